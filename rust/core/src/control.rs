@@ -1,0 +1,44 @@
+//! What the caller of a long job holds in hand: a flag that stops it and a count of the bytes it has read.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Shared between a job's threads and whoever waits for it.
+#[derive(Debug, Default)]
+pub struct Control {
+    cancelled: AtomicBool,
+    bytes_done: AtomicU64,
+}
+
+impl Control {
+    /// A control that is not cancelled and has counted nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ask the job to stop; it does so at its next [`check`](Self::check).
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether someone asked the job to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// `Err` with kind `Cancelled` once [`cancel`](Self::cancel) was called. Jobs call it at least every 512 KiB.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Count `n` more bytes as done.
+    pub fn advance(&self, n: u64) {
+        self.bytes_done.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Bytes done so far.
+    pub fn bytes_done(&self) -> u64 {
+        self.bytes_done.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,124 @@
+//! The 32 lanes in two 512-bit registers per sum; extremes in the same pass, four more registers.
+//!
+//! The whole loop is one load (two for f32), two conversions, 16 float and 4 integer operations per 32 elements; with
+//! data in L2 the vector ports are what limits it. Data is prefetched, since the hardware stops at page ends.
+
+use std::arch::x86_64::*;
+
+use super::lanes::{Bits, Kind, Lanes, Narrow, Pivot, Sums, finish};
+
+/// How far ahead to prefetch, in bytes.
+const AHEAD: usize = 2048;
+
+struct Acc([[__m512; 2]; 5]);
+
+struct Words([__m512i; 4]);
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn store(bytes: &mut [u8; 64], v: __m512i) {
+    // SAFETY: 64 writable bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn prefetch(bytes: &[u8]) {
+    _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
+}
+
+/// 32 f32 from 32 words: lanes 0..16 and 16..32 as [`Narrow::lane`] numbers them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn floats<K: Narrow>(a: __m512i, b: __m512i) -> [__m512; 2] {
+    match K::KIND {
+        Kind::F32 => [_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)],
+        Kind::Bf16 => [
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)),
+            _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()))),
+        ],
+        Kind::F16 => [
+            _mm512_cvtph_ps(_mm512_castsi512_si256(a)),
+            _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(a)),
+        ],
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn extremes<K: Narrow>(w: &mut Words, v: __m512i) {
+    let [smax, umax, smin, umin] = w.0;
+    w.0 = if K::WORD == 2 {
+        [
+            _mm512_max_epi16(smax, v),
+            _mm512_max_epu16(umax, v),
+            _mm512_min_epi16(smin, v),
+            _mm512_min_epu16(umin, v),
+        ]
+    } else {
+        [
+            _mm512_max_epi32(smax, v),
+            _mm512_max_epu32(umax, v),
+            _mm512_min_epi32(smin, v),
+            _mm512_min_epu32(umin, v),
+        ]
+    };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn step(acc: &mut Acc, x: [__m512; 2], scale: __m512, shift: __m512) {
+    for (h, &x) in x.iter().enumerate() {
+        let s = &mut acc.0;
+        let z = _mm512_fmadd_ps(x, scale, shift);
+        let q = _mm512_mul_ps(z, z);
+        s[0][h] = _mm512_add_ps(s[0][h], z);
+        s[1][h] = _mm512_add_ps(s[1][h], q);
+        s[2][h] = _mm512_fmadd_ps(q, z, s[2][h]);
+        s[3][h] = _mm512_fmadd_ps(q, q, s[3][h]);
+        s[4][h] = _mm512_add_ps(s[4][h], _mm512_abs_ps(x));
+    }
+}
+
+/// See [`super::lanes::sweep`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+    let mut acc = Acc([[_mm512_setzero_ps(); 2]; 5]);
+    let mut words = Words([load(&bits.smax), load(&bits.umax), load(&bits.smin), load(&bits.umin)]);
+    let (scale, shift) = (_mm512_set1_ps(pivot.scale), _mm512_set1_ps(pivot.shift));
+    let (vectors, _) = bytes.as_chunks::<64>();
+    let per_group = K::GROUP / 64;
+    for group in vectors.chunks_exact(per_group) {
+        let a = load(&group[0]);
+        prefetch(&group[0]);
+        extremes::<K>(&mut words, a);
+        let b = if per_group == 2 {
+            let b = load(&group[1]);
+            prefetch(&group[1]);
+            extremes::<K>(&mut words, b);
+            b
+        } else {
+            a
+        };
+        step(&mut acc, floats::<K>(a, b), scale, shift);
+    }
+    for (to, v) in [&mut bits.smax, &mut bits.umax, &mut bits.smin, &mut bits.umin].into_iter().zip(words.0) {
+        store(to, v);
+    }
+    let mut lanes = Lanes::ZERO;
+    for (to, from) in lanes.0.iter_mut().zip(acc.0) {
+        for h in 0..2 {
+            // SAFETY: 16 floats fit at 0 and at 16 of an array of 32.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr().add(16 * h), from[h]) }
+        }
+    }
+    let tail = &bytes[bytes.len() / K::GROUP * K::GROUP..];
+    finish::<K, true>(lanes, tail, pivot, bits)
+}

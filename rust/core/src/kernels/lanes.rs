@@ -1,0 +1,357 @@
+//! Power sums of a block of f32, bf16 or f16 in 32 fixed lanes of f32, and the extremes of its raw bits.
+//!
+//! Element i of a block always belongs to one lane, a function of i mod 32, and every lane does, in this order,
+//!
+//! ```text
+//! z = fma(x, scale, −pivot·scale);  q = z·z
+//! S1 += z;  S2 += q;  S3 = fma(q, z, S3);  S4 = fma(q, q, S4);  A += |x|
+//! ```
+//!
+//! so AVX-512 (2 registers per sum), AVX2 (4) and the loop below give the same bits; a target without FMA rounds q·z
+//! and q·q once more. The lanes are added in f64, in one fixed order. `scale` is a power of two, so z carries one
+//! rounding (u = 2^-24), and with b = block / 32 additions per lane each sum is within (b + 5)·u of the sum of its terms'
+//! magnitudes (Higham 2002, §4.2), in practice √b·u.
+//!
+//! Extremes come from four integer operations per vector. Floats are sign-magnitude: as *signed* words their maximum is
+//! the largest value if one is positive, their minimum the negative nearest zero; as *unsigned* words the maximum is
+//! the most negative value if one is negative, the minimum the positive nearest zero. So (smax, smin, umax, umin) give
+//! max, min, max |x|, and whether some word is ±0; only then are zeros counted, in a second pass over L1.
+//! NaN and ±Inf need no test of their own: they make A non-finite, and the block is done again in f64 ([`super::wide`]).
+
+use super::Isa;
+use super::decode::{bf16_to_f32, f16_to_f32};
+use super::wide::shells;
+
+/// Lanes per sum.
+pub(crate) const LANES: usize = 32;
+/// Most elements per block: 128 additions per lane.
+pub(crate) const BLOCK: usize = 4096;
+
+/// Whether scalar `mul_add` is one instruction in code compiled for the baseline.
+pub(crate) const BASE_FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+
+/// The three float types whose blocks run in f32 lanes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    F32,
+    Bf16,
+    F16,
+}
+
+/// One of the three, as a type, so that the loops are compiled for each.
+pub(crate) trait Narrow {
+    const KIND: Kind;
+    /// Bytes per element.
+    const WORD: usize;
+    /// Bytes of 32 elements.
+    const GROUP: usize = Self::WORD * LANES;
+    /// The word's bits, zero-extended.
+    fn bits(word: &[u8]) -> u32;
+    fn value(bits: u32) -> f32;
+    /// The lane of element `i` of 32.
+    #[inline(always)]
+    fn lane(i: usize) -> usize {
+        i
+    }
+}
+
+pub(crate) struct F32;
+pub(crate) struct Bf16;
+pub(crate) struct F16;
+
+impl Narrow for F32 {
+    const KIND: Kind = Kind::F32;
+    const WORD: usize = 4;
+    #[inline(always)]
+    fn bits(w: &[u8]) -> u32 {
+        u32::from_le_bytes([w[0], w[1], w[2], w[3]])
+    }
+    #[inline(always)]
+    fn value(bits: u32) -> f32 {
+        f32::from_bits(bits)
+    }
+}
+
+impl Narrow for Bf16 {
+    const KIND: Kind = Kind::Bf16;
+    const WORD: usize = 2;
+    #[inline(always)]
+    fn bits(w: &[u8]) -> u32 {
+        u32::from(u16::from_le_bytes([w[0], w[1]]))
+    }
+    #[inline(always)]
+    fn value(bits: u32) -> f32 {
+        bf16_to_f32(bits as u16)
+    }
+    /// Even elements first: a shift and a mask split a register of 16-bit words so, a permutation would cost more.
+    #[inline(always)]
+    fn lane(i: usize) -> usize {
+        (i % 2) * 16 + i / 2
+    }
+}
+
+impl Narrow for F16 {
+    const KIND: Kind = Kind::F16;
+    const WORD: usize = 2;
+    #[inline(always)]
+    fn bits(w: &[u8]) -> u32 {
+        u32::from(u16::from_le_bytes([w[0], w[1]]))
+    }
+    #[inline(always)]
+    fn value(bits: u32) -> f32 {
+        f16_to_f32(bits as u16)
+    }
+}
+
+/// What is subtracted and multiplied before powers are taken: z = x·scale + shift, scale a power of two.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pivot {
+    pub scale: f32,
+    pub shift: f32,
+}
+
+/// S1..S4 of z and the sum of |x|.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sums(pub [f64; 5]);
+
+/// The lanes of the five sums, in the order of [`Sums`].
+#[repr(C, align(64))]
+pub(crate) struct Lanes(pub [[f32; LANES]; 5]);
+
+impl Lanes {
+    pub const ZERO: Self = Self([[0.0; LANES]; 5]);
+
+    /// One element into its lane.
+    #[inline(always)]
+    pub fn add<const FMA: bool>(&mut self, lane: usize, x: f32, pivot: Pivot) {
+        let s = &mut self.0;
+        let z = fma::<FMA>(x, pivot.scale, pivot.shift);
+        let q = z * z;
+        s[0][lane] += z;
+        s[1][lane] += q;
+        s[2][lane] = fma::<FMA>(q, z, s[2][lane]);
+        s[3][lane] = fma::<FMA>(q, q, s[3][lane]);
+        s[4][lane] += x.abs();
+    }
+
+    /// All lanes of each sum in f64, in an order that vectors of 8 or 4 can follow.
+    #[inline(always)]
+    pub fn reduce(&self) -> Sums {
+        let mut out = [0.0; 5];
+        for (o, l) in out.iter_mut().zip(&self.0) {
+            let mut q = [0.0f64; 8];
+            for (j, q) in q.iter_mut().enumerate() {
+                *q = (f64::from(l[j]) + f64::from(l[j + 8])) + (f64::from(l[j + 16]) + f64::from(l[j + 24]));
+            }
+            *o = ((q[0] + q[4]) + (q[2] + q[6])) + ((q[1] + q[5]) + (q[3] + q[7]));
+        }
+        Sums(out)
+    }
+}
+
+#[inline(always)]
+fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Running extremes of raw words, one vector each, and those of words that no vector held. They outlive a sweep, so that
+/// many short rows cost one reduction.
+#[repr(C, align(64))]
+pub(crate) struct Bits {
+    pub smax: [u8; 64],
+    pub umax: [u8; 64],
+    pub smin: [u8; 64],
+    pub umin: [u8; 64],
+    rest: Extent,
+}
+
+/// The four extremes of a block, sign- or zero-extended from 16 bits where the words have 16.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub smax: i32,
+    pub umax: u32,
+    pub smin: i32,
+    pub umin: u32,
+}
+
+impl Bits {
+    const NEW_2: Self = Self::new_with(repeat([0, 0x80]), repeat([0xff, 0x7f]));
+    const NEW_4: Self = Self::new_with(repeat([0, 0, 0, 0x80]), repeat([0xff, 0xff, 0xff, 0x7f]));
+
+    const fn new_with(smallest: [u8; 64], largest: [u8; 64]) -> Self {
+        Self { smax: smallest, umax: [0; 64], smin: largest, umin: [0xff; 64], rest: Extent::NONE }
+    }
+
+    /// The state before the first word.
+    pub fn new<K: Narrow>() -> Self {
+        if K::WORD == 2 { Self::NEW_2 } else { Self::NEW_4 }
+    }
+
+    /// The extremes over all lanes.
+    pub fn extent<K: Narrow>(&self, isa: Isa) -> Extent {
+        if K::WORD == 2 { extent_2(isa, self) } else { extent_4(isa, self) }
+    }
+}
+
+const fn repeat<const N: usize>(word: [u8; N]) -> [u8; 64] {
+    let mut out = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        out[i] = word[i % N];
+        i += 1;
+    }
+    out
+}
+
+#[inline(always)]
+fn signed<K: Narrow>(bits: u32) -> i32 {
+    if K::WORD == 2 { i32::from((bits as u16).cast_signed()) } else { bits.cast_signed() }
+}
+
+impl Extent {
+    const NONE: Self = Self { smax: i32::MIN, umax: 0, smin: i32::MAX, umin: u32::MAX };
+
+    #[inline(always)]
+    fn add<K: Narrow>(&mut self, bits: u32) {
+        let s = signed::<K>(bits);
+        *self = Self {
+            smax: self.smax.max(s),
+            umax: self.umax.max(bits),
+            smin: self.smin.min(s),
+            umin: self.umin.min(bits),
+        };
+    }
+}
+
+impl Extent {
+    /// (min, max) as words, of a block without NaN.
+    pub fn range(self, sign: u32) -> (u32, u32) {
+        let word = |s: i32| s.cast_unsigned() & (sign | (sign - 1));
+        let max = if self.smax >= 0 { word(self.smax) } else { word(self.smin) };
+        let min = if self.umax & sign != 0 { self.umax } else { self.umin };
+        (min, max)
+    }
+
+    /// The word of max |x|, sign cleared.
+    pub fn magnitude(self, sign: u32) -> u32 {
+        let negative = if self.umax & sign != 0 { self.umax & (sign - 1) } else { 0 };
+        negative.max(self.smax.max(0).cast_unsigned())
+    }
+
+    /// Whether some word is +0 or −0.
+    pub fn has_zero(self, sign: u32) -> bool {
+        self.umin == 0 || (self.smin.cast_unsigned() & (sign | (sign - 1))) == sign
+    }
+}
+
+/// The sign bit of a word of `K`.
+pub(crate) const fn sign<K: Narrow>() -> u32 {
+    1 << (8 * K::WORD - 1)
+}
+
+/// Sums of the words in `bytes` around `pivot`; their extremes go into `bits`. At most [`BLOCK`] elements.
+pub(crate) fn sweep<K: Narrow>(isa: Isa, bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+    match isa.supported() {
+        // SAFETY: `supported` returns only what the machine was seen to have.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { super::avx512::sweep::<K>(bytes, pivot, bits) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { super::avx2::sweep::<K>(bytes, pivot, bits) },
+        _ => sweep_portable::<K>(bytes, pivot, bits),
+    }
+}
+
+fn sweep_portable<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+    let mut lanes = Lanes::ZERO;
+    let groups = bytes.chunks_exact(K::GROUP);
+    let tail = groups.remainder();
+    for group in groups {
+        // Decoded to its lanes first: then the sums are plain loops over arrays, which every compiler vectorises.
+        let mut x = [0.0; LANES];
+        for (i, word) in group.chunks_exact(K::WORD).enumerate() {
+            x[K::lane(i)] = K::value(K::bits(word));
+        }
+        for (lane, &x) in x.iter().enumerate() {
+            lanes.add::<BASE_FMA>(lane, x, pivot);
+        }
+    }
+    for word in bytes[..bytes.len() - tail.len()].chunks_exact(K::WORD) {
+        bits.rest.add::<K>(K::bits(word));
+    }
+    finish::<K, BASE_FMA>(lanes, tail, pivot, bits)
+}
+
+/// The elements after the last whole group of 32, then the reduction.
+#[inline(always)]
+pub(crate) fn finish<K: Narrow, const FMA: bool>(mut lanes: Lanes, tail: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+    for (i, word) in tail.chunks_exact(K::WORD).enumerate() {
+        lanes.add::<FMA>(K::lane(i), K::value(K::bits(word)), pivot);
+        bits.rest.add::<K>(K::bits(word));
+    }
+    lanes.reduce()
+}
+
+/// How many words are ±0.
+pub(crate) fn count_zeros<K: Narrow>(isa: Isa, bytes: &[u8]) -> u64 {
+    if K::WORD == 2 { zeros_2(isa, bytes) } else { zeros_4(isa, bytes) }
+}
+
+/// The first element whose magnitude's bits are `target`.
+pub(crate) fn find_magnitude<K: Narrow>(isa: Isa, bytes: &[u8], target: u32) -> Option<u64> {
+    if K::WORD == 2 { find_2(isa, bytes, target) } else { find_4(isa, bytes, target) }
+}
+
+shells!(extent_2, extent_2_v3, extent_2_v4, extent_body_2, (bits: &Bits) -> Extent);
+shells!(extent_4, extent_4_v3, extent_4_v4, extent_body_4, (bits: &Bits) -> Extent);
+shells!(zeros_2, zeros_2_v3, zeros_2_v4, zeros_body_2, (bytes: &[u8]) -> u64);
+shells!(zeros_4, zeros_4_v3, zeros_4_v4, zeros_body_4, (bytes: &[u8]) -> u64);
+shells!(find_2, find_2_v3, find_2_v4, find_body_2, (bytes: &[u8], target: u32) -> Option<u64>);
+shells!(find_4, find_4_v3, find_4_v4, find_body_4, (bytes: &[u8], target: u32) -> Option<u64>);
+
+macro_rules! searches {
+    ($extent:ident, $zeros:ident, $find:ident, $word:ty, $signed:ty) => {
+        #[inline(always)]
+        fn $extent<const FMA: bool>(bits: &Bits) -> Extent {
+            let word = |w: &[u8; size_of::<$word>()]| <$word>::from_le_bytes(*w);
+            let signed = |w: &[u8; size_of::<$word>()]| <$signed>::from_le_bytes(*w);
+            let smax = bits.smax.as_chunks().0.iter().map(signed).fold(<$signed>::MIN, <$signed>::max);
+            let umax = bits.umax.as_chunks().0.iter().map(word).fold(0, <$word>::max);
+            let smin = bits.smin.as_chunks().0.iter().map(signed).fold(<$signed>::MAX, <$signed>::min);
+            let umin = bits.umin.as_chunks().0.iter().map(word).fold(<$word>::MAX, <$word>::min);
+            let rest = &bits.rest;
+            Extent {
+                smax: rest.smax.max(smax.into()),
+                umax: rest.umax.max(umax.into()),
+                smin: rest.smin.min(smin.into()),
+                umin: rest.umin.min(umin.into()),
+            }
+        }
+
+        #[inline(always)]
+        fn $zeros<const FMA: bool>(bytes: &[u8]) -> u64 {
+            let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
+            // Counted in words, at most BLOCK of them, so that the lanes stay as narrow as the data.
+            let count: $word =
+                words.iter().map(|w| <$word>::from(<$word>::from_le_bytes(*w) & (<$word>::MAX >> 1) == 0)).sum();
+            u64::from(count)
+        }
+
+        #[inline(always)]
+        fn $find<const FMA: bool>(bytes: &[u8], target: u32) -> Option<u64> {
+            let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
+            let hit = |w: &[u8; size_of::<$word>()]| {
+                <$word>::from_le_bytes(*w) & (<$word>::MAX >> 1) == target as $word
+            };
+            for (i, group) in words.chunks(128).enumerate() {
+                // No early exit inside a group: that is what lets it vectorise.
+                if group.iter().fold(false, |any, w| any | hit(w)) {
+                    return group.iter().position(hit).map(|j| (i * 128 + j) as u64);
+                }
+            }
+            None
+        }
+    };
+}
+searches!(extent_body_2, zeros_body_2, find_body_2, u16, i16);
+searches!(extent_body_4, zeros_body_4, find_body_4, u32, i32);

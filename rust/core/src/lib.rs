@@ -1,0 +1,14 @@
+//! The pure core of weightprint: which bytes are which tensor, and what is in them.
+//!
+//! Data moves one way: [`source`] opens a file, [`format`] says which bytes are which tensor, [`scan`] reads every
+//! byte once and feeds [`kernels`], whose block results [`stats`] merges into one summary per tensor.
+//! Nothing here knows Python; every error is an [`error::Error`] and every long call takes a [`control::Control`].
+
+pub mod control;
+pub mod dtype;
+pub mod error;
+pub mod kernels;
+pub mod scan;
+pub mod stats;
+pub mod format;
+pub mod source;

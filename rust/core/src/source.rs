@@ -1,0 +1,231 @@
+//! A safetensors file on disk: opened once, read by position or through a map.
+//!
+//! One descriptor serves everything, so the file cannot be swapped between two looks at it. Its size and time of
+//! modification are kept, and asked again by [`SafetensorsFile::verify_unchanged`]: a file that changed under a scan
+//! gives an error, not a result.
+
+use std::fs::{File, Metadata};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::control::Control;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{self, Header, LENGTH_BYTES, Limits, Mode, PREFIX_BYTES};
+
+/// Bytes of header read between two looks at whether the caller wants to stop.
+const READ_STEP: usize = 4 << 20;
+
+/// An open file with its parsed header.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    modified: Option<SystemTime>,
+    data_start: u64,
+    network: bool,
+    header: Header,
+}
+
+impl SafetensorsFile {
+    /// Open `path`, read its header and check it against the file's size.
+    ///
+    /// Errors: `Io` (no such file, no permission), `Unsupported` (a folder, a pipe, another format), `Format`, `Limit`,
+    /// `FileChanged`, `Cancelled`. Each carries the path.
+    pub fn open(path: &Path, mode: Mode, limits: &Limits, control: &Control) -> Result<Self> {
+        Self::open_inner(path, mode, limits, control).map_err(|e| e.with_path(path))
+    }
+
+    fn open_inner(path: &Path, mode: Mode, limits: &Limits, control: &Control) -> Result<Self> {
+        let file = open_regular(path)?;
+        let stat = file.metadata().map_err(|e| Error::io(path, e))?;
+        let len = stat.len();
+        let mut prefix = [0u8; PREFIX_BYTES];
+        let prefix = &mut prefix[..usize::try_from(len).unwrap_or(usize::MAX).min(PREFIX_BYTES)];
+        read_exact_at(&file, path, prefix, 0)?;
+        let n = format::header_length(prefix, len, limits)?;
+        let data_start = LENGTH_BYTES.checked_add(n).filter(|&start| start <= len);
+        let (Some(data_start), Ok(n)) = (data_start, usize::try_from(n)) else {
+            return Err(Error::format("header_beyond_file", "the header is longer than the file"));
+        };
+        let header = {
+            let json = read_header(&file, path, n, control)?;
+            Header::parse(&json, len - data_start, mode, limits, control)?
+        };
+        let network = on_network(&file);
+        let modified = stat.modified().ok();
+        Ok(Self { path: path.to_path_buf(), file, len, modified, data_start, network, header })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file, as when it was opened; never 0.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Where the data begin in the file.
+    pub fn data_start(&self) -> u64 {
+        self.data_start
+    }
+
+    /// The parsed header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether the file lies on a network or user-space file system, where maps crawl and a lost connection kills the
+    /// process: read by position there.
+    pub fn is_network(&self) -> bool {
+        self.network
+    }
+
+    /// Fill `buf` from byte `offset` of the file. A file that ends before that gives `FileChanged`, code `truncated`.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        read_exact_at(&self.file, &self.path, buf, offset)
+    }
+
+    /// Map the file, all of it. Prefer [`read_exact_at`](Self::read_exact_at) on file systems of [`is_network`](Self::is_network).
+    pub fn map(&self) -> Result<memmap2::Mmap> {
+        self.verify_unchanged()?;
+        // SAFETY: the map is read-only and its bytes are only ever read as bytes or copied into typed values, for which
+        // every bit pattern is valid. What cannot be excluded is another process that writes to the file or cuts it
+        // short meanwhile: then bytes change under a reader, or the system stops the process with SIGBUS. The size was
+        // checked just now, callers check it again when done, and the default path of a scan reads by position.
+        let map = unsafe { memmap2::Mmap::map(&self.file) }.map_err(|e| Error::io(&self.path, e))?;
+        if map.len() as u64 != self.len {
+            return Err(changed(&self.path, "its size changed while it was mapped"));
+        }
+        Ok(map)
+    }
+
+    /// `FileChanged` (code `file_changed`) unless size and time of modification are as when the file was opened.
+    pub fn verify_unchanged(&self) -> Result<()> {
+        let stat = self.file.metadata().map_err(|e| Error::io(&self.path, e))?;
+        if stat.len() != self.len {
+            let why = format!("it had {} bytes when it was opened and has {} now", self.len, stat.len());
+            return Err(changed(&self.path, &why));
+        }
+        if stat.modified().ok() != self.modified {
+            return Err(changed(&self.path, "it was written to"));
+        }
+        Ok(())
+    }
+}
+
+/// A file that changed while it was open.
+fn changed(path: &Path, why: &str) -> Error {
+    let message = format!("the file changed while it was read: {why}; run again when nothing writes to it");
+    Error::new(ErrorKind::FileChanged, "file_changed", message).with_path(path)
+}
+
+/// Open without ever waiting: a pipe without a writer would block for ever, so pipes are opened non-blocking and refused.
+fn open_regular(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        options.custom_flags(flags.bits() as i32);
+    }
+    // Windows refuses to open a folder as a file, with a confusing error: ask first.
+    if path.is_dir() {
+        return Err(not_regular("a folder", "give it to open(), which reads all its shards"));
+    }
+    let file = options.open(path).map_err(|e| Error::io(path, e))?;
+    let stat = file.metadata().map_err(|e| Error::io(path, e))?;
+    if stat.is_file() { Ok(file) } else { Err(not_regular(kind(&stat), "copy its content to a file first")) }
+}
+
+/// What a thing that is not a regular file is.
+fn kind(stat: &Metadata) -> &'static str {
+    if stat.is_dir() { "a folder" } else { "a pipe, socket or device" }
+}
+
+fn not_regular(what: &str, advice: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "not_a_regular_file", format!("this is {what}, not a file; {advice}"))
+}
+
+/// The header's `n` bytes. They fit the file; that the memory can be had is checked, not assumed.
+fn read_header(file: &File, path: &Path, n: usize, control: &Control) -> Result<Vec<u8>> {
+    let mut json = Vec::new();
+    json.try_reserve_exact(n)
+        .map_err(|_| Error::limit("header_too_large", format!("no memory for a header of {n} bytes")))?;
+    let mut offset = LENGTH_BYTES;
+    while json.len() < n {
+        control.check()?;
+        let start = json.len();
+        json.resize(n.min(start + READ_STEP), 0);
+        read_exact_at(file, path, &mut json[start..], offset)?;
+        offset += (json.len() - start) as u64;
+    }
+    Ok(json)
+}
+
+/// `pread` until `buf` is full.
+fn read_exact_at(file: &File, path: &Path, buf: &mut [u8], offset: u64) -> Result<()> {
+    let mut done = 0;
+    while done < buf.len() {
+        let at = offset.saturating_add(done as u64);
+        match read_at(file, &mut buf[done..], at) {
+            Ok(0) => {
+                let missing = buf.len() - done;
+                let len = file.metadata().map_or(at, |stat| stat.len());
+                let message = format!(
+                    "the file was cut short while it was read: it ends at byte {len}, and {missing} more were expected \
+                     at byte {at}"
+                );
+                return Err(Error::new(ErrorKind::FileChanged, "truncated", message).with_path(path).with_offset(at));
+            }
+            Ok(n) => done += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io(path, e).with_offset(at)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buf, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buf, offset)
+}
+
+/// Magic numbers of network and user-space file systems (linux/magic.h and the file systems' own sources).
+#[cfg(target_os = "linux")]
+const NETWORK: [u32; 15] = [
+    0x6969,      // NFS
+    0x517b,      // SMB
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB2
+    0x6573_5546, // FUSE, virtiofs
+    0x0102_1997, // 9P
+    0x00c3_6400, // Ceph
+    0x5346_414f, // AFS
+    0x7375_7245, // Coda
+    0x0bd0_0bd0, // Lustre
+    0x4750_4653, // GPFS
+    0x0116_1970, // GFS2
+    0x7461_636f, // OCFS2
+    0x1983_0326, // BeeGFS
+    0x786f_4256, // VirtualBox shared folder
+];
+
+#[cfg(target_os = "linux")]
+fn on_network(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|fs| NETWORK.contains(&(fs.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn on_network(_file: &File) -> bool {
+    false
+}

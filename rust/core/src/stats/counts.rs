@@ -1,0 +1,373 @@
+//! Exact counts of every value, and what follows from them.
+//!
+//! Inside an update the bins are u32 *cells* of the raw bits, as many bits per cell as a table in L2 allows: a store
+//! per increment is what limits counting, so one increment should count several elements.
+//!
+//! | dtype | cell | elements per increment |
+//! |---|---|---|
+//! | 16 bits | 16 bits | 1 |
+//! | 8 bits | a pair, 16 bits | 2 |
+//! | F6 | a pair, 12 bits | 2 |
+//! | F4 | four, 16 bits | 4 |
+//! | F32, C64 | the top 16 bits | 1 |
+//! | F64, 32- and 64-bit integers | the top 19 bits of the value as f64 | 1 |
+//!
+//! Cells are folded into u64 *bins*, one per code, when a u32 might overflow, on merging, and at the end.
+//!
+//! Coordinates cost nothing per element: after an update the cells say whether a NaN, an infinity or a larger magnitude
+//! than ever before occurred; only then are the bytes searched.
+
+use super::Number;
+use super::distribution::Found;
+use crate::dtype::{Class, Dtype};
+use crate::kernels::{for_each, small_values, value16, wide};
+use crate::kernels::{Isa, decode_f64};
+
+/// Below this many elements a table of cells would cost more than it saves.
+const SMALL: u64 = 1 << 13;
+
+/// Exact counts of a run of elements.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    pub(super) dtype: Dtype,
+    pub(super) n: u64,
+    cells: Vec<u32>,
+    /// Increments since the cells were last folded.
+    pending: u64,
+    bins: Vec<u64>,
+    pub(super) found: Found,
+}
+
+/// Bits per cell.
+fn cell_bits(dtype: Dtype) -> u32 {
+    match dtype.bits() {
+        6 => 12,
+        4 | 8 | 16 => 16,
+        _ if matches!(dtype, Dtype::F32 | Dtype::C64) => 16,
+        _ => 19,
+    }
+}
+
+/// Whether bins are ranges of values, not values.
+pub(super) fn is_wide(dtype: Dtype) -> bool {
+    dtype.bits() > 16
+}
+
+fn bin_count(dtype: Dtype) -> usize {
+    1 << if is_wide(dtype) { cell_bits(dtype) } else { dtype.bits() }
+}
+
+/// The value of a code of a type of at most 16 bits.
+pub(super) fn value(dtype: Dtype, code: usize) -> f64 {
+    match small_values(dtype) {
+        [] => f64::from(value16(dtype, code as u16)),
+        table => f64::from(table[code]),
+    }
+}
+
+impl Counts {
+    /// Nothing seen yet; tables are made when first needed, at most 512 KiB for a type of at most 16 bits (beside a
+    /// copy of 256 KiB once more than 2^32 elements went into one state).
+    pub fn new(dtype: Dtype) -> Self {
+        Self { dtype, n: 0, cells: Vec::new(), pending: 0, bins: Vec::new(), found: Found::default() }
+    }
+
+    /// Forgets everything but keeps the tables, for the next run of the same dtype.
+    pub fn reset(&mut self) {
+        self.n = 0;
+        self.pending = 0;
+        self.cells.fill(0);
+        self.bins.fill(0);
+        self.found = Found::default();
+    }
+
+    /// The dtype counted.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Adds `n` elements (not components) that begin at bit `first_bit` of `bytes`; `first` is the flat component
+    /// index of the first. `first_bit` is 0 but for F4 and F6.
+    pub fn update(&mut self, bytes: &[u8], first_bit: u32, n: u64, first: u64) {
+        let bits = n * u64::from(self.dtype.bits()) + u64::from(first_bit);
+        assert!(bytes.len() as u64 * 8 >= bits, "{n} elements need {bits} bits");
+        assert!(self.dtype.bits() < 8 || first_bit == 0, "a byte type starts at a byte");
+        let n = n * self.dtype.components();
+        if self.pending + n > u64::from(u32::MAX) {
+            self.fold();
+        }
+        self.n += n;
+        if is_wide(self.dtype) {
+            self.count_wide(bytes, n);
+        } else {
+            let bytes = &bytes[..bits.div_ceil(8) as usize];
+            self.count_codes(bytes, first_bit, n);
+            self.look(bytes, first_bit, n, first);
+        }
+    }
+
+    fn cells(&mut self) -> &mut [u32] {
+        if self.cells.is_empty() {
+            self.cells = vec![0; 1 << cell_bits(self.dtype)];
+        }
+        &mut self.cells
+    }
+
+    fn bins(&mut self) -> &mut [u64] {
+        if self.bins.is_empty() {
+            self.bins = vec![0; bin_count(self.dtype)];
+        }
+        &mut self.bins
+    }
+
+    fn count_codes(&mut self, bytes: &[u8], first_bit: u32, n: u64) {
+        let dtype = self.dtype;
+        let width = u64::from(dtype.bits());
+        // Whole cells in the middle; the elements before the first byte boundary that suits and after the last go
+        // straight into bins. F6 repeats every 24 bits.
+        let unit = if width == 6 { 4 } else { 16 / width };
+        let head = (0..unit).find(|k| (u64::from(first_bit) + k * width).is_multiple_of(8)).unwrap_or(0).min(n);
+        let whole = if n < SMALL && width < 16 { 0 } else { (n - head) / unit * unit };
+        let start = (u64::from(first_bit) + head * width) as usize;
+        let end = start + (whole * width) as usize;
+        if width < 16 {
+            let bins = self.bins();
+            for_each(dtype, bytes, first_bit, head as usize, |_, code| bins[code] += 1);
+            let rest = (n - head - whole) as usize;
+            for_each(dtype, &bytes[end / 8..], (end % 8) as u32, rest, |_, code| bins[code] += 1);
+        }
+        if whole > 0 {
+            self.pending += whole;
+            let middle = &bytes[start / 8..end / 8];
+            if width == 6 {
+                let cells: &mut [u32; 1 << 12] = self.cells().try_into().expect("4096 cells");
+                count_12(middle, cells);
+            } else {
+                let cells: &mut [u32; 1 << 16] = self.cells().try_into().expect("65536 cells");
+                count_16(middle, cells);
+            }
+        }
+    }
+
+    fn count_wide(&mut self, bytes: &[u8], n: u64) {
+        self.pending += n;
+        let dtype = if self.dtype == Dtype::C64 { Dtype::F32 } else { self.dtype };
+        let size = (dtype.bits() / 8) as usize;
+        let bytes = &bytes[..n as usize * size];
+        let isa = Isa::detect();
+        let mut found = self.found;
+        let cells = self.cells();
+        let mut scratch = wide::Scratch::new();
+        for block in bytes.chunks(wide::BLOCK * size) {
+            let mut x = &mut scratch.0[..block.len() / size];
+            let finite = wide::load(isa, dtype, block, 0, x);
+            if dtype == Dtype::F32 {
+                let cells: &mut [u32; 1 << 16] = (&mut *cells).try_into().expect("65536 cells");
+                for w in block.as_chunks::<4>().0 {
+                    cells[usize::from(u16::from_le_bytes([w[2], w[3]]))] += 1;
+                }
+            } else {
+                let cells: &mut [u32; 1 << 19] = (&mut *cells).try_into().expect("524288 cells");
+                for x in &*x {
+                    cells[(x.to_bits() >> 45) as usize] += 1;
+                }
+            }
+            if finite < x.len() {
+                found.specials(x);
+                x = wide::compact(x, finite);
+            }
+            if finite > 0 {
+                let (zeros, negative_zeros, min, max) = wide::range(isa, x);
+                found.finite(zeros, negative_zeros, min, max);
+            }
+        }
+        self.found = found;
+    }
+
+    /// Looks for what the last update brought that was never seen before, and where.
+    fn look(&mut self, bytes: &[u8], first_bit: u32, n: u64, first: u64) {
+        let mut abs = self.found.abs_max;
+        let (mut nan, mut inf) = (false, false);
+        let mut seen = |x: f64| {
+            if x.is_nan() {
+                nan = true;
+            } else if x.is_infinite() {
+                inf = true;
+            } else if abs.is_none_or(|a| x.abs() > a) {
+                abs = Some(x.abs());
+            }
+        };
+        match self.dtype.bits() {
+            16 => self.look_16(&mut seen),
+            8 => self.look_8(&mut seen),
+            _ => self.codes().iter().enumerate().filter(|(_, c)| **c > 0).for_each(|(i, _)| seen(value(self.dtype, i))),
+        }
+        let find = |hit: &dyn Fn(f64) -> bool| Some(first + find(self.dtype, bytes, first_bit, n, hit));
+        if nan && self.found.first_nan.is_none() {
+            self.found.first_nan = find(&f64::is_nan);
+        }
+        if inf && self.found.first_inf.is_none() {
+            self.found.first_inf = find(&f64::is_infinite);
+        }
+        if abs > self.found.abs_max {
+            self.found.abs_max_index = find(&|x| Some(x.abs()) == abs);
+            self.found.abs_max = abs;
+        }
+    }
+
+    /// 16 bits: `seen` gets every value in a cell above the largest magnitude so far.
+    fn look_16(&self, seen: &mut dyn FnMut(f64)) {
+        let dtype = self.dtype;
+        let Ok(cells): Result<&[u32; 1 << 16], _> = self.cells.as_slice().try_into() else { return };
+        // The codes whose magnitude is beyond: the upper part of each sign's half, or of all codes when unsigned.
+        let above = |from: usize, to: usize, known: &dyn Fn(f64) -> bool| -> usize {
+            // Magnitudes grow along from..to (either way); the first one beyond what is known.
+            let mut lo = from;
+            let mut hi = to;
+            while lo < hi {
+                let mid = (lo + hi) / 2;
+                if known(value(dtype, mid)) { lo = mid + 1 } else { hi = mid }
+            }
+            lo
+        };
+        let known = |x: f64| self.found.abs_max.is_some_and(|a| x.abs() <= a);
+        let half = 1 << 15;
+        let ranges = match dtype.class() {
+            Class::Unsigned => [above(0, 2 * half, &known)..2 * half, 0..0],
+            Class::Signed => [above(0, half, &known)..half, half..above(half, 2 * half, &|x| !known(x))],
+            _ => [above(0, half, &known)..half, above(half, 2 * half, &known)..2 * half],
+        };
+        for range in ranges {
+            for (i, group) in cells[range.clone()].chunks(128).enumerate() {
+                if group.iter().fold(0, |any, c| any | c) != 0 {
+                    for (j, _) in group.iter().enumerate().filter(|(_, c)| **c > 0) {
+                        seen(value(dtype, range.start + i * 128 + j));
+                    }
+                }
+            }
+        }
+    }
+
+    /// 8 bits: `seen` gets every value beyond what is known whose code occurs in the first or second half of a cell.
+    fn look_8(&self, seen: &mut dyn FnMut(f64)) {
+        for (code, &x) in small_values(self.dtype).iter().enumerate() {
+            let x = f64::from(x);
+            let known = match (x.is_nan(), x.is_infinite()) {
+                (true, _) => self.found.first_nan.is_some(),
+                (_, true) => self.found.first_inf.is_some(),
+                _ => self.found.abs_max.is_some_and(|a| x.abs() <= a),
+            };
+            if known {
+                continue;
+            }
+            let occurs = self.bins.get(code).is_some_and(|c| *c > 0)
+                || self.cells.get(code << 8..(code + 1) << 8).is_some_and(|row| row.iter().fold(0, |a, c| a | c) != 0)
+                || self.cells.iter().skip(code).step_by(256).any(|c| *c > 0);
+            if occurs {
+                seen(x);
+            }
+        }
+    }
+
+    /// The bins and the folded cells.
+    pub(super) fn codes(&self) -> Vec<u64> {
+        let mut out = self.bins.clone();
+        out.resize(bin_count(self.dtype), 0);
+        self.fold_into(&mut out);
+        out
+    }
+
+    fn fold_into(&self, bins: &mut [u64]) {
+        if self.pending == 0 {
+            return;
+        }
+        match self.dtype.bits() {
+            bits @ (4 | 6) => {
+                let mask = (1 << bits) - 1;
+                for (cell, &c) in self.cells.iter().enumerate().filter(|(_, c)| **c > 0) {
+                    (0..cell_bits(self.dtype)).step_by(bits as usize).for_each(|s| bins[(cell >> s) & mask] += u64::from(c));
+                }
+            }
+            8 => {
+                for (high, row) in self.cells.chunks_exact(256).enumerate() {
+                    bins[high] += row.iter().map(|&c| u64::from(c)).sum::<u64>();
+                    bins.iter_mut().zip(row).for_each(|(b, &c)| *b += u64::from(c));
+                }
+            }
+            _ => bins.iter_mut().zip(&self.cells).for_each(|(b, &c)| *b += u64::from(c)),
+        }
+    }
+
+    fn fold(&mut self) {
+        let mut bins = std::mem::take(&mut self.bins);
+        bins.resize(bin_count(self.dtype), 0);
+        self.fold_into(&mut bins);
+        self.bins = bins;
+        self.cells.fill(0);
+        self.pending = 0;
+    }
+
+    /// Adds the counts of another run of the same tensor, in any order.
+    pub fn merge(&mut self, other: &Self) {
+        assert_eq!(self.dtype, other.dtype, "states of one tensor");
+        self.n += other.n;
+        let mut bins = std::mem::take(&mut self.bins);
+        bins.resize(bin_count(self.dtype), 0);
+        bins.iter_mut().zip(&other.bins).for_each(|(a, b)| *a += b);
+        other.fold_into(&mut bins);
+        self.bins = bins;
+        self.found.merge(&other.found);
+    }
+
+    /// An extreme as the dtype's kind of number.
+    pub(super) fn number(&self, x: f64) -> Number {
+        match self.dtype.class() {
+            Class::Float | Class::Complex => Number::Float(x + 0.0),
+            _ => Number::Int(x as i128),
+        }
+    }
+}
+
+/// One increment per two bytes.
+fn count_16(bytes: &[u8], cells: &mut [u32; 1 << 16]) {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for w in words {
+        let w = u64::from_le_bytes(*w);
+        cells[(w & 0xffff) as usize] += 1;
+        cells[(w >> 16 & 0xffff) as usize] += 1;
+        cells[(w >> 32 & 0xffff) as usize] += 1;
+        cells[(w >> 48) as usize] += 1;
+    }
+    for w in rest.as_chunks::<2>().0 {
+        cells[usize::from(u16::from_le_bytes(*w))] += 1;
+    }
+}
+
+/// One increment per twelve bits.
+fn count_12(bytes: &[u8], cells: &mut [u32; 1 << 12]) {
+    for w in bytes.as_chunks::<3>().0 {
+        let w = u32::from_le_bytes([w[0], w[1], w[2], 0]);
+        cells[(w & 0xfff) as usize] += 1;
+        cells[(w >> 12) as usize] += 1;
+    }
+}
+
+/// The index of the first of `n` elements whose value is a `hit`; one of them is.
+fn find(dtype: Dtype, bytes: &[u8], first_bit: u32, n: u64, hit: &dyn Fn(f64) -> bool) -> u64 {
+    if dtype.bits() < 8 {
+        let mut out = vec![0.0; n as usize];
+        decode_f64(dtype, bytes, first_bit, &mut out);
+        return out.iter().position(|&x| hit(x)).expect("the cells saw it") as u64;
+    }
+    let codes: Vec<usize> = (0..bin_count(dtype)).filter(|&code| hit(value(dtype, code))).collect();
+    let isa = Isa::detect();
+    let found = match (dtype.bits(), codes.as_slice()) {
+        (8, [a]) => wide::find_bytes(isa, bytes, *a as u8, *a as u8),
+        (8, [a, b]) => wide::find_bytes(isa, bytes, *a as u8, *b as u8),
+        (16, [a]) => wide::find_words(isa, bytes, *a as u16, *a as u16),
+        (16, [a, b]) => wide::find_words(isa, bytes, *a as u16, *b as u16),
+        (8, _) => bytes.iter().position(|&b| hit(value(dtype, b.into()))),
+        _ => bytes.as_chunks::<2>().0.iter().position(|w| hit(value(dtype, u16::from_le_bytes(*w).into()))),
+    };
+    found.expect("the cells saw it") as u64
+}

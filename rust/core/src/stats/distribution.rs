@@ -1,0 +1,299 @@
+//! Quantiles, entropy, distinct values and exact moments, all from counts.
+//!
+//! A quantile is the inverse of the empirical distribution: the smallest value v with F(v) ≥ p, exact in integers.
+//! Moments of c(v) copies of v are two passes over the distinct values in f64 with Neumaier's compensated summation:
+//! c·v is exact up to 2^42 elements, each term of a central moment carries at most 8 roundings, all terms of M2 and M4
+//! are positive, so their relative error is below 10·2^-53.
+
+use super::counts::{Counts, is_wide, value};
+use super::power::Power;
+use super::{Number, Summary};
+use crate::dtype::{Class, Dtype};
+
+/// The levels of [`Distribution::quantiles`].
+pub const QUANTILE_LEVELS: [f64; 9] = [0.0001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.9999];
+
+/// The same, in ten-thousandths, so that ranks are exact.
+const LEVELS: [u64; 9] = [1, 100, 500, 2500, 5000, 7500, 9500, 9900, 9999];
+
+/// What the exact counts say about how values are spread.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distribution {
+    /// Quantiles of the finite values at [`QUANTILE_LEVELS`]; NaN if there are none.
+    pub quantiles: Vec<f64>,
+    /// 0.9999 quantile of the magnitudes of the finite values.
+    pub abs_q9999: f64,
+    /// Relative error bound of the quantiles: 0 for types of at most 16 bits, else 2^-8 (of normal numbers).
+    pub quantile_error: f64,
+    /// Number of distinct values: ±0 is one, all NaN are one, each infinity is one. None for wide types.
+    pub n_distinct: Option<u64>,
+    /// Entropy in bits of the distribution over those values; of wide types over bins, which is a lower bound.
+    pub entropy: f64,
+    /// Whether `entropy` is over values.
+    pub entropy_exact: bool,
+}
+
+/// What counting keeps beside the counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Found {
+    pub abs_max: Option<f64>,
+    pub abs_max_index: Option<u64>,
+    pub first_nan: Option<u64>,
+    pub first_inf: Option<u64>,
+    /// Wide types only, here and below: their bins do not tell.
+    pub zeros: u64,
+    negative_zeros: u64,
+    n_nan: u64,
+    n_posinf: u64,
+    n_neginf: u64,
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
+impl Found {
+    pub fn specials(&mut self, x: &[f64]) {
+        for x in x {
+            self.n_nan += u64::from(x.is_nan());
+            self.n_posinf += u64::from(*x == f64::INFINITY);
+            self.n_neginf += u64::from(*x == f64::NEG_INFINITY);
+        }
+    }
+
+    pub fn finite(&mut self, zeros: u64, negative_zeros: u64, min: f64, max: f64) {
+        self.zeros += zeros;
+        self.negative_zeros += negative_zeros;
+        self.min = Some(self.min.map_or(min, |m| m.min(min)));
+        self.max = Some(self.max.map_or(max, |m| m.max(max)));
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        let earlier = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        if other.abs_max > self.abs_max {
+            (self.abs_max, self.abs_max_index) = (other.abs_max, other.abs_max_index);
+        } else if other.abs_max == self.abs_max {
+            self.abs_max_index = earlier(self.abs_max_index, other.abs_max_index);
+        }
+        self.first_nan = earlier(self.first_nan, other.first_nan);
+        self.first_inf = earlier(self.first_inf, other.first_inf);
+        self.n_nan += other.n_nan;
+        self.n_posinf += other.n_posinf;
+        self.n_neginf += other.n_neginf;
+        if let (Some(min), Some(max)) = (other.min, other.max) {
+            self.finite(other.zeros, other.negative_zeros, min, max);
+        }
+    }
+}
+
+/// Distinct values with their counts, ascending, and what is not finite.
+struct Table {
+    finite: Vec<(f64, u64)>,
+    n: u64,
+    n_nan: u64,
+    n_posinf: u64,
+    n_neginf: u64,
+}
+
+/// The code with the `rank`-th smallest value of `size` codes (equal values in any order, NaN anywhere).
+fn code_at(class: Class, signed: bool, rank: usize, size: usize) -> usize {
+    let half = size / 2;
+    match class {
+        Class::Signed => rank ^ half,
+        // Sign and magnitude: the largest negative magnitude comes first.
+        Class::Float | Class::Complex if signed && rank < half => size - 1 - rank,
+        Class::Float | Class::Complex if signed => rank - half,
+        _ => rank,
+    }
+}
+
+impl Table {
+    fn new(counts: &Counts) -> Self {
+        let codes = counts.codes();
+        let mut t = Self { finite: Vec::new(), n: counts.n, n_nan: 0, n_posinf: 0, n_neginf: 0 };
+        if is_wide(counts.dtype) {
+            t.fill_wide(counts, &codes);
+        } else {
+            t.fill(counts.dtype, &codes);
+        }
+        t
+    }
+
+    fn push(&mut self, x: f64, count: u64) {
+        match self.finite.last_mut() {
+            Some((last, c)) if *last == x => *c += count,
+            _ => self.finite.push((x + 0.0, count)),
+        }
+    }
+
+    fn fill(&mut self, dtype: Dtype, codes: &[u64]) {
+        for rank in 0..codes.len() {
+            let code = code_at(dtype.class(), dtype != Dtype::F8E8M0, rank, codes.len());
+            let count = codes[code];
+            if count == 0 {
+                continue;
+            }
+            match value(dtype, code) {
+                x if x.is_nan() => self.n_nan += count,
+                f64::INFINITY => self.n_posinf += count,
+                f64::NEG_INFINITY => self.n_neginf += count,
+                x => self.push(x, count),
+            }
+        }
+    }
+
+    /// Bins of wide types stand for their midpoint, clamped to the range seen; zeros are counted apart.
+    fn fill_wide(&mut self, counts: &Counts, codes: &[u64]) {
+        let found = &counts.found;
+        (self.n_nan, self.n_posinf, self.n_neginf) = (found.n_nan, found.n_posinf, found.n_neginf);
+        let (Some(min), Some(max)) = (found.min, found.max) else { return };
+        let half = codes.len() / 2;
+        let float = matches!(counts.dtype.class(), Class::Float | Class::Complex);
+        let edge = |code: usize| match codes.len() {
+            0x1_0000 => f64::from(f32::from_bits((code as u32) << 16)),
+            _ => f64::from_bits((code as u64) << 45),
+        };
+        for rank in 0..codes.len() {
+            let code = code_at(Class::Float, true, rank, codes.len());
+            if code == 0 && found.zeros > 0 {
+                self.push(0.0, found.zeros);
+            }
+            let zeros = if code == half { found.negative_zeros } else { found.zeros - found.negative_zeros };
+            let count = codes[code] - if code % half == 0 { zeros } else { 0 };
+            let (near, far) = (edge(code % half), edge(code % half + 1));
+            if count == 0 || !near.is_finite() {
+                continue;
+            }
+            // Integers lie on whole numbers only: exact below 256. The last finite bin's far edge is infinite.
+            let far = if far.is_finite() { far } else { near };
+            let middle = if float { near / 2.0 + far / 2.0 } else { (near.ceil() + (far.ceil() - 1.0)) / 2.0 };
+            self.push(if code >= half { -middle } else { middle }.clamp(min, max), count);
+        }
+    }
+
+    fn n_finite(&self) -> u64 {
+        self.finite.iter().map(|v| v.1).sum()
+    }
+
+    /// The same over magnitudes, ascending.
+    fn magnitudes(&self) -> Vec<(f64, u64)> {
+        let split = self.finite.partition_point(|v| v.0 < 0.0);
+        let (negative, positive) = self.finite.split_at(split);
+        let mut negative = negative.iter().rev().map(|v| (-v.0, v.1)).peekable();
+        let mut positive = positive.iter().copied().peekable();
+        let mut out = Vec::with_capacity(self.finite.len());
+        loop {
+            let first = match (negative.peek(), positive.peek()) {
+                (Some(a), Some(b)) => a.0 < b.0,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => return out,
+            };
+            out.extend(if first { negative.next() } else { positive.next() });
+        }
+    }
+
+    fn entropy(&self) -> f64 {
+        let counts = self.finite.iter().map(|v| v.1).chain([self.n_nan, self.n_posinf, self.n_neginf]);
+        let n = self.n as f64;
+        let terms = counts.filter(|&c| c > 0).map(|c| c as f64 / n).map(|p| -p * p.log2());
+        compensated(terms).abs()
+    }
+
+    fn power(&self) -> Power {
+        let n = self.n_finite();
+        if let [(x, _)] = self.finite[..] {
+            return Power::constant(n, x);
+        }
+        if n == 0 {
+            return Power::EMPTY;
+        }
+        let mean = compensated(self.finite.iter().map(|&(x, c)| x * c as f64)) / n as f64;
+        let l1 = compensated(self.finite.iter().map(|&(x, c)| x.abs() * c as f64));
+        let moment = |k: i32| compensated(self.finite.iter().map(|&(x, c)| (x - mean).powi(k) * c as f64));
+        // Σd is what the rounded mean leaves; `from_sums` takes it out of the others.
+        Power { exponent: 0, ..Power::from_sums(n, mean, [moment(1), moment(2), moment(3), moment(4)], l1) }
+    }
+}
+
+/// Neumaier's sum: the roundings are summed too.
+fn compensated(terms: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut lost) = (0.0f64, 0.0f64);
+    for x in terms {
+        let next = sum + x;
+        lost += if sum.abs() >= x.abs() { (sum - next) + x } else { (x - next) + sum };
+        sum = next;
+    }
+    sum + lost
+}
+
+/// The value at rank ⌈level·n / 10000⌉.
+fn quantiles<const N: usize>(values: &[(f64, u64)], levels: [u64; N]) -> [f64; N] {
+    let n: u64 = values.iter().map(|v| v.1).sum();
+    let mut out = [f64::NAN; N];
+    let (mut at, mut below) = (0, 0u64);
+    for (o, level) in out.iter_mut().zip(levels) {
+        let rank = (u128::from(level) * u128::from(n)).div_ceil(10_000) as u64;
+        while at < values.len() && below + values[at].1 < rank {
+            below += values[at].1;
+            at += 1;
+        }
+        if at < values.len() {
+            *o = values[at].0;
+        }
+    }
+    out
+}
+
+impl Counts {
+    /// The statistics of everything seen. For wide types the bins do not hold values: the moments are NaN, l1 and l2
+    /// too, and extremes are those of the values as f64; [`super::Moments`] has the rest.
+    pub fn summary(&self) -> Summary {
+        let table = Table::new(self);
+        let wide = is_wide(self.dtype);
+        let finite = &table.finite;
+        let power = if wide { Power::EMPTY } else { table.power() };
+        let zero = finite.binary_search_by(|v| v.0.total_cmp(&0.0)).map_or(0, |i| finite[i].1);
+        let (min, max) = match wide {
+            true => (self.found.min, self.found.max),
+            false => (finite.first().map(|v| v.0), finite.last().map(|v| v.0)),
+        };
+        let abs_max: Option<Number> =
+            min.zip(max).map(|(lo, hi)| self.number(lo.abs().max(hi.abs())));
+        let lost = if wide { f64::NAN } else { 0.0 };
+        Summary {
+            n: self.n,
+            n_finite: self.n - table.n_nan - table.n_posinf - table.n_neginf,
+            n_zero: if wide { self.found.zeros } else { zero },
+            n_nan: table.n_nan,
+            n_posinf: table.n_posinf,
+            n_neginf: table.n_neginf,
+            min: min.map(|x| self.number(x)),
+            max: max.map(|x| self.number(x)),
+            abs_max,
+            abs_max_index: self.found.abs_max_index,
+            first_nan: self.found.first_nan,
+            first_inf: self.found.first_inf,
+            mean: power.mean(),
+            std: power.std(),
+            rms: power.rms(),
+            l1: power.l1() + lost,
+            l2: power.l2() + lost,
+            skewness: power.skewness(),
+            kurtosis: power.kurtosis(),
+        }
+    }
+
+    /// Quantiles, distinct values and entropy of everything seen.
+    pub fn distribution(&self) -> Distribution {
+        let table = Table::new(self);
+        let wide = is_wide(self.dtype);
+        let others = [table.n_nan, table.n_posinf, table.n_neginf].into_iter().filter(|&c| c > 0).count();
+        Distribution {
+            quantiles: quantiles(&table.finite, LEVELS).to_vec(),
+            abs_q9999: quantiles(&table.magnitudes(), [9999])[0],
+            quantile_error: if wide { 2f64.powi(-8) } else { 0.0 },
+            n_distinct: (!wide).then_some((table.finite.len() + others) as u64),
+            entropy: if table.n == 0 { f64::NAN } else { table.entropy() },
+            entropy_exact: !wide,
+        }
+    }
+}

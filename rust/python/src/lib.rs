@@ -1,0 +1,18 @@
+//! The PyO3 module `weightprint._core`: registers, and nothing else. Every rule lives in `weightprint-core` or in Python.
+
+mod arrow;
+mod errors;
+mod file;
+mod gateway;
+mod scan;
+
+/// The native half of weightprint; its documented face is the `weightprint` package.
+#[pyo3::pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use crate::arrow::arrow_stream;
+    #[pymodule_export]
+    use crate::file::{SafetensorsFile, parse_index};
+    #[pymodule_export]
+    use crate::scan::{find_above, isa_available, scan};
+}
