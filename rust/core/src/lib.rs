@@ -7,8 +7,8 @@
 pub mod control;
 pub mod dtype;
 pub mod error;
+pub mod format;
 pub mod kernels;
 pub mod scan;
-pub mod stats;
-pub mod format;
 pub mod source;
+pub mod stats;

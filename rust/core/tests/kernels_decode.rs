@@ -32,7 +32,8 @@ fn wide_types() {
     for dtype in Dtype::all().filter(|d| d.bits() > 16) {
         let w = width(dtype);
         let edges = [0, 1, u64::MAX, 1 << (w - 1), (1 << (w - 1)) - 1, 0x7f80_0000, 0x8000_0001];
-        let codes: Vec<u64> = edges.into_iter().chain((0..993).map(|_| r.next())).map(|c| c & (u64::MAX >> (64 - w))).collect();
+        let codes: Vec<u64> =
+            edges.into_iter().chain((0..993).map(|_| r.next())).map(|c| c & (u64::MAX >> (64 - w))).collect();
         let bytes = pack(&codes, w, 0);
         let mut f64s = vec![0.0f64; codes.len()];
         let mut f32s = vec![0.0f32; codes.len()];

@@ -78,7 +78,9 @@ fn check_codes(context: &str, dtype: Dtype, codes: &[u64], first_bit: u32) {
         sum.merge(&merged);
         merged = sum;
     }
-    for (how, state) in [("at once", counts(dtype, &bytes, first_bit, elements as u64, 0)), ("pieces", pieces), ("merged", merged)] {
+    for (how, state) in
+        [("at once", counts(dtype, &bytes, first_bit, elements as u64, 0)), ("pieces", pieces), ("merged", merged)]
+    {
         let context = format!("{context} {how}");
         check_distribution(&context, &state, &values);
         let (got, mut want) = (state.summary(), oracle(&values));
@@ -104,7 +106,9 @@ fn random_codes_of_every_dtype() {
             // Random f32 and f64 codes are subnormal once in 2^8; their quantiles are not promised, so none is drawn.
             let codes: Vec<u64> = codes
                 .into_iter()
-                .map(|c| if matches!(dtype, Dtype::F32 | Dtype::F64 | Dtype::C64) { c | 1 << (width(dtype) - 4) } else { c })
+                .map(|c| {
+                    if matches!(dtype, Dtype::F32 | Dtype::F64 | Dtype::C64) { c | 1 << (width(dtype) - 4) } else { c }
+                })
                 .collect();
             check_codes("random", dtype, &codes, 0);
         }

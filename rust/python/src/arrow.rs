@@ -23,7 +23,9 @@ fn column(kind: &str, values: &Bound<'_, PyAny>) -> PyResult<(DataType, ArrayRef
         "i64" => (DataType::Int64, Arc::new(Int64Array::from(values.extract::<Vec<Option<i64>>>()?))),
         "bool" => (DataType::Boolean, Arc::new(BooleanArray::from(values.extract::<Vec<Option<bool>>>()?))),
         "str" => (DataType::Utf8, Arc::new(StringArray::from(values.extract::<Vec<Option<String>>>()?))),
-        other => return Err(PyValueError::new_err(format!("no column kind {other:?}: use f64, u64, i64, bool or str"))),
+        other => {
+            return Err(PyValueError::new_err(format!("no column kind {other:?}: use f64, u64, i64, bool or str")));
+        }
     })
 }
 

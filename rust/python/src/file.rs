@@ -124,11 +124,7 @@ impl SafetensorsFile {
     }
 
     /// Tensor `i` as (name, dtype, shape, begin, end), with offsets from the start of the file.
-    fn tensor<'py>(
-        &self,
-        py: Python<'py>,
-        i: usize,
-    ) -> PyResult<(&str, &'static str, Bound<'py, PyTuple>, u64, u64)> {
+    fn tensor<'py>(&self, py: Python<'py>, i: usize) -> PyResult<(&str, &'static str, Bound<'py, PyTuple>, u64, u64)> {
         self.check_index(i)?;
         let (header, data_start) = (self.header(), self.inner.data_start());
         let (begin, end) = header.range(i);
@@ -148,22 +144,15 @@ impl SafetensorsFile {
         self.check_index(i)?;
         let (begin, end) = self.header().range(i);
         let (start, stop) = clip(py, start, stop, end - begin)?;
-        let bytes = gateway::run(py, None, |control| {
-            read_range(&self.inner, self.begin(i) + start, stop - start, control)
-        })?;
+        let bytes =
+            gateway::run(py, None, |control| read_range(&self.inner, self.begin(i) + start, stop - start, control))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     /// Components `[start, stop)` of tensor `i` in flat order, decoded to float32, as native-endian bytes. A complex
     /// element has two components; 64-bit values are rounded to the nearest float32.
     #[pyo3(signature = (i, start = 0, stop = None))]
-    fn read_f32<'py>(
-        &self,
-        py: Python<'py>,
-        i: usize,
-        start: u64,
-        stop: Option<u64>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
+    fn read_f32<'py>(&self, py: Python<'py>, i: usize, start: u64, stop: Option<u64>) -> PyResult<Bound<'py, PyBytes>> {
         self.check_index(i)?;
         let dtype = self.header().dtype(i);
         let (start, stop) = clip(py, start, stop, self.header().numel(i) * dtype.components())?;
@@ -214,11 +203,7 @@ impl BitSpan {
         let bits = u64::from(dtype.bits()) / dtype.components();
         let byte = |component: u64| (component / 8 * bits + component % 8 * bits / 8, component % 8 * bits % 8);
         let ((first_byte, first_bit), (last_byte, last_bit)) = (byte(start), byte(stop));
-        Self {
-            first_byte,
-            first_bit: first_bit as u32,
-            n_bytes: last_byte + u64::from(last_bit > 0) - first_byte,
-        }
+        Self { first_byte, first_bit: first_bit as u32, n_bytes: last_byte + u64::from(last_bit > 0) - first_byte }
     }
 }
 

@@ -134,10 +134,12 @@ const MOMENTS: [Column<Summary, f64>; 7] = [
 ];
 const INDICES: [Column<Summary, Option<u64>>; 3] =
     [("abs_max_index", |s| s.abs_max_index), ("first_nan", |s| s.first_nan), ("first_inf", |s| s.first_inf)];
-const NUMBERS: [Column<Summary, Option<Number>>; 3] = [("min", |s| s.min), ("max", |s| s.max), ("abs_max", |s| s.abs_max)];
+const NUMBERS: [Column<Summary, Option<Number>>; 3] =
+    [("min", |s| s.min), ("max", |s| s.max), ("abs_max", |s| s.abs_max)];
 const SHAPE: [Column<Distribution, f64>; 3] =
     [("abs_q9999", |d| d.abs_q9999), ("quantile_error", |d| d.quantile_error), ("entropy", |d| d.entropy)];
-const LINES: [(&str, fn(&Lines) -> &[f64]); 3] = [("mean", |l| &l.mean), ("std", |l| &l.std), ("l2", |l| &l.l2)];
+type LinesColumn = (&'static str, fn(&Lines) -> &[f64]);
+const LINES: [LinesColumn; 3] = [("mean", |l| &l.mean), ("std", |l| &l.std), ("l2", |l| &l.l2)];
 
 fn to_columns<'py>(py: Python<'py>, results: &[TensorResult], request: Request) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);

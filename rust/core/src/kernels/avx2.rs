@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Bits, Kind, Lanes, Narrow, Pivot, Sums, finish};
+use super::lanes::{Bits, Kind, LANES, Lanes, Narrow, Pivot, Sums, finish};
 
 /// How far ahead to prefetch, in bytes.
 const AHEAD: usize = 2048;
@@ -39,9 +39,7 @@ fn floats<K: Narrow>(v: &[[u8; 32]]) -> [__m256; 2] {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a)),
             _mm256_castsi256_ps(_mm256_and_si256(a, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()))),
         ],
-        Kind::F16 => {
-            [_mm256_cvtph_ps(_mm256_castsi256_si128(a)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(a))]
-        }
+        Kind::F16 => [_mm256_cvtph_ps(_mm256_castsi256_si128(a)), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(a))],
     }
 }
 
@@ -110,5 +108,21 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
     extremes::<K>(vectors, bits);
     half::<K>(vectors, 0, pivot, &mut lanes);
     half::<K>(vectors, 1, pivot, &mut lanes);
+    if tail.is_empty() {
+        return Sums(lanes.0.map(|l| reduce(l)));
+    }
     finish::<K, true>(lanes, tail, pivot, bits)
+}
+
+/// [`Lanes::reduce`] of one sum: the same additions in the same order.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn reduce(l: [f32; LANES]) -> f64 {
+    let (quads, _) = l.as_chunks::<4>();
+    // SAFETY: four floats are 16 readable bytes; the load needs no alignment.
+    let at = |i: usize| _mm256_cvtps_pd(unsafe { _mm_loadu_ps(quads[i].as_ptr()) });
+    let sum = |i: usize| _mm256_add_pd(_mm256_add_pd(at(i), at(i + 2)), _mm256_add_pd(at(i + 4), at(i + 6)));
+    let r = _mm256_add_pd(sum(0), sum(1));
+    let t = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd::<1>(r));
+    _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)))
 }

@@ -44,10 +44,7 @@ fn floats<K: Narrow>(a: __m512i, b: __m512i) -> [__m512; 2] {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)),
             _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()))),
         ],
-        Kind::F16 => [
-            _mm512_cvtph_ps(_mm512_castsi512_si256(a)),
-            _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(a)),
-        ],
+        Kind::F16 => [_mm512_cvtph_ps(_mm512_castsi512_si256(a)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(a))],
     }
 }
 
@@ -56,19 +53,9 @@ fn floats<K: Narrow>(a: __m512i, b: __m512i) -> [__m512; 2] {
 fn extremes<K: Narrow>(w: &mut Words, v: __m512i) {
     let [smax, umax, smin, umin] = w.0;
     w.0 = if K::WORD == 2 {
-        [
-            _mm512_max_epi16(smax, v),
-            _mm512_max_epu16(umax, v),
-            _mm512_min_epi16(smin, v),
-            _mm512_min_epu16(umin, v),
-        ]
+        [_mm512_max_epi16(smax, v), _mm512_max_epu16(umax, v), _mm512_min_epi16(smin, v), _mm512_min_epu16(umin, v)]
     } else {
-        [
-            _mm512_max_epi32(smax, v),
-            _mm512_max_epu32(umax, v),
-            _mm512_min_epi32(smin, v),
-            _mm512_min_epu32(umin, v),
-        ]
+        [_mm512_max_epi32(smax, v), _mm512_max_epu32(umax, v), _mm512_min_epi32(smin, v), _mm512_min_epu32(umin, v)]
     };
 }
 
@@ -112,6 +99,10 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
     for (to, v) in [&mut bits.smax, &mut bits.umax, &mut bits.smin, &mut bits.umin].into_iter().zip(words.0) {
         store(to, v);
     }
+    let tail = &bytes[bytes.len() / K::GROUP * K::GROUP..];
+    if tail.is_empty() {
+        return Sums(acc.0.map(|l| reduce(l)));
+    }
     let mut lanes = Lanes::ZERO;
     for (to, from) in lanes.0.iter_mut().zip(acc.0) {
         for h in 0..2 {
@@ -119,6 +110,17 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
             unsafe { _mm512_storeu_ps(to.as_mut_ptr().add(16 * h), from[h]) }
         }
     }
-    let tail = &bytes[bytes.len() / K::GROUP * K::GROUP..];
     finish::<K, true>(lanes, tail, pivot, bits)
+}
+
+/// [`Lanes::reduce`] of one sum without leaving the registers: the same additions in the same order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn reduce(l: [__m512; 2]) -> f64 {
+    let low = |v| _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+    let high = |v| _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(v));
+    let q = _mm512_add_pd(_mm512_add_pd(low(l[0]), high(l[0])), _mm512_add_pd(low(l[1]), high(l[1])));
+    let r = _mm256_add_pd(_mm512_castpd512_pd256(q), _mm512_extractf64x4_pd::<1>(q));
+    let t = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd::<1>(r));
+    _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)))
 }

@@ -24,8 +24,8 @@ use super::wide::shells;
 
 /// Lanes per sum.
 pub(crate) const LANES: usize = 32;
-/// Most elements per block: 128 additions per lane.
-pub(crate) const BLOCK: usize = 4096;
+/// Bytes per block, half of L1: 8192 elements of 16 bits, so at most 256 additions per lane.
+pub(crate) const BLOCK_BYTES: usize = 16 << 10;
 
 /// Whether scalar `mul_add` is one instruction in code compiled for the baseline.
 pub(crate) const BASE_FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
@@ -249,7 +249,7 @@ pub(crate) const fn sign<K: Narrow>() -> u32 {
     1 << (8 * K::WORD - 1)
 }
 
-/// Sums of the words in `bytes` around `pivot`; their extremes go into `bits`. At most [`BLOCK`] elements.
+/// Sums of the words in `bytes` around `pivot`; their extremes go into `bits`. At most [`BLOCK_BYTES`].
 pub(crate) fn sweep<K: Narrow>(isa: Isa, bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
     match isa.supported() {
         // SAFETY: `supported` returns only what the machine was seen to have.
@@ -331,7 +331,7 @@ macro_rules! searches {
         #[inline(always)]
         fn $zeros<const FMA: bool>(bytes: &[u8]) -> u64 {
             let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
-            // Counted in words, at most BLOCK of them, so that the lanes stay as narrow as the data.
+            // Counted in words, of which a block has at most 2^13, so that the lanes stay as narrow as the data.
             let count: $word =
                 words.iter().map(|w| <$word>::from(<$word>::from_le_bytes(*w) & (<$word>::MAX >> 1) == 0)).sum();
             u64::from(count)
@@ -340,9 +340,8 @@ macro_rules! searches {
         #[inline(always)]
         fn $find<const FMA: bool>(bytes: &[u8], target: u32) -> Option<u64> {
             let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
-            let hit = |w: &[u8; size_of::<$word>()]| {
-                <$word>::from_le_bytes(*w) & (<$word>::MAX >> 1) == target as $word
-            };
+            let hit =
+                |w: &[u8; size_of::<$word>()]| <$word>::from_le_bytes(*w) & (<$word>::MAX >> 1) == target as $word;
             for (i, group) in words.chunks(128).enumerate() {
                 // No early exit inside a group: that is what lets it vectorise.
                 if group.iter().fold(false, |any, w| any | hit(w)) {

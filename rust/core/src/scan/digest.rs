@@ -31,7 +31,7 @@ pub struct UnitHasher {
 impl UnitHasher {
     /// For the unit that starts at byte `start` (a multiple of [`LEAF`]) of a tensor of `tensor_bytes`.
     pub fn new(start: u64, tensor_bytes: u64) -> Self {
-        debug_assert_eq!(start % LEAF, 0);
+        debug_assert!(start.is_multiple_of(LEAF));
         Self { hasher: leaf_hasher(start), position: start, tensor_bytes, leaves: Vec::new() }
     }
 
@@ -42,8 +42,9 @@ impl UnitHasher {
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.hasher.update(now);
             self.position += now.len() as u64;
-            if self.position % LEAF == 0 && self.position < self.tensor_bytes {
-                self.close_leaf();
+            if self.position.is_multiple_of(LEAF) && self.position < self.tensor_bytes {
+                self.leaves.push(self.hasher.finalize_non_root());
+                self.hasher = leaf_hasher(self.position);
             }
             bytes = later;
         }
@@ -56,14 +57,9 @@ impl UnitHasher {
         }
         // A unit that ended in the middle of the tensor has closed its last leaf already.
         if self.position == self.tensor_bytes {
-            self.close_leaf();
+            self.leaves.push(self.hasher.finalize_non_root());
         }
         Piece::Leaves(self.leaves)
-    }
-
-    fn close_leaf(&mut self) {
-        self.leaves.push(self.hasher.finalize_non_root());
-        self.hasher = leaf_hasher(self.position);
     }
 }
 
@@ -113,10 +109,13 @@ mod tests {
     /// However the tensor is cut into units and chunks, the digest is BLAKE3 of its bytes.
     #[test]
     fn equals_plain_blake3() {
-        let bytes: Vec<u8> = (0..(5 * LEAF + 12_345)).map(|i| (i * 2_654_435_761 >> 13) as u8).collect();
-        for (len, unit_leaves) in [(0, 1), (1, 1), (LEAF - 1, 1), (LEAF, 1), (LEAF + 1, 1), (2 * LEAF, 1), (3 * LEAF, 1)]
-            .into_iter()
-            .chain([(5 * LEAF + 12_345, 1), (5 * LEAF + 12_345, 3), (4 * LEAF, 3)])
+        let bytes: Vec<u8> = (0..(5 * LEAF + 12_345)).map(|i| ((i * 2_654_435_761) >> 13) as u8).collect();
+        for (len, unit_leaves) in
+            [(0, 1), (1, 1), (LEAF - 1, 1), (LEAF, 1), (LEAF + 1, 1), (2 * LEAF, 1), (3 * LEAF, 1)].into_iter().chain([
+                (5 * LEAF + 12_345, 1),
+                (5 * LEAF + 12_345, 3),
+                (4 * LEAF, 3),
+            ])
         {
             let tensor = &bytes[..len as usize];
             let pieces = tensor.chunks((unit_leaves * LEAF) as usize).enumerate().map(|(i, unit)| {

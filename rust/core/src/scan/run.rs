@@ -170,7 +170,8 @@ impl<'a> Worker<'a> {
                 if failure.as_ref().is_none_or(|(first, _)| number < *first) {
                     let tensor = &self.job.tensors[unit.tensor];
                     let file = self.job.files[tensor.file];
-                    *failure = Some((number, error.with_tensor(file.header().name(tensor.index)).with_path(file.path())));
+                    *failure =
+                        Some((number, error.with_tensor(file.header().name(tensor.index)).with_path(file.path())));
                 }
                 return;
             }

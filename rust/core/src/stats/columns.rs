@@ -8,8 +8,8 @@
 use super::power::Power;
 use super::rows::RowPartial;
 use crate::dtype::Dtype;
-use crate::kernels::wide::shells;
 use crate::kernels::lanes::BASE_FMA;
+use crate::kernels::wide::shells;
 use crate::kernels::{Isa, wide};
 
 const TILE: usize = 256;

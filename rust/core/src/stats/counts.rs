@@ -20,8 +20,8 @@
 use super::Number;
 use super::distribution::Found;
 use crate::dtype::{Class, Dtype};
-use crate::kernels::{for_each, small_values, value16, wide};
 use crate::kernels::{Isa, decode_f64};
+use crate::kernels::{for_each, small_values, value16, wide};
 
 /// Below this many elements a table of cells would cost more than it saves.
 const SMALL: u64 = 1 << 13;
@@ -285,7 +285,9 @@ impl Counts {
             bits @ (4 | 6) => {
                 let mask = (1 << bits) - 1;
                 for (cell, &c) in self.cells.iter().enumerate().filter(|(_, c)| **c > 0) {
-                    (0..cell_bits(self.dtype)).step_by(bits as usize).for_each(|s| bins[(cell >> s) & mask] += u64::from(c));
+                    (0..cell_bits(self.dtype))
+                        .step_by(bits as usize)
+                        .for_each(|s| bins[(cell >> s) & mask] += u64::from(c));
                 }
             }
             8 => {

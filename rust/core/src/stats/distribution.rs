@@ -256,8 +256,7 @@ impl Counts {
             true => (self.found.min, self.found.max),
             false => (finite.first().map(|v| v.0), finite.last().map(|v| v.0)),
         };
-        let abs_max: Option<Number> =
-            min.zip(max).map(|(lo, hi)| self.number(lo.abs().max(hi.abs())));
+        let abs_max: Option<Number> = min.zip(max).map(|(lo, hi)| self.number(lo.abs().max(hi.abs())));
         let lost = if wide { f64::NAN } else { 0.0 };
         Summary {
             n: self.n,

@@ -1,7 +1,7 @@
 //! The state of a run of elements: counts, extremes with coordinates, and four moments.
 //!
 //! f32, bf16, f16 (and c64, as pairs of f32) go through f32 lanes ([`crate::kernels`], `lanes`) in blocks of at most
-//! 4096 elements, each block shifted and scaled by what the block before it showed. Such a block is trusted when, in
+//! 8192 elements, each block shifted and scaled by what the block before it showed. Such a block is trusted when, in
 //! f64, its sums are finite, the mean of z = (x − pivot)·scale is at most half its standard deviation (else the shift
 //! to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers may leave f32). A block that
 //! fails is done again from L1 in f64, and gives the next pivot. All other types are f64 from the start.
@@ -93,7 +93,10 @@ impl Moments {
     }
 
     fn run(&mut self, isa: Isa, bytes: &[u8], first: u64, rows: Option<&mut RowMoments>) {
-        assert!((bytes.len() as u64 * 8).is_multiple_of(u64::from(self.dtype.bits())), "bytes must hold whole elements");
+        assert!(
+            (bytes.len() as u64 * 8).is_multiple_of(u64::from(self.dtype.bits())),
+            "bytes must hold whole elements"
+        );
         match self.word() {
             Dtype::F32 => self.run_narrow::<F32>(isa, bytes, first, rows),
             Dtype::Bf16 => self.run_narrow::<Bf16>(isa, bytes, first, rows),
@@ -104,20 +107,27 @@ impl Moments {
 
     fn run_narrow<K: Narrow>(&mut self, isa: Isa, bytes: &[u8], first: u64, mut rows: Option<&mut RowMoments>) {
         let mut first = first;
-        for block in bytes.chunks(lanes::BLOCK * K::WORD) {
-            self.block_narrow::<K>(isa, block, first, rows.as_deref_mut());
+        let mut pieces = Vec::new();
+        for block in bytes.chunks(lanes::BLOCK_BYTES) {
+            self.block_narrow::<K>(isa, block, first, rows.as_deref_mut(), &mut pieces);
             first += (block.len() / K::WORD) as u64;
         }
     }
 
-    fn block_narrow<K: Narrow>(&mut self, isa: Isa, block: &[u8], first: u64, mut rows: Option<&mut RowMoments>) {
+    /// `pieces` is scratch: the parts of the block that lie in one row each (without rows, the block), and their sums.
+    fn block_narrow<K: Narrow>(
+        &mut self,
+        isa: Isa,
+        block: &[u8],
+        first: u64,
+        mut rows: Option<&mut RowMoments>,
+        pieces: &mut Vec<(usize, Sums)>,
+    ) {
         let n = block.len() / K::WORD;
         let mut bits = Bits::new::<K>();
         // Without a pivot yet, an impossible one: its sums are refused below.
         let pivot = self.pivot.unwrap_or(Pivot { scale: 0.0, shift: 0.0 });
-        // The pieces of the block that lie in one row; without rows, the block.
-        let mut pieces = [(0, Sums([0.0; 5])); lanes::BLOCK / SHORT_ROW as usize + 2];
-        let mut count = 0;
+        pieces.clear();
         let mut at = 0;
         while at < n {
             let len = match &rows {
@@ -125,8 +135,8 @@ impl Moments {
                 Some(rows) => rows.left_after(at as u64).min((n - at) as u64) as usize,
             };
             let sums = lanes::sweep::<K>(isa, &block[at * K::WORD..(at + len) * K::WORD], pivot, &mut bits);
-            pieces[count] = (len, sums);
-            (count, at) = (count + 1, at + len);
+            pieces.push((len, sums));
+            at += len;
         }
 
         let sign = lanes::sign::<K>();
@@ -148,20 +158,22 @@ impl Moments {
         }
 
         let mut at = 0;
-        for &(len, sums) in &pieces[..count] {
+        for &(len, sums) in &*pieces {
             let part = &block[at * K::WORD..(at + len) * K::WORD];
             let power = if special {
                 self.full_wide(isa, part, first + at as u64)
             } else if lo == hi {
                 Power::constant(len as u64, f64::from(K::value(lo)))
+            } else if let Some(power) = trusted(len as u64, sums, pivot) {
+                power
             } else {
-                match trusted(len as u64, sums, pivot) {
-                    Some(power) => power,
-                    None => power_wide(isa, self.word(), part),
-                }
+                let power = power_wide(isa, self.word(), part);
+                // Measured here and refused: what follows is likely to be alike.
+                self.pivot = pivot_for(&power);
+                power
             };
-            if self.pivot.is_none() || !usable(&power, pivot) {
-                self.pivot = pivot_for(&power).or(self.pivot);
+            if self.pivot.is_none() {
+                self.pivot = pivot_for(&power);
             }
             self.power.merge(&power);
             if let Some(rows) = rows.as_deref_mut() {
@@ -310,16 +322,6 @@ fn trusted(n: u64, sums: Sums, pivot: Pivot) -> Option<Power> {
     let p = Power::from_sums(n, -f64::from(pivot.shift), [s1, s2, s3, s4], l1);
     let unit2 = unit * unit;
     Some(Power { mean: p.mean * unit, m2: p.m2 * unit2, m3: p.m3 * unit2 * unit, m4: p.m4 * unit2 * unit2, ..p })
-}
-
-/// Whether `pivot` would serve a block like this one; looser than [`trusted`], so that a pivot is not changed in vain.
-fn usable(p: &Power, pivot: Pivot) -> bool {
-    if p.n == 0 || p.m2 == 0.0 {
-        return true;
-    }
-    let std = p.std() * f64::from(pivot.scale);
-    let mean = p.mean() * f64::from(pivot.scale) + f64::from(pivot.shift);
-    mean.abs() <= 0.5 * std && (2f64.powi(-20)..=2f64.powi(15)).contains(&std)
 }
 
 /// Mean and 1/std of a part, as a pivot; a constant is its own.

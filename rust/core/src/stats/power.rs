@@ -33,14 +33,20 @@ pub(crate) struct Power {
 pub(crate) const ZERO_EXPONENT: i32 = -2000;
 
 /// x·2^e without overflow of the factor.
-pub(crate) fn ldexp(mut x: f64, mut e: i32) -> f64 {
+#[inline]
+pub(crate) fn ldexp(x: f64, e: i32) -> f64 {
+    if e == 0 || x == 0.0 { x } else { shift_exponent(x, e) }
+}
+
+#[cold]
+fn shift_exponent(mut x: f64, mut e: i32) -> f64 {
     while e > 1000 {
         (x, e) = (x * 2f64.powi(1000), e - 1000);
     }
     while e < -1000 && x != 0.0 {
         (x, e) = (x * 2f64.powi(-1000), e + 1000);
     }
-    if x == 0.0 { x } else { x * 2f64.powi(e) }
+    x * 2f64.powi(e)
 }
 
 /// The exponent to store a run under whose largest magnitude is `abs_max`.
@@ -64,17 +70,23 @@ impl Power {
         Self { n, exponent, mean, l1: mean.abs() * n as f64, ..Self::EMPTY }
     }
 
-    fn aligned(mut self, exponent: i32) -> Self {
+    #[inline]
+    fn aligned(self, exponent: i32) -> Self {
+        if self.exponent == exponent { self } else { self.rescaled(exponent) }
+    }
+
+    #[cold]
+    fn rescaled(&self, exponent: i32) -> Self {
         let by = self.exponent - exponent;
-        if by != 0 {
-            self.exponent = exponent;
-            self.mean = ldexp(self.mean, by);
-            self.l1 = ldexp(self.l1, by);
-            self.m2 = ldexp(self.m2, 2 * by);
-            self.m3 = ldexp(self.m3, 3 * by);
-            self.m4 = ldexp(self.m4, 4 * by);
+        Self {
+            n: self.n,
+            exponent,
+            mean: ldexp(self.mean, by),
+            l1: ldexp(self.l1, by),
+            m2: ldexp(self.m2, 2 * by),
+            m3: ldexp(self.m3, 3 * by),
+            m4: ldexp(self.m4, 4 * by),
         }
-        self
     }
 
     /// Adds the numbers of `other`.
@@ -92,7 +104,8 @@ impl Power {
         let (na, nb) = (a.n as f64, b.n as f64);
         let n = na + nb;
         let d = b.mean - a.mean;
-        let (wa, wb) = (na / n, nb / n);
+        let inverse = 1.0 / n;
+        let (wa, wb) = (na * inverse, nb * inverse);
         let d2 = d * d;
         // Equal runs of thousands: the mean moves from the larger one.
         let mean = if na >= nb { a.mean + d * wb } else { b.mean - d * wa };

@@ -45,7 +45,11 @@ pub fn finite_float(bits: u64, e: u32, m: u32, bias: i32) -> f64 {
     let sign = if bits >> (e + m) & 1 == 1 { -1.0 } else { 1.0 };
     let exponent = (bits >> m & ((1 << e) - 1)) as i32;
     let mantissa = (bits & ((1 << m) - 1)) as f64 / 2f64.powi(m as i32);
-    if exponent == 0 { sign * mantissa * 2f64.powi(1 - bias) } else { sign * (1.0 + mantissa) * 2f64.powi(exponent - bias) }
+    if exponent == 0 {
+        sign * mantissa * 2f64.powi(1 - bias)
+    } else {
+        sign * (1.0 + mantissa) * 2f64.powi(exponent - bias)
+    }
 }
 
 /// The value of one code (of one component).
@@ -195,7 +199,11 @@ fn close(what: &str, context: &str, a: f64, b: f64, within: f64) {
     if a.is_nan() && b.is_nan() || a == b {
         return;
     }
-    assert!((a - b).abs() <= within, "{context}: {what} is {a:e}, should be {b:e}, off by {:e} > {within:e}", (a - b).abs());
+    assert!(
+        (a - b).abs() <= within,
+        "{context}: {what} is {a:e}, should be {b:e}, off by {:e} > {within:e}",
+        (a - b).abs()
+    );
 }
 
 /// Everything counted must be equal, everything summed within `eps` of the magnitudes summed.

@@ -1,0 +1,1 @@
+"""Benchmarks of weightprint; none of this is installed."""

@@ -1,0 +1,78 @@
+"""``weightprint check MODEL``: is it sound?"""
+
+from __future__ import annotations
+
+import click
+
+from weightprint.cli import options
+from weightprint.scan import IO
+
+__all__ = ["check"]
+
+
+@click.command(short_help="Is it sound? Manifests.")
+@options.model
+@click.option(
+    "--manifest",
+    type=(click.Choice(["write", "verify"]), str),
+    metavar="write|verify FILE",
+    help="Record every tensor's digest in FILE, or hold MODEL against such a record.",
+)
+@options.json_flag
+@options.everything
+@options.globs
+@options.machine
+def check(
+    model: str,
+    manifest: tuple[str, str] | None,
+    as_json: bool,
+    everything: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    threads: int | None,
+    io: IO,
+) -> int:
+    """Is MODEL sound? Looks at the files and at every value in them.
+
+    \b
+    Files:   short or missing shards, anything against the format's rules, an index that disagrees with its shards.
+    Values:  NaN and infinities with their first coordinates; outliers (beyond 100 times the tensor's 99.99 % quantile);
+             constant tensors; rows of zeros; tensors stored twice; blocks missing from a numbered stack.
+
+    The exit code is 0 when there is nothing beyond notes, 1 when there is, 2 when nothing could be read.
+
+    \b
+    Examples:
+      weightprint check folder
+      weightprint check folder --manifest write folder.manifest.json
+      weightprint check copy-of-folder --manifest verify folder.manifest.json
+    """
+    from weightprint.check import check as run
+    from weightprint.cli.out import emit
+    from weightprint.errors import UsageError
+    from weightprint.manifest import Manifest
+    from weightprint.output import to_json
+    from weightprint.report.check import renderables
+    from weightprint.report.progress import progress_bar
+    from weightprint.report.terminal import console
+
+    if manifest and (include or exclude):
+        raise click.UsageError("A manifest is of a whole checkpoint: leave out --include and --exclude.")
+    action, path = manifest or ("", "")
+    wanted = Manifest.load(path) if action == "verify" else None
+    with progress_bar("check") as progress:
+        report = run(
+            model, include=include, exclude=exclude, threads=threads, io=io, progress=progress, manifest=wanted
+        )
+    if as_json:
+        emit(to_json(report.to_dict()) + "\n")
+    else:
+        out = console()
+        for piece in renderables(report, everything=everything):
+            out.print(piece, soft_wrap=True)
+    if action == "write":
+        if report.scan is None:
+            raise UsageError("no manifest written: no file could be opened", code="nothing_to_record")
+        Manifest.of(report.scan, report.files).save(path)
+        click.echo(f"wrote {path}: {report.scan.n_tensors:,} tensors", err=True)
+    return report.exit_code

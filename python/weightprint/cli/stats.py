@@ -1,0 +1,117 @@
+"""``weightprint stats MODEL``: statistics of every tensor."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from weightprint.checkpoint import Mode
+from weightprint.cli import options
+from weightprint.scan import IO
+
+if TYPE_CHECKING:
+    from weightprint.scan import Scan
+
+__all__ = ["stats"]
+
+
+@click.command(short_help="Statistics of every tensor.")
+@options.model
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
+    help="How to print.  [default: table, or what FILE's suffix says]",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of printing.")
+@options.globs
+@click.option("--exact", is_flag=True, help="Also exact quantiles, distinct values and entropy.")
+@click.option("--rows", is_flag=True, help="Also norms of matrix rows, and dead ones.")
+@click.option("--columns", is_flag=True, help="Also norms of matrix columns, and dead ones.")
+@click.option("--digest", is_flag=True, help="Also a BLAKE3 digest of every tensor's bytes.")
+@options.everything
+@options.machine
+@options.mode
+def stats(
+    model: str,
+    form: str | None,
+    output: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    exact: bool,
+    rows: bool,
+    columns: bool,
+    digest: bool,
+    everything: bool,
+    threads: int | None,
+    io: IO,
+    mode: Mode,
+) -> int:
+    """Statistics of every tensor of MODEL, in one pass over every byte.
+
+    Everything runs over the finite values; NaN and infinities are counted. The table shows the usual columns (--all:
+    every one); csv, json, jsonl and parquet always hold all of them. `kurtosis` is 3 for a normal distribution.
+
+    \b
+    Examples:
+      weightprint stats model.safetensors
+      weightprint stats folder --include '*.q_proj.*' --exact --all
+      weightprint stats org/name -o stats.parquet
+      weightprint stats folder --format jsonl | jq 'select(.n_nan > 0).name'
+    """
+    from weightprint.checkpoint import open
+    from weightprint.report.progress import progress_bar
+    from weightprint.scan import scan as run
+    from weightprint.table import form_of
+
+    if form is None:
+        form = "table" if output is None or output.endswith(".txt") else form_of(output)
+    if form == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("Parquet is binary: add -o FILE, or redirect the output.")
+    with open(model, mode=mode) as checkpoint:
+        for finding in checkpoint.findings:
+            click.echo(f"{finding.severity}: {finding.message}", err=True)
+        with progress_bar("scan") as progress:
+            result = run(
+                checkpoint,
+                include=include,
+                exclude=exclude,
+                exact=exact,
+                rows=rows,
+                columns=columns,
+                digest=digest,
+                threads=threads,
+                io=io,
+                progress=progress,
+            )
+    _write(result, form, output, everything)
+    return 0
+
+
+def _write(result: Scan, form: str, output: str | None, everything: bool) -> None:
+    from weightprint.cli.out import emit
+    from weightprint.output import write_atomically
+    from weightprint.report.stats import columns_to_show, fitting, plain, rich_table, summary
+    from weightprint.report.terminal import console
+    from weightprint.table import encode
+
+    columns = columns_to_show(result.table, everything=everything)
+    if form == "table" and output is None:
+        out = console()
+        if out.is_terminal and not everything:
+            shown = fitting(result.table, columns, out.width)
+            out.print(rich_table(result.table, shown))
+            if hidden := [name for name in columns if name not in shown]:
+                click.echo(f"too narrow for {', '.join(hidden)} (--all shows every column)", err=True)
+        else:
+            emit(plain(result.table, columns))
+        click.echo(summary(result), err=True)
+        return
+    data = plain(result.table, columns).encode() if form == "table" else encode(result.table, form)
+    if output is None:
+        emit(data)
+    else:
+        write_atomically(output, lambda file: file.write(data))
+        click.echo(f"{summary(result)}; wrote {output}", err=True)

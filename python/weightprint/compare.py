@@ -1,0 +1,276 @@
+"""Compare two models: the same, re-encoded, of one origin, or not to be told.
+
+One streaming pass per model for statistics and digests, then the tests of :mod:`weightprint.evidence` on slices of a
+few MB, then the table of :mod:`weightprint.verdict`. ``Comparison.to_dict`` is the JSON contract of ``weightprint
+compare --json``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from weightprint.checkpoint import Checkpoint, open
+from weightprint.errors import UsageError
+from weightprint.evidence import TESTS, Evidence, Models, Side, Tensor
+from weightprint.evidence._base import F32
+from weightprint.evidence._pairs import pair_tensors
+from weightprint.evidence._sample import BUDGETS, hidden_size
+from weightprint.output import finite, to_json
+from weightprint.scan import scan
+from weightprint.verdict import Verdict, decide
+
+__all__ = ["Comparison", "ModelSummary", "compare"]
+
+Effort = Literal["quick", "standard", "full"]
+Progress = Callable[[int, int], object]
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One of the two models, as the report names it. Unknown things are None."""
+
+    source: str
+    digest: str | None
+    n_tensors: int
+    n_parameters: int
+    n_bytes: int
+    family: str | None
+    layers: int | None
+    hidden_size: int | None
+    vocabulary: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return {key: getattr(self, key) for key in self.__slots__}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. Frozen; prints as the report a person reads; ``to_dict`` is the JSON contract."""
+
+    a: ModelSummary
+    b: ModelSummary
+    result: Verdict
+    evidence: tuple[Evidence, ...]
+    parameters: Mapping[str, Any]
+    seconds: float
+    bytes_read: int
+    peak_rss_bytes: int | None
+
+    @property
+    def verdict(self) -> str:
+        """``identical``, ``re_encoded``, ``shared_origin``, ``partly_shared`` or ``inconclusive``."""
+        return self.result.name
+
+    @property
+    def log10_p(self) -> float | None:
+        """Combined over the deciding tests and corrected; None where none applied."""
+        return self.result.log10_p
+
+    @property
+    def same(self) -> bool:
+        """True when both hold the same weights, identical or re-encoded, with nothing missing on either side."""
+        return self.verdict == "identical" or (self.verdict == "re_encoded" and self.result.complete)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract: keys in its order, only finite numbers, None for what is not known."""
+        from weightprint import __version__
+
+        verdict = self.result
+        out: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "tool": {"name": "weightprint", "version": __version__, "parameters": dict(self.parameters)},
+            "a": self.a.to_dict(),
+            "b": self.b.to_dict(),
+            "verdict": verdict.name,
+            "log10_p": verdict.log10_p,
+            "share": verdict.share.to_dict(),
+            "direction": dict(verdict.direction),
+            "operations": [dict(operation) for operation in verdict.operations],
+            "layer_map": [list(row) for row in verdict.layer_map],
+            "expert_map": [],
+            "evidence": [e.to_dict() for e in self.evidence],
+            "against": list(verdict.against),
+            "seconds": self.seconds,
+            "bytes_read": self.bytes_read,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "sentence": verdict.sentence,
+            "rule": {"words": verdict.rule, "reads": list(verdict.reads)},
+            "in_favour": list(verdict.in_favour),
+            "complete": verdict.complete,
+        }
+        return dict(finite(out))
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON text."""
+        return to_json(self.to_dict(), indent)
+
+    def to_pandas(self) -> Any:
+        """One row per test, as a pandas DataFrame."""
+        import pandas
+
+        keys = ("test", "applied", "why_not", "statistic", "effect", "n", "log10_p", "seconds", "says")
+        return pandas.DataFrame([{key: getattr(e, key) for key in keys} for e in self.evidence])
+
+    def __str__(self) -> str:
+        from weightprint.report.compare import render_text
+
+        return render_text(self)
+
+    def _repr_html_(self) -> str:
+        from weightprint.report.compare import render_html
+
+        return render_html(self)
+
+
+class _Reads:
+    """Slices of a checkpoint as float32, counting the bytes."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._where = {info.name: info for info in checkpoint.tensors}
+        self.nbytes = 0
+
+    def __call__(self, name: str, start: int, stop: int) -> F32:
+        info = self._where[name]
+        self.nbytes += math.ceil(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
+        return np.frombuffer(self._checkpoint.core_file(info.file).read_f32(info.index, start, stop), np.float32)
+
+
+def compare(
+    a: str | os.PathLike[str] | Checkpoint,
+    b: str | os.PathLike[str] | Checkpoint,
+    *,
+    effort: Effort = "standard",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Say whether B and A hold the same weights or share an origin, with the evidence for and against.
+
+    Args:
+        a: the model to compare with: a path or an open Checkpoint.
+        b: the model in question; ``share`` is the fraction of its parameters found in A.
+        effort: ``"quick"`` samples fewer rows and layers, ``"full"`` takes all. Scanning reads all bytes in each.
+        seed: fixes which rows are sampled and which permutations are drawn; the same seed gives the same numbers.
+        progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
+
+    Raises:
+        UsageError: an unknown effort.
+        FileChangedError: a file changed while it was read.
+        FormatError, OSError, …: as `weightprint.open` does.
+    """
+    if effort not in BUDGETS:
+        raise UsageError(f"effort is one of {', '.join(BUDGETS)}, not {effort!r}", code="bad_effort")
+    started = time.perf_counter()
+    opened: list[Checkpoint] = []
+    try:
+        checkpoints = []
+        for model in (a, b):
+            if isinstance(model, Checkpoint):
+                checkpoints.append(model)
+            else:
+                opened.append(open(model))
+                checkpoints.append(opened[-1])
+        return _compare(checkpoints[0], checkpoints[1], effort, seed, progress, started)
+    finally:
+        for checkpoint in opened:
+            checkpoint.close()
+
+
+def _compare(
+    a: Checkpoint, b: Checkpoint, effort: Effort, seed: int, progress: Progress | None, started: float
+) -> Comparison:
+    total = a.n_bytes + b.n_bytes
+    side_a, digest_a, reads_a = _measure(a, "a", _shifted(progress, 0, total))
+    side_b, digest_b, reads_b = _measure(b, "b", _shifted(progress, a.n_bytes, total))
+    pairs, log10_pairings = pair_tensors(side_a, side_b)
+    models = Models(side_a, side_b, pairs, log10_pairings, seed, effort)
+    evidence = tuple(test(models) for test in TESTS)
+    verdict = decide(models, evidence)
+    for checkpoint in (a, b):
+        checkpoint.check_unchanged()
+    return Comparison(
+        a=_summary(a, side_a, digest_a),
+        b=_summary(b, side_b, digest_b),
+        result=verdict,
+        evidence=evidence,
+        parameters={"effort": effort, "seed": seed, "pairs": len(pairs), "log10_pairings": log10_pairings},
+        seconds=time.perf_counter() - started,
+        bytes_read=total + reads_a.nbytes + reads_b.nbytes,
+        peak_rss_bytes=_peak_rss(),
+    )
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)
+
+
+def _measure(
+    checkpoint: Checkpoint, label: Literal["a", "b"], progress: Progress | None
+) -> tuple[Side, str | None, _Reads]:
+    """One pass for digests and moments, and a reader for what the tests ask later."""
+    found = scan(checkpoint, digest=True, progress=progress)
+    table = found.table
+    tensors: dict[str, Tensor] = {}
+    measured = zip(
+        table["name"], table["digest"], table["std"], table["min"], table["max"], table["n_nan"], strict=True
+    )
+    values = {name: (digest, std, low, high, nan) for name, digest, std, low, high, nan in measured}
+    for info in checkpoint.tensors:
+        digest, std, low, high, nan = values[info.name]
+        parts = (info.components,) if info.components > 1 else ()
+        tensors[info.name] = Tensor(
+            name=info.name,
+            dtype=info.dtype,
+            shape=(*info.shape, *parts),
+            numel=info.numel * info.components,
+            nbytes=info.nbytes,
+            digest=digest,
+            std=float(std),
+            constant=low is not None and low == high and not nan,
+        )
+    reads = _Reads(checkpoint)
+    return Side(label, tensors, reads), found.digest, reads
+
+
+def _summary(checkpoint: Checkpoint, side: Side, digest: str | None) -> ModelSummary:
+    layers: Counter[str] = Counter()
+    for stack, _ in {(t.parsed.stack, t.parsed.layer) for t in side.tensors.values() if t.parsed.layer is not None}:
+        layers[stack] += 1
+    width = hidden_size(Models(side, side, ()))
+    tables = [
+        t.shape[0] for t in side.tensors.values() if t.rank2 and t.parsed.role == "embedding" and t.shape[1] == width
+    ]
+    return ModelSummary(
+        source=checkpoint.source,
+        digest=digest,
+        n_tensors=checkpoint.n_tensors,
+        n_parameters=checkpoint.n_parameters,
+        n_bytes=checkpoint.n_bytes,
+        family=None,
+        layers=max(layers.values(), default=None),
+        hidden_size=width,
+        vocabulary=max(tables, default=None),
+    )
+
+
+def _peak_rss() -> int | None:
+    """Peak resident set of this process so far, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

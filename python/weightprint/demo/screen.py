@@ -1,0 +1,108 @@
+"""The demo's screen: what the models are, what a scan found, what comparing them says, what to type next.
+
+It fits 80 columns, and shows nothing that is not also in `Scan` and `Comparison`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weightprint.demo import MODELS
+from weightprint.report.escape import escape
+from weightprint.report.format import byte_count
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from weightprint.compare import Comparison
+    from weightprint.scan import Scan
+
+__all__ = ["chance", "models", "next_steps", "verdicts"]
+
+_STYLE = {"no_evidence": "bold cyan", "inconclusive": "bold yellow"}
+_RELATED = "bold green"
+_NAME = max(len(model.name) for model in MODELS)
+_MADE = max(len(model.made) for model in MODELS)
+_CHANCE = len("p = 10^-1000")
+
+
+def models(folder: Path, scans: Mapping[str, Scan]) -> Iterator[Text]:
+    """Where they are, one line for each, and one for all values together."""
+    size = sum(file.stat().st_size for model in MODELS for file in (folder / model.name).iterdir())
+    yield _line(
+        ("Four tiny language models, trained for this demo, are now in ", ""),
+        (escape(str(folder)), "bold"),
+        (f" ({byte_count(size)}).", ""),
+    )
+    yield _line()
+    yield _line((f"  {'':<{_NAME}}  {'how it was made':<{_MADE}}  tensors  parameters", "dim"))
+    for model in MODELS:
+        scan = scans[model.name]
+        yield _line(
+            (f"  {model.name:<{_NAME}}  ", "bold"),
+            (f"{model.made:<{_MADE}}  {scan.n_tensors:>7,}  {scan.n_parameters:>10,}", ""),
+        )
+    yield _line()
+    values = sum(scan.n_parameters for scan in scans.values())
+    unsound = sum(sum(scan.table["n"]) - sum(scan.table["n_finite"]) for scan in scans.values())
+    state = "all finite" if not unsound else f"{unsound:,} of them NaN or infinite"
+    yield _line((f"Every value was read once: {values:,}, {state}.", ""))
+
+
+def verdicts(comparisons: Mapping[str, Comparison]) -> Iterator[Text]:
+    """One line per model: the verdict on (parent, model), and how strong it is."""
+    yield _line(("Whose weights are these? ", "bold"), ("Each against parent, from the weights alone:", ""))
+    yield _line()
+    width = max(len(comparison.verdict) for comparison in comparisons.values())
+    for name, comparison in comparisons.items():
+        verdict = comparison.verdict
+        yield _line(
+            (f"  {name:<{_NAME}}  ", "bold"),
+            (f"{verdict.replace('_', ' '):<{width}}  ", _STYLE.get(verdict, _RELATED)),
+            (f"{chance(comparison.log10_p):<{_CHANCE}}  {_agreement(comparison)}", ""),
+        )
+    yield _line()
+    if any(comparison.verdict == "inconclusive" for comparison in comparisons.values()):
+        yield _line(("inconclusive: nothing shared was found, but not every disguise has been looked for.", "dim"))
+    yield _line(("p: how often models from independent starts would agree as much by chance.", "dim"))
+    yield _line(("cosine: of matched matrices, centred; it is 1 for a copy and 0 between strangers.", "dim"))
+
+
+def chance(log10_p: float | None) -> str:
+    """A p-value for people: ``"p = 0.31"``, ``"p = 10^-164"``, or that there is none."""
+    if log10_p is None:
+        return "no test gave a p-value"
+    return f"p = {10**log10_p:.2g}" if log10_p > -4 else f"p = 10^{log10_p:.0f}"
+
+
+def _agreement(comparison: Comparison) -> str:
+    found = {evidence.test: evidence for evidence in comparison.evidence}
+    effect = found["aligned_weights"].effect
+    return "no matrices to match" if effect is None else f"cosine {effect:.2f}"
+
+
+def next_steps(folder: Path) -> Iterator[Text]:
+    """Commands to type next, ready to paste."""
+
+    def place(name: str) -> str:
+        return escape(shlex.quote(str(folder / name)), None)
+
+    steps = (
+        (f"weightprint compare {place('parent')} {place('stranger')} -v", "for and against"),
+        (f"weightprint stats {place('moe')}", "every tensor measured"),
+        (f"weightprint check {place('finetune')}", "is it sound?"),
+    )
+    yield _line(("Next:", "bold"))
+    yield _line()
+    width = max(len(command) for command, _ in steps)
+    for command, what in steps:
+        yield _line((f"  {command:<{width}}", "cyan"), (f"  # {what}", "dim"))
+
+
+def _line(*parts: tuple[str, str]) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(*parts)

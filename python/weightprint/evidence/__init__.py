@@ -1,0 +1,19 @@
+"""The tests. Each module asks one question of two models and answers with an :class:`Evidence`.
+
+Adding a test: write its module, add its function to :data:`TESTS`. Nothing else changes.
+"""
+
+from __future__ import annotations
+
+from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor, Test
+from weightprint.evidence.aligned_units import aligned_units
+from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.exact_sharing import exact_sharing
+from weightprint.evidence.norm_gains import norm_gains
+from weightprint.evidence.same_values import same_values
+from weightprint.evidence.sigma_curve import sigma_curve
+
+__all__ = ["TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
+
+#: Every test, in the order of the report.
+TESTS: tuple[Test, ...] = (exact_sharing, same_values, aligned_weights, aligned_units, norm_gains, sigma_curve)

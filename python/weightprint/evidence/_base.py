@@ -1,0 +1,275 @@
+"""The values that every test reads and returns.
+
+A test is a function ``(PairOfModels) -> Evidence``. It asks one question, and says what it found, how large the
+effect is, how likely chance is under a stated null (or that it has no p-value), what it assumes and what it can't
+see. A test never decides: :mod:`weightprint.verdict` does.
+
+Values reach a test through :class:`Side`: float32 row slices of a few MB, so a 2 GB embedding costs no more memory
+than a small one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.naming import Name, parse
+
+__all__ = [
+    "F32",
+    "MIN_DISTINCT",
+    "SLICE_VALUES",
+    "Evidence",
+    "Models",
+    "Pair",
+    "Reader",
+    "Region",
+    "Shared",
+    "Side",
+    "Tensor",
+    "Test",
+    "not_applied",
+    "timed",
+]
+
+F32 = npt.NDArray[np.float32]
+
+#: A tensor with fewer distinct values (or fewer elements) is trivial: two models can share it by accident.
+#: METHODS.md 4.1.
+MIN_DISTINCT = 64
+
+#: Values per slice when a tensor is streamed: 4 MiB of float32.
+SLICE_VALUES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What is known of one tensor without reading it again. ``digest`` is BLAKE3 of the raw bytes, hex."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    numel: int
+    nbytes: int
+    digest: str | None = None
+    std: float = math.nan
+    constant: bool = False
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Shape as (rows, columns): leading axes flattened, a vector is one row."""
+        columns = self.shape[-1] if self.shape else 1
+        return (self.numel // columns if columns else 0, columns)
+
+    @property
+    def rank2(self) -> bool:
+        """True for a real matrix: two axes, both longer than one."""
+        return len(self.shape) == 2 and min(self.shape) > 1
+
+    @property
+    def parsed(self) -> Name:
+        return parse(self.name)
+
+
+class Reader(Protocol):
+    """How a test gets values: flat elements [start, stop) of a tensor as float32."""
+
+    def __call__(self, name: str, start: int, stop: int) -> F32: ...
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two models: its tensors by name, and a way to read slices of them."""
+
+    label: Literal["a", "b"]
+    tensors: Mapping[str, Tensor]
+    reader: Reader = field(repr=False)
+
+    @property
+    def numel(self) -> int:
+        return sum(t.numel for t in self.tensors.values())
+
+    def rows(self, tensor: Tensor, start: int = 0, stop: int | None = None) -> F32:
+        """Rows [start, stop) of a tensor seen as a matrix, float32, shape (stop - start, columns)."""
+        n_rows, columns = tensor.matrix
+        stop = n_rows if stop is None else min(stop, n_rows)
+        return self.reader(tensor.name, start * columns, stop * columns).reshape(stop - start, columns)
+
+    def slices(self, tensor: Tensor, values: int = SLICE_VALUES) -> Iterator[tuple[int, F32]]:
+        """The tensor in runs of whole rows of about ``values`` elements: (first row, rows)."""
+        n_rows, columns = tensor.matrix
+        step = max(1, values // max(columns, 1))
+        for start in range(0, n_rows, step):
+            yield start, self.rows(tensor, start, start + step)
+
+    def is_trivial(self, tensor: Tensor) -> bool:
+        """Too simple to be evidence: constant, or fewer than 64 elements or distinct values. Stops reading early."""
+        if tensor.constant or tensor.numel < MIN_DISTINCT:
+            return True
+        seen: npt.NDArray[Any] = np.empty(0, np.float32)
+        for start in range(0, tensor.numel, SLICE_VALUES // 16):
+            piece = self.reader(tensor.name, start, min(start + SLICE_VALUES // 16, tensor.numel))
+            seen = np.union1d(seen, piece[np.isfinite(piece)])
+            if seen.size >= MIN_DISTINCT:
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tensor of A and the tensor of B that is compared with it. ``by`` says how they were brought together."""
+
+    a: Tensor
+    b: Tensor
+    transposed: bool = False
+    by: Literal["name", "stem", "digest", "values"] = "name"
+
+    @property
+    def by_name(self) -> bool:
+        """True when no value was looked at to bring the two together."""
+        return self.by in ("name", "stem")
+
+    @property
+    def parsed(self) -> Name:
+        """The name that says more: A's, unless only B's has a role."""
+        ours, theirs = self.a.parsed, self.b.parsed
+        return theirs if ours.role is None and theirs.role is not None else ours
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a test is given. ``log10_pairings``: how many pairings were open to a choice that looked at values."""
+
+    a: Side
+    b: Side
+    pairs: tuple[Pair, ...]
+    log10_pairings: float = 0.0
+    seed: int = 0
+    effort: str = "standard"
+
+    def price(self, pairs: Iterable[Pair]) -> float:
+        """What a p-value on these pairs must pay for the pairing, in log10: nothing if any of them met by name."""
+        return 0.0 if any(pair.by_name for pair in pairs) else self.log10_pairings
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One tensor of B that was found in A (``kind`` says how), for the share."""
+
+    b: str
+    a: str
+    kind: Literal["exact", "re_encoded", "parameter", "trivial"]
+    numel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One block or part of B against its counterpart in A.
+
+    ``effect`` is the centred cosine in place, ``control`` that of neighbouring layers (0 outside the blocks), ``sd``
+    the deviation that permuted channels would give, ``hits`` of ``channels`` (or units) found again.
+    """
+
+    name: str
+    layer: int | None
+    n: int
+    effect: float
+    control: float
+    sd: float
+    hits: int
+    channels: int
+    tensors: tuple[str, ...] = ()
+
+    @property
+    def excess(self) -> float:
+        """Cosine of matched tensors beyond that of the same tensors one layer apart."""
+        return self.effect - self.control
+
+    @property
+    def detectable(self) -> float:
+        """The cosine that would have stood five null deviations out."""
+        return 5 * self.sd
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The answer of one test.
+
+    Attributes:
+        test: name of the test, which is also its file.
+        asked: the question in one sentence.
+        applied: False when the test could not be run; ``why_not`` then says why.
+        statistic: the number the p-value is about (``statistic_of`` names it).
+        effect: how large it is in units a person can use (``effect_of`` names them).
+        n: how many things were tested (``details`` says of what).
+        log10_p: base-10 logarithm of the p-value under ``null``, or None: descriptive.
+        null: the hypothesis that the p-value is about, in one sentence.
+        assumes: what must hold for the p-value to be one.
+        blind_to: what the test can't see.
+        says: the outcome in one sentence.
+        detectable: the smallest effect that the test would have seen, or None.
+    """
+
+    test: str
+    asked: str
+    applied: bool
+    null: str
+    assumes: str
+    blind_to: str
+    why_not: str | None = None
+    statistic: float | None = None
+    statistic_of: str = ""
+    effect: float | None = None
+    effect_of: str = ""
+    n: int = 0
+    log10_p: float | None = None
+    says: str = ""
+    detectable: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    found: tuple[Shared, ...] = ()
+    regions: tuple[Region, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract's keys in its order, then what we add."""
+        first = (
+            "test",
+            "applied",
+            "why_not",
+            "statistic",
+            "effect",
+            "n",
+            "log10_p",
+            "null",
+            "assumes",
+            "blind_to",
+            "seconds",
+        )
+        added = ("asked", "says", "statistic_of", "effect_of", "detectable")
+        return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
+
+
+Test = Callable[[Models], Evidence]
+
+
+def not_applied(evidence: Evidence, why: str) -> Evidence:
+    """The same question, unanswered."""
+    return replace(evidence, applied=False, why_not=why, says=f"not applied: {why}")
+
+
+def timed(test: Test) -> Test:
+    """Wrap a test so that its Evidence carries the seconds it took."""
+
+    def run(models: Models) -> Evidence:
+        started = time.perf_counter()
+        return replace(test(models), seconds=time.perf_counter() - started)
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run

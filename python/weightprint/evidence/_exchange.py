@@ -1,0 +1,78 @@
+"""Exact p-values from exchangeability: how many units find themselves again.
+
+Null: B was trained from an initialisation independent of A. Architecture, initialisation and optimiser treat the d
+residual channels (or the h hidden units of a layer) alike, so given A every joint permutation of B's channels is
+equally likely.
+
+*Hits.* Let f map each channel of A to the channel of B that it resembles most, by any rule that commutes with
+permutations of B's channels. A hit is f(j) = j. For any k channels the chance that all of them are hits is (d-k)!/d!
+when f is injective on them and 0 otherwise, so E[C(hits, k)] <= C(d, k) (d-k)!/d! = 1/k!, and by Markov's inequality
+
+    P(hits >= k) <= 1/k!                                       (exact for every d, every f, every distribution)
+
+For L groups permuted independently (the hidden units of L layers) factorial moments of the sum are at most those of a
+Poisson(L) variable: P(hits >= k) <= L^k/k!. Chung, Diaconis, Graham and Mallows (1981) study the same matching problem;
+[Independence Tests 2502.12292] use the identity of an assignment in the same spirit.
+
+No normal tail and no simulation enters, so the bound may be read at 1e-200. Ties count as misses: a tie broken by
+index would prefer small indices on both sides.
+
+*Trace.* For the size of an effect: under the same null tr(C) of a d x d matrix has mean sum(C)/d and variance
+||C double-centred||^2/(d-1) (Hoeffding 1951). It gives a standard deviation to quote, not a p-value.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from weightprint.evidence._base import F32
+
+__all__ = ["double_centre", "hits", "log10_p_hits", "trace_sd"]
+
+
+_TAME = (1e-12, 1e12)
+
+
+def double_centre(x: F32) -> F32:
+    """Subtract row means and column means (METHODS.md section 1, lesson 1). Non-finite values count as 0.
+
+    Extreme values are scaled to one first, so that squares stay within float32; what follows is blind to scale.
+    """
+    x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    peak = float(np.abs(x).max(initial=0.0))
+    if peak > 0 and not _TAME[0] < peak < _TAME[1]:
+        x = x / np.float32(peak)
+    return _centre(x)
+
+
+def _centre(x: F32) -> F32:
+    out: F32 = x - x.mean(axis=1, keepdims=True)
+    out -= out.mean(axis=0, keepdims=True)
+    return out
+
+
+def hits(similarity: F32) -> int:
+    """Number of rows j whose single largest entry is at column j. Rows with a tie or nothing finite are misses."""
+    if similarity.shape[1] < 2:
+        return 0
+    top = similarity.max(axis=1, keepdims=True)
+    single = (similarity == top).sum(axis=1) == 1
+    own = np.diagonal(similarity) == top[:, 0]
+    return int(np.count_nonzero(single & own & np.isfinite(top[:, 0])))
+
+
+def log10_p_hits(k: int, groups: int = 1) -> float:
+    """log10 of the bound L^k/k! on P(hits >= k); 0 (p = 1) where the bound says nothing."""
+    if k < 2:
+        return 0.0
+    return min(0.0, (k * math.log(max(groups, 1)) - math.lgamma(k + 1)) / math.log(10))
+
+
+def trace_sd(c: F32) -> float:
+    """Standard deviation of tr(C) when C's columns are permuted at random."""
+    d = c.shape[0]
+    if d < 2:
+        return math.nan
+    return math.sqrt(float(np.sum(np.square(_centre(c)), dtype=np.float64)) / (d - 1))

@@ -1,0 +1,100 @@
+"""Which rows and channels are read: seeded, the same on both sides, in short contiguous runs so that reading stays
+cheap.
+
+The nulls in :mod:`weightprint.evidence._exchange` hold for any choice made without looking at values, so sampling
+costs power and never validity. The number of rows follows from a budget of multiplications, so a large model takes
+bounded time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.evidence._base import F32, SLICE_VALUES, Models, Side, Tensor
+
+__all__ = ["BUDGETS", "Budget", "hidden_size", "pick", "sampled_columns", "sampled_rows"]
+
+Indices = npt.NDArray[np.int64]
+_RUN = 32  # rows read in one go
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much one effort level may do."""
+
+    rows: int  # per tensor
+    units: int  # hidden units per layer
+    layers: int  # sampled evenly over the depth
+    channels: int  # residual channels
+    multiplications: float  # for the channel products
+    streamed: int  # largest tensor (in values) that may be read whole for the sake of some columns
+
+
+BUDGETS: dict[str, Budget] = {
+    "quick": Budget(rows=64, units=256, layers=6, channels=2048, multiplications=2e11, streamed=1 << 22),
+    "standard": Budget(rows=512, units=512, layers=64, channels=4096, multiplications=2e12, streamed=1 << 40),
+    "full": Budget(rows=4096, units=4096, layers=4096, channels=16384, multiplications=1e14, streamed=1 << 40),
+}
+
+
+def pick(n: int, want: int, seed: int, key: str, run: int = _RUN) -> Indices:
+    """Sorted indices: all of range(n), or about ``want`` in runs of ``run`` at places drawn from seed and key."""
+    if n <= want:
+        return np.arange(n)
+    run = min(run, want)
+    rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
+    starts = np.sort(rng.choice(n // run, size=max(1, want // run), replace=False)) * run
+    return (starts[:, None] + np.arange(run)).ravel()
+
+
+def _runs(indices: Indices) -> list[tuple[int, int]]:
+    """Maximal runs of consecutive indices as (start, stop)."""
+    cuts = np.nonzero(np.diff(indices) != 1)[0] + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(indices, cuts) if part.size]
+
+
+def sampled_rows(side: Side, tensor: Tensor, rows: Indices, columns: Indices | None = None) -> F32:
+    """Only these rows (and columns) of a matrix; reads the rows' runs, a few MB at a time."""
+    pieces: list[F32] = []
+    step = max(1, SLICE_VALUES // max(tensor.matrix[1], 1))
+    for start, stop in _runs(rows):
+        for at in range(start, stop, step):
+            piece = side.rows(tensor, at, min(at + step, stop))
+            pieces.append(piece if columns is None or columns.size == piece.shape[1] else piece[:, columns])
+    return np.concatenate(pieces) if pieces else np.empty((0, tensor.matrix[1]), np.float32)
+
+
+def sampled_columns(side: Side, tensor: Tensor, columns: Indices, rows: Indices | None = None) -> F32:
+    """These columns of a matrix, transposed: (columns, rows). Streams the whole tensor, keeps only what is asked."""
+    stacked: F32 = np.concatenate([piece[:, columns] for _, piece in side.slices(tensor)])
+    if rows is not None and rows.size < stacked.shape[0]:
+        stacked = stacked[rows]
+    return np.ascontiguousarray(stacked.T)
+
+
+def hidden_size(models: Models) -> int | None:
+    """Width of the residual stream common to A and B: the commonest length of norm gains, else of matrix axes."""
+    votes: list[int | None] = []
+    for side in (models.a, models.b):
+        gains: Counter[int] = Counter()
+        axes: Counter[int] = Counter()
+        for tensor in side.tensors.values():
+            name = tensor.parsed
+            if name.role == "norm" and len(tensor.shape) == 1 and name.kind == "weight":
+                gains[tensor.numel] += 1
+            elif tensor.rank2 and name.role is not None and name.role not in ("fixed", "position"):
+                axes.update(set(tensor.shape))
+        for count in (gains, axes):
+            if count:
+                votes.append(max(count, key=lambda width: (count[width], -width)))
+                break
+        else:
+            votes.append(None)
+    if votes[0] is not None and votes[1] is not None and votes[0] != votes[1]:
+        return None
+    return votes[0] if votes[0] is not None else votes[1]

@@ -1,0 +1,107 @@
+"""Exact sharing: the same bytes under any name, in any shard, in any order. METHODS.md 4.1.
+
+Two tensors are equal when dtype, shape and BLAKE3 digest of their raw bytes agree. Trivial tensors (constant, or
+fewer than 64 elements or distinct values) count towards *identical* but are never evidence; neither are tensors that
+an architecture may fix (position tables, inverse frequencies, filter banks): two strangers compute the same ones.
+Position tables are told by name and, under any name, by value: a row of d/2 sines and d/2 cosines has sum of squares
+d/2.
+
+There is no p-value. Equal bytes of a learned tensor don't happen by chance: 64 distinct 16-bit values carry hundreds
+of bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from weightprint.evidence._base import Evidence, Models, Shared, Side, Tensor, not_applied, timed
+from weightprint.naming import FIXED
+
+__all__ = ["exact_sharing", "is_fixed"]
+
+_LISTED = 200  # names listed in details
+_ROWS_CHECKED = 32
+
+_QUESTION = Evidence(
+    test="exact_sharing",
+    asked="Which tensors of B are in A bit for bit, whatever their names?",
+    applied=True,
+    null="none: equality is checked, not estimated",
+    assumes="a shared tensor was learned, not computed by a formula that both architectures use; known fixed tables "
+    "are left out",
+    blind_to="any change of a single bit: precision, order of rows, permutation, training",
+    statistic_of="tensors of B found in A, trivial and fixed ones left out",
+    effect_of="their share of B's parameters",
+)
+
+
+@timed
+def exact_sharing(models: Models) -> Evidence:
+    """Digests of all tensors of A against all of B. ``found`` lists every equal tensor that is evidence."""
+    a, b = models.a, models.b
+    if not b.tensors or any(t.digest is None for side in (a, b) for t in side.tensors.values()):
+        return not_applied(_QUESTION, "no digests to compare")
+    in_a: dict[tuple[str, tuple[int, ...], str | None], list[str]] = {}
+    for tensor in a.tensors.values():
+        in_a.setdefault((tensor.dtype, tensor.shape, tensor.digest), []).append(tensor.name)
+    in_b = {(t.dtype, t.shape, t.digest) for t in b.tensors.values()}
+
+    found: list[Shared] = []
+    renamed: list[list[str]] = []
+    trivial = fixed = 0
+    only_b: list[str] = []
+    for tensor in b.tensors.values():
+        names = in_a.get((tensor.dtype, tensor.shape, tensor.digest))
+        if names is None:
+            only_b.append(tensor.name)
+            continue
+        name = tensor.name if tensor.name in names else names[0]
+        if name != tensor.name:
+            renamed.append([tensor.name, name])
+        if b.is_trivial(tensor):
+            trivial += 1
+        elif is_fixed(b, tensor):
+            fixed += 1
+        else:
+            found.append(Shared(tensor.name, name, "exact", tensor.numel))
+    only_a = [t.name for t in a.tensors.values() if (t.dtype, t.shape, t.digest) not in in_b]
+    shared = sum(f.numel for f in found)
+    says = (
+        f"{len(found)} of {len(b.tensors)} tensors of B are in A bit for bit ({shared / max(b.numel, 1):.1%} of "
+        f"B's parameters)"
+    )
+    if renamed:
+        says += f", {len(renamed)} of the equal ones under another name"
+    if trivial + fixed:
+        says += f"; {trivial + fixed} more are equal but trivial or fixed, which shows nothing"
+    return replace(
+        _QUESTION,
+        says=says,
+        statistic=float(len(found)),
+        effect=shared / max(b.numel, 1),
+        n=len(b.tensors),
+        found=tuple(found),
+        details={
+            "n_equal": len(b.tensors) - len(only_b),
+            "n_trivial": trivial,
+            "n_fixed": fixed,
+            "n_only_in_a": len(only_a),
+            "n_only_in_b": len(only_b),
+            "renamed": renamed[:_LISTED],
+            "only_in_a": only_a[:_LISTED],
+            "only_in_b": only_b[:_LISTED],
+        },
+    )
+
+
+def is_fixed(side: Side, tensor: Tensor) -> bool:
+    """True for a table that an architecture computes: by its name, or rows of constant length as in sin/cos tables."""
+    if tensor.parsed.role in FIXED:
+        return True
+    if not tensor.rank2 or tensor.shape[1] % 2:
+        return False
+    rows = side.rows(tensor, 0, _ROWS_CHECKED).astype(np.float64)
+    squares = np.sum(rows * rows, axis=1)
+    return bool(np.all(np.abs(squares - tensor.shape[1] / 2) <= 1e-2 * tensor.shape[1] / 2))

@@ -1,0 +1,202 @@
+"""What a scan says about a checkpoint's health: one function per question, each from columns to findings.
+
+A new question is a function ``(Patient) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`. Thresholds are
+stated where they are used. Names only choose how loud a finding is (a zero row in an embedding is usually padding),
+never whether the values are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint import _core
+from weightprint.checkpoint import Checkpoint
+from weightprint.findings import Finding, Severity
+from weightprint.naming import FIXED, Name, parse
+from weightprint.report.escape import escape
+from weightprint.scan import Scan, dead_rows
+
+__all__ = ["OUTLIER_FACTOR", "QUESTIONS", "Patient", "coordinates", "examine"]
+
+OUTLIER_FACTOR = 100.0
+"""A value is an outlier beyond this many times the 99.99 % quantile of its tensor's absolute values."""
+
+_SHOWN = 10
+_INTEGERS = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"})
+_MAY_HAVE_DEAD_ROWS = frozenset({"embedding", "head", "router", *FIXED})
+_BLOCK = re.compile(r"(?:^|\.)(h|blk|experts?|\w*layers?|\w*blocks?)\.([0-9]{1,18})(?=\.)")
+_SAME_BY_DESIGN = 16  # tensors with fewer elements are equal too easily to be worth a word
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A checkpoint with its scan (made with exact, rows and digest)."""
+
+    checkpoint: Checkpoint
+    scan: Scan
+
+    def column(self, name: str) -> Any:
+        """One column of the scan's table."""
+        return self.scan.table[name]
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, dict[str, Any], Name]]:
+        """(row number, row, parsed name) of the rows that `mask` picks."""
+        for k in np.flatnonzero(mask).tolist():
+            row = self.scan.table.row(k)
+            yield k, row, parse(row["name"])
+
+    def constant(self) -> npt.NDArray[np.bool_]:
+        """Which tensors hold one finite value throughout."""
+        low, high = self.column("min"), self.column("max")
+        same = np.fromiter((a is not None and a == b for a, b in zip(low, high, strict=True)), np.bool_, len(low))
+        return np.asarray(same & (self.column("n_finite") == self.column("n")))
+
+
+def examine(checkpoint: Checkpoint, scan: Scan) -> list[Finding]:
+    """All findings of all questions, in the order of :data:`QUESTIONS`."""
+    patient = Patient(checkpoint, scan)
+    return [finding for question in QUESTIONS for finding in question(patient)]
+
+
+def coordinates(flat: int, shape: Sequence[int], components: int = 1) -> str:
+    """A flat component index as ``[row, column]``, with ``.real``/``.imag`` for complex tensors."""
+    element, part = divmod(flat, components)
+    axes = []
+    for size in reversed(shape):
+        element, at = divmod(element, size)
+        axes.append(at)
+    suffix = (".real", ".imag")[part] if components == 2 else ""
+    return f"[{', '.join(map(str, reversed(axes)))}]{suffix}"
+
+
+def _at(row: dict[str, Any], flat: int) -> str:
+    return coordinates(flat, row["shape"], 2 if row["dtype"] == "C64" else 1)
+
+
+def _of(row: dict[str, Any], code: str, severity: Severity, message: str) -> Finding:
+    return Finding(code, severity, f"{escape(row['name'])}: {message}", row["file"], row["name"])
+
+
+def non_finite(patient: Patient) -> Iterator[Finding]:
+    """NaN is an error; an infinity is a warning, since masks hold them on purpose."""
+    for _, row, _ in patient.where(patient.column("n_nan") > 0):
+        count, n = row["n_nan"], row["n"]
+        yield _of(row, "nan", "error", f"{count:,} of {n:,} values are NaN, the first at {_at(row, row['first_nan'])}")
+    for _, row, name in patient.where(patient.column("n_posinf") + patient.column("n_neginf") > 0):
+        counts = f"{row['n_posinf']:,} +Inf and {row['n_neginf']:,} -Inf of {row['n']:,} values"
+        severity: Severity = "note" if name.role in FIXED else "warning"
+        yield _of(row, "infinity", severity, f"{counts}, the first at {_at(row, row['first_inf'])}")
+
+
+def outliers(patient: Patient) -> Iterator[Finding]:
+    """Values beyond 100 × the 99.99 % quantile of |x|; among up to 10,000 values that is the largest, and none is."""
+    quantile = np.asarray(patient.column("abs_q9999"), np.float64)
+    largest = np.array([np.nan if v is None else float(v) for v in patient.column("abs_max")], np.float64)
+    for k, row, _ in patient.where((quantile >= 0) & (largest > OUTLIER_FACTOR * quantile)):
+        if row["dtype"] in _INTEGERS:
+            continue
+        threshold = OUTLIER_FACTOR * float(quantile[k])
+        info = patient.checkpoint.find(row["name"])
+        handle = patient.checkpoint.core_file(info.file)
+        total, flat, values = _core.find_above(handle, info.index, threshold, _SHOWN)
+        places = zip(np.frombuffer(flat, np.int64).tolist(), np.frombuffer(values, np.float64).tolist(), strict=True)
+        shown = ", ".join(f"{value:.6g} at {_at(row, place)}" for place, value in places)
+        more = f" and {total - _SHOWN:,} more" if total > _SHOWN else ""
+        if quantile[k] == 0:
+            yield _of(
+                row, "almost_all_zero", "warning", f"at most 0.01 % of {row['n']:,} values are not zero: {shown}{more}"
+            )
+        else:
+            beyond = f"beyond 100 × the 99.99 % quantile of |x| ({quantile[k]:.6g})"
+            yield _of(row, "outlier", "warning", f"{total:,} value(s) {beyond}: {shown}{more}")
+
+
+def constants(patient: Patient) -> Iterator[Finding]:
+    """A constant matrix of weights is suspicious; a constant vector (a fresh norm gain, a zero bias) is only noted."""
+    for _, row, name in patient.where(patient.constant() & (patient.column("n") > 1)):
+        quiet = (
+            len(row["shape"]) < 2 or row["dtype"] in _INTEGERS or name.role in FIXED | {"norm"} or name.kind == "bias"
+        )
+        severity: Severity = "note" if quiet else "warning"
+        if row["n_zero"] == row["n"]:
+            yield _of(row, "all_zero", severity, f"all {row['n']:,} values are zero")
+        else:
+            yield _of(row, "constant", severity, f"all {row['n']:,} values are {row['min']:.6g}")
+    for _, row, _ in patient.where(patient.column("n") == 0):
+        yield _of(row, "empty", "note", f"shape {list(row['shape'])} holds no value")
+
+
+def zero_rows(patient: Patient) -> Iterator[Finding]:
+    """Rows that are zero throughout, in matrices that are not zero altogether. A short last axis is a kernel."""
+    dead = np.array([v or 0 for v in patient.column("dead_rows")], np.int64)
+    for _, row, name in patient.where((dead > 0) & ~patient.constant()):
+        shape = row["shape"]
+        if row["dtype"] == "BOOL" or shape[-1] < (2 if len(shape) == 2 else 16):
+            continue
+        numbers = dead_rows(patient.scan.rows(row["name"])).tolist()
+        shown = ", ".join(coordinates(number, shape[:-1]) for number in numbers[:_SHOWN])
+        severity: Severity = "note" if name.role in _MAY_HAVE_DEAD_ROWS else "warning"
+        more = " …" if len(numbers) > _SHOWN else ""
+        yield _of(row, "dead_rows", severity, f"{len(numbers):,} of {prod(shape[:-1]):,} rows are zero: {shown}{more}")
+
+
+def duplicates(patient: Patient) -> Iterator[Finding]:
+    """Tensors with the same bytes under several names: tied weights, or a layer copied. Constant ones don't count."""
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    all_names, all_dtypes, all_digests = (patient.column(what) for what in ("name", "dtype", "digest"))
+    worth = ~patient.constant() & (patient.column("numel") >= _SAME_BY_DESIGN)
+    for k in np.flatnonzero(worth).tolist():
+        groups[all_dtypes[k], all_digests[k]].append(k)
+    for members in groups.values():
+        names = [all_names[k] for k in members]
+        if len(names) < 2 or all(parse(name).role in FIXED for name in names):
+            continue
+        shown = ", ".join(escape(name, 120) for name in names[:5]) + (
+            f" and {len(names) - 5} more" if len(names) > 5 else ""
+        )
+        size = patient.scan.table.row(members[0])["nbytes"]
+        message = f"{len(names)} tensors hold the same {size:,} bytes: {shown}"
+        yield Finding("duplicate_values", "note", message, tensor=names[0])
+
+
+def layer_gaps(patient: Patient) -> Iterator[Finding]:
+    """Numbered blocks or experts that skip a number. Only stacks of at least three with inner modules count.
+
+    (A Sequential numbers its activations too, so its weights skip numbers by design; it has no inner modules.)
+    """
+    present: dict[str, set[int]] = defaultdict(set)
+    for name in patient.checkpoint.names():  # all of them: a scan of some tensors skips numbers on purpose
+        for match in _BLOCK.finditer(name):
+            if name.find(".", match.end() + 1) > 0:
+                present[name[: match.end(1)]].add(int(match[2]))
+    for stack, numbers in present.items():
+        first, last = min(numbers), max(numbers)
+        if len(numbers) < 3 or (last - first + 1 == len(numbers) and first == 0):
+            continue
+        # Runs, not single numbers: a hostile layer number of 10^18 must not make a list that long.
+        ordered = [-1, *sorted(numbers)]
+        gaps = [(a + 1, b - 1) for a, b in pairwise(ordered) if b - a > 1]
+        shown = ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in gaps[:_SHOWN]) + (
+            " …" if len(gaps) > _SHOWN else ""
+        )
+        message = f"{escape(stack)} has {len(numbers):,} blocks numbered up to {last:,}, without {shown}"
+        yield Finding("layer_gap", "warning", message)
+
+
+QUESTIONS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+    non_finite,
+    outliers,
+    constants,
+    zero_rows,
+    duplicates,
+    layer_gaps,
+)

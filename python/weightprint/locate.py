@@ -1,0 +1,357 @@
+"""Which files are meant by MODEL?
+
+MODEL is a file, a directory, an index JSON, or ``org/name[@revision]`` (also ``hf://…``) in the local hub cache.
+Nothing is ever downloaded. A directory is read as loaders read it: ``model.safetensors``, else its index, else every
+``*.safetensors``; where that leaves a choice, the choice is a finding or, if it can't be made safely, an error that
+names the candidates.
+
+A downloaded folder is not trusted: the shard names in an index are plain file names (checked by the core), and a link
+may leave its folder only within the model's own part of a hub cache, where links into ``blobs`` are the normal layout.
+A file that the user names directly is followed wherever it points.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightprint import _core
+from weightprint.errors import FormatError, LimitError, ShardMissingError, UnsupportedFormatError, UsageError
+from weightprint.findings import Finding, from_note
+from weightprint.naming import natural_key
+from weightprint.report.escape import escape
+
+__all__ = ["Location", "locate"]
+
+_INDEX_SUFFIX = ".safetensors.index.json"
+_INDEX_BYTES = 200_000_000
+_HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults
+_SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
+_REPO = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+
+_TORCH = (
+    "a pickle runs code when it is loaded, so weightprint does not read it. To convert it safely, in a sandbox: "
+    "`torch.load(path, weights_only=True, map_location='cpu')`, then `safetensors.torch.save_file(state, out)`"
+)
+_CONVERSIONS = {
+    ".bin": _TORCH,
+    ".pt": _TORCH,
+    ".pth": _TORCH,
+    ".ckpt": _TORCH,
+    ".pkl": _TORCH,
+    ".gguf": "read it with the `gguf` package (`gguf.GGUFReader`), dequantise with `gguf.quants.dequantize`, and save "
+    "with `safetensors.numpy.save_file`",
+    ".onnx": "read its initializers with the `onnx` package (`onnx.numpy_helper.to_array`) and save them with "
+    "`safetensors.numpy.save_file`",
+    ".h5": "read its datasets with `h5py` and save them with `safetensors.numpy.save_file`",
+    ".npz": "load it with `numpy.load(path, allow_pickle=False)` and save it with `safetensors.numpy.save_file`",
+    ".msgpack": "load it with `flax.serialization.msgpack_restore` and save it with `safetensors.flax.save_file`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The files behind a MODEL, in reading order.
+
+    Attributes:
+        source: MODEL as the user wrote it.
+        kind: ``"file"``, ``"directory"``, ``"index"`` or ``"hub"``.
+        root: the folder that holds the files.
+        files: absolute paths of the shards that exist, in natural order of their names.
+        missing: names of shards that should be there and are not.
+        index: the index JSON, if one was used.
+        weight_map: tensor name → shard file name, as the index says; empty without an index.
+        total_size: bytes of all tensors as the index says, or None.
+        findings: what was noticed on the way.
+    """
+
+    source: str
+    kind: str
+    root: str
+    files: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    index: str | None = None
+    weight_map: tuple[tuple[str, str], ...] = ()
+    total_size: int | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def require_complete(self) -> None:
+        """Raise ShardMissingError, naming all of them, if a shard is missing."""
+        if self.missing:
+            raise ShardMissingError(
+                f"{len(self.missing)} of {len(self.missing) + len(self.files)} files of {escape(self.source)} are "
+                f"missing: {_listed(self.missing, 20)}{_how_to_complete(self)}",
+                path=str(Path(self.root) / self.missing[0]),
+                code="shard_missing",
+            )
+
+
+def locate(model: str | os.PathLike[str]) -> Location:
+    """Find the files of `model`.
+
+    Raises:
+        FileNotFoundError: no such path (a ShardMissingError when it reads like a hub name that isn't cached).
+        UnsupportedFormatError: a format that isn't safetensors; says how to convert it safely.
+        FormatError: an unreadable index, or a link that leaves its folder.
+        UsageError: a directory whose files leave a choice, or a remote address.
+    """
+    source = os.fspath(model)
+    if isinstance(source, bytes):
+        source = os.fsdecode(source)
+    if not source or "\0" in source:
+        raise UsageError("MODEL is empty or holds a NUL character", code="bad_path")
+    if source.startswith("hf://"):
+        return _hub(source, source.removeprefix("hf://"))
+    scheme = re.match(r"([a-z][a-z0-9+.-]+)://", source)
+    if scheme:
+        raise UsageError(
+            f"{scheme[1]}:// addresses are not supported yet: copy the model to a local folder and name that folder",
+            code="remote_source",
+        )
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _directory(source, path.resolve())
+    if os.path.lexists(path):
+        if path.suffix == ".json":
+            return _index(source, "index", path.absolute())
+        _refuse_other_formats(path)
+        return Location(source, "file", str(path.absolute().parent), (str(path.absolute()),))
+    if _reads_like_a_hub_name(source):
+        return _hub(source, source)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+
+# Directories
+
+
+def _directory(source: str, root: Path, kind: str = "directory") -> Location:
+    names = sorted((entry.name for entry in os.scandir(root)), key=natural_key)
+    tensors = [name for name in names if name.endswith(".safetensors")]
+    indexes = [name for name in names if name.endswith(_INDEX_SUFFIX)]
+    if "model.safetensors" in tensors:
+        others = [name for name in (*tensors, *indexes) if name != "model.safetensors"]
+        found = _chosen("model.safetensors", others, root)
+        return Location(source, kind, str(root), _inside(root, ["model.safetensors"]), findings=found)
+    if indexes:
+        chosen = "model" + _INDEX_SUFFIX if "model" + _INDEX_SUFFIX in indexes else indexes[0]
+        if len(indexes) > 1 and chosen != "model" + _INDEX_SUFFIX:
+            raise _ambiguous(root, "index files", indexes)
+        return _index(source, kind, root / chosen, _chosen(chosen, [n for n in indexes if n != chosen], root))
+    if tensors:
+        return _unindexed(source, root, kind, tensors)
+    _refuse_folder_of_other_formats(source, root, names)
+    raise UsageError(
+        f"the folder {escape(source)} holds no .safetensors file{_nearby(root)}", path=str(root), code="no_safetensors"
+    )
+
+
+def _unindexed(source: str, root: Path, kind: str, tensors: list[str]) -> Location:
+    """All files of a folder without an index; numbered shards are one model, and anything beside them is not."""
+    numbered = {name: match for name in tensors if (match := _SHARD.fullmatch(name))}
+    sets: dict[tuple[str, str], list[str]] = {}
+    for name, match in numbered.items():
+        sets.setdefault((match["stem"], match["total"]), []).append(name)
+    if not sets:
+        return Location(source, kind, str(root), _inside(root, tensors))
+    if len(sets) > 1:
+        raise _ambiguous(root, "sets of numbered shards", [f"{stem}-…-of-{total}" for stem, total in sets])
+    ((stem, total), members), *_ = sets.items()
+    present = {int(numbered[name]["number"]) for name in members}
+    dash = "-" if members[0][len(stem) :].startswith("-") else ""
+    # Numbering starts at 1 almost everywhere, at 0 in some tools' output.
+    first = 0 if 0 in present else 1
+    if int(total) - len(present) > 100_000:
+        raise UsageError(f"{escape(members[0])} claims {int(total)} shards", path=str(root), code="shard_numbers")
+    wanted = range(first, first + int(total))
+    missing = tuple(f"{stem}{dash}{number:05}-of-{total}.safetensors" for number in wanted if number not in present)
+    others = [name for name in tensors if name not in numbered]
+    found = _chosen(f"the numbered shards {members[0]} …", others, root)
+    return Location(source, kind, str(root), _inside(root, members), missing, findings=found)
+
+
+def _chosen(chosen: str, others: Sequence[str], root: Path) -> tuple[Finding, ...]:
+    if not others:
+        return ()
+    message = f"read {escape(chosen)}; not read: {_listed(others)}. To read another, name the file itself"
+    return (Finding("other_files", "note", message, str(root)),)
+
+
+def _ambiguous(root: Path, what: str, names: Sequence[str]) -> UsageError:
+    message = f"the folder holds several {what}: {_listed(names)}. Name the one you mean"
+    return UsageError(message, path=str(root), code="ambiguous_folder")
+
+
+# Index files
+
+
+def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = ()) -> Location:
+    root = path.parent
+    if kind != "index":
+        _inside(root, [path.name])
+    try:
+        total_size, weight_map, notes = _core.parse_index(_read_small(path))
+    except FormatError as error:
+        error.path = error.path or str(path)
+        raise
+    found = list(findings)
+    found += [from_note(note, str(path), _HARMLESS) for note in notes]
+    shards = sorted({shard for _, shard in weight_map}, key=natural_key)
+    present = [shard for shard in shards if os.path.exists(root / shard)]
+    missing = tuple(shard for shard in shards if not os.path.exists(root / shard))
+    ignored = [
+        entry.name
+        for entry in os.scandir(root)
+        if entry.name.endswith(".safetensors") and entry.name not in set(shards)
+    ]
+    if ignored:
+        message = (
+            f"the index does not name {len(ignored)} file(s) beside it: {_listed(sorted(ignored, key=natural_key))}"
+        )
+        found.append(Finding("shard_not_in_index", "warning", message, str(path)))
+    return Location(
+        source, kind, str(root), _inside(root, present), missing, str(path), tuple(weight_map), total_size, tuple(found)
+    )
+
+
+def _read_small(path: Path) -> bytes:
+    """A regular file of bounded size, whole. Opened without blocking, so a FIFO named ``*.json`` can't hang us."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsupportedFormatError("not a regular file", path=str(path), code="not_a_file")
+        if status.st_size > _INDEX_BYTES:
+            message = f"the index is {status.st_size:,} bytes long; the cap is {_INDEX_BYTES:,}"
+            raise LimitError(message, path=str(path), code="index_too_large")
+        return file.read(_INDEX_BYTES + 1)
+
+
+# Links
+
+
+def _inside(root: Path, names: Iterable[str]) -> tuple[str, ...]:
+    """The paths of `names` in `root`, none of which is a link that leaves the folder."""
+    allowed = _cached_model(root) or root
+    for name in names:
+        path = root / name
+        if path.is_symlink() and not path.resolve().is_relative_to(allowed.resolve()):
+            raise FormatError(
+                f"{escape(name)} is a link out of its folder, to {escape(str(path.resolve()))}. Links are "
+                "followed only inside a hub cache; if you trust it, name the target itself",
+                path=str(path),
+                code="link_outside",
+            )
+    return tuple(str(root / name) for name in names)
+
+
+def _cached_model(root: Path) -> Path | None:
+    """The ``models--org--name`` folder of a hub cache that holds the snapshot `root`, if it is one."""
+    for folder in (root, *root.parents):
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+            return folder.parent.parent
+    return None
+
+
+# The hub cache
+
+
+def _reads_like_a_hub_name(source: str) -> bool:
+    """``org/name``, not a path to a file that isn't there."""
+    name, _, _ = source.partition("@")
+    is_a_file = Path(name).suffix.lower() in {".safetensors", ".json", *_CONVERSIONS}
+    return name.count("/") == 1 and _REPO.fullmatch(name) is not None and not is_a_file
+
+
+def hub_cache() -> Path:
+    """The local hub cache: ``HF_HUB_CACHE``, ``HF_HOME/hub``, or ``~/.cache/huggingface/hub``."""
+    if cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(cache).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "huggingface" / "hub"
+
+
+def _hub(source: str, spec: str) -> Location:
+    name, _, revision = spec.partition("@")
+    if not _REPO.fullmatch(name) or ".." in revision.split("/") or revision.startswith("/") or ".." in name:
+        raise UsageError(f"{escape(source)} is not of the form org/name or org/name@revision", code="bad_hub_name")
+    folder = hub_cache() / ("models--" + name.replace("/", "--"))
+    wanted = revision or "main"
+    snapshot, found = _snapshot(folder, wanted, given=bool(revision))
+    if snapshot is None:
+        command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+        raise ShardMissingError(
+            f"no file or folder {escape(source)}, and no copy of it in the local hub cache {escape(str(hub_cache()))}. "
+            f"weightprint downloads nothing; `{escape(command)}` would fetch it",
+            path=str(folder),
+            code="not_cached",
+        )
+    location = _directory(source, snapshot.resolve(), "hub")
+    return _with_findings(location, found)
+
+
+def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None, tuple[Finding, ...]]:
+    snapshots = folder / "snapshots"
+    reference = folder / "refs" / revision
+    if reference.is_file():
+        commit = _read_small(reference).decode("ascii", "replace").strip()
+        if re.fullmatch(r"[0-9A-Za-z]{1,64}", commit) and (snapshots / commit).is_dir():
+            return snapshots / commit, ()
+    known = sorted(entry.name for entry in os.scandir(snapshots)) if snapshots.is_dir() else []
+    if given:
+        matches = [
+            commit for commit in known if commit == revision or (len(revision) >= 7 and commit.startswith(revision))
+        ]
+        return (snapshots / matches[0] if len(matches) == 1 else None), ()
+    if len(known) == 1:
+        message = f"the cache has no reference 'main'; read its only snapshot, {known[0]}"
+        return snapshots / known[0], (Finding("no_main_reference", "note", message, str(folder)),)
+    if known:
+        raise _ambiguous(folder, "snapshots and no reference 'main'", [f"@{commit}" for commit in known])
+    return None, ()
+
+
+def _with_findings(location: Location, more: tuple[Finding, ...]) -> Location:
+    from dataclasses import replace
+
+    return replace(location, findings=more + location.findings) if more else location
+
+
+# Wording
+
+
+def _refuse_other_formats(path: Path) -> None:
+    advice = _CONVERSIONS.get(path.suffix.lower())
+    if advice:
+        message = f"a {path.suffix} file is not safetensors: {advice}"
+        raise UnsupportedFormatError(message, path=str(path), code="other_format")
+
+
+def _refuse_folder_of_other_formats(source: str, root: Path, names: list[str]) -> None:
+    for suffix, advice in _CONVERSIONS.items():
+        others = [name for name in names if name.lower().endswith(suffix)]
+        if others:
+            message = f"the folder {escape(source)} holds no .safetensors file, only {_listed(others)}: {advice}"
+            raise UnsupportedFormatError(message, path=str(root), code="other_format")
+
+
+def _nearby(root: Path) -> str:
+    folders = sorted(str(found.parent.relative_to(root)) for found in root.glob("*/*.safetensors"))
+    return f"; did you mean its folder {_listed(sorted(set(folders)))}?" if folders else ""
+
+
+def _how_to_complete(location: Location) -> str:
+    if location.kind == "hub":
+        return f". The download may be incomplete: `hf download {escape(location.source.removeprefix('hf://'))}`"
+    return ""
+
+
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(escape(name, 120) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,205 @@
+"""A comparison shown: first what a lawyer needs (verdict, strength, for, against, blind spots), on request what an
+expert checks.
+
+Every string that may hold a name goes through :mod:`weightprint.report.escape` on its way out, whole sentences
+included.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from weightprint.report.escape import escape, html
+from weightprint.report.format import byte_count, count, number, seconds
+from weightprint.report.html import html_table
+from weightprint.wording import strength
+
+if TYPE_CHECKING:
+    from weightprint.compare import Comparison, ModelSummary
+    from weightprint.evidence import Evidence
+
+__all__ = ["render_html", "render_text"]
+
+_WIDTH = 100
+_NAMES = {"re_encoded": "re-encoded"}
+_LABEL = 14
+
+
+def model_line(model: ModelSummary) -> str:
+    """``"22.7 M parameters in 103 tensors, 91 MB, 6 layers, hidden size 384"``."""
+    parts = [f"{count(model.n_parameters)} parameters in {model.n_tensors:,} tensors", byte_count(model.n_bytes)]
+    if model.layers is not None:
+        parts.append(f"{model.layers:,} layers")
+    if model.hidden_size is not None:
+        parts.append(f"hidden size {model.hidden_size:,}")
+    return ", ".join(parts)
+
+
+def facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """The head of the report as (label, text), not yet escaped."""
+    result = comparison.result
+    rows = [
+        ("A", f"{comparison.a.source}  ({model_line(comparison.a)})"),
+        ("B", f"{comparison.b.source}  ({model_line(comparison.b)})"),
+        ("Verdict", f"{_NAMES.get(result.name, result.name.replace('_', ' ')).upper()}. {result.sentence}"),
+        ("Strength", strength(result.name, result.log10_p)),
+    ]
+    if result.log10_p is not None:
+        deciding = [e for e in comparison.evidence if e.applied and e.test in ("aligned_weights", "aligned_units")]
+        nulls = list(dict.fromkeys(e.null for e in sorted(deciding, key=lambda e: e.log10_p or 0.0)))
+        rows.append(
+            (
+                "p-value",
+                f"log10 p = {result.log10_p:.1f}, corrected for {len(deciding)} tests. It is the chance of such "
+                f"agreement if: {nulls[0]}.",
+            )
+        )
+    share = result.share
+    if share.value is not None:
+        low, high = _percent(share.low), _percent(share.high)
+        span = low if low == high else f"at least {low}, at most {high}"
+        rows.append(("Share", f"{span} of B's parameters were found in A"))
+    direction = result.direction
+    if direction["later"]:
+        rows.append(("Direction", f"{direction['later'].upper()} is the later one: {direction['because']}"))
+    for operation in result.operations:
+        rows.append(
+            ("Done", f"{operation['name'].replace('_', '-')} ({operation['where']}): {_plain(operation['parameters'])}")
+        )
+    return rows
+
+
+def _percent(part: float) -> str:
+    """Never rounds up to 100 % or down to 0 %."""
+    if part in (0.0, 1.0):
+        return f"{part:.0%}"
+    return f"{min(max(part, 0.0001), 0.9999):.2%}"
+
+
+def _plain(parameters: Mapping[str, Any]) -> str:
+    return "; ".join(
+        "; ".join(map(str, v)) if isinstance(v, (list, tuple)) else f"{v} {k}" for k, v in parameters.items()
+    )
+
+
+def blind_spots(evidence: Iterable[Evidence]) -> list[str]:
+    """What the tests that were run can't see, one line per test."""
+    return [f"{e.test}: {e.blind_to}" for e in evidence if e.applied]
+
+
+def not_run(evidence: Iterable[Evidence]) -> list[str]:
+    """Tests that could not be run, and why."""
+    return [f"{e.test}: {e.why_not}" for e in evidence if not e.applied]
+
+
+def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
+    """The report as plain text, wrapped at 100 columns."""
+    lines: list[str] = []
+    for label, text in facts(comparison):
+        lines.extend(_labelled(label, text))
+    described = [
+        f"{e.test}: {e.says}"
+        for e in comparison.evidence
+        if e.applied and e.log10_p is None and e.test == "sigma_curve"
+    ]
+    sections = (
+        ("For", comparison.result.in_favour),
+        ("Against, and what was not seen", comparison.result.against),
+        ("Shown, never decides", described),
+        ("What these tests can't see", blind_spots(comparison.evidence)),
+        ("Not run", not_run(comparison.evidence)),
+    )
+    for title, sentences in sections:
+        if sentences:
+            lines.extend(["", title, *_bullets(sentences)])
+    if verbose:
+        for evidence in comparison.evidence:
+            lines.extend(["", *_test_lines(evidence)])
+        rule = f"{comparison.result.rule} [{', '.join(comparison.result.reads)}]"
+        lines.extend(["", *_labelled("Decided by:", rule)])
+        lines.extend(_layer_lines(comparison.result.layer_map))
+    rss = f", peak memory {byte_count(comparison.peak_rss_bytes)}" if comparison.peak_rss_bytes else ""
+    lines.extend(["", f"{seconds(comparison.seconds)}, {byte_count(comparison.bytes_read)} read{rss}."])
+    if not verbose:
+        lines[-1] += " -v shows every test with its numbers."
+    return "\n".join(lines) + "\n"
+
+
+def _labelled(label: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        escape(text, None),
+        _WIDTH,
+        initial_indent=label.ljust(_LABEL),
+        subsequent_indent=" " * _LABEL,
+        break_on_hyphens=False,
+    )
+
+
+def _bullets(sentences: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for text in sentences:
+        lines.extend(
+            textwrap.wrap(
+                escape(text, None), _WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
+            )
+        )
+    return lines
+
+
+def _test_lines(evidence: Evidence) -> list[str]:
+    """One test in full: question, numbers, null, assumptions, blind spots, details."""
+    lines = [f"{evidence.test}  ({seconds(evidence.seconds)})", *_bullets([evidence.asked])]
+    if not evidence.applied:
+        return [*lines, *_bullets([f"not run: {evidence.why_not}"])]
+    p = "none: descriptive" if evidence.log10_p is None else f"{evidence.log10_p:.2f}"
+    numbers = [
+        evidence.says,
+        f"statistic {number(evidence.statistic)}: {evidence.statistic_of}",
+        f"effect {number(evidence.effect)}: {evidence.effect_of}",
+        f"n {evidence.n:,}; log10 p {p}; null: {evidence.null}",
+        f"assumes: {evidence.assumes}",
+    ]
+    if evidence.detectable is not None:
+        numbers.append(f"would have seen an effect of about {number(evidence.detectable)}")
+    simple = [
+        f"{k} {number(v) if isinstance(v, (int, float)) else v}"
+        for k, v in evidence.details.items()
+        if isinstance(v, (int, float, str))
+    ]
+    return [*lines, *_bullets([*numbers, "; ".join(simple)] if simple else numbers)]
+
+
+def _layer_lines(layer_map: Sequence[tuple[int, int | None, float | None]]) -> list[str]:
+    if not layer_map:
+        return []
+    cells = [f"{b}:{'-' if a is None else a} ({0.0 if score is None else score:+.3f})" for b, a, score in layer_map]
+    return ["", "Layers, B:A (centred cosine)", *_bullets([", ".join(cells)])]
+
+
+def render_html(comparison: Comparison) -> str:
+    """The report as one block of HTML without script or style from elsewhere."""
+    head = "".join(f"<tr><th>{html(label)}</th><td>{html(text, None)}</td></tr>" for label, text in facts(comparison))
+    parts = [f"<table><tbody>{head}</tbody></table>"]
+    for title, sentences in (
+        ("For", comparison.result.in_favour),
+        ("Against, and what was not seen", comparison.result.against),
+        ("What these tests can't see", blind_spots(comparison.evidence)),
+    ):
+        if sentences:
+            items = "".join(f"<li>{html(text, None)}</li>" for text in sentences)
+            parts.append(f"<h4>{html(title)}</h4><ul>{items}</ul>")
+    rows = [
+        (
+            e.test,
+            "yes" if e.applied else f"no: {e.why_not}",
+            number(e.statistic),
+            number(e.effect),
+            number(e.log10_p),
+            e.says,
+        )
+        for e in comparison.evidence
+    ]
+    parts.append(html_table("Tests", ("test", "run", "statistic", "effect", "log10 p", "outcome"), rows))
+    return f"<div class='weightprint'>{''.join(parts)}</div>"

@@ -1,0 +1,38 @@
+"""The two consoles: results on stdout, everything else on stderr. rich honours NO_COLOR and FORCE_COLOR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from weightprint.findings import Finding, Severity
+
+_STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console that reads no markup and guesses no highlights: what we print is what appears."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def finding_text(finding: Finding) -> Text:
+    """A finding as one line: severity, code, message, file and byte."""
+    from rich.text import Text
+
+    from weightprint.report.escape import escape
+
+    text = Text()
+    text.append(f"{finding.severity:<8}", _STYLES[finding.severity])
+    text.append(f"{escape(finding.code)}  ", "cyan")
+    # Messages come escaped, but the escaping is cheap and a raw message would be a hole.
+    text.append(escape(finding.message, None))
+    if finding.offset is not None:
+        text.append(f" [byte {finding.offset}]", "dim")
+    if finding.path and escape(finding.path) not in finding.message:
+        text.append(f" [{escape(finding.path)}]", "dim")
+    return text

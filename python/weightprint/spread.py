@@ -1,0 +1,121 @@
+"""A scan spread over an executor: threads, processes, or another machine's workers.
+
+The tensors are cut into contiguous groups of about equal bytes. Every worker opens the files of its group itself, by
+path, so nothing but names and results travels. The parts are put together in the order of the plan; since no tensor is
+cut, the bits are those of a scan in one piece.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weightprint import _core
+from weightprint.checkpoint import Checkpoint, Mode, TensorInfo
+from weightprint.errors import FileChangedError
+
+__all__ = ["measure", "scan_on"]
+
+Progress = Callable[[int, int], object]
+
+# Columns that the core leaves out where no tensor was counted, as arrays of "none" for one tensor.
+_UNCOUNTED = {
+    "abs_q9999": np.full(1, np.nan),
+    "quantile_error": np.full(1, np.nan),
+    "entropy": np.full(1, np.nan),
+    "n_distinct": np.full(1, -1, np.int64),
+    "quantiles": np.full(9, np.nan),
+}
+
+
+def measure(
+    files: Sequence[_core.SafetensorsFile],
+    tensors: Sequence[tuple[int, int]],
+    asked: dict[str, Any],
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What `_core.scan` returns, with the same columns whatever the dtypes are."""
+    measured = _core.scan(files, tensors, progress=progress, **asked)
+    missing = {key: one.tobytes() * len(tensors) for key, one in _UNCOUNTED.items() if key not in measured}
+    return {**measured, **missing}
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One worker's share: files to open, pairs (position in `paths`, tensor number), what to measure."""
+
+    paths: tuple[str, ...]
+    sizes: tuple[int, ...]
+    mode: Mode
+    tensors: tuple[tuple[int, int], ...]
+    asked: dict[str, Any]
+
+    def __call__(self) -> dict[str, Any]:
+        files = [_core.SafetensorsFile(path, mode=self.mode) for path in self.paths]
+        for file, path, size in zip(files, self.paths, self.sizes, strict=True):
+            if file.nbytes != size:
+                message = f"the file has {file.nbytes:,} bytes here, {size:,} where the scan began"
+                raise FileChangedError(message, path=path, code="file_changed")
+        return measure(files, self.tensors, self.asked)
+
+
+def _run(task: _Task) -> dict[str, Any]:
+    return task()
+
+
+def scan_on(
+    executor: Executor,
+    checkpoint: Checkpoint,
+    infos: Sequence[TensorInfo],
+    asked: dict[str, Any],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """What `measure` returns for these tensors, measured by the executor's workers."""
+    groups = _groups(infos, 4 * (os.cpu_count() or 1))
+    futures = [executor.submit(_run, _task(checkpoint, group, asked)) for group in groups]
+    total = sum(info.nbytes for info in infos)
+    done, parts = 0, []
+    try:
+        for group, future in zip(groups, futures, strict=True):
+            parts.append(future.result())
+            done += sum(info.nbytes for info in group)
+            if progress is not None:
+                progress(done, total)
+    finally:
+        for future in futures:
+            future.cancel()
+    # Every value is bytes or a list, so joining two parts is `+`, column by column, in plan order.
+    return {key: _join([part[key] for part in parts]) for key in parts[0]}
+
+
+def _join(parts: list[Any]) -> Any:
+    return b"".join(parts) if isinstance(parts[0], bytes) else [value for part in parts for value in part]
+
+
+def _groups(infos: Sequence[TensorInfo], n: int) -> list[Sequence[TensorInfo]]:
+    """At most about `n` contiguous runs of tensors of roughly equal bytes; at least one run, even if it is empty."""
+    share = max(1, sum(info.nbytes for info in infos) // n)
+    groups: list[Sequence[TensorInfo]] = []
+    start = size = 0
+    for end, info in enumerate(infos, start=1):
+        size += info.nbytes
+        if size >= share:
+            groups.append(infos[start:end])
+            start, size = end, 0
+    if start < len(infos) or not groups:
+        groups.append(infos[start:])
+    return groups
+
+
+def _task(checkpoint: Checkpoint, group: Sequence[TensorInfo], asked: dict[str, Any]) -> _Task:
+    used = sorted({info.file for info in group})
+    position = {file: k for k, file in enumerate(used)}
+    paths = tuple(checkpoint.files[file].path for file in used)
+    sizes = tuple(checkpoint.files[file].nbytes for file in used)
+    tensors = tuple((position[info.file], info.index) for info in group)
+    return _Task(paths, sizes, checkpoint.mode, tensors, asked)

@@ -1,0 +1,176 @@
+"""From files to the report: the JSON contract, the exit codes, hostile names, odd tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import weightprint
+from click.testing import CliRunner
+from synthetic import child, decoder
+from weightprint.cli.compare import compare as command
+
+CONTRACT = [
+    "schema_version", "tool", "a", "b", "verdict", "log10_p", "share", "direction", "operations", "layer_map",
+    "expert_map", "evidence", "against", "seconds", "bytes_read", "peak_rss_bytes",
+]  # fmt: skip
+MODEL = ["source", "digest", "n_tensors", "n_parameters", "n_bytes", "family", "layers", "hidden_size", "vocabulary"]
+EVIDENCE = [
+    "test", "applied", "why_not", "statistic", "effect", "n", "log10_p", "null", "assumes", "blind_to", "seconds",
+]  # fmt: skip
+
+
+@pytest.fixture
+def pair(save: Any) -> tuple[Path, Path]:
+    a = decoder(0)
+    return save("a.safetensors", a), save("b.safetensors", child(a, 0.8))
+
+
+def test_the_json_contract(pair: tuple[Path, Path]) -> None:
+    result = weightprint.compare(*pair)
+    out = json.loads(result.to_json())
+    assert list(out)[: len(CONTRACT)] == CONTRACT
+    assert out["schema_version"] == 1
+    assert list(out["a"]) == MODEL
+    assert (out["a"]["layers"], out["a"]["hidden_size"], out["a"]["vocabulary"]) == (4, 64, 200)
+    assert all(list(e)[: len(EVIDENCE)] == EVIDENCE for e in out["evidence"])
+    assert out["verdict"] == "shared_origin"
+    assert out["log10_p"] < -40
+    assert out["direction"]["later"] is None
+    assert [row[:2] for row in out["layer_map"]] == [[i, i] for i in range(4)]
+    assert out["expert_map"] == []
+    assert out["bytes_read"] >= sum(p.stat().st_size for p in pair) * 0.9
+    assert 0 <= out["share"]["low"] <= out["share"]["value"] <= out["share"]["high"] <= 1
+
+
+def test_non_finite_values_give_valid_json(save: Any) -> None:
+    a = decoder(0)
+    a["model.layers.0.mlp.up_proj.weight"][0, :5] = [np.nan, np.inf, -np.inf, np.nan, 1e38]
+    a["all_nan"] = np.full((8, 8), np.nan, np.float32)
+    b = {**child(a, 0.9), "model.layers.1.self_attn.q_proj.weight": np.full((64, 64), np.nan, np.float32)}
+    out = weightprint.compare(save("a.safetensors", a), save("b.safetensors", b)).to_json()
+    assert json.loads(out, parse_constant=pytest.fail)["verdict"] == "shared_origin"
+
+
+def test_the_result_is_frozen_and_shows_itself(pair: tuple[Path, Path]) -> None:
+    result = weightprint.compare(*pair)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.seconds = 0.0
+    assert "SHARED ORIGIN" in str(result)
+    assert "SHARED ORIGIN" in result._repr_html_()
+    assert len(result.to_pandas()) == len(result.evidence)
+
+
+def test_a_checkpoint_may_be_open_already(pair: tuple[Path, Path]) -> None:
+    with weightprint.open(pair[0]) as a:
+        assert weightprint.compare(a, pair[1]).verdict == "shared_origin"
+        assert len(a.names()) == a.n_tensors  # still open
+
+
+def test_identical_across_shards_names_and_order(save: Any, save_sharded: Any) -> None:
+    a = decoder(0)
+    renamed = {f"t{i:03d}": x for i, x in enumerate(reversed(a.values()))}
+    shards = [dict(list(renamed.items())[k::3]) for k in range(3)]
+    result = weightprint.compare(save("a.safetensors", a), save_sharded("b", shards))
+    assert (result.verdict, result.same) == ("identical", True)
+    assert result.a.digest == result.b.digest
+
+
+def test_the_same_seed_gives_the_same_answer(pair: tuple[Path, Path]) -> None:
+    drop = {"seconds", "peak_rss_bytes"}
+
+    def answer() -> dict[str, Any]:
+        out = weightprint.compare(*pair, seed=3).to_dict()
+        for e in out["evidence"]:
+            e.pop("seconds")
+        return {k: v for k, v in out.items() if k not in drop}
+
+    assert answer() == answer()
+
+
+def test_progress_is_in_bytes_of_both(pair: tuple[Path, Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    weightprint.compare(*pair, progress=lambda done, total: seen.append((done, total)))
+    with weightprint.open(pair[0]) as a, weightprint.open(pair[1]) as b:
+        assert {total for _, total in seen} == {a.n_bytes + b.n_bytes}
+
+
+def test_an_unknown_effort_is_refused(pair: tuple[Path, Path]) -> None:
+    with pytest.raises(weightprint.UsageError, match="effort"):
+        weightprint.compare(*pair, effort="heroic")
+
+
+@pytest.mark.parametrize("other", ["empty", "scalars", "complex", "ranks"])
+def test_odd_tensors_are_survived(save: Any, other: str) -> None:
+    rng = np.random.default_rng(0)
+    odd: dict[str, dict[str, Any]] = {
+        "empty": {"none": np.empty((0, 64), np.float32), "layers.0.up_proj.weight": np.empty((0,), np.float32)},
+        "scalars": {"s": np.float32(3).reshape(()), "i": np.array([1, 2], np.int64), "b": np.array([True, False])},
+        "complex": {"c": (rng.standard_normal((64, 64)) + 1j).astype(np.complex64)},
+        "ranks": {"layers.0.experts.gate_up_proj": rng.standard_normal((4, 64, 64)).astype(np.float32)},
+    }
+    b = odd[other]
+    path = save("b.safetensors", b)
+    assert weightprint.compare(save("a.safetensors", decoder(0)), path).verdict == "inconclusive"
+    assert weightprint.compare(path, path).verdict == "identical"
+
+
+def test_hostile_names_are_escaped_everywhere(save: Any) -> None:
+    bad = "evil\x1b[31m<script>alert(1)</script>\u202e"
+    a = {**decoder(0), bad: decoder(3)["model.embed_tokens.weight"]}
+    result = weightprint.compare(save("a.safetensors", a), save("b.safetensors", decoder(0)))
+    from weightprint.report.compare import render_text
+
+    for text in (render_text(result, verbose=True), result._repr_html_()):
+        assert "evil" in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "<script>" not in result._repr_html_()
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(command, [str(x) for x in arguments], standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done.return_value, done.output
+
+
+def test_exit_codes(save: Any) -> None:
+    a = decoder(0)
+    first = save("a.safetensors", a)
+    half = save("half.safetensors", {n: x.astype(ml_dtypes.bfloat16) for n, x in a.items()})
+    headless = save("c.safetensors", {n: x.astype(ml_dtypes.bfloat16) for n, x in a.items() if "embed" not in n})
+    assert run(first, first)[0] == 0
+    assert run(first, half)[0] == 0
+    assert run(first, headless)[0] == 1  # re-encoded, but not all of it
+    assert run(first, save("d.safetensors", child(a, 0.8)))[0] == 1
+    assert run(first, save("e.safetensors", decoder(1)))[0] == 1
+    with pytest.raises(FileNotFoundError):
+        run(first, "no/such/file.safetensors")
+
+
+def test_the_screen_says_what_a_reader_needs(pair: tuple[Path, Path]) -> None:
+    _, text = run(*pair)
+    for part in ("Verdict", "SHARED ORIGIN", "Strength", "p-value", "chance of such agreement if", "For", "Against",
+                 "What these tests can't see", "-v shows"):  # fmt: skip
+        assert part in text
+    _, verbose = run(*pair, "-v")
+    for test in ("exact_sharing", "same_values", "aligned_weights", "aligned_units", "norm_gains", "sigma_curve"):
+        assert test in verbose
+    assert "assumes:" in verbose
+    assert "Decided by:" in verbose
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_json_goes_to_stdout_and_reports_to_files(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    _, text = run(*pair, "--json", "-o", tmp_path / "x.json")
+    assert json.loads(text)["verdict"] == json.loads((tmp_path / "x.json").read_text())["verdict"]
+    run(*pair, "-o", tmp_path / "x.html")
+    assert (tmp_path / "x.html").read_text().startswith("<!doctype html>")
+    with pytest.raises(Exception, match="-o writes"):
+        run(*pair, "-o", tmp_path / "x.pdf")

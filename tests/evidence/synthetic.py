@@ -1,0 +1,108 @@
+"""Synthetic decoders with the structure that makes strangers look alike, and the values a test is given.
+
+Every model shares with every other: the trend of standard deviations over depth, heavy tails, and the *kinds* of
+structure (a few outlier channels, rows that are correlated with each other). What differs is what training leaves
+arbitrary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (registers bfloat16 and the small floats with numpy)
+import numpy as np
+import numpy.typing as npt
+from weightprint.evidence import Models, Side, Tensor
+from weightprint.evidence._pairs import pair_tensors
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+
+DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int8": "I8",
+    "uint8": "U8",
+    "int64": "I64",
+}
+
+
+def side(label: Any, arrays: Mapping[str, Array]) -> Side:
+    """A model in memory, as the tests see one on disk."""
+    tensors: dict[str, Tensor] = {}
+    for name, x in arrays.items():
+        values = x.astype(np.float64)
+        values = values[np.isfinite(values)]
+        tensors[name] = Tensor(
+            name=name,
+            dtype=DTYPES[x.dtype.name],
+            shape=x.shape,
+            numel=x.size,
+            nbytes=x.nbytes,
+            digest=hashlib.blake2b(np.ascontiguousarray(x).tobytes()).hexdigest(),
+            std=float(values.std()) if values.size else float("nan"),
+            constant=bool(values.size == x.size > 0 and values.min() == values.max()),
+        )
+    flat = {name: np.ascontiguousarray(x).reshape(-1) for name, x in arrays.items()}
+
+    def read(name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        return np.asarray(flat[name][start:stop], np.float32)
+
+    return Side(label, tensors, read)
+
+
+def models(a: Mapping[str, Array], b: Mapping[str, Array], seed: int = 0, effort: str = "standard") -> Models:
+    """Two models in memory, paired."""
+    ours, theirs = side("a", a), side("b", b)
+    pairs, log10_pairings = pair_tensors(ours, theirs)
+    return Models(ours, theirs, pairs, log10_pairings, seed, effort)
+
+
+def decoder(seed: int, *, d: int = 64, h: int = 160, layers: int = 4, vocabulary: int = 200) -> Arrays:
+    """A decoder of random weights with realistic structure, Hugging Face names, float32."""
+    rng = np.random.default_rng([seed, 77])
+    outliers = rng.choice(d, 3, replace=False)  # the same channels in all layers of one model
+
+    def matrix(rows: int, columns: int, depth: float, axis: int) -> Array:
+        x = rng.standard_t(4, (rows, columns))
+        x += 0.7 * rng.standard_normal((rows, 2)) @ rng.standard_normal((2, columns))  # correlated rows
+        x += 0.5 * np.abs(rng.standard_normal(columns))  # column means
+        boost = np.ones(d)
+        boost[outliers] = 8
+        x = x * boost if axis == 1 else x * boost[:, None]
+        return (0.02 * (1 + depth) * x).astype(np.float32)
+
+    def gains(depth: float) -> Array:
+        x = 0.4 + depth + 0.1 * rng.standard_normal(d)
+        x[outliers] *= 4
+        return x.astype(np.float32)
+
+    out: Arrays = {"model.embed_tokens.weight": matrix(vocabulary, d, 0, 1)}
+    for i in range(layers):
+        depth, at = i / layers, f"model.layers.{i}."
+        for part in "qkv":
+            out[f"{at}self_attn.{part}_proj.weight"] = matrix(d, d, depth, 1)
+        out[f"{at}self_attn.o_proj.weight"] = matrix(d, d, depth, 0)
+        out[f"{at}mlp.gate_proj.weight"] = matrix(h, d, depth, 1)
+        out[f"{at}mlp.up_proj.weight"] = matrix(h, d, depth, 1)
+        out[f"{at}mlp.down_proj.weight"] = matrix(d, h, depth, 0)
+        out[f"{at}input_layernorm.weight"] = gains(depth)
+        out[f"{at}post_attention_layernorm.weight"] = gains(depth)
+    out["model.norm.weight"] = gains(1)
+    return out
+
+
+def child(parent: Mapping[str, Array], rho: float, seed: int = 1) -> Arrays:
+    """rho * parent + sqrt(1 - rho^2) * noise of the same spread, around the tensor's mean."""
+    rng = np.random.default_rng([seed, 78])
+    out: Arrays = {}
+    for name, x in parent.items():
+        noise = rng.standard_normal(x.shape) * x.std()
+        out[name] = (x.mean() + rho * (x - x.mean()) + np.sqrt(1 - rho**2) * noise).astype(x.dtype)
+    return out

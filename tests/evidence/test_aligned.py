@@ -1,0 +1,143 @@
+"""Aligned weights and units: cosines that are known in advance, and the ways in which nothing must be found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import Arrays, child, decoder, models
+from weightprint.evidence.aligned_units import aligned_units
+from weightprint.evidence.aligned_weights import aligned_weights
+
+
+def gaussian(seed: int, d: int, h: int, layers: int) -> Arrays:
+    rng = np.random.default_rng([seed, 5])
+    shapes = {"self_attn.q_proj": (d, d), "self_attn.o_proj": (d, d), "mlp.up_proj": (h, d), "mlp.down_proj": (d, h)}
+    return {
+        f"model.layers.{i}.{name}.weight": rng.standard_normal(shape).astype(np.float32)
+        for i in range(layers)
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.mark.parametrize("rho", [0.02, 0.1, 0.5, 0.95])
+def test_children_have_cosine_rho(rho: float) -> None:
+    """METHODS.md section 6, item 2: aligned cosine rho within its null width 1/sqrt(mn)."""
+    parent = gaussian(0, 576, 1536, 3)
+    rng = np.random.default_rng(1)
+    b = {
+        n: (rho * x + np.sqrt(1 - rho**2) * rng.standard_normal(x.shape)).astype(np.float32) for n, x in parent.items()
+    }
+    evidence = aligned_weights(models(parent, b))
+    for name, cosine in evidence.details["cosines"].items():
+        n = min(512, max(parent[name].shape) if "mlp" in name else 512) * 576
+        assert cosine == pytest.approx(rho, abs=5 / np.sqrt(n)), name
+    assert evidence.effect == pytest.approx(rho, abs=5 / np.sqrt(12 * 512 * 576))
+    assert (evidence.log10_p or 0) < -6 if rho >= 0.1 else True
+
+
+def test_strangers_stay_within_the_quoted_deviation() -> None:
+    evidence = aligned_weights(models(gaussian(0, 576, 1536, 3), gaussian(1, 576, 1536, 3)))
+    assert abs(evidence.details["z"]) < 5
+    assert evidence.log10_p == pytest.approx(0, abs=1)
+    # 12 matrices x 512 rows: chance cosines of channels have deviation 1/sqrt(6144), their maximum sqrt(2 ln d) of
+    # that.
+    assert evidence.detectable == pytest.approx(np.sqrt(2 * np.log(576) / (12 * 512)), rel=0.05)
+
+
+@pytest.mark.parametrize("d", [64, 576])
+def test_the_quoted_detectable_effect_is_detected(d: int) -> None:
+    """What an inconclusive report says would have been seen, is seen."""
+    a = gaussian(0, d, 3 * d, 3)
+    quoted = aligned_weights(models(a, gaussian(1, d, 3 * d, 3))).detectable or 1.0
+    assert (aligned_weights(models(a, child(a, quoted))).log10_p or 0) < -6
+
+
+def test_a_child_is_found_and_a_permuted_child_is_not() -> None:
+    a = decoder(0)
+    b = child(a, 0.6)
+    assert (aligned_weights(models(a, b)).log10_p or 0) < -40
+    assert (aligned_units(models(a, b)).log10_p or 0) < -200
+    order = np.random.default_rng(0).permutation(64)
+    turned = {n: permuted(n, x, order) for n, x in b.items()}
+    evidence = aligned_weights(models(a, turned))
+    assert (evidence.log10_p or 0) > -2  # blind to it, and says so
+    assert "permuted" in evidence.blind_to
+
+
+def permuted(name: str, x: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The model with its residual channels in another order."""
+    if x.ndim == 1:
+        return x[order]
+    return x[order] if "o_proj" in name or "down_proj" in name else x[:, order]
+
+
+def test_hidden_units_are_told_apart_from_channels() -> None:
+    a = decoder(0)
+    order = np.random.default_rng(0).permutation(160)
+    b = {}
+    for name, x in child(a, 0.8).items():
+        if "gate_proj" in name or "up_proj" in name:
+            x = x[order]
+        b[name] = x[:, order] if "down_proj" in name else x
+    m = models(a, b)
+    assert (aligned_weights(m).log10_p or 0) < -40
+    assert (aligned_units(m).log10_p or 0) > -2
+
+
+def test_one_shared_block_among_strangers_is_found() -> None:
+    a, b = decoder(0, layers=6), decoder(1, layers=6)
+    b |= {n: x for n, x in child(a, 0.9).items() if ".layers.3." in n}
+    evidence = aligned_weights(models(a, b))
+    assert (evidence.log10_p or 0) < -6
+    assert evidence.details["best_region"] == "model.layers.3"
+
+
+def test_position_tables_do_not_make_kin() -> None:
+    table = np.random.default_rng(0).standard_normal((512, 64)).astype(np.float32)
+    a, b = decoder(0), decoder(1)
+    a["model.embed_positions.weight"] = b["model.embed_positions.weight"] = table
+    a["model.unknown_table"] = b["model.unknown_table"] = table + 1
+    evidence = aligned_weights(models(a, b))
+    assert set(evidence.details["left_out"]) == {"model.embed_positions.weight", "model.unknown_table"}
+    assert (evidence.log10_p or 0) > -2
+
+
+def test_names_that_do_not_help_cost_power_and_are_paid_for() -> None:
+    a = decoder(0)
+    b = {f"t{i}": x for i, x in enumerate(child(a, 0.9).values())}
+    m = models(a, b)
+    assert m.log10_pairings > 10
+    evidence = aligned_weights(m)
+    assert evidence.log10_p == pytest.approx(-89.1 + m.log10_pairings + np.log10(2), abs=0.2)
+
+
+def test_interleaved_gate_and_up_are_not_counted_twice() -> None:
+    d, h = 64, 128
+    rng = np.random.default_rng(0)
+    a = {
+        f"model.layers.{i}.mlp.gate_up_proj.weight": rng.standard_normal((2 * h, d)).astype(np.float32)
+        for i in range(2)
+    }
+    evidence = aligned_units(models(a, a))
+    assert evidence.statistic == h  # 2 blocks x 128 sampled rows, two rows to a unit
+
+
+def test_no_common_width_and_constant_tensors_are_said() -> None:
+    assert not aligned_weights(models(decoder(0), decoder(1, d=48))).applied
+    zeros = {n: np.zeros_like(x) for n, x in decoder(0).items()}
+    assert not aligned_weights(models(zeros, zeros)).applied
+    assert not aligned_units(models(zeros, zeros)).applied
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    a, b = decoder(0, vocabulary=2000), decoder(1, vocabulary=2000)
+    first, again, other = (aligned_weights(models(a, b, seed=s)) for s in (0, 0, 1))
+    assert first.details["cosines"] == again.details["cosines"]
+    assert first.details["cosines"] != other.details["cosines"]
+
+
+def test_quick_reads_less_and_still_finds_a_child() -> None:
+    a = decoder(0, vocabulary=4000)
+    evidence = aligned_weights(models(a, child(a, 0.8), effort="quick"))
+    assert evidence.details["rows_per_tensor"] == 64
+    assert (evidence.log10_p or 0) < -40
