@@ -121,12 +121,13 @@ def memory(command: Sequence[str]) -> dict[str, Any]:
     """Peak memory of `command` in bytes, sampled every 2 ms.
 
     `anon` is what the process owns, `file` the pages of mapped files that happen to be resident (libraries, and a
-    checkpoint read through a map): the system takes those back when it needs room. `peak` is the kernel's own figure.
+    checkpoint read through a map): the system takes those back when it needs room. `peak` is the kernel's high-water
+    mark of both together; not `ru_maxrss`, which a child inherits from whoever started it.
     """
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = {"RssAnon": 0, "RssFile": 0}
+    peak = {"RssAnon": 0, "RssFile": 0, "VmHWM": 0}
     while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
         if pid:
             break
         for line in _status(process.pid):
@@ -137,7 +138,7 @@ def memory(command: Sequence[str]) -> dict[str, Any]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         return {"failed": f"exit status {process.returncode}"}
-    return {"anon": peak["RssAnon"], "file": peak["RssFile"], "peak": usage.ru_maxrss << 10}
+    return {"anon": peak["RssAnon"], "file": peak["RssFile"], "peak": peak["VmHWM"]}
 
 
 def _status(pid: int) -> list[str]:

@@ -368,8 +368,16 @@ def _measured(run: Run) -> dict[str, object]:
         "cpu": cpu,
         "minor_faults": after.ru_minflt - before.ru_minflt,
         "major_faults": after.ru_majflt - before.ru_majflt,
-        "peak_rss": after.ru_maxrss << 10,
+        "peak_rss": _peak_rss(),
     }
+
+
+def _peak_rss() -> int:
+    """High-water mark of this process in bytes; `ru_maxrss` would include that of the process that started it."""
+    try:
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
+    except (OSError, IndexError):
+        return 0
 
 
 if __name__ == "__main__":

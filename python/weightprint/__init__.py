@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from weightprint.scan import scan as scan
     from weightprint.table import StatsTable as StatsTable
 
-__version__ = "0.1.0"
+__version__ = _core.__version__
 
 # Public name → the module that defines it.
 _EXPORTS = {

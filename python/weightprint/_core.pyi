@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, TypeAlias, final
 
-__all__ = ["SafetensorsFile", "arrow_stream", "find_above", "isa_available", "parse_index", "scan"]
+__version__: str
+
+__all__ = ["SafetensorsFile", "__version__", "arrow_stream", "find_above", "isa_available", "parse_index", "scan"]
 
 _Note: TypeAlias = tuple[str, str, str | None, int | None]
 

@@ -6,7 +6,7 @@ The numbers come from outside the cases that the rules are tested on:
   (500,000 pairs) expects half a false alarm. The p-value is Bonferroni-corrected over the tests that may decide, over
   blocks and over pairings.
 * ``EFFECT`` = .1: strangers' double-centred cosine is within 4/sqrt(mn), .02 for a block of a few 64 x 64 matrices
-  and .001 for language models; METHODS.md section 5 puts continued pre-training at cosines of .1 and above. A tiny p
+  and .001 for language models; continued pre-training leaves cosines of .1 to .95. A tiny p
   with a tiny effect is a broken assumption until shown otherwise, and decides nothing.
 * ``ABSENT`` = .02: a block counts as not shared only if a cosine of .02 would have stood five null deviations out,
   and its cosine is below that.

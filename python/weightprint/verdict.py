@@ -25,7 +25,7 @@ class Verdict:
     """What all tests together say.
 
     Attributes:
-        name: one of DESIGN.md's verdicts, snake_case.
+        name: one of identical, re_encoded, shared_origin, partly_shared, inconclusive.
         sentence: the verdict in one sentence.
         rule: the line of the table that decided, in words.
         reads: the tests that this line reads.

@@ -21,7 +21,7 @@ def gaussian(seed: int, d: int, h: int, layers: int) -> Arrays:
 
 @pytest.mark.parametrize("rho", [0.02, 0.1, 0.5, 0.95])
 def test_children_have_cosine_rho(rho: float) -> None:
-    """METHODS.md section 6, item 2: aligned cosine rho within its null width 1/sqrt(mn)."""
+    """Children of known likeness: aligned cosine rho within its null width 1/sqrt(mn)."""
     parent = gaussian(0, 576, 1536, 3)
     rng = np.random.default_rng(1)
     b = {
@@ -109,6 +109,24 @@ def test_names_that_do_not_help_cost_power_and_are_paid_for() -> None:
     assert m.log10_pairings > 10
     evidence = aligned_weights(m)
     assert evidence.log10_p == pytest.approx(-89.1 + m.log10_pairings + np.log10(2), abs=0.2)
+
+
+def test_one_tiny_named_tensor_does_not_cost_the_others_their_say() -> None:
+    a = decoder(0)
+    a["token_type_embeddings.weight"] = a["model.embed_tokens.weight"][:2]
+    b = {(n if "token_type" in n else f"t{i}"): x for i, (n, x) in enumerate(child(a, 0.9).items())}
+    m = models(a, b)
+    assert aligned_weights(m).details["log10_price_of_pairing"] == m.log10_pairings
+    assert (aligned_weights(m).log10_p or 0) < -20
+    assert (aligned_units(m).log10_p or 0) < -20
+
+
+def test_where_names_suffice_pairs_by_values_stay_out_of_the_p_value() -> None:
+    a = decoder(0, layers=6)
+    b = {(n.replace("mlp", "x") + "y" if "mlp" in n else n): x for n, x in child(a, 0.9).items()}
+    m = models(a, b)
+    assert m.log10_pairings > 5
+    assert aligned_weights(m).log10_p == pytest.approx(-89.1 + np.log10(2), abs=0.2)
 
 
 def test_interleaved_gate_and_up_are_not_counted_twice() -> None:

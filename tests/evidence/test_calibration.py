@@ -1,4 +1,4 @@
-"""METHODS.md section 6, item 6: strangers' p-values are at least as large as uniform ones, and no stranger is called
+"""Strangers' p-values are at least as large as uniform ones, and no stranger is called
 kin.
 
 The bounds 1/k! and L^k/k! are on the safe side, so the claim is P(p <= alpha) <= alpha, up to binomial error at 4

@@ -1,4 +1,4 @@
-"""METHODS.md section 6, item 1: the raw cosine of norm gains is a false alarm, centring repairs it."""
+"""The raw cosine of norm gains is a false alarm, centring repairs it."""
 
 from __future__ import annotations
 

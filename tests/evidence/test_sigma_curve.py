@@ -1,4 +1,4 @@
-"""METHODS.md section 6, item 3, and the table of false positives."""
+"""Curves of strangers, and the table of false positives."""
 
 from __future__ import annotations
 

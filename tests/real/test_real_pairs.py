@@ -86,6 +86,7 @@ def test_other_sizes_are_inconclusive() -> None:
 def test_minilm_and_its_int8_copy() -> None:
     result = weightprint.compare(zoo.minilm(), zoo.minilm_int8())
     assert result.verdict == "re_encoded"
+    assert (result.log10_p or 0) < -500  # no matrix but one of two rows met by name; pairing by values is paid for
     same = evidence(result, "same_values")
     assert (same.details["n_same"], same.details["n_differ"]) == (38, 0)
     assert len(same.details["scales"]) == 38

@@ -41,7 +41,7 @@ __all__ = [
 F32 = npt.NDArray[np.float32]
 
 #: A tensor with fewer distinct values (or fewer elements) is trivial: two models can share it by accident.
-#: METHODS.md 4.1.
+#:
 MIN_DISTINCT = 64
 
 #: Values per slice when a tensor is streamed: 4 MiB of float32.

@@ -36,7 +36,7 @@ _TAME = (1e-12, 1e12)
 
 
 def double_centre(x: F32) -> F32:
-    """Subtract row means and column means (METHODS.md section 1, lesson 1). Non-finite values count as 0.
+    """Subtract row means and column means (docs/methods.md, section 1). Non-finite values count as 0.
 
     Extreme values are scaled to one first, so that squares stay within float32; what follows is blind to scale.
     """

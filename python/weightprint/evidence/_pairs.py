@@ -13,10 +13,10 @@ In this order, each tensor used at most once on either side:
 
 Steps 3 and 4 look at values, so a test on pairs found there must pay for the choice: ``log10_pairings`` bounds the
 number of ways in which the left-over matrices could have been paired, sum over B's left-over matrices of log10(1 +
-candidates in A x orientations). A test that has no other pairs adds it to its log10 p (a union bound, so independence
-is not needed); a test that has pairs from steps 1 and 2 rests its p-value on those alone and pays nothing. Strangers
-reach |cosine| 4/128 = .03 on such a corner; .5 is far from both that and the .99 of a copy, and only decides what is
-worth testing.
+candidates in A x orientations). A test that has no other pairs, or too few, adds it to its log10 p (a union bound, so
+independence is not needed); a test that has pairs from steps 1 and 2 rests its p-value on those alone and pays
+nothing. Strangers reach |cosine| 4/128 = .03 on such a corner; .5 is far from both that and the .99 of a copy, and
+only decides what is worth testing.
 """
 
 from __future__ import annotations

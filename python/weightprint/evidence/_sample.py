@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, SLICE_VALUES, Models, Side, Tensor
+from weightprint.naming import FIXED
 
 __all__ = ["BUDGETS", "Budget", "hidden_size", "pick", "sampled_columns", "sampled_rows"]
 
 Indices = npt.NDArray[np.int64]
 _RUN = 32  # rows read in one go
+_MIN_WIDTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +80,23 @@ def sampled_columns(side: Side, tensor: Tensor, columns: Indices, rows: Indices 
 
 
 def hidden_size(models: Models) -> int | None:
-    """Width of the residual stream common to A and B: the commonest length of norm gains, else of matrix axes."""
-    votes: list[int | None] = []
-    for side in (models.a, models.b):
-        gains: Counter[int] = Counter()
-        axes: Counter[int] = Counter()
+    """Width of the residual stream common to A and B: the commonest length of norm gains, else of matrix axes.
+
+    Gains on one side are enough (the other may hide its names); gains that disagree mean that there is no common width.
+    """
+    gains = [Counter[int](), Counter[int]()]
+    axes: Counter[int] = Counter()
+    for count, side in zip(gains, (models.a, models.b), strict=True):
         for tensor in side.tensors.values():
             name = tensor.parsed
             if name.role == "norm" and len(tensor.shape) == 1 and name.kind == "weight":
-                gains[tensor.numel] += 1
-            elif tensor.rank2 and name.role is not None and name.role not in ("fixed", "position"):
-                axes.update(set(tensor.shape))
-        for count in (gains, axes):
-            if count:
-                votes.append(max(count, key=lambda width: (count[width], -width)))
-                break
-        else:
-            votes.append(None)
-    if votes[0] is not None and votes[1] is not None and votes[0] != votes[1]:
-        return None
-    return votes[0] if votes[0] is not None else votes[1]
+                count[tensor.numel] += 1
+            elif tensor.rank2 and name.role is not None and name.role not in FIXED:
+                axes.update({n for n in tensor.shape if n >= _MIN_WIDTH})
+    widths = {_commonest(count) for count in gains if count} or ({_commonest(axes)} if axes else set())
+    return widths.pop() if len(widths) == 1 else None
+
+
+def _commonest(count: Counter[int]) -> int:
+    """The most frequent length; of equally frequent ones the smallest (an FFN is wider than the stream)."""
+    return max(count, key=lambda width: (count[width], -width))

@@ -105,13 +105,11 @@ def _blocks(models: Models, width: int) -> dict[str, list[tuple[Pair, int]]]:
     Pairs that met by name, if there are any, so that the p-value owes nothing to a choice by values.
     """
     blocks: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
-    known = [pair for pair in models.pairs if pair.parsed.role in _ROLES]
+    known = [p for p in models.pairs if p.parsed.role in _ROLES and p.a.rank2 and p.b.rank2 and p.parsed.kind != "bias"]
     for pair in [pair for pair in known if pair.by_name] or known:
         name = pair.parsed
-        if name.layer is None or not (pair.a.rank2 and pair.b.rank2) or name.kind == "bias":
-            continue
         axis = residual_axis(name, pair.a.shape, width)
-        if axis is not None and not pair.a.constant and not pair.b.constant:
+        if name.layer is not None and axis is not None and not pair.a.constant and not pair.b.constant:
             key = name.region if name.expert is None else f"{name.region}.expert.{name.expert}"
             blocks[key].append((pair, axis))
     return dict(blocks)

@@ -1,7 +1,7 @@
-"""Aligned weights: does B keep A's residual channels in A's places? METHODS.md 4.4.
+"""Aligned weights: does B keep A's residual channels in A's places?
 
 For every pair of matrices of equal shape, with the residual stream on one axis, take sampled rows with channels last,
-centre rows and columns (lesson 1: centre before any cosine), and scale both to unit mean square: A_t, B_t. Pool
+centre rows and columns (centre before any cosine), and scale both to unit mean square: A_t, B_t. Pool
 
     C = sum_t A_t' B_t          (d x d: how much channel j of A looks like channel k of B, over all tensors)
 
@@ -9,7 +9,8 @@ and divide by the channels' norms. *Hits* are the channels of A whose best match
 channel of the same number. If B was trained from an initialisation independent of A, the channels of B are
 exchangeable, and P(hits >= k) <= 1/k! exactly (:mod:`weightprint.evidence._exchange`). Two looks are taken, one at
 all tensors pooled and one at the best block, and the p-value pays for both and for the number of blocks. Pairs chosen
-by their values enter the p-value only where nothing met by name, and then it pays for that choice too.
+by their values enter the p-value only where those that met by name have fewer than d rows, and then it pays for that
+choice too.
 
 The effect is the mean centred cosine of matched tensors minus that of the same tensors one layer apart (the free
 control). Per block it comes with the standard deviation that permuting channels would give. Strangers have |cosine|
@@ -22,10 +23,10 @@ role, matrices where the residual axis isn't sure, vectors (see norm_gains).
 A frozen embedding that both models took from elsewhere pins the residual basis of both: their blocks may then agree a
 little in place without descending from each other. The regions say where the agreement lies.
 
-Tried and dropped: a normal tail for the trace of C. On 1,035 pairs of synthetic strangers with outlier channels z has
-deviation .98 and a largest value of 5.9, so it is quoted and never turned into a p-value; the hits of the same pairs have
-mean 1.02 and variance 1.13, as a Poisson(1) variable should. Not tried: permuting rows of single tensors (rows of q are
-tied within a head, so they are not exchangeable one by one).
+Tried and dropped: a normal tail for the trace of C. On 1,035 pairs of synthetic strangers with outlier channels z
+has deviation .98 and a largest value of 5.9, so it is quoted and never turned into a p-value; the hits of the same
+pairs have mean 1.02 and variance 1.13, as a Poisson(1) variable should. Not tried: permuting rows of single tensors
+(rows of q are tied within a head, so they are not exchangeable one by one).
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ def aligned_weights(models: Models) -> Evidence:
     regions: list[Region] = []
     per_tensor: dict[str, float] = {}
     previous: dict[tuple[str, str], F32] = {}
-    price = models.price(pair for pair, _ in usable)
+    # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
+    named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
+    price = 0.0 if named >= d else models.log10_pairings
     for name, members in _by_region(usable).items():
         block = _new_block(d, members[0][0].parsed.layer)
         for pair, axis in members:

@@ -1,4 +1,4 @@
-"""Exact sharing: the same bytes under any name, in any shard, in any order. METHODS.md 4.1.
+"""Exact sharing: the same bytes under any name, in any shard, in any order.
 
 Two tensors are equal when dtype, shape and BLAKE3 digest of their raw bytes agree. Trivial tensors (constant, or
 fewer than 64 elements or distinct values) count towards *identical* but are never evidence; neither are tensors that

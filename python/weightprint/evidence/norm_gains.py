@@ -1,4 +1,4 @@
-"""Residual channels: do norm gains and the biases that write the stream agree channel by channel? METHODS.md 4.3.
+"""Residual channels: do norm gains and the biases that write the stream agree channel by channel?
 
 Each vector of length d (gains, norm biases, biases of o and down) is turned into centred ranks, so an outlier channel
 is just the largest rank, and scaled to unit length: matched cosines are Spearman correlations. Statistic: the mean

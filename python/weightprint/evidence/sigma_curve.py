@@ -2,7 +2,7 @@
 
 For each of the four, sigma(layer) is z-scored over layers and correlated (Pearson); the four are averaged; curves of
 unequal depth are interpolated linearly to the longer one. Descriptive only, and never part of a verdict: models share
-a trend over depth. On 137 public models (618 pairs of one family, 8,698 of different ones) METHODS.md section 1 lists
+a trend over depth. On 137 public models (618 pairs of one family, 8,698 of different ones) docs/methods.md section 1 lists
 how many *unrelated* pairs pass each threshold; the row printed is that of the largest threshold that the score
 reaches. The curve is shown detrended as well (residuals of a straight line over depth), where a ramp common to both
 models no longer counts; no table of errors exists for that one.
@@ -23,7 +23,7 @@ __all__ = ["FALSE_POSITIVES", "curve_correlation", "detrend", "sigma_curve"]
 F64 = npt.NDArray[np.float64]
 
 #: (score above, share of related pairs, share of unrelated pairs, share of unrelated language-model decoders):
-#: METHODS.md section 1.
+#: docs/methods.md section 1.
 FALSE_POSITIVES: tuple[tuple[float, float, float, float], ...] = (
     (0.6, 0.909, 0.380, 0.460),
     (0.7, 0.909, 0.296, 0.354),

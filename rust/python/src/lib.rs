@@ -10,6 +10,9 @@ mod scan;
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+    #[pymodule_export]
     use crate::arrow::arrow_stream;
     #[pymodule_export]
     use crate::file::{SafetensorsFile, parse_index};

@@ -3,10 +3,10 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Bits, Kind, LANES, Lanes, Narrow, Pivot, Sums, finish};
+use super::lanes::{BLOCK_BYTES, Bits, Kind, LANES, Lanes, Narrow, Pivot, Sums, finish};
 
-/// How far ahead to prefetch, in bytes.
-const AHEAD: usize = 2048;
+/// How far ahead to prefetch, in bytes: the next block, while this one is summed.
+const AHEAD: usize = BLOCK_BYTES;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -55,6 +55,10 @@ fn half<K: Narrow>(vectors: &[[u8; 32]], h: usize, pivot: Pivot, lanes: &mut Lan
     let sign = _mm256_set1_ps(-0.0);
     let per_half = K::GROUP / 64;
     for group in vectors.chunks_exact(2 * per_half) {
+        // One of the two sweeps fetches the next block, so that the extremes, which come first, find it in L1 or L2.
+        if h == 0 {
+            group.chunks_exact(2).for_each(|line| prefetch(&line[0]));
+        }
         let x = floats::<K>(&group[h * per_half..(h + 1) * per_half]);
         for i in 0..2 {
             let z = _mm256_fmadd_ps(x[i], scale, shift);
@@ -79,7 +83,6 @@ fn extremes<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
     let low = |b: &[u8; 64]| load(b.first_chunk().expect("64 bytes hold 32"));
     let (mut smax, mut umax, mut smin, mut umin) = (low(&bits.smax), low(&bits.umax), low(&bits.smin), low(&bits.umin));
     for v in vectors {
-        prefetch(v);
         let v = load(v);
         if K::WORD == 2 {
             smax = _mm256_max_epi16(smax, v);

@@ -105,9 +105,9 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
     }
     let mut lanes = Lanes::ZERO;
     for (to, from) in lanes.0.iter_mut().zip(acc.0) {
-        for h in 0..2 {
-            // SAFETY: 16 floats fit at 0 and at 16 of an array of 32.
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr().add(16 * h), from[h]) }
+        for (half, v) in to.as_chunks_mut::<16>().0.iter_mut().zip(from) {
+            // SAFETY: 16 floats are 64 writable bytes; the store needs no alignment.
+            unsafe { _mm512_storeu_ps(half.as_mut_ptr(), v) }
         }
     }
     finish::<K, true>(lanes, tail, pivot, bits)

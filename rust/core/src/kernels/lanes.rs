@@ -53,6 +53,15 @@ pub(crate) trait Narrow {
     fn lane(i: usize) -> usize {
         i
     }
+    /// The values of a group of 32, by lane.
+    #[inline(always)]
+    fn load(group: &[u8]) -> [f32; LANES] {
+        let mut x = [0.0; LANES];
+        for (i, word) in group.chunks_exact(Self::WORD).enumerate() {
+            x[Self::lane(i)] = Self::value(Self::bits(word));
+        }
+        x
+    }
 }
 
 pub(crate) struct F32;
@@ -87,6 +96,18 @@ impl Narrow for Bf16 {
     #[inline(always)]
     fn lane(i: usize) -> usize {
         (i % 2) * 16 + i / 2
+    }
+    /// Pairs of words at once, so that compilers vectorise it.
+    #[inline(always)]
+    fn load(group: &[u8]) -> [f32; LANES] {
+        let mut x = [0.0; LANES];
+        let (even, odd) = x.split_at_mut(LANES / 2);
+        for ((even, odd), pair) in even.iter_mut().zip(odd).zip(group.as_chunks::<4>().0) {
+            let bits = u32::from_le_bytes(*pair);
+            *even = f32::from_bits(bits << 16);
+            *odd = f32::from_bits(bits & 0xffff_0000);
+        }
+        x
     }
 }
 
@@ -214,11 +235,16 @@ impl Extent {
     #[inline(always)]
     fn add<K: Narrow>(&mut self, bits: u32) {
         let s = signed::<K>(bits);
+        self.merge(Self { smax: s, umax: bits, smin: s, umin: bits });
+    }
+
+    #[inline(always)]
+    fn merge(&mut self, other: Self) {
         *self = Self {
-            smax: self.smax.max(s),
-            umax: self.umax.max(bits),
-            smin: self.smin.min(s),
-            umin: self.umin.min(bits),
+            smax: self.smax.max(other.smax),
+            umax: self.umax.max(other.umax),
+            smin: self.smin.min(other.smin),
+            umin: self.umin.min(other.umin),
         };
     }
 }
@@ -268,17 +294,13 @@ fn sweep_portable<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sum
     let tail = groups.remainder();
     for group in groups {
         // Decoded to its lanes first: then the sums are plain loops over arrays, which every compiler vectorises.
-        let mut x = [0.0; LANES];
-        for (i, word) in group.chunks_exact(K::WORD).enumerate() {
-            x[K::lane(i)] = K::value(K::bits(word));
-        }
+        let x = K::load(group);
         for (lane, &x) in x.iter().enumerate() {
             lanes.add::<BASE_FMA>(lane, x, pivot);
         }
     }
-    for word in bytes[..bytes.len() - tail.len()].chunks_exact(K::WORD) {
-        bits.rest.add::<K>(K::bits(word));
-    }
+    let whole = &bytes[..bytes.len() - tail.len()];
+    bits.rest.merge(if K::WORD == 2 { extent_of_2(whole) } else { extent_of_4(whole) });
     finish::<K, BASE_FMA>(lanes, tail, pivot, bits)
 }
 
@@ -310,22 +332,30 @@ shells!(find_2, find_2_v3, find_2_v4, find_body_2, (bytes: &[u8], target: u32) -
 shells!(find_4, find_4_v3, find_4_v4, find_body_4, (bytes: &[u8], target: u32) -> Option<u64>);
 
 macro_rules! searches {
-    ($extent:ident, $zeros:ident, $find:ident, $word:ty, $signed:ty) => {
+    ($extent:ident, $extent_of:ident, $zeros:ident, $find:ident, $word:ty, $signed:ty) => {
         #[inline(always)]
         fn $extent<const FMA: bool>(bits: &Bits) -> Extent {
-            let word = |w: &[u8; size_of::<$word>()]| <$word>::from_le_bytes(*w);
-            let signed = |w: &[u8; size_of::<$word>()]| <$signed>::from_le_bytes(*w);
-            let smax = bits.smax.as_chunks().0.iter().map(signed).fold(<$signed>::MIN, <$signed>::max);
-            let umax = bits.umax.as_chunks().0.iter().map(word).fold(0, <$word>::max);
-            let smin = bits.smin.as_chunks().0.iter().map(signed).fold(<$signed>::MAX, <$signed>::min);
-            let umin = bits.umin.as_chunks().0.iter().map(word).fold(<$word>::MAX, <$word>::min);
-            let rest = &bits.rest;
-            Extent {
-                smax: rest.smax.max(smax.into()),
-                umax: rest.umax.max(umax.into()),
-                smin: rest.smin.min(smin.into()),
-                umin: rest.umin.min(umin.into()),
+            let mut e = bits.rest;
+            // Each vector holds candidates for one of the four only.
+            e.smax = e.smax.max($extent_of(&bits.smax).smax);
+            e.umax = e.umax.max($extent_of(&bits.umax).umax);
+            e.smin = e.smin.min($extent_of(&bits.smin).smin);
+            e.umin = e.umin.min($extent_of(&bits.umin).umin);
+            e
+        }
+
+        /// The extremes of the words in `bytes`.
+        #[inline(always)]
+        fn $extent_of(bytes: &[u8]) -> Extent {
+            let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
+            let (mut smax, mut smin) = (<$signed>::MIN, <$signed>::MAX);
+            let (mut umax, mut umin) = (<$word>::MIN, <$word>::MAX);
+            for w in words {
+                let (u, s) = (<$word>::from_le_bytes(*w), <$signed>::from_le_bytes(*w));
+                (smax, smin) = (smax.max(s), smin.min(s));
+                (umax, umin) = (umax.max(u), umin.min(u));
             }
+            Extent { smax: smax.into(), umax: umax.into(), smin: smin.into(), umin: umin.into() }
         }
 
         #[inline(always)]
@@ -352,5 +382,5 @@ macro_rules! searches {
         }
     };
 }
-searches!(extent_body_2, zeros_body_2, find_body_2, u16, i16);
-searches!(extent_body_4, zeros_body_4, find_body_4, u32, i32);
+searches!(extent_body_2, extent_of_2, zeros_body_2, find_body_2, u16, i16);
+searches!(extent_body_4, extent_of_4, zeros_body_4, find_body_4, u32, i32);

@@ -81,10 +81,10 @@ fn reduce_body<const FMA: bool>(x: &[f64]) -> Wide {
     let (mut lo, mut hi) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
     let (groups, tail) = x.as_chunks::<LANES>();
     for g in groups {
-        for j in 0..LANES {
-            zeros += u64::from(g[j] == 0.0);
-            lo[j] = if g[j] < lo[j] { g[j] } else { lo[j] };
-            hi[j] = if g[j] > hi[j] { g[j] } else { hi[j] };
+        for (j, &v) in g.iter().enumerate() {
+            zeros += u64::from(v == 0.0);
+            lo[j] = if v < lo[j] { v } else { lo[j] };
+            hi[j] = if v > hi[j] { v } else { hi[j] };
         }
     }
     for (j, &v) in tail.iter().enumerate() {
@@ -112,8 +112,8 @@ fn sums<const FMA: bool, const SCALED: bool>(x: &[f64], exponent: i32) -> Power 
 
     let (mut s, mut a) = ([0.0; LANES], [0.0; LANES]);
     for g in groups {
-        for j in 0..LANES {
-            let v = at(g[j]);
+        for (j, &v) in g.iter().enumerate() {
+            let v = at(v);
             s[j] += v;
             a[j] += v.abs();
         }
@@ -134,9 +134,7 @@ fn sums<const FMA: bool, const SCALED: bool>(x: &[f64], exponent: i32) -> Power 
         p[3][j] = fma::<FMA>(q, q, p[3][j]);
     };
     for g in groups {
-        for j in 0..LANES {
-            add(&mut p, j, g[j]);
-        }
+        g.iter().enumerate().for_each(|(j, &v)| add(&mut p, j, v));
     }
     for (j, &v) in tail.iter().enumerate() {
         add(&mut p, j, v);
@@ -202,9 +200,7 @@ fn range_body<const FMA: bool>(x: &[f64]) -> (u64, u64, f64, f64) {
         hi[j] = if v > hi[j] { v } else { hi[j] };
     };
     for g in groups {
-        for j in 0..LANES {
-            add(j, g[j]);
-        }
+        g.iter().enumerate().for_each(|(j, &v)| add(j, v));
     }
     tail.iter().enumerate().for_each(|(j, &v)| add(j, v));
     let min = lo.into_iter().fold(f64::INFINITY, f64::min);
@@ -236,4 +232,49 @@ fn find_first<T>(items: &[T], hit: impl Fn(&T) -> bool) -> Option<usize> {
         }
     }
     None
+}
+
+shells!(range_f32, range_f32_v3, range_f32_v4, range_f32_body, (bytes: &[u8]) -> Option<(u64, u64, f32, f32)>);
+
+/// (zeros, of them negative, min, max) of the f32 in `bytes`; None if some are not finite.
+#[inline(always)]
+fn range_f32_body<const FMA: bool>(bytes: &[u8]) -> Option<(u64, u64, f32, f32)> {
+    let (words, _) = bytes.as_chunks::<4>();
+    let (mut zeros, mut negative, mut special) = (0u32, 0u32, 0u32);
+    // Bits whose order as integers is that of the floats: all but the sign flipped where it is set.
+    let (mut lo, mut hi) = (i32::MAX, i32::MIN);
+    for w in words {
+        let bits = u32::from_le_bytes(*w);
+        let magnitude = bits & 0x7fff_ffff;
+        zeros += u32::from(magnitude == 0);
+        negative += u32::from(bits == 0x8000_0000);
+        special |= u32::from(magnitude >= 0x7f80_0000);
+        let order = (bits ^ (((bits.cast_signed() >> 31).cast_unsigned()) >> 1)).cast_signed();
+        lo = lo.min(order);
+        hi = hi.max(order);
+    }
+    let value = |order: i32| f32::from_bits(order.cast_unsigned() ^ (((order >> 31).cast_unsigned()) >> 1));
+    (special == 0 && !words.is_empty()).then(|| (zeros.into(), negative.into(), value(lo), value(hi)))
+}
+
+shells!(drain_pairs, drain_v3, drain_v4, drain_body, (pairs: &mut [u16; 1 << 16], counts: &mut [u64; 256]));
+
+/// Adds the counts of pairs of bytes to those of bytes, and clears them.
+#[inline(always)]
+fn drain_body<const FMA: bool>(pairs: &mut [u16; 1 << 16], counts: &mut [u64; 256]) {
+    let mut low = [0u32; 256];
+    for (high, row) in pairs.as_chunks_mut::<256>().0.iter_mut().enumerate() {
+        // Half of the rows of a scaled fp8 tensor never occur.
+        if row.iter().fold(0, |any, c| any | c) == 0 {
+            continue;
+        }
+        let mut sum = 0u32;
+        for (low, c) in low.iter_mut().zip(row.iter()) {
+            *low += u32::from(*c);
+            sum += u32::from(*c);
+        }
+        row.fill(0);
+        counts[high] += u64::from(sum);
+    }
+    counts.iter_mut().zip(low).for_each(|(count, low)| *count += u64::from(low));
 }

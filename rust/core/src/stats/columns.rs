@@ -5,7 +5,6 @@
 //! of the values is at most √n standard deviations away, so M2 = Σd² − (Σd)²/n loses at most a factor n of 2^-53.
 //! A tile with values that are not finite, or whose squares leave f64, is gathered column by column instead.
 
-use super::power::Power;
 use super::rows::RowPartial;
 use crate::dtype::Dtype;
 use crate::kernels::lanes::BASE_FMA;
@@ -48,7 +47,8 @@ fn add_row_body<const FMA: bool>(x: &[f64], tile: &mut Tile) -> bool {
     let Tile { pivot, s1, s2 } = tile;
     for (((&x, p), s1), s2) in x.iter().zip(pivot).zip(s1).zip(s2) {
         let a = x.abs();
-        outside |= u64::from(!(a < high)) | (u64::from(a < low) & u64::from(a != 0.0));
+        let inside = (a < high) & ((a >= low) | (a == 0.0));
+        outside |= u64::from(!inside);
         let d = x - *p;
         *s1 += d;
         *s2 = if FMA { d.mul_add(d, *s2) } else { d * d + *s2 };
@@ -120,8 +120,7 @@ impl ColumnMoments {
         for (j, column) in self.columns[rect.column..rect.column + rect.width].iter_mut().enumerate() {
             let mean = tile.s1[j] / n;
             let m2 = (tile.s2[j] - mean * tile.s1[j]).max(0.0);
-            let power = Power { n: rect.rows as u64, exponent: 0, mean: tile.pivot[j] + mean, m2, ..Power::EMPTY };
-            column.merge(&RowPartial::from_power(&power));
+            column.merge(&RowPartial::of(rect.rows as u64, tile.pivot[j] + mean, m2));
         }
     }
 

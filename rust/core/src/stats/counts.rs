@@ -1,21 +1,22 @@
 //! Exact counts of every value, and what follows from them.
 //!
-//! Inside an update the bins are u32 *cells* of the raw bits, as many bits per cell as a table in L2 allows: a store
-//! per increment is what limits counting, so one increment should count several elements.
+//! A store per increment is what limits counting, so one increment should count several elements, in a table that the
+//! caches hold. Such tables count *cells*, runs of raw bits:
 //!
-//! | dtype | cell | elements per increment |
-//! |---|---|---|
-//! | 16 bits | 16 bits | 1 |
-//! | 8 bits | a pair, 16 bits | 2 |
-//! | F6 | a pair, 12 bits | 2 |
-//! | F4 | four, 16 bits | 4 |
-//! | F32, C64 | the top 16 bits | 1 |
-//! | F64, 32- and 64-bit integers | the top 19 bits of the value as f64 | 1 |
+//! | dtype | cell | elements per increment | table |
+//! |---|---|---|---|
+//! | 16 bits | 16 bits | 1 | 65,536 × u32 |
+//! | 8 bits, F4 | two bytes | 2, 4 | 65,536 × u16, emptied every 65,535 increments: half in L1 |
+//! | F6 | 12 bits | 2 | 4,096 × u32 |
+//! | F32, C64 | the top 16 bits | 1 | 65,536 × u32 |
+//! | F64, 32- and 64-bit integers | the top 19 bits of the value as f64 | 1 | 524,288 × u32 |
 //!
-//! Cells are folded into u64 *bins*, one per code, when a u32 might overflow, on merging, and at the end.
+//! u32 cells are folded into u64 *bins*, one per code, when they might overflow, on merging, and at the end. Tried and
+//! dropped: 8 tables of 256 for bytes (one store per byte), two tables in turn against repeated values (no faster even
+//! for a tensor of zeros, and f16 falls out of L2).
 //!
-//! Coordinates cost nothing per element: after an update the cells say whether a NaN, an infinity or a larger magnitude
-//! than ever before occurred; only then are the bytes searched.
+//! Coordinates cost little: after an update the counts say whether a NaN, an infinity or a larger magnitude than ever
+//! before occurred; only then are the bytes searched.
 
 use super::Number;
 use super::distribution::Found;
@@ -32,17 +33,19 @@ pub struct Counts {
     pub(super) dtype: Dtype,
     pub(super) n: u64,
     cells: Vec<u32>,
+    /// Pairs of bytes; all zero between updates.
+    pairs: Vec<u16>,
     /// Increments since the cells were last folded.
     pending: u64,
     bins: Vec<u64>,
     pub(super) found: Found,
 }
 
-/// Bits per cell.
+/// Bits per u32 cell.
 fn cell_bits(dtype: Dtype) -> u32 {
     match dtype.bits() {
         6 => 12,
-        4 | 8 | 16 => 16,
+        16 => 16,
         _ if matches!(dtype, Dtype::F32 | Dtype::C64) => 16,
         _ => 19,
     }
@@ -69,7 +72,15 @@ impl Counts {
     /// Nothing seen yet; tables are made when first needed, at most 512 KiB for a type of at most 16 bits (beside a
     /// copy of 256 KiB once more than 2^32 elements went into one state).
     pub fn new(dtype: Dtype) -> Self {
-        Self { dtype, n: 0, cells: Vec::new(), pending: 0, bins: Vec::new(), found: Found::default() }
+        Self {
+            dtype,
+            n: 0,
+            cells: Vec::new(),
+            pairs: Vec::new(),
+            pending: 0,
+            bins: Vec::new(),
+            found: Found::default(),
+        }
     }
 
     /// Forgets everything but keeps the tables, for the next run of the same dtype.
@@ -125,7 +136,7 @@ impl Counts {
         let width = u64::from(dtype.bits());
         // Whole cells in the middle; the elements before the first byte boundary that suits and after the last go
         // straight into bins. F6 repeats every 24 bits.
-        let unit = if width == 6 { 4 } else { 16 / width };
+        let unit = if width == 6 { 4 } else { 8u64.div_ceil(width) };
         let head = (0..unit).find(|k| (u64::from(first_bit) + k * width).is_multiple_of(8)).unwrap_or(0).min(n);
         let whole = if n < SMALL && width < 16 { 0 } else { (n - head) / unit * unit };
         let start = (u64::from(first_bit) + head * width) as usize;
@@ -136,15 +147,31 @@ impl Counts {
             let rest = (n - head - whole) as usize;
             for_each(dtype, &bytes[end / 8..], (end % 8) as u32, rest, |_, code| bins[code] += 1);
         }
-        if whole > 0 {
-            self.pending += whole;
-            let middle = &bytes[start / 8..end / 8];
-            if width == 6 {
-                let cells: &mut [u32; 1 << 12] = self.cells().try_into().expect("4096 cells");
-                count_12(middle, cells);
-            } else {
-                let cells: &mut [u32; 1 << 16] = self.cells().try_into().expect("65536 cells");
-                count_16(middle, cells);
+        if whole == 0 {
+            return;
+        }
+        let middle = &bytes[start / 8..end / 8];
+        match width {
+            16 => {
+                self.pending += whole;
+                count_16(middle, self.cells().try_into().expect("65536 cells"));
+            }
+            6 => {
+                self.pending += whole;
+                count_12(middle, self.cells().try_into().expect("4096 cells"));
+            }
+            _ => {
+                self.pairs.resize(1 << 16, 0);
+                let counts = count_bytes(middle, self.pairs.as_mut_slice().try_into().expect("65536 pairs"));
+                let bins = self.bins();
+                for (byte, c) in counts.into_iter().enumerate() {
+                    if width == 4 {
+                        bins[byte & 15] += c;
+                        bins[byte >> 4] += c;
+                    } else {
+                        bins[byte] += c;
+                    }
+                }
             }
         }
     }
@@ -159,14 +186,19 @@ impl Counts {
         let cells = self.cells();
         let mut scratch = wide::Scratch::new();
         for block in bytes.chunks(wide::BLOCK * size) {
-            let mut x = &mut scratch.0[..block.len() / size];
-            let finite = wide::load(isa, dtype, block, 0, x);
             if dtype == Dtype::F32 {
                 let cells: &mut [u32; 1 << 16] = (&mut *cells).try_into().expect("65536 cells");
                 for w in block.as_chunks::<4>().0 {
                     cells[usize::from(u16::from_le_bytes([w[2], w[3]]))] += 1;
                 }
-            } else {
+                if let Some((zeros, negative_zeros, min, max)) = wide::range_f32(isa, block) {
+                    found.finite(zeros, negative_zeros, min.into(), max.into());
+                    continue;
+                }
+            }
+            let mut x = &mut scratch.0[..block.len() / size];
+            let finite = wide::load(isa, dtype, block, 0, x);
+            if dtype != Dtype::F32 {
                 let cells: &mut [u32; 1 << 19] = (&mut *cells).try_into().expect("524288 cells");
                 for x in &*x {
                     cells[(x.to_bits() >> 45) as usize] += 1;
@@ -199,7 +231,7 @@ impl Counts {
         };
         match self.dtype.bits() {
             16 => self.look_16(&mut seen),
-            8 => self.look_8(&mut seen),
+            4 | 8 => self.look_8(&mut seen),
             _ => self.codes().iter().enumerate().filter(|(_, c)| **c > 0).for_each(|(i, _)| seen(value(self.dtype, i))),
         }
         let find = |hit: &dyn Fn(f64) -> bool| Some(first + find(self.dtype, bytes, first_bit, n, hit));
@@ -248,7 +280,7 @@ impl Counts {
         }
     }
 
-    /// 8 bits: `seen` gets every value beyond what is known whose code occurs in the first or second half of a cell.
+    /// 8 bits and F4, whose bins are up to date: `seen` gets every value beyond what is known that occurred.
     fn look_8(&self, seen: &mut dyn FnMut(f64)) {
         for (code, &x) in small_values(self.dtype).iter().enumerate() {
             let x = f64::from(x);
@@ -260,10 +292,7 @@ impl Counts {
             if known {
                 continue;
             }
-            let occurs = self.bins.get(code).is_some_and(|c| *c > 0)
-                || self.cells.get(code << 8..(code + 1) << 8).is_some_and(|row| row.iter().fold(0, |a, c| a | c) != 0)
-                || self.cells.iter().skip(code).step_by(256).any(|c| *c > 0);
-            if occurs {
+            if self.bins[code] > 0 {
                 seen(x);
             }
         }
@@ -282,18 +311,10 @@ impl Counts {
             return;
         }
         match self.dtype.bits() {
-            bits @ (4 | 6) => {
-                let mask = (1 << bits) - 1;
-                for (cell, &c) in self.cells.iter().enumerate().filter(|(_, c)| **c > 0) {
-                    (0..cell_bits(self.dtype))
-                        .step_by(bits as usize)
-                        .for_each(|s| bins[(cell >> s) & mask] += u64::from(c));
-                }
-            }
-            8 => {
-                for (high, row) in self.cells.chunks_exact(256).enumerate() {
-                    bins[high] += row.iter().map(|&c| u64::from(c)).sum::<u64>();
-                    bins.iter_mut().zip(row).for_each(|(b, &c)| *b += u64::from(c));
+            6 => {
+                for (cell, &c) in self.cells.iter().enumerate() {
+                    bins[cell & 63] += u64::from(c);
+                    bins[cell >> 6] += u64::from(c);
                 }
             }
             _ => bins.iter_mut().zip(&self.cells).for_each(|(b, &c)| *b += u64::from(c)),
@@ -343,6 +364,27 @@ fn count_16(bytes: &[u8], cells: &mut [u32; 1 << 16]) {
     for w in rest.as_chunks::<2>().0 {
         cells[usize::from(u16::from_le_bytes(*w))] += 1;
     }
+}
+
+/// How often each byte occurs, one increment per two bytes; `pairs` is zero before and after.
+fn count_bytes(bytes: &[u8], pairs: &mut [u16; 1 << 16]) -> [u64; 256] {
+    let mut counts = [0; 256];
+    // No more increments than a u16 holds.
+    for part in bytes.chunks(2 * 65_528) {
+        let (words, rest) = part.as_chunks::<8>();
+        for w in words {
+            let w = u64::from_le_bytes(*w);
+            pairs[(w & 0xffff) as usize] += 1;
+            pairs[((w >> 16) & 0xffff) as usize] += 1;
+            pairs[((w >> 32) & 0xffff) as usize] += 1;
+            pairs[(w >> 48) as usize] += 1;
+        }
+        for &b in rest {
+            counts[usize::from(b)] += 1;
+        }
+        wide::drain_pairs(Isa::detect(), pairs, &mut counts);
+    }
+    counts
 }
 
 /// One increment per twelve bits.

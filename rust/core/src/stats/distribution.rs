@@ -157,7 +157,7 @@ impl Table {
                 self.push(0.0, found.zeros);
             }
             let zeros = if code == half { found.negative_zeros } else { found.zeros - found.negative_zeros };
-            let count = codes[code] - if code % half == 0 { zeros } else { 0 };
+            let count = codes[code] - if code.is_multiple_of(half) { zeros } else { 0 };
             let (near, far) = (edge(code % half), edge(code % half + 1));
             if count == 0 || !near.is_finite() {
                 continue;

@@ -22,6 +22,13 @@ impl RowPartial {
         Self::from_power(&Power::EMPTY)
     }
 
+    /// Of `n` values; no scale.
+    #[inline]
+    pub(crate) fn of(n: u64, mean: f64, m2: f64) -> Self {
+        Self { n, mean, m2, exponent: 0 }
+    }
+
+    #[inline]
     pub(crate) fn from_power(p: &Power) -> Self {
         Self { n: p.n, mean: p.mean, m2: p.m2, exponent: p.exponent }
     }
@@ -31,7 +38,23 @@ impl RowPartial {
     }
 
     /// Adds another part of the same row.
+    #[inline]
     pub fn merge(&mut self, other: &Self) {
+        // The usual case of `Power::merge`, without what a row does not keep: columns merge once per few values.
+        if self.exponent == other.exponent && self.n > 0 && other.n > 0 {
+            let (na, nb) = (self.n as f64, other.n as f64);
+            let share = nb / (na + nb);
+            let d = other.mean - self.mean;
+            self.n += other.n;
+            self.mean = if na >= nb { self.mean + d * share } else { other.mean - d * (1.0 - share) };
+            self.m2 += other.m2 + d * d * na * share;
+        } else {
+            self.merge_any(other);
+        }
+    }
+
+    #[cold]
+    fn merge_any(&mut self, other: &Self) {
         let mut p = self.power();
         p.merge(&other.power());
         *self = Self::from_power(&p);
