@@ -49,7 +49,7 @@ fn places<K: Narrow>(h: usize) -> [usize; 2] {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn half<K: Narrow>(vectors: &[[u8; 32]], h: usize, pivot: Pivot, lanes: &mut Lanes) {
+fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Pivot, lanes: &mut Lanes) {
     let mut acc = [[_mm256_setzero_ps(); 2]; 5];
     let (scale, shift) = (_mm256_set1_ps(pivot.scale), _mm256_set1_ps(pivot.shift));
     let sign = _mm256_set1_ps(-0.0);
@@ -61,7 +61,7 @@ fn half<K: Narrow>(vectors: &[[u8; 32]], h: usize, pivot: Pivot, lanes: &mut Lan
         }
         let x = floats::<K>(&group[h * per_half..(h + 1) * per_half]);
         for i in 0..2 {
-            let z = _mm256_fmadd_ps(x[i], scale, shift);
+            let z = if PLAIN { x[i] } else { _mm256_fmadd_ps(x[i], scale, shift) };
             let q = _mm256_mul_ps(z, z);
             acc[0][i] = _mm256_add_ps(acc[0][i], z);
             acc[1][i] = _mm256_add_ps(acc[1][i], q);
@@ -109,8 +109,13 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
     let (vectors, _) = whole.as_chunks::<32>();
     let mut lanes = Lanes::ZERO;
     extremes::<K>(vectors, bits);
-    half::<K>(vectors, 0, pivot, &mut lanes);
-    half::<K>(vectors, 1, pivot, &mut lanes);
+    for h in 0..2 {
+        if pivot == Pivot::NONE {
+            half::<K, true>(vectors, h, pivot, &mut lanes);
+        } else {
+            half::<K, false>(vectors, h, pivot, &mut lanes);
+        }
+    }
     if tail.is_empty() {
         return Sums(lanes.0.map(|l| reduce(l)));
     }

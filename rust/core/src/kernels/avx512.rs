@@ -61,10 +61,10 @@ fn extremes<K: Narrow>(w: &mut Words, v: __m512i) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn step(acc: &mut Acc, x: [__m512; 2], scale: __m512, shift: __m512) {
+fn step<const PLAIN: bool>(acc: &mut Acc, x: [__m512; 2], scale: __m512, shift: __m512) {
     for (h, &x) in x.iter().enumerate() {
         let s = &mut acc.0;
-        let z = _mm512_fmadd_ps(x, scale, shift);
+        let z = if PLAIN { x } else { _mm512_fmadd_ps(x, scale, shift) };
         let q = _mm512_mul_ps(z, z);
         s[0][h] = _mm512_add_ps(s[0][h], z);
         s[1][h] = _mm512_add_ps(s[1][h], q);
@@ -77,6 +77,16 @@ fn step(acc: &mut Acc, x: [__m512; 2], scale: __m512, shift: __m512) {
 /// See [`super::lanes::sweep`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+    if pivot == Pivot::NONE {
+        sweep_around::<K, true>(bytes, pivot, bits)
+    } else {
+        sweep_around::<K, false>(bytes, pivot, bits)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn sweep_around<K: Narrow, const PLAIN: bool>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
     let mut acc = Acc([[_mm512_setzero_ps(); 2]; 5]);
     let mut words = Words([load(&bits.smax), load(&bits.umax), load(&bits.smin), load(&bits.umin)]);
     let (scale, shift) = (_mm512_set1_ps(pivot.scale), _mm512_set1_ps(pivot.shift));
@@ -94,7 +104,7 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
         } else {
             a
         };
-        step(&mut acc, floats::<K>(a, b), scale, shift);
+        step::<PLAIN>(&mut acc, floats::<K>(a, b), scale, shift);
     }
     for (to, v) in [&mut bits.smax, &mut bits.umax, &mut bits.smin, &mut bits.umin].into_iter().zip(words.0) {
         store(to, v);

@@ -131,6 +131,11 @@ pub(crate) struct Pivot {
     pub shift: f32,
 }
 
+impl Pivot {
+    /// z = x, which most weights allow; the kernels then leave the operation out, with the same bits.
+    pub const NONE: Self = Self { scale: 1.0, shift: 0.0 };
+}
+
 /// S1..S4 of z and the sum of |x|.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sums(pub [f64; 5]);

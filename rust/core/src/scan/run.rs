@@ -308,14 +308,17 @@ fn join(mut partials: Vec<(u64, Partial)>) -> Partial {
 
 fn summarise(partial: Partial, counts: Option<&Counts>) -> TensorResult {
     // Exact counts of a narrow type know more than its moments; those of a wide type are of bins, and know less.
-    let summary = match (counts.filter(|counts| counts.dtype().bits() <= 16), &partial.moments) {
-        (Some(counts), _) => counts.summary(),
-        (None, Some(moments)) => moments.summary(),
-        (None, None) => unreachable!("a tensor is counted or measured"),
+    let (summary, distribution) = match (counts, &partial.moments) {
+        (Some(counts), _) if counts.dtype().bits() <= 16 => {
+            let (summary, distribution) = counts.finish();
+            (summary, Some(distribution))
+        }
+        (counts, Some(moments)) => (moments.summary(), counts.map(Counts::distribution)),
+        (_, None) => unreachable!("a tensor is counted or measured"),
     };
     TensorResult {
         summary,
-        distribution: counts.map(|counts| counts.distribution()),
+        distribution,
         rows: partial.rows.map(|rows| lines(rows.rows())),
         columns: partial.columns.map(|columns| lines(columns.columns())),
         digest: partial.digest.map(|piece| digest::join(std::iter::once(piece))),

@@ -219,36 +219,48 @@ impl Counts {
     /// Looks for what the last update brought that was never seen before, and where.
     fn look(&mut self, bytes: &[u8], first_bit: u32, n: u64, first: u64) {
         let mut abs = self.found.abs_max;
+        // The codes of the new largest magnitude: one, or one of each sign.
+        let mut largest = Vec::new();
         let (mut nan, mut inf) = (false, false);
-        let mut seen = |x: f64| {
+        let mut seen = |code: usize, x: f64| {
             if x.is_nan() {
                 nan = true;
             } else if x.is_infinite() {
                 inf = true;
             } else if abs.is_none_or(|a| x.abs() > a) {
                 abs = Some(x.abs());
+                largest.clear();
+                largest.push(code);
+            } else if Some(x.abs()) == abs {
+                largest.push(code);
             }
         };
-        match self.dtype.bits() {
+        let dtype = self.dtype;
+        match dtype.bits() {
             16 => self.look_16(&mut seen),
             4 | 8 => self.look_8(&mut seen),
-            _ => self.codes().iter().enumerate().filter(|(_, c)| **c > 0).for_each(|(i, _)| seen(value(self.dtype, i))),
+            _ => self
+                .codes()
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| **c > 0)
+                .for_each(|(code, _)| seen(code, value(dtype, code))),
         }
-        let find = |hit: &dyn Fn(f64) -> bool| Some(first + find(self.dtype, bytes, first_bit, n, hit));
         if nan && self.found.first_nan.is_none() {
-            self.found.first_nan = find(&f64::is_nan);
+            self.found.first_nan = Some(first + find(dtype, bytes, first_bit, n, &[], &f64::is_nan));
         }
         if inf && self.found.first_inf.is_none() {
-            self.found.first_inf = find(&f64::is_infinite);
+            self.found.first_inf = Some(first + find(dtype, bytes, first_bit, n, &[], &f64::is_infinite));
         }
         if abs > self.found.abs_max {
-            self.found.abs_max_index = find(&|x| Some(x.abs()) == abs);
+            let hit = |x: f64| Some(x.abs()) == abs;
+            self.found.abs_max_index = Some(first + find(dtype, bytes, first_bit, n, &largest, &hit));
             self.found.abs_max = abs;
         }
     }
 
     /// 16 bits: `seen` gets every value in a cell above the largest magnitude so far.
-    fn look_16(&self, seen: &mut dyn FnMut(f64)) {
+    fn look_16(&self, seen: &mut dyn FnMut(usize, f64)) {
         let dtype = self.dtype;
         let Ok(cells): Result<&[u32; 1 << 16], _> = self.cells.as_slice().try_into() else { return };
         // The codes whose magnitude is beyond: the upper part of each sign's half, or of all codes when unsigned.
@@ -273,7 +285,8 @@ impl Counts {
             for (i, group) in cells[range.clone()].chunks(128).enumerate() {
                 if group.iter().fold(0, |any, c| any | c) != 0 {
                     for (j, _) in group.iter().enumerate().filter(|(_, c)| **c > 0) {
-                        seen(value(dtype, range.start + i * 128 + j));
+                        let code = range.start + i * 128 + j;
+                        seen(code, value(dtype, code));
                     }
                 }
             }
@@ -281,7 +294,7 @@ impl Counts {
     }
 
     /// 8 bits and F4, whose bins are up to date: `seen` gets every value beyond what is known that occurred.
-    fn look_8(&self, seen: &mut dyn FnMut(f64)) {
+    fn look_8(&self, seen: &mut dyn FnMut(usize, f64)) {
         for (code, &x) in small_values(self.dtype).iter().enumerate() {
             let x = f64::from(x);
             let known = match (x.is_nan(), x.is_infinite()) {
@@ -293,7 +306,7 @@ impl Counts {
                 continue;
             }
             if self.bins[code] > 0 {
-                seen(x);
+                seen(code, x);
             }
         }
     }
@@ -396,16 +409,16 @@ fn count_12(bytes: &[u8], cells: &mut [u32; 1 << 12]) {
     }
 }
 
-/// The index of the first of `n` elements whose value is a `hit`; one of them is.
-fn find(dtype: Dtype, bytes: &[u8], first_bit: u32, n: u64, hit: &dyn Fn(f64) -> bool) -> u64 {
+/// The index of the first of `n` elements whose value is a `hit`; one of them is. `codes` are the codes of such values,
+/// or empty when there may be many.
+fn find(dtype: Dtype, bytes: &[u8], first_bit: u32, n: u64, codes: &[usize], hit: &dyn Fn(f64) -> bool) -> u64 {
     if dtype.bits() < 8 {
         let mut out = vec![0.0; n as usize];
         decode_f64(dtype, bytes, first_bit, &mut out);
         return out.iter().position(|&x| hit(x)).expect("the cells saw it") as u64;
     }
-    let codes: Vec<usize> = (0..bin_count(dtype)).filter(|&code| hit(value(dtype, code))).collect();
     let isa = Isa::detect();
-    let found = match (dtype.bits(), codes.as_slice()) {
+    let found = match (dtype.bits(), codes) {
         (8, [a]) => wide::find_bytes(isa, bytes, *a as u8, *a as u8),
         (8, [a, b]) => wide::find_bytes(isa, bytes, *a as u8, *b as u8),
         (16, [a]) => wide::find_words(isa, bytes, *a as u16, *a as u16),

@@ -247,7 +247,21 @@ impl Counts {
     /// The statistics of everything seen. For wide types the bins do not hold values: the moments are NaN, l1 and l2
     /// too, and extremes are those of the values as f64; [`super::Moments`] has the rest.
     pub fn summary(&self) -> Summary {
+        self.summary_of(&Table::new(self))
+    }
+
+    /// Quantiles, distinct values and entropy of everything seen.
+    pub fn distribution(&self) -> Distribution {
+        self.distribution_of(&Table::new(self))
+    }
+
+    /// Both at once, for the price of one sorted table.
+    pub fn finish(&self) -> (Summary, Distribution) {
         let table = Table::new(self);
+        (self.summary_of(&table), self.distribution_of(&table))
+    }
+
+    fn summary_of(&self, table: &Table) -> Summary {
         let wide = is_wide(self.dtype);
         let finite = &table.finite;
         let power = if wide { Power::EMPTY } else { table.power() };
@@ -281,9 +295,7 @@ impl Counts {
         }
     }
 
-    /// Quantiles, distinct values and entropy of everything seen.
-    pub fn distribution(&self) -> Distribution {
-        let table = Table::new(self);
+    fn distribution_of(&self, table: &Table) -> Distribution {
         let wide = is_wide(self.dtype);
         let others = [table.n_nan, table.n_posinf, table.n_neginf].into_iter().filter(|&c| c > 0).count();
         Distribution {

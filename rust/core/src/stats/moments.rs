@@ -157,6 +157,14 @@ impl Moments {
             }
         }
 
+        // Rows share one merge into the tensor's moments where the block as a whole can be trusted.
+        let whole = if special || lo == hi { None } else { trusted(n as u64, total(pieces), pivot) };
+        if let Some(power) = &whole {
+            self.power.merge(power);
+        }
+        if whole.is_some() && rows.is_none() {
+            return;
+        }
         let mut at = 0;
         for &(len, sums) in &*pieces {
             let part = &block[at * K::WORD..(at + len) * K::WORD];
@@ -175,7 +183,9 @@ impl Moments {
             if self.pivot.is_none() {
                 self.pivot = pivot_for(&power);
             }
-            self.power.merge(&power);
+            if whole.is_none() {
+                self.power.merge(&power);
+            }
             if let Some(rows) = rows.as_deref_mut() {
                 rows.push(len as u64, &power);
             }
@@ -324,12 +334,25 @@ fn trusted(n: u64, sums: Sums, pivot: Pivot) -> Option<Power> {
     Some(Power { mean: p.mean * unit, m2: p.m2 * unit2, m3: p.m3 * unit2 * unit, m4: p.m4 * unit2 * unit2, ..p })
 }
 
-/// Mean and 1/std of a part, as a pivot; a constant is its own.
+/// The sums of all pieces of a block.
+fn total(pieces: &[(usize, Sums)]) -> Sums {
+    let mut total = [0.0; 5];
+    for (_, sums) in pieces {
+        total.iter_mut().zip(sums.0).for_each(|(t, s)| *t += s);
+    }
+    Sums(total)
+}
+
+/// Mean and 1/std of a part, as a pivot, or none where none is needed; a constant is its own.
 fn pivot_for(p: &Power) -> Option<Pivot> {
     if p.n == 0 {
         return None;
     }
     let size = if p.m2 > 0.0 { p.std() } else { p.mean().abs() };
+    // Weights as they usually are: near enough to 0 and to 1 that nothing cancels, overflows or underflows as it stands.
+    if p.mean().abs() <= 0.25 * size && (2f64.powi(-20)..2f64.powi(12)).contains(&size) {
+        return Some(Pivot::NONE);
+    }
     let exponent = if size > 0.0 { ((size.to_bits() >> 52) & 0x7ff) as i32 - 1023 } else { 0 };
     let scale = 2f64.powi((-exponent).clamp(-126, 127));
     // |mean·scale| stays below 2^128: it is at most about 2^24 but where scale is 2^-126.
