@@ -2,9 +2,9 @@
 
 For each of the four, sigma(layer) is z-scored over layers and correlated (Pearson); the four are averaged; curves of
 unequal depth are interpolated linearly to the longer one. Descriptive only, and never part of a verdict: models share
-a trend over depth. On 137 public models (618 pairs of one family, 8,698 of different ones) docs/methods.md section 1 lists
-how many *unrelated* pairs pass each threshold; the row printed is that of the largest threshold that the score
-reaches. The curve is shown detrended as well (residuals of a straight line over depth), where a ramp common to both
+a trend over depth. On 137 public models (618 pairs of one family, 8,698 of different ones) docs/methods.md lists how
+many *unrelated* pairs pass each threshold; the row printed is that of the largest threshold that the score reaches.
+The curve is shown detrended as well (residuals of a straight line over depth), where a ramp common to both
 models no longer counts; no table of errors exists for that one.
 """
 
