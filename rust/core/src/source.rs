@@ -89,18 +89,25 @@ impl SafetensorsFile {
         read_exact_at(&self.file, &self.path, buf, offset)
     }
 
-    /// Map the file, all of it. Prefer [`read_exact_at`](Self::read_exact_at) on file systems of [`is_network`](Self::is_network).
-    pub fn map(&self) -> Result<memmap2::Mmap> {
+    /// Map the `len` bytes from `offset` on. Prefer [`read_exact_at`](Self::read_exact_at) on file systems of
+    /// [`is_network`](Self::is_network).
+    ///
+    /// A scan maps one unit at a time: as fast as one map of the whole file, no more resident than the units in hand,
+    /// and the file's size is asked again before each.
+    pub fn map(&self, offset: u64, len: usize) -> Result<memmap2::Mmap> {
         self.verify_unchanged()?;
-        // SAFETY: the map is read-only and its bytes are only ever read as bytes or copied into typed values, for which
-        // every bit pattern is valid. What cannot be excluded is another process that writes to the file or cuts it
-        // short meanwhile: then bytes change under a reader, or the system stops the process with SIGBUS. The size was
-        // checked just now, callers check it again when done, and the default path of a scan reads by position.
-        let map = unsafe { memmap2::Mmap::map(&self.file) }.map_err(|e| Error::io(&self.path, e))?;
-        if map.len() as u64 != self.len {
-            return Err(changed(&self.path, "its size changed while it was mapped"));
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
+            return Err(
+                Error::new(ErrorKind::Internal, "map_beyond_file", "a map beyond the file").with_path(&self.path)
+            );
         }
-        Ok(map)
+        // SAFETY: the map is read-only, lies within the file, and its bytes are only ever read as bytes or copied into
+        // typed values, for which every bit pattern is valid. What cannot be excluded is another process that writes to
+        // the file or cuts it short meanwhile: then bytes change under a reader, or the system stops the process with
+        // SIGBUS. The size was checked just now, callers check it again when done, and the default path of a scan reads
+        // by position.
+        unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(&self.file) }
+            .map_err(|e| Error::io(&self.path, e))
     }
 
     /// `FileChanged` (code `file_changed`) unless size and time of modification are as when the file was opened.

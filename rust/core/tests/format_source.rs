@@ -38,9 +38,11 @@ fn positions_and_map_give_the_same_bytes() {
     let mut bytes = [0; 4];
     file.read_exact_at(&mut bytes, file.data_start() + 2).unwrap();
     assert_eq!(bytes, [3, 4, 5, 6]);
-    let map = file.map().unwrap();
-    assert_eq!(map.len() as u64, file.len());
-    assert_eq!(map[file.data_start() as usize..], [1, 2, 3, 4, 5, 6]);
+    // Any window, wherever it starts within a page.
+    let whole = file.map(0, file.len() as usize).unwrap();
+    assert_eq!(whole[file.data_start() as usize..], [1, 2, 3, 4, 5, 6]);
+    assert_eq!(file.map(file.data_start() + 2, 3).unwrap()[..], [3, 4, 5]);
+    assert_eq!(file.map(1, file.len() as usize).unwrap_err().code, "map_beyond_file");
     file.verify_unchanged().unwrap();
 }
 
@@ -55,7 +57,7 @@ fn a_file_cut_short_while_open() {
     assert_eq!((error.kind, error.code), (ErrorKind::FileChanged, "truncated"));
     assert_eq!((error.offset, error.path.as_deref()), (Some(file.data_start() + 4), Some(path.as_path())));
     assert!(error.message.contains("and 2 more"), "{error}");
-    for error in [file.verify_unchanged().unwrap_err(), file.map().unwrap_err()] {
+    for error in [file.verify_unchanged().unwrap_err(), file.map(0, 1).unwrap_err()] {
         assert_eq!((error.kind, error.code), (ErrorKind::FileChanged, "file_changed"));
     }
 }

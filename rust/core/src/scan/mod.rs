@@ -42,7 +42,7 @@ pub enum Io {
     Auto,
     /// Positional reads into one reused buffer per thread.
     Pread,
-    /// A memory map. If the file is cut short meanwhile, the system kills the process.
+    /// Memory maps of one unit each. If the file is cut short meanwhile, the system kills the process.
     Mmap,
 }
 

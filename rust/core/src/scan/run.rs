@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use memmap2::Mmap;
@@ -29,7 +29,6 @@ pub fn scan(
 ) -> Result<Vec<TensorResult>> {
     let plan = Plan::new(tensors);
     let job = Job {
-        maps: files.iter().map(|_| OnceLock::new()).collect(),
         states: tensors.iter().map(|_| Mutex::new(State::Waiting)).collect(),
         next: AtomicU64::new(0),
         failed: AtomicBool::new(false),
@@ -68,8 +67,6 @@ struct Job<'a> {
     request: Request,
     settings: Settings,
     control: &'a Control,
-    /// Made when first asked for; a scan by `pread` makes none.
-    maps: Vec<OnceLock<Mmap>>,
     next: AtomicU64,
     states: Vec<Mutex<State>>,
     failed: AtomicBool,
@@ -192,9 +189,13 @@ impl<'a> Worker<'a> {
         let mut rows = needs.rows.then(|| RowMoments::new(row, start));
         let mut columns = needs.columns.then(|| ColumnMoments::new(tensor.dtype, row));
         let mut hasher = needs.digest.then(|| UnitHasher::new(unit.start, tensor.nbytes));
+        let map = job.map(tensor, unit)?;
         for (begin, end) in unit.chunks() {
             job.control.check()?;
-            let bytes = job.fetch(tensor, begin, end, buffer)?;
+            let bytes = match &map {
+                Some(map) => &map[(begin - unit.start) as usize..(end - unit.start) as usize],
+                None => job.read(tensor, begin, end, buffer)?,
+            };
             let first = tensor.component_at(begin);
             let n = tensor.component_at(end) - first;
             match (&mut moments, &mut rows) {
@@ -235,25 +236,21 @@ fn table(slot: &mut Option<(Dtype, Box<Counts>)>, dtype: Dtype) -> &mut Counts {
 }
 
 impl Job<'_> {
-    /// Bytes `[begin, end)` of `tensor`: a piece of the map, or `buffer` filled.
-    fn fetch<'b>(&'b self, tensor: &Tensor, begin: u64, end: u64, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+    /// The unit's bytes as a map, where the scan asks for maps and the file system suits them.
+    fn map(&self, tensor: &Tensor, unit: Unit) -> Result<Option<Mmap>> {
         let file = self.files[tensor.file];
-        let (at, len) = (tensor.offset + begin, (end - begin) as usize);
-        if self.settings.io == Io::Mmap && !file.is_network() {
-            let slot = &self.maps[tensor.file];
-            let map = match slot.get() {
-                Some(map) => map,
-                None => {
-                    let map = file.map()?;
-                    slot.get_or_init(|| map)
-                }
-            };
-            // `map` is as long as the file was when it was opened and its header checked.
-            return Ok(&map[at as usize..at as usize + len]);
+        let len = (unit.end - unit.start) as usize;
+        if self.settings.io != Io::Mmap || file.is_network() || len == 0 {
+            return Ok(None);
         }
+        file.map(tensor.offset + unit.start, len).map(Some)
+    }
+
+    /// Bytes `[begin, end)` of `tensor`, read into `buffer`.
+    fn read<'b>(&self, tensor: &Tensor, begin: u64, end: u64, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         buffer.resize(buffer.len().max(CHUNK as usize), 0);
-        let bytes = &mut buffer[..len];
-        file.read_exact_at(bytes, at)?;
+        let bytes = &mut buffer[..(end - begin) as usize];
+        self.files[tensor.file].read_exact_at(bytes, tensor.offset + begin)?;
         Ok(bytes)
     }
 
