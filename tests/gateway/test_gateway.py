@@ -7,8 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,14 +136,30 @@ def test_many_threads_may_scan_one_file_at_once(model: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_children_scan_after_fork_and_spawn(model: Path, method: str) -> None:
+def test_children_scan_after_fork_and_spawn(model: Path, tmp_path: Path, method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this platform")
-    digest = partial(weightprint.scan, digest=True)
-    expected = digest(model).digest  # The parent has used every part before it forks.
-    context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(2, mp_context=context) as pool:
-        assert [scan.digest for scan in pool.map(digest, [model] * 4)] == [expected] * 4
+    # A process of its own: other tests load libraries whose threads do not survive a fork.
+    script = tmp_path / "children.py"
+    script.write_text(
+        textwrap.dedent(f"""
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+            import weightprint
+
+            def digest(path):
+                return weightprint.scan(path, digest=True).digest
+
+            if __name__ == "__main__":
+                expected = digest({str(model)!r})  # The parent has used every part before it forks.
+                context = multiprocessing.get_context({method!r})
+                with ProcessPoolExecutor(2, mp_context=context) as pool:
+                    assert list(pool.map(digest, [{str(model)!r}] * 4)) == [expected] * 4
+                print("same")
+        """)
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "same\n", done.stderr
 
 
 def test_a_file_cut_under_an_open_handle_gives_a_typed_error(model: Path) -> None:

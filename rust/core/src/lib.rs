@@ -1,6 +1,6 @@
 //! The pure core of weightprint: which bytes are which tensor, and what is in them.
 //!
-//! Data moves one way: [`source`] opens a file, [`format`] says which bytes are which tensor, [`scan`] reads every
+//! Data moves one way: [`source`] opens a file, [`mod@format`] says which bytes are which tensor, [`scan`] reads every
 //! byte once and feeds [`kernels`], whose block results [`stats`] merges into one summary per tensor.
 //! Nothing here knows Python; every error is an [`error::Error`] and every long call takes a [`control::Control`].
 
