@@ -101,11 +101,10 @@ impl SafetensorsFile {
                 Error::new(ErrorKind::Internal, "map_beyond_file", "a map beyond the file").with_path(&self.path)
             );
         }
-        // SAFETY: the map is read-only, lies within the file, and its bytes are only ever read as bytes or copied into
-        // typed values, for which every bit pattern is valid. What cannot be excluded is another process that writes to
-        // the file or cuts it short meanwhile: then bytes change under a reader, or the system stops the process with
-        // SIGBUS. The size was checked just now, callers check it again when done, and the default path of a scan reads
-        // by position.
+        // Another process may still cut the file meanwhile: the system then stops ours with SIGBUS. The size was asked just
+        // now, callers ask it again when done, and by default a scan reads by position.
+        // SAFETY: the map is read-only and lies within the file; its bytes are only ever read as bytes or copied into
+        // typed values, for which every bit pattern is valid, so bytes that change under a reader change results alone.
         unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(&self.file) }
             .map_err(|e| Error::io(&self.path, e))
     }
