@@ -1,7 +1,7 @@
 //! The 32 lanes in two 512-bit registers per sum; extremes in the same pass, four more registers.
 //!
-//! The whole loop is one load (two for f32), two conversions, 16 float and 4 integer operations per 32 elements; with
-//! data in L2 the vector ports are what limits it. Data is prefetched, since the hardware stops at page ends.
+//! The whole loop is one load (two for f32), two conversions, 14 or 16 float and 4 integer operations per 32 elements;
+//! with data in L2 the vector ports are what limits it. Data is prefetched, since the hardware stops at page ends.
 
 use std::arch::x86_64::*;
 

@@ -37,12 +37,14 @@ pub struct Request {
 /// How bytes come from a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Io {
-    /// `Pread`: measured as fast as a map for whole scans, bounded in memory, and an error where a map would crash.
+    /// `Pread`: a file cut short is an error, where a map may kill the process. A map was up to 1.5 times as fast on
+    /// files that lie in memory in large pages (benches/scan/RESULTS.md), and a little slower on others.
     #[default]
     Auto,
     /// Positional reads into one reused buffer per thread.
     Pread,
-    /// Memory maps of one unit each. If the file is cut short meanwhile, the system kills the process.
+    /// Memory maps of one unit each; the file's size is asked before each. If it is cut short while a unit beyond its
+    /// new end is read, the system kills the process.
     Mmap,
 }
 

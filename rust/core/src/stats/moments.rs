@@ -5,6 +5,8 @@
 //! f64, its sums are finite, the mean of z = (x − pivot)·scale is at most half its standard deviation (else the shift
 //! to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers may leave f32). A block that
 //! fails is done again from L1 in f64, and gives the next pivot. All other types are f64 from the start.
+//! Weights as they usually are need no shift and no scale ([`Pivot::NONE`]), and the kernels then leave both out. With
+//! rows, a trusted block still merges into the tensor's moments once, not once per row.
 //! Merging is Pébay's ([`super::power`]).
 
 use super::power::Power;
