@@ -1,0 +1,149 @@
+"""What a tensor can do in a model: the closed list of roles, and what follows from each.
+
+A role is one word of the field (``up``, ``kv_a``, ``final_norm``). A bias is its matrix' role with ``_bias``; the gain
+and the offset of a norm are ``attn_norm`` and ``attn_norm_bias``. A plain FFN's two matrices are ``up`` and ``down``
+without a ``gate``, so that a dense model and the Mixture-of-Experts made from it speak of the same things. An
+adapter's matrices carry the role that they change: ``q.lora_a``.
+
+Canonical form of every matrix is (out x in), as ``torch.nn.Linear`` stores it; an embedding and a head are
+(vocabulary x hidden). ``reads`` and ``writes`` say which axis runs over the channels of the residual stream: a matrix
+that reads it has them on its last axis, one that writes it on its first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["FIXED", "ROLES", "SHARED", "Axis", "Part", "Role", "bias_of", "matrix_of", "role_of"]
+
+Part = Literal[
+    "embedding", "attention", "ffn", "router", "norm", "head", "ssm", "projector", "adapter", "fixed", "other"
+]
+Axis = Literal["reads", "writes", "channels", None]
+
+#: The expert of a Mixture-of-Experts block that sees every token.
+SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One row of the table.
+
+    Attributes:
+        name: the role.
+        part: the part of the model that it is counted under.
+        axis: ``"reads"``: (… x hidden); ``"writes"``: (hidden x …); ``"channels"``: a vector over the residual stream;
+            None: neither, or not always.
+        norms: norms that may feed it inside a pre-norm block, first one that the block has; ``fold_norms`` folds that.
+        words: what a person reads.
+    """
+
+    name: str
+    part: Part
+    axis: Axis
+    norms: tuple[str, ...]
+    words: str
+
+
+_TABLE: tuple[Role, ...] = (
+    # outside the blocks
+    Role("embedding", "embedding", "reads", (), "token embedding"),
+    Role("position", "embedding", "reads", (), "learned positions"),
+    Role("token_type", "embedding", "reads", (), "segment embedding"),
+    Role("embedding_norm", "norm", "channels", (), "norm behind the embedding"),
+    Role("embedding_in", "embedding", "writes", (), "embedding width to hidden width"),
+    Role("embedding_out", "embedding", "reads", (), "hidden width to embedding width"),
+    Role("patch", "embedding", None, (), "patch or frame projection"),
+    Role("conv1", "embedding", None, (), "first input convolution"),
+    Role("conv2", "embedding", None, (), "second input convolution"),
+    Role("class_token", "embedding", "channels", (), "class token"),
+    Role("mask_token", "embedding", "channels", (), "mask token"),
+    Role("pre_norm", "norm", "channels", (), "norm before the first block"),
+    Role("final_norm", "norm", "channels", (), "norm behind the last block"),
+    Role("head", "head", "reads", ("final_norm",), "output head"),
+    Role("head_dense", "head", "reads", (), "dense layer before the head"),
+    Role("head_norm", "norm", None, (), "norm before the head"),
+    Role("pooler", "head", "reads", (), "pooler"),
+    Role("classifier", "head", None, (), "classifier"),
+    Role("projector", "projector", None, (), "projection between towers"),
+    Role("logit_scale", "other", None, (), "temperature"),
+    Role("mtp_projection", "other", None, (), "multi-token prediction: joins embedding and hidden state"),
+    Role("mtp_embedding_norm", "norm", "channels", (), "multi-token prediction: norm of the embedding"),
+    Role("mtp_hidden_norm", "norm", "channels", (), "multi-token prediction: norm of the hidden state"),
+    # attention
+    Role("attn_norm", "norm", "channels", (), "norm before attention"),
+    Role("q", "attention", "reads", ("attn_norm",), "query projection"),
+    Role("k", "attention", "reads", ("attn_norm",), "key projection"),
+    Role("v", "attention", "reads", ("attn_norm",), "value projection"),
+    Role("o", "attention", "writes", ("attn_inner_norm",), "output projection"),
+    Role("q_norm", "norm", None, (), "query norm"),
+    Role("k_norm", "norm", None, (), "key norm"),
+    Role("attn_inner_norm", "norm", None, (), "norm before the output projection"),
+    Role("attn_gate", "attention", "reads", ("attn_norm",), "gate of the attention output"),
+    Role("q_a", "attention", "reads", ("attn_norm",), "MLA: hidden to query latent"),
+    Role("q_a_norm", "norm", None, (), "MLA: norm of the query latent"),
+    Role("q_b", "attention", None, ("q_a_norm",), "MLA: query latent to heads"),
+    Role("kv_a", "attention", "reads", ("attn_norm",), "MLA: hidden to key-value latent and shared rotary key"),
+    Role("kv_a_norm", "norm", None, (), "MLA: norm of the key-value latent"),
+    Role("kv_b", "attention", None, ("kv_a_norm",), "MLA: key-value latent to heads, keys then values in each"),
+    Role("sinks", "attention", None, (), "attention sinks, one per head"),
+    Role("relative_bias", "attention", None, (), "relative position bias, per head"),
+    Role("attn_post_norm", "norm", "channels", (), "norm behind attention"),
+    Role("attn_scale", "other", "channels", (), "layer scale of attention"),
+    Role("cross_norm", "norm", "channels", (), "norm before cross-attention"),
+    Role("cross_q", "attention", "reads", ("cross_norm",), "cross-attention: query"),
+    Role("cross_k", "attention", "reads", (), "cross-attention: key"),
+    Role("cross_v", "attention", "reads", (), "cross-attention: value"),
+    Role("cross_o", "attention", "writes", (), "cross-attention: output"),
+    Role("cross_post_norm", "norm", "channels", (), "norm behind cross-attention"),
+    # feed-forward
+    Role("ffn_norm", "norm", "channels", (), "norm before the FFN"),
+    Role("gate", "ffn", "reads", ("ffn_norm", "attn_norm"), "gate projection"),
+    Role("up", "ffn", "reads", ("ffn_norm", "attn_norm"), "up projection"),
+    Role("down", "ffn", "writes", ("ffn_inner_norm",), "down projection"),
+    Role("ffn_inner_norm", "norm", None, (), "norm before the down projection"),
+    Role("router", "router", "reads", ("ffn_norm", "attn_norm"), "router"),
+    Role("router_correction", "router", None, (), "load-balancing bias of the router"),
+    Role("shared_gate", "router", "reads", ("ffn_norm", "attn_norm"), "gate of the shared expert"),
+    Role("ffn_post_norm", "norm", "channels", (), "norm behind the FFN"),
+    Role("ffn_scale", "other", "channels", (), "layer scale of the FFN"),
+    # state-space blocks
+    Role("ssm_norm", "norm", "channels", (), "norm before the mixer"),
+    Role("ssm_in", "ssm", "reads", ("ssm_norm", "attn_norm"), "mixer: input projection"),
+    Role("ssm_conv", "ssm", None, (), "mixer: convolution"),
+    Role("ssm_x", "ssm", None, (), "mixer: dt, B and C from the state"),
+    Role("ssm_dt", "ssm", None, (), "mixer: step projection"),
+    Role("ssm_a", "ssm", None, (), "mixer: A (logarithm)"),
+    Role("ssm_d", "ssm", None, (), "mixer: D"),
+    Role("ssm_inner_norm", "norm", None, (), "mixer: norm before the output projection"),
+    Role("ssm_out", "ssm", "writes", ("ssm_inner_norm",), "mixer: output projection"),
+    # not learned, or not known
+    Role("fixed", "fixed", None, (), "set by the architecture: positions, masks, frequencies"),
+    Role("statistics", "fixed", None, (), "running statistics"),
+)
+
+#: Every role without its bias, by name.
+ROLES: dict[str, Role] = {role.name: role for role in _TABLE}
+
+#: Roles whose values are set by the architecture; equal ones show nothing.
+FIXED = frozenset({"fixed", "statistics"})
+
+
+def bias_of(role: str) -> str:
+    """The role of the bias (or a norm's offset) that goes with `role`."""
+    return role + "_bias"
+
+
+def matrix_of(role: str) -> str:
+    """The role without ``_bias`` and without an adapter's suffix: ``"q"`` for ``"q_bias"`` and ``"q.lora_a"``."""
+    plain = role.split(".")[0]
+    return plain[:-5] if plain not in ROLES and plain.endswith("_bias") else plain
+
+
+def role_of(role: str) -> Role:
+    """The table's row for a role, its bias or its adapter. Raises KeyError for a word that is not a role."""
+    found = ROLES[matrix_of(role)]
+    if "." in role:
+        return Role(role, "adapter", None, (), f"{role.split('.')[1]} of the {found.words}")
+    return found if role == found.name else Role(role, found.part, None, found.norms, f"bias of the {found.words}")
