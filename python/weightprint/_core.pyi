@@ -6,7 +6,16 @@ from typing import Any, TypeAlias, final
 
 __version__: str
 
-__all__ = ["SafetensorsFile", "__version__", "arrow_stream", "find_above", "isa_available", "parse_index", "scan"]
+__all__ = [
+    "Measure",
+    "SafetensorsFile",
+    "__version__",
+    "arrow_stream",
+    "find_above",
+    "isa_available",
+    "parse_index",
+    "scan",
+]
 
 _Note: TypeAlias = tuple[str, str, str | None, int | None]
 
@@ -77,6 +86,28 @@ def scan(
     is absent. `progress(done, total)` is called with bytes about every 50 ms from the calling thread; an exception in
     it stops the scan.
     """
+
+@final
+class Measure:
+    """The statistics of one tensor whose float32 values are in memory: bit for bit those of a scan of an F32 file.
+
+    Whatever the sizes of the pieces, memory stays below one unit (8 MiB) and what rows and columns need.
+    """
+
+    def __new__(
+        cls,
+        shape: Sequence[int],
+        *,
+        exact: bool = False,
+        rows: bool = False,
+        columns: bool = False,
+        digest: bool = False,
+        isa: str | None = None,
+    ) -> Measure: ...
+    def add(self, data: bytes) -> None:
+        """The next values in flat order, as little-endian float32; raises UsageError for more than the shape holds."""
+    def finish(self) -> dict[str, Any]:
+        """The columns that `scan` returns, for this one tensor; raises UsageError when values are missing."""
 
 def find_above(file: SafetensorsFile, i: int, threshold: float, limit: int) -> tuple[int, bytes, bytes]:
     """Where tensor `i` holds finite components with |x| > threshold.
