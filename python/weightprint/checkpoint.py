@@ -10,7 +10,7 @@ Two modes. In ``strict`` the files follow the specification and agree with their
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint import _core
+from weightprint.config import Config, read_config
 from weightprint.errors import FileChangedError, FormatError, TensorNotFoundError, UsageError, WeightprintError
 from weightprint.findings import Finding, from_error, from_note, worst_first
 from weightprint.locate import Location, locate
@@ -163,7 +164,7 @@ class Checkpoint:
 
     def __reduce__(self) -> tuple[Any, ...]:
         seen = tuple((info.nbytes, info.mtime_ns) for info in self.files)
-        return _reopen, (self._location, self.mode, seen)
+        return _reopen, (self._location, self.mode, seen, self.__dict__.get("config_file"))
 
     def __repr__(self) -> str:
         if self._handles is None:
@@ -224,6 +225,20 @@ class Checkpoint:
             for key, value in file.metadata.items():
                 merged.setdefault(key, value)
         return merged
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What the makers say of the model, as Hugging Face keys (``hidden_size`` …): context, never evidence.
+
+        The JSON object in ``config.json`` beside the files (``adapter_config.json`` for an adapter's). Empty where
+        there is none, or none that can be read; `config_file` says which and why. Read when first asked for.
+        """
+        return self.config_file.values
+
+    @cached_property
+    def config_file(self) -> Config:
+        """The `config` with the path it was read from and what is wrong with it."""
+        return read_config(self._location)
 
     def names(self) -> list[str]:
         """All tensor names as stored, in the order of `tensors`."""
@@ -374,8 +389,12 @@ def open_tolerant(location: Location) -> Checkpoint:
     return checkpoint
 
 
-def _reopen(location: Location, mode: Mode, seen: tuple[tuple[int, int], ...]) -> Checkpoint:
+def _reopen(
+    location: Location, mode: Mode, seen: tuple[tuple[int, int], ...], config: Config | None = None
+) -> Checkpoint:
     checkpoint = Checkpoint(location, mode)
+    if config is not None:
+        checkpoint.__dict__["config_file"] = config
     for info, before in zip(checkpoint.files, seen, strict=True):
         if (info.nbytes, info.mtime_ns) != before:
             raise FileChangedError("the file changed since it was first opened", path=info.path, code="file_changed")

@@ -26,7 +26,7 @@ from weightprint.findings import Finding, from_note
 from weightprint.naming import natural_key
 from weightprint.report.escape import escape
 
-__all__ = ["Location", "locate"]
+__all__ = ["Location", "contained", "locate", "read_small"]
 
 _INDEX_SUFFIX = ".safetensors.index.json"
 _INDEX_BYTES = 200_000_000
@@ -136,7 +136,7 @@ def _directory(source: str, root: Path, kind: str = "directory") -> Location:
     if "model.safetensors" in tensors:
         others = [name for name in (*tensors, *indexes) if name != "model.safetensors"]
         found = _chosen("model.safetensors", others, root)
-        return Location(source, kind, str(root), _inside(root, ["model.safetensors"]), findings=found)
+        return Location(source, kind, str(root), contained(root, ["model.safetensors"]), findings=found)
     if indexes:
         chosen = "model" + _INDEX_SUFFIX if "model" + _INDEX_SUFFIX in indexes else indexes[0]
         if len(indexes) > 1 and chosen != "model" + _INDEX_SUFFIX:
@@ -157,7 +157,7 @@ def _unindexed(source: str, root: Path, kind: str, tensors: list[str]) -> Locati
     for name, match in numbered.items():
         sets.setdefault((match["stem"], match["total"]), []).append(name)
     if not sets:
-        return Location(source, kind, str(root), _inside(root, tensors))
+        return Location(source, kind, str(root), contained(root, tensors))
     if len(sets) > 1:
         raise _ambiguous(root, "sets of numbered shards", [f"{stem}-…-of-{total}" for stem, total in sets])
     ((stem, total), members), *_ = sets.items()
@@ -171,7 +171,7 @@ def _unindexed(source: str, root: Path, kind: str, tensors: list[str]) -> Locati
     missing = tuple(f"{stem}{dash}{number:05}-of-{total}.safetensors" for number in wanted if number not in present)
     others = [name for name in tensors if name not in numbered]
     found = _chosen(f"the numbered shards {members[0]} …", others, root)
-    return Location(source, kind, str(root), _inside(root, members), missing, findings=found)
+    return Location(source, kind, str(root), contained(root, members), missing, findings=found)
 
 
 def _chosen(chosen: str, others: Sequence[str], root: Path) -> tuple[Finding, ...]:
@@ -192,9 +192,9 @@ def _ambiguous(root: Path, what: str, names: Sequence[str]) -> UsageError:
 def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = ()) -> Location:
     root = path.parent
     if kind != "index":
-        _inside(root, [path.name])
+        contained(root, [path.name])
     try:
-        total_size, weight_map, notes = _core.parse_index(_read_small(path))
+        total_size, weight_map, notes = _core.parse_index(read_small(path, _INDEX_BYTES, "index"))
     except FormatError as error:
         error.path = error.path or str(path)
         raise
@@ -214,27 +214,35 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
         )
         found.append(Finding("shard_not_in_index", "warning", message, str(path)))
     return Location(
-        source, kind, str(root), _inside(root, present), missing, str(path), tuple(weight_map), total_size, tuple(found)
+        source,
+        kind,
+        str(root),
+        contained(root, present),
+        missing,
+        str(path),
+        tuple(weight_map),
+        total_size,
+        tuple(found),
     )
 
 
-def _read_small(path: Path) -> bytes:
+def read_small(path: Path, cap: int, what: str) -> bytes:
     """A regular file of bounded size, whole. Opened without blocking, so a FIFO named ``*.json`` can't hang us."""
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise UnsupportedFormatError("not a regular file", path=str(path), code="not_a_file")
-        if status.st_size > _INDEX_BYTES:
-            message = f"the index is {status.st_size:,} bytes long; the cap is {_INDEX_BYTES:,}"
-            raise LimitError(message, path=str(path), code="index_too_large")
-        return file.read(_INDEX_BYTES + 1)
+        if status.st_size > cap:
+            message = f"the {what} is {status.st_size:,} bytes long; the cap is {cap:,}"
+            raise LimitError(message, path=str(path), code=f"{what}_too_large")
+        return file.read(cap)
 
 
 # Links
 
 
-def _inside(root: Path, names: Iterable[str]) -> tuple[str, ...]:
+def contained(root: Path, names: Iterable[str]) -> tuple[str, ...]:
     """The paths of `names` in `root`, none of which is a link that leaves the folder."""
     allowed = _cached_model(root) or root
     for name in names:
@@ -300,7 +308,7 @@ def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None,
     snapshots = folder / "snapshots"
     reference = folder / "refs" / revision
     if reference.is_file():
-        commit = _read_small(reference).decode("ascii", "replace").strip()
+        commit = read_small(reference, 4096, "reference").decode("ascii", "replace").strip()
         if re.fullmatch(r"[0-9A-Za-z]{1,64}", commit) and (snapshots / commit).is_dir():
             return snapshots / commit, ()
     known = sorted(entry.name for entry in os.scandir(snapshots)) if snapshots.is_dir() else []
