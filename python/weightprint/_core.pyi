@@ -12,7 +12,7 @@ _Note: TypeAlias = tuple[str, str, str | None, int | None]
 
 @final
 class SafetensorsFile:
-    """One safetensors file, opened once and checked.
+    """One file of tensors, opened once and checked: safetensors, or another container through `from_entries`.
 
     Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
     """
@@ -20,6 +20,23 @@ class SafetensorsFile:
     def __new__(
         cls, path: str | PathLike[str], *, mode: str = "strict", max_header_bytes: int | None = None
     ) -> SafetensorsFile: ...
+    @staticmethod
+    def from_entries(
+        path: str | PathLike[str],
+        entries: Sequence[tuple[str, str, Sequence[int], int, int]],
+        *,
+        nbytes: int,
+        data_start: int,
+        alignment: int = 1,
+        metadata: Sequence[tuple[str, str]] = ...,
+        mode: str = "strict",
+    ) -> SafetensorsFile:
+        """A file of another container, whose reader lists its tensors: (name, dtype, shape, begin, end).
+
+        Offsets count from the start of the file, which has `nbytes` bytes (FileChangedError if not). The tensors are
+        held to the rules of safetensors: inside the file from `data_start` on, as long as their shapes say, no name
+        twice, no overlap; padding below `alignment` is allowed before each, and behind the last.
+        """
     @property
     def path(self) -> str | PathLike[str]:
         """The path it was opened by."""

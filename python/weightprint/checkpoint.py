@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -23,7 +23,9 @@ import numpy.typing as npt
 from weightprint import _core
 from weightprint.config import Config, read_config
 from weightprint.errors import FileChangedError, FormatError, TensorNotFoundError, UsageError, WeightprintError
+from weightprint.files import OpenFile, open_file
 from weightprint.findings import Finding, from_error, from_note, worst_first
+from weightprint.gguf import GgmlTensor, GgufFile
 from weightprint.locate import Location, locate
 from weightprint.report.escape import escape
 from weightprint.shards import Numbering
@@ -39,8 +41,8 @@ class TensorInfo:
 
     Attributes:
         name: as stored; escape it before showing it.
-        dtype: the format's name of the element type, e.g. ``"BF16"``.
-        shape: as stored.
+        dtype: safetensors' name of the element type, e.g. ``"BF16"``.
+        shape: as stored; of GGUF's tensors in blocks (`Checkpoint.ggml_types`), bytes along the last axis.
         file: number of its file in `Checkpoint.files`.
         index: its number within that file, in data order.
         begin: offset of its first byte in the file.
@@ -83,7 +85,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One safetensors file: path, size in bytes, where its data starts, how many tensors, and its modification time."""
+    """One file: path, size in bytes, where its data starts, how many tensors, and its modification time."""
 
     path: str
     nbytes: int
@@ -142,9 +144,9 @@ class Checkpoint:
         findings = list(location.findings)
         opened = _open_files(location, mode, findings if tolerant else None)
         for file, info in opened:
-            findings += [from_note(note, info.path) for note in file.notes]
+            findings += [from_note(note, info.path) for note in file.core.notes]
         files = tuple(info for _, info in opened)
-        handles = tuple(file for file, _ in opened)
+        handles = tuple(file.core for file, _ in opened)
         numbering = Numbering(handles, [info.path for info in files], location)
         errors = [finding for finding in numbering.findings if finding.severity == "error"]
         if errors and mode == "strict" and not tolerant:
@@ -156,6 +158,7 @@ class Checkpoint:
             findings=worst_first(findings + numbering.findings),
             _location=location,
             _handles=handles,
+            _ggufs=tuple(file.gguf for file, _ in opened if file.gguf is not None),
             _numbering=numbering,
         )
 
@@ -230,15 +233,29 @@ class Checkpoint:
     def config(self) -> Mapping[str, Any]:
         """What the makers say of the model, as Hugging Face keys (``hidden_size`` …): context, never evidence.
 
-        The JSON object in ``config.json`` beside the files (``adapter_config.json`` for an adapter's). Empty where
-        there is none, or none that can be read; `config_file` says which and why. Read when first asked for.
+        The JSON object in ``config.json`` beside the files (``adapter_config.json`` for an adapter's), or what a GGUF
+        file's metadata say. Empty where there is none, or none that can be read; `config_file` says which and why.
+        Read when first asked for.
         """
         return self.config_file.values
 
     @cached_property
     def config_file(self) -> Config:
         """The `config` with the path it was read from and what is wrong with it."""
-        return read_config(self._location)
+        return self._ggufs[0].config if self._ggufs else read_config(self._location)
+
+    @cached_property
+    def ggml_types(self) -> Mapping[str, GgmlTensor]:
+        """GGUF's tensors in blocks of quantised numbers, by name: type and logical shape; empty for other files.
+
+        To the core they are U8: a row of bytes for each row of numbers. `read` gives those bytes;
+        ``weightprint.anatomy`` and :mod:`weightprint.quant` give the numbers.
+        """
+        merged: dict[str, GgmlTensor] = {}
+        for file in self._ggufs:
+            for name, tensor in file.packed.items():
+                merged.setdefault(name, tensor)
+        return MappingProxyType(merged)
 
     def names(self) -> list[str]:
         """All tensor names as stored, in the order of `tensors`."""
@@ -321,6 +338,7 @@ class Checkpoint:
 
     _location: Location
     _handles: tuple[_core.SafetensorsFile, ...] | None
+    _ggufs: tuple[GgufFile, ...]
     _numbering: Numbering
 
     @cached_property
@@ -354,7 +372,8 @@ def open(model: str | os.PathLike[str] | Checkpoint, *, mode: Mode = "strict") -
     """Open a model's files and check their structure; no tensor is read.
 
     Args:
-        model: a ``.safetensors`` file, a directory, an index JSON, or ``org/name[@revision]`` in the local hub cache.
+        model: a ``.safetensors`` or ``.gguf`` file, a directory, an index JSON, or ``org/name[@revision]`` in the local
+            hub cache.
             An open checkpoint is returned as it is.
         mode: ``"strict"`` (the specification) or ``"compatible"`` (what the reference accepts, with findings).
 
@@ -401,15 +420,13 @@ def _reopen(
     return checkpoint
 
 
-def _open_files(
-    location: Location, mode: Mode, failures: list[Finding] | None
-) -> list[tuple[_core.SafetensorsFile, FileInfo]]:
+def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) -> list[tuple[OpenFile, FileInfo]]:
     """Open every file; with a list for `failures`, put what fails there and go on."""
     opened = []
     for path in location.files:
         try:
             status = os.stat(path)
-            file = _core.SafetensorsFile(path, mode=mode)
+            file = open_file(path, mode)
         except WeightprintError as error:
             if failures is None:
                 raise
@@ -420,7 +437,8 @@ def _open_files(
                 raise
             failures.append(Finding("io", "error", f"can't be read: {error.strerror or error}", path))
         else:
-            info = FileInfo(path, file.nbytes, file.data_start, file.n_tensors, status.st_mtime_ns)
+            core = file.core
+            info = FileInfo(path, core.nbytes, core.data_start, core.n_tensors, status.st_mtime_ns)
             opened.append((file, info))
     return opened
 
