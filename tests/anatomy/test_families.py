@@ -42,7 +42,7 @@ def canonical(matched: Matched, tensors: dict[str, Array]) -> dict[Place, Array]
 
 def same(found: dict[Place, Array], expected: dict[Place, Array]) -> None:
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
-    assert not missing and not extra, (sorted(map(str, missing)), sorted(map(str, extra)))
+    assert (sorted(map(str, missing)), sorted(map(str, extra))) == ([], [])
     for place, array in expected.items():
         assert found[place].shape == array.shape, place
         assert found[place].tobytes() == array.tobytes(), place

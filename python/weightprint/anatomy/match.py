@@ -7,9 +7,9 @@ fit*, then again on what is left, so that a vision row and a language row compos
     score = (names explained, config.json's model_type is the row's, -(entries of the row without a tensor), -order)
 
 Config only breaks ties: it is context, not evidence. A row must explain half of a run to have it, and has it alone.
-Where two stacks of a row share a template (DeepSeek's extra layer for multi-token prediction), a block goes to the later
-stack if it holds a name that only that stack knows; that stack's blocks count from 0. A row's stack without a template
-stands anywhere, and takes what the others left.
+Where two stacks of a row share a template (DeepSeek's extra layer for multi-token prediction), a block goes to the
+later stack if it holds a name that only that stack knows; that stack's blocks count from 0. A row's stack without a
+template stands anywhere, and takes what the others left.
 """
 
 from __future__ import annotations

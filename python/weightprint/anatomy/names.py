@@ -30,7 +30,7 @@ _ENDINGS = {"": False, ".weight": False, ".gamma": False, ".scale": False, ".bia
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a row says of one parameter: the key it stands under, its cell, and its roles (of the bias, if it is one)."""
+    """What a row says of one parameter: the key it stands under, its cell, its roles (a bias' own)."""
 
     key: str
     cell: Cell
