@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, final
 
 __version__: str
 
+<<<<<<< HEAD
 __all__ = [
     "Measure",
     "SafetensorsFile",
@@ -16,12 +17,15 @@ __all__ = [
     "parse_index",
     "scan",
 ]
+=======
+__all__ = ["SafetensorsFile", "__version__", "arrow_stream", "compare_values", "find_above", "isa_available", "parse_index", "scan"]
+>>>>>>> main
 
 _Note: TypeAlias = tuple[str, str, str | None, int | None]
 
 @final
 class SafetensorsFile:
-    """One safetensors file, opened once and checked.
+    """One file of tensors, opened once and checked: safetensors, or another container through `from_entries`.
 
     Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
     """
@@ -29,6 +33,23 @@ class SafetensorsFile:
     def __new__(
         cls, path: str | PathLike[str], *, mode: str = "strict", max_header_bytes: int | None = None
     ) -> SafetensorsFile: ...
+    @staticmethod
+    def from_entries(
+        path: str | PathLike[str],
+        entries: Sequence[tuple[str, str, Sequence[int], int, int]],
+        *,
+        nbytes: int,
+        data_start: int,
+        alignment: int = 1,
+        metadata: Sequence[tuple[str, str]] = ...,
+        mode: str = "strict",
+    ) -> SafetensorsFile:
+        """A file of another container, whose reader lists its tensors: (name, dtype, shape, begin, end).
+
+        Offsets count from the start of the file, which has `nbytes` bytes (FileChangedError if not). The tensors are
+        held to the rules of safetensors: inside the file from `data_start` on, as long as their shapes say, no name
+        twice, no overlap; padding below `alignment` is allowed before each, and behind the last.
+        """
     @property
     def path(self) -> str | PathLike[str]:
         """The path it was opened by."""
@@ -113,6 +134,13 @@ def find_above(file: SafetensorsFile, i: int, threshold: float, limit: int) -> t
     """Where tensor `i` holds finite components with |x| > threshold.
 
     Returns (how many, the first `limit` flat component indices as int64 bytes, their values as float64 bytes).
+    """
+
+def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]:
+    """Sums over two runs of native-endian float32 of equal length; raises UsageError for unequal ones.
+
+    Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign, sums)
+    with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
     """
 
 def parse_index(data: bytes) -> tuple[int | None, list[tuple[str, str]], list[_Note]]:

@@ -5,6 +5,7 @@ mod errors;
 mod file;
 mod gateway;
 mod measure;
+mod pair;
 mod scan;
 
 /// The native half of weightprint; its documented face is the `weightprint` package.
@@ -19,6 +20,7 @@ mod _core {
     use crate::file::{SafetensorsFile, parse_index};
     #[pymodule_export]
     use crate::measure::Measure;
+    use crate::pair::compare_values;
     #[pymodule_export]
     use crate::scan::{find_above, isa_available, scan};
 }
