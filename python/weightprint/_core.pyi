@@ -110,9 +110,9 @@ def read_rect(
 ) -> bytes:
     """A rectangle of tensor `i` seen as a matrix: its last axis are the columns, all others, flattened, the rows.
 
-    A vector is one row, a scalar one element. Float32, or with `raw` the stored bytes (dtypes of at least 8 bits). Reads
-    little more than the rectangle's bytes. Raises UsageError where the rectangle leaves the matrix, or for complex
-    values asked for as float32.
+    A vector is one row, a scalar one element. Float32, or with `raw` the stored bytes (dtypes of at least 8 bits).
+    Reads little more than the rectangle's bytes. Raises UsageError where the rectangle leaves the matrix, or for
+    complex values asked for as float32.
     """
 
 def decode_scaled(
@@ -132,10 +132,10 @@ def decode_scaled(
 ) -> bytes:
     """8-bit codes under a grid of float32 scales: ``((value(code) - zero) * scale) * factor`` in float32.
 
-    `codes` is (n_rows, n_columns) of `dtype`: "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8" or "U8". The code
-    at (r, c) takes scale and zero ``[(offset[0] + r) // block[0], (offset[1] + c) // block[1]]`` of the grid
-    (scale_rows, scale_columns). `groups`, int32 (n_columns,), names each column's scale column instead. Raises UsageError
-    for lengths that do not fit.
+    `codes` is (n_rows, n_columns) of `dtype`, any of 8 bits: "F8_E4M3", "F8_E5M2", "I8", "U8", … The code at (r, c)
+    takes scale and zero ``[(offset[0] + r) // block[0], (offset[1] + c) // block[1]]`` of the grid (scale_rows,
+    scale_columns). `groups`, int32 (n_columns,), names each column's scale column instead. Raises UsageError for
+    lengths that do not fit.
     """
 
 def decode_packed(
@@ -196,7 +196,10 @@ def decode_codebook(
     """
 
 def decode_lookup(codes: bytes, table: bytes, scales: bytes, *, block: int, offset: int = 0, add: float = 0.0) -> bytes:
-    """8-bit codes into a table of 256 float32: ``table[code] * scales[(offset + i) // block] + add``, each step rounded."""
+    """8-bit codes into a table of 256 float32: ``table[code] * scales[(offset + i) // block] + add``.
+
+    Product and sum are rounded each. Raises UsageError for lengths that do not fit.
+    """
 
 def parse_index(data: bytes) -> tuple[int | None, list[tuple[str, str]], list[_Note]]:
     """The index JSON of a sharded checkpoint as (total_size or None, [(tensor, shard)], notes); raises FormatError."""
