@@ -11,6 +11,8 @@ tensor is claimed at most once, by the first scheme that makes sense of it; what
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from weightprint.checkpoint import Checkpoint
 from weightprint.findings import Finding
 from weightprint.quant._base import Quantised, Scheme, Shelf, Unreadable
@@ -24,6 +26,7 @@ from weightprint.quant.mxfp4_blocks import MXFP4_BLOCKS
 from weightprint.quant.packed import PACKED
 from weightprint.quant.scaled import SCALED
 from weightprint.quant.torchao import TORCHAO
+from weightprint.report.escape import escape
 
 __all__ = ["SCHEMES", "Quantised", "Scheme", "Unreadable", "find", "survey"]
 
@@ -67,4 +70,20 @@ def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
             if weight is not None:
                 shelf.claim(weight)
                 found.append(weight)
-    return with_caches(shelf, found), shelf.findings()
+    return _named_apart(shelf, with_caches(shelf, found)), shelf.findings()
+
+
+def _named_apart(shelf: Shelf, found: list[Quantised]) -> list[Quantised]:
+    """No two weights of one name: where a plain tensor or another weight has it, the codes' name is the weight's."""
+    taken = {weight.name for weight in found if weight.name == weight.components[0]}  # these can have no other
+    for k, weight in enumerate(found):
+        if weight.name == weight.components[0]:
+            continue
+        if weight.name in taken or weight.name in shelf:
+            codes = weight.components[0]
+            shelf.notice(
+                "stored_twice", weight.scheme, codes, f"{escape(weight.name)} is stored twice: also in {escape(codes)}"
+            )
+            found[k] = replace(weight, name=codes)
+        taken.add(found[k].name)
+    return found

@@ -6,8 +6,9 @@ dtypes and shapes of siblings, and makes a :class:`Quantised`, which decodes the
 little more than that. Arithmetic is float32 in the order that the publishing library uses; the loops over elements are
 in `_core`.
 
-What looks like a scheme but does not hold together (a scale of the wrong shape, a layout that nobody documented) becomes
-:class:`Unreadable`: it has its place in the list, and reading it says what was expected. Nothing is decoded on a guess.
+What looks like a scheme but does not hold together (a scale of the wrong shape, a layout that nobody documented)
+becomes :class:`Unreadable`: it has its place in the list, and reading it says what was expected. Nothing is decoded on
+a guess.
 """
 
 from __future__ import annotations

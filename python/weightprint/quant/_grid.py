@@ -93,8 +93,9 @@ def _floats(checkpoint: Checkpoint, info: TensorInfo, rect: Rect) -> F32:
 
 def exponents(codes: F32) -> F32:
     """Powers of two from biased exponents (E8M0 stored as U8): 2^(code - 127), and 255 is NaN."""
-    powers = np.ldexp(np.float32(1), codes.astype(np.int32) - 127)
-    return np.where(codes == 255, np.float32(np.nan), powers).astype(np.float32)
+    powers: F32 = np.ldexp(np.float32(1), codes.astype(np.int32) - 127).astype(np.float32)
+    powers[codes == 255] = np.nan
+    return powers
 
 
 def fit(shape: tuple[int, ...], scale: TensorInfo, hints: Hints) -> Grid | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from weightprint.checkpoint import Checkpoint
 
@@ -52,36 +52,32 @@ class Hints:
 
 
 def _parse(found: Mapping[str, Any]) -> Hints:
-    bits, sizes, blocks = _numbers(found)
     groups = found.get("config_groups")
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if isinstance(weights, Mapping):
-            for mine, theirs in zip((bits, sizes, blocks), _numbers(weights), strict=True):
-                mine += [value for value in theirs if value not in mine]
+    listed = groups.values() if isinstance(groups, Mapping) else ()
+    inner = [group.get("weights") for group in listed if isinstance(group, Mapping)]
+    places = [found, *(weights for weights in inner if isinstance(weights, Mapping))]
     return Hints(
         _text(found.get("quant_method")),
         _text(found.get("checkpoint_format")),
-        tuple(bits),
-        tuple(sizes),
-        tuple(blocks),
+        tuple(dict.fromkeys(n for place in places for n in _numbers(place, "bits", "w_bit", "num_bits"))),
+        tuple(dict.fromkeys(n for place in places for n in _numbers(place, "group_size", "q_group_size"))),
+        tuple(dict.fromkeys(b for place in places for b in _blocks(place))),
         _flag(found.get("desc_act")),
         _flag(found.get("sym")),
     )
 
 
-def _numbers(found: Mapping[str, Any]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    bits = [n for key in ("bits", "w_bit", "num_bits") if _positive(n := found.get(key))]
-    sizes = [n for key in ("group_size", "q_group_size") if _positive(n := found.get(key))]
-    blocks = []
-    for key in ("weight_block_size", "block_structure"):
-        pair = found.get(key)
-        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(_positive(n) for n in pair):
-            blocks.append((int(pair[0]), int(pair[1])))
-    return bits, sizes, blocks
+def _numbers(place: Mapping[str, Any], *keys: str) -> list[int]:
+    return [n for key in keys if _positive(n := place.get(key))]
 
 
-def _positive(value: object) -> bool:
+def _blocks(place: Mapping[str, Any]) -> list[tuple[int, int]]:
+    pairs = (place.get(key) for key in ("weight_block_size", "block_structure"))
+    listed = [pair for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2]
+    return [(pair[0], pair[1]) for pair in listed if all(_positive(n) for n in pair)]
+
+
+def _positive(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

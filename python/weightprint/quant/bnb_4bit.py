@@ -152,14 +152,18 @@ def _state(checkpoint: Checkpoint, info: TensorInfo) -> tuple[tuple[int, ...], i
         return None
     if not isinstance(said, dict):
         return None
-    shape, block, nested = said.get("shape"), said.get("blocksize"), said.get("nested_blocksize", 256)
-    offset = said.get("nested_offset", 0.0)
-    whole = [*shape, block, nested] if isinstance(shape, list) and 2 <= len(shape) <= 3 else [None]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 1 << 48 for n in whole):
+    shape, offset = said.get("shape"), said.get("nested_offset", 0.0)
+    if not isinstance(shape, list) or not 2 <= len(shape) <= 3:
         return None
-    if isinstance(offset, bool) or not isinstance(offset, (int, float)):
+    whole: list[int] = [n for n in (*shape, said.get("blocksize"), said.get("nested_blocksize", 256)) if _is_size(n)]
+    if len(whole) != len(shape) + 2 or isinstance(offset, bool) or not isinstance(offset, (int, float)):
         return None
-    return tuple(shape), block, nested, float(np.float32(offset))
+    *axes, block, nested = whole
+    return tuple(axes), block, nested, float(np.float32(offset))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 48
 
 
 BNB_4BIT = Scheme("bitsandbytes NF4 and FP4", tuple(_ENDS), _group)

@@ -2,9 +2,10 @@
 
     w[r, c] = e2m1[code[r, c]] · (scale[r, c // g] ∘ global),   low half of a byte first
 
-MXFP4 (g = 32) has powers of two for scales, in F8_E8M0 or as U8. NVFP4 (g = 16) has F8_E4M3 scales and one float32 for
-the whole tensor: ModelOpt's ``weight_scale_2`` multiplies the scale, compressed-tensors' ``weight_global_scale`` divides
-it; both before the scale meets the code. What tells FP4 from 8-bit codes is that the scales cover twice the stored width.
+MXFP4 (g = 32) has powers of two for scales, in F8_E8M0 or as U8. NVFP4 (g = 16) has F8_E4M3 scales and one float32
+for the whole tensor: ModelOpt's ``weight_scale_2`` multiplies the scale, compressed-tensors' ``weight_global_scale``
+divides it; both before the scale meets the code. FP4 is told from 8-bit codes by scales that cover twice the stored
+width.
 
 The codes are ``X.weight_packed`` (compressed-tensors) or ``X.weight`` itself, U8 or I8 (ModelOpt, Quark, DeepSeek-V4).
 :mod:`.mxfp4_blocks` reads gpt-oss' own arrangement.

@@ -4,8 +4,8 @@
 
 The codes keep the weight's own shape, (out, in) or (experts, out, in) or whatever the module holds, so shapes say all:
 one scale in all, per expert, per row, per group within a row, or per block (:mod:`._grid`). ``weight_scale_inv`` of
-DeepSeek-V3 is *multiplied* like any other scale: it is the inverse of what the quantiser multiplied by. Scales in F8_E8M0,
-or in U8 as MXFP8 stores them, are powers of two. Zero points have the scales' shape.
+DeepSeek-V3 is *multiplied* like any other scale: it is the inverse of what the quantiser multiplied by. Scales in
+F8_E8M0, or in U8 as MXFP8 stores them, are powers of two. Zero points have the scales' shape.
 
 Codes of 8 bits may also be two FP4 values each: those are :mod:`.fp4`'s, which looks first.
 
@@ -122,7 +122,8 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
     grid = fit(codes.shape, scale, shelf.hints)
     problem, about = None, scale
     if codes.dtype not in CODE_DTYPES:
-        problem = f"{escape(codes.name)} is U8 of shape {list(codes.shape)} under scales of {list(scale.shape)}: no known layout"
+        shapes = f"{list(codes.shape)} under scales of {list(scale.shape)}"
+        problem = f"{escape(codes.name)} is U8 {shapes}: no known layout"
     elif scale.dtype not in SCALE_DTYPES:
         problem = f"{escape(scale.name)} is {scale.dtype}; a scale is one of {', '.join(SCALE_DTYPES)}"
     elif grid is None:

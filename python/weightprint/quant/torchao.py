@@ -1,8 +1,8 @@
 """torchao's tensor subclasses, flattened into safetensors.
 
 A parameter ``M.weight`` that is a subclass is saved as one tensor per attribute, ``M._weight_qdata``,
-``M._weight_scale``, …, and the file's ``__metadata__`` has under ``M.weight`` a JSON object with the class (``_type``) and
-its other attributes (``_data``): block_size, shape, dtype.
+``M._weight_scale``, …, and the file's ``__metadata__`` has under ``M.weight`` a JSON object with the class (``_type``)
+and its other attributes (``_data``): block_size, shape, dtype.
 
 =========================  ==========================================================================================
 class                      decoded as
@@ -34,7 +34,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint import Checkpoint, TensorInfo
 from weightprint.quant._base import F32, Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
-from weightprint.quant._grid import Grid, fit
+from weightprint.quant._grid import fit
 from weightprint.quant._hints import Hints
 from weightprint.quant._integers import column_groups
 from weightprint.quant.fp4 import Fp4
@@ -75,8 +75,9 @@ class Int4(Quantised):
             first=rect.first_column % 2,
             signed=True,
         )
-        offsets = values(checkpoint, self.zero, part).T
-        return array(decoded, rect) + offsets[:, groups]
+        offsets = values(checkpoint, self.zero, part).T[:, groups]
+        out: F32 = array(decoded, rect) + offsets
+        return out
 
 
 def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
@@ -120,7 +121,7 @@ def _grid(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
     grid = fit(codes.shape, scale, Hints(blocks=_blocks(data), group_sizes=_sizes(data)))
     if grid is None:
         return scale, wrong_shape(scale, f"a grid of blocks over {list(codes.shape)}")
-    if zero is not None and zero.numel != scale.numel:
+    if zero is not None and zero.shape != scale.shape:
         return zero, wrong_shape(zero, f"{list(scale.shape)}, as {escape(scale.name)} has")
     target = data.get("target_dtype")
     named = str(target.get("_data", "")) if isinstance(target, dict) else ""
