@@ -23,7 +23,7 @@ from pathlib import Path
 from weightprint import _core
 from weightprint.errors import FormatError, LimitError, ShardMissingError, UnsupportedFormatError, UsageError
 from weightprint.findings import Finding, from_note
-from weightprint.naming import natural_key
+from weightprint.order import natural_key
 from weightprint.report.escape import escape
 
 __all__ = ["Location", "contained", "locate", "read_small"]

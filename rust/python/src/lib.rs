@@ -4,6 +4,7 @@ mod arrow;
 mod errors;
 mod file;
 mod gateway;
+mod pair;
 mod scan;
 
 /// The native half of weightprint; its documented face is the `weightprint` package.
@@ -16,6 +17,8 @@ mod _core {
     use crate::arrow::arrow_stream;
     #[pymodule_export]
     use crate::file::{SafetensorsFile, parse_index};
+    #[pymodule_export]
+    use crate::pair::compare_values;
     #[pymodule_export]
     use crate::scan::{find_above, isa_available, scan};
 }
