@@ -7,18 +7,20 @@ from typing import Any, TypeAlias, final
 __version__: str
 
 __all__ = [
+    "Measure",
     "SafetensorsFile",
     "__version__",
     "arrow_stream",
+    "compare_values",
+    "find_above",
+    "isa_available",
+    "parse_index",
+    "scan",
     "decode_codebook",
     "decode_lookup",
     "decode_packed",
     "decode_scaled",
-    "find_above",
-    "isa_available",
-    "parse_index",
     "read_rect",
-    "scan",
     "unpack",
 ]
 
@@ -26,7 +28,7 @@ _Note: TypeAlias = tuple[str, str, str | None, int | None]
 
 @final
 class SafetensorsFile:
-    """One safetensors file, opened once and checked.
+    """One file of tensors, opened once and checked: safetensors, or another container through `from_entries`.
 
     Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
     """
@@ -34,6 +36,23 @@ class SafetensorsFile:
     def __new__(
         cls, path: str | PathLike[str], *, mode: str = "strict", max_header_bytes: int | None = None
     ) -> SafetensorsFile: ...
+    @staticmethod
+    def from_entries(
+        path: str | PathLike[str],
+        entries: Sequence[tuple[str, str, Sequence[int], int, int]],
+        *,
+        nbytes: int,
+        data_start: int,
+        alignment: int = 1,
+        metadata: Sequence[tuple[str, str]] = ...,
+        mode: str = "strict",
+    ) -> SafetensorsFile:
+        """A file of another container, whose reader lists its tensors: (name, dtype, shape, begin, end).
+
+        Offsets count from the start of the file, which has `nbytes` bytes (FileChangedError if not). The tensors are
+        held to the rules of safetensors: inside the file from `data_start` on, as long as their shapes say, no name
+        twice, no overlap; padding below `alignment` is allowed before each, and behind the last.
+        """
     @property
     def path(self) -> str | PathLike[str]:
         """The path it was opened by."""
@@ -92,12 +111,39 @@ def scan(
     it stops the scan.
     """
 
+@final
+class Measure:
+    """The statistics of one tensor whose float32 values are in memory: bit for bit those of a scan of an F32 file.
+
+    Whatever the sizes of the pieces, memory stays below one unit (8 MiB) and what rows and columns need.
+    """
+
+    def __new__(
+        cls,
+        shape: Sequence[int],
+        *,
+        exact: bool = False,
+        rows: bool = False,
+        columns: bool = False,
+        digest: bool = False,
+        isa: str | None = None,
+    ) -> Measure: ...
+    def add(self, data: bytes) -> None:
+        """The next values in flat order, as little-endian float32; raises UsageError for more than the shape holds."""
+    def finish(self) -> dict[str, Any]:
+        """The columns that `scan` returns, for this one tensor; raises UsageError when values are missing."""
+
 def find_above(file: SafetensorsFile, i: int, threshold: float, limit: int) -> tuple[int, bytes, bytes]:
     """Where tensor `i` holds finite components with |x| > threshold.
 
     Returns (how many, the first `limit` flat component indices as int64 bytes, their values as float64 bytes).
     """
 
+def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]:
+    """Sums over two runs of native-endian float32 of equal length; raises UsageError for unequal ones.
+
+    Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign,
+    sums) with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
 def read_rect(
     file: SafetensorsFile,
     i: int,
@@ -110,9 +156,9 @@ def read_rect(
 ) -> bytes:
     """A rectangle of tensor `i` seen as a matrix: its last axis are the columns, all others, flattened, the rows.
 
-    A vector is one row, a scalar one element. Float32, or with `raw` the stored bytes (dtypes of at least 8 bits). Reads
-    little more than the rectangle's bytes. Raises UsageError where the rectangle leaves the matrix, or for complex
-    values asked for as float32.
+    A vector is one row, a scalar one element. Float32, or with `raw` the stored bytes (dtypes of at least 8 bits).
+    Reads little more than the rectangle's bytes. Raises UsageError where the rectangle leaves the matrix, or for
+    complex values asked for as float32.
     """
 
 def decode_scaled(
@@ -132,10 +178,10 @@ def decode_scaled(
 ) -> bytes:
     """8-bit codes under a grid of float32 scales: ``((value(code) - zero) * scale) * factor`` in float32.
 
-    `codes` is (n_rows, n_columns) of `dtype`: "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8" or "U8". The code
-    at (r, c) takes scale and zero ``[(offset[0] + r) // block[0], (offset[1] + c) // block[1]]`` of the grid
-    (scale_rows, scale_columns). `groups`, int32 (n_columns,), names each column's scale column instead. Raises UsageError
-    for lengths that do not fit.
+    `codes` is (n_rows, n_columns) of `dtype`, any of 8 bits: "F8_E4M3", "F8_E5M2", "I8", "U8", … The code at (r, c)
+    takes scale and zero ``[(offset[0] + r) // block[0], (offset[1] + c) // block[1]]`` of the grid (scale_rows,
+    scale_columns). `groups`, int32 (n_columns,), names each column's scale column instead. Raises UsageError for
+    lengths that do not fit.
     """
 
 def decode_packed(
@@ -196,7 +242,10 @@ def decode_codebook(
     """
 
 def decode_lookup(codes: bytes, table: bytes, scales: bytes, *, block: int, offset: int = 0, add: float = 0.0) -> bytes:
-    """8-bit codes into a table of 256 float32: ``table[code] * scales[(offset + i) // block] + add``, each step rounded."""
+    """8-bit codes into a table of 256 float32: ``table[code] * scales[(offset + i) // block] + add``.
+
+    Product and sum are rounded each. Raises UsageError for lengths that do not fit.
+    """
 
 def parse_index(data: bytes) -> tuple[int | None, list[tuple[str, str]], list[_Note]]:
     """The index JSON of a sharded checkpoint as (total_size or None, [(tensor, shard)], notes); raises FormatError."""

@@ -1,0 +1,424 @@
+"""Which rows of the table of families a checkpoint's names and shapes fit, and what every tensor then is.
+
+A row can start at every run of names (:mod:`weightprint.anatomy.names`) whose front ends in one of its block templates;
+what stands before is the prefix. Rows are chosen greedily: first the one that explains most names *with shapes that
+fit*, then again on what is left, so that a vision row and a language row compose:
+
+    score = (names explained, config.json's model_type is the row's, -(entries of the row without a tensor), -order,
+             -(length of the prefix))
+
+Config only breaks ties: it is context, not evidence. A row must explain half of a run to have it, and has it alone.
+Where two stacks of a row share a template (DeepSeek's extra layer for multi-token prediction), a block goes to the
+later stack if it holds a name that only that stack knows; that stack's blocks count from 0. A row's stack without a
+template stands anywhere, and takes what the others left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import Any
+
+from weightprint.anatomy.cut import Piece, canonical_shape, cut, fits
+from weightprint.anatomy.families import FAMILIES
+from weightprint.anatomy.family import Family, Stack
+from weightprint.anatomy.geometry import Seen, Sizes, expert_count, measure, model_types
+from weightprint.anatomy.names import Entry, Member, Names, Run, Shape, compiled
+from weightprint.anatomy.place import Assignment, Geometry, Place, View
+from weightprint.anatomy.roles import matrix_of
+
+__all__ = ["Matched", "match"]
+
+#: Share of a run's names that a row must explain.
+_COVERAGE = 0.5
+#: Buffers that the architecture sets, in any family.
+_FIXED = re.compile(r"(^|\.)((\w+_)?inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rope\.freqs|freqs_cis)$")
+#: Those of them that have one value per pair of a head's channels.
+_FREQUENCIES = ("inv_freq", "rope.freqs")
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What the table says of a checkpoint.
+
+    Attributes:
+        assignments: canonical tensors in file order of their weights, then heads that are the embedding.
+        families: stack → row that explains it.
+        geometry: stack → its sizes.
+        unmatched: names that no row explains or whose shapes don't fit, in file order.
+        notes: what was noticed: shapes that don't fit, config values that tensors contradict, rows that fit as well.
+    """
+
+    assignments: tuple[Assignment, ...]
+    families: Mapping[str, Family]
+    geometry: Mapping[str, Geometry]
+    unmatched: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Tensors of one kind in one stack. ``members`` are (block, expert, name)."""
+
+    entry: Entry | None
+    shape: Shape
+    members: list[Member]
+    pieces: list[Piece]
+
+
+@dataclass(slots=True)
+class _Part:
+    """One stack of a candidate: what it explains, and how it is cut. ``first``: the block that counts as 0."""
+
+    stack: Stack
+    first: int
+    sizes: Sizes
+    inside: list[_Group]
+    outside: list[_Group]
+    misfits: list[str]
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A row at a prefix, weighed."""
+
+    family: Family
+    prefix: str
+    runs: list[Run]
+    parts: list[_Part]
+    score: tuple[int, bool, int, int, int]
+
+
+def match(
+    shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], families: Sequence[Family] = FAMILIES
+) -> Matched:
+    """Explains a checkpoint by rows of the table of families.
+
+    Args:
+        shapes: logical weights' names → shapes (what the unquantised modules would hold), in file order.
+        config: config.json as a mapping; may be empty.
+        families: the table.
+
+    Returns:
+        Assignments for all that rows explain; the rest by name in ``unmatched``.
+    """
+    return _Matching(shapes, config, families).run()
+
+
+class _Matching:
+    """One call of :func:`match`."""
+
+    def __init__(
+        self, shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], families: Sequence[Family]
+    ) -> None:
+        self.shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in shapes.items()}
+        self.config = config
+        self.types = model_types(config)
+        self.families = families
+        self.names = Names(self.shapes, families)
+        self.free = dict(self.names.runs)
+        self.tables: dict[int, tuple[dict[str, Entry], dict[str, Entry]]] = {}
+        self.assigned: dict[str, list[Assignment]] = {}
+        self.tied: list[Assignment] = []
+        self.chosen: dict[str, Family] = {}
+        self.geometry: dict[str, Geometry] = {}
+        self.prefixes: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    def run(self) -> Matched:
+        while (best := self._best()) is not None:
+            self._take(best)
+        self._take_loose()
+        self._take_fixed()
+        in_order = [a for name in self.shapes for a in self.assigned.get(name, ())]
+        unmatched = tuple(name for name in self.shapes if name not in self.assigned)
+        return Matched((*in_order, *self.tied), self.chosen, self.geometry, unmatched, tuple(self.notes))
+
+    # --- candidates -----------------------------------------------------------------------------------------------
+
+    def _table(self, stack: Stack) -> tuple[dict[str, Entry], dict[str, Entry]]:
+        if id(stack) not in self.tables:
+            self.tables[id(stack)] = compiled(stack.inside), compiled(stack.outside)
+        return self.tables[id(stack)]
+
+    def _best(self) -> _Candidate | None:
+        """The candidate that explains most of what is free."""
+        bounds: list[tuple[int, int, str, dict[str, list[tuple[Stack, Run]]]]] = []
+        for order, family in enumerate(self.families):
+            starts: dict[str, list[tuple[Stack, Run]]] = defaultdict(list)
+            for stack in family.stacks:
+                front = stack.block.split("{b}")[0]
+                for run in self.free.values() if stack.block else ():
+                    if run.front == front or run.front.endswith("." + front):
+                        starts[run.front[: len(run.front) - len(front)]].append((stack, run))
+            for prefix, found in starts.items():
+                # How many names it knows, shapes unseen: it can't explain more.
+                known = sum(
+                    len(members)
+                    for run in {id(run): run for _, run in found}.values()
+                    for (rest, _), members in run.kinds.items()
+                    if any(self._knows(stack, rest) for stack, at in found if at is run)
+                )
+                outside = sum(len(stack.outside) for stack in family.stacks) * 2
+                bounds.append((known + outside, order, prefix, {prefix: found}))
+        best: _Candidate | None = None
+        rivals: list[_Candidate] = []
+        for bound, order, prefix, starts in sorted(bounds, key=lambda b: (-b[0], b[1])):
+            if best is not None and bound < best.score[0]:
+                break
+            made = self._weigh(self.families[order], order, prefix, starts[prefix])
+            if made is not None:
+                rivals.append(made)
+                if best is None or made.score > best.score:
+                    best = made
+        if best is not None:
+            self._note_rivals(best, rivals)
+        return best
+
+    @staticmethod
+    def _within(stack: Stack, rest: str) -> str | None:
+        """The name behind the whole block template; None if the template goes on differently."""
+        after = stack.block.split("{b}", 1)[1].removeprefix(".")
+        return rest[len(after) :] if rest.startswith(after) else None
+
+    def _knows(self, stack: Stack, rest: str) -> Entry | None:
+        within = self._within(stack, rest)
+        return None if within is None else self._table(stack)[0].get(within)
+
+    def _weigh(self, family: Family, order: int, prefix: str, starts: list[tuple[Stack, Run]]) -> _Candidate | None:
+        """The row at this prefix: its stacks' tensors cut, and its score; None if it explains too little."""
+        fixed = re.compile("|".join(map(translate, family.fixed))) if family.fixed else None
+        parts: list[_Part] = []
+        runs: list[Run] = []
+        explained = unused = 0
+        by_run: dict[int, list[Stack]] = defaultdict(list)
+        for stack, run in starts:
+            by_run[id(run)].append(stack)
+        for run in {id(run): run for _, run in starts}.values():
+            split = self._split(run, by_run[id(run)], fixed)
+            made = [self._part(stack, prefix, groups) for stack, groups in split if any(g.entry for g in groups)]
+            here = sum(len(g.members) for part in made for g in part.inside)
+            if here < _COVERAGE * len(run):
+                continue
+            runs.append(run)
+            parts += made
+        for part in parts:
+            explained += sum(len(g.members) for g in (*part.inside, *part.outside))
+            used = {g.entry.key for g in part.inside if g.entry}
+            used_outside = {g.entry.key for g in part.outside if g.entry}
+            unused += len(part.stack.inside) - len(used) + len(part.stack.outside) - len(used_outside)
+        if not runs:
+            return None
+        score = (explained, not self.types.isdisjoint(family.model_types), -unused, -order, -len(prefix))
+        return _Candidate(family, prefix, runs, parts, score)
+
+    def _split(self, run: Run, stacks: list[Stack], fixed: re.Pattern[str] | None) -> list[tuple[Stack, list[_Group]]]:
+        """A run's kinds by stack; where several stacks share the run, whole blocks go to one of them."""
+        owner: dict[int, int] = {}
+        if len(stacks) > 1:
+            for k, stack in enumerate(stacks[1:], 1):
+                for (rest, _), members in run.kinds.items():
+                    if self._knows(stack, rest) and not any(self._knows(s, rest) for s in stacks[:k]):
+                        owner.update((block, k) for block, _, _ in members)
+        split: list[tuple[Stack, list[_Group]]] = []
+        for k, stack in enumerate(stacks):
+            groups: list[_Group] = []
+            for (rest, shape), members in run.kinds.items():
+                mine = members if len(stacks) == 1 else [m for m in members if owner.get(m[0], 0) == k]
+                if not mine:
+                    continue
+                entry = self._knows(stack, rest)
+                if entry is None and not (_FIXED.search(rest) or (fixed and fixed.match(mine[0][2]))):
+                    continue
+                groups.append(_Group(entry, shape, mine, []))
+            split.append((stack, groups))
+        return split
+
+    def _part(self, stack: Stack, prefix: str, inside: list[_Group]) -> _Part:
+        """Sizes from what was found, then every group cut; groups that don't fit become misfits."""
+        outside: list[_Group] = []
+        keys: set[tuple[str, tuple[str, ...]]] = set()
+        for lead in _leading(prefix):
+            for rest, entry in self._table(stack)[1].items():
+                name = lead + rest
+                if name in self.shapes and name not in self.assigned and (entry.key, entry.roles) not in keys:
+                    keys.add((entry.key, entry.roles))
+                    outside.append(_Group(entry, self.shapes[name], [(0, None, name)], []))
+        blocks = {block for g in inside for block, _, _ in g.members}
+        routers = [g.shape[0] for g in inside if g.entry and g.entry.roles == ("router",) and g.shape]
+        many = expert_count(stack.name, routers, self.config)
+        seen = [s for g in inside for s in _seen(g, many)]
+        sizes = measure(stack.name, len(blocks), seen, [s for g in outside for s in _seen(g, many)], self.config)
+        part = _Part(stack, min(blocks) if blocks else 0, sizes, [], [], [])
+        _cut_all(part, inside, outside)
+        return part
+
+    def _note_rivals(self, best: _Candidate, rivals: Iterable[_Candidate]) -> None:
+        """Says so where another row fits as well and means something else."""
+        for other in rivals:
+            a, b = best.family, other.family
+            if other is best or other.prefix != best.prefix or other.score[:3] != best.score[:3]:
+                continue
+            if (a.norm_offset, a.pre_norm) != (b.norm_offset, b.pre_norm):
+                self.notes.append(
+                    f"{b.name} fits as well as {a.name}, and means other norms; config.json doesn't say which"
+                )
+
+    # --- claims ---------------------------------------------------------------------------------------------------
+
+    def _take(self, candidate: _Candidate) -> None:
+        """Claims a candidate's runs and outside names."""
+        for run in candidate.runs:
+            del self.free[run.front]
+        for part in candidate.parts:
+            stack = self._stack_name(part.stack.name, candidate.prefix)
+            self.chosen[stack] = candidate.family
+            self.geometry[stack] = part.sizes.geometry
+            self.prefixes[stack] = candidate.prefix
+            self.notes += (note for note in (*part.sizes.notes, *part.misfits) if note not in self.notes)
+            for group in part.inside:
+                self._assign(candidate.family, part.stack, stack, group, part.first if _shares(candidate, part) else 0)
+            for group in part.outside:
+                self._assign(candidate.family, part.stack, stack, group, None)
+            self._tie(candidate.family, part, stack)
+
+    def _stack_name(self, name: str, prefix: str) -> str:
+        """The stack's own name; a second one of that name is told by its prefix."""
+        if name not in self.chosen:
+            return name
+        return f"{name}:{prefix.rstrip('.')}"
+
+    def _assign(self, family: Family, stack: Stack, name: str, group: _Group, first: int | None) -> None:
+        where = stack.block if first is not None else ""
+        because = f"{family.name}: {where}{group.entry.key}" if group.entry else f"{family.name}: buffer"
+        for block, expert, weight in group.members:
+            at = None if first is None else block - first
+            made = self.assigned.setdefault(weight, [])
+            for piece in group.pieces:
+                place = Place(name, at, piece.role, expert if piece.expert is None else piece.expert)
+                view = View(weight, piece.shape, piece.index, piece.transposed, piece.rows, piece.row_block)
+                made.append(Assignment(place, view, "table", 1.0, because))
+
+    def _tie(self, family: Family, part: _Part, stack: str) -> None:
+        """A head that is not stored is the embedding, unless config.json denies it."""
+        roles = {role: g for g in part.outside if g.entry for role in g.entry.roles}
+        knows_head = any(entry.roles == ("head",) for entry in self._table(part.stack)[1].values())
+        if not part.stack.tied_head or not knows_head or "head" in roles or "embedding" not in roles:
+            return
+        said = [self.config.get("tie_word_embeddings")]
+        said += [c.get("tie_word_embeddings") for c in self.config.values() if isinstance(c, Mapping)]
+        if False in said and True not in said:
+            self.notes.append(f"{stack}: no head is stored, and config.json says that it is not the embedding")
+            return
+        embedding = roles["embedding"]
+        view = View(embedding.members[0][2], embedding.shape)
+        because = f"{family.name}: no head is stored, so it is the embedding"
+        self.tied.append(Assignment(Place(stack, None, "head"), view, "table", 1.0, because, tied=True))
+
+    def _take_loose(self) -> None:
+        """Stacks without blocks, wherever their names stand."""
+        loose = [(f, s) for f in self.families for s in f.stacks if not s.block]
+        in_runs = {name for run in self.names.runs.values() for ms in run.kinds.values() for _, _, name in ms}
+        left = [name for name in self.shapes if name not in self.assigned and name not in in_runs] if loose else []
+        for family, stack in loose:
+            table = self._table(stack)[1]
+            found: dict[str, int] = defaultdict(int)
+            for name in left:
+                if name not in self.assigned:
+                    for prefix, rest in _tails(name):
+                        found[prefix] += rest in table
+            for prefix in sorted((p for p, n in found.items() if n), key=lambda p: (-found[p], p)):
+                part = self._part(stack, prefix, [])
+                if part.outside:
+                    self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0, 0)))
+
+    def _take_fixed(self) -> None:
+        """Buffers outside the blocks."""
+        patterns = [re.compile(translate(glob)) for family in self.chosen.values() for glob in family.fixed]
+        if not self.chosen:
+            return
+        for name, shape in self.shapes.items():
+            if name in self.assigned or not (_FIXED.search(name) or any(p.match(name) for p in patterns)):
+                continue
+            fronts = [s for s, prefix in self.prefixes.items() if name.startswith(prefix)] or list(self.chosen)
+            stack = max(fronts, key=lambda s: len(self.prefixes[s]))
+            place = Place(stack, None, "fixed")
+            because = f"{self.chosen[stack].name}: buffer"
+            self.assigned[name] = [Assignment(place, View(name, shape), "table", 1.0, because)]
+
+
+def _shares(candidate: _Candidate, part: _Part) -> bool:
+    """A later stack on another's template counts its blocks from 0."""
+    first = next(p for p in candidate.parts if p.stack.block == part.stack.block)
+    return first is not part and first.stack.name != part.stack.name
+
+
+def _leading(prefix: str) -> list[str]:
+    """The prefix and its leading parts, longest first: ``a.b.``, ``a.``, ``""``."""
+    words = prefix.split(".")[:-1]
+    return ["".join(f"{word}." for word in words[:n]) for n in range(len(words), -1, -1)]
+
+
+def _tails(name: str) -> Iterable[tuple[str, str]]:
+    """Every split of a name at a dot: prefix (with its dot) and rest."""
+    at = 0
+    while True:
+        yield name[:at], name[at:]
+        dot = name.find(".", at)
+        if dot < 0:
+            return
+        at = dot + 1
+
+
+def _seen(group: _Group, experts: int | None) -> list[Seen]:
+    """What measuring needs to know of a group; nothing for biases of matrices."""
+    if group.entry is None:
+        name = group.members[0][2]
+        return [Seen(("fixed",), group.shape, len(group.members))] if name.endswith(_FREQUENCIES) else []
+    entry = group.entry
+    if any(matrix_of(role) != role for role in entry.roles):
+        return []
+    inner = canonical_shape(entry.cell, group.shape, experts)
+    if inner is None:
+        return []
+    numbers = [e for _, e, _ in group.members if e is not None]
+    many = inner[1] if inner[1] is not None else max(numbers) + 1 if numbers else None
+    return [Seen(entry.roles, inner[0], len(group.members), many)]
+
+
+def _cut_all(part: _Part, inside: list[_Group], outside: list[_Group]) -> None:
+    """Cuts every group and keeps those that fit; the others are told by name."""
+    whole: list[tuple[bool, _Group]] = [*((True, g) for g in inside), *((False, g) for g in outside)]
+    kept: list[tuple[bool, _Group]] = []
+    rows_of: dict[str, set[int]] = defaultdict(set)
+    for within, group in whole:
+        if group.entry is None:
+            group.pieces = [Piece("fixed", group.shape)]
+        else:
+            pieces = cut(group.entry.cell, group.entry.roles, group.shape, part.sizes)
+            if isinstance(pieces, str):
+                part.misfits.append(_misfit(group, pieces))
+                continue
+            group.pieces = pieces
+            for piece in pieces[: len(group.entry.roles)]:
+                if piece.shape and matrix_of(piece.role) == piece.role:
+                    rows_of[piece.role].add(piece.shape[0])
+        kept.append((within, group))
+    roles = {role for g in outside if g.entry for role in g.entry.roles}
+    for within, group in kept:
+        # Embeddings of another width than the blocks' stand before a projection of their own.
+        hidden = None if not within and "embedding_in" in roles else part.sizes.geometry.hidden
+        many = len(group.entry.roles) if group.entry else 1
+        why = next(filter(None, (fits(piece, hidden, rows_of) for piece in group.pieces[:many])), None)
+        if why is None:
+            (part.inside if within else part.outside).append(group)
+        else:
+            part.misfits.append(_misfit(group, why))
+
+
+def _misfit(group: _Group, why: str) -> str:
+    more = len(group.members) - 1
+    return f"{group.members[0][2]}{f' and {more} more' if more else ''}: {why}"
