@@ -249,7 +249,9 @@ def modernbert() -> Miniature:
 
 
 def nomic_bert() -> Miniature:
-    m = Maker("nomic_bert", {"model_type": "nomic_bert", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS}, stack="encoder")
+    m = Maker(
+        "nomic_bert", {"model_type": "nomic_bert", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS}, stack="encoder"
+    )
     m.put("embeddings.word_embeddings.weight", "embedding", V, D)
     m.put("embeddings.token_type_embeddings.weight", "token_type", 2, D)
     layer_norm(m, "emb_ln", "embedding_norm")
@@ -331,7 +333,9 @@ def _fairseq_attention(m: Maker, at: str, b: int, stack: str, prefix: str = "", 
             m.put(f"{at}.{name}.bias", f"{prefix}{role}_bias", D, block=b, stack=stack)
 
 
-def _fairseq_stack(m: Maker, stack: str, root: str, blocks: int, post: str, *, cross: bool, key_bias: bool = True) -> None:
+def _fairseq_stack(
+    m: Maker, stack: str, root: str, blocks: int, post: str, *, cross: bool, key_bias: bool = True
+) -> None:
     """Blocks of BART, mBART and Whisper; `post` is "_post" where norms stand behind."""
     for b in range(blocks):
         at = f"{root}layers.{b}."

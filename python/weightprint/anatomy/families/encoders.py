@@ -132,7 +132,17 @@ FAMILIES: tuple[Family, ...] = (
                 {**_EMBEDDINGS, **_BERT_HEADS, "embeddings_project": "embedding_in"},
             ),
         ),
-        ("bert", "roberta", "xlm-roberta", "camembert", "electra", "data2vec-text", "ernie", "layoutlm", "xlm-roberta-xl"),
+        (
+            "bert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "electra",
+            "data2vec-text",
+            "ernie",
+            "layoutlm",
+            "xlm-roberta-xl",
+        ),
         pre_norm=False,
         fixed=_IDS,
     ),
@@ -403,9 +413,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "mbart",
         (
-            Stack(
-                "encoder", "encoder.layers.{b}.", FAIRSEQ_PRE, {**_BART_ENCODER, "encoder.layer_norm": "final_norm"}
-            ),
+            Stack("encoder", "encoder.layers.{b}.", FAIRSEQ_PRE, {**_BART_ENCODER, "encoder.layer_norm": "final_norm"}),
             Stack(
                 "decoder",
                 "decoder.layers.{b}.",
