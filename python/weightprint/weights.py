@@ -18,6 +18,7 @@ import numpy.typing as npt
 from weightprint import _core, quant
 from weightprint.checkpoint import Checkpoint, TensorInfo
 from weightprint.errors import TensorNotFoundError, UsageError
+from weightprint.findings import Finding
 from weightprint.report.escape import escape
 
 if TYPE_CHECKING:
@@ -58,17 +59,26 @@ class Weight:
 
 
 class Weights(Mapping[str, Weight]):
-    """All weights of a checkpoint by name, in the file order of their first components. Holds no values."""
+    """All weights of a checkpoint by name, in the file order of their first components. Holds no values.
+
+    Attributes:
+        checkpoint: whose weights they are.
+        findings: quantised storage that does not hold together.
+    """
+
+    checkpoint: Checkpoint
+    findings: list[Finding]
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._quantised: dict[str, Quantised] = {q.name: q for q in quant.find(checkpoint)}
-        owner = {component: q for q in self._quantised.values() for component in q.components}
+        found, self.findings = quant.survey(checkpoint)
+        self._quantised: dict[str, Quantised] = {q.name: q for q in found}
+        self._owner = {component: q.name for q in self._quantised.values() for component in q.components}
         self._plain: dict[str, TensorInfo] = {}
         self._weights: dict[str, Weight] = {}
         nbytes: dict[str, int] = {}
         for info in checkpoint.tensors:
-            q = owner.get(info.name)
+            q = self._quantised.get(self._owner.get(info.name, ""))
             if q is None:
                 self._plain[info.name] = info
                 self._weights[info.name] = Weight(
@@ -98,6 +108,10 @@ class Weights(Mapping[str, Weight]):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name → shape, in order."""
         return {name: weight.shape for name, weight in self._weights.items()}
+
+    def owner(self, tensor: str) -> str:
+        """The name of the weight that a stored tensor belongs to; its own, unless it is a component."""
+        return self._owner.get(tensor, tensor)
 
     def stored(self, name: str) -> TensorInfo | None:
         """The one tensor that a plain weight is; None for a quantised weight."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weightprint.checkpoint import Checkpoint
-from weightprint.naming import natural_key
+from weightprint.order import natural_key
 from weightprint.report.escape import escape
 from weightprint.report.format import Pattern, byte_count, count, patterns, plain_table
 from weightprint.report.html import html_table
