@@ -19,10 +19,10 @@ from weightprint.anatomy.family import Cell, Family, Stack, experts, paired, sha
 
 __all__ = ["FAMILIES"]
 
-#: general.architecture of models whose q and k rows the converter reorders.
+#: general.architecture (with _ for -) of models whose q and k rows the converter reorders.
 _PAIRED = (
     "llama",
-    "llama-embed",
+    "llama_embed",
     "llada",
     "deci",
     "baichuan",
@@ -168,7 +168,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "gguf_bert",
         (Stack("encoder", "blk.{b}.", _BERT, _OUTSIDE),),
-        ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"),
+        ("bert", "nomic_bert", "nomic_bert_moe", "jina_bert_v2", "jina_bert_v3"),
         pre_norm=False,
         fixed=_FIXED,
     ),
