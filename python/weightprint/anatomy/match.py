@@ -36,8 +36,8 @@ __all__ = ["Matched", "match"]
 _COVERAGE = 0.5
 #: Buffers that the architecture sets, in any family.
 _FIXED = re.compile(r"(^|\.)((\w+_)?inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rope\.freqs|freqs_cis)$")
-#: Those of them that have one value per pair of a head's channels.
-_FREQUENCIES = ("inv_freq", "rope.freqs")
+#: Those of them that have one value per pair of a head's channels; inv_freq may be for a part of them.
+_FREQUENCIES = ("rope.freqs",)
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,10 @@ class _Matching:
                     if run.front == front or run.front.endswith("." + front):
                         starts[run.front[: len(run.front) - len(front)]].append((stack, run))
             for prefix, found in starts.items():
+                # A stack may stand at a leading part of another's prefix: mtp.layers.0 beside model.layers.0.
+                names = {stack.name for stack, _ in found}
+                for lead in _leading(prefix)[1:]:
+                    found += [(s, run) for s, run in starts.get(lead, ()) if s.name not in names]
                 # How many names it knows, shapes unseen: it can't explain more.
                 known = sum(
                     len(members)
