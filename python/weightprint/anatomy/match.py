@@ -323,7 +323,7 @@ class _Matching:
         self.tied.append(Assignment(Place(stack, None, "head"), view, "table", 1.0, because, tied=True))
 
     def _take_loose(self) -> None:
-        """Stacks without blocks, wherever their names stand."""
+        """Stacks without blocks: no repetition speaks for them, so they must explain all that is left."""
         loose = [(f, s) for f in self.families for s in f.stacks if not s.block]
         in_runs = {name for run in self.names.runs.values() for ms in run.kinds.values() for _, _, name in ms}
         left = [name for name in self.shapes if name not in self.assigned and name not in in_runs] if loose else []
@@ -334,7 +334,7 @@ class _Matching:
                 if name not in self.assigned:
                     for prefix, rest in _tails(name):
                         found[prefix] += rest in table
-            for prefix in sorted((p for p, n in found.items() if n), key=lambda p: (-found[p], p)):
+            for prefix in sorted((p for p, n in found.items() if n and n == len(left)), key=lambda p: (-found[p], p)):
                 part = self._part(stack, prefix, [])
                 if part.outside:
                     self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0, 0)))
