@@ -20,6 +20,7 @@ mod _core {
     use crate::file::{SafetensorsFile, parse_index};
     #[pymodule_export]
     use crate::measure::Measure;
+    #[pymodule_export]
     use crate::pair::compare_values;
     #[pymodule_export]
     use crate::scan::{find_above, isa_available, scan};
