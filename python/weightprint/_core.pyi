@@ -6,20 +6,17 @@ from typing import Any, TypeAlias, final
 
 __version__: str
 
-<<<<<<< HEAD
 __all__ = [
     "Measure",
     "SafetensorsFile",
     "__version__",
     "arrow_stream",
+    "compare_values",
     "find_above",
     "isa_available",
     "parse_index",
     "scan",
 ]
-=======
-__all__ = ["SafetensorsFile", "__version__", "arrow_stream", "compare_values", "find_above", "isa_available", "parse_index", "scan"]
->>>>>>> main
 
 _Note: TypeAlias = tuple[str, str, str | None, int | None]
 
@@ -139,8 +136,8 @@ def find_above(file: SafetensorsFile, i: int, threshold: float, limit: int) -> t
 def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]:
     """Sums over two runs of native-endian float32 of equal length; raises UsageError for unequal ones.
 
-    Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign, sums)
-    with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
+    Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign,
+    sums) with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
     """
 
 def parse_index(data: bytes) -> tuple[int | None, list[tuple[str, str]], list[_Note]]:
