@@ -28,6 +28,14 @@ class Reads:
         self.nbytes = 0
         self.parts: dict[str, Assignment | None] = {}
 
+    @property
+    def cuts(self) -> bool:
+        """Some tensor is cut out of a stored one, turned or decoded."""
+        weights = self.anatomy.weights
+        return any(w.scheme is not None for w in weights.values()) or any(
+            part is not None and not part.view.whole for part in self.parts.values()
+        )
+
     def __call__(self, name: str, start: int, stop: int) -> F32:
         """Elements [start, stop) of a canonical tensor."""
         part = self.parts.get(name)

@@ -72,15 +72,19 @@ class Anatomy:
             assignments += infer(shapes, matched.unmatched, matched.assignments, read)
         order = {name: k for k, name in enumerate(shapes)}
         by_place: dict[Place, Assignment] = {}
-        findings = [Finding("anatomy", "info", note) for note in matched.notes]
+        kept: list[Assignment] = []
+        findings = [Finding("anatomy", "note", note) for note in matched.notes]
         for a in sorted(assignments, key=lambda a: order[a.view.weight]):
-            if (first := by_place.setdefault(a.place, a)) is not a:
+            first = by_place.setdefault(a.place, a)
+            if first is a or a.place.part == "fixed":  # a block may have any number of buffers
+                kept.append(a)
+            else:
                 findings.append(_two_claims(a, first))
-        mapped = {a.view.weight for a in by_place.values()}
+        mapped = {a.view.weight for a in kept}
         self.__dict__.update(
             checkpoint=checkpoint,
             weights=weights,
-            assignments=tuple(by_place.values()),
+            assignments=tuple(kept),
             unmapped=tuple(name for name in shapes if name not in mapped),
             families=dict(matched.families),
             geometry={**_counted(by_place), **matched.geometry},
