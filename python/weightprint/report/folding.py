@@ -20,14 +20,14 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from weightprint.anatomy.place import Assignment, Expert
+from weightprint.anatomy.place import Assignment, Expert, Place
 from weightprint.anatomy.roles import FIXED, ROLES, SHARED, matrix_of
 from weightprint.report.escape import escape
 
 if TYPE_CHECKING:
     from weightprint.anatomy.access import Anatomy
 
-__all__ = ["Line", "Run", "Sheet", "fold", "spans", "stored_kind"]
+__all__ = ["Line", "Run", "Sheet", "cut_notes", "drawn_at", "fold", "spans", "stored_kind"]
 
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -217,6 +217,21 @@ def stored_kind(anatomy: Anatomy, name: str) -> str:
     """The type that a weight is stored in, with its scheme when it is quantised: ``"BF16"``, ``"I4 gptq"``."""
     weight = anatomy.weights[name]
     return weight.dtype if weight.scheme is None else f"{weight.dtype} {weight.scheme}"
+
+
+def drawn_at(place: Place) -> tuple[Any, ...]:
+    """Sort key that puts places in the order of the drawing."""
+    stack = _STACKS.index(place.stack) if place.stack in _STACKS else len(_STACKS)
+    late = matrix_of(place.role) not in _BEFORE
+    block = place.block if place.block is not None else 10**9 if late else -1
+    expert = place.expert if isinstance(place.expert, int) else -1 if place.expert else -2
+    return stack, place.stack, block, expert, _place(place.role)
+
+
+def cut_notes(anatomy: Anatomy, a: Assignment) -> str:
+    """How a canonical tensor is cut from its weight: ``"fused, per head, turned"``."""
+    fused = {b.place for b in anatomy.of(a.view.weight) if b.view.index == a.view.index and not b.tied}
+    return ", ".join(_notes(a, [place.role for place in fused]))
 
 
 # One stack
