@@ -144,6 +144,8 @@ def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]
 
     Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign,
     sums) with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
+    """
+
 def read_rect(
     file: SafetensorsFile,
     i: int,

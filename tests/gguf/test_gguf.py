@@ -12,7 +12,8 @@ import pytest
 import weightprint
 from weightprint.checkpoint import TensorInfo
 from weightprint.errors import ShardMissingError, UnsupportedFormatError, UsageError
-from weightprint.quant.gguf import find
+from weightprint.quant import find
+from weightprint.weights import Weights
 
 gguf = pytest.importorskip("gguf")
 quants = pytest.importorskip("gguf.quants")

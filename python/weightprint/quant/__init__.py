@@ -21,6 +21,7 @@ from weightprint.quant.awq import AWQ
 from weightprint.quant.bnb_4bit import BNB_4BIT
 from weightprint.quant.bnb_int8 import BNB_INT8
 from weightprint.quant.fp4 import FP4
+from weightprint.quant.gguf import blocks
 from weightprint.quant.gptq import GPTQ
 from weightprint.quant.mxfp4_blocks import MXFP4_BLOCKS
 from weightprint.quant.packed import PACKED
@@ -63,7 +64,9 @@ def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
                     if number not in seen:
                         seen.add(number)
                         candidates[number].append((name, end))
-    found = []
+    found = blocks(checkpoint)  # a GGUF file says itself what is quantised, and how
+    for weight in found:
+        shelf.claim(weight)
     for scheme, named in zip(SCHEMES, candidates, strict=True):
         for name, end in named:
             weight = scheme.group(shelf, name, end)
