@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from weightprint.checkpoint import Checkpoint, TensorInfo, open
 from weightprint.errors import TensorNotFoundError, UsageError
-from weightprint.naming import natural_key
+from weightprint.order import natural_key
 from weightprint.output import finite
 from weightprint.report.escape import escape
 from weightprint.selection import select

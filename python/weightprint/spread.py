@@ -18,6 +18,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint import Checkpoint, Mode, TensorInfo
 from weightprint.errors import FileChangedError
+from weightprint.files import open_file
 
 __all__ = ["measure", "scan_on"]
 
@@ -56,7 +57,7 @@ class _Task:
     asked: dict[str, Any]
 
     def __call__(self) -> dict[str, Any]:
-        files = [_core.SafetensorsFile(path, mode=self.mode) for path in self.paths]
+        files = [open_file(path, self.mode).core for path in self.paths]
         for file, path, size in zip(files, self.paths, self.sizes, strict=True):
             if file.nbytes != size:
                 message = f"the file has {file.nbytes:,} bytes here, {size:,} where the scan began"

@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16 and the small floats with numpy)
 import numpy as np
 import numpy.typing as npt
+from weightprint.anatomy.match import match
 from weightprint.evidence import Models, Side, Tensor
 from weightprint.evidence._pairs import pair_tensors
 
@@ -36,6 +37,8 @@ DTYPES = {
 def side(label: Any, arrays: Mapping[str, Array]) -> Side:
     """A model in memory, as the tests see one on disk."""
     tensors: dict[str, Tensor] = {}
+    found = match({name: x.shape for name, x in arrays.items()}, {}).assignments
+    places = {a.view.weight: a.place for a in found if a.view.whole and not a.tied}
     for name, x in arrays.items():
         values = x.astype(np.float64)
         values = values[np.isfinite(values)]
@@ -48,6 +51,7 @@ def side(label: Any, arrays: Mapping[str, Array]) -> Side:
             digest=hashlib.blake2b(np.ascontiguousarray(x).tobytes()).hexdigest(),
             std=float(values.std()) if values.size else float("nan"),
             constant=bool(values.size == x.size > 0 and values.min() == values.max()),
+            place=places.get(name),
         )
     flat = {name: np.ascontiguousarray(x).reshape(-1) for name, x in arrays.items()}
 

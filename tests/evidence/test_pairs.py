@@ -28,7 +28,7 @@ def test_a_prefix_on_one_side_is_dropped() -> None:
 def test_stacks_of_another_name_meet_by_layer() -> None:
     a = {f"net.stack.layers.{i}.fc1.weight": noise(8, 8, seed=i) for i in range(3)}
     b = {f"other.layers.{i}.fc1.weight": noise(8, 8, seed=9 + i) for i in range(3)}
-    assert [(p.a.parsed.layer, p.b.parsed.layer) for p in models(a, b).pairs] == [(0, 0), (1, 1), (2, 2)]
+    assert [(p.a.layer, p.b.layer) for p in models(a, b).pairs] == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_two_stacks_are_never_mixed_up() -> None:

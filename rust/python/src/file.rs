@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use weightprint_core::dtype::Dtype;
 use weightprint_core::error::{Error, ErrorKind, Result};
-use weightprint_core::format::{Header, Index, Limits, Mode, Note};
+use weightprint_core::format::{DataPart, Header, Index, Limits, Listed, Mode, Note};
 use weightprint_core::kernels;
 use weightprint_core::source;
 
@@ -33,7 +33,7 @@ fn mode_from_name(name: &str) -> Result<Mode> {
     }
 }
 
-/// One safetensors file, opened once and checked.
+/// One file of tensors, opened once and checked: safetensors, or another container through `from_entries`.
 ///
 /// Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
 #[pyclass(frozen, module = "weightprint._core")]
@@ -67,6 +67,31 @@ impl SafetensorsFile {
             limits.header_bytes = bytes;
         }
         let inner = gateway::run(py, None, |control| source::SafetensorsFile::open(&path, mode, &limits, control))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A file of another container, whose reader lists its tensors: (name, dtype, shape, begin, end), offsets from the
+    /// start of the file. They are held to the same rules; padding below `alignment` is allowed before each tensor.
+    #[staticmethod]
+    #[pyo3(signature = (path, entries, *, nbytes, data_start, alignment = 1, metadata = vec![], mode = "strict"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn from_entries(
+        py: Python<'_>,
+        path: PathBuf,
+        entries: Vec<(String, String, Vec<u64>, u64, u64)>,
+        nbytes: u64,
+        data_start: u64,
+        alignment: u64,
+        metadata: Vec<(String, String)>,
+        mode: &str,
+    ) -> PyResult<Self> {
+        let mode = mode_from_name(mode).map_err(|e| to_python(py, e))?;
+        let part = DataPart { file_len: nbytes, start: data_start, alignment };
+        let listed = |(name, dtype, shape, begin, end)| Listed { name, dtype, shape, begin, end };
+        let listed: Vec<_> = entries.into_iter().map(listed).collect();
+        let inner = gateway::run(py, None, |control| {
+            source::SafetensorsFile::open_listed(&path, &listed, metadata, part, mode, control)
+        })?;
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -10,11 +10,13 @@
 
 mod digest;
 mod locate;
+mod memory;
 mod plan;
 mod run;
 
 pub use digest::LEAF;
 pub use locate::{Found, find_above};
+pub use memory::Measure;
 pub use plan::{CHUNK, Plan, Tensor, Unit};
 pub use run::scan;
 
