@@ -167,8 +167,8 @@ class MergedWeights(Weights):
         if patch.lora.magnitude is not None:
             magnitude = self._read(patch.lora.magnitude, slice(columns.start, columns.stop))
             with np.errstate(all="ignore"):
-                result *= magnitude / self._column_norms(name, patch)[columns.start : columns.stop]
-        return result
+                result = result * (magnitude / self._column_norms(name, patch)[columns.start : columns.stop])
+        return np.asarray(result, np.float32)
 
     def _column_norms(self, name: str, patch: _Patch) -> F32:
         """‖W'[:, c]‖ of an embedding before DoRA, computed once, in runs of rows."""

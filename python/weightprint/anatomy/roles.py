@@ -127,6 +127,7 @@ _TABLE: tuple[Role, ...] = (
     Role("ffn_inner_norm", "norm", None, (), "norm before the down projection"),
     Role("router", "router", "reads", ("ffn_norm", "attn_norm"), "router"),
     Role("router_correction", "router", None, (), "load-balancing bias of the router"),
+    Role("router_scale", "router", None, (), "learned scale of the router's weights, per expert"),
     Role("shared_gate", "router", "reads", ("ffn_norm", "attn_norm"), "gate of the shared expert"),
     Role("ffn_post_norm", "norm", "channels", (), "norm behind the FFN"),
     Role("ffn_scale", "other", "channels", (), "layer scale of the FFN"),

@@ -22,6 +22,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from weightprint.anatomy.roles import role_of
@@ -57,7 +58,9 @@ _ASCII = str.maketrans(
     {"×": "x", "–": "-", "…": "..", "·": "-", "│": "|", "┌": ".", "└": "'", "┐": "\\", "┘": "/", "█": "#", "▌": "-"}
 )
 _WORDS = {"kv_heads": "key-value heads", "head_dim": "head size", "ffn": "FFN", "hidden": "hidden size"}
+_GROUPS = ("attention", "cross-attention", "mixer", "FFN", "the rest")
 _CAREFUL = "yellow"
+_NO_BREAK = "\u00a0"
 _NAME = 14
 
 
@@ -82,7 +85,7 @@ class Pen:
         """Text over as many lines as it needs, at most 100 columns wide."""
         width = min(self.width, 100)
         for piece in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent):
-            yield self.line((piece, style))
+            yield self.line((piece.replace(_NO_BREAK, " "), style))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +107,16 @@ def drawing(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
         yield pen.line((escape(sheet.stack), "bold"), ("  " + recognised(anatomy, sheet.stack), ""))
         geometry = anatomy.geometry.get(sheet.stack)
         if geometry and (words := geometry_words(geometry)):
-            yield from pen.wrapped(words)
+            yield from pen.wrapped(words.replace(" ", _NO_BREAK).replace("," + _NO_BREAK, ", "))
         if geometry and geometry.guessed:
             named = ", ".join(_WORDS.get(g, g) for g in geometry.guessed)
             yield from pen.wrapped(f"guessed, not certain: {named}", style=_CAREFUL)
         yield pen.line()
         columns = _columns(sheet, pen.width)
         yield from _plain_lines(sheet.before, columns, pen, "    ")
+        seen: dict[tuple[Line, ...], str] = {}
         for run in sheet.runs:
-            yield from _run(run, columns, pen)
+            yield from _run(run, columns, pen, seen)
         if sheet.absent:
             what = f"  ! no tensor of block{'s' * (len(sheet.absent) > 1)} {spans(sheet.absent)}"
             yield pen.line((what, _CAREFUL))
@@ -168,7 +172,8 @@ def _columns(sheet: Sheet, width: int) -> _Columns:
     )
     brackets = any(_bracket(run.lines, k) for run in sheet.runs for k in range(len(run.lines)))
     fixed = 4 + roles + 2 + (experts + 2 if experts else 0) + shape + 2 + kind + 2
-    wanted = max((len(_tail(line, 10**6)) for line in lines), default=0) + 2 * brackets
+    tails = (sum(len(text) + 2 for text in _named(line, 10**6) if text) - 2 for line in lines)
+    wanted = max(tails, default=0) + 2 * brackets
     name = max(0, min(wanted, width - fixed))
     heads = [len(_head(run)) + len(_sum(run)) + 8 for run in sheet.runs]
     return _Columns(roles, experts, shape, kind, name, brackets, min(width, max([fixed + name, *heads])))
@@ -187,26 +192,28 @@ def _experts(line: Line) -> str:
 
 
 def _shape(line: Line) -> str:
-    return shape_text(line.shape, "×")
+    return "" if line.shape is None else shape_text(line.shape, "×")
 
 
 def _kind(line: Line) -> str:
-    return line.kinds[0][0] + (" …" if len(line.kinds) > 1 else "")
+    several = len(line.kinds) > 1
+    return "" if line.shape is None and several else line.kinds[0][0] + " …" * several
 
 
 def _notes(line: Line) -> str:
-    notes = ["tied"] * line.tied + list(line.notes)
-    return ", ".join([*notes, *([line.exceptions] if line.exceptions else [])])
+    return ", ".join(filter(None, ["tied" * line.tied, *line.notes, line.exceptions]))
 
 
-def _tail(line: Line, room: int) -> str:
-    """The stored name, cut to leave room for the notes behind it."""
-    notes = _notes(line) + (f"inferred {line.confidence:.2f}" if line.confidence is not None else "")
-    room -= len(notes) + 2 if notes else 0
-    if room < _NAME and len(line.name) > room:
-        return "  " + notes if notes else ""
-    name = line.name if len(line.name) <= room else line.name[: room - 1] + "…"
-    return f"{name}  {notes}" if notes else name
+def _doubt(line: Line) -> str:
+    return "" if line.confidence is None else f"inferred {line.confidence:.2f}"
+
+
+def _named(line: Line, room: int) -> tuple[str, str, str]:
+    """(stored name, notes, doubt) as they fit into `room`: the name is cut first, and left out when too little is."""
+    notes, doubt = _notes(line), _doubt(line)
+    left = room - sum(len(text) + 2 for text in (notes, doubt) if text)
+    name = line.name if len(line.name) <= left else line.name[: max(0, left - 1)] + "…"
+    return (name if len(name) >= min(_NAME, len(line.name)) else "", notes, doubt)
 
 
 def _plain_lines(lines: Sequence[Line], columns: _Columns, pen: Pen, margin: str) -> Iterator[Text]:
@@ -233,19 +240,10 @@ def _name_parts(line: Line, bracket: str, columns: _Columns) -> list[tuple[str, 
     if columns.brackets:
         parts.append(((bracket or " ") + " ", "dim"))
         room -= 2
-    notes, doubt = _notes(line), ""
-    if line.confidence is not None:
-        doubt = f"inferred {line.confidence:.2f}"
-    together = ", ".join(filter(None, (notes, doubt)))
-    left = room - (len(together) + 2 if together else 0)
-    name = line.name if bracket in ("", "┐") else ""
-    if name and left >= min(_NAME, len(name)):
-        parts.append((name if len(name) <= left else name[: left - 1] + "…", "dim"))
-        parts.append(("  ", ""))
-    if bracket in ("", "┐"):
-        parts.append((notes + (", " if notes and doubt else ""), "italic"))
-    parts.append((doubt, _CAREFUL))
-    return parts
+    name, notes, doubt = _named(line, room)
+    if bracket in ("", "┐"):  # below, the bracket says it
+        parts += [(name, "dim"), ("  " if name else "", ""), (notes, "italic"), ("  " if notes else "", "")]
+    return [*parts, (doubt, _CAREFUL)]
 
 
 def _bracket(lines: Sequence[Line], k: int) -> str:
@@ -266,23 +264,30 @@ def _head(run: Run) -> str:
 
 
 def _sum(run: Run) -> str:
+    """``"32 × 218 M = 6.98 B"``; the blocks of a run are of one size."""
     n = len(run.blocks)
     total = count(run.n_parameters)
-    return total if n == 1 else f"{n} × {count(run.n_parameters / n if run.n_parameters >= 10_000 * n else run.n_parameters // n)} = {total}"
+    return total if n == 1 else f"{n} × {count(run.n_parameters // n)} = {total}"
 
 
-def _run(run: Run, columns: _Columns, pen: Pen) -> Iterator[Text]:
+def _run(run: Run, columns: _Columns, pen: Pen, seen: dict[tuple[Line, ...], str]) -> Iterator[Text]:
+    """One bracket. `seen` holds the groups of lines drawn so far and where: what a run shares with an earlier one is
+    not drawn again."""
     head, total = _head(run), _sum(run)
     room = columns.total - 4 - len(head) - 2 - len(total) - 2
     prefix = run.prefix if len(run.prefix) <= room else ""
     gap = " " * max(2, columns.total - 4 - len(head) - 2 - len(prefix) - len(total))
     yield pen.line(("  ┌ ", "dim"), (head, "bold"), ("  " + prefix, "dim"), (gap + total, ""))
-    group = run.lines[0].group if run.lines else 0
-    for k, line in enumerate(run.lines):
-        if line.group != group:
+    for number, (group, members) in enumerate(groupby(run.lines, key=lambda line: line.group)):
+        if number:
             yield pen.line(("  │", "dim"))
-            group = line.group
-        yield _drawn(line, _bracket(run.lines, k), columns, pen, "  │ ")
+        lines = tuple(members)
+        form = tuple(line.form for line in lines)
+        if len(lines) > 2 and form in seen:
+            yield pen.line(("  │ ", "dim"), (f"{_GROUPS[group]} as in {seen[form]}", "italic dim"))
+        else:
+            seen.setdefault(form, head)
+            yield from _plain_lines(lines, columns, pen, "  │ ")
     if run.lacks:
         yield from _lacking(run, pen)
     yield pen.line(("  └", "dim"))
@@ -318,7 +323,6 @@ def anatomy_html(anatomy: Anatomy) -> str:
 
 def _cells(where: str, line: Line) -> list[str]:
     kinds = ", ".join(kind for kind, _ in line.kinds)
-    doubt = [] if line.confidence is None else [f"inferred, confidence {line.confidence:.2f}"]
     return [
         where,
         _roles(line),
@@ -326,5 +330,5 @@ def _cells(where: str, line: Line) -> list[str]:
         _shape(line),
         kinds,
         line.name,
-        ", ".join([*filter(None, [_notes(line)]), *doubt]),
+        ", ".join(filter(None, [_notes(line), _doubt(line)])),
     ]

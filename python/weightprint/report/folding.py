@@ -20,14 +20,14 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from weightprint.anatomy.place import Assignment, Expert
-from weightprint.anatomy.roles import ROLES, SHARED, matrix_of
+from weightprint.anatomy.place import Assignment, Expert, Place
+from weightprint.anatomy.roles import FIXED, ROLES, SHARED, matrix_of
 from weightprint.report.escape import escape
 
 if TYPE_CHECKING:
     from weightprint.anatomy.access import Anatomy
 
-__all__ = ["Line", "Run", "Sheet", "fold", "spans", "stored_kind"]
+__all__ = ["Line", "Run", "Sheet", "cut_notes", "drawn_at", "fold", "spans", "stored_kind"]
 
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -51,6 +51,7 @@ _GROUPS = (
 )
 _AFTER = _words("final_norm embedding_out head_dense head_norm head pooler classifier projector logit_scale")
 _ORDER = {role: k for k, role in enumerate(dict.fromkeys([*_BEFORE, *sum(_GROUPS, ()), *_AFTER, *ROLES]))}
+_FFN = ("gate", "up", "ffn_inner_norm", "down")
 _GROUP = {role: k for k, group in enumerate(_GROUPS) for role in group}
 _STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")
 
@@ -62,7 +63,7 @@ class Line:
     Attributes:
         roles: canonical roles, in drawing order; their biases are not listed.
         bias: each of them has its bias (or a norm its offset).
-        shape: of each canonical tensor.
+        shape: of each canonical tensor; None where they differ, which only tensors set by the architecture may.
         n_experts: routed experts that have one; None outside them.
         of_experts: routed experts that there should be, by the geometry or by other blocks.
         shared: it belongs to the expert that sees every token.
@@ -74,13 +75,13 @@ class Line:
         notes: what was done to store it: ``"fused"``, ``"per head"``, ``"turned"``, ``"one tensor"``.
         fused: roles that share the weight, this line's included; empty when it holds one.
         confidence: least confidence of what was inferred; None when the table said so.
-        group: attention, cross-attention, state space, FFN: lines of one group stand together.
-        n_parameters: elements over all blocks and experts, biases included.
+        group: 0 attention, 1 cross-attention, 2 state space, 3 FFN, 4 anything else: they stand together.
+        n_parameters: elements over all blocks and experts, biases included; 0 for what the architecture sets.
     """
 
     roles: tuple[str, ...]
     bias: bool
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     n_experts: int | None
     of_experts: int | None
     shared: bool
@@ -103,12 +104,17 @@ class Line:
         tail = _beginning([name[len(head) :][::-1] for name in self.stored])[::-1]
         return head + "{" + ",".join(name[len(head) : len(name) - len(tail)] for name in self.stored) + "}" + tail
 
+    @property
+    def form(self) -> Line:
+        """The line without what only counts, to compare runs by."""
+        return replace(self, n_parameters=0, kinds=tuple((kind, 0) for kind, _ in self.kinds))
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         keys = ("bias", "n_experts", "of_experts", "shared", "tied", "confidence", "n_parameters")
         return {
             "roles": list(self.roles),
-            "shape": list(self.shape),
+            "shape": None if self.shape is None else list(self.shape),
             "types": dict(self.kinds),
             "stored": list(self.stored),
             "notes": list(self.notes),
@@ -185,7 +191,8 @@ def fold(anatomy: Anatomy) -> list[Sheet]:
     stacks: dict[str, dict[int | None, list[Assignment]]] = {}
     for a in anatomy.assignments:
         stacks.setdefault(a.place.stack, {}).setdefault(a.place.block, []).append(a)
-        roles[_shared_by(a)].append(a.place.role)
+        if not a.tied:
+            roles[_shared_by(a)].append(a.place.role)
     order = sorted(stacks, key=lambda name: _STACKS.index(name) if name in _STACKS else len(_STACKS))
     return [_sheet(anatomy, name, stacks[name], roles) for name in order]
 
@@ -210,6 +217,21 @@ def stored_kind(anatomy: Anatomy, name: str) -> str:
     """The type that a weight is stored in, with its scheme when it is quantised: ``"BF16"``, ``"I4 gptq"``."""
     weight = anatomy.weights[name]
     return weight.dtype if weight.scheme is None else f"{weight.dtype} {weight.scheme}"
+
+
+def drawn_at(place: Place) -> tuple[Any, ...]:
+    """Sort key that puts places in the order of the drawing."""
+    stack = _STACKS.index(place.stack) if place.stack in _STACKS else len(_STACKS)
+    late = matrix_of(place.role) not in _BEFORE
+    block = place.block if place.block is not None else 10**9 if late else -1
+    expert = place.expert if isinstance(place.expert, int) else -1 if place.expert else -2
+    return stack, place.stack, block, expert, _place(place.role)
+
+
+def cut_notes(anatomy: Anatomy, a: Assignment) -> str:
+    """How a canonical tensor is cut from its weight: ``"fused, per head, turned"``."""
+    fused = {b.place for b in anatomy.of(a.view.weight) if b.view.index == a.view.index and not b.tied}
+    return ", ".join(_notes(a, [place.role for place in fused]))
 
 
 # One stack
@@ -314,10 +336,17 @@ def _place(role: str) -> tuple[int, str]:
     return _ORDER.get(matrix_of(role), len(_ORDER)), role
 
 
+def _drawn_at(form: _Form) -> tuple[Any, ...]:
+    """Sort key of a form: a block's own FFN, then its shared expert's, then the routed experts'."""
+    place = _place(form.role)
+    whose = 2 if form.experts is not None else int(form.shared)
+    return (_ORDER["gate"] if matrix_of(form.role) in _FFN else place[0], whose, place, form.experts or ())
+
+
 def _lines(anatomy: Anatomy, forms: _Block, slot: int | None, n_experts: int | None) -> tuple[Line, ...]:
     has = {(f.role, f.experts, f.shared): f for f in forms}
     single = []
-    for form in sorted(forms, key=lambda f: (*_place(f.role), not f.shared, f.experts or ())):
+    for form in sorted(forms, key=_drawn_at):
         owner = (matrix_of(form.role), form.experts, form.shared)
         if owner[0] != form.role and "." not in form.role and owner in has:
             continue  # a bias is marked on its matrix
@@ -348,7 +377,11 @@ def _line(
         counts[kind] += 1
     common = counts.most_common()
     rare = [f"{kind} in {spans(b for b in kinds[kind] if b is not None)}" for kind, _ in common[1:]]
-    elements = 0 if form.tied else len(found) * prod(form.shape) + sum(prod(a.view.shape) for a in biases)
+    elements = (
+        0
+        if form.tied or form.role in FIXED
+        else len(found) * prod(form.shape) + sum(prod(a.view.shape) for a in biases)
+    )
     return Line(
         roles=(form.role,),
         bias=bool(biases),
@@ -369,7 +402,12 @@ def _line(
 
 
 def _alike(a: Line, b: Line) -> bool:
-    """Whether two neighbouring lines can be one: the same form, and in one weight or both in their own."""
+    """Whether two neighbouring lines can be one: the same form, and in one weight or both in their own.
+
+    What the architecture sets is one line, whatever its shapes.
+    """
+    if a.roles == b.roles and a.roles[0] in FIXED:
+        return True
     keys = ("bias", "shape", "n_experts", "of_experts", "shared", "exceptions", "tied", "notes", "fused", "group")
     same = all(getattr(a, key) == getattr(b, key) for key in keys) and not a.tied
     kinds = [kind for kind, _ in a.kinds] == [kind for kind, _ in b.kinds]
@@ -382,8 +420,9 @@ def _joined(a: Line, b: Line) -> Line:
     sure = [c for c in (a.confidence, b.confidence) if c is not None]
     return replace(
         a,
-        roles=(*a.roles, *b.roles),
-        kinds=tuple((kind, counts[kind]) for kind, _ in a.kinds),
+        roles=tuple(dict.fromkeys(a.roles + b.roles)),
+        shape=a.shape if a.shape == b.shape else None,
+        kinds=tuple(counts.most_common()),
         stored=tuple(dict.fromkeys(a.stored + b.stored)),
         confidence=min(sure, default=None),
         n_parameters=a.n_parameters + b.n_parameters,

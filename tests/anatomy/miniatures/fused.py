@@ -34,7 +34,15 @@ def norm(m: Maker, name: str, role: str, b: int | None = None, *, bias: bool = T
 
 
 def linear(
-    m: Maker, name: str, role: str, rows: int, columns: int, b: int | None = None, *, bias: bool = True, turned: bool = False
+    m: Maker,
+    name: str,
+    role: str,
+    rows: int,
+    columns: int,
+    b: int | None = None,
+    *,
+    bias: bool = True,
+    turned: bool = False,
 ) -> None:
     m.put(f"{name}.weight", role, rows, columns, block=b, turned=turned)
     if bias:
@@ -69,7 +77,13 @@ def gpt2() -> Miniature:
 
 def gpt_bigcode(multi_query: bool) -> Callable[[], Miniature]:
     def make() -> Miniature:
-        config = {"model_type": "gpt_bigcode", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS, "multi_query": multi_query}
+        config = {
+            "model_type": "gpt_bigcode",
+            "n_embd": D,
+            "n_head": HEADS,
+            "n_layer": BLOCKS,
+            "multi_query": multi_query,
+        }
         m = Maker("gpt_bigcode", config, label="gpt_bigcode-mqa" if multi_query else "gpt_bigcode-mha")
         m.put("transformer.wte.weight", "embedding", V, D)
         m.put("transformer.wpe.weight", "position", POSITIONS, D)
@@ -336,7 +350,9 @@ def opt_350m() -> Miniature:
 
 
 def xglm() -> Miniature:
-    m = Maker("xglm", {"model_type": "xglm", "d_model": D, "attention_heads": HEADS, "num_layers": BLOCKS, "ffn_dim": F})
+    m = Maker(
+        "xglm", {"model_type": "xglm", "d_model": D, "attention_heads": HEADS, "num_layers": BLOCKS, "ffn_dim": F}
+    )
     m.put("model.embed_tokens.weight", "embedding", V, D)
     m.fixed("model.embed_positions.weights", POSITIONS + 2, D)
     for b in range(BLOCKS):
@@ -371,7 +387,9 @@ MINIATURES = [
             "bias": False,
         },
     ),
-    falcon("falcon-40b", 2, {"num_kv_heads": 2, "parallel_attn": True, "new_decoder_architecture": True, "bias": False}),
+    falcon(
+        "falcon-40b", 2, {"num_kv_heads": 2, "parallel_attn": True, "new_decoder_architecture": True, "bias": False}
+    ),
     falcon(
         "falcon-rw",
         HEADS,

@@ -188,7 +188,9 @@ def clip_openai() -> Miniature:
     return m.done()
 
 
-def _llama(m: Maker, root: str, head: str, d: int = 20, heads: int = 5, kv_heads: int = 1, *, bias: bool = False) -> None:
+def _llama(
+    m: Maker, root: str, head: str, d: int = 20, heads: int = 5, kv_heads: int = 1, *, bias: bool = False
+) -> None:
     """A language model in the canonical names, for composition."""
     size = d // heads
     m.put(f"{root}embed_tokens.weight", "embedding", V, d)

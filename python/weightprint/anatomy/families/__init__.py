@@ -5,7 +5,7 @@ Order settles ties between rows that explain a checkpoint equally well and that 
 
 from __future__ import annotations
 
-from weightprint.anatomy.families import decoders, encoders, fused, generic, gguf_names, moe, ssm, towers
+from weightprint.anatomy.families import decoders, encoders, fused, generic, gguf_names, moe, seq2seq, ssm, towers
 from weightprint.anatomy.family import Family
 
 __all__ = ["FAMILIES"]
@@ -15,6 +15,7 @@ FAMILIES: tuple[Family, ...] = (
     *moe.FAMILIES,
     *fused.FAMILIES,
     *encoders.FAMILIES,
+    *seq2seq.FAMILIES,
     *towers.FAMILIES,
     *ssm.FAMILIES,
     *gguf_names.FAMILIES,

@@ -5,7 +5,8 @@ three when key and value widths differ. Whether an ``nn.TransformerEncoderLayer`
 (``norm_first``) shows in no name and no shape: the rows here take PyTorch's default, behind, and so don't fold.
 SCEPTR's code leaves the default.
 
-Sources: torch/nn/modules/{activation,transformer}.py; libtcrlm's self_attention_stack.py; sentence-transformers' Dense module.
+Sources: torch/nn/modules/{activation,transformer}.py; libtcrlm's self_attention_stack.py;
+sentence-transformers' Dense module.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ The names are the same for all; what the rows hold is not. Where a model's rotar
 (0, hd/2, 1, hd/2 + 1, …). The architectures that this is done for are listed in ``_PAIRED`` and chosen by
 ``general.architecture``, which stands in the config as ``model_type``; a file that doesn't say is read as stored.
 
-The converter splits what is grouped per head (Bloom, Falcon, GPT-NeoX, InternLM2), so ``attn_qkv`` is q, then k, then v;
+The converter splits what is grouped per head (Bloom, Falcon, GPT-NeoX, InternLM2), so ``attn_qkv`` is q, k, v stacked;
 turns GPT-2's matrices; has added 1 to Gemma's norms; keeps Phi-3's and GLM-4's gate and up in ``ffn_up``; and stores
 A = -exp(A_log) for state-space models, so ``ssm_a`` compares with no other container's. BERT-like encoders have norms
-behind (``attn_output_norm``, ``layer_output_norm``). OLMo-2's ``post_*_norm`` stand behind too, without others in front.
+behind (``attn_output_norm``, ``layer_output_norm``). So have OLMo-2's blocks (``post_*_norm``), with none in front.
 
 Sources: llama.cpp's conversion/*.py and gguf-py/gguf/{constants,tensor_mapping}.py.
 """
@@ -19,10 +19,10 @@ from weightprint.anatomy.family import Cell, Family, Stack, experts, paired, sha
 
 __all__ = ["FAMILIES"]
 
-#: general.architecture of models whose q and k rows the converter reorders.
+#: general.architecture (with _ for -) of models whose q and k rows the converter reorders.
 _PAIRED = (
     "llama",
-    "llama-embed",
+    "llama_embed",
     "llada",
     "deci",
     "baichuan",
@@ -40,6 +40,7 @@ _PAIRED = (
     "smollm3",
     "arcee",
     "mistral3",
+    "nanbeige",
 )
 
 _OUTSIDE: dict[str, str | Cell] = {
@@ -167,7 +168,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "gguf_bert",
         (Stack("encoder", "blk.{b}.", _BERT, _OUTSIDE),),
-        ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"),
+        ("bert", "nomic_bert", "nomic_bert_moe", "jina_bert_v2", "jina_bert_v3"),
         pre_norm=False,
         fixed=_FIXED,
     ),
