@@ -288,7 +288,7 @@ def _result(checkpoint: Checkpoint, infos: Sequence[TensorInfo], measured: dict[
     return Scan(
         source=checkpoint.source,
         table=table,
-        n_parameters=sum(info.numel for info in infos),
+        n_parameters=sum(checkpoint.elements_of(info) for info in infos),
         bytes_read=sum(info.nbytes for info in infos),
         seconds=seconds,
         digest=None if digests is None else _whole_digest(infos, digests),
