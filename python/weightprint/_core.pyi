@@ -16,6 +16,12 @@ __all__ = [
     "isa_available",
     "parse_index",
     "scan",
+    "decode_codebook",
+    "decode_lookup",
+    "decode_packed",
+    "decode_scaled",
+    "read_rect",
+    "unpack",
 ]
 
 _Note: TypeAlias = tuple[str, str, str | None, int | None]
@@ -138,6 +144,109 @@ def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]
 
     Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign,
     sums) with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
+    """
+
+def read_rect(
+    file: SafetensorsFile,
+    i: int,
+    first_row: int,
+    n_rows: int,
+    first_column: int,
+    n_columns: int,
+    *,
+    raw: bool = False,
+) -> bytes:
+    """A rectangle of tensor `i` seen as a matrix: its last axis are the columns, all others, flattened, the rows.
+
+    A vector is one row, a scalar one element. Float32, or with `raw` the stored bytes (dtypes of at least 8 bits).
+    Reads little more than the rectangle's bytes. Raises UsageError where the rectangle leaves the matrix, or for
+    complex values asked for as float32.
+    """
+
+def decode_scaled(
+    codes: bytes,
+    dtype: str,
+    n_rows: int,
+    n_columns: int,
+    scales: bytes,
+    scale_rows: int,
+    scale_columns: int,
+    *,
+    block: tuple[int, int],
+    offset: tuple[int, int] = (0, 0),
+    groups: bytes | None = None,
+    zeros: bytes | None = None,
+    factor: float = 1.0,
+) -> bytes:
+    """8-bit codes under a grid of float32 scales: ``((value(code) - zero) * scale) * factor`` in float32.
+
+    `codes` is (n_rows, n_columns) of `dtype`, any of 8 bits: "F8_E4M3", "F8_E5M2", "I8", "U8", … The code at (r, c)
+    takes scale and zero ``[(offset[0] + r) // block[0], (offset[1] + c) // block[1]]`` of the grid (scale_rows,
+    scale_columns). `groups`, int32 (n_columns,), names each column's scale column instead. Raises UsageError for
+    lengths that do not fit.
+    """
+
+def decode_packed(
+    words: bytes,
+    layout: str,
+    stored: tuple[int, int],
+    bits: int,
+    n_rows: int,
+    n_columns: int,
+    scales: bytes,
+    n_groups: int,
+    groups: bytes,
+    *,
+    first: int = 0,
+    zeros: bytes | None = None,
+    zero: float = 0.0,
+    signed: bool = False,
+) -> bytes:
+    """Integers of 2, 4 or 8 bits, packed: ``(code - zero) * scale`` in float32, (n_rows, n_columns) = (out, in).
+
+    `stored` is the shape of `words` in stored elements. By `layout`:
+
+    - "gptq": int32 (words over in, out), low bits first; scales (n_groups, out)
+    - "awq": int32 (in, words over out), codes 0 2 4 6 1 3 5 7 from the low bits up; scales (n_groups, out); 4 bits only
+    - "words": int32 (out, words over in), low bits first; scales (out, n_groups)
+    - "bytes": uint8 (out, bytes over in), low bits first; scales (out, n_groups)
+
+    `first` is the place of the first wanted code in the first word along the packed axis. `groups`, int32 (n_columns,),
+    is the group of each input. `zeros` has the shape of `scales`, else `zero` is everyone's. With `signed`, codes are
+    two's complement. Raises UsageError for lengths that do not fit or a group out of range.
+    """
+
+def unpack(words: bytes, rows: int, columns: int, bits: int, *, axis: str = "columns", order: str = "linear") -> bytes:
+    """The uint8 codes in a matrix of int32 words; `axis` ("rows" or "columns") grows by 32 / bits (bits: 2, 4, 8).
+
+    `order` "linear": low bits first; "awq": codes 0 2 4 6 1 3 5 7 from the low bits up (4 bits only).
+    """
+
+def decode_codebook(
+    codes: bytes,
+    n_rows: int,
+    n_columns: int,
+    table: bytes,
+    scales: bytes,
+    *,
+    block: int,
+    stride: int,
+    first: int = 0,
+    block_offset: int = 0,
+    scale_dtype: str = "F32",
+    low_first: bool = False,
+) -> bytes:
+    """4-bit codes into a table of 16 float32, blockwise scaled: ``table[code] * scale`` in float32.
+
+    Element (r, c) is code number ``n = first + r * stride + c`` of `codes` and takes scale ``(block_offset + n) //
+    block``. A byte holds its first code in the high half (NF4), or with `low_first` in the low half (MXFP4). Scales are
+    float32, or of an 8-bit float dtype named by `scale_dtype`. Raises UsageError for lengths that do not fit.
+    """
+
+def decode_lookup(codes: bytes, table: bytes, scales: bytes, *, block: int, offset: int = 0, add: float = 0.0) -> bytes:
+    """8-bit codes into a table of 256 float32: ``table[code] * scales[(offset + i) // block] + add``.
+
+    Product and sum are rounded each. Raises UsageError for lengths that do not fit.
     """
 
 def parse_index(data: bytes) -> tuple[int | None, list[tuple[str, str]], list[_Note]]:

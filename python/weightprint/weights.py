@@ -18,6 +18,7 @@ import numpy.typing as npt
 from weightprint import _core, quant
 from weightprint.checkpoint import Checkpoint, TensorInfo
 from weightprint.errors import TensorNotFoundError, UsageError
+from weightprint.findings import Finding
 from weightprint.report.escape import escape
 
 if TYPE_CHECKING:
@@ -58,11 +59,20 @@ class Weight:
 
 
 class Weights(Mapping[str, Weight]):
-    """All weights of a checkpoint by name, in the file order of their first components. Holds no values."""
+    """All weights of a checkpoint by name, in the file order of their first components. Holds no values.
+
+    Attributes:
+        checkpoint: whose weights they are.
+        findings: quantised storage that does not hold together.
+    """
+
+    checkpoint: Checkpoint
+    findings: list[Finding]
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._quantised: dict[str, Quantised] = {q.name: q for q in quant.find(checkpoint)}
+        found, self.findings = quant.survey(checkpoint)
+        self._quantised: dict[str, Quantised] = {q.name: q for q in found}
         self._owner = {component: q.name for q in self._quantised.values() for component in q.components}
         self._plain: dict[str, TensorInfo] = {}
         self._weights: dict[str, Weight] = {}

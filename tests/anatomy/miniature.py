@@ -98,7 +98,7 @@ class Miniature:
 
 def _write(folder: Path, tensors: Mapping[str, Array], config: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     safetensors.numpy.save_file(contiguous, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -216,7 +216,8 @@ def _twin_family() -> Family:
         for name in STACKS
         for here in ({(k if name == "decoder" else f"{name}.{k}"): role for k, role in outside.items()},)
     ]
-    return Family("twin", tuple(stacks))
+    loose = Stack("text", "", {}, {f"text.{name}": role for name, role in outside.items()})
+    return Family("twin", (*stacks, loose))
 
 
 TWIN = _twin_family()

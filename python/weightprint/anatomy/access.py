@@ -73,7 +73,7 @@ class Anatomy:
         order = {name: k for k, name in enumerate(shapes)}
         by_place: dict[Place, Assignment] = {}
         kept: list[Assignment] = []
-        findings = [Finding("anatomy", "note", note) for note in matched.notes]
+        findings = [*weights.findings, *(Finding("anatomy", "note", note) for note in matched.notes)]
         for a in sorted(assignments, key=lambda a: order[a.view.weight]):
             first = by_place.setdefault(a.place, a)
             if first is a or a.place.part == "fixed":  # a block may have any number of buffers

@@ -5,7 +5,7 @@ K key-value heads and head size d, of n rows:
 
     stacked q|k|v      q: H·d rows, then k and v: (n - H·d) / 2 rows each
     grouped q|k|v      K groups of (H/K)·d rows of q, d of k, d of v
-    grouped otherwise  H groups, the roles in equal parts
+    grouped otherwise  H groups (or as many as the cell says), the roles in equal parts
     stacked otherwise  equal parts
     alternating        row i belongs to role i mod (number of roles)
 
@@ -104,6 +104,11 @@ def _rows(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Siz
             return f"{n} rows can't hold {sizes.q_rows} rows of queries and as many keys as values"
         lengths = [sizes.q_rows if role == "q" else (n - sizes.q_rows) // 2 for role in plain]
         chosen = [Rows(sum(lengths[:i]), length) for i, length in enumerate(lengths)]
+    elif cell.groups:
+        if n % (parts * cell.groups):
+            return f"{n} rows can't hold {' and '.join(roles)} in {cell.groups} groups of equal parts"
+        each = n // (parts * cell.groups)
+        chosen = [Rows(i * each, each, parts * each, cell.groups) for i in range(parts)]
     else:
         if size is None:
             return f"{'|'.join(roles)} lie head by head, and neither config.json nor shapes say the head size"

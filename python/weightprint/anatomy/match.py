@@ -4,7 +4,8 @@ A row can start at every run of names (:mod:`weightprint.anatomy.names`) whose f
 what stands before is the prefix. Rows are chosen greedily: first the one that explains most names *with shapes that
 fit*, then again on what is left, so that a vision row and a language row compose:
 
-    score = (names explained, config.json's model_type is the row's, -(entries of the row without a tensor), -order)
+    score = (names explained, config.json's model_type is the row's, -(entries of the row without a tensor), -order,
+             -(length of the prefix))
 
 Config only breaks ties: it is context, not evidence. A row must explain half of a run to have it, and has it alone.
 Where two stacks of a row share a template (DeepSeek's extra layer for multi-token prediction), a block goes to the
@@ -35,8 +36,8 @@ __all__ = ["Matched", "match"]
 _COVERAGE = 0.5
 #: Buffers that the architecture sets, in any family.
 _FIXED = re.compile(r"(^|\.)((\w+_)?inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rope\.freqs|freqs_cis)$")
-#: Those of them that have one value per pair of a head's channels.
-_FREQUENCIES = ("inv_freq", "rope.freqs")
+#: Those of them that have one value per pair of a head's channels; inv_freq may be for a part of them.
+_FREQUENCIES = ("rope.freqs",)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class _Candidate:
     prefix: str
     runs: list[Run]
     parts: list[_Part]
-    score: tuple[int, bool, int, int]
+    score: tuple[int, bool, int, int, int]
 
 
 def match(
@@ -154,6 +155,10 @@ class _Matching:
                     if run.front == front or run.front.endswith("." + front):
                         starts[run.front[: len(run.front) - len(front)]].append((stack, run))
             for prefix, found in starts.items():
+                # A stack may stand at a leading part of another's prefix: mtp.layers.0 beside model.layers.0.
+                names = {stack.name for stack, _ in found}
+                for lead in _leading(prefix)[1:]:
+                    found += [(s, run) for s, run in starts.get(lead, ()) if s.name not in names]
                 # How many names it knows, shapes unseen: it can't explain more.
                 known = sum(
                     len(members)
@@ -211,7 +216,7 @@ class _Matching:
             unused += len(part.stack.inside) - len(used) + len(part.stack.outside) - len(used_outside)
         if not runs:
             return None
-        score = (explained, not self.types.isdisjoint(family.model_types), -unused, -order)
+        score = (explained, not self.types.isdisjoint(family.model_types), -unused, -order, -len(prefix))
         return _Candidate(family, prefix, runs, parts, score)
 
     def _split(self, run: Run, stacks: list[Stack], fixed: re.Pattern[str] | None) -> list[tuple[Stack, list[_Group]]]:
@@ -318,7 +323,7 @@ class _Matching:
         self.tied.append(Assignment(Place(stack, None, "head"), view, "table", 1.0, because, tied=True))
 
     def _take_loose(self) -> None:
-        """Stacks without blocks, wherever their names stand."""
+        """Stacks without blocks: no repetition speaks for them, so they must explain all that is left."""
         loose = [(f, s) for f in self.families for s in f.stacks if not s.block]
         in_runs = {name for run in self.names.runs.values() for ms in run.kinds.values() for _, _, name in ms}
         left = [name for name in self.shapes if name not in self.assigned and name not in in_runs] if loose else []
@@ -329,10 +334,10 @@ class _Matching:
                 if name not in self.assigned:
                     for prefix, rest in _tails(name):
                         found[prefix] += rest in table
-            for prefix in sorted((p for p, n in found.items() if n), key=lambda p: (-found[p], p)):
+            for prefix in sorted((p for p, n in found.items() if n and n == len(left)), key=lambda p: (-found[p], p)):
                 part = self._part(stack, prefix, [])
                 if part.outside:
-                    self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0)))
+                    self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0, 0)))
 
     def _take_fixed(self) -> None:
         """Buffers outside the blocks."""

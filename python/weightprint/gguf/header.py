@@ -29,11 +29,13 @@ from weightprint.report.escape import escape
 __all__ = ["GgmlType", "Header", "ListedTensor", "ggml_types", "parse"]
 
 _HEADER_BYTES = 256_000_000  # the largest vocabularies, with a tokenizer.json inside, take about a tenth
-_TENSORS = 1_000_000
+_TENSORS = 200_000
+_PAIRS = 65_536
 _RANK = 4  # GGML_MAX_DIMS
 _ALIGNMENT = 65_536
 _KEPT_STRING = 65_536  # bytes of a string value that is kept
 _KEPT_ARRAY = 4096  # numbers of an array that is kept
+_KEPT_BYTES = 16_000_000  # of all values together
 _WINDOW = 1 << 18
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -114,6 +116,8 @@ def parse(file: IO[bytes]) -> Header:
     cursor.expect(n_tensors, 24, "tensors", counted_at=8)
     if n_tensors > _TENSORS:
         raise LimitError(f"{n_tensors:,} tensors; the cap is {_TENSORS:,}", offset=8, code="too_many_tensors")
+    if n_pairs > _PAIRS:
+        raise LimitError(f"{n_pairs:,} key-value pairs; the cap is {_PAIRS:,}", offset=16, code="too_many_pairs")
     values: dict[str, Any] = {}
     lengths: dict[str, int] = {}
     seen: set[str] = set()
@@ -155,7 +159,7 @@ def _pair(cursor: _Cursor, key: str, values: dict[str, Any], lengths: dict[str, 
     (kind,) = cursor.unpack("I")
     if kind == _STRING:
         (length,) = cursor.unpack("Q")
-        if length > _KEPT_STRING:
+        if length > _KEPT_STRING or not cursor.keep(length):
             cursor.skip(length)
         else:
             values[key] = cursor.take(length).decode("utf-8", "replace")
@@ -168,7 +172,7 @@ def _pair(cursor: _Cursor, key: str, values: dict[str, Any], lengths: dict[str, 
         elif inner in _SCALARS:
             width = struct.calcsize(_SCALARS[inner])
             cursor.expect(count, width, f"numbers of {escape(key)}", counted_at=at + 8)
-            if count > _KEPT_ARRAY:
+            if count > _KEPT_ARRAY or not cursor.keep(8 * count):
                 cursor.skip(count * width)
             else:
                 values[key] = list(cursor.unpack(f"{count}{_SCALARS[inner]}"))
@@ -229,6 +233,7 @@ class _Cursor:
         self.file = file
         self.size = os.fstat(file.fileno()).st_size
         self.at = 0
+        self._kept = 0
         self._window, self._from = b"", 0
 
     def expect(self, count: int, width: int, what: str, counted_at: int) -> None:
@@ -236,6 +241,11 @@ class _Cursor:
         if count * width > self.size - self.at:
             message = f"the header counts {count:,} {what}, more than the rest of the file ({self._rest()}) can hold"
             raise FormatError(message, offset=counted_at, code="gguf_count")
+
+    def keep(self, n: int) -> bool:
+        """Whether a value of `n` bytes may be kept beside those that were."""
+        self._kept += n
+        return self._kept <= _KEPT_BYTES
 
     def skip(self, n: int) -> None:
         """Go on by `n` bytes."""

@@ -5,7 +5,7 @@ Order settles ties between rows that explain a checkpoint equally well and that 
 
 from __future__ import annotations
 
-from weightprint.anatomy.families import decoders, moe
+from weightprint.anatomy.families import decoders, encoders, fused, generic, gguf_names, moe, seq2seq, ssm, towers
 from weightprint.anatomy.family import Family
 
 __all__ = ["FAMILIES"]
@@ -13,4 +13,11 @@ __all__ = ["FAMILIES"]
 FAMILIES: tuple[Family, ...] = (
     *decoders.FAMILIES,
     *moe.FAMILIES,
+    *fused.FAMILIES,
+    *encoders.FAMILIES,
+    *seq2seq.FAMILIES,
+    *towers.FAMILIES,
+    *ssm.FAMILIES,
+    *gguf_names.FAMILIES,
+    *generic.FAMILIES,
 )

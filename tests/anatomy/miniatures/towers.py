@@ -1,0 +1,326 @@
+"""Miniatures of vision and audio towers, alone and composed with a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from miniature import Maker, Miniature
+
+V, D, F, POSITIONS = 40, 24, 56, 16
+HEADS, BLOCKS, PATCH = 4, 2, 4
+VIT = {"hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS, "intermediate_size": F}
+
+
+def layer_norm(m: Maker, name: str, role: str, b: int | None = None, stack: str | None = None, n: int = D) -> None:
+    m.put(f"{name}.weight", role, n, block=b, stack=stack)
+    m.put(f"{name}.bias", f"{role}_bias", n, block=b, stack=stack)
+
+
+def linear(
+    m: Maker, name: str, role: str, rows: int, columns: int, b: int | None = None, stack: str | None = None
+) -> None:
+    m.put(f"{name}.weight", role, rows, columns, block=b, stack=stack)
+    m.put(f"{name}.bias", f"{role}_bias", rows, block=b, stack=stack)
+
+
+def fused(m: Maker, weight: str, bias: str, b: int | None, stack: str | None = None, d: int = D) -> None:
+    m[weight] = np.vstack([m.draw(role, d, d, block=b, stack=stack) for role in "qkv"])
+    m[bias] = np.hstack([m.draw(f"{role}_bias", d, block=b, stack=stack) for role in "qkv"])
+
+
+def patches(m: Maker, name: str, *, bias: bool = True, stack: str | None = None) -> None:
+    m.put(f"{name}.weight", "patch", D, 3, PATCH, PATCH, stack=stack)
+    if bias:
+        m.put(f"{name}.bias", "patch_bias", D, stack=stack)
+
+
+def vit() -> Miniature:
+    m = Maker("vit", {"model_type": "vit", **VIT}, stack="vision")
+    m.put("vit.embeddings.cls_token", "class_token", 1, 1, D)
+    m.put("vit.embeddings.position_embeddings", "position", 1, POSITIONS + 1, D)
+    patches(m, "vit.embeddings.patch_embeddings.projection")
+    for b in range(BLOCKS):
+        at = f"vit.encoder.layer.{b}."
+        layer_norm(m, at + "layernorm_before", "attn_norm", b)
+        for role, name in zip("qkv", ("query", "key", "value"), strict=True):
+            linear(m, f"{at}attention.attention.{name}", role, D, D, b)
+        linear(m, at + "attention.output.dense", "o", D, D, b)
+        layer_norm(m, at + "layernorm_after", "ffn_norm", b)
+        linear(m, at + "intermediate.dense", "up", F, D, b)
+        linear(m, at + "output.dense", "down", D, F, b)
+    layer_norm(m, "vit.layernorm", "final_norm")
+    linear(m, "classifier", "classifier", 10, D)
+    return m.done()
+
+
+def dinov2(swiglu: bool) -> Callable[[], Miniature]:
+    def make() -> Miniature:
+        config = {"model_type": "dinov2", **VIT, "use_swiglu_ffn": swiglu}
+        m = Maker("dinov2", config, stack="vision", label="dinov2-giant" if swiglu else "dinov2")
+        m.put("embeddings.cls_token", "class_token", 1, 1, D)
+        m.put("embeddings.mask_token", "mask_token", 1, D)
+        m.put("embeddings.position_embeddings", "position", 1, POSITIONS + 1, D)
+        patches(m, "embeddings.patch_embeddings.projection")
+        for b in range(BLOCKS):
+            at = f"encoder.layer.{b}."
+            layer_norm(m, at + "norm1", "attn_norm", b)
+            for role, name in zip("qkv", ("query", "key", "value"), strict=True):
+                linear(m, f"{at}attention.attention.{name}", role, D, D, b)
+            linear(m, at + "attention.output.dense", "o", D, D, b)
+            m.put(at + "layer_scale1.lambda1", "attn_scale", D, block=b)
+            layer_norm(m, at + "norm2", "ffn_norm", b)
+            if swiglu:
+                m[at + "mlp.weights_in.weight"] = np.vstack([m.draw(r, F, D, block=b) for r in ("gate", "up")])
+                m[at + "mlp.weights_in.bias"] = np.hstack([m.draw(r, F, block=b) for r in ("gate_bias", "up_bias")])
+                linear(m, at + "mlp.weights_out", "down", D, F, b)
+            else:
+                linear(m, at + "mlp.fc1", "up", F, D, b)
+                linear(m, at + "mlp.fc2", "down", D, F, b)
+            m.put(at + "layer_scale2.lambda1", "ffn_scale", D, block=b)
+        layer_norm(m, "layernorm", "final_norm")
+        return m.done()
+
+    return make
+
+
+def vit_timm() -> Miniature:
+    """As timm and Meta's DINOv2 name it, with layer scale and register tokens."""
+    m = Maker("vit_timm", {"architecture": "vit_small_patch14_reg4_dinov2", "num_classes": 0}, stack="vision")
+    m.put("cls_token", "class_token", 1, 1, D)
+    m.put("reg_token", "register_tokens", 1, 4, D)
+    m.put("pos_embed", "position", 1, POSITIONS, D)
+    patches(m, "patch_embed.proj")
+    for b in range(BLOCKS):
+        at = f"blocks.{b}."
+        layer_norm(m, at + "norm1", "attn_norm", b)
+        fused(m, at + "attn.qkv.weight", at + "attn.qkv.bias", b)
+        linear(m, at + "attn.proj", "o", D, D, b)
+        m.put(at + "ls1.gamma", "attn_scale", D, block=b)
+        layer_norm(m, at + "norm2", "ffn_norm", b)
+        linear(m, at + "mlp.fc1", "up", F, D, b)
+        linear(m, at + "mlp.fc2", "down", D, F, b)
+        m.put(at + "ls2.gamma", "ffn_scale", D, block=b)
+    layer_norm(m, "norm", "final_norm")
+    linear(m, "head", "classifier", 10, D)
+    return m.done()
+
+
+def _clip_blocks(m: Maker, root: str, stack: str) -> None:
+    for b in range(BLOCKS):
+        at = f"{root}.encoder.layers.{b}."
+        for role, name in zip("kvqo", ("k_proj", "v_proj", "q_proj", "out_proj"), strict=True):
+            linear(m, f"{at}self_attn.{name}", role, D, D, b, stack)
+        layer_norm(m, at + "layer_norm1", "attn_norm", b, stack)
+        linear(m, at + "mlp.fc1", "up", F, D, b, stack)
+        linear(m, at + "mlp.fc2", "down", D, F, b, stack)
+        layer_norm(m, at + "layer_norm2", "ffn_norm", b, stack)
+
+
+def clip() -> Miniature:
+    m = Maker("clip", {"model_type": "clip", "text_config": VIT, "vision_config": VIT}, stack="text")
+    m.put("logit_scale", "logit_scale")
+    m.fixed("text_model.embeddings.position_ids", 1, POSITIONS)
+    m.put("text_model.embeddings.token_embedding.weight", "embedding", V, D)
+    m.put("text_model.embeddings.position_embedding.weight", "position", POSITIONS, D)
+    _clip_blocks(m, "text_model", "text")
+    layer_norm(m, "text_model.final_layer_norm", "final_norm")
+    m.put("text_projection.weight", "projector", 12, D)
+    m.put("vision_model.embeddings.class_embedding", "class_token", D, stack="vision")
+    m.fixed("vision_model.embeddings.position_ids", 1, POSITIONS)
+    patches(m, "vision_model.embeddings.patch_embedding", bias=False, stack="vision")
+    m.put("vision_model.embeddings.position_embedding.weight", "position", POSITIONS + 1, D, stack="vision")
+    layer_norm(m, "vision_model.pre_layrnorm", "pre_norm", stack="vision")
+    _clip_blocks(m, "vision_model", "vision")
+    layer_norm(m, "vision_model.post_layernorm", "final_norm", stack="vision")
+    m.put("visual_projection.weight", "projector", 12, D, stack="vision")
+    return m.done()
+
+
+def siglip() -> Miniature:
+    """Pools with one attention layer over a learned probe."""
+    m = Maker("clip", {"model_type": "siglip", "text_config": VIT, "vision_config": VIT}, stack="text", label="siglip")
+    m.put("logit_scale", "logit_scale", 1)
+    m.put("logit_bias", "logit_scale_bias", 1)
+    m.put("text_model.embeddings.token_embedding.weight", "embedding", V, D)
+    m.put("text_model.embeddings.position_embedding.weight", "position", POSITIONS, D)
+    _clip_blocks(m, "text_model", "text")
+    layer_norm(m, "text_model.final_layer_norm", "final_norm")
+    linear(m, "text_model.head", "projector", D, D)
+    patches(m, "vision_model.embeddings.patch_embedding", stack="vision")
+    m.put("vision_model.embeddings.position_embedding.weight", "position", POSITIONS, D, stack="vision")
+    _clip_blocks(m, "vision_model", "vision")
+    layer_norm(m, "vision_model.post_layernorm", "final_norm", stack="vision")
+    at = "vision_model.head."
+    m.put(at + "probe", "pooler", 1, 1, D, stack="vision")
+    fused(m, at + "attention.in_proj_weight", at + "attention.in_proj_bias", None, "vision")
+    linear(m, at + "attention.out_proj", "o", D, D, stack="vision")
+    layer_norm(m, at + "layernorm", "ffn_norm", stack="vision")
+    linear(m, at + "mlp.fc1", "up", F, D, stack="vision")
+    linear(m, at + "mlp.fc2", "down", D, F, stack="vision")
+    return m.done()
+
+
+def clip_openai() -> Miniature:
+    """Projections stored (in x out); the vision tower wider than the text's."""
+    wide = 36
+    m = Maker("clip_openai", {}, stack="text")
+    m.put("positional_embedding", "position", POSITIONS, D)
+    m.put("text_projection", "projector", 12, D, turned=True)
+    m.put("logit_scale", "logit_scale")
+    m.put("visual.class_embedding", "class_token", wide, stack="vision")
+    m.put("visual.positional_embedding", "position", POSITIONS + 1, wide, stack="vision")
+    m.put("visual.proj", "projector", 12, wide, stack="vision", turned=True)
+    m.put("visual.conv1.weight", "patch", wide, 3, PATCH, PATCH, stack="vision")
+    layer_norm(m, "visual.ln_pre", "pre_norm", stack="vision", n=wide)
+    for stack, root, d in (("vision", "visual.transformer", wide), ("text", "transformer", D)):
+        for b in range(BLOCKS):
+            at = f"{root}.resblocks.{b}."
+            fused(m, at + "attn.in_proj_weight", at + "attn.in_proj_bias", b, stack, d)
+            linear(m, at + "attn.out_proj", "o", d, d, b, stack)
+            layer_norm(m, at + "ln_1", "attn_norm", b, stack, d)
+            linear(m, at + "mlp.c_fc", "up", 4 * d, d, b, stack)
+            linear(m, at + "mlp.c_proj", "down", d, 4 * d, b, stack)
+            layer_norm(m, at + "ln_2", "ffn_norm", b, stack, d)
+    layer_norm(m, "visual.ln_post", "final_norm", stack="vision", n=wide)
+    m.put("token_embedding.weight", "embedding", V, D)
+    layer_norm(m, "ln_final", "final_norm")
+    return m.done()
+
+
+def _llama(
+    m: Maker, root: str, head: str, d: int = 20, heads: int = 5, kv_heads: int = 1, *, bias: bool = False
+) -> None:
+    """A language model in the canonical names, for composition."""
+    size = d // heads
+    m.put(f"{root}embed_tokens.weight", "embedding", V, d)
+    for b in range(BLOCKS):
+        at = f"{root}layers.{b}."
+        m.put(at + "input_layernorm.weight", "attn_norm", d, block=b)
+        for role, rows in (("q", d), ("k", kv_heads * size), ("v", kv_heads * size)):
+            m.put(f"{at}self_attn.{role}_proj.weight", role, rows, d, block=b)
+            if bias:
+                m.put(f"{at}self_attn.{role}_proj.bias", role + "_bias", rows, block=b)
+        m.put(f"{at}self_attn.o_proj.weight", "o", d, d, block=b)
+        m.put(at + "post_attention_layernorm.weight", "ffn_norm", d, block=b)
+        for role, rows, columns in (("gate", 28, d), ("up", 28, d), ("down", d, 28)):
+            m.put(f"{at}mlp.{role}_proj.weight", role, rows, columns, block=b)
+    m.put(f"{root}norm.weight", "final_norm", d)
+    m.put(head, "head", V, d)
+
+
+def llava() -> Miniature:
+    """CLIP's vision tower, two linears, Llama."""
+    text = {"model_type": "llama", "hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1}
+    config = {"model_type": "llava", "text_config": text, "vision_config": {"model_type": "clip_vision_model", **VIT}}
+    m = Maker("clip", config, families={"vision": "clip", "decoder": "llama"}, label="llava")
+    at = "vision_tower.vision_model."
+    m.put(at + "embeddings.class_embedding", "class_token", D, stack="vision")
+    patches(m, at + "embeddings.patch_embedding", bias=False, stack="vision")
+    m.put(at + "embeddings.position_embedding.weight", "position", POSITIONS + 1, D, stack="vision")
+    layer_norm(m, at + "pre_layrnorm", "pre_norm", stack="vision")
+    _clip_blocks(m, "vision_tower.vision_model", "vision")
+    layer_norm(m, at + "post_layernorm", "final_norm", stack="vision")
+    linear(m, "multi_modal_projector.linear_1", "projector", 20, D, stack="vision")
+    linear(m, "multi_modal_projector.linear_2", "projector_out", 20, 20, stack="vision")
+    _llama(m, "language_model.model.", "language_model.lm_head.weight")
+    return m.done()
+
+
+def _qwen_block(m: Maker, at: str, b: int, *, gated: bool) -> None:
+    """Qwen2-VL: layer norms and a plain FFN. Qwen2.5-VL: RMS norms and a gated one with biases."""
+    for name, role in (("norm1", "attn_norm"), ("norm2", "ffn_norm")):
+        if gated:
+            m.put(f"{at}{name}.weight", role, D, block=b, stack="vision")
+        else:
+            layer_norm(m, at + name, role, b, "vision")
+    fused(m, at + "attn.qkv.weight", at + "attn.qkv.bias", b, "vision")
+    linear(m, at + "attn.proj", "o", D, D, b, "vision")
+    if gated:
+        linear(m, at + "mlp.gate_proj", "gate", F, D, b, "vision")
+        linear(m, at + "mlp.up_proj", "up", F, D, b, "vision")
+        linear(m, at + "mlp.down_proj", "down", D, F, b, "vision")
+    else:
+        linear(m, at + "mlp.fc1", "up", F, D, b, "vision")
+        linear(m, at + "mlp.fc2", "down", D, F, b, "vision")
+
+
+def qwen_vl(gated: bool) -> Callable[[], Miniature]:
+    def make() -> Miniature:
+        kind = "qwen2_5_vl" if gated else "qwen2_vl"
+        text = {"hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1, "num_hidden_layers": BLOCKS}
+        vision = {"depth": BLOCKS, "num_heads": HEADS, ("hidden_size" if gated else "embed_dim"): D}
+        config = {"model_type": kind, **text, "vision_config": vision}
+        m = Maker("llama", config, families={"vision": "qwen2_vl_vision", "decoder": "llama"}, label=kind)
+        m.put("visual.patch_embed.proj.weight", "patch", D, 3, 2, PATCH, PATCH, stack="vision")
+        for b in range(BLOCKS):
+            _qwen_block(m, f"visual.blocks.{b}.", b, gated=gated)
+        if gated:
+            m.put("visual.merger.ln_q.weight", "projector_norm", D, stack="vision")
+        else:
+            layer_norm(m, "visual.merger.ln_q", "projector_norm", stack="vision")
+        linear(m, "visual.merger.mlp.0", "projector", 4 * D, 4 * D, stack="vision")
+        linear(m, "visual.merger.mlp.2", "projector_out", 20, 4 * D, stack="vision")
+        _llama(m, "model.", "lm_head.weight", bias=True)
+        return m.done()
+
+    return make
+
+
+def gemma3_tower() -> Miniature:
+    """SigLIP without its pooler, a projection stored (in x out); the language model is a row of its own."""
+    config = {"model_type": "gemma3", "vision_config": {"model_type": "siglip_vision_model", **VIT}}
+    m = Maker("clip", config, stack="vision", label="gemma3-vision")
+    at = "vision_tower.vision_model."
+    patches(m, at + "embeddings.patch_embedding")
+    m.put(at + "embeddings.position_embedding.weight", "position", POSITIONS, D)
+    _clip_blocks(m, "vision_tower.vision_model", "vision")
+    layer_norm(m, at + "post_layernorm", "final_norm")
+    m.put("multi_modal_projector.mm_input_projection_weight", "projector", 20, D, turned=True)
+    m.put("multi_modal_projector.mm_soft_emb_norm.weight", "projector_norm", D)
+    return m.done()
+
+
+def wav2vec2() -> Miniature:
+    """Convolutions over the samples, a weight-normalised position convolution, BERT-like blocks."""
+    channels = 10
+    config = {"model_type": "wav2vec2", **VIT, "conv_dim": [channels] * 3}
+    m = Maker("wav2vec2", config, stack="encoder")
+    for b in range(3):
+        at = f"wav2vec2.feature_extractor.conv_layers.{b}."
+        m.put(at + "conv.weight", "conv1", channels, channels if b else 1, 3, block=b, stack="audio")
+        if b == 0:
+            layer_norm(m, at + "layer_norm", "conv1_norm", b, "audio", channels)
+    layer_norm(m, "wav2vec2.feature_projection.layer_norm", "projector_norm", n=channels)
+    linear(m, "wav2vec2.feature_projection.projection", "projector", D, channels)
+    m.put("wav2vec2.masked_spec_embed", "mask_token", D)
+    m.put("wav2vec2.encoder.pos_conv_embed.conv.bias", "position_bias", D)
+    m.put("wav2vec2.encoder.pos_conv_embed.conv.weight_g", "position_gain", 1, 1, 8)
+    m.put("wav2vec2.encoder.pos_conv_embed.conv.weight_v", "position", D, 3, 8)
+    layer_norm(m, "wav2vec2.encoder.layer_norm", "pre_norm")
+    for b in range(BLOCKS):
+        at = f"wav2vec2.encoder.layers.{b}."
+        for role, name in zip("kvqo", ("k_proj", "v_proj", "q_proj", "out_proj"), strict=True):
+            linear(m, f"{at}attention.{name}", role, D, D, b)
+        layer_norm(m, at + "layer_norm", "attn_post_norm", b)
+        linear(m, at + "feed_forward.intermediate_dense", "up", F, D, b)
+        linear(m, at + "feed_forward.output_dense", "down", D, F, b)
+        layer_norm(m, at + "final_layer_norm", "ffn_post_norm", b)
+    linear(m, "lm_head", "head", V, D)
+    return m.done()
+
+
+MINIATURES = [
+    vit,
+    dinov2(swiglu=False),
+    dinov2(swiglu=True),
+    vit_timm,
+    clip,
+    siglip,
+    clip_openai,
+    llava,
+    qwen_vl(gated=False),
+    qwen_vl(gated=True),
+    gemma3_tower,
+    wav2vec2,
+]
