@@ -152,7 +152,7 @@ _SPEECH_OUTSIDE: dict[str, str | Cell] = {
     "project_q": "codebook_out",
     "project_hid": "head_dense",
 }
-_SPEECH_CONVS = Stack("audio", "feature_extractor.conv_layers.{b}.", {"conv": "conv1", "layer_norm": "conv1_norm"})
+_SPEECH_CONVS = "feature_extractor.conv_layers.{b}."
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -291,9 +291,25 @@ FAMILIES: tuple[Family, ...] = (
                 {**_SPEECH_BLOCK, "layer_norm": "attn_post_norm", "final_layer_norm": "ffn_post_norm"},
                 {**_SPEECH_OUTSIDE, "encoder.layer_norm": "pre_norm"},
             ),
-            _SPEECH_CONVS,
+            Stack("audio", _SPEECH_CONVS, {"conv.weight": "conv1", "layer_norm": "conv1_norm"}),
         ),
-        ("wav2vec2", "hubert", "wavlm", "data2vec-audio"),
+        ("wav2vec2", "hubert"),
         pre_norm=False,
+    ),
+    Family(
+        "wav2vec2_stable",  # the large ones: norms in front, and biases in the convolutions, which tell them apart
+        (
+            Stack(
+                "encoder",
+                "encoder.layers.{b}.",
+                {**_SPEECH_BLOCK, "layer_norm": "attn_norm", "final_layer_norm": "ffn_norm"},
+                {**_SPEECH_OUTSIDE, "encoder.layer_norm": "final_norm"},
+            ),
+            Stack("audio", _SPEECH_CONVS, {"conv": "conv1", "layer_norm": "conv1_norm"}),
+        ),
+    ),
+    Family(
+        "projector",  # LLaVA's own names, without the tower that the projection reads
+        (Stack("vision", "", {}, _PROJECTOR),),
     ),
 )
