@@ -86,7 +86,15 @@ def dinov2(swiglu: bool) -> Callable[[], Miniature]:
 
 def vit_timm() -> Miniature:
     """As timm and Meta's DINOv2 name it, with layer scale and register tokens."""
-    m = Maker("vit_timm", {"architecture": "vit_small_patch14_reg4_dinov2", "num_classes": 0}, stack="vision")
+    return _timm("vit_timm", packed=False)
+
+
+def vit_timm_packed() -> Miniature:
+    return _timm("vit_timm_packed", packed=True)
+
+
+def _timm(family: str, *, packed: bool) -> Miniature:
+    m = Maker(family, {"architecture": "vit_patch14_reg4_dinov2", "num_classes": 0}, stack="vision")
     m.put("cls_token", "class_token", 1, 1, D)
     m.put("reg_token", "register_tokens", 1, 4, D)
     m.put("pos_embed", "position", 1, POSITIONS, D)
@@ -98,7 +106,11 @@ def vit_timm() -> Miniature:
         linear(m, at + "attn.proj", "o", D, D, b)
         m.put(at + "ls1.gamma", "attn_scale", D, block=b)
         layer_norm(m, at + "norm2", "ffn_norm", b)
-        linear(m, at + "mlp.fc1", "up", F, D, b)
+        if packed:
+            m[at + "mlp.fc1.weight"] = np.vstack([m.draw(role, F, D, block=b) for role in ("gate", "up")])
+            m[at + "mlp.fc1.bias"] = np.hstack([m.draw(role, F, block=b) for role in ("gate_bias", "up_bias")])
+        else:
+            linear(m, at + "mlp.fc1", "up", F, D, b)
         linear(m, at + "mlp.fc2", "down", D, F, b)
         m.put(at + "ls2.gamma", "ffn_scale", D, block=b)
     layer_norm(m, "norm", "final_norm")
@@ -315,6 +327,7 @@ MINIATURES = [
     dinov2(swiglu=False),
     dinov2(swiglu=True),
     vit_timm,
+    vit_timm_packed,
     clip,
     siglip,
     clip_openai,

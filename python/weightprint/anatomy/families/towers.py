@@ -55,6 +55,19 @@ _TIMM_BLOCK: dict[str, str | Cell] = {
     "mlp.fc1": "up",
     "mlp.fc2": "down",
 }
+_TIMM_OUTSIDE: dict[str, str | Cell] = {
+    "cls_token": "class_token",
+    "mask_token": "mask_token",
+    "reg_token": "register_tokens",
+    "register_tokens": "register_tokens",
+    "dist_token": "distillation_token",
+    "pos_embed": "position",
+    "patch_embed.proj": "patch",
+    "norm_pre": "pre_norm",
+    "norm": "final_norm",
+    "fc_norm": "head_norm",
+    "head": "classifier",
+}
 _CLIP_BLOCK: dict[str, str | Cell] = {
     "self_attn.q_proj": "q",
     "self_attn.k_proj": "k",
@@ -189,19 +202,18 @@ FAMILIES: tuple[Family, ...] = (
                     "mlp.w12": stacked("gate", "up"),
                     "mlp.w3": "down",
                 },
-                {
-                    "cls_token": "class_token",
-                    "mask_token": "mask_token",
-                    "reg_token": "register_tokens",
-                    "register_tokens": "register_tokens",
-                    "dist_token": "distillation_token",
-                    "pos_embed": "position",
-                    "patch_embed.proj": "patch",
-                    "norm_pre": "pre_norm",
-                    "norm": "final_norm",
-                    "fc_norm": "head_norm",
-                    "head": "classifier",
-                },
+                _TIMM_OUTSIDE,
+            ),
+        ),
+    ),
+    Family(
+        "vit_timm_packed",  # DINOv2's giant model: SwiGLU with both halves in fc1
+        (
+            Stack(
+                "vision",
+                "blocks.{b}.",
+                {**_TIMM_BLOCK, "mlp.fc1": stacked("gate", "up"), "ls1": "attn_scale", "ls2": "ffn_scale"},
+                _TIMM_OUTSIDE,
             ),
         ),
     ),
