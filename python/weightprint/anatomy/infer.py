@@ -42,7 +42,7 @@ Read = Callable[[str, "slice | None", "slice | None"], F32]
 
 
 def infer(
-    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read
+    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read | None
 ) -> list[Assignment]:
     """Blocks and roles of the weights that no row of the table explains.
 
@@ -51,7 +51,7 @@ def infer(
         left: the names without a place, in file order.
         known: what the table assigned; its places are not given twice.
         read: (name, rows, columns) -> float32 rectangle; a vector's elements are picked by `rows`. At most a few MB
-            are read per tensor, 1 GB in all; what raises or isn't finite counts as not readable.
+            are read per tensor, 1 GB in all; what isn't finite gives no cue. None: values are not to be read.
 
     Returns:
         Assignments with ``source="inferred"``, every name of `left` in at most one place or, fused, in several.

@@ -69,14 +69,14 @@ class Matrix:
 class Probe:
     """Reads small rectangles and remembers their statistics. Anything that can't be read is None, and no cue."""
 
-    read: Read
+    read: Read | None
     shapes: Mapping[str, tuple[int, ...]]
     spent: int = 0
     _kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def rectangle(self, m: Matrix, rows: int, columns: int) -> F64 | None:
         """The first `rows` units and `columns` channels of m, as float64; None beyond the budget or if not finite."""
-        if len(self.shapes[m.name]) != 2 or self.spent > _BUDGET:
+        if self.read is None or len(self.shapes[m.name]) != 2 or self.spent > _BUDGET:
             return None
         self.spent += rows * columns
         if m.turned:
@@ -89,7 +89,7 @@ class Probe:
     def vector(self, name: str) -> F64 | None:
         """A vector, its first 2^19 elements; None beyond the budget or if not finite."""
         (n,) = self.shapes[name]
-        if self.spent > _BUDGET:
+        if self.read is None or self.spent > _BUDGET:
             return None
         n = min(n, _RECTANGLE)
         self.spent += n
