@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import weightprint
-from miniature import Miniature
-from miniatures import decoders, fused, gguf_names
+from miniature import Miniature, collect
 from weightprint.anatomy.access import anatomy
 from weightprint.anatomy.adapters import read_adapter
 from weightprint.anatomy.merged import merge
 from weightprint.anatomy.place import Place
 from weightprint.errors import FormatError, UnsupportedFormatError
 
-LLAMA, GPT2, NEOX = decoders.llama(), fused.gpt2(), fused.gpt_neox()
+_MINIATURES = {mini.name: mini for mini in collect()}
+LLAMA, GPT2, NEOX, GGUF = (_MINIATURES[name] for name in ("llama", "gpt2", "gpt_neox", "gguf-llama"))
 
 
 def draw(*shape, seed=0):
@@ -104,7 +104,7 @@ def test_places_of_a_fused_adapter_cut_b_and_share_a(tmp_path):
     found = anatomy(save_adapter(tmp_path / "a", tensors, fan_in_fan_out=True))
     assert found.unmapped == ()
     width = next(iter(modules.values()))[1]
-    for b in range(fused.BLOCKS):
+    for b in range(2):
         a, big = (tensors[f"base_model.model.transformer.h.{b}.attn.c_attn.lora_{x}.weight"] for x in "AB")
         for k, role in enumerate("qkv"):
             np.testing.assert_array_equal(found.tensor(b, f"{role}.lora_a"), a)
@@ -166,7 +166,7 @@ def test_merge_of_dora(tmp_path):
         m = tensors[f"base_model.model.{module}.lora_magnitude_vector"]
         wanted[module + ".weight"] = dora(LLAMA.tensors[module + ".weight"], b, a, 3, m)
     adapter = save_adapter(tmp_path / "a", tensors, use_dora=True)
-    assert anatomy(adapter).tensor(0, "gate.lora_magnitude").shape == (decoders.H,)
+    assert anatomy(adapter).tensor(0, "gate.lora_magnitude").shape == (36,)
     check_merged(tmp_path, LLAMA, wanted, merge(LLAMA.write(tmp_path / "base"), adapter))
 
 
@@ -262,10 +262,11 @@ def test_a_vocabulary_that_grew(tmp_path):
 
 def test_merge_by_place_on_gguf_names_and_rotary_pairs(tmp_path):
     """The adapter speaks the hub's names, the base is a GGUF model: its q and k hold their rows in pairs."""
-    base = gguf_names.llama()
-    d, hd, heads, kv, ffn = (getattr(gguf_names, key) for key in ("D", "HD", "HEADS", "KV", "F"))
+    base = GGUF
+    d, ffn = base.config["hidden_size"], base.config["intermediate_size"]
+    heads, kv, hd = (base.config[key] for key in ("num_attention_heads", "num_key_value_heads", "head_dim"))
     modules = {}
-    for b in range(gguf_names.BLOCKS):
+    for b in range(2):
         at = f"model.layers.{b}."
         modules |= {at + "self_attn.q_proj": (heads * hd, d), at + "self_attn.k_proj": (kv * hd, d)}
         modules |= {at + "mlp.down_proj": (d, ffn)}
