@@ -108,7 +108,9 @@ def renderables(
             for p in layout(checkpoint)
         ]
         yield from _table(pen, ("layout", "dtype", "shape", "count", "bytes"), lines, limit or _LINES, (0, 1, 2))
-    metadata = [(escape(key, 60), escape(value, limit or 100)) for key, value in checkpoint.metadata.items()]
+    keys = max((len(escape(key, 40)) for key in checkpoint.metadata), default=0)
+    room = limit or max(30, pen.width - keys - 3)
+    metadata = [(escape(key, 40), escape(value, room)) for key, value in checkpoint.metadata.items()]
     if metadata:
         yield from _table(pen, ("metadata", ""), metadata, limit or _METADATA, (0, 1))
     findings = (*checkpoint.findings, *(anatomy.findings if anatomy is not None else ()))
