@@ -104,7 +104,7 @@ class _Columns:
 def drawing(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
     """The stacks of a model, one after the other, line by line."""
     for sheet in fold(anatomy):
-        yield pen.line((escape(sheet.stack), "bold"), ("  " + recognised(anatomy, sheet.stack), ""))
+        yield from _heading(escape(sheet.stack), recognised(anatomy, sheet.stack), pen)
         geometry = anatomy.geometry.get(sheet.stack)
         if geometry and (words := geometry_words(geometry)):
             yield from pen.wrapped(words.replace(" ", _NO_BREAK).replace("," + _NO_BREAK, ", "))
@@ -122,6 +122,15 @@ def drawing(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
             yield pen.line((what, _CAREFUL))
         yield from _plain_lines(sheet.after, columns, pen, "    ")
         yield pen.line()
+
+
+def _heading(stack: str, text: str, pen: Pen) -> Iterator[Text]:
+    """The stack's name, and how it is known behind it or, where that does not fit, below it."""
+    if len(stack) + 2 + len(text) <= pen.width:
+        yield pen.line((stack, "bold"), ("  " + text, ""))
+    else:
+        yield pen.line((stack, "bold"))
+        yield from pen.wrapped(text)
 
 
 def recognised(anatomy: Anatomy, stack: str) -> str:

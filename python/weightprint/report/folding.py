@@ -258,7 +258,8 @@ def _sheet(
     n_experts = n_experts or max((len(f.experts or ()) for forms in alike for f in forms), default=0) or None
     runs = []
     for forms, members in sorted(alike.items(), key=lambda item: min(item[1])):
-        merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in forms}
+        first = members[min(members)]  # its order, which is the files', settles what sorting leaves open
+        merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in first}
         lines = _lines(anatomy, merged, slot, n_experts)
         prefix, lines = _without_prefix(lines)
         runs.append(Run(tuple(sorted(members)), prefix, lines, _lacking(forms, usual)))
