@@ -206,7 +206,7 @@ def _shape(line: Line) -> str:
 
 def _kind(line: Line) -> str:
     several = len(line.kinds) > 1
-    return "" if line.shape is None and several else line.kinds[0][0] + " …" * several
+    return "" if line.shape is None and several else line.kinds[0][0] + " +" * several
 
 
 def _notes(line: Line) -> str:
@@ -221,8 +221,12 @@ def _named(line: Line, room: int) -> tuple[str, str, str]:
     """(stored name, notes, doubt) as they fit into `room`: the name is cut first, and left out when too little is."""
     notes, doubt = _notes(line), _doubt(line)
     left = room - sum(len(text) + 2 for text in (notes, doubt) if text)
-    name = line.name if len(line.name) <= left else line.name[: max(0, left - 1)] + "…"
-    return (name if len(name) >= min(_NAME, len(line.name)) else "", notes, doubt)
+    return (_tail(line.name, left) if left >= min(_NAME, len(line.name)) else "", notes, doubt)
+
+
+def _tail(name: str, room: int) -> str:
+    """The end of a name, which says more than its beginning."""
+    return name if len(name) <= room else "…" + name[len(name) - room + 1 :]
 
 
 def _plain_lines(lines: Sequence[Line], columns: _Columns, pen: Pen, margin: str) -> Iterator[Text]:
@@ -237,7 +241,7 @@ def _drawn(line: Line, bracket: str, columns: _Columns, pen: Pen, margin: str) -
         short = line.n_experts is not None and line.n_experts != line.of_experts
         parts.append((_experts(line).ljust(columns.experts) + "  ", _CAREFUL if short else ""))
     parts.append((_shape(line).rjust(columns.shape) + "  ", ""))
-    parts.append((_kind(line).ljust(columns.kind) + "  ", "dim"))
+    parts.append((_kind(line).ljust(columns.kind) + "  ", "" if " " in line.kinds[0][0] else "dim"))
     parts += _name_parts(line, bracket, columns)
     text = pen.line(*parts)
     text.rstrip()
@@ -284,7 +288,7 @@ def _run(run: Run, columns: _Columns, pen: Pen, seen: dict[tuple[Line, ...], str
     not drawn again."""
     head, total = _head(run), _sum(run)
     room = columns.total - 4 - len(head) - 2 - len(total) - 2
-    prefix = run.prefix if len(run.prefix) <= room else ""
+    prefix = _tail(run.prefix, room) if room >= min(_NAME, len(run.prefix)) else ""
     gap = " " * max(2, columns.total - 4 - len(head) - 2 - len(prefix) - len(total))
     yield pen.line(("  ┌ ", "dim"), (head, "bold"), ("  " + prefix, "dim"), (gap + total, ""))
     for number, (group, members) in enumerate(groupby(run.lines, key=lambda line: line.group)):

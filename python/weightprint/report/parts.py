@@ -81,6 +81,7 @@ def parts(anatomy: Anatomy) -> list[Part]:
     """All parts, largest first; weights without a place are the part ``"unmapped"``."""
     elements: Counter[str] = Counter()
     weights: dict[str, set[str]] = defaultdict(set)
+    part: str
     routed: Counter[tuple[str, str]] = Counter()
     for a in anatomy.assignments:
         if a.tied:
