@@ -289,7 +289,7 @@ def _scan(
         *where,
     ]
     order = sorted(range(len(infos)), key=lambda k: natural_key(infos[k].name))
-    n, nbytes = sum(info.numel for info in infos), sum(info.nbytes for info in infos)
+    n, nbytes = sum(checkpoint.elements_of(info) for info in infos), sum(info.nbytes for info in infos)
     dtypes, shapes = [info.dtype for info in infos], [info.shape for info in infos]
     digest = whole_digest(dtypes, shapes, measured["digest"]) if "digest" in measured else None
     return result(checkpoint.source, heads, measured, order, n, nbytes, seconds, digest)

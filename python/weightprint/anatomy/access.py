@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from weightprint.anatomy.adapters import is_adapter, match_adapter
 from weightprint.anatomy.family import Family
 from weightprint.anatomy.infer import infer
 from weightprint.anatomy.match import match
@@ -62,13 +63,14 @@ class Anatomy:
     geometry: Mapping[str, Geometry]
     findings: tuple[Finding, ...]
 
-    def __init__(self, checkpoint: Checkpoint, *, values: bool = True) -> None:
-        weights = Weights(checkpoint)
+    def __init__(self, checkpoint: Checkpoint, *, values: bool = True, weights: Weights | None = None) -> None:
+        weights = Weights(checkpoint) if weights is None else weights
         shapes = weights.shapes
-        matched = match(shapes, checkpoint.config)
+        adapter = is_adapter(shapes)
+        matched = (match_adapter if adapter else match)(shapes, checkpoint.config)
         assignments = list(matched.assignments)
-        if matched.unmatched:
-            read = weights.read if values else None
+        if matched.unmatched and not adapter:  # factors of low rank have no shape to infer from
+            read = weights.read if values else _headers_only
             assignments += infer(shapes, matched.unmatched, matched.assignments, read)
         order = {name: k for k, name in enumerate(shapes)}
         by_place: dict[Place, Assignment] = {}
@@ -311,6 +313,10 @@ def anatomy(model: str | os.PathLike[str] | Checkpoint, *, values: bool = True) 
         FormatError, OSError, …: as `weightprint.open` does.
     """
     return Anatomy(open(model), values=values)
+
+
+def _headers_only(name: str, rows: slice | None, columns: slice | None) -> F32:
+    raise UsageError("values are not to be read", tensor=name, code="headers_only")
 
 
 def _rebuild(checkpoint: Checkpoint, values: bool) -> Anatomy:

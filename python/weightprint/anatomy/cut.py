@@ -148,7 +148,11 @@ def _paired(chosen: list[Rows], roles: tuple[str, ...], size: int | None) -> lis
 
 
 def fits(piece: Piece, hidden: int | None, rows_of: dict[str, set[int]]) -> str | None:
-    """Why a canonical tensor contradicts its role: None if it doesn't. `rows_of`: rows seen of each role's matrix."""
+    """Why a canonical tensor contradicts its role: None if it doesn't.
+
+    `rows_of`: rows seen of each role's matrix; under ``"down.columns"`` the columns of down, which are what gate and up
+    write. A gate and an up that share a tensor unsaid show there.
+    """
     shape, row = piece.shape, role_of(piece.role)
     matrix = matrix_of(piece.role)
     if matrix != piece.role and "." not in piece.role:
@@ -157,6 +161,9 @@ def fits(piece: Piece, hidden: int | None, rows_of: dict[str, set[int]]) -> str 
         if size is not None and wanted and size not in wanted:
             return f"{size} values, where {matrix} has {' or '.join(map(str, sorted(wanted)))} rows"
         return None
+    widths = rows_of.get("down.columns") if matrix in ("gate", "up") and len(shape) == 2 else None
+    if widths and shape[0] not in widths:
+        return f"{shape[0]} rows, where down reads {' or '.join(map(str, sorted(widths)))}"
     if hidden is None:
         return None
     if row.axis == "channels":

@@ -5,7 +5,7 @@ with a note where they do not. From shapes alone
 
 * hidden is what most tensors that read or write the residual stream have on that axis;
 * the rows of q are the columns of o (per-head outputs), so a fused q|k|v of n rows has (n - q) / 2 rows of k;
-* the head size comes from q/k norms of one head, from rotary frequencies of the whole head, or from MLA's latents:
+* the head size comes from q/k norms of one head, from rope.freqs (one per pair), or from MLA's latents:
   rope = rows(kv_a) - latent, H·nope = rows(kv_b) - columns(o), H·rope = rows(q_b) - H·nope.
 
 What neither says stays None. Config files name the same thing in many ways, and multimodal ones nest a model's sizes
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from weightprint.anatomy.place import Geometry
@@ -144,128 +144,102 @@ def _lengths(seen: Iterable[Seen], role: str, axis: int) -> int | None:
 def measure(stack: str, blocks: int, seen: list[Seen], outside: list[Seen], config: Mapping[str, Any]) -> Sizes:
     """The sizes of a stack, from what was seen inside and outside its blocks and from config.json."""
     notes: list[str] = []
-    guessed: list[str] = []
     hidden = _common(_hidden_votes(seen)) or _common(_hidden_votes(outside))
-    here: Mapping[str, Any] = {}
-    said = [c for c in configs(config, stack) if _whole(c, "hidden") is not None]
-    if said:
-        fitting = [c for c in said if hidden is None or _whole(c, "hidden") == hidden]
-        if fitting:
-            here = fitting[0]
-            hidden = hidden or _whole(here, "hidden")
-        else:
-            notes.append(f"{stack}: config.json says hidden size {_whole(said[0], 'hidden')}, the tensors say {hidden}")
+    here = _config_that_fits(stack, hidden, config, notes)
+    hidden = hidden or _whole(here, "hidden")
     told = _whole(here, "blocks")
-    if told is not None and stack in ("decoder", "encoder", "vision", "audio", "text") and told != blocks:
+    if told not in (None, blocks) and stack in _NESTED:
         notes.append(f"{stack}: config.json says {told} blocks, {blocks} are here")
-
-    # Rows of all queries: what o reads.
-    q_rows = _lengths(seen, "o", 1) or _lengths(seen, "q", 0)
-    kv_rows = _lengths(seen, "k", 0)
-    fused = next((s for s in seen if set(s.roles) == {"q", "k", "v"} and len(s.shape) == 2), None)
-    if fused and q_rows is None and hidden is not None and fused.shape[0] == 3 * hidden:
-        q_rows = hidden
-    if fused and q_rows and fused.shape[0] > q_rows and (fused.shape[0] - q_rows) % 2 == 0:
-        kv_rows = (fused.shape[0] - q_rows) // 2
-
-    # MLA: three latents tell four sizes.
-    value_dim, nope_dim, rope_dim = (_whole(here, key) for key in ("value_dim", "nope_dim", "rope_dim"))
-    heads, head_dim = _whole(here, "heads"), _whole(here, "head_dim")
-    latent, kv_a, kv_b = _lengths(seen, "kv_a_norm", 0), _lengths(seen, "kv_a", 0), _lengths(seen, "kv_b", 0)
-    mla = kv_b is not None
-    if mla:
-        keys = _lengths(seen, "q_b", 0) or _lengths(seen, "q", 0)
-        if latent and kv_a and kv_b and keys and q_rows:
-            rope, nope_all = kv_a - latent, kv_b - q_rows
-            found = (keys - nope_all) // rope if rope and (keys - nope_all) % rope == 0 else 0
-            if found > 0 and nope_all % found == 0 and q_rows % found == 0:
-                if heads not in (None, found):
-                    notes.append(f"{stack}: config.json says {heads} heads, the tensors say {found}")
-                heads, value_dim, nope_dim, rope_dim = found, q_rows // found, nope_all // found, rope
-        head_dim = nope_dim + rope_dim if nope_dim and rope_dim else None
-        return Sizes(
-            _geometry(blocks, hidden, heads, heads, head_dim, seen, outside, here, value_dim, nope_dim, rope_dim),
-            q_rows,
-            None,
-            notes,
-        )
-
-    # Heads and head size: the config's where they multiply to the rows of q, else the shapes'.
-    norm = next((s.shape for s in seen if s.roles in (("q_norm",), ("k_norm",))), None)
-    sinks = _lengths(seen, "sinks", 0)
-    if sinks:
-        heads = sinks
-    if norm is not None and len(norm) == 2 and next((s for s in seen if s.roles == ("q_norm",)), None):
-        heads = next(s.shape[0] for s in seen if s.roles == ("q_norm",))
-        head_dim = norm[1]
-    if head_dim is None and heads and (total := q_rows or hidden) and total % heads == 0:
-        head_dim = total // heads
-    if q_rows and heads and head_dim and heads * head_dim != q_rows:
-        better = q_rows // heads if q_rows % heads == 0 else None
-        notes.append(
-            f"{stack}: config.json says {heads} heads of {head_dim}, the tensors hold {q_rows} rows of queries"
-        )
-        heads, head_dim = (heads, better) if better else (None, None)
-    if (
-        head_dim is None
-        and norm is not None
-        and len(norm) == 1
-        and q_rows
-        and norm[0] < q_rows
-        and q_rows % norm[0] == 0
-    ):
-        head_dim = norm[0]
-    if head_dim is None:
-        rotary = _lengths([*seen, *outside], "fixed", 0)
-        if rotary and q_rows and q_rows % (2 * rotary) == 0:
-            head_dim = 2 * rotary
-            guessed.append("head_dim")
-    if head_dim and q_rows and heads is None and q_rows % head_dim == 0:
-        heads = q_rows // head_dim
-        guessed += ["heads"] if guessed else []
-    kv_heads = _whole(here, "kv_heads")
-    if kv_rows and head_dim and kv_rows % head_dim == 0:
-        if kv_heads is not None and kv_heads * head_dim != kv_rows:
-            notes.append(f"{stack}: config.json says {kv_heads} key-value heads, the tensors say {kv_rows // head_dim}")
-        kv_heads = kv_rows // head_dim
-    elif kv_heads is None:
-        kv_heads = 1 if here.get("multi_query") is True else heads
-    if kv_rows is None and kv_heads and head_dim:
-        kv_rows = kv_heads * head_dim
-    if q_rows is None and heads and head_dim:
-        q_rows = heads * head_dim
-    geometry = _geometry(blocks, hidden, heads, kv_heads, head_dim, seen, outside, here, guessed=tuple(guessed))
-    return Sizes(geometry, q_rows, kv_rows, notes)
-
-
-def _geometry(
-    blocks: int,
-    hidden: int | None,
-    heads: int | None,
-    kv_heads: int | None,
-    head_dim: int | None,
-    seen: list[Seen],
-    outside: list[Seen],
-    here: Mapping[str, Any],
-    value_dim: int | None = None,
-    nope_dim: int | None = None,
-    rope_dim: int | None = None,
-    guessed: tuple[str, ...] = (),
-) -> Geometry:
-    """The rest: FFN width, experts, vocabulary."""
-    ffn = _lengths([s for s in seen if s.experts is None], "up", 0) or _lengths(seen, "up", 0) or _whole(here, "ffn")
-    experts = max((s.experts for s in seen if s.experts is not None), default=None)
-    return Geometry(
+    dense = [s for s in seen if s.experts is None]
+    experts = max((s.experts for s in seen if s.experts and role_of(s.roles[0]).part == "ffn"), default=None)
+    geometry = Geometry(
         blocks=blocks,
         hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn=ffn,
-        experts=experts or _lengths(seen, "router", 0) or (_whole(here, "experts") if experts else None),
+        ffn=_lengths(dense, "up", 0) or _lengths(seen, "up", 0) or _whole(here, "ffn"),
+        experts=experts or _lengths(seen, "router", 0),
         vocabulary=_lengths(outside, "embedding", 0) or _lengths(outside, "head", 0),
-        value_dim=value_dim,
-        nope_dim=nope_dim,
-        rope_dim=rope_dim,
-        guessed=guessed,
     )
+    attend = _latent_attention if any("kv_b" in s.roles for s in seen) else _attention
+    return attend(stack, geometry, seen, outside, here, notes)
+
+
+def _config_that_fits(stack: str, hidden: int | None, config: Mapping[str, Any], notes: list[str]) -> Mapping[str, Any]:
+    """The config that describes a stack of this hidden size; empty, with a note, if each says another size."""
+    said = [c for c in configs(config, stack) if _whole(c, "hidden") is not None]
+    fitting = [c for c in said if hidden is None or _whole(c, "hidden") == hidden]
+    if said and not fitting:
+        notes.append(f"{stack}: config.json says hidden size {_whole(said[0], 'hidden')}, the tensors say {hidden}")
+    return fitting[0] if fitting else {}
+
+
+def _latent_attention(
+    stack: str, geometry: Geometry, seen: list[Seen], _: list[Seen], here: Mapping[str, Any], notes: list[str]
+) -> Sizes:
+    """MLA: the latents' shapes tell heads and the three head sizes; the config only where a shape is missing."""
+    heads = _whole(here, "heads")
+    value, nope, rope = (_whole(here, key) for key in ("value_dim", "nope_dim", "rope_dim"))
+    values = _lengths(seen, "o", 1)
+    latent, kv_a, kv_b = _lengths(seen, "kv_a_norm", 0), _lengths(seen, "kv_a", 0), _lengths(seen, "kv_b", 0)
+    queries = _lengths(seen, "q_b", 0) or _lengths(seen, "q", 0)
+    if values and latent and kv_a and kv_b and queries and kv_a > latent:
+        rope_one, nopes = kv_a - latent, kv_b - values
+        count, left = divmod(queries - nopes, rope_one)
+        if count > 0 and not left and nopes % count == 0 and values % count == 0:
+            if heads not in (None, count):
+                notes.append(f"{stack}: config.json says {heads} heads, the tensors say {count}")
+            heads, value, nope, rope = count, values // count, nopes // count, rope_one
+    size = nope + rope if nope and rope else None
+    made = replace(
+        geometry, heads=heads, kv_heads=heads, head_dim=size, value_dim=value, nope_dim=nope, rope_dim=rope
+    )
+    return Sizes(made, values, None, notes)
+
+
+def _attention(
+    stack: str, geometry: Geometry, seen: list[Seen], outside: list[Seen], here: Mapping[str, Any], notes: list[str]
+) -> Sizes:
+    """Rows of all queries and of all keys from shapes; heads and head size from the config where they agree."""
+    guessed: tuple[str, ...] = ()
+    fused = next((s.shape[0] for s in seen if set(s.roles) == {"q", "k", "v"} and len(s.shape) == 2), None)
+    q_rows = _lengths(seen, "o", 1) or _lengths(seen, "q", 0)
+    heads, size, kv_heads = (_whole(here, key) for key in ("heads", "head_dim", "kv_heads"))
+    if q_rows is None:
+        if heads and size:
+            q_rows = heads * size
+        elif fused is not None and geometry.hidden is not None and fused == 3 * geometry.hidden:
+            q_rows = geometry.hidden
+    kv_rows = _lengths(seen, "k", 0)
+    if fused and q_rows and fused > q_rows and (fused - q_rows) % 2 == 0:
+        kv_rows = (fused - q_rows) // 2
+
+    # What single tensors say of heads.
+    norm = next((s.shape for s in seen if s.roles == ("q_norm",)), ())
+    if len(norm) == 2:
+        heads, size = norm
+    heads = _lengths(seen, "sinks", 0) or heads
+    if heads and q_rows:
+        if heads * (size or 0) != q_rows and q_rows % heads:
+            notes.append(f"{stack}: config.json says {heads} heads, the tensors have {q_rows} rows of queries")
+            heads = size = None
+        elif size is not None and heads * size != q_rows:
+            notes.append(f"{stack}: config.json says heads of {size}, the tensors say {q_rows // heads}")
+            size = q_rows // heads
+        else:
+            size = q_rows // heads
+    if size is None and len(norm) == 1 and q_rows and norm[0] < q_rows and q_rows % norm[0] == 0:
+        size = norm[0]
+    if size is None:
+        rotary = _lengths([*seen, *outside], "fixed", 0)
+        if rotary and q_rows and q_rows % (2 * rotary) == 0:
+            size, guessed = 2 * rotary, ("head_dim", "heads")
+    if size and q_rows and heads is None and q_rows % size == 0:
+        heads = q_rows // size
+    if kv_rows and size and kv_rows % size == 0:
+        if kv_heads not in (None, kv_rows // size):
+            notes.append(f"{stack}: config.json says {kv_heads} key-value heads, the tensors say {kv_rows // size}")
+        kv_heads = kv_rows // size
+    elif kv_rows is None:
+        kv_heads = kv_heads or (1 if here.get("multi_query") is True else heads)
+        kv_rows = kv_heads * size if kv_heads and size else None
+    made = replace(geometry, heads=heads, kv_heads=kv_heads, head_dim=size, guessed=guessed)
+    return Sizes(made, q_rows, kv_rows, notes)

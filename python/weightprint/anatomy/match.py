@@ -275,6 +275,8 @@ class _Matching:
 
     def _take(self, candidate: _Candidate) -> None:
         """Claims a candidate's runs and outside names."""
+        if candidate.family.unsure and not self.types:
+            self.notes.append(f"{candidate.family.name}: {candidate.family.unsure}")
         for run in candidate.runs:
             del self.free[run.front]
         for part in candidate.parts:
@@ -410,6 +412,8 @@ def _cut_all(part: _Part, inside: list[_Group], outside: list[_Group]) -> None:
             for piece in pieces[: len(group.entry.roles)]:
                 if piece.shape and matrix_of(piece.role) == piece.role:
                     rows_of[piece.role].add(piece.shape[0])
+                if piece.role == "down" and len(piece.shape) == 2:
+                    rows_of["down.columns"].add(piece.shape[1])
         kept.append((within, group))
     roles = {role for g in outside if g.entry for role in g.entry.roles}
     for within, group in kept:

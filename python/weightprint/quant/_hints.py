@@ -63,7 +63,7 @@ def _parse(found: Mapping[str, Any]) -> Hints:
         tuple(dict.fromkeys(n for place in places for n in _numbers(place, "group_size", "q_group_size"))),
         tuple(dict.fromkeys(b for place in places for b in _blocks(place))),
         _flag(found.get("desc_act")),
-        _flag(found.get("sym")),
+        _agreed([_flag(place.get(key)) for place in places for key in ("sym", "symmetric")]),
     )
 
 
@@ -83,6 +83,12 @@ def _positive(value: Any) -> TypeGuard[int]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _agreed(flags: list[bool | None]) -> bool | None:
+    """What all that say anything say; None where nobody does or they differ."""
+    said = {flag for flag in flags if flag is not None}
+    return said.pop() if len(said) == 1 else None
 
 
 def _flag(value: object) -> bool | None:

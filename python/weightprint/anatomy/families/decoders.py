@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from weightprint.anatomy.family import Cell, Family, Stack, grouped, paired, stacked
 
-__all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "OUTSIDE", "PRE_NORMS", "QK_NORMS"]
+__all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "OUTSIDE", "POST_NORMS", "PRE_NORMS", "QK_NORMS", "Table"]
 
 Table = dict[str, str | Cell]
 

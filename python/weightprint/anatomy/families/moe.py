@@ -13,7 +13,16 @@ one by one. Facts that shapes can't tell, from the published modeling code:
 
 from __future__ import annotations
 
-from weightprint.anatomy.families.decoders import ATTENTION, GATED, MLA, OUTSIDE, PRE_NORMS, QK_NORMS, Table
+from weightprint.anatomy.families.decoders import (
+    ATTENTION,
+    GATED,
+    MLA,
+    OUTSIDE,
+    POST_NORMS,
+    PRE_NORMS,
+    QK_NORMS,
+    Table,
+)
 from weightprint.anatomy.family import Family, Stack, alternating, experts, grouped, shared, stacked, turned
 
 __all__ = ["FAMILIES"]
@@ -94,6 +103,7 @@ FAMILIES: tuple[Family, ...] = (
         ("mixtral", "phimoe"),
     ),
     Family("qwen3_moe", (_decoder({**PRE_NORMS, **ATTENTION, **QK_NORMS, **ROUTED, **GATED}),), ("qwen3_moe", "olmoe")),
+    Family("flex_olmo", (_decoder({**POST_NORMS, **ATTENTION, **QK_NORMS, **ROUTED}),), ("flex_olmo",)),
     Family(
         "qwen2_moe",
         (
@@ -202,6 +212,7 @@ FAMILIES: tuple[Family, ...] = (
                     **ATTENTION,
                     **ROUTED,
                     "mlp.moe_statics.e_score_correction_bias": "router_correction",
+                    "mlp.gate.moe_statics.e_score_correction_bias": "router_correction",
                     **_one("mlp.shared_experts"),
                     **GATED,
                 }

@@ -55,6 +55,19 @@ _TIMM_BLOCK: dict[str, str | Cell] = {
     "mlp.fc1": "up",
     "mlp.fc2": "down",
 }
+_TIMM_OUTSIDE: dict[str, str | Cell] = {
+    "cls_token": "class_token",
+    "mask_token": "mask_token",
+    "reg_token": "register_tokens",
+    "register_tokens": "register_tokens",
+    "dist_token": "distillation_token",
+    "pos_embed": "position",
+    "patch_embed.proj": "patch",
+    "norm_pre": "pre_norm",
+    "norm": "final_norm",
+    "fc_norm": "head_norm",
+    "head": "classifier",
+}
 _CLIP_BLOCK: dict[str, str | Cell] = {
     "self_attn.q_proj": "q",
     "self_attn.k_proj": "k",
@@ -139,7 +152,7 @@ _SPEECH_OUTSIDE: dict[str, str | Cell] = {
     "project_q": "codebook_out",
     "project_hid": "head_dense",
 }
-_SPEECH_CONVS = Stack("audio", "feature_extractor.conv_layers.{b}.", {"conv": "conv1", "layer_norm": "conv1_norm"})
+_SPEECH_CONVS = "feature_extractor.conv_layers.{b}."
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -189,19 +202,18 @@ FAMILIES: tuple[Family, ...] = (
                     "mlp.w12": stacked("gate", "up"),
                     "mlp.w3": "down",
                 },
-                {
-                    "cls_token": "class_token",
-                    "mask_token": "mask_token",
-                    "reg_token": "register_tokens",
-                    "register_tokens": "register_tokens",
-                    "dist_token": "distillation_token",
-                    "pos_embed": "position",
-                    "patch_embed.proj": "patch",
-                    "norm_pre": "pre_norm",
-                    "norm": "final_norm",
-                    "fc_norm": "head_norm",
-                    "head": "classifier",
-                },
+                _TIMM_OUTSIDE,
+            ),
+        ),
+    ),
+    Family(
+        "vit_timm_packed",  # DINOv2's giant model: SwiGLU with both halves in fc1
+        (
+            Stack(
+                "vision",
+                "blocks.{b}.",
+                {**_TIMM_BLOCK, "mlp.fc1": stacked("gate", "up"), "ls1": "attn_scale", "ls2": "ffn_scale"},
+                _TIMM_OUTSIDE,
             ),
         ),
     ),
@@ -279,9 +291,25 @@ FAMILIES: tuple[Family, ...] = (
                 {**_SPEECH_BLOCK, "layer_norm": "attn_post_norm", "final_layer_norm": "ffn_post_norm"},
                 {**_SPEECH_OUTSIDE, "encoder.layer_norm": "pre_norm"},
             ),
-            _SPEECH_CONVS,
+            Stack("audio", _SPEECH_CONVS, {"conv.weight": "conv1", "layer_norm": "conv1_norm"}),
         ),
-        ("wav2vec2", "hubert", "wavlm", "data2vec-audio"),
+        ("wav2vec2", "hubert"),
         pre_norm=False,
+    ),
+    Family(
+        "wav2vec2_stable",  # the large ones: norms in front, and biases in the convolutions, which tell them apart
+        (
+            Stack(
+                "encoder",
+                "encoder.layers.{b}.",
+                {**_SPEECH_BLOCK, "layer_norm": "attn_norm", "final_layer_norm": "ffn_norm"},
+                {**_SPEECH_OUTSIDE, "encoder.layer_norm": "final_norm"},
+            ),
+            Stack("audio", _SPEECH_CONVS, {"conv": "conv1", "layer_norm": "conv1_norm"}),
+        ),
+    ),
+    Family(
+        "projector",  # LLaVA's own names, without the tower that the projection reads
+        (Stack("vision", "", {}, _PROJECTOR),),
     ),
 )
