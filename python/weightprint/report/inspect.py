@@ -88,7 +88,12 @@ def renderables(
     """What a person sees, piece by piece; `everything` lifts the limits on how much of each."""
     pen = pen or Pen()
     limit = 10**9 if everything else None
-    yield pen.line((_headline(checkpoint, anatomy), "bold"))
+    source, text = escape(checkpoint.source, None), _headline(checkpoint, anatomy)
+    if len(source) + 2 + len(text) <= pen.width:
+        yield pen.line((f"{source}: {text}", "bold"))
+    else:
+        yield pen.line((source, "bold"))
+        yield pen.line((text, "bold"))
     yield pen.line()
     if anatomy is not None and anatomy.assignments:
         yield from drawing(anatomy, pen)
@@ -140,7 +145,7 @@ def _headline(checkpoint: Checkpoint, anatomy: Anatomy | None) -> str:
         n = sum(anatomy.weights[name].numel for name in anatomy.weights)
     files = len(checkpoint.files)
     return (
-        f"{escape(checkpoint.source)}: {checkpoint.n_tensors:,} tensors, {count(n)} parameters, "
+        f"{checkpoint.n_tensors:,} tensor{'s' * (checkpoint.n_tensors != 1)}, {count(n)} parameters, "
         f"{byte_count(checkpoint.n_bytes)} in {files:,} file{'s' * (files != 1)}"
     )
 
