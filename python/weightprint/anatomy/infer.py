@@ -42,7 +42,7 @@ Read = Callable[[str, "slice | None", "slice | None"], F32]
 
 
 def infer(
-    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read
+    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read | None = None
 ) -> list[Assignment]:
     """Blocks and roles of the weights that no row of the table explains.
 
@@ -51,7 +51,8 @@ def infer(
         left: the names without a place, in file order.
         known: what the table assigned; its places are not given twice.
         read: (name, rows, columns) -> float32 rectangle; a vector's elements are picked by `rows`. At most a few MB
-            are read per tensor, 1 GB in all; what raises or isn't finite counts as not readable.
+            are read per tensor, 1 GB in all. None, a WeightprintError, an OSError or a value that isn't finite: a cue
+            less.
 
     Returns:
         Assignments with ``source="inferred"``, every name of `left` in at most one place or, fused, in several.
@@ -251,11 +252,13 @@ def _read_kind(
     gain = {id(v): is_gain(v, probe) for v in flat if id(v) not in pairs}
     if ordered and not any(slot.rest for slot in slots):
         loose = [v for v in flat if id(v) not in pairs and not gain[id(v)]]
-        pairs |= beside(loose, matrices, {id(m): set(m.shape[-2:]) for m in matrices})
+        found = beside(loose, matrices, {id(m): set(m.shape[-2:]) for m in matrices})
+        if any(gain[id(v)] is False for v in loose) or len(found) == len(matrices):
+            pairs |= found  # unread vectors may be gains: believed where every matrix gets one
     for choice in reading.choices:
         by_biases(choice, pairs, flat, probe)
     free = [v for v in flat if v.shape == (d,) and id(v) not in pairs]
-    norms, offsets = _norm_pairs(free, gain, d)
+    norms, offsets = _norm_pairs(free, gain, _bias_side(matrices, vectors, pairs))
     readers = {
         part: [s for owner in _owners(reading, roles) for s in owner]
         for part, roles in (("attn", {"q", "k", "v"}), ("ffn", {"gate", "up"}))
@@ -303,8 +306,17 @@ def _all_roles(reading: Reading) -> Iterable[tuple[str, ...]]:
     yield from (choice.options[0] for choice in reading.choices)
 
 
-def _norm_pairs(free: Sequence[Slot], gain: Mapping[int, bool | None], d: int) -> tuple[list[Slot], dict[int, Slot]]:
-    """The gains among the vectors of length d, and id(gain) -> its offset, by stem or by standing beside it."""
+def _norm_pairs(free: Sequence[Slot], gain: Mapping[int, bool | None], side: int) -> tuple[list[Slot], dict[int, Slot]]:
+    """The gains among the vectors of the hidden size, and id(gain) -> its offset, by stem or by standing beside it.
+
+    Vectors that could not be read, in a block whose matrices all have biases, are taken as gain and offset in turn,
+    the offset on the `side` (1: behind, -1: before) on which biases stand.
+    """
+    if side and free and len(free) % 2 == 0 and not free[0].rest and all(gain[id(v)] is None for v in free):
+        ordered = sorted(free, key=lambda v: v.place)
+        first, second = ordered[::2], ordered[1::2]
+        found, others = (first, second) if side > 0 else (second, first)
+        return found, {id(g): v for g, v in zip(found, others, strict=True)}
     gains = [v for v in free if gain[id(v)] is not False]
     rest = [v for v in free if gain[id(v)] is False]
     offsets: dict[int, Slot] = {}
@@ -314,11 +326,18 @@ def _norm_pairs(free: Sequence[Slot], gain: Mapping[int, bool | None], d: int) -
             offsets[id(g)] = same[0]
     if not offsets and rest and not any(v.rest for v in rest):
         for step in (1, -1):
-            found = {id(g): v for g in gains for v in rest if v.place - g.place == step}
-            if len(found) == len(gains):
-                offsets = found
+            near = {id(g): v for g in gains for v in rest if v.place - g.place == step}
+            if len(near) == len(gains):
+                offsets = near
                 break
     return gains, offsets
+
+
+def _bias_side(matrices: Sequence[Slot], vectors: Sequence[Slot], pairs: Mapping[int, Slot]) -> int:
+    """1 or -1 where every matrix has its bias behind or before it; else 0."""
+    place = {id(pairs[id(v)]): v.place for v in vectors if id(v) in pairs}
+    sides = {int(np.sign(place[id(m)] - m.place)) if id(m) in place else 0 for m in matrices}
+    return sides.pop() if len(sides) == 1 else 0
 
 
 def _matrix_roles(reading: Reading, probe: Probe, base: float) -> list[_Role]:
