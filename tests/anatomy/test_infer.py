@@ -126,6 +126,16 @@ def test_a_gpt2_without_names_or_order_keeps_its_roles(order: str) -> None:
         assert all(said(found, n) is None for n, t in case.truth.items() if t[1] == role)
 
 
+def test_experts_without_names_or_order_keep_their_roles() -> None:
+    case = rename(llama("moe"), "shuffled")
+    found = run(case)
+    for role in ("q", "k", "v", "o", "gate", "up", "down", "router", "embedding", "head"):
+        assert roles_right(case, found, role) == 1, role
+    for name in (n for n, t in case.truth.items() if t[1] == "gate"):
+        assert "arbitrary" in found[name][0].because
+        assert found[name][0].confidence < 0.1
+
+
 def test_gpt2s_storage_is_seen() -> None:
     case = rename(gpt2(), "kept")
     for parts in run(case).values():
@@ -266,6 +276,20 @@ def test_known_places_are_not_given_again() -> None:
     known = [a for a in everything if a.view.weight != head]
     again = infer(case.shapes, [head], known, case.read)
     assert not {a.place for a in again} & {a.place for a in known}
+
+
+def test_what_the_table_left_of_a_stack_it_knows_needs_a_word() -> None:
+    case = llama("parent")
+    known = [a for parts in run(case).values() for a in parts]
+    extra = {f"model.layers.{b}.{rest}": np.ones(n, np.float32) for b in range(5) for rest, n in EXTRA}
+    both = Case({**case.tensors, **extra}, {})
+    found = run(both, known)
+    assert {n.split(".", 3)[3] for n in found} == {"self_attn.q_norm.weight", "self_attn.k_norm.weight"}
+    assert all(a.place.stack == "decoder" for parts in found.values() for a in parts)
+    assert all(a.confidence <= 0.5 and "only the words" in a.because for parts in found.values() for a in parts)
+
+
+EXTRA = (("self_attn.q_norm.weight", 12), ("self_attn.k_norm.weight", 12), ("thing.weight", 48))
 
 
 def test_a_heap_of_unrelated_tensors_is_left_unmapped() -> None:

@@ -34,6 +34,8 @@ class Heap:
     hidden: int
     blocks: int
     turned: bool
+    experts: int = 0
+    joined: bool = False  # values say which tensors stand in which block
     roles: dict[str, list[str]] = field(default_factory=dict)
     chance: dict[str, tuple[float, str]] = field(default_factory=dict)
     block: dict[str, tuple[int, float]] = field(default_factory=dict)

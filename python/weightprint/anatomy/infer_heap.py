@@ -10,7 +10,8 @@ shapes, a shape that occurs m L times stands m times in a block, and :mod:`infer
 Both are said apart in ``because`` ("role .97, block .60"), and ``confidence`` is their product. The chance of a block
 number is what was measured for the join that gives it, not a claim for every model. In weights that were never trained
 the joins find nothing, and blocks are numbered in file order within their role, with confidence 1/L and the word
-"arbitrary". Offsets and biases of the hidden size are left unmapped: nothing was found that tells them apart.
+"arbitrary"; so are experts, which nothing joins to their router. Offsets and biases of the hidden size are left
+unmapped: nothing was found that tells them apart.
 """
 
 from __future__ import annotations
@@ -53,11 +54,17 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
     inside: dict[Shape, list[str]] = {
         s: _typical(by_shape[s], c // blocks * blocks, probe) for s, c in counts.items() if c >= blocks
     }
-    if max(len(n) // blocks for n in inside.values()) > 8:
-        return []
-    unit = [Slot("", i, shape) for i, (shape, n) in enumerate((s, k) for s, n in inside.items() for k in n[::blocks])]
+    experts = _experts(inside, d, blocks)
+    unit: list[Slot] = []
+    for shape, members in inside.items():
+        many = len(members) // blocks
+        if many > 8 and not (experts and many % experts == 0):
+            return []
+        each = experts if experts and many % experts == 0 else 0
+        for _ in range(many // (each or 1)):
+            unit.append(Slot("", len(unit), shape, {(0, e): "" for e in range(each)}))
     reading = read_matrices(unit, d)
-    heap = Heap(d, blocks, bool(reading.turned))
+    heap = Heap(d, blocks, bool(reading.turned), experts)
     few = len(names) <= _MOST
     _ffn_roles(reading, inside, heap, probe if few else None)
     _attention_roles(reading, inside, heap, probe if few else None)
@@ -90,6 +97,17 @@ def _blocks(counts: Sequence[int]) -> int:
         if over <= 2:
             best = max(best, (sum(c // n * n for c in counts) - over, n))
     return best[1]
+
+
+def _experts(inside: Mapping[Shape, Sequence[str]], d: int, blocks: int) -> int:
+    """e where every block has one matrix (e, d), and 3e or more matrices of two opposite shapes; else 0."""
+    for shape, members in inside.items():
+        e = shape[0] if shape[1] == d else shape[1]
+        if len(members) == blocks and 2 <= e < d:
+            many = [s for s, n in inside.items() if s[0] != s[1] and len(n) % (e * blocks) == 0]
+            if any(s[::-1] in many for s in many):
+                return e
+    return 0
 
 
 def _typical(names: Sequence[str], n: int, probe: Probe) -> list[str]:
@@ -249,14 +267,13 @@ def _join(heap: Heap, shapes: Mapping[str, Shape], first: Sequence[str], probe: 
     for names in heap.roles.values():
         for i, name in enumerate(names):
             heap.block[name] = (i % n, 1.0 / n)
-    if probe is None or n < 3:
+    hub = next((role for role in ("down", "o") if len(heap.roles.get(role, ())) == n), None)
+    if probe is None or n < 3 or hub is None or heap.experts:
         return
     company = Company(heap, shapes, probe, first=first)
-    hub = next((role for role in ("down", "o") if role in heap.roles), None)
-    if hub is None:
-        return
     order = company.order()
     number = {i: b for b, i in enumerate(order)} if order else {i: i for i in range(n)}
+    heap.joined = bool(order) and company.trained > 0.5
     sure = 0.7 if order else 1.0 / n
     for role, (row, trust) in company.rows(hub).items():
         for i, name in enumerate(heap.roles[role]):
@@ -267,18 +284,22 @@ def _matrices(heap: Heap, shapes: Mapping[str, Shape], reading: Reading) -> list
     out: list[Placed] = []
     for role, names in heap.roles.items():
         roles = role.split("+")
-        for name in names:
+        many = len(names) > heap.blocks
+        for number, name in enumerate(names):
             sure, cue = heap.chance[name]
             block, trust = heap.block[name]
+            expert = number // heap.blocks if many else None
             arbitrary = trust <= 1.0 / heap.blocks + 1e-9
-            why = f"counts of shapes ({heap.blocks} blocks), {cue}; role {sure:.2f}, block {trust:.2f}"
+            trust = trust / heap.experts if many else trust
+            what = "block and expert" if many else "block"
+            why = f"counts of shapes ({heap.blocks} blocks), {cue}; role {sure:.2f}, {what} {trust:.2f}"
             why += " (arbitrary: in file order)" if arbitrary else " (from values)"
             shape = shapes[name][::-1] if heap.turned else shapes[name]
             for i, one in enumerate(roles):
                 rows = _rows(roles, i, shape[0], reading)
                 view = View(name, (rows.n, shape[1]) if rows else shape, transposed=heap.turned, rows=rows)
                 fused = 0.7 if rows and len(roles) == 3 else 1.0
-                out.append((Place("decoder", block, one), view, 0.95 * sure * trust * fused, why))
+                out.append((Place("decoder", block, one, expert), view, 0.95 * sure * trust * fused, why))
     return out
 
 
@@ -324,7 +345,9 @@ def _vectors(
         return out
     table = np.zeros((2 * n, len(gains)))
     columns = np.array([g for _, g in gains])
-    for part, readers in enumerate((("q", "k", "v", "q+k+v"), ("gate", "up", "gate+up"))):
+    for part, readers in enumerate(
+        (("q", "k", "v", "q+k+v"), ("router",) if heap.experts else ("gate", "up", "gate+up"))
+    ):
         for role in readers:
             for name in heap.roles.get(role, []):
                 norms = probe.norms(as_units(name, shapes[name], role.split("+")[0], heap.turned), 1)
@@ -337,7 +360,7 @@ def _vectors(
     for row, j in enumerate(picked):
         role, block = ("attn_norm", "ffn_norm")[row // n], row % n
         name = gains[j][0]
-        trust = float(np.clip(fit, 1.0 / n, 0.7))
+        trust = float(np.clip(fit, 1.0 / n, 0.7)) if heap.joined else 1.0 / n
         why = (
             f"a gain, by the channel norms of what reads it (r {table[row, j]:.2f}); role {sure:.2f}, block {trust:.2f}"
         )
