@@ -130,7 +130,7 @@ def _assemble(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInf
     multiplier, divisor = shelf.get(names.weight + "_scale_2"), shelf.get(names.weight + "_global_scale")
     whole = multiplier or divisor
     beside = tuple(info.name for info in (scale, multiplier, divisor) if info is not None)
-    components = (codes.name, *beside, *shelf.present(names.of_activations()))
+    components = (codes.name, *beside, *shelf.companions(names.stem))
     scheme = "nvfp4" if scale.dtype == "F8_E4M3" else "mxfp4"
     experts = codes.shape[0] if len(codes.shape) == 3 else 1
     if not group:

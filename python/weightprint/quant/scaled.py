@@ -117,7 +117,7 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
     """The weight that codes and their scale make, with whatever companions are on the shelf."""
     zero, g_idx = (shelf.get(n) for n in names.of_weight("zero_point", "g_idx"))
     beside = tuple(info.name for info in (scale, zero, g_idx) if info is not None)
-    components = (codes.name, *beside, *shelf.present(names.of_activations()))
+    components = (codes.name, *beside, *shelf.companions(names.stem))
     kind = CODE_DTYPES.get(codes.dtype, "bytes")
     grid = fit(codes.shape, scale, shelf.hints)
     problem, about = None, scale

@@ -90,7 +90,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     codes = parts.get("qdata")
     if codes is None:
         return None
-    beside = shelf.present([stem + word for word in _BESIDE])
+    beside = tuple(stem + word for word in _BESIDE if stem + word in shelf)
     components = (*(info.name for info in parts.values()), *beside)
     kind, data = _metadata(shelf.checkpoint, weight)
     if kind is None and codes.dtype.startswith("F8") and codes.dtype in CODE_DTYPES:
