@@ -219,7 +219,8 @@ class Shelf:
 
     def companions(self, stem: str) -> tuple[str, ...]:
         """Scales of activations on the shelf whose names are `stem` and one of ACTIVATION."""
-        return tuple(name for name in self._companions.get(stem, ()) if name in self)
+        found = self._companions.get(stem)
+        return tuple(name for name in found if name in self) if found else ()
 
     def unreadable(
         self, codes: TensorInfo, scheme: str, components: tuple[str, ...], about: TensorInfo, problem: str, name: str

@@ -97,10 +97,11 @@ def _column_groups(checkpoint: Checkpoint, name: str, n_groups: int, rect: Rect)
 
 
 def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    names = siblings(name, end)
-    scale, codes = shelf.get(name), shelf.get(names.codes)
+    scale = shelf.get(name)
     if scale is None:
         return None
+    names = siblings(name, end)
+    codes = shelf.get(names.codes)
     if codes is None or codes.dtype not in (*CODE_DTYPES, "U8"):
         if name.endswith(_UNMISTAKABLE):
             state = "is missing" if codes is None else f"is {codes.dtype}, which needs none"
