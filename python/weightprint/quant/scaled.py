@@ -147,8 +147,7 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
         dtype=codes.dtype,
         scheme="mxfp8" if mx else f"{kind}_{grid.granularity}",
         components=components,
-        parameters=grid_parameters(8, grid, scale, zero is None)
-        | ({"act_order": True} if g_idx is not None else {}),
+        parameters=grid_parameters(8, grid, scale, zero is None) | ({"act_order": True} if g_idx is not None else {}),
         codes=codes.name,
         scale=scale.name,
         grid=grid,
