@@ -1,10 +1,10 @@
 """A grid of scales over a matrix: which scale belongs to which element, told from the two shapes.
 
 A weight of (R, C), or (E, R, C) for E experts, may have one scale in all, one per expert, one per row, one per column,
-or one per block of b × c elements, where the last block of a row or column of blocks may be cut short: the grid is then
-(⌈R/b⌉, ⌈C/c⌉). Several b can give the same ⌈R/b⌉. A block is the config's, if that covers the matrix with as many scales
-as there are; or a group within a row that divides it, as libraries demand of groups; or the square of a power of two
-that covers it so, of which there is at most one unless a single block covers all. Everything else is refused.
+or one per block of b × c elements, where the last block of a row or column of blocks may be cut short: the grid is
+then (⌈R/b⌉, ⌈C/c⌉). Several b can give the same ⌈R/b⌉. A block is the config's, if that covers the matrix with as many
+scales as there are; or a group within a row that divides it, as libraries demand of groups; or the square of a power
+of two that covers it so, of which there is at most one unless a single block covers all. All else is refused.
 """
 
 from __future__ import annotations

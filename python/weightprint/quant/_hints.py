@@ -22,7 +22,7 @@ class Hints:
 
     Attributes:
         method: ``quant_method``, such as ``"gptq"``.
-        checkpoint_format: GPTQ's ``"gptq"`` or ``"gptq_v2"``.
+        checkpoint_format: GPTQ's ``"gptq"`` or ``"gptq_v2"``; else AutoRound's ``packing_format``.
         bits: bits per code that the config names, over all its groups.
         group_sizes: likewise; -1 (one group per row) is left out.
         blocks: (rows, columns) of a block of scales.
@@ -58,7 +58,7 @@ def _parse(found: Mapping[str, Any]) -> Hints:
     places = [found, *(weights for weights in inner if isinstance(weights, Mapping))]
     return Hints(
         _text(found.get("quant_method")),
-        _text(found.get("checkpoint_format")),
+        _text(found.get("checkpoint_format")) or _text(found.get("packing_format")),
         tuple(dict.fromkeys(n for place in places for n in _numbers(place, "bits", "w_bit", "num_bits"))),
         tuple(dict.fromkeys(n for place in places for n in _numbers(place, "group_size", "q_group_size"))),
         tuple(dict.fromkeys(b for place in places for b in _blocks(place))),

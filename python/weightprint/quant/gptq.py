@@ -8,8 +8,9 @@
     X.g_idx    I32 (in,): the group of every input. Without act-order it is c // group_size.
 
 Format v1 (``checkpoint_format: gptq``, and every file without one) stores each zero point minus one, and readers add it
-back within the bits: a stored 15 is 0 in 4 bits. Format v2 (``gptq_v2``) stores it as it is. Shapes can't tell them
-apart. Where no config does, symmetric checkpoints do: the middle, 2^(bits-1), is 7 in every place in v1 and 8 in v2.
+back within the bits: a stored 15 is 0 in 4 bits. Format v2 (``gptq_v2``) stores it as it is, and AutoRound has both
+under ``packing_format``. Shapes can't tell them apart. Where no config does, symmetric checkpoints do: the middle,
+2^(bits-1), is 7 in every place in v1 and 8 in v2.
 
 Bits follow from qzeros and scales, inputs from qweight. :mod:`.awq` reads the arrangement with words along the outputs.
 
@@ -30,8 +31,14 @@ from weightprint.report.escape import escape
 
 __all__ = ["GPTQ", "Gptq"]
 
-#: What `checkpoint_format` says → what readers add to a stored zero point.
-_ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
+#: What the config calls the format → what readers add to a stored zero point. The latter three are AutoRound's.
+_ZERO_OFFSETS = {
+    "gptq": 1,
+    "gptq_v2": 0,
+    "auto_round:auto_gptq": 1,
+    "auto_round": 0,
+    "auto_round:gptqmodel": 0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
