@@ -145,6 +145,10 @@ def _write(result: Scan, by: str, form: str, output: str | None, everything: boo
         else:
             emit(plain(table, columns))
         click.echo(summary(result), err=True)
+        if pooled and (any(result.table["component"]) or any("+" in (role or "") for role in result.table["role"])):
+            click.echo(
+                "fused and quantised tensors are pooled as stored: --canonical splits and decodes them", err=True
+            )
         return
     data = plain(table, columns).encode() if form == "table" else encode(table, form)
     if output is None:
