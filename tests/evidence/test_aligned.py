@@ -115,7 +115,9 @@ def test_one_tiny_named_tensor_does_not_cost_the_others_their_say() -> None:
     a = decoder(0)
     a["token_type_embeddings.weight"] = a["model.embed_tokens.weight"][:2]
     copy = child(a, 0.9)
-    b = {n: x for n, x in copy.items() if "token_type" in n} | hidden({n: x for n, x in copy.items() if "token" not in n})
+    b = {n: x for n, x in copy.items() if "token_type" in n} | hidden(
+        {n: x for n, x in copy.items() if "token" not in n}
+    )
     m = models(a, b)
     assert aligned_weights(m).details["log10_price_of_pairing"] == m.log10_pairings
     assert (aligned_weights(m).log10_p or 0) < -20

@@ -50,20 +50,23 @@ from weightprint.anatomy.infer_roles import SlotRole, by_words_only, read_block
 from weightprint.anatomy.infer_shapes import hidden_size
 from weightprint.anatomy.infer_values import Probe
 from weightprint.anatomy.place import Assignment, Place, Rows, View
-<<<<<<< HEAD
-from weightprint.anatomy.roles import FIXED, ROLES, SHARED, bias_of, matrix_of
-from weightprint.anatomy.words import FUSED, hint, stack_word
-=======
-from weightprint.anatomy.roles import SHARED
-from weightprint.anatomy.words import stack_word
->>>>>>> h/infer
+from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
+from weightprint.anatomy.words import hint, stack_word
 
 __all__ = ["infer"]
 
 #: Confidence of a word that shapes neither support nor contradict.
 _WORD = 0.8
 #: Roles outside the blocks that words alone may name: the rank that such a tensor has.
-_OUTSIDE_RANK = {"embedding": 2, "head": 2, "position": 2, "token_type": 2, "classifier": 2, "pooler": 2, "final_norm": 1}
+_OUTSIDE_RANK = {
+    "embedding": 2,
+    "head": 2,
+    "position": 2,
+    "token_type": 2,
+    "classifier": 2,
+    "pooler": 2,
+    "final_norm": 1,
+}
 
 Shape = tuple[int, ...]
 F32 = npt.NDArray[np.float32]
@@ -71,11 +74,7 @@ Read = Callable[[str, "slice | None", "slice | None"], F32]
 
 
 def infer(
-<<<<<<< HEAD
-    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read | None
-=======
     shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read | None = None
->>>>>>> h/infer
 ) -> list[Assignment]:
     """Blocks and roles of the weights that no row of the table explains.
 
@@ -84,25 +83,17 @@ def infer(
         left: the names without a place, in file order.
         known: what the table assigned; its places are not given twice.
         read: (name, rows, columns) -> float32 rectangle; a vector's elements are picked by `rows`. At most a few MB
-<<<<<<< HEAD
-            are read per tensor, 1 GB in all; what isn't finite gives no cue. None: values are not to be read.
-=======
             are read per tensor, 1 GB in all. None, a WeightprintError, an OSError or a value that isn't finite: a cue
             less.
->>>>>>> h/infer
 
     Returns:
         Assignments with ``source="inferred"``, every name of `left` in at most one place or, fused, in several.
     """
     probe = Probe(read, shapes)
     result = _Result({a.place for a in known})
-<<<<<<< HEAD
     buffers = _buffers(left, shapes, result)
     work = [name for name in left if shapes[name] and 0 not in shapes[name] and name not in buffers]
-    runs = runs_by_name(shapes, work)
-=======
     runs = runs_by_name(shapes, work, {a.view.weight for a in known if a.place.block is not None})
->>>>>>> h/infer
     rest = outside(work, runs)
     if runs:
         _named(runs, rest, shapes, known, probe, result)
@@ -131,7 +122,6 @@ class _Result:
             self.assignments.append(Assignment(place, view, "inferred", sure, because))
 
 
-<<<<<<< HEAD
 def _buffers(left: Sequence[str], shapes: Mapping[str, Shape], result: _Result) -> set[str]:
     """What the architecture sets, by its words; given its place, so that no shape mistakes it for something learned."""
     found = {name for name in left if (hint(name) or "").removesuffix("_bias") in FIXED}
@@ -152,21 +142,6 @@ def _by_word(rest: Sequence[str], shapes: Mapping[str, Shape], result: _Result) 
             result.add(place, View(name, shapes[name]), _WORD, "the words of its name")
 
 
-@dataclass
-class _Role:
-    """What one slot holds: roles (several share it), storage, how sure and why."""
-
-    slot: Slot
-    roles: tuple[str, ...]
-    turned: bool
-    confidence: float
-    because: str
-    expert: str | None = None
-    rows: tuple[Rows, ...] | None = None
-
-
-=======
->>>>>>> h/infer
 def _named(
     runs: Sequence[Run],
     rest: Sequence[str],

@@ -92,11 +92,7 @@ class Probe:
 
     def rectangle(self, m: Matrix, rows: int, columns: int) -> F64 | None:
         """The first `rows` units and `columns` channels of m, as float64; None beyond the budget or if not finite."""
-<<<<<<< HEAD
-        if self.read is None or len(self.shapes[m.name]) != 2 or self.spent > _BUDGET:
-=======
         if len(self.shapes[m.name]) != 2:
->>>>>>> h/infer
             return None
         if m.turned:
             block = self._take(m.name, slice(0, columns), slice(0, rows), rows * columns)
@@ -105,15 +101,11 @@ class Probe:
 
     def vector(self, name: str) -> F64 | None:
         """A vector, its first 2^19 elements; None beyond the budget or if not finite."""
-<<<<<<< HEAD
-        (n,) = self.shapes[name]
-=======
         n = min(self.shapes[name][0], _RECTANGLE)
         value = self._once(("vector", name), lambda: self._take(name, slice(0, n), None, n))
         return None if value is None else value.ravel()
 
     def _take(self, name: str, rows: slice, columns: slice | None, size: int) -> F64 | None:
->>>>>>> h/infer
         if self.read is None or self.spent > _BUDGET:
             return None
         self.spent += size
