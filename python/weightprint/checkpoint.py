@@ -212,13 +212,18 @@ class Checkpoint:
 
     @property
     def n_parameters(self) -> int:
-        """Number of elements over all tensors."""
+        """Number of elements over all tensors, counted by `elements_of`."""
         return self._totals[0]
 
     @property
     def n_bytes(self) -> int:
         """Bytes of all tensors, without headers."""
         return self._totals[1]
+
+    def elements_of(self, info: TensorInfo) -> int:
+        """Numbers that a tensor holds: `TensorInfo.numel`; of GGUF's tensors in blocks not the bytes, the numbers."""
+        packed = self.ggml_types.get(info.name)
+        return info.numel if packed is None else prod(packed.shape)
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -345,7 +350,7 @@ class Checkpoint:
     def _totals(self) -> tuple[int, int]:
         parameters = nbytes = 0
         for info in self.tensors:
-            parameters += info.numel
+            parameters += self.elements_of(info)
             nbytes += info.nbytes
         return parameters, nbytes
 

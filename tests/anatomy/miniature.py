@@ -55,7 +55,7 @@ LLAMA_BLOCK = {
 }
 LLAMA_OUTSIDE = {"embedding": "embed_tokens", "final_norm": "norm", "head": "lm_head"}
 FFN = ("gate", "up", "down")
-STACKS = ("decoder", "encoder", "vision", "audio", "text", "mtp")
+STACKS = ("decoder", "encoder", "vision", "audio", "text", "mtp", "deepstack")
 
 
 @dataclass
@@ -216,8 +216,10 @@ def _twin_family() -> Family:
         for name in STACKS
         for here in ({(k if name == "decoder" else f"{name}.{k}"): role for k, role in outside.items()},)
     ]
-    loose = Stack("text", "", {}, {f"text.{name}": role for name, role in outside.items()})
-    return Family("twin", (*stacks, loose))
+    loose = [
+        Stack(kind, "", {}, {f"{kind}.{name}": role for name, role in outside.items()}) for kind in ("text", "vision")
+    ]
+    return Family("twin", (*stacks, *loose))
 
 
 TWIN = _twin_family()

@@ -136,11 +136,11 @@ def test_the_command(tmp_path: Path) -> None:
     parent, child = model(0), model(0)
     child["model.norm.weight"] = child["model.norm.weight"] * 2
     a, b = save(tmp_path / "a.safetensors", parent), save(tmp_path / "b.safetensors", child)
-    same = CliRunner().invoke(cli, ["diff", str(a), str(a)], standalone_mode=False)
-    assert same.return_value == 0
+    same = CliRunner().invoke(cli, ["diff", str(a), str(a)])
+    assert same.exit_code == 0
     assert "the same" in same.output
-    result = CliRunner().invoke(cli, ["diff", str(a), str(b), "--json"], standalone_mode=False)
-    assert result.return_value == 1
+    result = CliRunner().invoke(cli, ["diff", str(a), str(b), "--json"])
+    assert result.exit_code == 1
     told = json.loads(result.stdout)
     assert told["counts"] == {"changed": 1, "same": len(parent) - 1}
     out = tmp_path / "diff.csv"

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from weightprint.anatomy.adapters import is_adapter, match_adapter
 from weightprint.anatomy.family import Family
 from weightprint.anatomy.infer import infer
 from weightprint.anatomy.match import match
@@ -62,12 +63,13 @@ class Anatomy:
     geometry: Mapping[str, Geometry]
     findings: tuple[Finding, ...]
 
-    def __init__(self, checkpoint: Checkpoint, *, values: bool = True) -> None:
-        weights = Weights(checkpoint)
+    def __init__(self, checkpoint: Checkpoint, *, values: bool = True, weights: Weights | None = None) -> None:
+        weights = Weights(checkpoint) if weights is None else weights
         shapes = weights.shapes
-        matched = match(shapes, checkpoint.config)
+        adapter = is_adapter(shapes)
+        matched = (match_adapter if adapter else match)(shapes, checkpoint.config)
         assignments = list(matched.assignments)
-        if matched.unmatched:
+        if matched.unmatched and not adapter:  # factors of low rank have no shape to infer from
             read = weights.read if values else None
             assignments += infer(shapes, matched.unmatched, matched.assignments, read)
         order = {name: k for k, name in enumerate(shapes)}

@@ -108,6 +108,8 @@ class Family:
         norm_offset: a norm's gain is this plus what is stored (Gemma: 1).
         pre_norm: its norms stand before what reads them, so they can be folded; False for BERT's order.
         fixed: patterns (globs on whole names) of tensors that the architecture sets.
+        unsure: what names and shapes don't show and the row takes for granted; a note where config.json says no
+            ``model_type`` at all.
     """
 
     name: str
@@ -116,3 +118,4 @@ class Family:
     norm_offset: float = 0.0
     pre_norm: bool = True
     fixed: tuple[str, ...] = ()
+    unsure: str = ""

@@ -29,7 +29,7 @@ from weightprint.anatomy.infer_order import by_known_orders, numbering, run_by_o
 from weightprint.anatomy.infer_outside import find_outside
 from weightprint.anatomy.infer_shapes import Choice, Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer_values import Probe
-from weightprint.anatomy.infer_vectors import beside, is_gain, norm_choice, paired_by_stem, stem
+from weightprint.anatomy.infer_vectors import beside, by_biases, is_gain, norm_choice, paired_by_stem, stem
 from weightprint.anatomy.place import Assignment, Place, Rows, View
 from weightprint.anatomy.roles import ROLES, SHARED, bias_of, matrix_of
 from weightprint.anatomy.words import FUSED, hint, stack_word
@@ -42,7 +42,7 @@ Read = Callable[[str, "slice | None", "slice | None"], F32]
 
 
 def infer(
-    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read
+    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read | None
 ) -> list[Assignment]:
     """Blocks and roles of the weights that no row of the table explains.
 
@@ -51,7 +51,7 @@ def infer(
         left: the names without a place, in file order.
         known: what the table assigned; its places are not given twice.
         read: (name, rows, columns) -> float32 rectangle; a vector's elements are picked by `rows`. At most a few MB
-            are read per tensor, 1 GB in all; what raises or isn't finite counts as not readable.
+            are read per tensor, 1 GB in all; what isn't finite gives no cue. None: values are not to be read.
 
     Returns:
         Assignments with ``source="inferred"``, every name of `left` in at most one place or, fused, in several.
@@ -115,7 +115,7 @@ def _named(
                 continue
             width = width or d
             ordered = not _sorted(kind)
-            roles = _read_kind(kind, d, probe, ordered=ordered, known_order=ordered, final=final, cyclic=False)
+            roles = _read_kind(kind, d, probe, ordered=ordered, known_order=ordered, final=final)
             how = f"number behind '{run.prefix}'"
             _place(roles, stack, {b: b for b in run.blocks}, how, 1.0, result)
         widths.append(width)
@@ -198,7 +198,7 @@ def _unnamed(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe, re
             continue
         final = True
         fitting: list[str] = []
-        roles = _read_kind(kind, d, probe, ordered=True, known_order=True, final=final, cyclic=False, fitting=fitting)
+        roles = _read_kind(kind, d, probe, ordered=True, known_order=True, final=final, fitting=fitting)
         key = len(fitting)
         if best is None or key > best[0]:
             best = (key, run, [roles], fitting)
@@ -232,7 +232,6 @@ def _read_kind(
     ordered: bool,
     known_order: bool,
     final: bool,
-    cyclic: bool,
     fitting: list[str] | None = None,
 ) -> list[_Role]:
     """Everything that can be said about one kind of block."""
@@ -253,6 +252,8 @@ def _read_kind(
     if ordered and not any(slot.rest for slot in slots):
         loose = [v for v in flat if id(v) not in pairs and not gain[id(v)]]
         pairs |= beside(loose, matrices, {id(m): set(m.shape[-2:]) for m in matrices})
+    for choice in reading.choices:
+        by_biases(choice, pairs, flat, probe)
     free = [v for v in flat if v.shape == (d,) and id(v) not in pairs]
     norms, offsets = _norm_pairs(free, gain, d)
     readers = {
@@ -261,7 +262,7 @@ def _read_kind(
     }
     choice_of_norms = norm_choice(norms, readers, probe, outside=final, ordered=ordered) if norms else None
     if known_order:
-        names = by_known_orders([*matrices, *norms], reading, choice_of_norms, cyclic=cyclic)
+        names = by_known_orders([*matrices, *norms], reading, choice_of_norms)
         if fitting is not None:
             fitting += names
     base = 0.9 if not reading.rest else 0.8

@@ -42,7 +42,7 @@ _PERIODIC = 0.6  # share of the tensors that a run must cover
 _LONGEST_PERIOD = 4096
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """One tensor of a block, the same one in every block of its kind.
 

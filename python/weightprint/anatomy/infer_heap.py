@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.anatomy.infer_blocks import Slot
-from weightprint.anatomy.infer_join import assign, centred, correlations, path, scaled, squared_cosines
+from weightprint.anatomy.infer_join import assign, centred, correlations, likeness, path, scaled, squared_cosines
 from weightprint.anatomy.infer_outside import find_outside
 from weightprint.anatomy.infer_shapes import Choice, Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer_values import Axis, Matrix, Probe, fold, head_sizes, logistic
@@ -80,16 +80,24 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
     few = len(names) <= _MOST
     _ffn_roles(reading, inside, heap, probe if few else None)
     _attention_roles(reading, inside, heap, probe if few else None)
-    _join(heap, shapes, reading, probe if few else None)
+    tables = [n for n in names if len(shapes[n]) == 2 and not any(n in members for members in inside.values())]
+    outer = find_outside(tables, shapes, d, probe, ordered=False, readable=False)
+    both = {f.role for f in outer} >= {"embedding", "head"}
+    first = [f.name for f in outer if not f.turned and f.role in ("position", *(("embedding",) if both else ()))]
+    _join(heap, shapes, first, probe if few else None)
     out = _matrices(heap, shapes, reading)
     out += _vectors(heap, by_shape, shapes, reading, probe)
     used = {view.weight for _, view, _, _ in out}
     rest = [name for name in names if name not in used]
-    outer = [n for n in rest if len(shapes[n]) == 2] + [n for n in rest if shapes[n] == (d,)]
-    for found in find_outside(outer, shapes, d, probe, ordered=False, readable=False):
+    block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
+    block_like |= {n for members in inside.values() for n in members}
+    left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
+    norms = min((sure for place, _, sure, _ in out if place.role in ("attn_norm", "ffn_norm")), default=1.0)
+    for found in find_outside(left, shapes, d, probe, ordered=False, readable=False):
         shape = shapes[found.name][::-1] if found.turned else shapes[found.name]
         view = View(found.name, shape, transposed=found.turned)
-        out.append((Place("decoder", None, found.role), view, 0.9 * found.confidence, found.because))
+        sure = found.confidence * (min(0.9, 0.3 + norms) if found.role.startswith("final_norm") else 0.9)
+        out.append((Place("decoder", None, found.role), view, sure, found.because))
     return out
 
 
@@ -147,7 +155,7 @@ def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: _Heap,
             turned = bool(choice.turned[0])
             means = [probe.mean_row(_as_units(n, choice.slots[0].shape, "up", turned)) for n in names] if probe else []
             score = np.array([np.log(m) if m else 0.0 for m in means] or np.zeros(len(names)))
-            _split(heap, ("up", "gate"), names, score, 6.0, "mean row")
+            _split(heap, ("up", "gate"), names, score, 0.7 / np.sqrt(2 / heap.hidden), "mean row")
         elif roles == {"up", "down"}:
             _plain(choice, inside, heap, reading, probe)
 
@@ -260,7 +268,7 @@ def _shape_of(name: str, probe: Probe) -> Shape:
     return probe.shapes[name]
 
 
-def _join(heap: _Heap, shapes: Mapping[str, Shape], reading: Reading, probe: Probe | None) -> None:
+def _join(heap: _Heap, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:
     """Give every matrix its block."""
     n = heap.blocks
     for names in heap.roles.values():
@@ -268,7 +276,7 @@ def _join(heap: _Heap, shapes: Mapping[str, Shape], reading: Reading, probe: Pro
             heap.block[name] = (i % n, 1.0 / n)
     if probe is None or n < 3:
         return
-    company = _Company(heap, shapes, probe)
+    company = _Company(heap, shapes, probe, first=first)
     hub = next((role for role in ("down", "o") if role in heap.roles), None)
     if hub is None:
         return
@@ -288,6 +296,8 @@ class _Company:
     shapes: Mapping[str, Shape]
     probe: Probe
     _kept: dict[tuple[str, str], F64 | None] = field(default_factory=dict)
+    first: Sequence[str] = ()  # tables that block 0 reads: positions, an untied embedding
+    trained: float = 0.0
     _all: _Joined | None = None
 
     def matrices(self, role: str) -> list[Matrix]:
@@ -312,7 +322,7 @@ class _Company:
             return None
         if (what, role) not in self._kept:
             rows = [measure(m) for m in self.matrices(role)]
-            whole = None if any(r is None for r in rows) else np.array(rows)
+            whole = None if any(r is None for r in rows) else np.array(rows, np.float64)
             self._kept[what, role] = whole if whole is None or plain else centred(whole)
         return self._kept[what, role]
 
@@ -329,15 +339,16 @@ class _Company:
             for role in ("up", "gate", "gate+up"):
                 score = self._ffn(role)
                 if score is not None:
+                    self._see_training(score)
                     out[role] = self._assigned(score, own, 0.95)
             writes, reads = self.moments("down"), [self.moments(r) for r in ("up", "gate", "gate+up")]
             o = self.moments("o")
             if o is not None and writes is not None:
-                score = 1.5 * correlations(o, writes)
+                score = 2.0 * likeness(o, writes)
                 for role, moment in zip(("up", "gate", "gate+up"), reads, strict=True):
                     if moment is not None and role in out:
-                        score += correlations(o, moment[np.argsort(out[role][0])]) / 2
-                out["o"] = self._assigned(score, own, 0.8)
+                        score += likeness(o, moment[np.argsort(out[role][0])])
+                out["o"] = self._assigned(score, own, 0.75)
         if "o" not in out:
             return out
         where, trust = out["o"]
@@ -357,7 +368,10 @@ class _Company:
                 score = correlations(fused[:, 2 * columns.shape[1] :], columns)
                 out["q+k+v"] = self._assigned(score, where, 0.85 * trust)
         self._keys(out)
-        return out
+        n = self.heap.blocks
+        return {
+            r: (row, 1 / n + (trust - 1 / n) * self.trained if r == hub else trust) for r, (row, trust) in out.items()
+        }
 
     def _ffn(self, role: str) -> F64 | None:
         if role not in self.heap.roles:
@@ -397,21 +411,26 @@ class _Company:
             out["q"] = (back, out["k"][1] * 0.95)
 
     def _assigned(self, score: F64, hub: npt.NDArray[np.intp], trust: float) -> tuple[npt.NDArray[np.intp], float]:
-        """For every row the hub tensor behind the column that it is assigned; trust only where scores stand out."""
-        picked = assign(score)
-        strength = float(_sd(score)[np.arange(len(picked)), picked].mean())
-        free = 1.0 / len(picked)
-        expected = float(np.sqrt(2 * np.log(len(picked))))  # the largest of n normal scores
-        believed = np.clip((strength - 0.5 * expected) / (0.5 * expected + 0.2), 0, 1)
-        return hub[picked], float(free + (trust - free) * believed)
+        """For every row the hub tensor behind the column that it is assigned, and how far that is to be trusted:
+        as measured, in weights that show training in the FFN's join, else as chance."""
+        n = len(score)
+        return hub[assign(score)], float(1 / n + (trust - 1 / n) * self.trained)
+
+    def _see_training(self, score: F64) -> None:
+        """How far the FFN's pairs stand out: their mean score in sd of the table lies between that of noise (the same
+        entries, shuffled) and the most that any n x n table has, sqrt(n - 1); half-way there is enough."""
+        n = len(score)
+        rng = np.random.default_rng(0)
+        noise = float(np.mean([_strength(rng.permutation(score.ravel()).reshape(n, n)) for _ in range(5)]))
+        found = float(np.clip(2 * (_strength(score) - noise) / max(0.1, np.sqrt(n - 1) - noise), 0, 1))
+        self.trained = max(self.trained, found)
 
     def order(self) -> list[int]:
         """Hub tensors (of down, or o) from the first block to the last; empty where nothing says."""
         moments = [m for r in ("up", "gate", "gate+up") if (m := self._by_hub(r)) is not None]
         if not moments:
             return []
-        likeness = sum((scaled(m) @ scaled(m).T for m in moments), np.zeros((self.heap.blocks,) * 2))
-        found = path(likeness)
+        found = path(sum((likeness(m, m) for m in moments), np.zeros((self.heap.blocks,) * 2)))
         down = self.units("down")
         if down is None:
             return found
@@ -421,7 +440,23 @@ class _Company:
             if norms is not None:
                 growth += norms - norms.mean()
         depth = np.arange(len(found))
-        return found if float(np.corrcoef(growth[found], depth)[0, 1]) >= 0 else found[::-1]
+        forward = float(np.corrcoef(growth[found], depth)[0, 1]) if growth.any() else 0.0
+        reads = [m for r in ("q", "k", "q+k+v") if (m := self._plain_by_hub(r)) is not None]
+        for table in self.first:
+            near = self.probe.moment(Matrix(table, (self.shapes[table][0], self.heap.hidden)), 1)
+            if near is None:
+                continue
+            for moment in reads:
+                r = (likeness(moment, near[None])[:, 0])[found]
+                forward += 2.0 * float(r[0] - r[-1]) / len(reads)
+        return found if forward >= 0 else found[::-1]
+
+    def _plain_by_hub(self, role: str) -> F64 | None:
+        joined = self._joined(role)
+        if joined is None or role not in self.heap.roles:
+            return None
+        rows = [r for m in self.matrices(role) if (r := self.probe.moment(m, 1)) is not None]
+        return np.array(rows, np.float64)[np.argsort(joined)] if len(rows) == len(joined) else None
 
     def _by_hub(self, role: str) -> F64 | None:
         moment, joined = self.moments(role), self._joined(role)
@@ -434,6 +469,11 @@ class _Company:
     def _norms_by_hub(self, role: str) -> F64 | None:
         units, joined = self.units(role), self._joined(role)
         return None if units is None or joined is None else units.mean(1)[np.argsort(joined)]
+
+
+def _strength(score: F64) -> float:
+    """Mean score of the assigned pairs in sd of the table."""
+    return float(_sd(score)[np.arange(len(score)), assign(score)].mean())
 
 
 def _sd(table: F64) -> F64:

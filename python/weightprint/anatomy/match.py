@@ -255,6 +255,8 @@ class _Matching:
 
     def _take(self, candidate: _Candidate) -> None:
         """Claims a candidate's runs and outside names."""
+        if candidate.family.unsure and not self.types:
+            self.notes.append(f"{candidate.family.name}: {candidate.family.unsure}")
         for run in candidate.runs:
             del self.free[run.front]
         for part in candidate.parts:

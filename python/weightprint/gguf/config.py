@@ -2,6 +2,9 @@
 
 A row per key: what the config calls it, and what GGUF calls it behind the architecture's name
 (``llama.attention.head_count``). Where GGUF keeps a number per layer, equal numbers become one and others stay a list.
+
+``model_type`` is `general.architecture` as it stands: it is one for several of Hugging Face's (``llama`` is Mistral and
+Mixtral too), and says what the converter did to the rows of q and k, which theirs does not.
 """
 
 from __future__ import annotations
@@ -43,24 +46,6 @@ _KEYS: tuple[tuple[str, str], ...] = (
     ("num_mel_bins", "num_mel_bins"),
 )
 
-#: GGUF architecture → Hugging Face model_type, where they differ by more than ``-`` for ``_``.
-_MODEL_TYPES = {
-    "chatglm": "chatglm",
-    "command-r": "cohere",
-    "deepseek2": "deepseek_v2",
-    "dbrx": "dbrx",
-    "gemma3": "gemma3_text",
-    "glm4moe": "glm4_moe",
-    "gptneox": "gpt_neox",
-    "granitemoe": "granitemoe",
-    "olmo2": "olmo2",
-    "phi2": "phi",
-    "qwen2moe": "qwen2_moe",
-    "qwen3moe": "qwen3_moe",
-    "starcoder": "gpt_bigcode",
-    "t5encoder": "t5",
-}
-
 #: Stacks that lie in a file of their own, or beside the text model, with a section of the config.
 _TOWERS = {"vision_config": "clip.vision", "audio_config": "clip.audio"}
 
@@ -70,7 +55,7 @@ def hugging_face(values: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[
     architecture = values.get("general.architecture")
     config: dict[str, Any] = {}
     if isinstance(architecture, str) and architecture:
-        config["model_type"] = _MODEL_TYPES.get(architecture, architecture.replace("-", "_"))
+        config["model_type"] = architecture
         config |= _section(values, architecture)
         if "attention.key_length_mla" in _suffixes(values, architecture) or "kv_lora_rank" in config:
             config |= _latent_attention(values, architecture)

@@ -65,14 +65,14 @@ def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
                         seen.add(number)
                         candidates[number].append((name, end))
     found = blocks(checkpoint)  # a GGUF file says itself what is quantised, and how
-    for weight in found:
-        shelf.claim(weight)
+    for packed in found:
+        shelf.claim(packed)
     for scheme, named in zip(SCHEMES, candidates, strict=True):
         for name, end in named:
-            weight = scheme.group(shelf, name, end)
-            if weight is not None:
-                shelf.claim(weight)
-                found.append(weight)
+            grouped = scheme.group(shelf, name, end)
+            if grouped is not None:
+                shelf.claim(grouped)
+                found.append(grouped)
     return _named_apart(shelf, with_caches(shelf, found)), shelf.findings()
 
 

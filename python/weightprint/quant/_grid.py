@@ -1,15 +1,14 @@
 """A grid of scales over a matrix: which scale belongs to which element, told from the two shapes.
 
 A weight of (R, C), or (E, R, C) for E experts, may have one scale in all, one per expert, one per row, one per column,
-or one per block of b × c elements, where the last block of a row or column of blocks may be cut short: the grid is then
-(⌈R/b⌉, ⌈C/c⌉). Several b can give the same ⌈R/b⌉. The order of trust is: the config's block if it fits; a divisor for
-groups within a row (libraries demand that there); 128, which is what everyone publishes blocks of; the power of two
-that fits; a divisor. Where 128 and a divisor both fit, differ, and no config decides, the weight says ``assumed``.
+or one per block of b × c elements, where the last block of a row or column of blocks may be cut short: the grid is
+then (⌈R/b⌉, ⌈C/c⌉). Several b can give the same ⌈R/b⌉. A block is the config's, if that covers the matrix with as many
+scales as there are; or a group within a row that divides it, as libraries demand of groups; or the square of a power
+of two that covers it so, of which there is at most one unless a single block covers all. All else is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +21,8 @@ from weightprint.quant._hints import Hints
 __all__ = ["Grid", "exponents", "fit"]
 
 Kind = Literal["scalar", "experts", "vector", "matrix"]
+
+_SQUARES = (128, 64, 32, 256, 16, 512, 8, 1024, 4, 2)
 
 #: Dtypes that a scale may have; U8 holds the exponent of a power of two, biased by 127, as F8_E8M0 does.
 SCALE_DTYPES = ("F32", "BF16", "F16", "F64", "F8_E8M0", "U8", "F8_E4M3")
@@ -38,7 +39,6 @@ class Grid:
         columns: likewise.
         block_rows: rows of the matrix under one scale.
         block_columns: likewise.
-        assumed: several blocks fit the shapes and no config chose.
     """
 
     kind: Kind
@@ -46,7 +46,6 @@ class Grid:
     columns: int
     block_rows: int
     block_columns: int
-    assumed: bool = False
 
     @property
     def granularity(self) -> str:
@@ -121,25 +120,25 @@ def fit(shape: tuple[int, ...], scale: TensorInfo, hints: Hints) -> Grid | None:
         return Grid("vector", height, 1, 1, width) if stored[0] == height else None
     if len(stored) != 2:
         return None
-    block_rows, loose_rows = _block(height, stored[0], [b for b, _ in hints.blocks], divisor=False)
-    inside = [c for _, c in hints.blocks] + list(hints.group_sizes)
-    block_columns, loose_columns = _block(width, stored[1], inside, divisor=block_rows == 1)
-    if not block_rows or not block_columns:
-        return None
-    return Grid("matrix", *stored, block_rows, block_columns, loose_rows or loose_columns)
+    block = _block(height, width, *stored, hints)
+    return None if block is None else Grid("matrix", *stored, *block)
 
 
-def _block(n: int, parts: int, hinted: Sequence[int], *, divisor: bool) -> tuple[int, bool]:
-    """(elements per block, whether that was assumed) of `n` elements in `parts` blocks; 0 where none fits."""
-    if parts == 1:
-        return n, False
-    if parts == n:
-        return 1, False
-    exact = n // parts if parts > 0 and n % parts == 0 else 0
-    for size in hinted:
-        if -(-n // size) == parts:
-            return size, False
-    usual = next((b for b in (128, 64, 32, 256, 16, 512, 1024, 8, 4, 2) if -(-n // b) == parts), 0)
-    if divisor:
-        return exact, False
-    return (usual, bool(exact) and exact != usual) if usual else (exact, False)
+def _block(height: int, width: int, down: int, across: int, hints: Hints) -> tuple[int, int] | None:
+    """(rows, columns) of a block where `down` × `across` of them cover the matrix; None where none is known to."""
+
+    def covers(rows: int, columns: int) -> bool:
+        return -(-height // rows) == down and -(-width // columns) == across
+
+    if across == 1 and down == height:
+        return 1, width
+    if down == 1 and across == width:
+        return height, 1
+    said = next((block for block in hints.blocks if covers(*block)), None)
+    if said is not None:
+        return said
+    if down == height:
+        size = next((size for size in hints.group_sizes if covers(1, size)), 0)
+        if size or (across > 0 and width % across == 0):
+            return 1, size or width // across
+    return next(((size, size) for size in _SQUARES if covers(size, size)), None)

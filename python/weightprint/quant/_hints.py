@@ -22,7 +22,7 @@ class Hints:
 
     Attributes:
         method: ``quant_method``, such as ``"gptq"``.
-        checkpoint_format: GPTQ's ``"gptq"`` or ``"gptq_v2"``.
+        checkpoint_format: GPTQ's ``"gptq"`` or ``"gptq_v2"``; else AutoRound's ``packing_format``.
         bits: bits per code that the config names, over all its groups.
         group_sizes: likewise; -1 (one group per row) is left out.
         blocks: (rows, columns) of a block of scales.
@@ -58,12 +58,12 @@ def _parse(found: Mapping[str, Any]) -> Hints:
     places = [found, *(weights for weights in inner if isinstance(weights, Mapping))]
     return Hints(
         _text(found.get("quant_method")),
-        _text(found.get("checkpoint_format")),
+        _text(found.get("checkpoint_format")) or _text(found.get("packing_format")),
         tuple(dict.fromkeys(n for place in places for n in _numbers(place, "bits", "w_bit", "num_bits"))),
         tuple(dict.fromkeys(n for place in places for n in _numbers(place, "group_size", "q_group_size"))),
         tuple(dict.fromkeys(b for place in places for b in _blocks(place))),
         _flag(found.get("desc_act")),
-        _flag(found.get("sym")),
+        _agreed([_flag(place.get(key)) for place in places for key in ("sym", "symmetric")]),
     )
 
 
@@ -83,6 +83,12 @@ def _positive(value: Any) -> TypeGuard[int]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _agreed(flags: list[bool | None]) -> bool | None:
+    """What all that say anything say; None where nobody does or they differ."""
+    said = {flag for flag in flags if flag is not None}
+    return said.pop() if len(said) == 1 else None
 
 
 def _flag(value: object) -> bool | None:

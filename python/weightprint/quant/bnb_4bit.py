@@ -105,8 +105,9 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     shape, block, nested_block, offset = said
     numel = prod(shape)
     blocks = -(-numel // block)
-    if not numel or codes.nbytes < -(-numel // 2) or codes.nbytes > numel // 2 + 8:
-        return broken(codes, wrong_shape(codes, f"{-(-numel // 2)} bytes, half of {list(shape)}"))
+    unit = codes.nbytes // codes.numel if codes.numel else 1  # bytes of the dtype that they are stored under
+    if codes.nbytes != -(-numel // (2 * unit)) * unit:
+        return broken(codes, wrong_shape(codes, f"{-(-numel // 2)} bytes, half of the elements of {list(shape)}"))
     if absmax is None or table is None:
         return broken(codes, f"{escape(base)}.{'absmax' if absmax is None else 'quant_map'} is missing")
     if absmax.shape != (blocks,):

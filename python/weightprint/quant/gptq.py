@@ -8,8 +8,9 @@
     X.g_idx    I32 (in,): the group of every input. Without act-order it is c // group_size.
 
 Format v1 (``checkpoint_format: gptq``, and every file without one) stores each zero point minus one, and readers add it
-back within the bits: a stored 15 is 0 in 4 bits. Format v2 (``gptq_v2``) stores it as it is. Shapes can't tell them
-apart. Where no config does, symmetric checkpoints do: the middle, 2^(bits-1), is 7 in every place in v1 and 8 in v2.
+back within the bits: a stored 15 is 0 in 4 bits. Format v2 (``gptq_v2``) stores it as it is, and AutoRound has both
+under ``packing_format``. Shapes can't tell them apart. Where no config does, symmetric checkpoints do: the middle,
+2^(bits-1), is 7 in every place in v1 and 8 in v2.
 
 Bits follow from qzeros and scales, inputs from qweight. :mod:`.awq` reads the arrangement with words along the outputs.
 
@@ -30,8 +31,14 @@ from weightprint.report.escape import escape
 
 __all__ = ["GPTQ", "Gptq"]
 
-#: What `checkpoint_format` says → what readers add to a stored zero point.
-_ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
+#: What the config calls the format → what readers add to a stored zero point. The latter three are AutoRound's.
+_ZERO_OFFSETS = {
+    "gptq": 1,
+    "gptq_v2": 0,
+    "auto_round:auto_gptq": 1,
+    "auto_round": 0,
+    "auto_round:gptqmodel": 0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,7 @@ class Gptq(Quantised):
 
     codes: str
     scales: str
-    zeros: str | None
+    zeros: str
     g_idx: str | None
     bits: int
     group_size: int
@@ -51,7 +58,6 @@ class Gptq(Quantised):
         per = 32 // self.bits
         groups, first, n = column_groups(checkpoint, self.g_idx, self.group_size, self.n_groups, rect)
         top, height = words_over(rect.first_column, rect.stop_column, per)
-        zeros = None if self.zeros is None else self._zeros(checkpoint, rect, first, n)
         decoded = _core.decode_packed(
             raw(checkpoint, self.codes, Rect(top, height, rect.first_row, rect.n_rows)),
             "gptq",
@@ -63,14 +69,12 @@ class Gptq(Quantised):
             n,
             groups.tobytes(),
             first=rect.first_column % per,
-            zeros=None if zeros is None else zeros.tobytes(),
-            zero=float(1 << (self.bits - 1)),
+            zeros=self._zeros(checkpoint, rect, first, n).tobytes(),
         )
         return array(decoded, rect)
 
     def _zeros(self, checkpoint: Checkpoint, rect: Rect, first: int, n: int) -> F32:
         """Zero points (groups, rows) of the rectangle."""
-        assert self.zeros is not None
         per = 32 // self.bits
         left, width = words_over(rect.first_row, rect.stop_row, per)
         stored = raw(checkpoint, self.zeros, Rect(first, n, left, width))
@@ -90,8 +94,8 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     def broken(about: TensorInfo, problem: str) -> Quantised:
         return shelf.unreadable(codes, "gptq", components, about, problem, base + "weight")
 
-    if scales is None:
-        return broken(codes, f"{escape(base)}scales is missing beside {escape(name)}")
+    if scales is None or zeros is None:
+        return broken(codes, f"{escape(base)}{'qzeros' if scales else 'scales'} is missing beside {escape(name)}")
     if codes.dtype != "I32" or len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in codes.shape + scales.shape:
         found = f"{codes.dtype} {list(codes.shape)} under scales of {list(scales.shape)}"
         return broken(codes, f"{escape(name)} is {found}: not GPTQ's layout, nor AWQ's")
@@ -102,14 +106,14 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         )
     if g_idx is not None and g_idx.numel == 0:
         g_idx = None  # kernels that need no table leave it empty
-    bits = _bits(shelf, codes, zeros, g_idx, out)
-    if bits not in (2, 4, 8):
-        return broken(zeros or codes, f"{escape(name)} holds codes of {bits or 'unknown'} bits; 2, 4 and 8 are decoded")
+    bits = next((b for b in (4, 8, 2, 3) if zeros.shape == (n_groups, -(-out * b // 32))), 0)
+    if not bits or zeros.dtype != "I32":
+        return broken(zeros, wrong_shape(zeros, f"I32 [{n_groups}, {out} · bits / 32]"))
+    if bits == 3:
+        return broken(zeros, f"{escape(name)} holds codes of 3 bits; 2, 4 and 8 are decoded")
     inputs = codes.shape[0] * 32 // bits
     if g_idx is not None and (g_idx.shape != (inputs,) or g_idx.dtype not in ("I32", "I64")):
         return broken(g_idx, wrong_shape(g_idx, f"[{inputs}], one group per input"))
-    if zeros is not None and zeros.shape != (n_groups, -(-out * bits // 32)):
-        return broken(zeros, wrong_shape(zeros, f"[{n_groups}, {-(-out * bits // 32)}]"))
     size = next((g for g in shelf.hints.group_sizes if -(-inputs // g) == n_groups), 0)
     size = size or (inputs // n_groups if inputs % n_groups == 0 else 0)
     if not size and g_idx is None:
@@ -124,7 +128,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         parameters={
             "bits": bits,
             "group_size": size or None,
-            "symmetric": shelf.hints.symmetric if zeros is not None else True,
+            "symmetric": shelf.hints.symmetric,
             "act_order": shelf.hints.act_order if g_idx is not None else False,
             "checkpoint_format": "gptq" if offset else "gptq_v2",
             "scale_dtype": scales.dtype,
@@ -132,7 +136,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         | ({} if known else {"assumed": "checkpoint_format"}),
         codes=name,
         scales=scales.name,
-        zeros=None if zeros is None else zeros.name,
+        zeros=zeros.name,
         g_idx=None if g_idx is None else g_idx.name,
         bits=bits,
         group_size=size or inputs,
@@ -141,20 +145,11 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     )
 
 
-def _bits(shelf: Shelf, codes: TensorInfo, zeros: TensorInfo | None, g_idx: TensorInfo | None, out: int) -> int:
-    """Bits per code from the two packed tensors; 0 where nothing says."""
-    if g_idx is not None:
-        return 32 * codes.shape[0] // g_idx.numel if 32 * codes.shape[0] % g_idx.numel == 0 else 0
-    if zeros is not None and len(zeros.shape) == 2:
-        return next((b for b in (4, 8, 2, 3) if -(-out * b // 32) == zeros.shape[1]), 0)
-    return shelf.hints.bits[0] if len(shelf.hints.bits) == 1 else 0
-
-
-def _zero_offset(shelf: Shelf, zeros: TensorInfo | None, bits: int) -> tuple[int, bool]:
+def _zero_offset(shelf: Shelf, zeros: TensorInfo, bits: int) -> tuple[int, bool]:
     """(what to add to stored zero points, whether that is known): config, else the values of a symmetric tensor."""
     said = _ZERO_OFFSETS.get(shelf.hints.checkpoint_format or "")
-    if said is not None or zeros is None:
-        return (1 if said is None else said), True
+    if said is not None:
+        return said, True
     if "zero_offset" not in shelf.memo:  # one format per checkpoint: the first tensor's values speak for all
         shelf.memo["zero_offset"] = _offset_of_values(shelf, zeros, bits)
     offset: int | None = shelf.memo["zero_offset"]

@@ -113,6 +113,9 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         expected = (*logical[:-2], -(-height * bits // 32), grid.columns)
         if zero.dtype != "I32" or zero.shape != expected:
             return broken(zero, wrong_shape(zero, f"I32 {list(expected)}") + f" and dtype {zero.dtype}")
+    elif shelf.hints.symmetric is False:
+        problem = f"{escape(names.weight)}_zero_point is missing, though the config says that codes are asymmetric"
+        return broken(codes, problem)
     if g_idx is not None and g_idx.shape != (width,):
         return broken(g_idx, wrong_shape(g_idx, f"[{width}], one group per column"))
     return Packed(
@@ -151,8 +154,8 @@ def _logical(shelf: Shelf, codes: TensorInfo, shape: TensorInfo | None) -> tuple
     if logical[:-1] != codes.shape[:-1] or logical[-1] <= 0:
         return None, 0
     fits = [bits for bits in (4, 8, 2, 1, 3, 5, 6, 7) if -(-logical[-1] * bits // 32) == words]
-    bits = next((bits for bits in fits if bits in hinted), fits[0] if len(fits) == 1 or logical[-1] >= 32 else 0)
-    return (logical, bits) if bits else (None, 0)
+    chosen = [bits for bits in fits if bits in hinted] or fits  # fewer than 32 columns may fit several widths
+    return (logical, chosen[0]) if len(chosen) == 1 else (None, 0)
 
 
 PACKED = Scheme("compressed-tensors pack-quantized integers", (".weight_packed",), _group)

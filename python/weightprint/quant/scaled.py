@@ -131,6 +131,9 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
         problem = wrong_shape(scale, f"{shapes} {list(codes.shape)}, the shape of {escape(codes.name)}")
     elif kind == "int8" and scale.dtype in ("U8", "F8_E8M0"):
         problem = f"{escape(codes.name)} is I8 under power-of-two scales in no known layout"
+    elif kind == "int8" and zero is None and shelf.hints.symmetric is False:
+        problem = f"{escape(names.weight)}_zero_point is missing, though the config says that codes are asymmetric"
+        about = codes
     elif zero is not None and zero.shape != scale.shape:
         problem, about = wrong_shape(zero, f"{list(scale.shape)}, as {escape(scale.name)} has"), zero
     elif g_idx is not None and g_idx.shape != codes.shape[-1:]:
@@ -144,9 +147,7 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
         dtype=codes.dtype,
         scheme="mxfp8" if mx else f"{kind}_{grid.granularity}",
         components=components,
-        parameters=grid_parameters(8, grid, scale, zero is None)
-        | ({"act_order": True} if g_idx is not None else {})
-        | _noted(shelf, names.weight, grid),
+        parameters=grid_parameters(8, grid, scale, zero is None) | ({"act_order": True} if g_idx is not None else {}),
         codes=codes.name,
         scale=scale.name,
         grid=grid,
@@ -163,15 +164,6 @@ def grid_parameters(bits: int, grid: Grid, scale: TensorInfo, symmetric: bool) -
     if grid.granularity == "block":
         found["block"] = [grid.block_rows, grid.block_columns]
     return found | {"scale_dtype": scale.dtype}
-
-
-def _noted(shelf: Shelf, name: str, grid: Grid) -> dict[str, Any]:
-    if not grid.assumed:
-        return {}
-    block = f"{grid.block_rows} x {grid.block_columns}"
-    message = f"several sizes of block fit the scales of {escape(name)} and no config says which; took {block}"
-    shelf.notice("assumed_block", "block", name, message)
-    return {"assumed": "block"}
 
 
 SCALED = Scheme("8-bit codes under a grid of scales", SCALE_ENDS, _group)

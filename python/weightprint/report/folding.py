@@ -258,7 +258,8 @@ def _sheet(
     n_experts = n_experts or max((len(f.experts or ()) for forms in alike for f in forms), default=0) or None
     runs = []
     for forms, members in sorted(alike.items(), key=lambda item: min(item[1])):
-        merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in forms}
+        first = members[min(members)]  # its order, which is the files', settles what sorting leaves open
+        merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in first}
         lines = _lines(anatomy, merged, slot, n_experts)
         prefix, lines = _without_prefix(lines)
         runs.append(Run(tuple(sorted(members)), prefix, lines, _lacking(forms, usual)))
@@ -408,7 +409,7 @@ def _alike(a: Line, b: Line) -> bool:
     """
     if a.roles == b.roles and a.roles[0] in FIXED:
         return True
-    keys = ("bias", "shape", "n_experts", "of_experts", "shared", "exceptions", "tied", "notes", "fused", "group")
+    keys = _words("bias shape n_experts of_experts shared exceptions tied notes fused group confidence")
     same = all(getattr(a, key) == getattr(b, key) for key in keys) and not a.tied
     kinds = [kind for kind, _ in a.kinds] == [kind for kind, _ in b.kinds]
     suffix = a.roles[0].partition(".")[2] == b.roles[0].partition(".")[2]
@@ -417,14 +418,12 @@ def _alike(a: Line, b: Line) -> bool:
 
 def _joined(a: Line, b: Line) -> Line:
     counts = Counter(dict(a.kinds)) + Counter(dict(b.kinds))
-    sure = [c for c in (a.confidence, b.confidence) if c is not None]
     return replace(
         a,
         roles=tuple(dict.fromkeys(a.roles + b.roles)),
         shape=a.shape if a.shape == b.shape else None,
         kinds=tuple(counts.most_common()),
         stored=tuple(dict.fromkeys(a.stored + b.stored)),
-        confidence=min(sure, default=None),
         n_parameters=a.n_parameters + b.n_parameters,
     )
 

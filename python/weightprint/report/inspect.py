@@ -88,7 +88,12 @@ def renderables(
     """What a person sees, piece by piece; `everything` lifts the limits on how much of each."""
     pen = pen or Pen()
     limit = 10**9 if everything else None
-    yield pen.line((_headline(checkpoint, anatomy), "bold"))
+    source, text = escape(checkpoint.source, None), _headline(checkpoint, anatomy)
+    if len(source) + 2 + len(text) <= pen.width:
+        yield pen.line((f"{source}: {text}", "bold"))
+    else:
+        yield pen.line((source, "bold"))
+        yield pen.line((text, "bold"))
     yield pen.line()
     if anatomy is not None and anatomy.assignments:
         yield from drawing(anatomy, pen)
@@ -108,7 +113,9 @@ def renderables(
             for p in layout(checkpoint)
         ]
         yield from _table(pen, ("layout", "dtype", "shape", "count", "bytes"), lines, limit or _LINES, (0, 1, 2))
-    metadata = [(escape(key, 60), escape(value, limit or 100)) for key, value in checkpoint.metadata.items()]
+    keys = max((len(escape(key, 40)) for key in checkpoint.metadata), default=0)
+    room = limit or max(30, pen.width - keys - 3)
+    metadata = [(escape(key, 40), escape(value, room)) for key, value in checkpoint.metadata.items()]
     if metadata:
         yield from _table(pen, ("metadata", ""), metadata, limit or _METADATA, (0, 1))
     findings = (*checkpoint.findings, *(anatomy.findings if anatomy is not None else ()))
@@ -138,7 +145,7 @@ def _headline(checkpoint: Checkpoint, anatomy: Anatomy | None) -> str:
         n = sum(anatomy.weights[name].numel for name in anatomy.weights)
     files = len(checkpoint.files)
     return (
-        f"{escape(checkpoint.source)}: {checkpoint.n_tensors:,} tensors, {count(n)} parameters, "
+        f"{checkpoint.n_tensors:,} tensor{'s' * (checkpoint.n_tensors != 1)}, {count(n)} parameters, "
         f"{byte_count(checkpoint.n_bytes)} in {files:,} file{'s' * (files != 1)}"
     )
 

@@ -86,7 +86,15 @@ def dinov2(swiglu: bool) -> Callable[[], Miniature]:
 
 def vit_timm() -> Miniature:
     """As timm and Meta's DINOv2 name it, with layer scale and register tokens."""
-    m = Maker("vit_timm", {"architecture": "vit_small_patch14_reg4_dinov2", "num_classes": 0}, stack="vision")
+    return _timm("vit_timm", packed=False)
+
+
+def vit_timm_packed() -> Miniature:
+    return _timm("vit_timm_packed", packed=True)
+
+
+def _timm(family: str, *, packed: bool) -> Miniature:
+    m = Maker(family, {"architecture": "vit_patch14_reg4_dinov2", "num_classes": 0}, stack="vision")
     m.put("cls_token", "class_token", 1, 1, D)
     m.put("reg_token", "register_tokens", 1, 4, D)
     m.put("pos_embed", "position", 1, POSITIONS, D)
@@ -98,7 +106,11 @@ def vit_timm() -> Miniature:
         linear(m, at + "attn.proj", "o", D, D, b)
         m.put(at + "ls1.gamma", "attn_scale", D, block=b)
         layer_norm(m, at + "norm2", "ffn_norm", b)
-        linear(m, at + "mlp.fc1", "up", F, D, b)
+        if packed:
+            m[at + "mlp.fc1.weight"] = np.vstack([m.draw(role, F, D, block=b) for role in ("gate", "up")])
+            m[at + "mlp.fc1.bias"] = np.hstack([m.draw(role, F, block=b) for role in ("gate_bias", "up_bias")])
+        else:
+            linear(m, at + "mlp.fc1", "up", F, D, b)
         linear(m, at + "mlp.fc2", "down", D, F, b)
         m.put(at + "ls2.gamma", "ffn_scale", D, block=b)
     layer_norm(m, "norm", "final_norm")
@@ -281,31 +293,134 @@ def gemma3_tower() -> Miniature:
     return m.done()
 
 
+def internvl() -> Miniature:
+    vision = {**VIT, "model_type": "intern_vit_6b"}
+    text = {"model_type": "llama", "hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1}
+    families = {"vision": "internvl_vision", "decoder": "llama"}
+    config = {"model_type": "internvl_chat", "vision_config": vision, "llm_config": text}
+    m = Maker("llama", config, families=families, label="internvl")
+    at = "vision_model."
+    m.put(at + "embeddings.class_embedding", "class_token", 1, 1, D, stack="vision")
+    m.put(at + "embeddings.position_embedding", "position", 1, POSITIONS + 1, D, stack="vision")
+    patches(m, at + "embeddings.patch_embedding", stack="vision")
+    for b in range(BLOCKS):
+        block = f"{at}encoder.layers.{b}."
+        fused(m, block + "attn.qkv.weight", block + "attn.qkv.bias", b, "vision")
+        linear(m, block + "attn.proj", "o", D, D, b, "vision")
+        m.put(block + "ls1", "attn_scale", D, block=b, stack="vision")
+        m.put(block + "ls2", "ffn_scale", D, block=b, stack="vision")
+        linear(m, block + "mlp.fc1", "up", F, D, b, "vision")
+        linear(m, block + "mlp.fc2", "down", D, F, b, "vision")
+        layer_norm(m, block + "norm1", "attn_norm", b, "vision")
+        layer_norm(m, block + "norm2", "ffn_norm", b, "vision")
+    layer_norm(m, "mlp1.0", "projector_norm", stack="vision", n=4 * D)
+    linear(m, "mlp1.1", "projector", 20, 4 * D, stack="vision")
+    linear(m, "mlp1.3", "projector_out", 20, 20, stack="vision")
+    _llama(m, "language_model.model.", "language_model.lm_head.weight")
+    return m.done()
+
+
+def pixtral() -> Miniature:
+    """Mistral 3: Pixtral's tower, patches merged two by two, Llama."""
+    text = {"model_type": "mistral", "hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1}
+    vision = {**VIT, "model_type": "pixtral"}
+    config = {"model_type": "mistral3", "text_config": text, "vision_config": vision}
+    m = Maker("llama", config, families={"vision": "pixtral_vision", "decoder": "llama"}, label="mistral3")
+    at = "vision_tower."
+    patches(m, at + "patch_conv", bias=False, stack="vision")
+    m.put(at + "ln_pre.weight", "pre_norm", D, stack="vision")
+    for b in range(BLOCKS):
+        block = f"{at}transformer.layers.{b}."
+        m.put(block + "attention_norm.weight", "attn_norm", D, block=b, stack="vision")
+        m.put(block + "ffn_norm.weight", "ffn_norm", D, block=b, stack="vision")
+        for role in "qkvo":
+            m.put(f"{block}attention.{role}_proj.weight", role, D, D, block=b, stack="vision")
+        for role, rows, columns in (("gate", F, D), ("up", F, D), ("down", D, F)):
+            m.put(f"{block}feed_forward.{role}_proj.weight", role, rows, columns, block=b, stack="vision")
+    m.put("multi_modal_projector.norm.weight", "projector_norm", D, stack="vision")
+    m.put("multi_modal_projector.patch_merger.merging_layer.weight", "patch_merger", D, 4 * D, stack="vision")
+    m.put("multi_modal_projector.linear_1.weight", "projector", 20, D, stack="vision")
+    m.put("multi_modal_projector.linear_2.weight", "projector_out", 20, 20, stack="vision")
+    _llama(m, "language_model.model.", "language_model.lm_head.weight")
+    return m.done()
+
+
+def llava_original() -> Miniature:
+    """The first LLaVA: Llama's names and the projection, the tower left in its own repository."""
+    text = {"hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1, "num_hidden_layers": BLOCKS}
+    families = {"decoder": "llama", "vision": "projector"}
+    m = Maker("llama", {"model_type": "llava_llama", **text}, families=families, label="llava-original")
+    _llama(m, "model.", "lm_head.weight")
+    linear(m, "model.mm_projector.0", "projector", 20, D, stack="vision")
+    linear(m, "model.mm_projector.2", "projector_out", 20, 20, stack="vision")
+    return m.done()
+
+
+def qwen3_vl() -> Miniature:
+    """Merges after three of its blocks, too: a stack of its own."""
+    text = {"hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1, "num_hidden_layers": BLOCKS}
+    config = {"model_type": "qwen3_vl", "text_config": text, "vision_config": {"depth": BLOCKS, "hidden_size": D}}
+    families = {"vision": "qwen2_vl_vision", "deepstack": "qwen2_vl_vision", "decoder": "llama"}
+    m = Maker("llama", config, families=families, label="qwen3_vl")
+    at = "model.visual."
+    m.put(at + "patch_embed.proj.weight", "patch", D, 3, 2, PATCH, PATCH, stack="vision")
+    m.put(at + "patch_embed.proj.bias", "patch_bias", D, stack="vision")
+    m.put(at + "pos_embed.weight", "position", POSITIONS, D, stack="vision")
+    for b in range(BLOCKS):
+        block = f"{at}blocks.{b}."
+        layer_norm(m, block + "norm1", "attn_norm", b, "vision")
+        layer_norm(m, block + "norm2", "ffn_norm", b, "vision")
+        fused(m, block + "attn.qkv.weight", block + "attn.qkv.bias", b, "vision")
+        linear(m, block + "attn.proj", "o", D, D, b, "vision")
+        linear(m, block + "mlp.linear_fc1", "up", F, D, b, "vision")
+        linear(m, block + "mlp.linear_fc2", "down", D, F, b, "vision")
+    for stack, name, b in (("vision", "merger", None), ("deepstack", "deepstack_merger_list.0", 0)):
+        layer_norm(m, f"{at}{name}.norm", "projector_norm", b, stack, D if b is None else 4 * D)
+        linear(m, f"{at}{name}.linear_fc1", "projector", 4 * D, 4 * D, b, stack)
+        linear(m, f"{at}{name}.linear_fc2", "projector_out", 20, 4 * D, b, stack)
+    _llama(m, "model.language_model.", "lm_head.weight")
+    return m.done()
+
+
 def wav2vec2() -> Miniature:
     """Convolutions over the samples, a weight-normalised position convolution, BERT-like blocks."""
-    channels = 10
-    config = {"model_type": "wav2vec2", **VIT, "conv_dim": [channels] * 3}
-    m = Maker("wav2vec2", config, stack="encoder")
+    return _speech("wav2vec2", "wav2vec2", {"attn": "attn_post_norm", "ffn": "ffn_post_norm", "encoder": "pre_norm"})
+
+
+def hubert_large() -> Miniature:
+    """Norms in front, biases in the convolutions, and the position convolution in PyTorch's newer names."""
+    return _speech("wav2vec2_stable", "hubert", {"attn": "attn_norm", "ffn": "ffn_norm", "encoder": "final_norm"})
+
+
+def _speech(family: str, root: str, norms: dict[str, str]) -> Miniature:
+    channels, stable = 10, family == "wav2vec2_stable"
+    config = {"model_type": root, **VIT, "conv_dim": [channels] * 3, "do_stable_layer_norm": stable}
+    m = Maker(family, config, stack="encoder")
     for b in range(3):
-        at = f"wav2vec2.feature_extractor.conv_layers.{b}."
+        at = f"{root}.feature_extractor.conv_layers.{b}."
         m.put(at + "conv.weight", "conv1", channels, channels if b else 1, 3, block=b, stack="audio")
-        if b == 0:
+        if stable:
+            m.put(at + "conv.bias", "conv1_bias", channels, block=b, stack="audio")
+        if stable or b == 0:
             layer_norm(m, at + "layer_norm", "conv1_norm", b, "audio", channels)
-    layer_norm(m, "wav2vec2.feature_projection.layer_norm", "projector_norm", n=channels)
-    linear(m, "wav2vec2.feature_projection.projection", "projector", D, channels)
-    m.put("wav2vec2.masked_spec_embed", "mask_token", D)
-    m.put("wav2vec2.encoder.pos_conv_embed.conv.bias", "position_bias", D)
-    m.put("wav2vec2.encoder.pos_conv_embed.conv.weight_g", "position_gain", 1, 1, 8)
-    m.put("wav2vec2.encoder.pos_conv_embed.conv.weight_v", "position", D, 3, 8)
-    layer_norm(m, "wav2vec2.encoder.layer_norm", "pre_norm")
+    layer_norm(m, f"{root}.feature_projection.layer_norm", "projector_norm", n=channels)
+    linear(m, f"{root}.feature_projection.projection", "projector", D, channels)
+    m.put(f"{root}.masked_spec_embed", "mask_token", D)
+    m.put(f"{root}.encoder.pos_conv_embed.conv.bias", "position_bias", D)
+    gain, direction = ("parametrizations.weight.original0", "parametrizations.weight.original1")
+    if not stable:
+        gain, direction = "weight_g", "weight_v"
+    m.put(f"{root}.encoder.pos_conv_embed.conv.{gain}", "position_gain", 1, 1, 8)
+    m.put(f"{root}.encoder.pos_conv_embed.conv.{direction}", "position", D, 3, 8)
+    layer_norm(m, f"{root}.encoder.layer_norm", norms["encoder"])
     for b in range(BLOCKS):
-        at = f"wav2vec2.encoder.layers.{b}."
+        at = f"{root}.encoder.layers.{b}."
         for role, name in zip("kvqo", ("k_proj", "v_proj", "q_proj", "out_proj"), strict=True):
             linear(m, f"{at}attention.{name}", role, D, D, b)
-        layer_norm(m, at + "layer_norm", "attn_post_norm", b)
+        layer_norm(m, at + "layer_norm", norms["attn"], b)
         linear(m, at + "feed_forward.intermediate_dense", "up", F, D, b)
         linear(m, at + "feed_forward.output_dense", "down", D, F, b)
-        layer_norm(m, at + "final_layer_norm", "ffn_post_norm", b)
+        layer_norm(m, at + "final_layer_norm", norms["ffn"], b)
     linear(m, "lm_head", "head", V, D)
     return m.done()
 
@@ -315,6 +430,7 @@ MINIATURES = [
     dinov2(swiglu=False),
     dinov2(swiglu=True),
     vit_timm,
+    vit_timm_packed,
     clip,
     siglip,
     clip_openai,
@@ -322,5 +438,10 @@ MINIATURES = [
     qwen_vl(gated=False),
     qwen_vl(gated=True),
     gemma3_tower,
+    internvl,
+    pixtral,
+    llava_original,
+    qwen3_vl,
     wav2vec2,
+    hubert_large,
 ]

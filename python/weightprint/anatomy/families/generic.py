@@ -15,6 +15,8 @@ from weightprint.anatomy.family import Cell, Family, Stack, stacked
 
 __all__ = ["FAMILIES"]
 
+_UNSURE = "norms are taken to stand behind attention and FFN, PyTorch's default; with norm_first=True they stand before"
+
 
 def _multihead(at: str, prefix: str = "") -> dict[str, str | Cell]:
     """The parameters of an nn.MultiheadAttention under the module `at`."""
@@ -75,11 +77,13 @@ FAMILIES: tuple[Family, ...] = (
         "torch_encoder",
         (Stack("encoder", "layers.{b}.", _ENCODER, _OUTSIDE),),
         pre_norm=False,
+        unsure=_UNSURE,
     ),
     Family(
         "torch_decoder",
         (Stack("decoder", "layers.{b}.", _DECODER, _OUTSIDE),),
         pre_norm=False,
+        unsure=_UNSURE,
     ),
     Family(
         "torch_transformer",
@@ -88,6 +92,7 @@ FAMILIES: tuple[Family, ...] = (
             Stack("decoder", "decoder.layers.{b}.", _DECODER, {"decoder.norm": "final_norm"}),
         ),
         pre_norm=False,
+        unsure=_UNSURE,
     ),
     Family(
         "sentence_dense",  # 2_Dense/model.safetensors beside a sentence-transformers model

@@ -146,6 +146,7 @@ FAMILIES: tuple[Family, ...] = (
         "gguf",
         _decoder(_BLOCK),
         fixed=_FIXED,
+        unsure="rows of q and k are taken as stored, and norms as llama.cpp mostly names them: no architecture is said",
     ),
     Family(
         "gguf_paired",

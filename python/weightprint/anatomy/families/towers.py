@@ -6,7 +6,8 @@ the right, so they are stored (in x out), as is Gemma 3's. timm's layer scale is
 with one attention layer over a learned probe, which has no block of its own.
 
 Sources: the modeling files of Hugging Face transformers for vit, deit, dinov2, clip, siglip, llava, qwen2_vl,
-qwen2_5_vl, qwen3_vl, gemma3, wav2vec2, hubert; timm's vision_transformer; OpenAI's CLIP; Meta's dinov2.
+qwen2_5_vl, qwen3_vl, gemma3, pixtral, mistral3, wav2vec2, hubert; InternVL's modeling_intern_vit; timm's
+vision_transformer; OpenAI's CLIP; Meta's dinov2.
 """
 
 from __future__ import annotations
@@ -54,6 +55,19 @@ _TIMM_BLOCK: dict[str, str | Cell] = {
     "norm2": "ffn_norm",
     "mlp.fc1": "up",
     "mlp.fc2": "down",
+}
+_TIMM_OUTSIDE: dict[str, str | Cell] = {
+    "cls_token": "class_token",
+    "mask_token": "mask_token",
+    "reg_token": "register_tokens",
+    "register_tokens": "register_tokens",
+    "dist_token": "distillation_token",
+    "pos_embed": "position",
+    "patch_embed.proj": "patch",
+    "norm_pre": "pre_norm",
+    "norm": "final_norm",
+    "fc_norm": "head_norm",
+    "head": "classifier",
 }
 _CLIP_BLOCK: dict[str, str | Cell] = {
     "self_attn.q_proj": "q",
@@ -139,7 +153,7 @@ _SPEECH_OUTSIDE: dict[str, str | Cell] = {
     "project_q": "codebook_out",
     "project_hid": "head_dense",
 }
-_SPEECH_CONVS = Stack("audio", "feature_extractor.conv_layers.{b}.", {"conv": "conv1", "layer_norm": "conv1_norm"})
+_SPEECH_CONVS = "feature_extractor.conv_layers.{b}."
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -189,19 +203,18 @@ FAMILIES: tuple[Family, ...] = (
                     "mlp.w12": stacked("gate", "up"),
                     "mlp.w3": "down",
                 },
-                {
-                    "cls_token": "class_token",
-                    "mask_token": "mask_token",
-                    "reg_token": "register_tokens",
-                    "register_tokens": "register_tokens",
-                    "dist_token": "distillation_token",
-                    "pos_embed": "position",
-                    "patch_embed.proj": "patch",
-                    "norm_pre": "pre_norm",
-                    "norm": "final_norm",
-                    "fc_norm": "head_norm",
-                    "head": "classifier",
-                },
+                _TIMM_OUTSIDE,
+            ),
+        ),
+    ),
+    Family(
+        "vit_timm_packed",  # DINOv2's giant model: SwiGLU with both halves in fc1
+        (
+            Stack(
+                "vision",
+                "blocks.{b}.",
+                {**_TIMM_BLOCK, "mlp.fc1": stacked("gate", "up"), "ls1": "attn_scale", "ls2": "ffn_scale"},
+                _TIMM_OUTSIDE,
             ),
         ),
     ),
@@ -213,6 +226,53 @@ FAMILIES: tuple[Family, ...] = (
         ),
         ("clip", "clip_text_model", "clip_vision_model", "siglip", "siglip_vision_model", "siglip2", "llava", "gemma3"),
         fixed=_IDS,
+    ),
+    Family(
+        "internvl_vision",
+        (
+            Stack(
+                "vision",
+                "vision_model.encoder.layers.{b}.",
+                {**_TIMM_BLOCK, "ls1": "attn_scale", "ls2": "ffn_scale"},
+                {
+                    "vision_model.embeddings.class_embedding": "class_token",
+                    "vision_model.embeddings.patch_embedding": "patch",
+                    "vision_model.embeddings.position_embedding": "position",
+                    "mlp1.0": "projector_norm",
+                    "mlp1.1": "projector",
+                    "mlp1.3": "projector_out",
+                },
+            ),
+        ),
+        ("internvl_chat", "intern_vit_6b"),
+    ),
+    Family(
+        "pixtral_vision",
+        (
+            Stack(
+                "vision",
+                "transformer.layers.{b}.",
+                {
+                    "attention_norm": "attn_norm",
+                    "attention.q_proj": "q",
+                    "attention.k_proj": "k",
+                    "attention.v_proj": "v",
+                    "attention.o_proj": "o",
+                    "ffn_norm": "ffn_norm",
+                    "feed_forward.gate_proj": "gate",
+                    "feed_forward.up_proj": "up",
+                    "feed_forward.down_proj": "down",
+                },
+                {
+                    "patch_conv": "patch",
+                    "ln_pre": "pre_norm",
+                    "multi_modal_projector.norm": "projector_norm",
+                    "multi_modal_projector.patch_merger.merging_layer": "patch_merger",
+                    **_PROJECTOR,
+                },
+            ),
+        ),
+        ("pixtral", "mistral3"),
     ),
     Family(
         "clip_openai",
@@ -279,9 +339,25 @@ FAMILIES: tuple[Family, ...] = (
                 {**_SPEECH_BLOCK, "layer_norm": "attn_post_norm", "final_layer_norm": "ffn_post_norm"},
                 {**_SPEECH_OUTSIDE, "encoder.layer_norm": "pre_norm"},
             ),
-            _SPEECH_CONVS,
+            Stack("audio", _SPEECH_CONVS, {"conv.weight": "conv1", "layer_norm": "conv1_norm"}),
         ),
-        ("wav2vec2", "hubert", "wavlm", "data2vec-audio"),
+        ("wav2vec2", "hubert"),
         pre_norm=False,
+    ),
+    Family(
+        "wav2vec2_stable",  # the large ones: norms in front, and biases in the convolutions, which tell them apart
+        (
+            Stack(
+                "encoder",
+                "encoder.layers.{b}.",
+                {**_SPEECH_BLOCK, "layer_norm": "attn_norm", "final_layer_norm": "ffn_norm"},
+                {**_SPEECH_OUTSIDE, "encoder.layer_norm": "final_norm"},
+            ),
+            Stack("audio", _SPEECH_CONVS, {"conv": "conv1", "layer_norm": "conv1_norm"}),
+        ),
+    ),
+    Family(
+        "projector",  # LLaVA's own names, without the tower that the projection reads
+        (Stack("vision", "", {}, _PROJECTOR),),
     ),
 )

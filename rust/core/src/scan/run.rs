@@ -212,6 +212,16 @@ impl<'a> Worker<'a> {
     }
 }
 
+const PAGE: usize = 4096;
+
+/// Where in a buffer at address `base` the bytes from `offset` of a file should go: 8 bytes before the same place in a
+/// page. The kernel copies from pages, and a copy whose target lies a little *ahead* of its source in this sense makes
+/// each load wait for a store that only looks like its own (4K aliasing): 64 bytes ahead and less cost up to 5 times
+/// the time on a Zen 4, and equal places a tenth.
+fn place(base: usize, offset: u64) -> usize {
+    ((offset % PAGE as u64) as usize).wrapping_sub(8).wrapping_sub(base) % PAGE
+}
+
 /// The worker's count table for `dtype`, empty.
 fn table(slot: &mut Option<(Dtype, Box<Counts>)>, dtype: Dtype) -> &mut Counts {
     if slot.as_ref().is_none_or(|(last, _)| *last != dtype) {
@@ -275,8 +285,9 @@ impl<'a> Job<'a> {
         if let Some((start, bytes)) = self.memory {
             return Ok(&bytes[(begin - start) as usize..(end - start) as usize]);
         }
-        buffer.resize(buffer.len().max(CHUNK as usize), 0);
-        let bytes = &mut buffer[..(end - begin) as usize];
+        buffer.resize(buffer.len().max(CHUNK as usize + PAGE), 0);
+        let at = place(buffer.as_ptr().addr(), tensor.offset + begin);
+        let bytes = &mut buffer[at..at + (end - begin) as usize];
         self.files[tensor.file].read_exact_at(bytes, tensor.offset + begin)?;
         Ok(bytes)
     }
