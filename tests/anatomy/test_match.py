@@ -128,7 +128,7 @@ def test_fused_sizes_that_do_not_add_up() -> None:
     }
     found = match(plain, MINIATURES["olmo"].config)
     assert {name.split(".")[-2] for name in found.unmatched} == {"ff_proj"}
-    assert any("18 rows, and what reads them 36 columns" in note for note in found.notes)
+    assert any("18 rows, where down reads 36" in note for note in found.notes)
 
 
 def test_blocks_may_differ_in_heads() -> None:

@@ -154,7 +154,8 @@ def _paired(chosen: list[Rows], roles: tuple[str, ...], size: int | None) -> lis
 def fits(piece: Piece, hidden: int | None, rows_of: dict[str, set[int]]) -> str | None:
     """Why a canonical tensor contradicts its role: None if it doesn't.
 
-    `rows_of`: rows seen of each role's matrix, and the columns of down matrices as ``"down columns"``.
+    `rows_of`: rows seen of each role's matrix; under ``"down.columns"`` the columns of down, which are what gate and up
+    write. A gate and an up that share a tensor unsaid show there.
     """
     shape, row = piece.shape, role_of(piece.role)
     matrix = matrix_of(piece.role)
@@ -165,10 +166,10 @@ def fits(piece: Piece, hidden: int | None, rows_of: dict[str, set[int]]) -> str 
             some = " or ".join(map(str, sorted(wanted)[:3]))
             return f"{size} values, where {matrix} has {some} rows"
         return None
-    downs = rows_of.get("down columns") if piece.role in ("gate", "up") and len(shape) == 2 else None
-    if downs and shape[0] not in downs:
-        some = " or ".join(map(str, sorted(downs)[:3]))
-        return f"its parts would have {shape[0]} rows, and what reads them {some} columns"
+    widths = rows_of.get("down.columns") if matrix in ("gate", "up") and len(shape) == 2 else None
+    if widths and shape[0] not in widths:
+        some = " or ".join(map(str, sorted(widths)[:3]))
+        return f"{shape[0]} rows, where down reads {some}"
     if hidden is None:
         return None
     if row.axis == "channels":

@@ -126,7 +126,7 @@ def _cut(group: Group, sizes: Sizes, part: Part, rows_of: dict[str, set[int]]) -
         if piece.shape and matrix_of(piece.role) == piece.role:
             rows_of[piece.role].add(piece.shape[0])
         if piece.role == "down" and len(piece.shape) == 2:
-            rows_of["down columns"].add(piece.shape[1])
+            rows_of["down.columns"].add(piece.shape[1])
     return True
 
 
