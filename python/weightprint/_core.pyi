@@ -6,13 +6,29 @@ from typing import Any, TypeAlias, final
 
 __version__: str
 
-__all__ = ["SafetensorsFile", "__version__", "arrow_stream", "find_above", "isa_available", "parse_index", "scan"]
+__all__ = [
+    "Measure",
+    "SafetensorsFile",
+    "__version__",
+    "arrow_stream",
+    "compare_values",
+    "decode_codebook",
+    "decode_lookup",
+    "decode_packed",
+    "decode_scaled",
+    "find_above",
+    "isa_available",
+    "parse_index",
+    "read_rect",
+    "scan",
+    "unpack",
+]
 
 _Note: TypeAlias = tuple[str, str, str | None, int | None]
 
 @final
 class SafetensorsFile:
-    """One safetensors file, opened once and checked.
+    """One file of tensors, opened once and checked: safetensors, or another container through `from_entries`.
 
     Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
     """
@@ -20,6 +36,23 @@ class SafetensorsFile:
     def __new__(
         cls, path: str | PathLike[str], *, mode: str = "strict", max_header_bytes: int | None = None
     ) -> SafetensorsFile: ...
+    @staticmethod
+    def from_entries(
+        path: str | PathLike[str],
+        entries: Sequence[tuple[str, str, Sequence[int], int, int]],
+        *,
+        nbytes: int,
+        data_start: int,
+        alignment: int = 1,
+        metadata: Sequence[tuple[str, str]] = ...,
+        mode: str = "strict",
+    ) -> SafetensorsFile:
+        """A file of another container, whose reader lists its tensors: (name, dtype, shape, begin, end).
+
+        Offsets count from the start of the file, which has `nbytes` bytes (FileChangedError if not). The tensors are
+        held to the rules of safetensors: inside the file from `data_start` on, as long as their shapes say, no name
+        twice, no overlap; padding below `alignment` is allowed before each, and behind the last.
+        """
     @property
     def path(self) -> str | PathLike[str]:
         """The path it was opened by."""
@@ -46,6 +79,8 @@ class SafetensorsFile:
         """Tensor `i` as (name, dtype, shape, begin, end), with offsets from the start of the file."""
     def read_bytes(self, i: int, start: int = 0, stop: int | None = None) -> bytes:
         """Raw bytes `[start, stop)` of tensor `i`."""
+    def read_small(self, tensors: Sequence[int]) -> list[bytes]:
+        """All bytes of each of these tensors, in one call; raises UsageError for one of more than 64 KiB."""
     def read_f32(self, i: int, start: int = 0, stop: int | None = None) -> bytes:
         """Components `[start, stop)` of tensor `i` in flat order, decoded to float32, as native-endian bytes.
 
@@ -78,10 +113,142 @@ def scan(
     it stops the scan.
     """
 
+@final
+class Measure:
+    """The statistics of one tensor whose float32 values are in memory: bit for bit those of a scan of an F32 file.
+
+    Whatever the sizes of the pieces, memory stays below one unit (8 MiB) and what rows and columns need.
+    """
+
+    def __new__(
+        cls,
+        shape: Sequence[int],
+        *,
+        exact: bool = False,
+        rows: bool = False,
+        columns: bool = False,
+        digest: bool = False,
+        isa: str | None = None,
+    ) -> Measure: ...
+    def add(self, data: bytes) -> None:
+        """The next values in flat order, as little-endian float32; raises UsageError for more than the shape holds."""
+    def finish(self) -> dict[str, Any]:
+        """The columns that `scan` returns, for this one tensor; raises UsageError when values are missing."""
+
 def find_above(file: SafetensorsFile, i: int, threshold: float, limit: int) -> tuple[int, bytes, bytes]:
     """Where tensor `i` holds finite components with |x| > threshold.
 
     Returns (how many, the first `limit` flat component indices as int64 bytes, their values as float64 bytes).
+    """
+
+def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]:
+    """Sums over two runs of native-endian float32 of equal length; raises UsageError for unequal ones.
+
+    Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign,
+    sums) with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
+    """
+
+def read_rect(
+    file: SafetensorsFile,
+    i: int,
+    first_row: int,
+    n_rows: int,
+    first_column: int,
+    n_columns: int,
+    *,
+    raw: bool = False,
+) -> bytes:
+    """A rectangle of tensor `i` seen as a matrix: its last axis are the columns, all others, flattened, the rows.
+
+    A vector is one row, a scalar one element. Float32, or with `raw` the stored bytes (dtypes of at least 8 bits).
+    Reads little more than the rectangle's bytes. Raises UsageError where the rectangle leaves the matrix, or for
+    complex values asked for as float32.
+    """
+
+def decode_scaled(
+    codes: bytes,
+    dtype: str,
+    n_rows: int,
+    n_columns: int,
+    scales: bytes,
+    scale_rows: int,
+    scale_columns: int,
+    *,
+    block: tuple[int, int],
+    offset: tuple[int, int] = (0, 0),
+    groups: bytes | None = None,
+    zeros: bytes | None = None,
+    factor: float = 1.0,
+) -> bytes:
+    """8-bit codes under a grid of float32 scales: ``((value(code) - zero) * scale) * factor`` in float32.
+
+    `codes` is (n_rows, n_columns) of `dtype`, any of 8 bits: "F8_E4M3", "F8_E5M2", "I8", "U8", … The code at (r, c)
+    takes scale and zero ``[(offset[0] + r) // block[0], (offset[1] + c) // block[1]]`` of the grid (scale_rows,
+    scale_columns). `groups`, int32 (n_columns,), names each column's scale column instead. Raises UsageError for
+    lengths that do not fit.
+    """
+
+def decode_packed(
+    words: bytes,
+    layout: str,
+    stored: tuple[int, int],
+    bits: int,
+    n_rows: int,
+    n_columns: int,
+    scales: bytes,
+    n_groups: int,
+    groups: bytes,
+    *,
+    first: int = 0,
+    zeros: bytes | None = None,
+    zero: float = 0.0,
+    signed: bool = False,
+) -> bytes:
+    """Integers of 2, 4 or 8 bits, packed: ``(code - zero) * scale`` in float32, (n_rows, n_columns) = (out, in).
+
+    `stored` is the shape of `words` in stored elements. By `layout`:
+
+    - "gptq": int32 (words over in, out), low bits first; scales (n_groups, out)
+    - "awq": int32 (in, words over out), codes 0 2 4 6 1 3 5 7 from the low bits up; scales (n_groups, out); 4 bits only
+    - "words": int32 (out, words over in), low bits first; scales (out, n_groups)
+    - "bytes": uint8 (out, bytes over in), low bits first; scales (out, n_groups)
+
+    `first` is the place of the first wanted code in the first word along the packed axis. `groups`, int32 (n_columns,),
+    is the group of each input. `zeros` has the shape of `scales`, else `zero` is everyone's. With `signed`, codes are
+    two's complement. Raises UsageError for lengths that do not fit or a group out of range.
+    """
+
+def unpack(words: bytes, rows: int, columns: int, bits: int, *, axis: str = "columns", order: str = "linear") -> bytes:
+    """The uint8 codes in a matrix of int32 words; `axis` ("rows" or "columns") grows by 32 / bits (bits: 2, 4, 8).
+
+    `order` "linear": low bits first; "awq": codes 0 2 4 6 1 3 5 7 from the low bits up (4 bits only).
+    """
+
+def decode_codebook(
+    codes: bytes,
+    n_rows: int,
+    n_columns: int,
+    table: bytes,
+    scales: bytes,
+    *,
+    block: int,
+    stride: int,
+    first: int = 0,
+    block_offset: int = 0,
+    scale_dtype: str = "F32",
+    low_first: bool = False,
+) -> bytes:
+    """4-bit codes into a table of 16 float32, blockwise scaled: ``table[code] * scale`` in float32.
+
+    Element (r, c) is code number ``n = first + r * stride + c`` of `codes` and takes scale ``(block_offset + n) //
+    block``. A byte holds its first code in the high half (NF4), or with `low_first` in the low half (MXFP4). Scales are
+    float32, or of an 8-bit float dtype named by `scale_dtype`. Raises UsageError for lengths that do not fit.
+    """
+
+def decode_lookup(codes: bytes, table: bytes, scales: bytes, *, block: int, offset: int = 0, add: float = 0.0) -> bytes:
+    """8-bit codes into a table of 256 float32: ``table[code] * scales[(offset + i) // block] + add``.
+
+    Product and sum are rounded each. Raises UsageError for lengths that do not fit.
     """
 
 def parse_index(data: bytes) -> tuple[int | None, list[tuple[str, str]], list[_Note]]:

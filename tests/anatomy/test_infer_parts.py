@@ -15,7 +15,8 @@ from weightprint.anatomy.infer_order import ORDERS
 from weightprint.anatomy.infer_shapes import Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer_values import Probe
 from weightprint.anatomy.roles import ROLES
-from weightprint.anatomy.words import hint, natural_key, stack_word
+from weightprint.anatomy.words import hint, stack_word
+from weightprint.order import natural_key
 
 
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=6), st.integers(2, 6), st.integers(0, 2), st.integers(0, 2))

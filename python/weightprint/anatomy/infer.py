@@ -50,10 +50,23 @@ from weightprint.anatomy.infer_roles import SlotRole, by_words_only, read_block
 from weightprint.anatomy.infer_shapes import hidden_size
 from weightprint.anatomy.infer_values import Probe
 from weightprint.anatomy.place import Assignment, Place, Rows, View
-from weightprint.anatomy.roles import SHARED
-from weightprint.anatomy.words import stack_word
+from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
+from weightprint.anatomy.words import hint, stack_word
 
 __all__ = ["infer"]
+
+#: Confidence of a word that shapes neither support nor contradict.
+_WORD = 0.8
+#: Roles outside the blocks that words alone may name: the rank that such a tensor has.
+_OUTSIDE_RANK = {
+    "embedding": 2,
+    "head": 2,
+    "position": 2,
+    "token_type": 2,
+    "classifier": 2,
+    "pooler": 2,
+    "final_norm": 1,
+}
 
 Shape = tuple[int, ...]
 F32 = npt.NDArray[np.float32]
@@ -77,14 +90,16 @@ def infer(
         Assignments with ``source="inferred"``, every name of `left` in at most one place or, fused, in several.
     """
     probe = Probe(read, shapes)
-    work = [name for name in left if shapes[name] and 0 not in shapes[name]]
     result = _Result({a.place for a in known})
+    buffers = _buffers(left, shapes, result)
+    work = [name for name in left if shapes[name] and 0 not in shapes[name] and name not in buffers]
     runs = runs_by_name(shapes, work, {a.view.weight for a in known if a.place.block is not None})
     rest = outside(work, runs)
     if runs:
         _named(runs, rest, shapes, known, probe, result)
     elif not known:
         _unnamed(work, shapes, probe, result)
+    _by_word([name for name in rest if name not in result.names], shapes, result)
     return result.assignments
 
 
@@ -95,11 +110,36 @@ class _Result:
     taken: set[Place]
     assignments: list[Assignment] = field(default_factory=list)
 
+    @property
+    def names(self) -> set[str]:
+        """Weights that have a place."""
+        return {a.view.weight for a in self.assignments}
+
     def add(self, place: Place, view: View, confidence: float, because: str) -> None:
-        if place not in self.taken:
+        if place not in self.taken or place.part == "fixed":  # a block may have any number of buffers
             self.taken.add(place)
             sure = round(float(min(0.99, confidence)), 3)
             self.assignments.append(Assignment(place, view, "inferred", sure, because))
+
+
+def _buffers(left: Sequence[str], shapes: Mapping[str, Shape], result: _Result) -> set[str]:
+    """What the architecture sets, by its words; given its place, so that no shape mistakes it for something learned."""
+    found = {name for name in left if (hint(name) or "").removesuffix("_bias") in FIXED}
+    for name in left:
+        if name in found:
+            place = Place(stack_word(name) or "decoder", None, "fixed")
+            result.add(place, View(name, shapes[name]), _WORD, "the words of its name")
+    return found
+
+
+def _by_word(rest: Sequence[str], shapes: Mapping[str, Shape], result: _Result) -> None:
+    """What nothing else placed, where words alone name a role outside the blocks and the rank agrees."""
+    for name in rest:
+        word = hint(name)
+        rank = None if word is None else _OUTSIDE_RANK.get(matrix_of(word))
+        if word is not None and rank is not None and len(shapes[name]) == (rank if word == matrix_of(word) else 1):
+            place = Place(stack_word(name) or "decoder", None, word)
+            result.add(place, View(name, shapes[name]), _WORD, "the words of its name")
 
 
 def _named(

@@ -4,6 +4,10 @@ mod arrow;
 mod errors;
 mod file;
 mod gateway;
+mod measure;
+mod pair;
+mod quant;
+mod rect;
 mod scan;
 
 /// The native half of weightprint; its documented face is the `weightprint` package.
@@ -16,6 +20,14 @@ mod _core {
     use crate::arrow::arrow_stream;
     #[pymodule_export]
     use crate::file::{SafetensorsFile, parse_index};
+    #[pymodule_export]
+    use crate::measure::Measure;
+    #[pymodule_export]
+    use crate::pair::compare_values;
+    #[pymodule_export]
+    use crate::quant::{decode_codebook, decode_lookup, decode_packed, decode_scaled, unpack};
+    #[pymodule_export]
+    use crate::rect::read_rect;
     #[pymodule_export]
     use crate::scan::{find_above, isa_available, scan};
 }

@@ -8,14 +8,14 @@
 //! ```
 //!
 //! so AVX-512 (2 registers per sum), AVX2 (4) and the loop below give the same bits; a target without FMA rounds q·z
-//! and q·q once more. The lanes are added in f64, in one fixed order. `scale` is a power of two, so z carries one
-//! rounding (u = 2^-24), and with b = block / 32 additions per lane each sum is within (b + 5)·u of the sum of its terms'
-//! magnitudes (Higham 2002, §4.2), in practice √b·u.
+//! and q·q once more. The lanes are added in one fixed order, once in f32, then in f64. `scale` is a power of two, so z
+//! carries one rounding (u = 2^-24), and with b = elements / 32 additions per lane each sum is within (b + 6)·u of the sum
+//! of its terms' magnitudes (Higham 2002, §4.2), in practice √b·u.
 //!
 //! Extremes come from four integer operations per vector. Floats are sign-magnitude: as *signed* words their maximum is
 //! the largest value if one is positive, their minimum the negative nearest zero; as *unsigned* words the maximum is
 //! the most negative value if one is negative, the minimum the positive nearest zero. So (smax, smin, umax, umin) give
-//! max, min, max |x|, and whether some word is ±0; only then are zeros counted, in a second pass over L1.
+//! max, min, max |x|, and whether some word is ±0; only then are zeros counted, in a second pass.
 //! NaN and ±Inf need no test of their own: they make A non-finite, and the block is done again in f64 ([`super::wide`]).
 
 use super::Isa;
@@ -24,8 +24,10 @@ use super::wide::shells;
 
 /// Lanes per sum.
 pub(crate) const LANES: usize = 32;
-/// Bytes per block, half of L1: 8192 elements of 16 bits, so at most 256 additions per lane.
-pub(crate) const BLOCK_BYTES: usize = 16 << 10;
+/// Most bytes per sweep, half of L1: 8192 elements of 16 bits, so at most 256 additions per lane.
+pub(crate) const SWEEP_BYTES: usize = 16 << 10;
+/// Bytes per block: what is judged, searched and merged at once, so that a sweep's end costs little. It stays in L2.
+pub(crate) const BLOCK_BYTES: usize = 4 * SWEEP_BYTES;
 
 /// Whether scalar `mul_add` is one instruction in code compiled for the baseline.
 pub(crate) const BASE_FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
@@ -160,18 +162,14 @@ impl Lanes {
         s[4][lane] += x.abs();
     }
 
-    /// All lanes of each sum in f64, in an order that vectors of 8 or 4 can follow.
+    /// The sum of each sum's lanes, in an order that vectors can follow: halves in f32, the rest in f64.
     #[inline(always)]
     pub fn reduce(&self) -> Sums {
-        let mut out = [0.0; 5];
-        for (o, l) in out.iter_mut().zip(&self.0) {
-            let mut q = [0.0f64; 8];
-            for (j, q) in q.iter_mut().enumerate() {
-                *q = (f64::from(l[j]) + f64::from(l[j + 8])) + (f64::from(l[j + 16]) + f64::from(l[j + 24]));
-            }
-            *o = ((q[0] + q[4]) + (q[2] + q[6])) + ((q[1] + q[5]) + (q[3] + q[7]));
-        }
-        Sums(out)
+        Sums(self.0.map(|l| {
+            let half = |j: usize| f64::from(l[j] + l[j + 16]);
+            let pair = |j: usize| (half(j) + half(j + 8)) + (half(j + 1) + half(j + 9));
+            (pair(0) + pair(4)) + (pair(2) + pair(6))
+        }))
     }
 }
 
@@ -280,7 +278,7 @@ pub(crate) const fn sign<K: Narrow>() -> u32 {
     1 << (8 * K::WORD - 1)
 }
 
-/// Sums of the words in `bytes` around `pivot`; their extremes go into `bits`. At most [`BLOCK_BYTES`].
+/// Sums of the words in `bytes` around `pivot`; their extremes go into `bits`. At most [`SWEEP_BYTES`].
 pub(crate) fn sweep<K: Narrow>(isa: Isa, bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
     match isa.supported() {
         // SAFETY: `supported` returns only what the machine was seen to have.
@@ -366,7 +364,7 @@ macro_rules! searches {
         #[inline(always)]
         fn $zeros<const FMA: bool>(bytes: &[u8]) -> u64 {
             let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
-            // Counted in words, of which a block has at most 2^13, so that the lanes stay as narrow as the data.
+            // Counted in words, of which a block has at most 2^15, so that the lanes stay as narrow as the data.
             let count: $word =
                 words.iter().map(|w| <$word>::from(<$word>::from_le_bytes(*w) & (<$word>::MAX >> 1) == 0)).sum();
             u64::from(count)

@@ -1,0 +1,114 @@
+//! Which scale and zero point a code takes: a grid of them, and the runs of columns that share one.
+
+use super::{length, positive, usage};
+use crate::error::Result;
+
+/// `((x − zero) · scale) · factor`, each operation rounded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Affine {
+    pub zero: f32,
+    pub scale: f32,
+    pub factor: f32,
+}
+
+impl Affine {
+    /// `PLAIN` leaves out the subtraction of 0 and the product with 1, which change no bit.
+    #[inline(always)]
+    pub fn apply<const PLAIN: bool>(self, x: f32) -> f32 {
+        if PLAIN { x * self.scale } else { ((x - self.zero) * self.scale) * self.factor }
+    }
+}
+
+/// Columns up to `end` (from the end of the run before) that belong to one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub end: usize,
+    pub group: usize,
+}
+
+/// Scales and zero points, wherever they lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grid<'a> {
+    pub scales: &'a [f32],
+    pub zeros: Option<&'a [f32]>,
+    /// Everyone's zero point where `zeros` is none.
+    pub zero: f32,
+    pub factor: f32,
+    /// Row `r` of the output lies in row `(row_offset + r) / block_rows` of the grid.
+    pub block_rows: usize,
+    pub row_offset: usize,
+    /// Steps from one row, and from one group, of the grid to the next.
+    pub row_stride: usize,
+    pub group_stride: usize,
+}
+
+impl Grid<'_> {
+    pub fn is_plain(&self) -> bool {
+        self.zeros.is_none() && self.zero == 0.0 && self.factor == 1.0
+    }
+
+    /// Where the grid's row for row `r` of the output begins.
+    #[inline(always)]
+    pub fn row(&self, r: usize) -> usize {
+        (self.row_offset + r) / self.block_rows * self.row_stride
+    }
+
+    #[inline(always)]
+    pub fn affine(&self, row: usize, group: usize) -> Affine {
+        let at = row + group * self.group_stride;
+        let zero = self.zeros.map_or(self.zero, |zeros| zeros[at]);
+        Affine { zero, scale: self.scales[at], factor: self.factor }
+    }
+}
+
+/// Runs of `columns` columns in blocks of `block`, the first of which lies `offset` into its block.
+pub(super) fn runs_of_blocks(columns: usize, block: usize, offset: usize) -> Vec<Run> {
+    let mut runs = Vec::with_capacity(columns / block + 2);
+    let mut end = 0;
+    while end < columns {
+        let group = (offset + end) / block;
+        // No overflow: the end of a block that begins within usize is compared, not formed.
+        let left = block - (offset + end) % block;
+        end += left.min(columns - end);
+        runs.push(Run { end, group });
+    }
+    runs
+}
+
+/// Runs of equal neighbours in `groups`, each of which must be below `n_groups`.
+pub(super) fn runs_of_groups(groups: &[i32], n_groups: usize) -> Result<Vec<Run>> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (i, &stored) in groups.iter().enumerate() {
+        let Some(group) = usize::try_from(stored).ok().filter(|&g| g < n_groups) else {
+            let message = format!("column {i} names group {stored}, and there are {n_groups}");
+            return Err(usage("group_out_of_range", message));
+        };
+        match runs.last_mut() {
+            Some(run) if run.group == group => run.end = i + 1,
+            _ => runs.push(Run { end: i + 1, group }),
+        }
+    }
+    Ok(runs)
+}
+
+/// Checks that blocks of `block` from `offset` on, `n` elements long, lie within `n_blocks`.
+pub(super) fn check_blocks(what: &str, n: usize, block: usize, offset: usize, n_blocks: usize) -> Result<()> {
+    positive(what, block)?;
+    let Some(end) = offset.checked_add(n) else {
+        return Err(usage("too_large", format!("{what}: the offset {offset} is too large")));
+    };
+    let needed = end.div_ceil(block);
+    if n > 0 && needed > n_blocks {
+        let message =
+            format!("{what}: {n} elements from {offset} on in blocks of {block} need {needed} scales, not {n_blocks}");
+        return Err(usage("grid_too_small", message));
+    }
+    Ok(())
+}
+
+/// Checks scales and zero points against the grid's shape.
+pub(super) fn check_grid(scales: &[f32], zeros: Option<&[f32]>, shape: (usize, usize)) -> Result<()> {
+    let expected = shape.0.checked_mul(shape.1);
+    length("scales", scales.len(), expected)?;
+    zeros.map_or(Ok(()), |zeros| length("zeros", zeros.len(), expected))
+}

@@ -1,0 +1,57 @@
+//! Quantised weights to float32, blockwise: what is stored as codes plus scales, as the numbers a model multiplies by.
+//!
+//! | file | codes | value, each operation rounded to float32 in this order |
+//! |---|---|---|
+//! | [`scaled`] | one byte: fp8, int8, uint8 | `((value(code) − zero) · scale) · factor` |
+//! | [`packed`] | 2, 4 or 8 bits in 32-bit words | `(code − zero) · scale` |
+//! | [`codebook`] | 4 bits into 16 values; 8 bits into 256 | `table[code] · scale`; `table[code] · scale + add` |
+//!
+//! Only the order of roundings is a choice; each file names the library whose order it follows. Value and code tables
+//! are exact, subtraction of integers below 2^24 is exact, so most formats round once.
+//!
+//! Speed comes from two facts. A code of 4 bits has 16 values under one scale: they are computed once per group and
+//! looked up, 16 lanes to an instruction ([`nibbles`]). A code of 8 bits has a value that the top half of an f32 holds:
+//! it is looked up in byte tables, or rebuilt through half precision ([`bytes`]). The shells are per instruction set,
+//! the arithmetic is the same, so results have the same bits everywhere (but for the payload of a NaN).
+//!
+//! Every length is checked before the first byte is touched: a mismatch is an error of kind `Usage`, never a panic.
+
+mod bytes;
+pub mod codebook;
+mod grid;
+mod nibbles;
+pub mod packed;
+mod rows;
+pub mod scaled;
+mod transpose;
+pub mod unpack;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use codebook::{Codebook, Lookup, Scales};
+pub use packed::{Layout, Packed};
+pub use rows::{Settings, as_floats};
+pub use scaled::Scaled;
+pub use unpack::{Axis, Order, unpack};
+
+use crate::error::{Error, ErrorKind, Result};
+
+fn usage(code: &'static str, message: String) -> Error {
+    Error::new(ErrorKind::Usage, code, message)
+}
+
+/// `Ok` if `what` has `found == expected` entries.
+fn length(what: &str, found: usize, expected: Option<usize>) -> Result<()> {
+    match expected {
+        Some(expected) if expected == found => Ok(()),
+        Some(expected) => {
+            Err(usage("length_mismatch", format!("{what}: {found} given where the shape needs {expected}")))
+        }
+        None => Err(usage("too_large", format!("{what}: the shape has more elements than memory can address"))),
+    }
+}
+
+/// `Ok` if a size that divides something is not 0.
+fn positive(what: &str, size: usize) -> Result<()> {
+    if size > 0 { Ok(()) } else { Err(usage("zero_size", format!("{what} must be at least 1"))) }
+}

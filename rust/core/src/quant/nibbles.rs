@@ -1,0 +1,195 @@
+//! Kernels for codes of four bits: 16 values made once per run of codes under one scale, then looked up.
+//!
+//! A value that depends on nothing but its code and its group is computed 16 times instead of once per element, by the
+//! same operations in the same order, so the bits are those of the formula. A look-up of 16 lanes is one permutation
+//! with AVX-512 (the table is a register), two and a blend per 8 lanes with AVX2, a load elsewhere.
+
+use super::grid::{Grid, Run};
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+use crate::kernels::Isa;
+
+/// The values of the 16 codes under one scale.
+pub(super) type Table = [f32; 16];
+
+/// Looks codes up, in one instruction set.
+pub(super) trait Look {
+    type Table: Copy;
+    fn table(values: &Table) -> Self::Table;
+    /// The 16 codes in 8 bytes, low half first or high half first.
+    fn bytes<const HIGH: bool>(table: Self::Table, codes: &[u8; 8], out: &mut [f32; 16]);
+    /// The codes at bit `shift` of 16 words.
+    fn words(table: Self::Table, words: &[[u8; 4]; 16], shift: u32, out: &mut [f32; 16]);
+}
+
+pub(super) struct Portable;
+
+impl Look for Portable {
+    type Table = Table;
+    #[inline(always)]
+    fn table(values: &Table) -> Table {
+        *values
+    }
+    #[inline(always)]
+    fn bytes<const HIGH: bool>(table: Table, codes: &[u8; 8], out: &mut [f32; 16]) {
+        for (pair, &byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+            let (low, high) = (table[(byte & 15) as usize], table[(byte >> 4) as usize]);
+            *pair = if HIGH { [high, low] } else { [low, high] };
+        }
+    }
+    #[inline(always)]
+    fn words(table: Table, words: &[[u8; 4]; 16], shift: u32, out: &mut [f32; 16]) {
+        for (o, w) in out.iter_mut().zip(words) {
+            *o = table[(u32::from_le_bytes(*w) >> shift) as usize & 15];
+        }
+    }
+}
+
+/// One function per instruction set around a body that is generic over [`Look`].
+macro_rules! look_shells {
+    ($name:ident, $v3:ident, $v4:ident, $body:ident $(, <$c:ident>)?, ($($arg:ident: $t:ty),*)) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn $v3$(<const $c: bool>)?($($arg: $t),*) {
+            $body::<x86::V3 $(, $c)?>($($arg),*)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn $v4$(<const $c: bool>)?($($arg: $t),*) {
+            $body::<x86::V4 $(, $c)?>($($arg),*)
+        }
+        pub(super) fn $name$(<const $c: bool>)?(isa: Isa, $($arg: $t),*) {
+            match isa.supported() {
+                // SAFETY: `supported` returns only what the machine was seen to have.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { $v4$(::<$c>)?($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { $v3$(::<$c>)?($($arg),*) },
+                _ => $body::<Portable $(, $c)?>($($arg),*),
+            }
+        }
+    };
+}
+
+/// Integer codes in rows, low half first.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<'a> {
+    pub grid: &'a Grid<'a>,
+    /// The number that each code stands for.
+    pub numbers: &'a Table,
+    pub runs: &'a [Run],
+    /// Row `i` is the `stride` bytes from `i · stride`, and its first code the `first`th in there.
+    pub codes: &'a [u8],
+    pub stride: usize,
+    pub first: usize,
+    /// The output's row that the tile's first row is.
+    pub first_row: usize,
+    /// Row `i` of the tile goes to `out[i · out_stride + out_first..]`.
+    pub out_stride: usize,
+    pub out_first: usize,
+}
+
+look_shells!(decode, decode_v3, decode_v4, decode_body, (tile: Tile<'_>, rows: usize, out: &mut [f32]));
+
+#[inline(always)]
+fn decode_body<L: Look>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
+    for i in 0..rows {
+        let codes = &tile.codes[i * tile.stride..][..tile.stride];
+        let out = &mut out[i * tile.out_stride + tile.out_first..];
+        let row = tile.grid.row(tile.first_row + i);
+        let mut start = 0;
+        for r in tile.runs {
+            let affine = tile.grid.affine(row, r.group);
+            let table: Table = std::array::from_fn(|k| affine.apply::<false>(tile.numbers[k]));
+            run::<L, false>(&table, codes, tile.first + start, &mut out[start..r.end]);
+            start = r.end;
+        }
+    }
+}
+
+/// Codes of one output row at one place of consecutive words.
+#[derive(Clone, Copy)]
+pub(super) struct Strip<'a> {
+    pub grid: &'a Grid<'a>,
+    pub numbers: &'a Table,
+    pub runs: &'a [Run],
+    pub words: &'a [[u8; 4]],
+    pub shift: u32,
+    pub row: usize,
+}
+
+look_shells!(strip, strip_v3, strip_v4, strip_body, (strip: Strip<'_>, out: &mut [f32]));
+
+#[inline(always)]
+fn strip_body<L: Look>(strip: Strip<'_>, out: &mut [f32]) {
+    let row = strip.grid.row(strip.row);
+    let mut start = 0;
+    for r in strip.runs {
+        let affine = strip.grid.affine(row, r.group);
+        let values: Table = std::array::from_fn(|k| affine.apply::<false>(strip.numbers[k]));
+        let table = L::table(&values);
+        let (groups, tail) = out[start..r.end].as_chunks_mut::<16>();
+        let (words, rest) = strip.words[start..r.end].as_chunks::<16>();
+        for (o, w) in groups.iter_mut().zip(words) {
+            L::words(table, w, strip.shift, o);
+        }
+        for (o, w) in tail.iter_mut().zip(rest) {
+            *o = values[(u32::from_le_bytes(*w) >> strip.shift) as usize & 15];
+        }
+        start = r.end;
+    }
+}
+
+/// Codes of a table in blocks that ignore rows: code `n` lies in block `(offset + n) / block`.
+#[derive(Clone, Copy)]
+pub(super) struct Flat<'a, S: Fn(usize) -> f32> {
+    pub table: &'a Table,
+    pub codes: &'a [u8],
+    pub scale: S,
+    pub block: usize,
+    pub offset: usize,
+}
+
+impl<S: Fn(usize) -> f32> Flat<'_, S> {
+    /// Codes from number `first` on.
+    #[inline(always)]
+    pub fn decode<L: Look, const HIGH: bool>(&self, first: usize, out: &mut [f32]) {
+        let mut at = self.offset + first;
+        let mut group = at / self.block;
+        let mut out = out;
+        while !out.is_empty() {
+            let n = (self.block - at % self.block).min(out.len());
+            let (now, later) = std::mem::take(&mut out).split_at_mut(n);
+            let scale = (self.scale)(group);
+            let table: Table = std::array::from_fn(|k| self.table[k] * scale);
+            run::<L, HIGH>(&table, self.codes, at - self.offset, now);
+            (at, group, out) = (at + n, group + 1, later);
+        }
+    }
+}
+
+/// The codes from number `first` of `codes` on, all under one table.
+#[inline(always)]
+fn run<L: Look, const HIGH: bool>(values: &Table, codes: &[u8], first: usize, out: &mut [f32]) {
+    let mut out = out;
+    let mut codes = &codes[first / 2..];
+    // A code that begins in the middle of a byte comes alone, so that the rest begins at one.
+    if first % 2 == 1 && !out.is_empty() {
+        let (one, rest) = std::mem::take(&mut out).split_at_mut(1);
+        one[0] = values[(if HIGH { codes[0] & 15 } else { codes[0] >> 4 }) as usize];
+        (out, codes) = (rest, &codes[1..]);
+    }
+    let table = L::table(values);
+    let (groups, tail) = out.as_chunks_mut::<16>();
+    let whole = groups.len() * 8;
+    for (o, c) in groups.iter_mut().zip(codes[..whole].as_chunks::<8>().0) {
+        L::bytes::<HIGH>(table, c, o);
+    }
+    for (i, o) in tail.iter_mut().enumerate() {
+        let byte = codes[whole + i / 2];
+        let high = (i % 2 == 1) != HIGH;
+        *o = values[(if high { byte >> 4 } else { byte & 15 }) as usize];
+    }
+}
+pub(super) use look_shells;

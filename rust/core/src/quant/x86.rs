@@ -1,0 +1,227 @@
+//! The kernels' instructions for x86-64: look-ups in registers, and fp8 through half precision.
+
+use std::arch::x86_64::*;
+
+use super::bytes::look_up;
+use super::grid::Affine;
+use super::nibbles::{Look, Table};
+
+/// Whether the machine has permutations of bytes besides the rest of AVX-512.
+pub(super) fn has_vbmi() -> bool {
+    is_x86_feature_detected!("avx512vbmi")
+}
+
+/// Bit positions of the eight nibbles of a byte-ordered word: low half first, high half first.
+const SHIFTS: [[i32; 8]; 2] = [[0, 4, 8, 12, 16, 20, 24, 28], [4, 0, 12, 8, 20, 16, 28, 24]];
+
+/// Look-ups with AVX-512: the table is one register.
+pub(super) struct V4;
+
+impl Look for V4 {
+    type Table = __m512;
+    #[inline(always)]
+    fn table(values: &Table) -> __m512 {
+        // SAFETY: 64 readable bytes; only functions with AVX-512 use this type.
+        unsafe { _mm512_loadu_ps(values.as_ptr()) }
+    }
+    #[inline(always)]
+    fn bytes<const HIGH: bool>(table: __m512, codes: &[u8; 8], out: &mut [f32; 16]) {
+        // SAFETY: 8 readable and 64 writable bytes; only functions with AVX-512 use this type.
+        unsafe {
+            let s = SHIFTS[HIGH as usize];
+            let shifts = _mm512_broadcast_i64x4(_mm256_loadu_si256(s.as_ptr().cast()));
+            let halves = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+            let both = _mm512_castsi128_si512(_mm_loadl_epi64(codes.as_ptr().cast()));
+            let index = _mm512_srlv_epi32(_mm512_permutexvar_epi32(halves, both), shifts);
+            // The permutation looks at the four low bits of each lane only.
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_permutexvar_ps(index, table));
+        }
+    }
+    #[inline(always)]
+    fn words(table: __m512, words: &[[u8; 4]; 16], shift: u32, out: &mut [f32; 16]) {
+        // SAFETY: 64 readable and 64 writable bytes; only functions with AVX-512 use this type.
+        unsafe {
+            let w = _mm512_loadu_si512(words.as_ptr().cast());
+            let index = _mm512_srl_epi32(w, _mm_cvtsi32_si128(shift.cast_signed()));
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_permutexvar_ps(index, table));
+        }
+    }
+}
+
+/// Look-ups with AVX2: the table is two registers, chosen by the code's top bit.
+pub(super) struct V3;
+
+impl V3 {
+    #[inline(always)]
+    unsafe fn look(table: (__m256, __m256), index: __m256i) -> __m256 {
+        // SAFETY: the caller has AVX2.
+        unsafe {
+            let low = _mm256_permutevar8x32_ps(table.0, index);
+            let high = _mm256_permutevar8x32_ps(table.1, index);
+            // The blend looks at the sign: the code's bit 3.
+            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
+        }
+    }
+}
+
+impl Look for V3 {
+    type Table = (__m256, __m256);
+    #[inline(always)]
+    fn table(values: &Table) -> Self::Table {
+        // SAFETY: two times 32 readable bytes; only functions with AVX2 use this type.
+        unsafe { (_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values[8..].as_ptr())) }
+    }
+    #[inline(always)]
+    fn bytes<const HIGH: bool>(table: Self::Table, codes: &[u8; 8], out: &mut [f32; 16]) {
+        let (words, (halves, _)) = (codes.as_chunks::<4>().0, out.as_chunks_mut::<8>());
+        for (half, word) in halves.iter_mut().zip(words) {
+            // SAFETY: 32 readable and 32 writable bytes; only functions with AVX2 use this type.
+            unsafe {
+                let shifts = _mm256_loadu_si256(SHIFTS[HIGH as usize].as_ptr().cast());
+                let index = _mm256_srlv_epi32(_mm256_set1_epi32(i32::from_le_bytes(*word)), shifts);
+                _mm256_storeu_ps(half.as_mut_ptr(), Self::look(table, index));
+            }
+        }
+    }
+    #[inline(always)]
+    fn words(table: Self::Table, words: &[[u8; 4]; 16], shift: u32, out: &mut [f32; 16]) {
+        let (words, (halves, _)) = (words.as_chunks::<8>().0, out.as_chunks_mut::<8>());
+        for (half, words) in halves.iter_mut().zip(words) {
+            // SAFETY: 32 readable and 32 writable bytes; only functions with AVX2 use this type.
+            unsafe {
+                let w = _mm256_loadu_si256(words.as_ptr().cast());
+                let index = _mm256_srl_epi32(w, _mm_cvtsi32_si128(shift.cast_signed()));
+                _mm256_storeu_ps(half.as_mut_ptr(), Self::look(table, index));
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn affine_v3<const PLAIN: bool>(x: __m256, a: Affine) -> __m256 {
+    let y = _mm256_mul_ps(if PLAIN { x } else { _mm256_sub_ps(x, _mm256_set1_ps(a.zero)) }, _mm256_set1_ps(a.scale));
+    if PLAIN { y } else { _mm256_mul_ps(y, _mm256_set1_ps(a.factor)) }
+}
+
+/// Codes of E5M2, which are the top bytes of half-precision floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn e5m2_v3<const PLAIN: bool>(values: &[f32; 256], codes: &[u8], a: Affine, out: &mut [f32]) {
+    halves_v3::<PLAIN>(codes, a, out, values, |c| _mm256_slli_epi16::<8>(c), |x| x);
+}
+
+/// Codes of E4M3: as half-precision floats their exponents are 8 too small, and 0x7f must be made a NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn e4m3_v3<const PLAIN: bool>(values: &[f32; 256], codes: &[u8], a: Affine, out: &mut [f32]) {
+    let bits = |c: __m256i| {
+        // The sign moves to bit 15, the other seven bits to 13..7.
+        let magnitude = _mm256_slli_epi16::<7>(_mm256_and_si256(c, _mm256_set1_epi16(0x7f)));
+        let sign = _mm256_slli_epi16::<8>(_mm256_and_si256(c, _mm256_set1_epi16(0x80)));
+        let nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x3f80));
+        let nan = _mm256_and_si256(nan, _mm256_set1_epi16(0x7e00));
+        _mm256_or_si256(_mm256_or_si256(magnitude, sign), nan)
+    };
+    // Exact: the largest value is 448.
+    halves_v3::<PLAIN>(codes, a, out, values, bits, |x| _mm256_mul_ps(x, _mm256_set1_ps(256.0)));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn halves_v3<const PLAIN: bool>(
+    codes: &[u8],
+    a: Affine,
+    out: &mut [f32],
+    values: &[f32; 256],
+    bits: impl Fn(__m256i) -> __m256i,
+    finish: impl Fn(__m256) -> __m256,
+) {
+    let (groups, tail) = out.as_chunks_mut::<16>();
+    let (words, rest) = codes.as_chunks::<16>();
+    for (o, c) in groups.iter_mut().zip(words) {
+        // SAFETY: 16 readable and 64 writable bytes.
+        unsafe {
+            let half = bits(_mm256_cvtepu8_epi16(_mm_loadu_si128(c.as_ptr().cast())));
+            let low = finish(_mm256_cvtph_ps(_mm256_castsi256_si128(half)));
+            let high = finish(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(half)));
+            _mm256_storeu_ps(o.as_mut_ptr(), affine_v3::<PLAIN>(low, a));
+            _mm256_storeu_ps(o[8..].as_mut_ptr(), affine_v3::<PLAIN>(high, a));
+        }
+    }
+    look_up::<PLAIN>(values, rest, a, tail);
+}
+
+/// Bytes 2 and 3 of the f32 of each code: tables that permutations of bytes look up.
+#[derive(Clone, Copy)]
+pub(super) struct ByteTables {
+    low: [__m512i; 4],
+    high: [__m512i; 4],
+}
+
+impl ByteTables {
+    /// From values whose f32 have nothing in their bottom halves.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn new(values: &[f32; 256]) -> Self {
+        let mut bytes = [[[0u8; 64]; 4]; 2];
+        for (code, v) in values.iter().enumerate() {
+            let [.., low, high] = v.to_bits().to_le_bytes();
+            bytes[0][code / 64][code % 64] = low;
+            bytes[1][code / 64][code % 64] = high;
+        }
+        // SAFETY: 64 readable bytes each.
+        let load = |t: &[u8; 64]| unsafe { _mm512_loadu_si512(t.as_ptr().cast()) };
+        Self { low: bytes[0].each_ref().map(load), high: bytes[1].each_ref().map(load) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn look_bytes(table: &[__m512i; 4], codes: __m512i, top: __mmask64) -> __m512i {
+    let below = _mm512_permutex2var_epi8(table[0], codes, table[1]);
+    let above = _mm512_permutex2var_epi8(table[2], codes, table[3]);
+    _mm512_mask_blend_epi8(top, below, above)
+}
+
+/// Codes of any type whose values `tables` holds; `values` are the same, for those that fill no register.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
+pub(super) fn bytes_v4<const PLAIN: bool>(
+    tables: &ByteTables,
+    values: &[f32; 256],
+    codes: &[u8],
+    a: Affine,
+    out: &mut [f32],
+) {
+    // Unpacking works in quarters of a register; the codes are put so that what comes out is in order.
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let (zero, scale, factor) = (_mm512_set1_ps(a.zero), _mm512_set1_ps(a.scale), _mm512_set1_ps(a.factor));
+    let none = _mm512_setzero_si512();
+    let (groups, tail) = out.as_chunks_mut::<64>();
+    let (words, rest) = codes.as_chunks::<64>();
+    for (o, c) in groups.iter_mut().zip(words) {
+        // SAFETY: 64 readable bytes.
+        let c = _mm512_permutexvar_epi32(order, unsafe { _mm512_loadu_si512(c.as_ptr().cast()) });
+        let top = _mm512_movepi8_mask(c);
+        let (low, high) = (look_bytes(&tables.low, c, top), look_bytes(&tables.high, c, top));
+        let (front, back) = (_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high));
+        let x = [
+            _mm512_unpacklo_epi16(none, front),
+            _mm512_unpackhi_epi16(none, front),
+            _mm512_unpacklo_epi16(none, back),
+            _mm512_unpackhi_epi16(none, back),
+        ];
+        for (o, x) in o.as_chunks_mut::<16>().0.iter_mut().zip(x) {
+            let x = _mm512_castsi512_ps(x);
+            let y = if PLAIN {
+                _mm512_mul_ps(x, scale)
+            } else {
+                _mm512_mul_ps(_mm512_mul_ps(_mm512_sub_ps(x, zero), scale), factor)
+            };
+            // SAFETY: 64 writable bytes.
+            unsafe { _mm512_storeu_ps(o.as_mut_ptr(), y) };
+        }
+    }
+    look_up::<PLAIN>(values, rest, a, tail);
+}
