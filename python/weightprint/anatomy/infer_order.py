@@ -13,6 +13,7 @@ two norms, .31 and .49 between any two blocks).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -83,11 +84,14 @@ def run_by_order(names: Sequence[str], shapes: Sequence[Shape], offset: int = 0)
     start += offset
     n = (length - offset) // period
     where = _expert_groups(shapes[start : start + period])
-    slots = {key: Slot("", i, shapes[start + i]) for i, key in enumerate(where) if key not in where[:i]}
+    count = Counter(where)
+    slots: dict[int, Slot] = {}
+    for i, key in enumerate(where):
+        slots.setdefault(key, Slot("", i, shapes[start + i]))
     for block in range(n):
         seen: dict[int, int] = {}
         for i, key in enumerate(where):
-            many = where.count(key) > 1
+            many = count[key] > 1
             expert = seen.get(key, 0)
             seen[key] = expert + 1
             slots[key].names[block, expert if many else None] = names[start + block * period + i]
@@ -95,24 +99,20 @@ def run_by_order(names: Sequence[str], shapes: Sequence[Shape], offset: int = 0)
 
 
 def starts(shapes: Sequence[Shape]) -> int:
-    """How many starts the periodic run leaves open."""
+    """How many starts the periodic run leaves open; only a few are looked at, as few tensors follow the last block."""
     found = periodic(shapes)
-    return 0 if found is None else found[2] % found[1] + 1
+    return 0 if found is None else min(found[2] % found[1], 4) + 1
 
 
 def _expert_groups(unit: Sequence[Shape]) -> list[int]:
     """For every tensor of a block a key that is shared by the same tensor of all its experts."""
     keys = list(range(len(unit)))
     for p in (3, 2, 6, 4):
-        best, at = 0, 0
-        i = 0
-        while i + 2 * p <= len(unit):
-            n = 1
-            while unit[i + n * p : i + (n + 1) * p] == unit[i : i + p] and i + (n + 1) * p <= len(unit):
-                n += 1
-            if n > best:
-                best, at = n, i
-            i += 1
+        best, at, streak = 1, 0, 0
+        for i in range(len(unit) - p - 1, -1, -1):
+            streak = streak + 1 if unit[i] == unit[i + p] else 0
+            if streak // p + 1 >= best:
+                best, at = streak // p + 1, i
         group = unit[at : at + p]
         turned = any(len(a) == 2 and a[0] != a[1] and (a[1], a[0]) in group for a in group)
         if best >= 2 and turned:
