@@ -79,6 +79,8 @@ class SafetensorsFile:
         """Tensor `i` as (name, dtype, shape, begin, end), with offsets from the start of the file."""
     def read_bytes(self, i: int, start: int = 0, stop: int | None = None) -> bytes:
         """Raw bytes `[start, stop)` of tensor `i`."""
+    def read_small(self, tensors: Sequence[int]) -> list[bytes]:
+        """All bytes of each of these tensors, in one call; raises UsageError for one of more than 64 KiB."""
     def read_f32(self, i: int, start: int = 0, stop: int | None = None) -> bytes:
         """Components `[start, stop)` of tensor `i` in flat order, decoded to float32, as native-endian bytes.
 

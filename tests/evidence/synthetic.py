@@ -114,3 +114,10 @@ def child(parent: Mapping[str, Array], rho: float, seed: int = 1) -> Arrays:
         noise = rng.standard_normal(x.shape) * x.std()
         out[name] = (x.mean() + rho * (x - x.mean()) + np.sqrt(1 - rho**2) * noise).astype(x.dtype)
     return out
+
+
+def hidden(arrays: Mapping[str, Array], seed: int = 0, prefix: str = "t") -> Arrays:
+    """The same tensors under names that say nothing, in an order that says nothing."""
+    values = list(arrays.values())
+    order = np.random.default_rng([seed, 79]).permutation(len(values))
+    return {f"{prefix}{i}": values[j] for i, j in enumerate(order)}

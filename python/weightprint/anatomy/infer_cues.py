@@ -146,9 +146,12 @@ def _references(reading: Reading, where: tuple[int, int | None]) -> list[tuple[M
     for owner in owners:
         for slot in [owner.slot] if isinstance(owner, Claim) else owner.slots:
             a, b = slot.shape[-2:]
-            if len(slot.shape) == 2 and a != b and not slot.experts and where in slot.names and max(a, b) > 64:
+            if len(slot.shape) != 2 or a == b or min(a, b) < 16:
+                continue
+            name = slot.names.get(where) or slot.names.get((where[0], 0))  # one expert stands for all
+            if name is not None:
                 units = a if b == reading.hidden else b
-                out.append((Matrix(slot.names[where], (units, reading.hidden), a == reading.hidden), 1))
+                out.append((Matrix(name, (units, reading.hidden), a == reading.hidden), 1))
     return out
 
 

@@ -56,6 +56,8 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from weightprint.errors import WeightprintError
+
 __all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "logistic"]
 
 F32 = npt.NDArray[np.float32]
@@ -77,7 +79,6 @@ class Matrix:
     name: str
     shape: tuple[int, int]
     turned: bool = False
-    start: int = 0  # first row of the part of the weight that it is, for parts of fused ones
 
 
 @dataclass
@@ -91,24 +92,27 @@ class Probe:
 
     def rectangle(self, m: Matrix, rows: int, columns: int) -> F64 | None:
         """The first `rows` units and `columns` channels of m, as float64; None beyond the budget or if not finite."""
-        if self.read is None or len(self.shapes[m.name]) != 2 or self.spent > _BUDGET:
+        if len(self.shapes[m.name]) != 2:
             return None
-        self.spent += rows * columns
         if m.turned:
-            block = self.read(m.name, slice(0, columns), slice(m.start, m.start + rows)).T
-        else:
-            block = self.read(m.name, slice(m.start, m.start + rows), slice(0, columns))
-        block = block.astype(np.float64)
-        return block if block.size and bool(np.isfinite(block).all()) else None
+            block = self._take(m.name, slice(0, columns), slice(0, rows), rows * columns)
+            return None if block is None else block.T
+        return self._take(m.name, slice(0, rows), slice(0, columns), rows * columns)
 
     def vector(self, name: str) -> F64 | None:
         """A vector, its first 2^19 elements; None beyond the budget or if not finite."""
-        (n,) = self.shapes[name]
+        n = min(self.shapes[name][0], _RECTANGLE)
+        value = self._once(("vector", name), lambda: self._take(name, slice(0, n), None, n))
+        return None if value is None else value.ravel()
+
+    def _take(self, name: str, rows: slice, columns: slice | None, size: int) -> F64 | None:
         if self.read is None or self.spent > _BUDGET:
             return None
-        n = min(n, _RECTANGLE)
-        self.spent += n
-        value = np.asarray(self.read(name, slice(0, n), None), np.float64).ravel()
+        self.spent += size
+        try:
+            value = np.asarray(self.read(name, rows, columns), np.float64)
+        except (WeightprintError, OSError):
+            return None  # a cue less; who reads the tensor for its own sake hears of the error
         return value if value.size and bool(np.isfinite(value).all()) else None
 
     def norms(self, m: Matrix, axis: Axis) -> F64 | None:

@@ -47,23 +47,7 @@ def find(checkpoint: Checkpoint) -> list[Quantised]:
 def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
     """`find`, and what was noticed: scales without codes, components that contradict each other, assumptions."""
     shelf = Shelf(checkpoint)
-    ends: dict[str, list[int]] = {}
-    for number, scheme in enumerate(SCHEMES):
-        for end in scheme.anchors:
-            ends.setdefault(end, []).append(number)
-    by_length = sorted(ends, key=len, reverse=True)  # ".weight_scale" before "_scale": a scheme sees its longest end
-    every = tuple(ends)
-    candidates: list[list[tuple[str, str]]] = [[] for _ in SCHEMES]
-    for name in shelf.names:
-        if not name.endswith(every):
-            continue
-        seen: set[int] = set()
-        for end in by_length:
-            if name.endswith(end):
-                for number in ends[end]:
-                    if number not in seen:
-                        seen.add(number)
-                        candidates[number].append((name, end))
+    candidates = _candidates(shelf)
     found = blocks(checkpoint)  # a GGUF file says itself what is quantised, and how
     for packed in found:
         shelf.claim(packed)
@@ -74,6 +58,34 @@ def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
                 shelf.claim(grouped)
                 found.append(grouped)
     return _named_apart(shelf, with_caches(shelf, found)), shelf.findings()
+
+
+def _candidates(shelf: Shelf) -> list[list[tuple[str, str]]]:
+    """For each scheme, the names that end as one of its anchors, with the longest such end."""
+    ends: dict[str, list[int]] = {}
+    for number, scheme in enumerate(SCHEMES):
+        for end in scheme.anchors:
+            ends.setdefault(end, []).append(number)
+    by_last_word: dict[str, list[str]] = {}
+    for end in sorted(ends, key=len, reverse=True):
+        by_last_word.setdefault(_last_word(end), []).append(end)
+    every = tuple(ends)
+    candidates: list[list[tuple[str, str]]] = [[] for _ in SCHEMES]
+    for name in shelf.names:
+        if not name.endswith(every):
+            continue
+        seen: set[int] = set()
+        for end in by_last_word[_last_word(name)]:
+            if name.endswith(end):
+                for number in ends[end]:
+                    if number not in seen:
+                        seen.add(number)
+                        candidates[number].append((name, end))
+    return candidates
+
+
+def _last_word(name: str) -> str:
+    return name[max(name.rfind("."), name.rfind("_")) + 1 :]
 
 
 def _named_apart(shelf: Shelf, found: list[Quantised]) -> list[Quantised]:

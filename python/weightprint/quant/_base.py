@@ -27,6 +27,7 @@ from weightprint.checkpoint import Checkpoint, TensorInfo
 from weightprint.errors import FormatError, UsageError
 from weightprint.findings import Finding
 from weightprint.quant._hints import Hints
+from weightprint.quant._names import ACTIVATION
 from weightprint.report.escape import escape
 
 __all__ = ["F32", "Quantised", "Rect", "Scheme", "Shelf", "Unreadable", "array", "raw", "small", "split", "values"]
@@ -154,6 +155,10 @@ class Scheme:
     group: Callable[[Shelf, str, str], Quantised | None]
 
 
+#: Tensors up to this size are read many at a time by `Shelf.peek`, and kept up to the other size in all.
+_PEEK_BYTES, _PEEK_TOTAL = 1024, 1 << 26
+
+
 class Shelf:
     """The stored tensors that no scheme has claimed yet, by name; and what was noticed on the way."""
 
@@ -164,6 +169,14 @@ class Shelf:
         self.memo: dict[str, Any] = {}  # what a scheme looked up once for the whole checkpoint
         self._number = {name: k for k, name in enumerate(self.names)}
         self._claimed: set[str] = set()
+        self._infos: dict[str, TensorInfo] = {}
+        self._peeked: dict[str, dict[str, bytes]] = {}
+        self._companions: dict[str, list[str]] = {}
+        for name in self.names:
+            if name.endswith(ACTIVATION):
+                for word in ACTIVATION:
+                    if name.endswith(word):
+                        self._companions.setdefault(name.removesuffix(word), []).append(name)
         self._noticed: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -171,17 +184,43 @@ class Shelf:
 
     def get(self, name: str | None) -> TensorInfo | None:
         """The tensor of that name; None where there is none, or a weight has it already."""
-        if name is None or name not in self:
+        number = None if name is None else self._number.get(name)
+        if name is None or number is None or name in self._claimed:
             return None
-        return self.checkpoint.tensors[self._number[name]]
+        info = self._infos.get(name)
+        if info is None:
+            info = self._infos[name] = self.checkpoint.tensors[number]
+        return info
+
+    def peek(self, info: TensorInfo, end: str) -> bytes:
+        """The bytes of a small tensor whose name ends in `end`; the first call reads all others like it, too."""
+        if end not in self._peeked:
+            self._peeked[end] = self._small_ones(end)
+        kept = self._peeked[end].get(info.name)
+        return self.checkpoint.core_file(info.file).read_bytes(info.index) if kept is None else kept
+
+    def _small_ones(self, end: str) -> dict[str, bytes]:
+        per_file: dict[int, list[TensorInfo]] = {}
+        total = 0
+        for name in self.names:
+            info = self.get(name) if name.endswith(end) else None
+            if info is not None and info.nbytes <= _PEEK_BYTES and total + info.nbytes <= _PEEK_TOTAL:
+                total += info.nbytes
+                per_file.setdefault(info.file, []).append(info)
+        kept: dict[str, bytes] = {}
+        for file, infos in per_file.items():
+            read = self.checkpoint.core_file(file).read_small([info.index for info in infos])
+            kept |= {info.name: data for info, data in zip(infos, read, strict=True)}
+        return kept
 
     def claim(self, weight: Quantised) -> None:
         """Take a weight's components off the shelf."""
         self._claimed.update(weight.components)
 
-    def present(self, names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-        """Those of `names` that are on the shelf."""
-        return tuple(name for name in names if name in self)
+    def companions(self, stem: str) -> tuple[str, ...]:
+        """Scales of activations on the shelf whose names are `stem` and one of ACTIVATION."""
+        found = self._companions.get(stem)
+        return tuple(name for name in found if name in self) if found else ()
 
     def unreadable(
         self, codes: TensorInfo, scheme: str, components: tuple[str, ...], about: TensorInfo, problem: str, name: str
@@ -260,4 +299,9 @@ def small(checkpoint: Checkpoint, info: TensorInfo) -> npt.NDArray[np.int64]:
         problem = f"{escape(info.name)} is {info.dtype}; expected integers"
         raise FormatError(problem, path=checkpoint.files[info.file].path, tensor=info.name, code="quantisation")
     stored = checkpoint.core_file(info.file).read_bytes(info.index)
+    return integers(info, stored)
+
+
+def integers(info: TensorInfo, stored: bytes) -> npt.NDArray[np.int64]:
+    """The values of a tensor of integers from its bytes."""
     return np.frombuffer(stored, np.dtype(_INTEGERS[info.dtype]).newbyteorder("<")).astype(np.int64)

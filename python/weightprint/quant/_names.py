@@ -24,7 +24,7 @@ __all__ = ["ACTIVATION", "SCALE_ENDS", "Siblings", "siblings"]
 
 @dataclass(frozen=True, slots=True)
 class Siblings:
-    """Names that belong together: the weight's, its codes', and `stem` + ``"input_scale"`` for all others."""
+    """Names that belong together: the weight's, its codes', and the `stem` before ``input_scale`` and the like."""
 
     weight: str
     codes: str
@@ -33,10 +33,6 @@ class Siblings:
     def of_weight(self, *words: str) -> list[str]:
         """``X.weight_zero_point`` for ``"zero_point"``; of experts in one tensor, ``X_zero_point``."""
         return [f"{self.weight}_{word}" for word in words]
-
-    def of_activations(self) -> list[str]:
-        """Names of what belongs to the layer's input and output."""
-        return [self.stem + word for word in ACTIVATION]
 
 
 #: End of a scale's name → end of its codes' name. Longer ends first: the first that fits counts.

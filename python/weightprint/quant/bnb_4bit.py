@@ -99,7 +99,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     def broken(about: TensorInfo, problem: str) -> Quantised:
         return shelf.unreadable(codes, f"bnb_{kind}", components, about, problem, base)
 
-    said = _state(shelf.checkpoint, state)
+    said = _state(shelf, state, end)
     if said is None:
         return broken(state, f"{escape(name)} is not the JSON object with shape and blocksize that bitsandbytes writes")
     shape, block, nested_block, offset = said
@@ -143,12 +143,12 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     )
 
 
-def _state(checkpoint: Checkpoint, info: TensorInfo) -> tuple[tuple[int, ...], int, int, float] | None:
+def _state(shelf: Shelf, info: TensorInfo, end: str) -> tuple[tuple[int, ...], int, int, float] | None:
     """(shape, blocksize, nested blocksize, nested offset) from the JSON; None where it can't be that."""
     if info.dtype != "U8" or info.nbytes > _MAX_STATE_BYTES:
         return None
     try:
-        said: Any = json.loads(checkpoint.core_file(info.file).read_bytes(info.index))
+        said: Any = json.loads(shelf.peek(info, end))
     except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict):

@@ -35,6 +35,9 @@ E2M1: F32 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, 
 
 _PACKED_DTYPES = ("U8", "I8")
 
+#: Dtype of the scales → how many codes are under each.
+_GROUP_SIZES = {"F8_E4M3": 16, "U8": 32, "F8_E8M0": 32}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fp4(Quantised):
@@ -104,16 +107,18 @@ def unswizzle(tiles: F32) -> F32:
 
 
 def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
+    anchor = shelf.get(name)
     if end == ".weight_packed":
-        codes = shelf.get(name)
+        if anchor is None or anchor.dtype != "U8":
+            return None
         names = around(name.removesuffix("_packed"), name)
         scale = shelf.get(names.weight + "_scale")
-        if codes is None or codes.dtype != "U8" or scale is None:
-            return None
-        return _assemble(shelf, names, codes, scale, _group_size(codes, scale))
-    names = siblings(name, end)
-    codes, scale = shelf.get(names.codes), shelf.get(name)
-    if codes is None or scale is None or codes.dtype not in _PACKED_DTYPES:
+        return None if scale is None else _assemble(shelf, names, anchor, scale, _group_size(anchor, scale))
+    if anchor is None or anchor.dtype not in _GROUP_SIZES:
+        return None
+    names, scale = siblings(name, end), anchor
+    codes = shelf.get(names.codes)
+    if codes is None or codes.dtype not in _PACKED_DTYPES:
         return None
     group = _group_size(codes, scale)
     return _assemble(shelf, names, codes, scale, group) if group else None
@@ -121,7 +126,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
 
 def _group_size(codes: TensorInfo, scale: TensorInfo) -> int:
     """16 or 32 where the scales cover the packed codes so, by the kind of scale; else 0."""
-    size = {"F8_E4M3": 16, "U8": 32, "F8_E8M0": 32}.get(scale.dtype, 0)
+    size = _GROUP_SIZES.get(scale.dtype, 0)
     fits = size and len(codes.shape) in (2, 3) and (*scale.shape[:-1], scale.shape[-1] * size // 2) == codes.shape
     return size if fits and codes.numel else 0
 
@@ -130,7 +135,7 @@ def _assemble(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInf
     multiplier, divisor = shelf.get(names.weight + "_scale_2"), shelf.get(names.weight + "_global_scale")
     whole = multiplier or divisor
     beside = tuple(info.name for info in (scale, multiplier, divisor) if info is not None)
-    components = (codes.name, *beside, *shelf.present(names.of_activations()))
+    components = (codes.name, *beside, *shelf.companions(names.stem))
     scheme = "nvfp4" if scale.dtype == "F8_E4M3" else "mxfp4"
     experts = codes.shape[0] if len(codes.shape) == 3 else 1
     if not group:

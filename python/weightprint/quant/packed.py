@@ -23,7 +23,7 @@ import numpy as np
 
 from weightprint import _core
 from weightprint.checkpoint import Checkpoint, TensorInfo
-from weightprint.quant._base import F32, Quantised, Rect, Scheme, Shelf, array, raw, small, wrong_shape
+from weightprint.quant._base import F32, Quantised, Rect, Scheme, Shelf, array, integers, raw, wrong_shape
 from weightprint.quant._grid import Grid, fit
 from weightprint.quant._integers import column_groups, words_over
 from weightprint.quant._names import around
@@ -89,7 +89,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     names = around(name.removesuffix("_packed"), name)
     scale, zero, g_idx, shape = (shelf.get(n) for n in names.of_weight("scale", "zero_point", "g_idx", "shape"))
     beside = tuple(info.name for info in (scale, zero, g_idx, shape) if info is not None)
-    components = (codes.name, *beside, *shelf.present(names.of_activations()))
+    components = (codes.name, *beside, *shelf.companions(names.stem))
 
     def broken(about: TensorInfo, problem: str) -> Quantised:
         return shelf.unreadable(codes, "pack_quantized", components, about, problem, names.weight)
@@ -149,7 +149,7 @@ def _logical(shelf: Shelf, codes: TensorInfo, shape: TensorInfo | None) -> tuple
         return ((*codes.shape[:-1], words * 32 // bits), bits) if bits else (None, 0)
     if shape.numel not in (2, 3) or shape.dtype not in ("I64", "I32"):
         return None, 0
-    stored = tuple(int(n) for n in small(shelf.checkpoint, shape))
+    stored = tuple(int(n) for n in integers(shape, shelf.peek(shape, ".weight_shape")))
     logical = stored if len(codes.shape) == 3 and len(stored) == 3 else (*codes.shape[:-2], *stored[-2:])
     if logical[:-1] != codes.shape[:-1] or logical[-1] <= 0:
         return None, 0

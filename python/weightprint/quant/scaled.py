@@ -97,10 +97,11 @@ def _column_groups(checkpoint: Checkpoint, name: str, n_groups: int, rect: Rect)
 
 
 def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    names = siblings(name, end)
-    scale, codes = shelf.get(name), shelf.get(names.codes)
+    scale = shelf.get(name)
     if scale is None:
         return None
+    names = siblings(name, end)
+    codes = shelf.get(names.codes)
     if codes is None or codes.dtype not in (*CODE_DTYPES, "U8"):
         if name.endswith(_UNMISTAKABLE):
             state = "is missing" if codes is None else f"is {codes.dtype}, which needs none"
@@ -117,7 +118,7 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
     """The weight that codes and their scale make, with whatever companions are on the shelf."""
     zero, g_idx = (shelf.get(n) for n in names.of_weight("zero_point", "g_idx"))
     beside = tuple(info.name for info in (scale, zero, g_idx) if info is not None)
-    components = (codes.name, *beside, *shelf.present(names.of_activations()))
+    components = (codes.name, *beside, *shelf.companions(names.stem))
     kind = CODE_DTYPES.get(codes.dtype, "bytes")
     grid = fit(codes.shape, scale, shelf.hints)
     problem, about = None, scale

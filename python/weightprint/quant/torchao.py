@@ -75,9 +75,12 @@ class Int4(Quantised):
             first=rect.first_column % 2,
             signed=True,
         )
-        offsets = values(checkpoint, self.zero, part).T[:, groups]
-        out: F32 = array(decoded, rect) + offsets
-        return out
+        offsets, scaled = values(checkpoint, self.zero, part).T, array(decoded, rect)
+        if rect.first_column % self.group == 0 and rect.n_columns % self.group == 0:  # whole groups: nothing to gather
+            out: F32 = (scaled.reshape(rect.n_rows, n, self.group) + offsets[:, :, None]).reshape(scaled.shape)
+            return out
+        gathered: F32 = scaled + offsets[:, groups]
+        return gathered
 
 
 def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
@@ -90,7 +93,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     codes = parts.get("qdata")
     if codes is None:
         return None
-    beside = shelf.present([stem + word for word in _BESIDE])
+    beside = tuple(stem + word for word in _BESIDE if stem + word in shelf)
     components = (*(info.name for info in parts.values()), *beside)
     kind, data = _metadata(shelf.checkpoint, weight)
     if kind is None and codes.dtype.startswith("F8") and codes.dtype in CODE_DTYPES:

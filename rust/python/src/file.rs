@@ -15,6 +15,9 @@ use weightprint_core::source;
 use crate::errors::to_python;
 use crate::gateway;
 
+/// The largest tensor that `read_small` reads.
+const MAX_SMALL: u64 = 1 << 16;
+
 type PyNote = (&'static str, String, Option<String>, Option<u64>);
 
 fn notes(notes: &[Note]) -> Vec<PyNote> {
@@ -172,6 +175,25 @@ impl SafetensorsFile {
         let bytes =
             gateway::run(py, None, |control| read_range(&self.inner, self.begin(i) + start, stop - start, control))?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// All bytes of each of `tensors`, none above 64 KiB, in one call: many tensors of a few bytes say what the shapes of
+    /// quantised weights are, and a call each would cost more than the reading.
+    fn read_small<'py>(&self, py: Python<'py>, tensors: Vec<usize>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let mut ranges = Vec::with_capacity(tensors.len());
+        for i in tensors {
+            self.check_index(i)?;
+            let (begin, end) = self.header().range(i);
+            if end - begin > MAX_SMALL {
+                let message = format!("tensor {i} has {} bytes; read_small reads up to {MAX_SMALL}", end - begin);
+                return Err(to_python(py, usage("not_small", message)));
+            }
+            ranges.push((self.begin(i), end - begin));
+        }
+        let read = gateway::run(py, None, |control| {
+            ranges.iter().map(|&(at, len)| read_range(&self.inner, at, len, control)).collect::<Result<Vec<_>>>()
+        })?;
+        Ok(read.iter().map(|bytes| PyBytes::new(py, bytes)).collect())
     }
 
     /// Components `[start, stop)` of tensor `i` in flat order, decoded to float32, as native-endian bytes. A complex
