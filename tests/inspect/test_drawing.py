@@ -7,6 +7,8 @@ import random
 import pytest
 from fakes import Fake, llama
 from weightprint.anatomy.place import Geometry, Rows
+from weightprint.anatomy.roles import ROLES
+from weightprint.report import folding
 from weightprint.report.drawing import Pen, anatomy_html, drawing, geometry_words, recognised
 from weightprint.report.folding import fold, spans
 from weightprint.report.parts import active_experts, parts, stored
@@ -214,6 +216,12 @@ def test_names_are_escaped():
     assert "self_attn.{k,v}_proj" in html
 
 
+def test_every_role_has_its_place_in_the_drawing():
+    """A new role must be put into the order of the drawing."""
+    known = {*folding._BEFORE, *folding._AFTER, *(role for group in folding._GROUPS for role in group)}
+    assert known == set(ROLES)
+
+
 def test_spans():
     assert spans([3]) == "3"
     assert spans([4, 1, 2, 3]) == "1–4"
@@ -255,3 +263,13 @@ def test_parameters_by_part_and_what_a_token_uses():
     fake.checkpoint.config = {}
     assert {p.part: p.n_active for p in parts(fake)}["ffn"] is None
     assert all(p.n_active is None for p in parts(llama(2)))
+
+
+def test_a_stack_stored_behind_another_one():
+    """Multi-token prediction: its block 0 is layer 61 in the names."""
+    fake = Fake("deepseek", mtp=Geometry(1))
+    for role, module in (("mtp_projection", "eh_proj"), ("q", "self_attn.q_proj")):
+        fake.put(role, f"model.layers.61.{module}.weight", 8, 8, block=0, stack="mtp")
+    (run,) = fold(fake)[0].runs
+    assert run.prefix == "model.layers.{b+61}."
+    assert [line.name for line in run.lines] == ["eh_proj", "self_attn.q_proj"]

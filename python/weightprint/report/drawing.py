@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from weightprint.anatomy.roles import role_of
 from weightprint.report.escape import escape, html
-from weightprint.report.folding import Line, Run, Sheet, fold, spans
+from weightprint.report.folding import ONE_TENSOR, Line, Run, Sheet, fold, spans
 from weightprint.report.format import count
 from weightprint.report.html import html_table
 from weightprint.table import shape_text
@@ -58,7 +58,7 @@ _ASCII = str.maketrans(
     {"×": "x", "–": "-", "…": "..", "·": "-", "│": "|", "┌": ".", "└": "'", "┐": "\\", "┘": "/", "█": "#", "▌": "-"}
 )
 _WORDS = {"kv_heads": "key-value heads", "head_dim": "head size", "ffn": "FFN", "hidden": "hidden size"}
-_GROUPS = ("attention", "cross-attention", "mixer", "FFN", "the rest")
+_GROUPS = ("joining", "attention", "cross-attention", "mixer", "FFN", "the rest")
 _CAREFUL = "yellow"
 _NO_BREAK = "\u00a0"
 _NAME = 14
@@ -210,7 +210,9 @@ def _kind(line: Line) -> str:
 
 
 def _notes(line: Line) -> str:
-    return ", ".join(filter(None, ["tied" * line.tied, *line.notes, line.exceptions]))
+    # That experts share a tensor shows: there is no {e} in its name.
+    notes = [note for note in line.notes if note != ONE_TENSOR]
+    return ", ".join(filter(None, ["tied" * line.tied, *notes, line.exceptions]))
 
 
 def _doubt(line: Line) -> str:

@@ -6,7 +6,8 @@ stored otherwise, the line says which. Within a run, neighbouring roles of one f
 marked on its matrix, and experts are a count.
 
 A run that holds part of what the commonest run holds, and nothing beside it, *lacks* the rest: that is how a lost shard
-or a cut checkpoint looks. A run with roles of its own (a dense block among experts) lacks nothing.
+or a cut checkpoint looks. A run with roles of its own (a dense block among experts) lacks nothing, nor does one that is
+about as common.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from weightprint.report.escape import escape
 if TYPE_CHECKING:
     from weightprint.anatomy.access import Anatomy
 
-__all__ = ["Line", "Run", "Sheet", "cut_notes", "drawn_at", "fold", "spans", "stored_kind"]
+__all__ = ["ONE_TENSOR", "Line", "Run", "Sheet", "cut_notes", "drawn_at", "fold", "spans", "stored_kind"]
+
+ONE_TENSOR = "one tensor"
+"""The note of experts that are stored in one tensor."""
 
 _DIGITS = re.compile(r"([0-9]+)")
+_PREFIX = re.compile(r".*?\{b(?:\+\d+)?\}[^\w]?")
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -38,23 +43,34 @@ def _words(text: str) -> tuple[str, ...]:
 
 # The order in which a stack is drawn, as data flows; roles outside the blocks stand before or behind them.
 _BEFORE = _words(
-    "patch conv1 conv2 class_token mask_token embedding embedding_in position token_type embedding_norm pre_norm"
+    "patch conv1 conv1_norm conv2 class_token distillation_token register_tokens mask_token special_tokens "
+    "image_newline embedding embedding_copy embedding_in position position_gain position_norm token_type "
+    "embedding_norm pre_norm"
 )
 _GROUPS = (
+    _words("mtp_embedding_norm mtp_hidden_norm mtp_projection"),
     _words(
-        "attn_norm q_a q_a_norm q_b q kv_a kv_a_norm kv_b k v q_norm k_norm relative_bias sinks attn_gate "
-        "attn_inner_norm o attn_post_norm attn_scale"
+        "attn_norm q_a q_a_norm q_b q kv_a kv_a_norm kv_b k_b v_b k v q_norm k_norm position_q position_k "
+        "relative_bias sinks attn_gate attn_inner_norm o attn_post_norm attn_scale"
     ),
-    _words("cross_norm cross_q cross_k cross_v cross_o cross_post_norm"),
-    _words("ssm_norm ssm_in ssm_conv ssm_x ssm_dt ssm_a ssm_d ssm_inner_norm ssm_out"),
-    _words("ffn_norm router router_correction shared_gate gate up ffn_inner_norm down ffn_post_norm ffn_scale"),
+    _words("cross_norm cross_q cross_k cross_v cross_relative_bias cross_o cross_post_norm"),
+    _words(
+        "ssm_norm ssm_in ssm_conv ssm_x ssm_dt_norm ssm_b_norm ssm_c_norm ssm_dt ssm_a ssm_d ssm_inner_norm ssm_out"
+    ),
+    _words(
+        "ffn_norm router router_scale router_correction shared_gate gate up ffn_inner_norm down ffn_post_norm ffn_scale"
+    ),
 )
-_AFTER = _words("final_norm embedding_out head_dense head_norm head pooler classifier projector logit_scale")
+_AFTER = _words(
+    "final_norm embedding_out head_dense head_norm head head_copy pooler classifier_dense classifier_norm classifier "
+    "next_sentence contact_head projector_norm patch_merger projector projector_out codebook_in codebook codebook_out "
+    "logit_scale fixed statistics"
+)
 _ORDER = {role: k for k, role in enumerate(dict.fromkeys([*_BEFORE, *sum(_GROUPS, ()), *_AFTER, *ROLES]))}
 _FFN = ("gate", "up", "ffn_inner_norm", "down")
 _GROUP = {role: k for k, group in enumerate(_GROUPS) for role in group}
 _LONG = 26
-"""Braces longer than this are hard to read: their roles get a line each."""
+"""Longer lists of roles, and longer braces in names, are hard to read: their roles get a line each."""
 _STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")
 
 
@@ -77,7 +93,8 @@ class Line:
         notes: what was done to store it: ``"fused"``, ``"per head"``, ``"turned"``, ``"one tensor"``.
         fused: roles that share the weight, this line's included; empty when it holds one.
         confidence: least confidence of what was inferred; None when the table said so.
-        group: 0 attention, 1 cross-attention, 2 state space, 3 FFN, 4 anything else: they stand together.
+        group: 0 what joins two streams, 1 attention, 2 cross-attention, 3 state space, 4 FFN, 5 anything else: they
+            stand together.
         n_parameters: elements over all blocks and experts, biases included; 0 for what the architecture sets.
     """
 
@@ -181,6 +198,8 @@ class _Form:
     inferred: bool
 
 
+#: (which number of a name is the block's, how much more than it)
+_Slot = tuple[int, int]
 _Block = dict[_Form, list[Assignment]]
 
 
@@ -261,9 +280,10 @@ def _sheet(
         merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in first}
         lines = _lines(anatomy, merged, slot, n_experts)
         prefix, lines = _without_prefix(lines)
-        runs.append(Run(tuple(sorted(members)), prefix, lines, _lacking(forms, usual)))
+        lacks = _lacking(forms, usual) if len(alike[usual]) > 2 * len(members) else ()
+        runs.append(Run(tuple(sorted(members)), prefix, lines, lacks))
     outer = _lines(anatomy, outside, None, n_experts)
-    before = tuple(line for line in outer if matrix_of(line.roles[0]) in _BEFORE)
+    before = tuple(line for line in outer if matrix_of(line.roles[0]) in _BEFORE + _GROUPS[0])
     present = {block for block in blocks if block is not None}
     expected = range(geometry.blocks) if geometry else range(0)
     absent = tuple(block for block in expected if block not in present) if present else ()
@@ -313,7 +333,7 @@ def _notes(a: Assignment, fused: Sequence[str]) -> tuple[str, ...]:
     if view.transposed:
         notes.append("turned")
     if isinstance(a.place.expert, int) and (view.index is not None or view.row_block):
-        notes.append("one tensor")
+        notes.append(ONE_TENSOR)
     return tuple(notes)
 
 
@@ -343,7 +363,7 @@ def _drawn_at(form: _Form) -> tuple[Any, ...]:
     return (_ORDER["gate"] if matrix_of(form.role) in _FFN else place[0], whose, place, form.experts or ())
 
 
-def _lines(anatomy: Anatomy, forms: _Block, slot: int | None, n_experts: int | None) -> tuple[Line, ...]:
+def _lines(anatomy: Anatomy, forms: _Block, slot: _Slot | None, n_experts: int | None) -> tuple[Line, ...]:
     has = {(f.role, f.experts, f.shared): f for f in forms}
     single = []
     for form in sorted(forms, key=_drawn_at):
@@ -366,7 +386,7 @@ def _line(
     form: _Form,
     found: Sequence[Assignment],
     biases: Sequence[Assignment],
-    slot: int | None,
+    slot: _Slot | None,
     n_experts: int | None,
 ) -> Line:
     kinds: dict[str, set[int | None]] = defaultdict(set)
@@ -414,7 +434,7 @@ def _alike(a: Line, b: Line) -> bool:
     suffix = a.roles[0].partition(".")[2] == b.roles[0].partition(".")[2]
     names = tuple(dict.fromkeys(a.stored + b.stored))
     named = len(names) == 1 if a.fused else bool(a.stored) == bool(b.stored) and len(_braces(names)[1]) <= _LONG
-    return same and kinds and suffix and named
+    return same and kinds and suffix and named and len(", ".join(a.roles + b.roles)) <= _LONG
 
 
 def _joined(a: Line, b: Line) -> Line:
@@ -439,22 +459,26 @@ def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(parts[::2]), tuple(parts[1::2])
 
 
-def _block_slot(assignments: Iterable[Assignment]) -> int | None:
-    """Which number in the names is the block's; None where that differs from name to name."""
-    votes: Counter[int] = Counter()
+def _block_slot(assignments: Iterable[Assignment]) -> _Slot | None:
+    """Which number in the names is the block's, and how much more than it; None where that differs between names.
+
+    (A stack of its own may be stored behind another one: block 0 of the multi-token prediction as ``layers.61``.)
+    """
+    votes: Counter[_Slot] = Counter()
     n = 0
     for a in assignments:
         n += 1
-        votes.update(k for k, digits in enumerate(_split(a.view.weight)[1]) if _is(digits, a.place.block))
-    found = [slot for slot, count in votes.items() if count == n]
-    return min(found, default=None)
+        block = a.place.block or 0
+        votes.update((k, int(d) - block) for k, d in enumerate(_split(a.view.weight)[1]) if len(d) <= 18)
+    found = [slot for slot, count in votes.items() if count == n and slot[1] >= 0]
+    return min(found, key=lambda slot: (slot[1] != 0, slot), default=None)
 
 
 def _is(digits: str, number: Expert) -> bool:
     return isinstance(number, int) and len(digits) <= 18 and int(digits) == number
 
 
-def _pattern(members: Sequence[tuple[int | None, Expert, str]], slot: int | None) -> tuple[str, ...]:
+def _pattern(members: Sequence[tuple[int | None, Expert, str]], slot: _Slot | None) -> tuple[str, ...]:
     """What the weights of a line are called, escaped; none where their names differ in more than numbers.
 
     ``.weight`` goes without saying.
@@ -465,8 +489,8 @@ def _pattern(members: Sequence[tuple[int | None, Expert, str]], slot: int | None
     text = words[0]
     for k, word in enumerate(words[1:]):
         seen = {_split(name)[1][k] for _, _, name in members}
-        if k == slot:
-            text += "{b}"
+        if slot is not None and k == slot[0]:
+            text += f"{{b+{slot[1]}}}" if slot[1] else "{b}"
         elif all(_is(_split(name)[1][k], expert) for _, expert, name in members):
             text += "{e}"
         else:
@@ -477,7 +501,8 @@ def _pattern(members: Sequence[tuple[int | None, Expert, str]], slot: int | None
 
 def _without_prefix(lines: tuple[Line, ...]) -> tuple[str, tuple[Line, ...]]:
     """What all names of a run begin with, up to the block's number, and the lines without it."""
-    heads = {name[: name.find("{b}") + 4] if "{b}" in name else "" for line in lines for name in line.stored}
+    names = [name for line in lines for name in line.stored]
+    heads = {found[0] if (found := _PREFIX.match(name)) else "" for name in names}
     prefix = heads.pop() if len(heads) == 1 else ""
     return prefix, tuple(
         replace(line, stored=tuple(name.removeprefix(prefix) for name in line.stored)) for line in lines
