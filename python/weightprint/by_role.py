@@ -57,10 +57,9 @@ def place_columns(anatomy: Anatomy, names: Iterable[str]) -> list[Column]:
     """Stack, block, part, role, expert and component of stored tensors, as columns; None where there is no place."""
     places: dict[str, _Place] = {}
     for weight in anatomy.weights:
-        components = anatomy.weights[weight].components
         place = _place([a for a in anatomy.of(weight) if not a.tied])
-        for name in components:
-            quantised = anatomy.weights[weight].scheme is not None
+        quantised = anatomy.weights[weight].scheme is not None
+        for name in anatomy.weights[weight].components:
             places[name] = (*place, _component(weight, name) if quantised and place != _NOWHERE[:-1] else None)
     return _columns([places.get(name, _NOWHERE) for name in names])
 

@@ -25,6 +25,7 @@ from weightprint.checkpoint import Checkpoint
 from weightprint.findings import Finding, Severity
 from weightprint.report.escape import escape
 from weightprint.scan import Scan, dead_rows
+from weightprint.sides import SURE
 
 __all__ = ["OUTLIER_FACTOR", "QUESTIONS", "Patient", "coordinates", "examine"]
 
@@ -56,7 +57,8 @@ class Patient:
 
     def parts(self, name: str) -> frozenset[str]:
         """The parts of the model that a stored tensor belongs to, ``"bias"`` for a bias; empty if not known."""
-        places = [a.place for a in self.anatomy.of(self.anatomy.weights.owner(name))]
+        found = self.anatomy.of(self.anatomy.weights.owner(name))
+        places = [part.place for part in found if part.confidence >= SURE]
         biases = {"bias" for place in places if place.role.endswith("_bias")}
         return frozenset({place.part for place in places} | biases)
 

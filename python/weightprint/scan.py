@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
+    from weightprint.anatomy.access import Anatomy
+
 __all__ = ["PERCENTILES", "RowStats", "Scan", "scan"]
 
 IO = Literal["auto", "pread", "mmap"]
@@ -214,7 +216,7 @@ def scan(
     io: IO = "auto",
     progress: Progress | None = None,
     executor: Executor | None = None,
-    places: bool = False,
+    places: bool | Anatomy = False,
     canonical: bool = False,
 ) -> Scan:
     """Read every byte of the chosen tensors once and measure them.
@@ -232,7 +234,7 @@ def scan(
         progress: called as ``progress(bytes_done, bytes_total)`` from this thread; an exception in it stops the scan.
         executor: any `concurrent.futures.Executor` to spread groups of tensors over. Process pools reopen the files.
         places: also the columns ``stack``, ``block``, ``part``, ``role``, ``expert`` and ``component``, which
-            `Scan.by` pools by. They come from the model's anatomy.
+            `Scan.by` pools by. They come from the model's anatomy, which may be given.
         canonical: one row per *canonical* tensor, named by its place (``decoder.7.up``): fused tensors split, turned
             ones turned, quantised ones decoded to float32. Globs are then on places, weights without one keep their
             names, and `places` is implied. See :mod:`weightprint.canonical`.
@@ -263,10 +265,10 @@ def _scan(
     threads: int | None,
     progress: Progress | None,
     executor: Executor | None,
-    places: bool,
+    places: bool | Anatomy,
 ) -> Scan:
     infos = select(checkpoint, include, exclude)
-    where = _places(checkpoint, infos) if places else []
+    where = [] if places is False else _places(checkpoint, infos, None if places is True else places)
     began = time.perf_counter()
     if executor is None:
         files = [checkpoint.core_file(f) for f in range(len(checkpoint.files))]
@@ -293,11 +295,11 @@ def _scan(
     return result(checkpoint.source, heads, measured, order, n, nbytes, seconds, digest)
 
 
-def _places(checkpoint: Checkpoint, infos: Sequence[TensorInfo]) -> list[Column]:
+def _places(checkpoint: Checkpoint, infos: Sequence[TensorInfo], anatomy: Anatomy | None) -> list[Column]:
     from weightprint.anatomy.access import Anatomy
     from weightprint.by_role import place_columns
 
-    return place_columns(Anatomy(checkpoint), [info.name for info in infos])
+    return place_columns(anatomy or Anatomy(checkpoint), [info.name for info in infos])
 
 
 # The result

@@ -2,7 +2,8 @@
 
 What a weight holds decides its form here. A plain weight that is one canonical tensor as stored (or has no place) goes
 by its stored name and is read as it lies. A fused, turned or expert-stacked one gives a tensor per role, called
-``weight[role]`` or ``weight[role, expert]``; a quantised one is decoded. Every stored tensor is in here, mapped or not.
+``weight[role]`` or ``weight[role, expert]``; a quantised one is decoded. Every stored tensor is in here, mapped or not;
+one whose place was inferred without much confidence counts as not mapped.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from weightprint.anatomy.place import Assignment
 from weightprint.evidence._base import F32, Side, Tensor
 from weightprint.weights import Weight
 
-__all__ = ["Reads", "canonical_name", "outline"]
+__all__ = ["SURE", "Reads", "canonical_name", "outline"]
+
+#: An inferred place of less confidence is no place: a wrong one would pair what does not belong together.
+SURE = 0.75
 
 
 class Reads:
@@ -67,6 +71,8 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
     tensors: dict[str, Tensor] = {}
     for weight in anatomy.weights.values():
         parts = [part for part in anatomy.of(weight.name) if not part.tied]
+        if any(part.confidence < SURE for part in parts):
+            parts = []
         if len(parts) <= 1 and all(part.view.whole for part in parts):
             part = parts[0] if parts else None
             reads.parts[weight.name] = part

@@ -90,6 +90,7 @@ def test_places_of_a_llama_adapter(tmp_path):
     wanted = {Place("decoder", b, f"{role}.lora_{x}") for b in (0, 1) for role in ("q", "v", "down") for x in "ab"}
     wanted |= {Place("decoder", None, "head"), *(Place("decoder", None, f"embedding.lora_{x}") for x in "ab")}
     assert set(found.places()) == wanted
+    assert found.family is None  # q_proj is many families' name
     assert all(place.part == "adapter" for place in wanted if "." in place.role)
     name = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.default.weight"
     np.testing.assert_array_equal(found.tensor(1, "q.lora_b"), tensors[name])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
-from synthetic import Arrays, child, decoder, models
+from synthetic import Arrays, child, decoder, hidden, models
 from weightprint.evidence import TESTS, Evidence, Models, Region
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.facts import ABSENT, DECIDING, EFFECT, LOG10_P
@@ -135,7 +135,7 @@ def test_equal_tensors_that_may_be_formulas_are_inconclusive() -> None:
 
 
 def test_equal_tensors_without_a_role_count_when_they_are_most_of_the_model() -> None:
-    a = {f"t{i}": x for i, x in enumerate(decoder(0).values())}
+    a = hidden(decoder(0))
     b = {**a, "t99": decoder(1)["model.embed_tokens.weight"]}
     del b["t3"]
     assert judge(a, b).name == "partly_shared"

@@ -24,7 +24,10 @@ Array = npt.NDArray[Any]
 
 def model(seed: int, layers: int = 2, d: int = 32, h: int = 48) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
-    out: dict[str, Array] = {"model.embed_tokens.weight": rng.standard_normal((100, d)), "model.norm.weight": rng.random(d)}
+    out: dict[str, Array] = {
+        "model.embed_tokens.weight": rng.standard_normal((100, d)),
+        "model.norm.weight": rng.random(d),
+    }
     for i in range(layers):
         at = f"model.layers.{i}."
         for part in ("q", "k", "v", "o"):

@@ -57,7 +57,8 @@ def test_plain_tensors_are_what_was_written(write, dtype):
     assert checkpoint.read_raw("b") == values[0].tobytes()
     assert dict(checkpoint.ggml_types) == {}
     scan = weightprint.scan(checkpoint)
-    assert scan["a"]["mean"] == pytest.approx(values.astype(np.float64).mean(), rel=1e-12, abs=1e-12)
+    # The bound of float32 lanes; tests/scan holds the statistics themselves.
+    assert scan["a"]["mean"] == pytest.approx(values.astype(np.float64).mean(), rel=1e-6)
 
 
 def test_bfloat16(write):

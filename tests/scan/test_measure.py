@@ -74,9 +74,9 @@ def test_portable_kernels_too(save):
 
 
 def test_what_does_not_fit_is_an_error():
+    incomplete = _core.Measure((2, 3))
+    incomplete.add(bytes(12))
     with pytest.raises(UsageError, match="3 of 6 values"):
-        incomplete = _core.Measure((2, 3))
-        incomplete.add(bytes(12))
         incomplete.finish()
     with pytest.raises(UsageError, match="28 bytes added where 24"):
         _core.Measure((2, 3)).add(bytes(28))

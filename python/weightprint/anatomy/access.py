@@ -70,7 +70,7 @@ class Anatomy:
         matched = (match_adapter if adapter else match)(shapes, checkpoint.config)
         assignments = list(matched.assignments)
         if matched.unmatched and not adapter:  # factors of low rank have no shape to infer from
-            read = weights.read if values else _headers_only
+            read = weights.read if values else None
             assignments += infer(shapes, matched.unmatched, matched.assignments, read)
         order = {name: k for k, name in enumerate(shapes)}
         by_place: dict[Place, Assignment] = {}
@@ -313,10 +313,6 @@ def anatomy(model: str | os.PathLike[str] | Checkpoint, *, values: bool = True) 
         FormatError, OSError, …: as `weightprint.open` does.
     """
     return Anatomy(open(model), values=values)
-
-
-def _headers_only(name: str, rows: slice | None, columns: slice | None) -> F32:
-    raise UsageError("values are not to be read", tensor=name, code="headers_only")
 
 
 def _rebuild(checkpoint: Checkpoint, values: bool) -> Anatomy:

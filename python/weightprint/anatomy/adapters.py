@@ -53,6 +53,7 @@ _PARTS = {
 #: Ways to start an adapter that change the base too; PEFT computes that change anew when it loads one.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 _PATTERN_LENGTH = 1000
+_BECAUSE = "adapter: the table knows the adapted module by name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def match_adapter(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
     by_weight: dict[str, list[Assignment]] = defaultdict(list)
     for assignment in matched.assignments:
         if not assignment.tied:  # the head that is an embedding is the base's, not the adapter's
-            by_weight[assignment.view.weight].append(assignment)
+            by_weight[assignment.view.weight].append(replace(assignment, because=_BECAUSE))
     made: list[Assignment] = []
     for module, lora in loras.items():
         for number, assignment in enumerate(by_weight[module + ".weight"]):
@@ -169,7 +170,8 @@ def match_adapter(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
     placed = {a.view.weight for a in made}
     notes = (*matched.notes, *(f"{escape(name)}: {problem}" for name, problem in problems))
     unmatched = tuple(name for name in shapes if name not in placed)
-    return Matched(tuple(made), matched.families, matched.geometry, unmatched, notes)
+    # Many families call their projections alike, and an adapter holds too little to tell them apart: none is named.
+    return Matched(tuple(made), {}, matched.geometry, unmatched, notes)
 
 
 def _factors(

@@ -24,6 +24,8 @@ from weightprint.anatomy.roles import SHARED, matrix_of, role_of
 __all__ = ["Piece", "canonical_shape", "cut", "fits"]
 
 _QKV = frozenset({"q", "k", "v"})
+#: More experts than that are a broken header, not a model.
+_MOST_EXPERTS = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,10 @@ def cut(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes
     if inner is None:
         return f"shape {list(shape)} holds no whole number of experts"
     one, many = inner
-    if not one and (len(roles) > 1 or cell.pairs):
-        return "a scalar can't be split"
+    if many is not None and not 0 < many <= _MOST_EXPERTS:
+        return f"shape {list(shape)} would be {many} experts"
+    if not 0 < len(one) <= 2 and (len(roles) > 1 or cell.pairs):
+        return f"shape {list(one)} is no matrix that holds {'|'.join(roles)}"
     rows = _rows(cell, roles, one, sizes)
     if isinstance(rows, str):
         return rows
@@ -159,11 +163,13 @@ def fits(piece: Piece, hidden: int | None, rows_of: dict[str, set[int]]) -> str 
         size = shape[0] if len(shape) == 1 else None
         wanted = rows_of.get(matrix)
         if size is not None and wanted and size not in wanted:
-            return f"{size} values, where {matrix} has {' or '.join(map(str, sorted(wanted)))} rows"
+            some = " or ".join(map(str, sorted(wanted)[:3]))
+            return f"{size} values, where {matrix} has {some} rows"
         return None
     widths = rows_of.get("down.columns") if matrix in ("gate", "up") and len(shape) == 2 else None
     if widths and shape[0] not in widths:
-        return f"{shape[0]} rows, where down reads {' or '.join(map(str, sorted(widths)))}"
+        some = " or ".join(map(str, sorted(widths)[:3]))
+        return f"{shape[0]} rows, where down reads {some}"
     if hidden is None:
         return None
     if row.axis == "channels":
@@ -171,8 +177,12 @@ def fits(piece: Piece, hidden: int | None, rows_of: dict[str, set[int]]) -> str 
         for n in shape:
             size *= n
         return None if size == hidden else f"{size} values, where the hidden size is {hidden}"
-    if len(shape) != 2 or row.axis is None:
+    if row.axis is None:
         return None
+    if len(shape) != 2:
+        # A convolution of width 1 is a matrix; what else stands outside blocks has axes of its own.
+        matrix_only = row.part in ("attention", "ffn")
+        return f"shape {list(shape)} is no matrix" if matrix_only and set(shape[2:]) != {1} else None
     across = shape[1] if row.axis == "reads" else shape[0]
     if across == hidden:
         return None

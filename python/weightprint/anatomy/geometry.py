@@ -189,9 +189,7 @@ def _latent_attention(
                 notes.append(f"{stack}: config.json says {heads} heads, the tensors say {count}")
             heads, value, nope, rope = count, values // count, nopes // count, rope_one
     size = nope + rope if nope and rope else None
-    made = replace(
-        geometry, heads=heads, kv_heads=heads, head_dim=size, value_dim=value, nope_dim=nope, rope_dim=rope
-    )
+    made = replace(geometry, heads=heads, kv_heads=heads, head_dim=size, value_dim=value, nope_dim=nope, rope_dim=rope)
     return Sizes(made, values, None, notes)
 
 

@@ -6,12 +6,32 @@ The steps, each a file of its own:
    (:mod:`infer_order`), else neither: a heap of tensors (:mod:`infer_heap`);
 2. matrices: the shapes of one block settle most roles and leave choices (:mod:`infer_shapes`);
 3. vectors: gains, offsets and biases (:mod:`infer_vectors`);
-4. choices: words, order and values add log odds (:mod:`infer_cues`, :mod:`infer_values`, :mod:`words`);
+4. choices: words, order and values add log odds (:mod:`infer_cues`, :mod:`infer_values`, :mod:`words`), and
+   :mod:`infer_roles` puts the block together;
 5. what stands outside the blocks (:mod:`infer_outside`).
 
-Nothing is assigned in silence: ``because`` names the cues, ``confidence`` is base x chance, where the base is how well
-the whole block can be read (.9: all its matrices) and the chance what the cues give the option taken: .5 for two that
+Nothing is assigned in silence: ``because`` names the cues, and ``confidence`` is half of itself for two roles that
 can't be told apart. What fits nothing is left out, and the caller lists it as unmapped.
+
+*Measured* on 13 models (SmolLM2, MiniLM, two SCEPTRs, five tiny Llamas and one with experts, four tiny GPT-2s; 900
+tensors), each under made-up words with numbers, under random names in kept order and under random names shuffled:
+
+=======================  ==========  ===========================  ===========
+stated confidence        tensors     role and block right         role right
+=======================  ==========  ===========================  ===========
+numbers or order kept
+.2 to .4                 94          .11                          .11
+.4 to .6                 28          1.00                         1.00
+.6 to 1                  5,071       1.00                         1.00
+shuffled
+0 to .2                  172         .10                          .85
+.2 to .4                 346         .46                          .93
+.4 to .6                 164         .76                          .99
+.6 to .85                205         .95                          1.00
+=======================  ==========  ===========================  ===========
+
+The wrong ones with order: norms before or behind their blocks, and SmolLM2's two norms, under made-up words that a
+file holds in order of the alphabet. Untrained weights have no cues from values.
 """
 
 from __future__ import annotations
@@ -23,18 +43,30 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.anatomy.infer_blocks import Run, Slot, outside, runs_by_name
-from weightprint.anatomy.infer_cues import by_order, by_values, by_words, fused_layout
 from weightprint.anatomy.infer_heap import read_heap
-from weightprint.anatomy.infer_order import by_known_orders, numbering, run_by_order, starts
+from weightprint.anatomy.infer_order import numbering, run_by_order, starts
 from weightprint.anatomy.infer_outside import find_outside
-from weightprint.anatomy.infer_shapes import Choice, Reading, hidden_size, read_matrices
+from weightprint.anatomy.infer_roles import SlotRole, by_words_only, read_block
+from weightprint.anatomy.infer_shapes import hidden_size
 from weightprint.anatomy.infer_values import Probe
-from weightprint.anatomy.infer_vectors import beside, is_gain, norm_choice, paired_by_stem, stem
 from weightprint.anatomy.place import Assignment, Place, Rows, View
-from weightprint.anatomy.roles import ROLES, SHARED, bias_of, matrix_of
-from weightprint.anatomy.words import FUSED, hint, stack_word
+from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
+from weightprint.anatomy.words import hint, stack_word
 
 __all__ = ["infer"]
+
+#: Confidence of a word that shapes neither support nor contradict.
+_WORD = 0.8
+#: Roles outside the blocks that words alone may name: the rank that such a tensor has.
+_OUTSIDE_RANK = {
+    "embedding": 2,
+    "head": 2,
+    "position": 2,
+    "token_type": 2,
+    "classifier": 2,
+    "pooler": 2,
+    "final_norm": 1,
+}
 
 Shape = tuple[int, ...]
 F32 = npt.NDArray[np.float32]
@@ -42,7 +74,7 @@ Read = Callable[[str, "slice | None", "slice | None"], F32]
 
 
 def infer(
-    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read
+    shapes: Mapping[str, Shape], left: Sequence[str], known: Sequence[Assignment], read: Read | None = None
 ) -> list[Assignment]:
     """Blocks and roles of the weights that no row of the table explains.
 
@@ -51,20 +83,23 @@ def infer(
         left: the names without a place, in file order.
         known: what the table assigned; its places are not given twice.
         read: (name, rows, columns) -> float32 rectangle; a vector's elements are picked by `rows`. At most a few MB
-            are read per tensor, 1 GB in all; what raises or isn't finite counts as not readable.
+            are read per tensor, 1 GB in all. None, a WeightprintError, an OSError or a value that isn't finite: a cue
+            less.
 
     Returns:
         Assignments with ``source="inferred"``, every name of `left` in at most one place or, fused, in several.
     """
     probe = Probe(read, shapes)
-    work = [name for name in left if shapes[name] and 0 not in shapes[name]]
     result = _Result({a.place for a in known})
-    runs = runs_by_name(shapes, work)
+    buffers = _buffers(left, shapes, result)
+    work = [name for name in left if shapes[name] and 0 not in shapes[name] and name not in buffers]
+    runs = runs_by_name(shapes, work, {a.view.weight for a in known if a.place.block is not None})
     rest = outside(work, runs)
     if runs:
         _named(runs, rest, shapes, known, probe, result)
     elif not known:
         _unnamed(work, shapes, probe, result)
+    _by_word([name for name in rest if name not in result.names], shapes, result)
     return result.assignments
 
 
@@ -75,24 +110,36 @@ class _Result:
     taken: set[Place]
     assignments: list[Assignment] = field(default_factory=list)
 
+    @property
+    def names(self) -> set[str]:
+        """Weights that have a place."""
+        return {a.view.weight for a in self.assignments}
+
     def add(self, place: Place, view: View, confidence: float, because: str) -> None:
-        if place not in self.taken:
+        if place not in self.taken or place.part == "fixed":  # a block may have any number of buffers
             self.taken.add(place)
             sure = round(float(min(0.99, confidence)), 3)
             self.assignments.append(Assignment(place, view, "inferred", sure, because))
 
 
-@dataclass
-class _Role:
-    """What one slot holds: roles (several share it), storage, how sure and why."""
+def _buffers(left: Sequence[str], shapes: Mapping[str, Shape], result: _Result) -> set[str]:
+    """What the architecture sets, by its words; given its place, so that no shape mistakes it for something learned."""
+    found = {name for name in left if (hint(name) or "").removesuffix("_bias") in FIXED}
+    for name in left:
+        if name in found:
+            place = Place(stack_word(name) or "decoder", None, "fixed")
+            result.add(place, View(name, shapes[name]), _WORD, "the words of its name")
+    return found
 
-    slot: Slot
-    roles: tuple[str, ...]
-    turned: bool
-    confidence: float
-    because: str
-    expert: str | None = None
-    rows: tuple[Rows, ...] | None = None
+
+def _by_word(rest: Sequence[str], shapes: Mapping[str, Shape], result: _Result) -> None:
+    """What nothing else placed, where words alone name a role outside the blocks and the rank agrees."""
+    for name in rest:
+        word = hint(name)
+        rank = None if word is None else _OUTSIDE_RANK.get(matrix_of(word))
+        if word is not None and rank is not None and len(shapes[name]) == (rank if word == matrix_of(word) else 1):
+            place = Place(stack_word(name) or "decoder", None, word)
+            result.add(place, View(name, shapes[name]), _WORD, "the words of its name")
 
 
 def _named(
@@ -109,13 +156,17 @@ def _named(
     for run, stack in zip(runs, names, strict=True):
         final = any(len(shapes[n]) == 1 for n in rest)
         width = None
+        theirs = sum(a.view.weight.startswith(run.prefix) for a in known)
         for kind in run.kinds:
             d = hidden_size(kind) or width
+            if theirs >= len(run.names):  # the table knows this stack: what it left is nothing usual
+                _place(by_words_only(kind, [], d or 0), stack, {b: b for b in run.blocks}, "", 1.0, result)
+                continue
             if d is None:
                 continue
             width = width or d
             ordered = not _sorted(kind)
-            roles = _read_kind(kind, d, probe, ordered=ordered, known_order=ordered, final=final, cyclic=False)
+            roles = read_block(kind, d, probe, ordered=ordered, known_order=ordered, final=final)
             how = f"number behind '{run.prefix}'"
             _place(roles, stack, {b: b for b in run.blocks}, how, 1.0, result)
         widths.append(width)
@@ -189,7 +240,7 @@ def _sorted(slots: Sequence[Slot]) -> bool:
 def _unnamed(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe, result: _Result) -> None:
     """No number repeats in names: try the period of file order, else the heap."""
     sequence = [shapes[name] for name in names]
-    best: tuple[int, Run, list[list[_Role]], list[str]] | None = None
+    best: tuple[int, Run, list[list[SlotRole]], list[str]] | None = None
     for offset in range(starts(sequence)):
         run = run_by_order(names, sequence, offset)
         kind = run.kinds[0] if run else []
@@ -198,7 +249,7 @@ def _unnamed(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe, re
             continue
         final = True
         fitting: list[str] = []
-        roles = _read_kind(kind, d, probe, ordered=True, known_order=True, final=final, cyclic=False, fitting=fitting)
+        roles = read_block(kind, d, probe, ordered=True, known_order=True, final=final, fitting=fitting)
         key = len(fitting)
         if best is None or key > best[0]:
             best = (key, run, [roles], fitting)
@@ -224,221 +275,20 @@ def _unnamed(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe, re
         )
 
 
-def _read_kind(
-    slots: Sequence[Slot],
-    d: int,
-    probe: Probe,
-    *,
-    ordered: bool,
-    known_order: bool,
-    final: bool,
-    cyclic: bool,
-    fitting: list[str] | None = None,
-) -> list[_Role]:
-    """Everything that can be said about one kind of block."""
-    reading = read_matrices(slots, d)
-    for choice in reading.choices:
-        by_words(choice)
-        if ordered:
-            by_order(choice)
-        _storage(choice, reading)
-    by_values(reading, probe)
-    for choice in reading.choices:
-        _storage(choice, reading)
-    matrices = [s for s in slots if len(s.shape) > 1 and min(s.shape) > 1]
-    vectors = [s for s in slots if s not in matrices]
-    pairs = paired_by_stem(vectors, matrices)
-    flat = [v for v in vectors if len(v.shape) == 1]
-    gain = {id(v): is_gain(v, probe) for v in flat if id(v) not in pairs}
-    if ordered and not any(slot.rest for slot in slots):
-        loose = [v for v in flat if id(v) not in pairs and not gain[id(v)]]
-        pairs |= beside(loose, matrices, {id(m): set(m.shape[-2:]) for m in matrices})
-    free = [v for v in flat if v.shape == (d,) and id(v) not in pairs]
-    norms, offsets = _norm_pairs(free, gain, d)
-    readers = {
-        part: [s for owner in _owners(reading, roles) for s in owner]
-        for part, roles in (("attn", {"q", "k", "v"}), ("ffn", {"gate", "up"}))
-    }
-    choice_of_norms = norm_choice(norms, readers, probe, outside=final, ordered=ordered) if norms else None
-    if known_order:
-        names = by_known_orders([*matrices, *norms], reading, choice_of_norms, cyclic=cyclic)
-        if fitting is not None:
-            fitting += names
-    base = 0.9 if not reading.rest else 0.8
-    if not any("o" in "+".join(r) for r in _all_roles(reading)):
-        base -= 0.1
-    out = _matrix_roles(reading, probe, base)
-    out += _bias_roles(out, pairs, vectors)
-    if choice_of_norms is not None:
-        out += _choice_roles(choice_of_norms, False, base, "vectors of the hidden size beside the matrices")
-        for role in list(out):
-            offset = offsets.get(id(role.slot))
-            if offset is not None:
-                why = "offset beside the gain of " + role.roles[0]
-                out.append(_Role(offset, (bias_of(role.roles[0]),), False, 0.9 * role.confidence, why))
-    out += _lone_biases(out, flat, reading)
-    out += _by_words_only(slots, out, d)
-    return out
-
-
-def _storage(choice: Choice, reading: Reading) -> None:
-    """A plain FFN is stored as the block's other projections are."""
-    if reading.turned is not None and len(set(choice.turned)) == 2 and not any("stored" in c for c in choice.cues):
-        choice.odds += [5.0 if turned == reading.turned else 0.0 for turned in choice.turned]
-        choice.cues.append(f"stored {'turned ' if reading.turned else ''}like the other projections")
-
-
-def _owners(reading: Reading, roles: set[str]) -> Iterable[list[Slot]]:
-    for claim in reading.claims:
-        if set(claim.roles) & roles and not claim.slot.experts:
-            yield [claim.slot]
-    for choice in reading.choices:
-        picked = choice.options[choice.best]
-        yield [s for s, role in zip(choice.slots, picked, strict=True) if role in roles and not s.experts]
-
-
-def _all_roles(reading: Reading) -> Iterable[tuple[str, ...]]:
-    yield from (claim.roles for claim in reading.claims)
-    yield from (choice.options[0] for choice in reading.choices)
-
-
-def _norm_pairs(free: Sequence[Slot], gain: Mapping[int, bool | None], d: int) -> tuple[list[Slot], dict[int, Slot]]:
-    """The gains among the vectors of length d, and id(gain) -> its offset, by stem or by standing beside it."""
-    gains = [v for v in free if gain[id(v)] is not False]
-    rest = [v for v in free if gain[id(v)] is False]
-    offsets: dict[int, Slot] = {}
-    for g in gains:
-        same = [v for v in rest if v.rest and g.rest and stem(v.rest) == stem(g.rest)]
-        if len(same) == 1:
-            offsets[id(g)] = same[0]
-    if not offsets and rest and not any(v.rest for v in rest):
-        for step in (1, -1):
-            found = {id(g): v for g in gains for v in rest if v.place - g.place == step}
-            if len(found) == len(gains):
-                offsets = found
-                break
-    return gains, offsets
-
-
-def _matrix_roles(reading: Reading, probe: Probe, base: float) -> list[_Role]:
-    out: list[_Role] = []
-    block = f"shapes of a block of width {reading.hidden}"
-    for claim in reading.claims:
-        turned = claim.turned if claim.turned is not None else bool(reading.turned)
-        sure, words = _agreement(claim.slot, "+".join(claim.roles), base)
-        role = _Role(claim.slot, claim.roles, turned, sure, block + words, claim.expert)
-        if claim.roles == ("q", "k", "v"):
-            o = next((c.slot for c in reading.claims if c.roles == ("o",)), None)
-            role.rows, chance, why = fused_layout(claim.slot, o, turned, reading, probe)
-            role.confidence *= chance
-            role.because += f"; {why}"
-        out.append(role)
-    for choice in reading.choices:
-        out += _choice_roles(choice, bool(reading.turned), base, block)
-    return out
-
-
-def _choice_roles(choice: Choice, turned: bool, base: float, block: str) -> list[_Role]:
-    out = []
-    option = choice.options[choice.best]
-    stored = choice.turned[choice.best]
-    for i, slot in enumerate(choice.slots):
-        roles = tuple(option[i].split("+"))
-        chance = choice.chance_of(i)
-        rivals = sorted({way[i] for way in choice.options} - {option[i]})
-        sure, words = _agreement(slot, option[i], base * chance)
-        why = block + words
-        if chance < 0.6 and rivals:
-            by = "the cues" if choice.cues else "shapes"
-            why += f"; {option[i]} and {' or '.join(rivals)} can't be told apart by {by}"
-        elif choice.cues:
-            why += "; " + ", ".join(dict.fromkeys(choice.cues))
-        out.append(_Role(slot, roles, turned if stored is None else stored, sure, why, choice.expert))
-    return out
-
-
-def _agreement(slot: Slot, role: str, sure: float) -> tuple[float, str]:
-    """Confidence and a remark once the name's words are heard."""
-    word = hint(slot.rest) if slot.rest else None
-    if word is None or word in ("norm", "gate"):
-        return sure, ""
-    word = "+".join(FUSED[word]) if word in FUSED else word
-    if word == role:
-        return 1 - (1 - sure) * 0.4, "; its name agrees"
-    return sure * 0.6, f"; its name speaks of {word}"
-
-
-def _bias_roles(roles: Sequence[_Role], pairs: Mapping[int, Slot], vectors: Sequence[Slot]) -> list[_Role]:
-    """The biases of matrices that have a role, cut as the matrix is."""
-    by_slot = {id(role.slot): role for role in roles}
-    out = []
-    for vector in vectors:
-        matrix = pairs.get(id(vector))
-        role = by_slot.get(id(matrix)) if matrix is not None else None
-        if role is None or matrix is None:
-            continue
-        rows = matrix.shape[-1] if role.turned else matrix.shape[-2]
-        flat = len(vector.shape) == (2 if role.expert == "axis" else 1)
-        if vector.shape[-1] == rows and flat:
-            why = f"bias of {'+'.join(role.roles)}, by stem or place and by length"
-            biases = tuple(bias_of(r) for r in role.roles)
-            out.append(_Role(vector, biases, False, 0.95 * role.confidence, why, role.expert, role.rows))
-    return out
-
-
-def _lone_biases(roles: Sequence[_Role], vectors: Sequence[Slot], reading: Reading) -> list[_Role]:
-    """A vector whose length only one matrix of the block puts out is its bias."""
-    used = {id(role.slot) for role in roles}
-    out = []
-    for vector in vectors:
-        if id(vector) in used or vector.shape == (reading.hidden,) or (vector.rest and hint(vector.rest) is not None):
-            continue
-        fits = [r for r in roles if len(r.slot.shape) == 2 and (r.slot.shape[r.turned] == vector.shape[0])]
-        same = [v for v in vectors if v.shape == vector.shape]
-        if len(fits) == 1 and len(same) == 1 and bool(fits[0].slot.experts) == bool(vector.experts):
-            biases = tuple(bias_of(role) for role in fits[0].roles)
-            why = f"the only vector as long as the output of {'+'.join(fits[0].roles)}"
-            out.append(_Role(vector, biases, False, 0.8 * fits[0].confidence, why, fits[0].expert, fits[0].rows))
-    return out
-
-
-def _by_words_only(slots: Sequence[Slot], roles: Sequence[_Role], d: int) -> list[_Role]:
-    """What is left and whose name has a word for it that its shape doesn't contradict; little confidence."""
-    used = {id(role.slot) for role in roles}
-    given = {role for r in roles for role in r.roles}
-    out = []
-    for slot in slots:
-        word = hint(slot.rest) if slot.rest and id(slot) not in used and not slot.experts else None
-        if word is None or word in given or matrix_of(word) not in ROLES:
-            continue
-        row = ROLES[matrix_of(word)]
-        vector = len(slot.shape) == 1
-        if vector != (row.part == "norm" or word.endswith("_bias")) or len(slot.shape) > 2:
-            continue
-        turned = row.axis == "reads" and not vector and slot.shape[0] == d != slot.shape[-1]
-        reads = row.axis != "reads" or vector or d in slot.shape
-        writes = row.axis != "writes" or vector or slot.shape[0] == d
-        channels = row.axis != "channels" or slot.shape == (d,)
-        if reads and writes and channels:
-            given.add(word)
-            out.append(_Role(slot, (word,), turned, 0.5, f"only the words in its name say {word}"))
-    return out
-
-
 def _place(
-    roles: Sequence[_Role], stack: str, number: Mapping[int, int], how: str, certain: float, result: _Result
+    roles: Sequence[SlotRole], stack: str, number: Mapping[int, int], how: str, certain: float, result: _Result
 ) -> None:
     """One assignment per block, expert and role."""
     for role in roles:
         sure = role.confidence * certain
-        because = f"{role.because}; {how}"
+        because = f"{role.because}; {how}" if how else role.because
         for (block, expert), name in role.slot.names.items():
             e: int | str | None = SHARED if role.expert == "shared" else expert
             for place, view in _views(role, stack, number[block], e, name):
                 result.add(place, view, sure, because)
 
 
-def _views(role: _Role, stack: str, block: int, expert: int | str | None, name: str) -> Iterable[tuple[Place, View]]:
+def _views(role: SlotRole, stack: str, block: int, expert: int | str | None, name: str) -> Iterable[tuple[Place, View]]:
     shape = role.slot.shape
     stacked = role.expert == "axis"
     inner = shape[1:] if stacked else shape

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -42,7 +42,7 @@ _PERIODIC = 0.6  # share of the tensors that a run must cover
 _LONGEST_PERIOD = 4096
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """One tensor of a block, the same one in every block of its kind.
 
@@ -79,8 +79,12 @@ class Run:
         return {name for slots in self.kinds for slot in slots for name in slot.names.values()}
 
 
-def runs_by_name(shapes: Mapping[str, Shape], names: Sequence[str]) -> list[Run]:
-    """The stacks that numbers in names show, longest first. Names in none of them are outside."""
+def runs_by_name(shapes: Mapping[str, Shape], names: Sequence[str], known: Iterable[str] = ()) -> list[Run]:
+    """The stacks that numbers in names show, longest first. Names in none of them are outside.
+
+    A number behind a prefix that `known` weights have needs no second look: they are blocks.
+    """
+    sure = {name[: m.start()] for name in known if (m := _DIGITS.search(name))}
     cuts = {name: [m.span() for m in _DIGITS.finditer(name)] for name in names}
     runs: list[Run] = []
     left = list(names)
@@ -92,7 +96,9 @@ def runs_by_name(shapes: Mapping[str, Shape], names: Sequence[str]) -> list[Run]
                 if b - a <= 6:
                     groups[name[:a]][int(name[a:b])].append((name[b:], name))
         for prefix, numbers in groups.items():
-            if len(numbers) > 1 and _agree(numbers, shapes) and not _staged(prefix, numbers, shapes, cuts, level):
+            again = prefix in sure and len(numbers) > 1
+            blocks = len(numbers) > 1 and _agree(numbers, shapes)
+            if again or (blocks and not _staged(prefix, numbers, shapes, cuts, level)):
                 runs.append(_run(prefix, numbers, shapes, left))
         taken = set().union(*(run.names for run in runs)) if runs else set()
         left = [name for name in left if name not in taken]

@@ -146,9 +146,12 @@ def _references(reading: Reading, where: tuple[int, int | None]) -> list[tuple[M
     for owner in owners:
         for slot in [owner.slot] if isinstance(owner, Claim) else owner.slots:
             a, b = slot.shape[-2:]
-            if len(slot.shape) == 2 and a != b and not slot.experts and where in slot.names and max(a, b) > 64:
+            if len(slot.shape) != 2 or a == b or min(a, b) < 16:
+                continue
+            name = slot.names.get(where) or slot.names.get((where[0], 0))  # one expert stands for all
+            if name is not None:
                 units = a if b == reading.hidden else b
-                out.append((Matrix(slot.names[where], (units, reading.hidden), a == reading.hidden), 1))
+                out.append((Matrix(name, (units, reading.hidden), a == reading.hidden), 1))
     return out
 
 
@@ -196,7 +199,8 @@ def _value(choice: Choice, reading: Reading, probe: Probe) -> None:
         if values is None or output is None:
             return 0.0
         found = [correlation(values, fold(output, values.size, h)) for h in head_sizes(output.size, values.size)[:8]]
-        return max((r for r in found if r is not None), default=0.0)
+        weight = min(3.0, values.size**0.5 / 8)  # chance gives r of about 1 / sqrt(units)
+        return float(weight * max((r for r in found if r is not None), default=0.0))
 
     score: Callable[[tuple[str, ...]], float]
     slots = choice.slots if o_slot is None or o_slot in choice.slots else [*choice.slots, o_slot]
@@ -206,7 +210,7 @@ def _value(choice: Choice, reading: Reading, probe: Probe) -> None:
         for i, v in enumerate(choice.slots):
             for j, o in enumerate(candidates):
                 if v is not o:
-                    table[i, j] += 3.0 * pairing(v, o, where)
+                    table[i, j] += pairing(v, o, where)
 
     def of_option(option: tuple[str, ...]) -> float:
         j = 0 if o_slot is not None else option.index("o")

@@ -5,26 +5,26 @@ shapes, a shape that occurs m L times stands m times in a block, and :mod:`infer
 
 * roles: each choice is made per tensor, by sorting the tensors of the shape by the cue's statistic
   (:mod:`infer_values`) and giving the upper part one role and the lower the other, L each;
-* company: which tensors stand in one block, and the order of blocks (:mod:`infer_join`).
+* company: which tensors stand in one block, and the order of blocks (:mod:`infer_company`).
 
 Both are said apart in ``because`` ("role .97, block .60"), and ``confidence`` is their product. The chance of a block
 number is what was measured for the join that gives it, not a claim for every model. In weights that were never trained
 the joins find nothing, and blocks are numbered in file order within their role, with confidence 1/L and the word
-"arbitrary". Offsets and biases of the hidden size are left unmapped: nothing was found that tells them apart.
+"arbitrary"; so are experts, which nothing joins to their router. Offsets and biases of the hidden size are left
+unmapped: nothing was found that tells them apart.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint.anatomy.infer_blocks import Slot
-from weightprint.anatomy.infer_join import assign, centred, correlations, path, scaled, squared_cosines
+from weightprint.anatomy.infer_company import Company, Heap, as_units
+from weightprint.anatomy.infer_join import assign, scaled
 from weightprint.anatomy.infer_outside import find_outside
 from weightprint.anatomy.infer_shapes import Choice, Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer_values import Axis, Matrix, Probe, fold, head_sizes, logistic
@@ -36,26 +36,8 @@ __all__ = ["read_heap"]
 F64 = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 Placed = tuple[Place, View, float, str]
-_Joined = dict[str, tuple[npt.NDArray[np.intp], float]]
 
-_WRITERS = frozenset({"o", "down"})
 _MOST = 2048  # tensors of a heap whose values are looked at
-
-
-@dataclass
-class _Heap:
-    """Tensors by role, with the chance of the role of each, and the cue."""
-
-    hidden: int
-    blocks: int
-    turned: bool
-    roles: dict[str, list[str]] = field(default_factory=dict)
-    chance: dict[str, tuple[float, str]] = field(default_factory=dict)
-    block: dict[str, tuple[int, float]] = field(default_factory=dict)
-
-    def give(self, role: str, names: Sequence[str], chances: Sequence[float], cue: str) -> None:
-        self.roles[role] = list(names)
-        self.chance.update({name: (float(c), cue) for name, c in zip(names, chances, strict=True)})
 
 
 def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
@@ -72,24 +54,38 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
     inside: dict[Shape, list[str]] = {
         s: _typical(by_shape[s], c // blocks * blocks, probe) for s, c in counts.items() if c >= blocks
     }
-    if max(len(n) // blocks for n in inside.values()) > 8:
-        return []
-    unit = [Slot("", i, shape) for i, (shape, n) in enumerate((s, k) for s, n in inside.items() for k in n[::blocks])]
+    experts = _experts(inside, d, blocks)
+    unit: list[Slot] = []
+    for shape, members in inside.items():
+        many = len(members) // blocks
+        if many > 8 and not (experts and many % experts == 0):
+            return []
+        each = experts if experts and many % experts == 0 else 0
+        for _ in range(many // (each or 1)):
+            unit.append(Slot("", len(unit), shape, {(0, e): "" for e in range(each)}))
     reading = read_matrices(unit, d)
-    heap = _Heap(d, blocks, bool(reading.turned))
+    heap = Heap(d, blocks, bool(reading.turned), experts)
     few = len(names) <= _MOST
     _ffn_roles(reading, inside, heap, probe if few else None)
     _attention_roles(reading, inside, heap, probe if few else None)
-    _join(heap, shapes, reading, probe if few else None)
+    tables = [n for n in names if len(shapes[n]) == 2 and not any(n in members for members in inside.values())]
+    outer = find_outside(tables, shapes, d, probe, ordered=False, readable=False)
+    both = {f.role for f in outer} >= {"embedding", "head"}
+    first = [f.name for f in outer if not f.turned and f.role in ("position", *(("embedding",) if both else ()))]
+    _join(heap, shapes, first, probe if few else None)
     out = _matrices(heap, shapes, reading)
     out += _vectors(heap, by_shape, shapes, reading, probe)
     used = {view.weight for _, view, _, _ in out}
     rest = [name for name in names if name not in used]
-    outer = [n for n in rest if len(shapes[n]) == 2] + [n for n in rest if shapes[n] == (d,)]
-    for found in find_outside(outer, shapes, d, probe, ordered=False, readable=False):
+    block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
+    block_like |= {n for members in inside.values() for n in members}
+    left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
+    norms = min((sure for place, _, sure, _ in out if place.role in ("attn_norm", "ffn_norm")), default=1.0)
+    for found in find_outside(left, shapes, d, probe, ordered=False, readable=False):
         shape = shapes[found.name][::-1] if found.turned else shapes[found.name]
         view = View(found.name, shape, transposed=found.turned)
-        out.append((Place("decoder", None, found.role), view, 0.9 * found.confidence, found.because))
+        sure = found.confidence * (min(0.9, 0.3 + norms) if found.role.startswith("final_norm") else 0.9)
+        out.append((Place("decoder", None, found.role), view, sure, found.because))
     return out
 
 
@@ -101,6 +97,17 @@ def _blocks(counts: Sequence[int]) -> int:
         if over <= 2:
             best = max(best, (sum(c // n * n for c in counts) - over, n))
     return best[1]
+
+
+def _experts(inside: Mapping[Shape, Sequence[str]], d: int, blocks: int) -> int:
+    """e where every block has one matrix (e, d), and 3e or more matrices of two opposite shapes; else 0."""
+    for shape, members in inside.items():
+        e = shape[0] if shape[1] == d else shape[1]
+        if len(members) == blocks and 2 <= e < d:
+            many = [s for s, n in inside.items() if s[0] != s[1] and len(n) % (e * blocks) == 0]
+            if any(s[::-1] in many for s in many):
+                return e
+    return 0
 
 
 def _typical(names: Sequence[str], n: int, probe: Probe) -> list[str]:
@@ -117,13 +124,7 @@ def _typical(names: Sequence[str], n: int, probe: Probe) -> list[str]:
     return [names[i] for i in np.sort(np.argsort(odd, kind="stable")[:n])]
 
 
-def _as_units(name: str, shape: Shape, role: str, turned: bool) -> Matrix:
-    a, b = shape
-    columns = (role in _WRITERS) != turned
-    return Matrix(name, (b, a) if columns else (a, b), columns)
-
-
-def _split(heap: _Heap, roles: tuple[str, str], names: Sequence[str], score: F64, gain: float, cue: str) -> None:
+def _split(heap: Heap, roles: tuple[str, str], names: Sequence[str], score: F64, gain: float, cue: str) -> None:
     """The lower scores get the first role; chances from how far a score lies from the middle of the gap."""
     order = np.argsort(score, kind="stable")
     half = len(names) // 2
@@ -134,7 +135,7 @@ def _split(heap: _Heap, roles: tuple[str, str], names: Sequence[str], score: F64
         heap.give(role, [names[i] for i in picked], chances, cue)
 
 
-def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: _Heap, probe: Probe | None) -> None:
+def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: Heap, probe: Probe | None) -> None:
     for claim in reading.claims:
         if claim.slot.shape in inside:
             role = "+".join(claim.roles)
@@ -145,23 +146,23 @@ def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: _Heap,
         names = inside[choice.slots[0].shape]
         if roles == {"gate", "up"}:
             turned = bool(choice.turned[0])
-            means = [probe.mean_row(_as_units(n, choice.slots[0].shape, "up", turned)) for n in names] if probe else []
+            means = [probe.mean_row(as_units(n, choice.slots[0].shape, "up", turned)) for n in names] if probe else []
             score = np.array([np.log(m) if m else 0.0 for m in means] or np.zeros(len(names)))
-            _split(heap, ("up", "gate"), names, score, 6.0, "mean row")
+            _split(heap, ("up", "gate"), names, score, 0.7 / np.sqrt(2 / heap.hidden), "mean row")
         elif roles == {"up", "down"}:
             _plain(choice, inside, heap, reading, probe)
 
 
 def _plain(
-    choice: Choice, inside: Mapping[Shape, list[str]], heap: _Heap, reading: Reading, probe: Probe | None
+    choice: Choice, inside: Mapping[Shape, list[str]], heap: Heap, reading: Reading, probe: Probe | None
 ) -> None:
     """Up and down of a plain FFN differ in shape: only which is which, the same for all blocks."""
     first, second = (inside[slot.shape] for slot in choice.slots)
     odds = 0.0 if reading.turned is None else (-5.0 if reading.turned else 5.0)
     cue = "stored like the other projections"
     if probe is not None:
-        a = [probe.mean_row(_as_units(n, choice.slots[0].shape, "up", False)) for n in first]
-        b = [probe.mean_row(_as_units(n, choice.slots[1].shape, "down", False)) for n in second]
+        a = [probe.mean_row(as_units(n, choice.slots[0].shape, "up", False)) for n in first]
+        b = [probe.mean_row(as_units(n, choice.slots[1].shape, "down", False)) for n in second]
         ratios = [np.log(x / y) for x, y in zip(a, b, strict=False) if x and y]
         odds += float(np.clip(2 * np.median(ratios), -6, 6)) if ratios else 0.0
         cue += ", mean row"
@@ -173,7 +174,7 @@ def _plain(
     heap.give("down", down, [sure] * len(down), cue)
 
 
-def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: _Heap, probe: Probe | None) -> None:
+def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: Heap, probe: Probe | None) -> None:
     choices = [c for c in reading.choices if c.slots[0].shape in inside]
     turned = heap.turned
     for choice in sorted(choices, key=lambda c: "o" not in c.options[0]):
@@ -209,7 +210,7 @@ def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: 
 
 
 def _axes(
-    names: Sequence[str], heap: _Heap, reading: Reading, inside: Mapping[Shape, list[str]], probe: Probe | None
+    names: Sequence[str], heap: Heap, reading: Reading, inside: Mapping[Shape, list[str]], probe: Probe | None
 ) -> F64:
     """Log odds that a square matrix reads rather than writes the residual stream."""
     if probe is None:
@@ -226,13 +227,13 @@ def _axes(
     return np.array([sign * (o or 0.0) for o in odds])
 
 
-def _take_values(names: Sequence[str], shape: Shape, heap: _Heap, turned: bool, probe: Probe | None) -> list[str]:
+def _take_values(names: Sequence[str], shape: Shape, heap: Heap, turned: bool, probe: Probe | None) -> list[str]:
     """Give v to the tensors whose rows go with o's columns; gives the others back."""
     outputs = heap.roles.get("o", [])
     table = np.zeros((len(outputs), len(names)))
     if probe is not None:
-        rows = [probe.norms(_as_units(n, shape, "v", turned), 0) for n in names]
-        columns = [probe.norms(_as_units(n, _shape_of(n, probe), "o", turned), 0) for n in outputs]
+        rows = [probe.norms(as_units(n, shape, "v", turned), 0) for n in names]
+        columns = [probe.norms(as_units(n, _shape_of(n, probe), "o", turned), 0) for n in outputs]
         units = next((r.size for r in rows if r is not None), 0)
         width = next((c.size for c in columns if c is not None), 0)
         for h in head_sizes(width, units)[:8] if units and width else []:
@@ -260,203 +261,45 @@ def _shape_of(name: str, probe: Probe) -> Shape:
     return probe.shapes[name]
 
 
-def _join(heap: _Heap, shapes: Mapping[str, Shape], reading: Reading, probe: Probe | None) -> None:
+def _join(heap: Heap, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:
     """Give every matrix its block."""
     n = heap.blocks
     for names in heap.roles.values():
         for i, name in enumerate(names):
             heap.block[name] = (i % n, 1.0 / n)
-    if probe is None or n < 3:
+    hub = next((role for role in ("down", "o") if len(heap.roles.get(role, ())) == n), None)
+    if probe is None or n < 3 or hub is None or heap.experts:
         return
-    company = _Company(heap, shapes, probe)
-    hub = next((role for role in ("down", "o") if role in heap.roles), None)
-    if hub is None:
-        return
+    company = Company(heap, shapes, probe, first=first)
     order = company.order()
     number = {i: b for b, i in enumerate(order)} if order else {i: i for i in range(n)}
+    heap.joined = bool(order) and company.trained > 0.5
     sure = 0.7 if order else 1.0 / n
     for role, (row, trust) in company.rows(hub).items():
         for i, name in enumerate(heap.roles[role]):
             heap.block[name] = (number[int(row[i])], sure * trust)
 
 
-@dataclass
-class _Company:
-    """Scores between the roles of a heap, and the assignments that follow."""
-
-    heap: _Heap
-    shapes: Mapping[str, Shape]
-    probe: Probe
-    _kept: dict[tuple[str, str], F64 | None] = field(default_factory=dict)
-    _all: _Joined | None = None
-
-    def matrices(self, role: str) -> list[Matrix]:
-        return [_as_units(n, self.shapes[n], role.split("+")[0], self.heap.turned) for n in self.heap.roles[role]]
-
-    def moments(self, role: str) -> F64 | None:
-        """Second moments over the residual channels, one row per tensor, centred over tensors."""
-        return self._stack("moment", role, lambda m: self.probe.moment(m, 1))
-
-    def profiles(self, role: str) -> F64 | None:
-        """Channel norms, one row per tensor, centred over tensors."""
-        return self._stack("profile", role, lambda m: self.probe.norms(m, 1))
-
-    def units(self, role: str) -> F64 | None:
-        """Unit norms, one row per tensor."""
-        return self._stack("units", role, lambda m: self.probe.norms(m, 0), plain=True)
-
-    def _stack(
-        self, what: str, role: str, measure: Callable[[Matrix], npt.NDArray[Any] | None], plain: bool = False
-    ) -> F64 | None:
-        if role not in self.heap.roles:
-            return None
-        if (what, role) not in self._kept:
-            rows = [measure(m) for m in self.matrices(role)]
-            whole = None if any(r is None for r in rows) else np.array(rows)
-            self._kept[what, role] = whole if whole is None or plain else centred(whole)
-        return self._kept[what, role]
-
-    def rows(self, hub: str) -> _Joined:
-        """role -> (which tensor of the hub stands in its block, how far that join is to be trusted)."""
-        if self._all is None:
-            self._all = self._rows(hub)
-        return self._all
-
-    def _rows(self, hub: str) -> _Joined:
-        own = np.arange(self.heap.blocks)
-        out: _Joined = {hub: (own, 1.0)}
-        if hub == "down":
-            for role in ("up", "gate", "gate+up"):
-                score = self._ffn(role)
-                if score is not None:
-                    out[role] = self._assigned(score, own, 0.95)
-            writes, reads = self.moments("down"), [self.moments(r) for r in ("up", "gate", "gate+up")]
-            o = self.moments("o")
-            if o is not None and writes is not None:
-                score = 1.5 * correlations(o, writes)
-                for role, moment in zip(("up", "gate", "gate+up"), reads, strict=True):
-                    if moment is not None and role in out:
-                        score += correlations(o, moment[np.argsort(out[role][0])]) / 2
-                out["o"] = self._assigned(score, own, 0.8)
-        if "o" not in out:
-            return out
-        where, trust = out["o"]
-        v, columns = self.units("v"), self.units("o")
-        if v is not None and columns is not None:
-            best = max(
-                (
-                    scaled(v) @ scaled(np.array([fold(c, v.shape[1], h) for c in columns])).T
-                    for h in head_sizes(columns.shape[1], v.shape[1])[:8]
-                ),
-                key=lambda t: float(t.max(1).mean()),
-            )
-            out["v"] = self._assigned(_sd(best), where, 0.85 * trust)
-        if "q+k+v" in self.heap.roles and columns is not None:
-            fused = self.units("q+k+v")
-            if fused is not None and fused.shape[1] == 3 * columns.shape[1]:
-                score = correlations(fused[:, 2 * columns.shape[1] :], columns)
-                out["q+k+v"] = self._assigned(score, where, 0.85 * trust)
-        self._keys(out)
-        return out
-
-    def _ffn(self, role: str) -> F64 | None:
-        if role not in self.heap.roles:
-            return None
-        ms, downs = self.matrices(role), self.matrices("down")
-        if ms[0].shape[0] != downs[0].shape[0]:
-            return None
-        k = min(ms[0].shape[1], max(8, (1 << 19) // ms[0].shape[0]), 256)
-        left = [self.probe.rectangle(m, m.shape[0], k) for m in ms]
-        right = [self.probe.rectangle(m, m.shape[0], k) for m in downs]
-        if any(x is None for x in [*left, *right]):
-            return None
-        score = squared_cosines([x for x in left if x is not None], [x for x in right if x is not None])
-        a, b = self.units(role), self.units("down")
-        return score + correlations(a, b) if a is not None and b is not None and role == "up" else score
-
-    def _keys(self, out: _Joined) -> None:
-        """q and k go together by second moments; both go with v by k's, and by channel norms that oppose."""
-        k, q, v = (self.moments(r) for r in ("k", "q", "v"))
-        if k is None or v is None or "v" not in out:
-            return
-        where, trust = out["v"]
-        score = 2.0 * correlations(k, v)
-        pk, pv, pq = (self.profiles(r) for r in ("k", "v", "q"))
-        if pk is not None and pv is not None:
-            score -= correlations(pk, pv)
-        pairs = None
-        if q is not None:
-            pairs = assign(correlations(k, q))  # for every k its q
-            score += (correlations(q, v) / 2)[pairs]
-            if pq is not None and pv is not None:
-                score -= correlations(pq, pv)[pairs]
-        out["k"] = self._assigned(score, where, 0.6 * trust)
-        if pairs is not None:
-            back = np.empty_like(pairs)
-            back[pairs] = out["k"][0]
-            out["q"] = (back, out["k"][1] * 0.95)
-
-    def _assigned(self, score: F64, hub: npt.NDArray[np.intp], trust: float) -> tuple[npt.NDArray[np.intp], float]:
-        """For every row the hub tensor behind the column that it is assigned; trust only where scores stand out."""
-        picked = assign(score)
-        strength = float(_sd(score)[np.arange(len(picked)), picked].mean())
-        free = 1.0 / len(picked)
-        expected = float(np.sqrt(2 * np.log(len(picked))))  # the largest of n normal scores
-        believed = np.clip((strength - 0.5 * expected) / (0.5 * expected + 0.2), 0, 1)
-        return hub[picked], float(free + (trust - free) * believed)
-
-    def order(self) -> list[int]:
-        """Hub tensors (of down, or o) from the first block to the last; empty where nothing says."""
-        moments = [m for r in ("up", "gate", "gate+up") if (m := self._by_hub(r)) is not None]
-        if not moments:
-            return []
-        likeness = sum((scaled(m) @ scaled(m).T for m in moments), np.zeros((self.heap.blocks,) * 2))
-        found = path(likeness)
-        down = self.units("down")
-        if down is None:
-            return found
-        growth = np.zeros(self.heap.blocks)
-        for role in ("down", "v", "o", "q+k+v"):
-            norms = self._norms_by_hub(role)
-            if norms is not None:
-                growth += norms - norms.mean()
-        depth = np.arange(len(found))
-        return found if float(np.corrcoef(growth[found], depth)[0, 1]) >= 0 else found[::-1]
-
-    def _by_hub(self, role: str) -> F64 | None:
-        moment, joined = self.moments(role), self._joined(role)
-        return None if moment is None or joined is None else moment[np.argsort(joined)]
-
-    def _joined(self, role: str) -> npt.NDArray[np.intp] | None:
-        joined = self.rows("down" if "down" in self.heap.roles else "o")
-        return joined[role][0] if role in joined else None
-
-    def _norms_by_hub(self, role: str) -> F64 | None:
-        units, joined = self.units(role), self._joined(role)
-        return None if units is None or joined is None else units.mean(1)[np.argsort(joined)]
-
-
-def _sd(table: F64) -> F64:
-    table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-    return np.asarray(table / (table.std() + 1e-12))
-
-
-def _matrices(heap: _Heap, shapes: Mapping[str, Shape], reading: Reading) -> list[Placed]:
+def _matrices(heap: Heap, shapes: Mapping[str, Shape], reading: Reading) -> list[Placed]:
     out: list[Placed] = []
     for role, names in heap.roles.items():
         roles = role.split("+")
-        for name in names:
+        many = len(names) > heap.blocks
+        for number, name in enumerate(names):
             sure, cue = heap.chance[name]
             block, trust = heap.block[name]
+            expert = number // heap.blocks if many else None
             arbitrary = trust <= 1.0 / heap.blocks + 1e-9
-            why = f"counts of shapes ({heap.blocks} blocks), {cue}; role {sure:.2f}, block {trust:.2f}"
+            trust = trust / heap.experts if many else trust
+            what = "block and expert" if many else "block"
+            why = f"counts of shapes ({heap.blocks} blocks), {cue}; role {sure:.2f}, {what} {trust:.2f}"
             why += " (arbitrary: in file order)" if arbitrary else " (from values)"
             shape = shapes[name][::-1] if heap.turned else shapes[name]
             for i, one in enumerate(roles):
                 rows = _rows(roles, i, shape[0], reading)
                 view = View(name, (rows.n, shape[1]) if rows else shape, transposed=heap.turned, rows=rows)
                 fused = 0.7 if rows and len(roles) == 3 else 1.0
-                out.append((Place("decoder", block, one), view, 0.95 * sure * trust * fused, why))
+                out.append((Place("decoder", block, one, expert), view, 0.95 * sure * trust * fused, why))
     return out
 
 
@@ -471,7 +314,7 @@ def _rows(roles: Sequence[str], i: int, total: int, reading: Reading) -> Rows | 
 
 
 def _vectors(
-    heap: _Heap,
+    heap: Heap,
     by_shape: Mapping[Shape, list[str]],
     shapes: Mapping[str, Shape],
     reading: Reading,
@@ -502,10 +345,12 @@ def _vectors(
         return out
     table = np.zeros((2 * n, len(gains)))
     columns = np.array([g for _, g in gains])
-    for part, readers in enumerate((("q", "k", "v", "q+k+v"), ("gate", "up", "gate+up"))):
+    for part, readers in enumerate(
+        (("q", "k", "v", "q+k+v"), ("router",) if heap.experts else ("gate", "up", "gate+up"))
+    ):
         for role in readers:
             for name in heap.roles.get(role, []):
-                norms = probe.norms(_as_units(name, shapes[name], role.split("+")[0], heap.turned), 1)
+                norms = probe.norms(as_units(name, shapes[name], role.split("+")[0], heap.turned), 1)
                 if norms is not None:
                     row = part * n + heap.block[name][0]
                     table[row] += (scaled(norms[None]) @ scaled(columns).T)[0] / sum(r in heap.roles for r in readers)
@@ -515,7 +360,7 @@ def _vectors(
     for row, j in enumerate(picked):
         role, block = ("attn_norm", "ffn_norm")[row // n], row % n
         name = gains[j][0]
-        trust = float(np.clip(fit, 1.0 / n, 0.7))
+        trust = float(np.clip(fit, 1.0 / n, 0.7)) if heap.joined else 1.0 / n
         why = (
             f"a gain, by the channel norms of what reads it (r {table[row, j]:.2f}); role {sure:.2f}, block {trust:.2f}"
         )

@@ -28,16 +28,17 @@ reads (r .4 to .8, others .1).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["assign", "centred", "correlations", "path", "scaled", "squared_cosines"]
+__all__ = ["assign", "centred", "correlations", "likeness", "path", "scaled", "squared_cosines"]
 
 F64 = npt.NDArray[np.float64]
 
 
-def scaled(rows: F64) -> F64:
+def scaled(rows: npt.NDArray[Any]) -> F64:
     """Every row centred and of length one."""
     rows = rows - rows.mean(1, keepdims=True)
     return np.asarray(rows / (np.sqrt((rows * rows).sum(1, keepdims=True)) + 1e-30))
@@ -52,6 +53,11 @@ def centred(rows: F64) -> F64:
 def correlations(a: F64, b: F64) -> F64:
     """Pearson's r of every row of a with every row of b, as a table with row and column means taken out, in sd."""
     return _level(scaled(a) @ scaled(b).T)
+
+
+def likeness(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> F64:
+    """Pearson's r of every row of a with every row of b. Sums of these weigh a pair of roles by how much it shows."""
+    return np.asarray(scaled(a) @ scaled(b).T)
 
 
 def _level(table: F64) -> F64:

@@ -31,6 +31,10 @@ _ORDER = 3.0
 ORDERS: tuple[tuple[str, str], ...] = (
     ("Llama, modules", "q k v o gate up down attn_norm ffn_norm"),
     ("Llama, alphabet", "attn_norm down gate up ffn_norm k o q v"),
+    ("Llama, computation", "attn_norm q k v o ffn_norm gate up down"),
+    ("Llama fused, computation", "attn_norm q+k+v o ffn_norm gate up down"),
+    ("plain FFN, computation", "attn_norm q k v o ffn_norm up down"),
+    ("Mixtral, computation", "attn_norm q k v o ffn_norm router gate up down"),
     ("Qwen3, modules", "q k v o q_norm k_norm gate up down attn_norm ffn_norm"),
     ("Qwen3, alphabet", "attn_norm down gate up ffn_norm k_norm k o q_norm q v"),
     ("Meta, modules", "q k v o gate down up attn_norm ffn_norm"),
@@ -118,31 +122,28 @@ def _expert_groups(unit: Sequence[Shape]) -> list[int]:
     return keys
 
 
-def by_known_orders(slots: Sequence[Slot], reading: Reading, norms: Choice | None, *, cyclic: bool) -> list[str]:
+def by_known_orders(slots: Sequence[Slot], reading: Reading, norms: Choice | None) -> list[str]:
     """Let every known order that the block can be read as speak for its roles; gives the orders' names.
 
-    `slots`: all but biases, in file order. `cyclic`: the block may start anywhere in the order.
+    `slots`: all but biases.
     """
     choices = [*reading.choices, *([norms] if norms else [])]
     settled = {id(claim.slot): "+".join(claim.roles) for claim in reading.claims}
     owner = {id(slot): (choice, i) for choice in choices for i, slot in enumerate(choice.slots)}
     sequence = [slot for slot in sorted(slots, key=lambda s: s.place) if id(slot) in settled or id(slot) in owner]
-    votes: dict[int, list[set[int]]] = {id(choice): [] for choice in choices}
+    votes: dict[int, list[int]] = {id(choice): [] for choice in choices}
     fitting: list[str] = []
     for name, text in ORDERS:
         roles = text.split()
         if len(roles) != len(sequence):
             continue
-        for turn in range(len(roles) if cyclic else 1):
-            turned = roles[turn:] + roles[:turn]
-            found = _fits(turned, sequence, settled, owner, choices)
-            if found is not None:
-                fitting.append(name)
-                for choice, option in zip(choices, found, strict=True):
-                    votes[id(choice)].append({option})
-                break
+        found = _fits(roles, sequence, settled, owner, choices)
+        if found is not None:
+            fitting.append(name)
+            for choice, option in zip(choices, found, strict=True):
+                votes[id(choice)].append(option)
     for choice in choices:
-        voted = [option for group in votes[id(choice)] for option in group]
+        voted = votes[id(choice)]
         if voted:
             share = np.bincount(voted, minlength=len(choice.options)) / len(voted)
             choice.odds += _ORDER * share

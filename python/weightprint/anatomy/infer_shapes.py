@@ -137,7 +137,8 @@ def read_matrices(slots: Sequence[Slot], d: int) -> Reading:
                 break
     found = _ffn(usable, d, reading, "shared" if number else None)
     usable = [s for s in usable if s not in found]
-    usable = [s for s in usable if s not in _attention(usable, d, reading)]
+    found = _attention(usable, d, reading)
+    usable = [s for s in usable if s not in found]
     reading.rest += usable
     return reading
 

@@ -22,7 +22,22 @@ bias norm      softmax doesn't see k's bias (it adds q.b, the same for all    q 
                keys), so it isn't trained
 =============  =============================================================  ===================================
 
-MEASURED
+*Measured* block by block with this file's functions on SmolLM2-135M (30 blocks, real), MiniLM-L6 (6, real), four
+SCEPTRs (13, real), five tiny Llamas of one recipe (25) and four tiny GPT-2s (19); caps were set on SmolLM2 and two of
+the Llamas:
+
+==========================  ==============  ================================================
+cue                         blocks right    wrong ones
+==========================  ==============  ================================================
+mean row: gate > up         55 of 55
+mean row: up > down         37 of 38        a tiny GPT-2
+channel axis: q > o         93 of 93
+paired norms: v > k         88 of 93        SmolLM2 1, tiny Llamas 3, a tiny GPT-2 1
+paired norms: v > k and q   36 of 38        tiny GPT-2s 2
+bias norm: q > 6 k          32 of 38        two SCEPTRs (6 of 6; one by less, one the other way)
+==========================  ==============  ================================================
+
+Independent evidence is thin for gates (two recipes) and for head against embedding (one).
 
 q from k without biases in multi-head attention, and any of this in weights that were never trained, can't be told:
 the statistics are then about equal, and so are the odds.
@@ -40,6 +55,8 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from weightprint.errors import WeightprintError
 
 __all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "logistic"]
 
@@ -62,38 +79,40 @@ class Matrix:
     name: str
     shape: tuple[int, int]
     turned: bool = False
-    start: int = 0  # first row of the part of the weight that it is, for parts of fused ones
 
 
 @dataclass
 class Probe:
     """Reads small rectangles and remembers their statistics. Anything that can't be read is None, and no cue."""
 
-    read: Read
+    read: Read | None
     shapes: Mapping[str, tuple[int, ...]]
     spent: int = 0
     _kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def rectangle(self, m: Matrix, rows: int, columns: int) -> F64 | None:
         """The first `rows` units and `columns` channels of m, as float64; None beyond the budget or if not finite."""
-        if len(self.shapes[m.name]) != 2 or self.spent > _BUDGET:
+        if len(self.shapes[m.name]) != 2:
             return None
-        self.spent += rows * columns
         if m.turned:
-            block = self.read(m.name, slice(0, columns), slice(m.start, m.start + rows)).T
-        else:
-            block = self.read(m.name, slice(m.start, m.start + rows), slice(0, columns))
-        block = block.astype(np.float64)
-        return block if block.size and bool(np.isfinite(block).all()) else None
+            block = self._take(m.name, slice(0, columns), slice(0, rows), rows * columns)
+            return None if block is None else block.T
+        return self._take(m.name, slice(0, rows), slice(0, columns), rows * columns)
 
     def vector(self, name: str) -> F64 | None:
         """A vector, its first 2^19 elements; None beyond the budget or if not finite."""
-        (n,) = self.shapes[name]
-        if self.spent > _BUDGET:
+        n = min(self.shapes[name][0], _RECTANGLE)
+        value = self._once(("vector", name), lambda: self._take(name, slice(0, n), None, n))
+        return None if value is None else value.ravel()
+
+    def _take(self, name: str, rows: slice, columns: slice | None, size: int) -> F64 | None:
+        if self.read is None or self.spent > _BUDGET:
             return None
-        n = min(n, _RECTANGLE)
-        self.spent += n
-        value = np.asarray(self.read(name, slice(0, n), None), np.float64).ravel()
+        self.spent += size
+        try:
+            value = np.asarray(self.read(name, rows, columns), np.float64)
+        except (WeightprintError, OSError):
+            return None  # a cue less; who reads the tensor for its own sake hears of the error
         return value if value.size and bool(np.isfinite(value).all()) else None
 
     def norms(self, m: Matrix, axis: Axis) -> F64 | None:
@@ -144,13 +163,14 @@ class Probe:
     def channel_axis(self, m: Matrix, references: Sequence[tuple[Matrix, Axis]]) -> float | None:
         """Log odds that the last axis of a square m runs over the residual stream rather than its first.
 
-        r are the correlations of m's second moments along either axis with those of the references, with sd s = 1/c'
-        under chance (c' channels, doubled for safety): sum of (r_last^2 - r_first^2) / 2 s^2, at most 6.
+        r are the correlations of m's second moments along either axis with those of the references; under chance
+        their sd over c channels is s = sqrt(2) / c (taken three times wider for safety):
+        sum of (r_last^2 - r_first^2) / 2 s^2, at most 6.
         """
         last, first = self.moment(m, 1), self.moment(m, 0)
         if last is None or first is None:
             return None
-        s = 2.0 * np.sqrt(2.0) / min(m.shape[1], _CHANNELS)
+        s = 3.0 * np.sqrt(2.0) / min(m.shape[1], _CHANNELS)
         known = [r for n, axis in references if (r := self.moment(n, axis)) is not None and r.shape == last.shape]
         odds = sum(float((last @ r) ** 2 - (first @ r) ** 2) / (2 * s * s) for r in known)
         return float(np.clip(odds, -6, 6)) if known else None

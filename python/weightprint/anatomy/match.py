@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any
 
-from weightprint.anatomy.cut import Piece, canonical_shape, cut, fits
 from weightprint.anatomy.families import FAMILIES
 from weightprint.anatomy.family import Family, Stack
-from weightprint.anatomy.geometry import Seen, Sizes, expert_count, measure, model_types
-from weightprint.anatomy.names import Entry, Member, Names, Run, Shape, compiled
+from weightprint.anatomy.fit import Group, Part, fit
+from weightprint.anatomy.geometry import model_types
+from weightprint.anatomy.names import Entry, Names, Run, Shape, compiled
 from weightprint.anatomy.place import Assignment, Geometry, Place, View
-from weightprint.anatomy.roles import matrix_of
+from weightprint.anatomy.roles import role_of
 
 __all__ = ["Matched", "match"]
 
@@ -36,8 +36,12 @@ __all__ = ["Matched", "match"]
 _COVERAGE = 0.5
 #: Buffers that the architecture sets, in any family.
 _FIXED = re.compile(r"(^|\.)((\w+_)?inv_freq|cos_cached|sin_cached|masked_bias|position_ids|rope\.freqs|freqs_cis)$")
-#: Those of them that have one value per pair of a head's channels; inv_freq may be for a part of them.
-_FREQUENCIES = ("rope.freqs",)
+#: Meta's, one for each pair of a head's channels, so that they tell the head size; inv_freq may be for a part of them.
+_FREQUENCIES = "rope.freqs"
+#: What a norm is called.
+_NORM = re.compile(r"norm|(^|[._])ln(_|\.|\d|$)", re.IGNORECASE)
+#: Confidence in which norm is which, in a run that has a norm unknown to the row.
+_UNSURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,35 +64,13 @@ class Matched:
 
 
 @dataclass(slots=True)
-class _Group:
-    """Tensors of one kind in one stack. ``members`` are (block, expert, name)."""
-
-    entry: Entry | None
-    shape: Shape
-    members: list[Member]
-    pieces: list[Piece]
-
-
-@dataclass(slots=True)
-class _Part:
-    """One stack of a candidate: what it explains, and how it is cut. ``first``: the block that counts as 0."""
-
-    stack: Stack
-    first: int
-    sizes: Sizes
-    inside: list[_Group]
-    outside: list[_Group]
-    misfits: list[str]
-
-
-@dataclass(slots=True)
 class _Candidate:
     """A row at a prefix, weighed."""
 
     family: Family
     prefix: str
     runs: list[Run]
-    parts: list[_Part]
+    parts: list[Part]
     score: tuple[int, bool, int, int, int]
 
 
@@ -146,7 +128,7 @@ class _Matching:
 
     def _best(self) -> _Candidate | None:
         """The candidate that explains most of what is free."""
-        bounds: list[tuple[int, int, str, dict[str, list[tuple[Stack, Run]]]]] = []
+        bounds: list[tuple[int, int, str, list[tuple[Stack, Run]]]] = []
         for order, family in enumerate(self.families):
             starts: dict[str, list[tuple[Stack, Run]]] = defaultdict(list)
             for stack in family.stacks:
@@ -160,20 +142,22 @@ class _Matching:
                 for lead in _leading(prefix)[1:]:
                     found += [(s, run) for s, run in starts.get(lead, ()) if s.name not in names]
                 # How many names it knows, shapes unseen: it can't explain more.
+                runs = {id(run): run for _, run in found}.values()
+                stacks = {id(run): [stack for stack, at in found if at is run] for run in runs}
                 known = sum(
-                    len(members)
-                    for run in {id(run): run for _, run in found}.values()
-                    for (rest, _), members in run.kinds.items()
-                    if any(self._knows(stack, rest) for stack, at in found if at is run)
+                    n
+                    for run in runs
+                    for rest, n in run.counts.items()
+                    if any(self._knows(stack, rest) for stack in stacks[id(run)])
                 )
                 outside = sum(len(stack.outside) for stack in family.stacks) * 2
-                bounds.append((known + outside, order, prefix, {prefix: found}))
+                bounds.append((known + outside, order, prefix, found))
         best: _Candidate | None = None
         rivals: list[_Candidate] = []
-        for bound, order, prefix, starts in sorted(bounds, key=lambda b: (-b[0], b[1])):
+        for bound, order, prefix, found in sorted(bounds, key=lambda b: (-b[0], b[1])):
             if best is not None and bound < best.score[0]:
                 break
-            made = self._weigh(self.families[order], order, prefix, starts[prefix])
+            made = self._weigh(self.families[order], order, prefix, found)
             if made is not None:
                 rivals.append(made)
                 if best is None or made.score > best.score:
@@ -195,7 +179,7 @@ class _Matching:
     def _weigh(self, family: Family, order: int, prefix: str, starts: list[tuple[Stack, Run]]) -> _Candidate | None:
         """The row at this prefix: its stacks' tensors cut, and its score; None if it explains too little."""
         fixed = re.compile("|".join(map(translate, family.fixed))) if family.fixed else None
-        parts: list[_Part] = []
+        parts: list[Part] = []
         runs: list[Run] = []
         explained = unused = 0
         by_run: dict[int, list[Stack]] = defaultdict(list)
@@ -203,14 +187,15 @@ class _Matching:
             by_run[id(run)].append(stack)
         for run in {id(run): run for _, run in starts}.values():
             split = self._split(run, by_run[id(run)], fixed)
-            made = [self._part(stack, prefix, groups) for stack, groups in split if any(g.entry for g in groups)]
+            known = [(stack, groups) for stack, groups in split if any(g.entry for g in groups)]
+            made = [self._part(stack, prefix, run.front, groups) for stack, groups in known]
             here = sum(len(g.members) for part in made for g in part.inside)
             if here < _COVERAGE * len(run):
                 continue
             runs.append(run)
             parts += made
         for part in parts:
-            explained += sum(len(g.members) for g in (*part.inside, *part.outside))
+            explained += sum(len(g.members) for g in (*part.inside, *part.outside) if g.entry)
             used = {g.entry.key for g in part.inside if g.entry}
             used_outside = {g.entry.key for g in part.outside if g.entry}
             unused += len(part.stack.inside) - len(used) + len(part.stack.outside) - len(used_outside)
@@ -219,7 +204,7 @@ class _Matching:
         score = (explained, not self.types.isdisjoint(family.model_types), -unused, -order, -len(prefix))
         return _Candidate(family, prefix, runs, parts, score)
 
-    def _split(self, run: Run, stacks: list[Stack], fixed: re.Pattern[str] | None) -> list[tuple[Stack, list[_Group]]]:
+    def _split(self, run: Run, stacks: list[Stack], fixed: re.Pattern[str] | None) -> list[tuple[Stack, list[Group]]]:
         """A run's kinds by stack; where several stacks share the run, whole blocks go to one of them."""
         owner: dict[int, int] = {}
         if len(stacks) > 1:
@@ -227,9 +212,9 @@ class _Matching:
                 for (rest, _), members in run.kinds.items():
                     if self._knows(stack, rest) and not any(self._knows(s, rest) for s in stacks[:k]):
                         owner.update((block, k) for block, _, _ in members)
-        split: list[tuple[Stack, list[_Group]]] = []
+        split: list[tuple[Stack, list[Group]]] = []
         for k, stack in enumerate(stacks):
-            groups: list[_Group] = []
+            groups: list[Group] = []
             for (rest, shape), members in run.kinds.items():
                 mine = members if len(stacks) == 1 else [m for m in members if owner.get(m[0], 0) == k]
                 if not mine:
@@ -237,32 +222,27 @@ class _Matching:
                 entry = self._knows(stack, rest)
                 if entry is None and not (_FIXED.search(rest) or (fixed and fixed.match(mine[0][2]))):
                     continue
-                groups.append(_Group(entry, shape, mine, []))
+                groups.append(Group(entry, shape, mine, []))
             split.append((stack, groups))
         return split
 
-    def _part(self, stack: Stack, prefix: str, inside: list[_Group]) -> _Part:
-        """Sizes from what was found, then every group cut; groups that don't fit become misfits."""
-        outside: list[_Group] = []
+    def _part(self, stack: Stack, prefix: str, front: str, inside: list[Group]) -> Part:
+        """A stack's tensors, inside its blocks and outside, measured and cut."""
+        outside: list[Group] = []
         keys: set[tuple[str, tuple[str, ...]]] = set()
         for lead in _leading(prefix):
             for rest, entry in self._table(stack)[1].items():
                 name = lead + rest
                 if name in self.shapes and name not in self.assigned and (entry.key, entry.roles) not in keys:
                     keys.add((entry.key, entry.roles))
-                    outside.append(_Group(entry, self.shapes[name], [(0, None, name)], []))
-        blocks = {block for g in inside for block, _, _ in g.members}
-        routers = [g.shape[0] for g in inside if g.entry and g.entry.roles == ("router",) and g.shape]
-        many = expert_count(stack.name, routers, self.config)
-        seen = [s for g in inside for s in _seen(g, many)]
-        sizes = measure(stack.name, len(blocks), seen, [s for g in outside for s in _seen(g, many)], self.config)
-        part = _Part(stack, min(blocks) if blocks else 0, sizes, [], [], [])
-        _cut_all(part, inside, outside)
-        return part
+                    outside.append(Group(entry, self.shapes[name], [(0, None, name)], []))
+            if stack.block and (name := lead + _FREQUENCIES) in self.shapes and name not in self.assigned:
+                outside.append(Group(None, self.shapes[name], [(0, None, name)], []))
+        return fit(stack, front, inside, outside, self.config)
 
     def _note_rivals(self, best: _Candidate, rivals: Iterable[_Candidate]) -> None:
-        """Says so where another row fits as well and means something else."""
-        for other in rivals:
+        """Says so where another row fits as well and means something else, and no config could have told."""
+        for other in rivals if not self.types else ():
             a, b = best.family, other.family
             if other is best or other.prefix != best.prefix or other.score[:3] != best.score[:3]:
                 continue
@@ -280,35 +260,55 @@ class _Matching:
         for run in candidate.runs:
             del self.free[run.front]
         for part in candidate.parts:
-            stack = self._stack_name(part.stack.name, candidate.prefix)
+            stack = self._stack_name(part)
             self.chosen[stack] = candidate.family
             self.geometry[stack] = part.sizes.geometry
             self.prefixes[stack] = candidate.prefix
             self.notes += (note for note in (*part.sizes.notes, *part.misfits) if note not in self.notes)
+            sure = self._norms_known(candidate, part, stack)
             for group in part.inside:
-                self._assign(candidate.family, part.stack, stack, group, part.first if _shares(candidate, part) else 0)
+                first = part.first if _shares(candidate, part) else 0
+                self._assign(candidate.family, part.stack, stack, group, first, sure)
             for group in part.outside:
-                self._assign(candidate.family, part.stack, stack, group, None)
+                self._assign(candidate.family, part.stack, stack, group, None, 1.0)
             self._tie(candidate.family, part, stack)
 
-    def _stack_name(self, name: str, prefix: str) -> str:
-        """The stack's own name; a second one of that name is told by its prefix."""
-        if name not in self.chosen:
-            return name
-        return f"{name}:{prefix.rstrip('.')}"
+    def _stack_name(self, part: Part) -> str:
+        """The stack's own name; a second one of that name is told by where it stands."""
+        return part.stack.name if part.stack.name not in self.chosen else f"{part.stack.name}:{part.front.rstrip('.')}"
 
-    def _assign(self, family: Family, stack: Stack, name: str, group: _Group, first: int | None) -> None:
+    def _norms_known(self, candidate: _Candidate, part: Part, stack: str) -> float:
+        """Confidence in which norm is which: one that the row doesn't know may change what its neighbours are."""
+        here = [other.stack for other in candidate.parts if other.front == part.front]
+        run = next((run for run in candidate.runs if run.front == part.front), None)
+        norms = [rest for rest, _ in run.kinds if _NORM.search(rest)] if run else []
+        strange = [rest for rest in norms if not any(self._knows(s, rest) for s in here)]
+        if not strange:
+            return 1.0
+        self.notes.append(
+            f"{stack}: {candidate.family.name} doesn't know {strange[0]}; which norm is which is not sure"
+        )
+        return _UNSURE
+
+    def _assign(self, family: Family, stack: Stack, name: str, group: Group, first: int | None, norms: float) -> None:
+        """Writes down a group's canonical tensors; `first` is the block that counts as 0, None outside blocks."""
         where = stack.block if first is not None else ""
         because = f"{family.name}: {where}{group.entry.key}" if group.entry else f"{family.name}: buffer"
+        cuts = [(piece, norms if role_of(piece.role).part == "norm" else 1.0) for piece in group.pieces]
         for block, expert, weight in group.members:
             at = None if first is None else block - first
-            made = self.assigned.setdefault(weight, [])
-            for piece in group.pieces:
-                place = Place(name, at, piece.role, expert if piece.expert is None else piece.expert)
-                view = View(weight, piece.shape, piece.index, piece.transposed, piece.rows, piece.row_block)
-                made.append(Assignment(place, view, "table", 1.0, because))
+            self.assigned.setdefault(weight, []).extend(
+                Assignment(
+                    Place(name, at, piece.role, expert if piece.expert is None else piece.expert),
+                    View(weight, piece.shape, piece.index, piece.transposed, piece.rows, piece.row_block),
+                    "table",
+                    sure,
+                    because,
+                )
+                for piece, sure in cuts
+            )
 
-    def _tie(self, family: Family, part: _Part, stack: str) -> None:
+    def _tie(self, family: Family, part: Part, stack: str) -> None:
         """A head that is not stored is the embedding, unless config.json denies it."""
         roles = {role: g for g in part.outside if g.entry for role in g.entry.roles}
         knows_head = any(entry.roles == ("head",) for entry in self._table(part.stack)[1].values())
@@ -337,7 +337,7 @@ class _Matching:
                     for prefix, rest in _tails(name):
                         found[prefix] += rest in table
             for prefix in sorted((p for p, n in found.items() if n and n == len(left)), key=lambda p: (-found[p], p)):
-                part = self._part(stack, prefix, [])
+                part = self._part(stack, prefix, prefix, [])
                 if part.outside:
                     self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0, 0)))
 
@@ -356,7 +356,7 @@ class _Matching:
             self.assigned[name] = [Assignment(place, View(name, shape), "table", 1.0, because)]
 
 
-def _shares(candidate: _Candidate, part: _Part) -> bool:
+def _shares(candidate: _Candidate, part: Part) -> bool:
     """A later stack on another's template counts its blocks from 0."""
     first = next(p for p in candidate.parts if p.stack.block == part.stack.block)
     return first is not part and first.stack.name != part.stack.name
@@ -377,56 +377,3 @@ def _tails(name: str) -> Iterable[tuple[str, str]]:
         if dot < 0:
             return
         at = dot + 1
-
-
-def _seen(group: _Group, experts: int | None) -> list[Seen]:
-    """What measuring needs to know of a group; nothing for biases of matrices."""
-    if group.entry is None:
-        name = group.members[0][2]
-        return [Seen(("fixed",), group.shape, len(group.members))] if name.endswith(_FREQUENCIES) else []
-    entry = group.entry
-    if any(matrix_of(role) != role for role in entry.roles):
-        return []
-    inner = canonical_shape(entry.cell, group.shape, experts)
-    if inner is None:
-        return []
-    numbers = [e for _, e, _ in group.members if e is not None]
-    many = inner[1] if inner[1] is not None else max(numbers) + 1 if numbers else None
-    return [Seen(entry.roles, inner[0], len(group.members), many)]
-
-
-def _cut_all(part: _Part, inside: list[_Group], outside: list[_Group]) -> None:
-    """Cuts every group and keeps those that fit; the others are told by name."""
-    whole: list[tuple[bool, _Group]] = [*((True, g) for g in inside), *((False, g) for g in outside)]
-    kept: list[tuple[bool, _Group]] = []
-    rows_of: dict[str, set[int]] = defaultdict(set)
-    for within, group in whole:
-        if group.entry is None:
-            group.pieces = [Piece("fixed", group.shape)]
-        else:
-            pieces = cut(group.entry.cell, group.entry.roles, group.shape, part.sizes)
-            if isinstance(pieces, str):
-                part.misfits.append(_misfit(group, pieces))
-                continue
-            group.pieces = pieces
-            for piece in pieces[: len(group.entry.roles)]:
-                if piece.shape and matrix_of(piece.role) == piece.role:
-                    rows_of[piece.role].add(piece.shape[0])
-                if piece.role == "down" and len(piece.shape) == 2:
-                    rows_of["down.columns"].add(piece.shape[1])
-        kept.append((within, group))
-    roles = {role for g in outside if g.entry for role in g.entry.roles}
-    for within, group in kept:
-        # Embeddings of another width than the blocks' stand before a projection of their own.
-        hidden = None if not within and "embedding_in" in roles else part.sizes.geometry.hidden
-        many = len(group.entry.roles) if group.entry else 1
-        why = next(filter(None, (fits(piece, hidden, rows_of) for piece in group.pieces[:many])), None)
-        if why is None:
-            (part.inside if within else part.outside).append(group)
-        else:
-            part.misfits.append(_misfit(group, why))
-
-
-def _misfit(group: _Group, why: str) -> str:
-    more = len(group.members) - 1
-    return f"{group.members[0][2]}{f' and {more} more' if more else ''}: {why}"

@@ -9,7 +9,7 @@ experts' words that some row of the table knows are split.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,13 +50,15 @@ def compiled(entries: Mapping[str, str | Cell]) -> dict[str, Entry]:
 
 @dataclass(slots=True)
 class Run:
-    """All names with the same front."""
+    """All names with the same front. ``counts``: how many names with each rest."""
 
     front: str
     kinds: dict[Kind, list[Member]] = field(default_factory=lambda: defaultdict(list))
 
+    counts: Counter[str] = field(default_factory=Counter)
+
     def __len__(self) -> int:
-        return sum(map(len, self.kinds.values()))
+        return self.counts.total()
 
 
 class Names:
@@ -66,10 +68,7 @@ class Names:
         stacks = [stack for family in families for stack in family.stacks]
         fronts = {stack.block.split("{b}")[0] for stack in stacks if stack.block}
         keys = {key for stack in stacks for key in stack.inside if "{e}" in key}
-        self._words = {front.rstrip(".").rsplit(".", 1)[-1] for front in fronts if front.endswith(".")}
-        self._glued = {front.rsplit(".", 1)[-1] for front in fronts if not front.endswith(".")} - {""}
-        if "" in fronts:
-            self._words.add("")
+        self._block = _block_pattern(fronts)
         self._expert = _expert_pattern(keys)
         self.runs: dict[str, Run] = {}
         for name, shape in shapes.items():
@@ -79,28 +78,26 @@ class Names:
                 if run is None:
                     run = self.runs[front] = Run(front)
                 run.kinds[rest, tuple(shape)].append((block, expert, name))
+                run.counts[rest] += 1
 
     def _fronts(self, name: str) -> Iterator[tuple[str, int, str]]:
         """The places where a name may have its block number: front, number, rest."""
-        words = name.split(".")
-        at = 0
-        for i, word in enumerate(words[:-1]):
-            end = at + len(word)
-            if word[-1:].isdecimal():
-                if word.isdecimal():
-                    if (words[i - 1] if i else "") in self._words and len(word) < 8:
-                        yield name[:at], int(word), name[end + 1 :]
-                elif self._glued:
-                    stem = word.rstrip("0123456789")
-                    if stem in self._glued and len(word) - len(stem) < 8:
-                        yield name[: at + len(stem)], int(word[len(stem) :]), name[end + 1 :]
-            at = end + 1
+        for found in self._block.finditer(name):
+            at, end = found.span(1)
+            yield name[:at], int(name[at:end]), name[end + 1 :]
 
     def _split_expert(self, rest: str) -> tuple[int | None, str]:
         found = self._expert.search(rest) if self._expert else None
         if found is None:
             return None, rest
         return int(found[1]), f"{rest[: found.start(1)]}{{e}}{rest[found.end(1) :]}"
+
+
+def _block_pattern(fronts: Iterable[str]) -> re.Pattern[str]:
+    """Finds a block's number behind the last word of the fronts: ``layers.7.``, or glued to it: ``linear_7.``."""
+    words = {front.rstrip(".").rsplit(".", 1)[-1] + ("." if front.endswith(".") else "") for front in fronts if front}
+    start = "^|" if "" in fronts else ""
+    return re.compile(rf"(?:{start}(?<![^.])(?:{'|'.join(sorted(map(re.escape, words)))}))([0-9]{{1,7}})\.")
 
 
 def _expert_pattern(keys: Iterable[str]) -> re.Pattern[str] | None:

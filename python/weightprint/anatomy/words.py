@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["FUSED", "WORDS", "expert_word", "hint", "natural_key", "spelling", "stack_word"]
+__all__ = ["FUSED", "WORDS", "expert_word", "hint", "spelling", "stack_word"]
 
 _B, _E = r"(?<![a-z])", r"(?![a-z])"
 
@@ -132,8 +132,3 @@ def stack_word(prefix: str) -> str | None:
 def expert_word(text: str) -> bool:
     """The words before a number speak of experts."""
     return _EXPERT.search(spelling(text)) is not None
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts layer 10 behind layer 9."""
-    return tuple((0, int(word), "") if word.isdigit() else (1, 0, word) for word in _DIGITS.split(name) if word)

@@ -12,6 +12,8 @@ from weightprint.cli import options
 from weightprint.scan import IO
 
 if TYPE_CHECKING:
+    from weightprint.anatomy.access import Anatomy
+    from weightprint.checkpoint import Checkpoint
     from weightprint.scan import Scan
 
 __all__ = ["stats"]
@@ -88,6 +90,8 @@ def stats(
     with open(model, mode=mode) as checkpoint:
         for finding in checkpoint.findings:
             click.echo(f"{finding.severity}: {finding.message}", err=True)
+        wanted = by != "layer" or form != "table"
+        places = False if canonical or not wanted else _anatomy(checkpoint, needed=by != "layer")
         with progress_bar("scan") as progress:
             result = run(
                 checkpoint,
@@ -100,11 +104,25 @@ def stats(
                 threads=threads,
                 io=io,
                 progress=progress,
-                places=form != "table" or by != "layer",
+                places=places,
                 canonical=canonical,
             )
     _write(result, by, form, output, everything)
     return 0
+
+
+def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | Literal[False]:
+    """The model's map; where it can't be made and isn't `needed`, a warning: every tensor can be measured without."""
+    from weightprint.anatomy.access import Anatomy
+    from weightprint.errors import WeightprintError
+
+    try:
+        return Anatomy(checkpoint)
+    except WeightprintError as error:
+        if needed:
+            raise
+        click.echo(f"warning: no stack, block, part and role columns: {error}", err=True)
+        return False
 
 
 def _write(result: Scan, by: str, form: str, output: str | None, everything: bool) -> None:
@@ -127,6 +145,10 @@ def _write(result: Scan, by: str, form: str, output: str | None, everything: boo
         else:
             emit(plain(table, columns))
         click.echo(summary(result), err=True)
+        if pooled and (any(result.table["component"]) or any("+" in (role or "") for role in result.table["role"])):
+            click.echo(
+                "fused and quantised tensors are pooled as stored: --canonical splits and decodes them", err=True
+            )
         return
     data = plain(table, columns).encode() if form == "table" else encode(table, form)
     if output is None:

@@ -104,7 +104,7 @@ class _Columns:
 def drawing(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
     """The stacks of a model, one after the other, line by line."""
     for sheet in fold(anatomy):
-        yield pen.line((escape(sheet.stack), "bold"), ("  " + recognised(anatomy, sheet.stack), ""))
+        yield from _heading(escape(sheet.stack), recognised(anatomy, sheet.stack), pen)
         geometry = anatomy.geometry.get(sheet.stack)
         if geometry and (words := geometry_words(geometry)):
             yield from pen.wrapped(words.replace(" ", _NO_BREAK).replace("," + _NO_BREAK, ", "))
@@ -122,6 +122,15 @@ def drawing(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
             yield pen.line((what, _CAREFUL))
         yield from _plain_lines(sheet.after, columns, pen, "    ")
         yield pen.line()
+
+
+def _heading(stack: str, text: str, pen: Pen) -> Iterator[Text]:
+    """The stack's name, and how it is known behind it or, where that does not fit, below it."""
+    if len(stack) + 2 + len(text) <= pen.width:
+        yield pen.line((stack, "bold"), ("  " + text, ""))
+    else:
+        yield pen.line((stack, "bold"))
+        yield from pen.wrapped(text)
 
 
 def recognised(anatomy: Anatomy, stack: str) -> str:
@@ -197,7 +206,7 @@ def _shape(line: Line) -> str:
 
 def _kind(line: Line) -> str:
     several = len(line.kinds) > 1
-    return "" if line.shape is None and several else line.kinds[0][0] + " …" * several
+    return "" if line.shape is None and several else line.kinds[0][0] + " +" * several
 
 
 def _notes(line: Line) -> str:
@@ -212,8 +221,12 @@ def _named(line: Line, room: int) -> tuple[str, str, str]:
     """(stored name, notes, doubt) as they fit into `room`: the name is cut first, and left out when too little is."""
     notes, doubt = _notes(line), _doubt(line)
     left = room - sum(len(text) + 2 for text in (notes, doubt) if text)
-    name = line.name if len(line.name) <= left else line.name[: max(0, left - 1)] + "…"
-    return (name if len(name) >= min(_NAME, len(line.name)) else "", notes, doubt)
+    return (_tail(line.name, left) if left >= min(_NAME, len(line.name)) else "", notes, doubt)
+
+
+def _tail(name: str, room: int) -> str:
+    """The end of a name, which says more than its beginning."""
+    return name if len(name) <= room else "…" + name[len(name) - room + 1 :]
 
 
 def _plain_lines(lines: Sequence[Line], columns: _Columns, pen: Pen, margin: str) -> Iterator[Text]:
@@ -228,7 +241,7 @@ def _drawn(line: Line, bracket: str, columns: _Columns, pen: Pen, margin: str) -
         short = line.n_experts is not None and line.n_experts != line.of_experts
         parts.append((_experts(line).ljust(columns.experts) + "  ", _CAREFUL if short else ""))
     parts.append((_shape(line).rjust(columns.shape) + "  ", ""))
-    parts.append((_kind(line).ljust(columns.kind) + "  ", "dim"))
+    parts.append((_kind(line).ljust(columns.kind) + "  ", "" if " " in line.kinds[0][0] else "dim"))
     parts += _name_parts(line, bracket, columns)
     text = pen.line(*parts)
     text.rstrip()
@@ -275,7 +288,7 @@ def _run(run: Run, columns: _Columns, pen: Pen, seen: dict[tuple[Line, ...], str
     not drawn again."""
     head, total = _head(run), _sum(run)
     room = columns.total - 4 - len(head) - 2 - len(total) - 2
-    prefix = run.prefix if len(run.prefix) <= room else ""
+    prefix = _tail(run.prefix, room) if room >= min(_NAME, len(run.prefix)) else ""
     gap = " " * max(2, columns.total - 4 - len(head) - 2 - len(prefix) - len(total))
     yield pen.line(("  ┌ ", "dim"), (head, "bold"), ("  " + prefix, "dim"), (gap + total, ""))
     for number, (group, members) in enumerate(groupby(run.lines, key=lambda line: line.group)):

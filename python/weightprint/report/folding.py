@@ -53,6 +53,8 @@ _AFTER = _words("final_norm embedding_out head_dense head_norm head pooler class
 _ORDER = {role: k for k, role in enumerate(dict.fromkeys([*_BEFORE, *sum(_GROUPS, ()), *_AFTER, *ROLES]))}
 _FFN = ("gate", "up", "ffn_inner_norm", "down")
 _GROUP = {role: k for k, group in enumerate(_GROUPS) for role in group}
+_LONG = 26
+"""Braces longer than this are hard to read: their roles get a line each."""
 _STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")
 
 
@@ -98,11 +100,8 @@ class Line:
     @property
     def name(self) -> str:
         """All of `stored` in one word: ``self_attn.{k,v}_proj``."""
-        if len(self.stored) < 2:
-            return "".join(self.stored)
-        head = _beginning(self.stored)
-        tail = _beginning([name[len(head) :][::-1] for name in self.stored])[::-1]
-        return head + "{" + ",".join(name[len(head) : len(name) - len(tail)] for name in self.stored) + "}" + tail
+        head, middle, tail = _braces(self.stored)
+        return head + middle + tail
 
     @property
     def form(self) -> Line:
@@ -258,7 +257,8 @@ def _sheet(
     n_experts = n_experts or max((len(f.experts or ()) for forms in alike for f in forms), default=0) or None
     runs = []
     for forms, members in sorted(alike.items(), key=lambda item: min(item[1])):
-        merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in forms}
+        first = members[min(members)]  # its order, which is the files', settles what sorting leaves open
+        merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in first}
         lines = _lines(anatomy, merged, slot, n_experts)
         prefix, lines = _without_prefix(lines)
         runs.append(Run(tuple(sorted(members)), prefix, lines, _lacking(forms, usual)))
@@ -408,23 +408,23 @@ def _alike(a: Line, b: Line) -> bool:
     """
     if a.roles == b.roles and a.roles[0] in FIXED:
         return True
-    keys = ("bias", "shape", "n_experts", "of_experts", "shared", "exceptions", "tied", "notes", "fused", "group")
+    keys = _words("bias shape n_experts of_experts shared exceptions tied notes fused group confidence")
     same = all(getattr(a, key) == getattr(b, key) for key in keys) and not a.tied
     kinds = [kind for kind, _ in a.kinds] == [kind for kind, _ in b.kinds]
     suffix = a.roles[0].partition(".")[2] == b.roles[0].partition(".")[2]
-    return same and kinds and suffix and (not a.fused or a.stored == b.stored) and bool(a.stored) == bool(b.stored)
+    names = tuple(dict.fromkeys(a.stored + b.stored))
+    named = len(names) == 1 if a.fused else bool(a.stored) == bool(b.stored) and len(_braces(names)[1]) <= _LONG
+    return same and kinds and suffix and named
 
 
 def _joined(a: Line, b: Line) -> Line:
     counts = Counter(dict(a.kinds)) + Counter(dict(b.kinds))
-    sure = [c for c in (a.confidence, b.confidence) if c is not None]
     return replace(
         a,
         roles=tuple(dict.fromkeys(a.roles + b.roles)),
         shape=a.shape if a.shape == b.shape else None,
         kinds=tuple(counts.most_common()),
         stored=tuple(dict.fromkeys(a.stored + b.stored)),
-        confidence=min(sure, default=None),
         n_parameters=a.n_parameters + b.n_parameters,
     )
 
@@ -482,6 +482,15 @@ def _without_prefix(lines: tuple[Line, ...]) -> tuple[str, tuple[Line, ...]]:
     return prefix, tuple(
         replace(line, stored=tuple(name.removeprefix(prefix) for name in line.stored)) for line in lines
     )
+
+
+def _braces(names: Sequence[str]) -> tuple[str, str, str]:
+    """What names have in common before and behind, and between the two what they have not, in braces."""
+    if len(names) < 2:
+        return "".join(names), "", ""
+    head = _beginning(names)
+    tail = _beginning([name[len(head) :][::-1] for name in names])[::-1]
+    return head, "{" + ",".join(name[len(head) : len(name) - len(tail)] for name in names) + "}", tail
 
 
 def _beginning(words: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["anatomy_dict", "checkpoint_html", "dtypes", "inspect_dict", "layout", "renderables", "tensor_lines"]
 
-_FILES, _LINES, _METADATA = 12, 200, 20
+_FILES, _LINES, _METADATA, _NAMES = 12, 200, 20, 24
 
 
 def layout(checkpoint: Checkpoint) -> list[Pattern]:
@@ -88,7 +88,12 @@ def renderables(
     """What a person sees, piece by piece; `everything` lifts the limits on how much of each."""
     pen = pen or Pen()
     limit = 10**9 if everything else None
-    yield pen.line((_headline(checkpoint, anatomy), "bold"))
+    source, text = escape(checkpoint.source, None), _headline(checkpoint, anatomy)
+    if len(source) + 2 + len(text) <= pen.width:
+        yield pen.line((f"{source}: {text}", "bold"))
+    else:
+        yield pen.line((source, "bold"))
+        yield pen.line((text, "bold"))
     yield pen.line()
     if anatomy is not None and anatomy.assignments:
         yield from drawing(anatomy, pen)
@@ -99,7 +104,7 @@ def renderables(
         files = [(escape(f.name), byte_count(f.nbytes), f"{f.n_tensors:,}") for f in checkpoint.files]
         yield from _table(pen, ("file", "size", "tensors"), files, limit or _FILES)
     if anatomy is not None and anatomy.unmapped:
-        yield from _unmapped(anatomy, pen, limit or _LINES)
+        yield from _unmapped(anatomy, pen, everything=everything)
     if anatomy is None or everything:
         kinds = [(name, f"{n:,}", count(p), byte_count(b)) for name, n, p, b in dtypes(checkpoint)]
         yield from _table(pen, ("dtype", "tensors", "parameters", "bytes"), kinds, limit or _LINES)
@@ -140,7 +145,7 @@ def _headline(checkpoint: Checkpoint, anatomy: Anatomy | None) -> str:
         n = sum(anatomy.weights[name].numel for name in anatomy.weights)
     files = len(checkpoint.files)
     return (
-        f"{escape(checkpoint.source)}: {checkpoint.n_tensors:,} tensors, {count(n)} parameters, "
+        f"{checkpoint.n_tensors:,} tensor{'s' * (checkpoint.n_tensors != 1)}, {count(n)} parameters, "
         f"{byte_count(checkpoint.n_bytes)} in {files:,} file{'s' * (files != 1)}"
     )
 
@@ -196,13 +201,28 @@ def _stored(anatomy: Anatomy, pen: Pen) -> Iterator[RenderableType]:
     yield from _table(pen, ("stored as", "weights", "parameters", "bytes", "bits each"), rows, _LINES)
 
 
-def _unmapped(anatomy: Anatomy, pen: Pen, limit: int) -> Iterator[RenderableType]:
+def _unmapped(anatomy: Anatomy, pen: Pen, *, everything: bool) -> Iterator[RenderableType]:
+    """Weights without a place by name; where the names are many and don't fold, those of one form on a line."""
     weights = sorted((anatomy.weights[name] for name in anatomy.unmapped), key=lambda weight: natural_key(weight.name))
     folded = patterns((w.name, stored_kind(anatomy, w.name), w.shape, w.nbytes) for w in weights)
     rows = [(p.name, p.dtype, shape_text(p.shape, "×"), f"{p.count:,}", byte_count(p.nbytes)) for p in folded]
     n = len(weights)
     yield pen.line((f"{n:,} weight{'s have' if n > 1 else ' has'} no place in this map:", "yellow"))
-    yield from _table(pen, ("unmapped", "type", "shape", "count", "bytes"), rows, limit, (0, 1, 2))
+    if len(rows) > _NAMES and not everything:
+        alike: dict[tuple[str, tuple[int, ...]], list[Pattern]] = {}
+        for p in folded:
+            alike.setdefault((p.dtype, p.shape), []).append(p)
+        counts = [sum(p.count for p in found) for found in alike.values()]
+        forms = [(kind, shape_text(shape, "×"), f"{k:,}") for (kind, shape), k in zip(alike, counts, strict=True)]
+        headers = ("type", "shape", "count", "names (--all shows them)")
+        widths = [max(map(len, column)) + 2 for column in zip(headers[:3], *forms, strict=True)]
+        room = max(20, pen.width - sum(widths))
+        names = [", ".join(p.name for p in found) for found in alike.values()]
+        cut = [text if len(text) <= room else text[: room - 1] + "…" for text in names]
+        rows_cut = [(*form, text) for form, text in zip(forms, cut, strict=True)]
+        yield from _table(pen, headers, rows_cut, _LINES, (0, 1, 3))
+    else:
+        yield from _table(pen, ("unmapped", "type", "shape", "count", "bytes"), rows, len(rows), (0, 1, 2))
 
 
 def _table(

@@ -80,28 +80,26 @@ def active_experts(config: Mapping[str, Any], stack: str) -> int | None:
 def parts(anatomy: Anatomy) -> list[Part]:
     """All parts, largest first; weights without a place are the part ``"unmapped"``."""
     elements: Counter[str] = Counter()
-    active: Counter[str] = Counter()
     weights: dict[str, set[str]] = defaultdict(set)
-    unknown: set[str] = set()
-    shares = {stack: _active_share(anatomy, stack) for stack in {a.place.stack for a in anatomy.assignments}}
+    part: str
+    routed: Counter[tuple[str, str]] = Counter()
     for a in anatomy.assignments:
         if a.tied:
             continue
         part, n = a.place.part, prod(a.view.shape)
-        share = shares[a.place.stack] if isinstance(a.place.expert, int) else (1, 1)
-        if share is None:
-            unknown.add(part)
-        else:
-            active[part] += n * share[0] // share[1]
         elements[part] += n
         weights[part].add(a.view.weight)
-    unmapped = sum(prod(anatomy.weights[name].shape) for name in anatomy.unmapped)
+        if isinstance(a.place.expert, int):
+            routed[part, a.place.stack] += n
     if anatomy.unmapped:
-        elements["unmapped"] = active["unmapped"] = unmapped
+        elements["unmapped"] = sum(prod(anatomy.weights[name].shape) for name in anatomy.unmapped)
         weights["unmapped"] = set(anatomy.unmapped)
-    routed = any(isinstance(a.place.expert, int) for a in anatomy.assignments)
+    idle: dict[str, int | None] = dict.fromkeys(elements, 0)
+    for (part, stack), n in routed.items():
+        share, so_far = _active_share(anatomy, stack), idle[part]
+        idle[part] = None if share is None or so_far is None else so_far + n - n * share[0] // share[1]
     return [
-        Part(part, len(weights[part]), n, active[part] if routed and part not in unknown else None)
+        Part(part, len(weights[part]), n, n - rest if routed and (rest := idle[part]) is not None else None)
         for part, n in elements.most_common()
     ]
 

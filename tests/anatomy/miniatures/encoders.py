@@ -222,6 +222,29 @@ def deberta() -> Miniature:
     return m.done()
 
 
+def esm() -> Miniature:
+    m = Maker("esm", {"model_type": "esm", **BERT}, stack="encoder")
+    m.put("esm.embeddings.word_embeddings.weight", "embedding", V, D)
+    m.put("esm.embeddings.position_embeddings.weight", "position", POSITIONS, D)
+    m.fixed("esm.embeddings.position_ids", 1, POSITIONS)
+    for b in range(BLOCKS):
+        at = f"esm.encoder.layer.{b}."
+        layer_norm(m, at + "attention.LayerNorm", "attn_norm", b)
+        for role, name in zip("qkv", ("query", "key", "value"), strict=True):
+            linear(m, f"{at}attention.self.{name}", role, D, D, b)
+        m.fixed(at + "attention.self.rotary_embeddings.inv_freq", HD // 2)
+        linear(m, at + "attention.output.dense", "o", D, D, b)
+        layer_norm(m, at + "LayerNorm", "ffn_norm", b)
+        linear(m, at + "intermediate.dense", "up", F, D, b)
+        linear(m, at + "output.dense", "down", D, F, b)
+    layer_norm(m, "esm.encoder.emb_layer_norm_after", "final_norm")
+    linear(m, "esm.contact_head.regression", "contact_head", 1, BLOCKS * HEADS)
+    m.put("lm_head.bias", "head_bias", V)
+    linear(m, "lm_head.dense", "head_dense", D, D)
+    layer_norm(m, "lm_head.layer_norm", "head_norm")
+    return m.done()
+
+
 def modernbert() -> Miniature:
     m = Maker("modernbert", {"model_type": "modernbert", **BERT}, stack="encoder")
     m.put("model.embeddings.tok_embeddings.weight", "embedding", V, D)
@@ -276,6 +299,7 @@ MINIATURES = [
     mpnet,
     deberta_v2,
     deberta,
+    esm,
     modernbert,
     nomic_bert,
 ]

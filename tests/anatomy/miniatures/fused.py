@@ -75,6 +75,23 @@ def gpt2() -> Miniature:
     return m.done()
 
 
+def openai_gpt() -> Miniature:
+    m = Maker("openai_gpt", {"model_type": "openai-gpt", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS})
+    m.put("tokens_embed.weight", "embedding", V, D)
+    m.put("positions_embed.weight", "position", POSITIONS, D)
+    for b in range(BLOCKS):
+        at = f"h.{b}."
+        m.fixed(at + "attn.bias", 1, 1, POSITIONS, POSITIONS)
+        m[at + "attn.c_attn.weight"] = stacked(*qkv(m, b)).T
+        m[at + "attn.c_attn.bias"] = stacked(*qkv(m, b, bias=True))
+        linear(m, at + "attn.c_proj", "o", D, D, b, turned=True)
+        norm(m, at + "ln_1", "attn_post_norm", b)
+        linear(m, at + "mlp.c_fc", "up", F, D, b, turned=True)
+        linear(m, at + "mlp.c_proj", "down", D, F, b, turned=True)
+        norm(m, at + "ln_2", "ffn_post_norm", b)
+    return m.done()
+
+
 def gpt_bigcode(multi_query: bool) -> Callable[[], Miniature]:
     def make() -> Miniature:
         config = {
@@ -367,6 +384,7 @@ def xglm() -> Miniature:
 
 MINIATURES = [
     gpt2,
+    openai_gpt,
     gpt_bigcode(multi_query=True),
     gpt_bigcode(multi_query=False),
     gpt_neo,

@@ -156,6 +156,20 @@ def whisper() -> Miniature:
     return m.done()
 
 
+def whisper_encoder() -> Miniature:
+    """Qwen2-Audio's tower, without the language model."""
+    config = {"model_type": "qwen2_audio", "audio_config": {"d_model": D, "encoder_attention_heads": HEADS}}
+    m = Maker("whisper_encoder", config, stack="audio")
+    for name, role, columns in (("conv1", "conv1", 8), ("conv2", "conv2", D)):
+        m.put(f"audio_tower.{name}.weight", role, D, columns, 3)
+        m.put(f"audio_tower.{name}.bias", role + "_bias", D)
+    m.put("audio_tower.embed_positions.weight", "position", 30, D)
+    _fairseq_stack(m, "audio", "audio_tower.", BLOCKS, "", cross=False, key_bias=False)
+    layer_norm(m, "audio_tower.layer_norm", "final_norm")
+    linear(m, "multi_modal_projector.linear", "projector", 20, D)
+    return m.done()
+
+
 def whisper_openai() -> Miniature:
     m = Maker("whisper_openai", {})
     for name, role, columns in (("conv1", "conv1", 8), ("conv2", "conv2", D)):
@@ -228,6 +242,7 @@ MINIATURES = [
     bart,
     mbart,
     whisper,
+    whisper_encoder,
     whisper_openai,
     whisper_ctranslate2,
 ]

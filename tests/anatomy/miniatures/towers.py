@@ -293,6 +293,58 @@ def gemma3_tower() -> Miniature:
     return m.done()
 
 
+def internvl() -> Miniature:
+    vision = {**VIT, "model_type": "intern_vit_6b"}
+    text = {"model_type": "llama", "hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1}
+    families = {"vision": "internvl_vision", "decoder": "llama"}
+    config = {"model_type": "internvl_chat", "vision_config": vision, "llm_config": text}
+    m = Maker("llama", config, families=families, label="internvl")
+    at = "vision_model."
+    m.put(at + "embeddings.class_embedding", "class_token", 1, 1, D, stack="vision")
+    m.put(at + "embeddings.position_embedding", "position", 1, POSITIONS + 1, D, stack="vision")
+    patches(m, at + "embeddings.patch_embedding", stack="vision")
+    for b in range(BLOCKS):
+        block = f"{at}encoder.layers.{b}."
+        fused(m, block + "attn.qkv.weight", block + "attn.qkv.bias", b, "vision")
+        linear(m, block + "attn.proj", "o", D, D, b, "vision")
+        m.put(block + "ls1", "attn_scale", D, block=b, stack="vision")
+        m.put(block + "ls2", "ffn_scale", D, block=b, stack="vision")
+        linear(m, block + "mlp.fc1", "up", F, D, b, "vision")
+        linear(m, block + "mlp.fc2", "down", D, F, b, "vision")
+        layer_norm(m, block + "norm1", "attn_norm", b, "vision")
+        layer_norm(m, block + "norm2", "ffn_norm", b, "vision")
+    layer_norm(m, "mlp1.0", "projector_norm", stack="vision", n=4 * D)
+    linear(m, "mlp1.1", "projector", 20, 4 * D, stack="vision")
+    linear(m, "mlp1.3", "projector_out", 20, 20, stack="vision")
+    _llama(m, "language_model.model.", "language_model.lm_head.weight")
+    return m.done()
+
+
+def pixtral() -> Miniature:
+    """Mistral 3: Pixtral's tower, patches merged two by two, Llama."""
+    text = {"model_type": "mistral", "hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1}
+    vision = {**VIT, "model_type": "pixtral"}
+    config = {"model_type": "mistral3", "text_config": text, "vision_config": vision}
+    m = Maker("llama", config, families={"vision": "pixtral_vision", "decoder": "llama"}, label="mistral3")
+    at = "vision_tower."
+    patches(m, at + "patch_conv", bias=False, stack="vision")
+    m.put(at + "ln_pre.weight", "pre_norm", D, stack="vision")
+    for b in range(BLOCKS):
+        block = f"{at}transformer.layers.{b}."
+        m.put(block + "attention_norm.weight", "attn_norm", D, block=b, stack="vision")
+        m.put(block + "ffn_norm.weight", "ffn_norm", D, block=b, stack="vision")
+        for role in "qkvo":
+            m.put(f"{block}attention.{role}_proj.weight", role, D, D, block=b, stack="vision")
+        for role, rows, columns in (("gate", F, D), ("up", F, D), ("down", D, F)):
+            m.put(f"{block}feed_forward.{role}_proj.weight", role, rows, columns, block=b, stack="vision")
+    m.put("multi_modal_projector.norm.weight", "projector_norm", D, stack="vision")
+    m.put("multi_modal_projector.patch_merger.merging_layer.weight", "patch_merger", D, 4 * D, stack="vision")
+    m.put("multi_modal_projector.linear_1.weight", "projector", 20, D, stack="vision")
+    m.put("multi_modal_projector.linear_2.weight", "projector_out", 20, 20, stack="vision")
+    _llama(m, "language_model.model.", "language_model.lm_head.weight")
+    return m.done()
+
+
 def llava_original() -> Miniature:
     """The first LLaVA: Llama's names and the projection, the tower left in its own repository."""
     text = {"hidden_size": 20, "num_attention_heads": 5, "num_key_value_heads": 1, "num_hidden_layers": BLOCKS}
@@ -386,6 +438,8 @@ MINIATURES = [
     qwen_vl(gated=False),
     qwen_vl(gated=True),
     gemma3_tower,
+    internvl,
+    pixtral,
     llava_original,
     qwen3_vl,
     wav2vec2,

@@ -7,7 +7,7 @@ before up; NomicBERT activates ``fc12``. DeBERTa (v1) stacks q, k, v head by hea
 A masked-language head keeps its bias beside the decoder and often a copy in it: ``head_bias`` and ``head_copy_bias``.
 
 Sources: the modeling files of Hugging Face transformers for bert, roberta, distilbert, albert, electra, mpnet,
-deberta, deberta_v2, modernbert; Nomic's contrastors.
+deberta, deberta_v2, esm, modernbert; Nomic's contrastors.
 """
 
 from __future__ import annotations
@@ -237,6 +237,34 @@ FAMILIES: tuple[Family, ...] = (
         ("deberta",),
         pre_norm=False,
         fixed=_IDS,
+    ),
+    Family(
+        "esm",  # proteins; BERT's names with norms in front
+        (
+            Stack(
+                "encoder",
+                "encoder.layer.{b}.",
+                {
+                    "attention.LayerNorm": "attn_norm",
+                    "attention.self.query": "q",
+                    "attention.self.key": "k",
+                    "attention.self.value": "v",
+                    "attention.output.dense": "o",
+                    "LayerNorm": "ffn_norm",
+                    "intermediate.dense": "up",
+                    "output.dense": "down",
+                },
+                {
+                    **_EMBEDDINGS,
+                    **_BERT_HEADS,
+                    "encoder.emb_layer_norm_after": "final_norm",
+                    "embeddings.layer_norm": "embedding_norm",
+                    "contact_head.regression": "contact_head",
+                },
+            ),
+        ),
+        ("esm",),
+        fixed=(*_IDS, "*.rotary_embeddings.inv_freq"),
     ),
     Family(
         "modernbert",

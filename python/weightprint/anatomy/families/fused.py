@@ -80,8 +80,29 @@ FAMILIES: tuple[Family, ...] = (
                 _GPT_OUTSIDE,
             ),
         ),
-        ("gpt2", "openai-gpt", "decision_transformer"),
+        ("gpt2",),
         fixed=(*_MASKS, "*.crossattention.bias", "*.crossattention.masked_bias"),
+    ),
+    Family(
+        "openai_gpt",  # the first GPT: norms behind
+        (
+            Stack(
+                "decoder",
+                "h.{b}.",
+                {
+                    "attn.c_attn": turned(stacked("q", "k", "v")),
+                    "attn.c_proj": turned("o"),
+                    "ln_1": "attn_post_norm",
+                    "mlp.c_fc": turned("up"),
+                    "mlp.c_proj": turned("down"),
+                    "ln_2": "ffn_post_norm",
+                },
+                {"tokens_embed": "embedding", "positions_embed": "position", **_HEADS},
+            ),
+        ),
+        ("openai-gpt",),
+        pre_norm=False,
+        fixed=("*.attn.bias", "*position_ids"),
     ),
     Family(
         "gpt_bigcode",

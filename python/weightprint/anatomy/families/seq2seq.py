@@ -76,6 +76,8 @@ _CT2_SELF: dict[str, str | Cell] = {
     "self_attention.linear_1": "o",
 }
 
+_SINUSOIDS = ("*embed_positions.weights",)
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "t5",
@@ -136,6 +138,7 @@ FAMILIES: tuple[Family, ...] = (
         ),
         ("bart", "marian", "blenderbot-small"),
         pre_norm=False,
+        fixed=_SINUSOIDS,
     ),
     Family(
         "mbart",
@@ -149,6 +152,7 @@ FAMILIES: tuple[Family, ...] = (
             ),
         ),
         ("mbart", "pegasus", "m2m_100", "blenderbot", "plbart"),
+        fixed=_SINUSOIDS,
     ),
     Family(
         "whisper",
@@ -177,6 +181,24 @@ FAMILIES: tuple[Family, ...] = (
             ),
         ),
         ("whisper",),
+    ),
+    Family(
+        "whisper_encoder",  # alone, as the ear of a language model
+        (
+            Stack(
+                "audio",
+                "layers.{b}.",
+                FAIRSEQ_PRE,
+                {
+                    "conv1": "conv1",
+                    "conv2": "conv2",
+                    "embed_positions": "position",
+                    "layer_norm": "final_norm",
+                    "multi_modal_projector.linear": "projector",
+                },
+            ),
+        ),
+        ("qwen2_audio_encoder",),
     ),
     Family(
         "whisper_openai",

@@ -6,7 +6,8 @@ the right, so they are stored (in x out), as is Gemma 3's. timm's layer scale is
 with one attention layer over a learned probe, which has no block of its own.
 
 Sources: the modeling files of Hugging Face transformers for vit, deit, dinov2, clip, siglip, llava, qwen2_vl,
-qwen2_5_vl, qwen3_vl, gemma3, wav2vec2, hubert; timm's vision_transformer; OpenAI's CLIP; Meta's dinov2.
+qwen2_5_vl, qwen3_vl, gemma3, pixtral, mistral3, wav2vec2, hubert; InternVL's modeling_intern_vit; timm's
+vision_transformer; OpenAI's CLIP; Meta's dinov2.
 """
 
 from __future__ import annotations
@@ -225,6 +226,53 @@ FAMILIES: tuple[Family, ...] = (
         ),
         ("clip", "clip_text_model", "clip_vision_model", "siglip", "siglip_vision_model", "siglip2", "llava", "gemma3"),
         fixed=_IDS,
+    ),
+    Family(
+        "internvl_vision",
+        (
+            Stack(
+                "vision",
+                "vision_model.encoder.layers.{b}.",
+                {**_TIMM_BLOCK, "ls1": "attn_scale", "ls2": "ffn_scale"},
+                {
+                    "vision_model.embeddings.class_embedding": "class_token",
+                    "vision_model.embeddings.patch_embedding": "patch",
+                    "vision_model.embeddings.position_embedding": "position",
+                    "mlp1.0": "projector_norm",
+                    "mlp1.1": "projector",
+                    "mlp1.3": "projector_out",
+                },
+            ),
+        ),
+        ("internvl_chat", "intern_vit_6b"),
+    ),
+    Family(
+        "pixtral_vision",
+        (
+            Stack(
+                "vision",
+                "transformer.layers.{b}.",
+                {
+                    "attention_norm": "attn_norm",
+                    "attention.q_proj": "q",
+                    "attention.k_proj": "k",
+                    "attention.v_proj": "v",
+                    "attention.o_proj": "o",
+                    "ffn_norm": "ffn_norm",
+                    "feed_forward.gate_proj": "gate",
+                    "feed_forward.up_proj": "up",
+                    "feed_forward.down_proj": "down",
+                },
+                {
+                    "patch_conv": "patch",
+                    "ln_pre": "pre_norm",
+                    "multi_modal_projector.norm": "projector_norm",
+                    "multi_modal_projector.patch_merger.merging_layer": "patch_merger",
+                    **_PROJECTOR,
+                },
+            ),
+        ),
+        ("pixtral", "mistral3"),
     ),
     Family(
         "clip_openai",
