@@ -183,6 +183,15 @@ def llama4_experts(rng: Rng, experts: int = 2, inputs: int = 24, outputs: int = 
     )
 
 
+def fp8_scale_per_expert(rng: Rng, shape: tuple[int, ...] = (3,)) -> Stored:
+    codes, grid = fp8(rng, 3, 10, 20), scales(rng, *shape)
+    values = f32(codes) * grid.reshape(3, *(1,) * 2 if grid.size == 3 else (10, 1))
+    tensors = {"m.experts.up_proj": codes, f"m.experts.up_proj_{'weight_' * (len(shape) == 1)}scale": grid}
+    return Stored(
+        "m.experts.up_proj", "fp8_tensor" if grid.size == 3 else "fp8_channel", "F8_E4M3", values, tensors, {}
+    )
+
+
 def mxfp8(rng: Rng, rows: int = 9, columns: int = 96) -> Stored:
     codes = fp8(rng, rows, columns)
     exponents = rng.integers(110, 140, (rows, columns // 32)).astype(np.uint8)
@@ -274,6 +283,20 @@ def packed_channel(rng: Rng, rows: int = 20, columns: int = 37) -> Stored:
     }
     values = (f32(codes) - np.float32(128)) * grid
     return Stored("m.up.weight", "pack_quantized", "I8", values, tensors, {"bits": 8, "granularity": "channel"})
+
+
+def packed_experts(rng: Rng, experts: int = 3, rows: int = 16, groups: int = 2, size: int = 24) -> Stored:
+    columns = groups * size
+    codes, zeros = rng.integers(0, 16, (experts, rows, columns)), rng.integers(0, 16, (experts, rows, groups))
+    grid, group = scales(rng, experts, rows, groups), np.arange(columns) // size
+    tensors = {
+        "m.experts.weight_packed": words(codes, 4),
+        "m.experts.weight_scale": grid,
+        "m.experts.weight_zero_point": np.ascontiguousarray(words(zeros.swapaxes(1, 2), 4).swapaxes(1, 2)),
+        "m.experts.weight_shape": np.array([experts, rows, columns], np.int64),
+    }
+    values = (f32(codes) - f32(zeros)[..., group]) * grid[..., group]
+    return Stored("m.experts.weight", "pack_quantized", "I4", values, tensors, {"bits": 4, "group_size": size})
 
 
 def gptq(
@@ -403,6 +426,14 @@ def mxfp4(rng: Rng, rows: int = 12, groups: int = 3, form: str = "packed") -> St
     return Stored("m.up.weight", "mxfp4", "F4", values, tensors, {"group_size": 32})
 
 
+def nvfp4_experts(rng: Rng, experts: int = 3, rows: int = 10, groups: int = 3) -> Stored:
+    codes, meaning = fp4_codes(rng, experts, rows, groups * 16)
+    grid, whole = rng.uniform(0.5, 400, (experts, rows, groups)).astype(F8), scales(rng, experts)
+    values = meaning * spread(f32(grid) * whole[:, None, None], (1, 16), meaning.shape)
+    tensors = {"m.experts.up": words(codes, 4, np.uint8), "m.experts.up_scale": grid, "m.experts.up_scale_2": whole}
+    return Stored("m.experts.up", "nvfp4", "F4", values, tensors, {"group_size": 16})
+
+
 def nvfp4(rng: Rng, rows: int = 12, groups: int = 5, form: str = "packed") -> Stored:
     """compressed-tensors divides by its global scale, ModelOpt multiplies by its second one."""
     codes, meaning = fp4_codes(rng, rows, groups * 16)
@@ -467,6 +498,17 @@ def torchao_int4(rng: Rng, rows: int = 12, groups: int = 3, size: int = 32) -> S
     return Stored("m.up.weight", "torchao_int4", "I4", values, tensors, {"group_size": size}, metadata=metadata)
 
 
+def torchao_int4_experts(rng: Rng, experts: int = 2, rows: int = 6, groups: int = 2, size: int = 16) -> Stored:
+    columns = groups * size
+    codes = rng.integers(-8, 8, (experts, rows, columns))
+    grid, zero = scales(rng, experts, groups, rows), scales(rng, experts, groups, rows)
+    parts = {"qdata": words(codes & 15, 4, np.uint8), "scale": grid, "zero_point": zero}
+    tensors, metadata = _torchao("Int4Tensor", {"block_size": [1, 1, size], "shape": list(codes.shape)}, parts)
+    group = np.arange(columns) // size
+    values = f32(codes) * grid.swapaxes(1, 2)[..., group] + zero.swapaxes(1, 2)[..., group]
+    return Stored("m.up.weight", "torchao_int4", "I4", values, tensors, {"group_size": size}, metadata=metadata)
+
+
 def tiles(grid: Array) -> Array:
     """Scales (H, W) in tiles of 128 x 4, each stored as 32 rows of 16: one element at a time."""
     down, across = up(grid.shape[0], 128), up(grid.shape[1], 4)
@@ -508,6 +550,10 @@ FORMS: dict[str, Callable[[Rng], Stored]] = {
     "fp8 per tensor": fp8_per_tensor,
     "fp8 under .scale": fp8_dotted_scale,
     "fp8 llama 4 experts": llama4_experts,
+    "fp8 experts, one scale each": fp8_scale_per_expert,
+    "fp8 experts, (n, 1, 1)": lambda rng: fp8_scale_per_expert(rng, (3, 1, 1)),
+    "fp8 experts, rows": lambda rng: fp8_scale_per_expert(rng, (3, 10)),
+    "fp8 experts, (n, rows, 1)": lambda rng: fp8_scale_per_expert(rng, (3, 10, 1)),
     "mxfp8": mxfp8,
     "int8 per row": int8_channel,
     "int8 groups": lambda rng: int8_group(rng, order=False),
@@ -519,6 +565,7 @@ FORMS: dict[str, Callable[[Rng], Stored]] = {
     "packed 8": lambda rng: packed(rng, bits=8),
     "packed 2": lambda rng: packed(rng, bits=2),
     "packed per row": packed_channel,
+    "packed experts": packed_experts,
     "gptq 4": gptq,
     "gptq 4 act-order": lambda rng: gptq(rng, order=True),
     "gptq 4 v2": lambda rng: gptq(rng, version=2),
@@ -538,10 +585,12 @@ FORMS: dict[str, Callable[[Rng], Stored]] = {
     "mxfp4 int8": lambda rng: mxfp4(rng, form="int8"),
     "nvfp4 packed": nvfp4,
     "nvfp4 modelopt": lambda rng: nvfp4(rng, form="modelopt"),
+    "nvfp4 experts": nvfp4_experts,
     "torchao float8": torchao_float8,
     "torchao int8": torchao_int8,
     "torchao intx": torchao_intx,
     "torchao int4": torchao_int4,
+    "torchao int4 experts": torchao_int4_experts,
     "torchao nvfp4 in tiles": torchao_nvfp4,
     "torchao nvfp4": lambda rng: torchao_nvfp4(rng, swizzled=False),
     "torchao mxfp8": torchao_mxfp8,

@@ -309,3 +309,34 @@ def test_any_size_of_torchao_int4(
     save: Callable[..., Path], data: st.DataObject, rows: int, groups: int, size: int
 ) -> None:
     check(torchao_int4(np.random.default_rng(rows), rows, groups, 2 * size), data, save)
+
+
+def test_small_tensors_are_read_in_one_call(save: Callable[..., Path]) -> None:
+    tensors = {f"{k}": np.arange(k, dtype=np.int16) for k in range(5)} | {"big": np.zeros(70_000, np.uint8)}
+    file = opened(save("a.safetensors", tensors)).core_file(0)
+    numbers = [file.find(name) for name in ("3", "0", "4", "3")]
+    assert file.read_small(numbers) == [tensors[name].tobytes() for name in ("3", "0", "4", "3")]
+    assert file.read_small([]) == []
+    with pytest.raises(weightprint.UsageError, match="70000"):
+        file.read_small([file.find("big")])
+    with pytest.raises(IndexError):
+        file.read_small([99])
+
+
+def test_shapes_too_many_to_keep_are_read_one_by_one(
+    save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weightprint.quant._base._PEEK_TOTAL", 20)
+    form = packed(np.random.default_rng(0))
+    tensors = {n: a for k in range(3) for n, a in renamed(form, f"layers.{k}.").items()}
+    weights = quant.find(checkpoint := opened(save("a.safetensors", tensors), form.config))
+    assert len(weights) == 3
+    for weight in weights:
+        same_bits(weight.read(checkpoint, WHOLE, WHOLE), form.values)
+
+
+def test_a_step_is_refused(save: Callable[..., Path]) -> None:
+    form = awq(np.random.default_rng(0))
+    weight = only(checkpoint := opened(save("a.safetensors", form.tensors)))
+    with pytest.raises(weightprint.UsageError):
+        weight.read(checkpoint, slice(0, 8, 2), WHOLE)

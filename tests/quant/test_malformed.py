@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import weightprint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from shelf import opened
-from stored import FORMS, Stored, bnb_int8, fp8, fp8_block, gptq, packed, scales
+from stored import FORMS, Stored, bnb_int8, fp8, fp8_block, gptq, int8, packed, scales
 from weightprint import quant
 
 WHOLE = slice(None)
@@ -70,6 +73,21 @@ def test_a_component_of_another_shape_is_not_decoded(label: str, save: Callable[
                 weight.read(checkpoint, WHOLE, WHOLE, 0 if len(weight.shape) == 3 else None)
             assert caught.value.code == "quantisation"
             assert caught.value.tensor in form.tensors
+
+
+@pytest.mark.parametrize("label", list(FORMS))
+@pytest.mark.parametrize("kind", ["C64", "BOOL", "I64", "F32", "U8", "F8_E8M0"])
+def test_a_component_of_another_dtype(
+    label: str, kind: str, save: Callable[..., Path], numpy_dtypes: dict[str, Any]
+) -> None:
+    """Each component in turn as zeros of another dtype: refused, plain, or decoded as something that has its shape."""
+    form = FORMS[label](np.random.default_rng(5))
+    for name, array in form.tensors.items():
+        other = np.zeros(array.shape, np.uint8).astype(numpy_dtypes[kind])
+        checkpoint = opened(save("a.safetensors", form.tensors | {name: other}, form.metadata), form.config)
+        for weight in quant.find(checkpoint):
+            with contextlib.suppress(weightprint.FormatError):
+                assert weight.read(checkpoint, WHOLE, WHOLE).shape == weight.shape
 
 
 def broken(save: Callable[..., Path], tensors: dict[str, Array], **more: Any) -> tuple[str, str]:
@@ -216,6 +234,68 @@ def test_bytes_under_scales_in_no_known_layout(save: Callable[..., Path]) -> Non
     rng = np.random.default_rng(0)
     tensors = {"m.up.weight": rng.integers(0, 9, (8, 8)).astype(np.uint8), "m.up.weight_scale": scales(rng, 1)}
     assert "no known layout" in broken(save, tensors)[1]
+
+
+def test_fp4_packed_along_the_inputs(save: Callable[..., Path]) -> None:
+    """ModelOpt's Llama 4: (experts, in / 2, out) under (experts, in / 16, out)."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "m.experts.gate_up_proj": rng.integers(0, 255, (2, 32, 48)).astype(np.uint8),
+        "m.experts.gate_up_proj_weight_scale": fp8(rng, 2, 4, 48),
+        "m.experts.gate_up_proj_weight_scale_2": scales(rng),
+    }
+    assert "no known layout" in broken(save, tensors)[1]
+
+
+def test_eetq_is_recognised_and_refused(save: Callable[..., Path]) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {"m.up.weight": int8(rng, 8, 8), "m.up.weight_scales": scales(rng, 8, kind=np.float16)}
+    assert "EETQ" in broken(save, tensors)[1]
+
+
+WORDS = (
+    *(
+        "weight",
+        "weight_scale",
+        "weight_scale_inv",
+        "weight_zero_point",
+        "weight_g_idx",
+        "weight_packed",
+        "weight_shape",
+    ),
+    *("weight_scale_2", "weight_global_scale", "input_scale", "scale", "qweight", "qzeros", "scales", "g_idx", "SCB"),
+    *("weight_format", "weight.absmax", "weight.quant_map", "weight.nested_absmax", "weight.nested_quant_map"),
+    *("weight.quant_state.bitsandbytes__nf4", "up_blocks", "up_scales", "up", "up_scale", "k_scale", "weight._data"),
+    *("weight._scale", "_weight_qdata", "_weight_scale", "_weight_zero_point", "qscale_weight"),
+)
+KINDS = ("U8", "I8", "I32", "I64", "F32", "BF16", "F16", "F8_E4M3", "F8_E8M0", "F64", "BOOL", "C64")
+SIDES = st.sampled_from([0, 1, 2, 3, 4, 8, 16, 32, 64])
+DRAWN = st.dictionaries(
+    st.sampled_from(WORDS), st.tuples(st.sampled_from(KINDS), st.lists(SIDES, max_size=4), st.integers(0, 255))
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=DRAWN)
+def test_whatever_stands_together_is_decoded_or_refused(
+    drawn: dict[str, Any], save: Callable[..., Path], numpy_dtypes: dict[str, Any]
+) -> None:
+    """Any dtypes and shapes under names of schemes: values of the promised shape, or a FormatError; nothing else."""
+    tensors = {}
+    for word, (kind, shape, value) in drawn.items():
+        dtype = np.dtype(numpy_dtypes[kind])
+        raw = bytes([value & (1 if kind == "BOOL" else 255)]) * (int(np.prod(shape)) * dtype.itemsize)
+        tensors["m." + word] = np.frombuffer(raw, dtype).reshape(shape)
+    checkpoint = opened(save("a.safetensors", tensors))
+    weights, _ = quant.survey(checkpoint)
+    claimed = [name for weight in weights for name in weight.components]
+    assert len(claimed) == len(set(claimed))
+    assert len({weight.name for weight in weights} | (set(tensors) - set(claimed))) == len(weights) + len(
+        set(tensors) - set(claimed)
+    )
+    for weight in weights:
+        with contextlib.suppress(weightprint.FormatError):
+            assert weight.read(checkpoint, WHOLE, WHOLE).shape == weight.shape
 
 
 def test_nothing_is_allocated_for_what_a_state_promises(save: Callable[..., Path]) -> None:

@@ -93,8 +93,10 @@ class Quantised:
 
         Raises:
             FormatError: the stored components contradict each other.
-            UsageError: an index for a weight without experts, or out of range.
+            UsageError: an index for a weight without experts, or out of range; a slice with a step.
         """
+        if rows.step not in (None, 1) or columns.step not in (None, 1):
+            raise UsageError("rows and columns are read in runs: a slice with a step is not supported", code="bad_step")
         if len(self.shape) == 3 and index is None:
             numbers = range(self.shape[0])[rows]
             out = np.empty((len(numbers), *self.shape[1:]), np.float32)
@@ -270,10 +272,20 @@ def _rectangle(checkpoint: Checkpoint, name: str, rect: Rect) -> tuple[TensorInf
     return info, rect.index * split(info)[1] + rect.first_row
 
 
+#: Dtypes of scales, zero points and tables.
+_VALUES = ("F32", "BF16", "F16", "F64", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8")
+
+
 def values(checkpoint: Checkpoint, name: str, rect: Rect) -> F32:
-    """A rectangle of a stored tensor (of its matrix ``rect.index``) as float32."""
+    """A rectangle of scales or zero points (of matrix ``rect.index`` of that tensor) as float32.
+
+    Raises FormatError for a tensor of a dtype that neither of them has.
+    """
     info, row = _rectangle(checkpoint, name, rect)
     file = checkpoint.core_file(info.file)
+    if info.dtype not in _VALUES:
+        problem = f"{escape(name)} is {info.dtype}; scales and zero points are one of {', '.join(_VALUES)}"
+        raise FormatError(problem, path=checkpoint.files[info.file].path, tensor=name, code="quantisation")
     data = _core.read_rect(file, info.index, row, rect.n_rows, rect.first_column, rect.n_columns)
     return np.frombuffer(data, np.float32).reshape(rect.n_rows, rect.n_columns)
 

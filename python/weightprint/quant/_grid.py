@@ -99,7 +99,7 @@ def exponents(codes: F32) -> F32:
 
 def fit(shape: tuple[int, ...], scale: TensorInfo, hints: Hints) -> Grid | None:
     """The grid that a scale tensor forms over a weight of `shape`; None where the shapes do not fit."""
-    if len(shape) > 3 or 0 in shape:
+    if not 1 <= len(shape) <= 3 or 0 in shape or scale.numel == 0:
         return None
     experts = shape[0] if len(shape) == 3 else 1
     height, width = (1, *shape)[-2:] if len(shape) < 3 else shape[1:]

@@ -8,10 +8,12 @@ scale                                 codes                         who writes i
 ``X.weight_scale_inv``                ``X.weight``                  DeepSeek-V3, transformers' fine-grained FP8
 ``X.weight_scale``                    ``X.weight``                  compressed-tensors, ModelOpt, FBGEMM, Quark
 ``X_scale_inv``, ``X_scale``          ``X`` (experts in one)        transformers' FP8Experts, FBGEMM Llama 4
+``X_weight_scale``                    ``X`` (experts in one)        ModelOpt's Llama 4
 ``X.scale``                           ``X.weight``                  DeepSeek's own files
 ``X.qscale_weight``                   ``X.weight``                  Mistral
 ``X.scale_weight``                    ``X.weight``                  ComfyUI
 ``X.weight._scale``                   ``X.weight._data``            Quanto
+``X.weight_scales``                   ``X.weight``                  EETQ (recognised, and refused)
 ====================================  ============================  ==========================================
 """
 
@@ -42,6 +44,8 @@ _CODES_END = {
     "._scale": "._data",
     ".scale": ".weight",
     "_scale_inv": "",
+    "_weight_scale": "",
+    ".weight_scales": ".weight",
     "_scale": "",
 }
 

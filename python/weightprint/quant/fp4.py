@@ -91,7 +91,8 @@ class Fp4(Quantised):
             height, width = checkpoint.find(self.whole).matrix_shape
             everything = values(checkpoint, self.whole, Rect(0, height, 0, width)).reshape(-1)
             one = everything[part.index if everything.size > 1 else 0]
-            found = found * one if self.meets == "multiplies" else found / one
+            with np.errstate(all="ignore"):  # a global scale of zero is the file's, not ours to complain of here
+                found = found * one if self.meets == "multiplies" else found / one
         return np.ascontiguousarray(found, np.float32)
 
 
@@ -127,8 +128,9 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
 def _group_size(codes: TensorInfo, scale: TensorInfo) -> int:
     """16 or 32 where the scales cover the packed codes so, by the kind of scale; else 0."""
     size = _GROUP_SIZES.get(scale.dtype, 0)
-    fits = size and len(codes.shape) in (2, 3) and (*scale.shape[:-1], scale.shape[-1] * size // 2) == codes.shape
-    return size if fits and codes.numel else 0
+    if not codes.numel or len(codes.shape) not in (2, 3) or len(scale.shape) != len(codes.shape):
+        return 0
+    return size if (*scale.shape[:-1], scale.shape[-1] * size // 2) == codes.shape else 0
 
 
 def _assemble(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo, group: int) -> Quantised:

@@ -41,7 +41,7 @@ CODE_DTYPES: Mapping[str, str] = {
 }
 
 #: Ends that only scales of weights have; without codes beside them something is missing.
-_UNMISTAKABLE = (".weight_scale", ".weight_scale_inv")
+_UNMISTAKABLE = ("weight_scale", "weight_scale_inv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +125,8 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
     if codes.dtype not in CODE_DTYPES:
         shapes = f"{list(codes.shape)} under scales of {list(scale.shape)}"
         problem = f"{escape(codes.name)} is U8 {shapes}: no known layout"
+    elif scale.name.endswith(".weight_scales"):
+        problem = f"{escape(codes.name)} is arranged for EETQ's kernel, which is not decoded"
     elif scale.dtype not in SCALE_DTYPES:
         problem = f"{escape(scale.name)} is {scale.dtype}; a scale is one of {', '.join(SCALE_DTYPES)}"
     elif grid is None:
