@@ -1,5 +1,5 @@
 //! The 32 lanes in four 256-bit registers per sum. 20 sums do not fit 16 registers, so two passes over bytes that
-//! stay in L1 take 16 lanes each, and a third takes the extremes.
+//! stay in L1 take 16 lanes each, and a third takes the maxima.
 
 use std::arch::x86_64::*;
 
@@ -55,7 +55,7 @@ fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Piv
     let sign = _mm256_set1_ps(-0.0);
     let per_half = K::GROUP / 64;
     for group in vectors.chunks_exact(2 * per_half) {
-        // One of the two passes fetches what comes next, so that the extremes, which come first, find it in L1 or L2.
+        // One of the two passes fetches what comes next, so that the maxima, which come first, find it in L1 or L2.
         if h == 0 {
             group.chunks_exact(2).for_each(|line| prefetch(&line[0]));
         }
@@ -79,27 +79,23 @@ fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Piv
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn extremes<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
+fn tops<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
     let low = |b: &[u8; 64]| load(b.first_chunk().expect("64 bytes hold 32"));
-    let (mut smax, mut umax, mut smin, mut umin) = (low(&bits.smax), low(&bits.umax), low(&bits.smin), low(&bits.umin));
+    let (mut smax, mut umax) = (low(&bits.smax), low(&bits.umax));
     for v in vectors {
         let v = load(v);
         if K::WORD == 2 {
+            let v = _mm256_add_epi16(v, _mm256_set1_epi16(-1));
             smax = _mm256_max_epi16(smax, v);
             umax = _mm256_max_epu16(umax, v);
-            smin = _mm256_min_epi16(smin, v);
-            umin = _mm256_min_epu16(umin, v);
         } else {
+            let v = _mm256_add_epi32(v, _mm256_set1_epi32(-1));
             smax = _mm256_max_epi32(smax, v);
             umax = _mm256_max_epu32(umax, v);
-            smin = _mm256_min_epi32(smin, v);
-            umin = _mm256_min_epu32(umin, v);
         }
     }
     store(&mut bits.smax, smax);
     store(&mut bits.umax, umax);
-    store(&mut bits.smin, smin);
-    store(&mut bits.umin, umin);
 }
 
 /// See [`super::lanes::sweep`].
@@ -108,7 +104,7 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
     let (whole, tail) = bytes.split_at(bytes.len() / K::GROUP * K::GROUP);
     let (vectors, _) = whole.as_chunks::<32>();
     let mut lanes = Lanes::ZERO;
-    extremes::<K>(vectors, bits);
+    tops::<K>(vectors, bits);
     for h in 0..2 {
         if pivot == Pivot::NONE {
             half::<K, true>(vectors, h, pivot, &mut lanes);

@@ -1,9 +1,9 @@
-//! The 32 lanes in two 512-bit registers per sum; extremes in the same pass, four more registers.
+//! The 32 lanes in two 512-bit registers per sum; maxima of the words in the same pass, two more registers.
 //!
-//! The whole loop is one load (two for f32), two conversions, 14 or 16 float and 4 integer operations per 32 elements
-//! (8 for f32). With data in L2 the vector ports are what limits it: a Zen 4 does two such operations per cycle and needs
-//! 9.6 cycles of the possible 10 for bf16, 11.1 for f16, whose conversions are two each. Tried there and dropped: three
-//! integer operations, on v and v − 1, in place of four; masked loads in place of the mask; both no faster.
+//! The whole loop is one load (two for f32), two conversions, 14 or 16 float and 3 integer operations per 32 elements
+//! (6 for f32). With data in L2 the vector ports are what limits it: a Zen 4 does two such operations per cycle and takes
+//! 9.6 cycles for the 19 of bf16, 11.1 for f16, whose conversions count for two each. Masked loads in place of the mask of
+//! the odd words occupy the same ports and gained nothing.
 //! Data is prefetched, since the hardware stops at page ends.
 
 use std::arch::x86_64::*;
@@ -16,7 +16,7 @@ const AHEAD: usize = 2048;
 
 struct Acc([[__m512; 2]; 5]);
 
-struct Words([__m512i; 4]);
+struct Words([__m512i; 2]);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -54,12 +54,14 @@ fn floats<K: Narrow>(a: __m512i, b: __m512i) -> [__m512; 2] {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn extremes<K: Narrow>(w: &mut Words, v: __m512i) {
-    let [smax, umax, smin, umin] = w.0;
+fn tops<K: Narrow>(w: &mut Words, v: __m512i) {
+    let [smax, umax] = w.0;
     w.0 = if K::WORD == 2 {
-        [_mm512_max_epi16(smax, v), _mm512_max_epu16(umax, v), _mm512_min_epi16(smin, v), _mm512_min_epu16(umin, v)]
+        let v = _mm512_add_epi16(v, _mm512_set1_epi16(-1));
+        [_mm512_max_epi16(smax, v), _mm512_max_epu16(umax, v)]
     } else {
-        [_mm512_max_epi32(smax, v), _mm512_max_epu32(umax, v), _mm512_min_epi32(smin, v), _mm512_min_epu32(umin, v)]
+        let v = _mm512_add_epi32(v, _mm512_set1_epi32(-1));
+        [_mm512_max_epi32(smax, v), _mm512_max_epu32(umax, v)]
     };
 }
 
@@ -92,28 +94,28 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn sweep_around<K: Narrow, const PLAIN: bool>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
     let mut acc = Acc([[_mm512_setzero_ps(); 2]; 5]);
-    let mut words = Words([load(&bits.smax), load(&bits.umax), load(&bits.smin), load(&bits.umin)]);
+    let mut words = Words([load(&bits.smax), load(&bits.umax)]);
     let (scale, shift) = (_mm512_set1_ps(pivot.scale), _mm512_set1_ps(pivot.shift));
-    // z·1 + S1 has the bits of S1 + z and runs on the multipliers' ports, which have room. Hidden from the compiler,
-    // which would make it an addition again.
+    // z·1 + S1 has the bits of S1 + z and may use the multipliers' ports, which have room: 3 % for bf16. Hidden from the
+    // compiler, which would make it an addition again.
     let one = _mm512_set1_ps(black_box(1.0));
     let (vectors, _) = bytes.as_chunks::<64>();
     let per_group = K::GROUP / 64;
     for group in vectors.chunks_exact(per_group) {
         let a = load(&group[0]);
         prefetch(&group[0]);
-        extremes::<K>(&mut words, a);
+        tops::<K>(&mut words, a);
         let b = if per_group == 2 {
             let b = load(&group[1]);
             prefetch(&group[1]);
-            extremes::<K>(&mut words, b);
+            tops::<K>(&mut words, b);
             b
         } else {
             a
         };
         step::<PLAIN>(&mut acc, floats::<K>(a, b), scale, shift, one);
     }
-    for (to, v) in [&mut bits.smax, &mut bits.umax, &mut bits.smin, &mut bits.umin].into_iter().zip(words.0) {
+    for (to, v) in [&mut bits.smax, &mut bits.umax].into_iter().zip(words.0) {
         store(to, v);
     }
     let tail = &bytes[bytes.len() / K::GROUP * K::GROUP..];

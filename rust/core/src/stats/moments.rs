@@ -144,14 +144,12 @@ impl Moments {
         }
 
         let sign = lanes::sign::<K>();
-        let extent = bits.extent::<K>(isa);
-        let (lo, hi) = extent.range(sign);
+        let extent = bits.extent::<K>(isa, block);
+        let (lo, hi) = (extent.min, extent.max);
         let magnitude = extent.magnitude(sign);
         let special = !K::value(magnitude).is_finite();
         if !special {
-            if extent.has_zero(sign) {
-                self.n_zero += lanes::count_zeros::<K>(isa, block);
-            }
+            self.n_zero += extent.zeros;
             self.n += n as u64;
             self.widen(number::<K>(lo), number::<K>(hi));
             let abs = number::<K>(magnitude);
