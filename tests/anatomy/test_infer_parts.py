@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weightprint.anatomy.infer_blocks import Slot, periodic, runs_by_name
-from weightprint.anatomy.infer_cues import fused_layout
-from weightprint.anatomy.infer_join import assign, path
-from weightprint.anatomy.infer_order import ORDERS
-from weightprint.anatomy.infer_shapes import Reading, hidden_size, read_matrices
-from weightprint.anatomy.infer_values import Probe
+from weightprint.anatomy.infer.blocks import Slot, periodic, runs_by_name
+from weightprint.anatomy.infer.cues import fused_layout
+from weightprint.anatomy.infer.join import assign, path
+from weightprint.anatomy.infer.order import ORDERS
+from weightprint.anatomy.infer.shapes import Reading, hidden_size, read_matrices
+from weightprint.anatomy.infer.values import Probe
+from weightprint.anatomy.infer.words import hint, stack_word
 from weightprint.anatomy.roles import ROLES
-from weightprint.anatomy.words import hint, stack_word
 from weightprint.order import natural_key
 
 

@@ -3,7 +3,7 @@
 The matrix (n, d) with most rows is the embedding; two of one size are embedding and head (or turned, (d, n)). Which is
 which: words; the embedding comes first in the order of modules; and softmax ignores what is added to all logits, so a
 head's rows drift into a common direction that an embedding's don't (mean row, see
-:mod:`weightprint.anatomy.infer_values`; *measured* on six tiny Llamas of one recipe: 158 to 168 against 7 to 16).
+:mod:`weightprint.anatomy.infer.values`; *measured* on six tiny Llamas of one recipe: 158 to 168 against 7 to 16).
 A smaller (n, d) with n of 32 or more is positions, one of 2 to 16 rows segments; without a word that is said with
 little confidence. Vectors of d: one alone, or a gain with its offset, is the final norm; more need words.
 """
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weightprint.anatomy.infer_values import Matrix, Probe, logistic
-from weightprint.anatomy.infer_vectors import stem
+from weightprint.anatomy.infer.values import Matrix, Probe, logistic
+from weightprint.anatomy.infer.vectors import stem
+from weightprint.anatomy.infer.words import hint
 from weightprint.anatomy.roles import ROLES, matrix_of
-from weightprint.anatomy.words import hint
 
 __all__ = ["Found", "find_outside"]
 

@@ -19,9 +19,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from weightprint.anatomy.infer_blocks import Run, Slot, periodic
-from weightprint.anatomy.infer_shapes import Choice, Reading
-from weightprint.anatomy.infer_values import Probe, correlation
+from weightprint.anatomy.infer.blocks import Run, Slot, periodic
+from weightprint.anatomy.infer.shapes import Choice, Reading
+from weightprint.anatomy.infer.values import Probe, correlation
 
 __all__ = ["ORDERS", "by_known_orders", "numbering", "run_by_order"]
 

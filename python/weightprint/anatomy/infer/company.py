@@ -2,7 +2,7 @@
 
 The FFN's ``down`` is the hub (attention's ``o`` where there is none): every other role is joined to it, the FFN
 directly, o by what both write and read, v by o, k and q by v (scores and how often they are right:
-:mod:`weightprint.anatomy.infer_join`). A join is trusted as far as it was right when measured, and only in weights
+:mod:`weightprint.anatomy.infer.join`). A join is trusted as far as it was right when measured, and only in weights
 whose FFN shows training: there its pairs stand out from a table of noise.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer_join import assign, centred, correlations, likeness, path, scaled, squared_cosines
-from weightprint.anatomy.infer_values import Matrix, Probe, fold, head_sizes
+from weightprint.anatomy.infer.join import assign, centred, correlations, likeness, path, scaled, squared_cosines
+from weightprint.anatomy.infer.values import Matrix, Probe, fold, head_sizes
 
 __all__ = ["Company", "Heap", "as_units"]
 

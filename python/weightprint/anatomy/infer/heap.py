@@ -1,11 +1,11 @@
 """A heap: names say nothing and neither does their order, as in a file sorted by random names.
 
 What is left is how often each shape occurs, and values. With L the greatest common divisor of the counts of the block's
-shapes, a shape that occurs m L times stands m times in a block, and :mod:`infer_shapes` reads such a block. Then
+shapes, a shape that occurs m L times stands m times in a block, and :mod:`.shapes` reads such a block. Then
 
 * roles: each choice is made per tensor, by sorting the tensors of the shape by the cue's statistic
-  (:mod:`infer_values`) and giving the upper part one role and the lower the other, L each;
-* company: which tensors stand in one block, and the order of blocks (:mod:`infer_company`).
+  (:mod:`.values`) and giving the upper part one role and the lower the other, L each;
+* company: which tensors stand in one block, and the order of blocks (:mod:`.company`).
 
 Both are said apart in ``because`` ("role .97, block .60"), and ``confidence`` is their product. The chance of a block
 number is what was measured for the join that gives it, not a claim for every model. In weights that were never trained
@@ -22,12 +22,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer_blocks import Slot
-from weightprint.anatomy.infer_company import Company, Heap, as_units
-from weightprint.anatomy.infer_join import assign, scaled
-from weightprint.anatomy.infer_outside import find_outside
-from weightprint.anatomy.infer_shapes import Choice, Reading, hidden_size, read_matrices
-from weightprint.anatomy.infer_values import Axis, Matrix, Probe, fold, head_sizes, logistic
+from weightprint.anatomy.infer.blocks import Slot
+from weightprint.anatomy.infer.company import Company, Heap, as_units
+from weightprint.anatomy.infer.join import assign, scaled
+from weightprint.anatomy.infer.outside import find_outside
+from weightprint.anatomy.infer.shapes import Choice, Reading, hidden_size, read_matrices
+from weightprint.anatomy.infer.values import Axis, Matrix, Probe, fold, head_sizes, logistic
 from weightprint.anatomy.place import Place, Rows, View
 from weightprint.anatomy.roles import bias_of
 

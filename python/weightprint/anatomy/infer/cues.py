@@ -1,6 +1,6 @@
 """Log odds for what shapes leave open: from words, from the order in the file, from values.
 
-Every cue adds log odds to the options of a :class:`~weightprint.anatomy.infer_shapes.Choice` and says so in a few
+Every cue adds log odds to the options of a :class:`~weightprint.anatomy.infer.shapes.Choice` and says so in a few
 words; the odds of different cues are added as if independent (naive Bayes) and each is capped, so that no one
 statistic makes anything certain. A cue that finds nothing adds nothing: without any, two options stay at one half.
 """
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from weightprint.anatomy.infer_blocks import Slot
-from weightprint.anatomy.infer_shapes import Choice, Claim, Reading
-from weightprint.anatomy.infer_values import Axis, Matrix, Probe, correlation, fold, head_sizes
+from weightprint.anatomy.infer.blocks import Slot
+from weightprint.anatomy.infer.shapes import Choice, Claim, Reading
+from weightprint.anatomy.infer.values import Axis, Matrix, Probe, correlation, fold, head_sizes
+from weightprint.anatomy.infer.words import FUSED, hint
 from weightprint.anatomy.place import Rows
-from weightprint.anatomy.words import FUSED, hint
 
 __all__ = ["by_order", "by_values", "by_words", "fused_layout", "samples"]
 

@@ -23,11 +23,11 @@ from itertools import permutations
 
 import numpy as np
 
-from weightprint.anatomy.infer_blocks import Slot
-from weightprint.anatomy.infer_cues import by_order, by_words, samples
-from weightprint.anatomy.infer_shapes import Choice
-from weightprint.anatomy.infer_values import Matrix, Probe, correlation
-from weightprint.anatomy.words import hint
+from weightprint.anatomy.infer.blocks import Slot
+from weightprint.anatomy.infer.cues import by_order, by_words, samples
+from weightprint.anatomy.infer.shapes import Choice
+from weightprint.anatomy.infer.values import Matrix, Probe, correlation
+from weightprint.anatomy.infer.words import hint
 
 __all__ = ["beside", "by_biases", "is_gain", "norm_choice", "paired_by_stem", "stem"]
 

@@ -11,7 +11,7 @@ A further number whose groups agree and hold matrices is the expert's.
 the longest run s_i = s_{i+p}: blocks written one behind the other, in the order of modules or of lost names, repeat
 exactly. A run must cover most tensors, or the order is taken to be as random as the names. Where a run of
 n·p + r tensors fits, any of r + 1 starts would do: which one is decided by the order of roles
-(:mod:`weightprint.anatomy.infer_order`).
+(:mod:`weightprint.anatomy.infer.order`).
 
 A block is then a set of *slots*: one slot holds the same thing in all blocks, so evidence is added over blocks.
 """
@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from weightprint.anatomy.words import expert_word
+from weightprint.anatomy.infer.words import expert_word
 
 __all__ = ["Run", "Slot", "kinds", "outside", "periodic", "runs_by_name"]
 

@@ -2,13 +2,13 @@
 
 The steps, each a file of its own:
 
-1. blocks: a number that repeats in names (:mod:`infer_blocks`), else the period of shapes in file order
-   (:mod:`infer_order`), else neither: a heap of tensors (:mod:`infer_heap`);
-2. matrices: the shapes of one block settle most roles and leave choices (:mod:`infer_shapes`);
-3. vectors: gains, offsets and biases (:mod:`infer_vectors`);
-4. choices: words, order and values add log odds (:mod:`infer_cues`, :mod:`infer_values`, :mod:`words`), and
-   :mod:`infer_roles` puts the block together;
-5. what stands outside the blocks (:mod:`infer_outside`).
+1. blocks: a number that repeats in names (:mod:`.blocks`), else the period of shapes in file order
+   (:mod:`.order`), else neither: a heap of tensors (:mod:`.heap`);
+2. matrices: the shapes of one block settle most roles and leave choices (:mod:`.shapes`);
+3. vectors: gains, offsets and biases (:mod:`.vectors`);
+4. choices: words, order and values add log odds (:mod:`.cues`, :mod:`.values`, :mod:`.words`), and
+   :mod:`.roles` puts the block together;
+5. what stands outside the blocks (:mod:`.outside`).
 
 Nothing is assigned in silence: ``because`` names the cues, and ``confidence`` is half of itself for two roles that
 can't be told apart. What fits nothing is left out, and the caller lists it as unmapped.
@@ -42,16 +42,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer_blocks import Run, Slot, outside, runs_by_name
-from weightprint.anatomy.infer_heap import read_heap
-from weightprint.anatomy.infer_order import numbering, run_by_order, starts
-from weightprint.anatomy.infer_outside import find_outside
-from weightprint.anatomy.infer_roles import SlotRole, by_words_only, read_block
-from weightprint.anatomy.infer_shapes import hidden_size
-from weightprint.anatomy.infer_values import Probe
+from weightprint.anatomy.infer.blocks import Run, Slot, outside, runs_by_name
+from weightprint.anatomy.infer.heap import read_heap
+from weightprint.anatomy.infer.order import numbering, run_by_order, starts
+from weightprint.anatomy.infer.outside import find_outside
+from weightprint.anatomy.infer.roles import SlotRole, by_words_only, read_block
+from weightprint.anatomy.infer.shapes import hidden_size
+from weightprint.anatomy.infer.values import Probe
+from weightprint.anatomy.infer.words import hint, stack_word
 from weightprint.anatomy.place import Assignment, Place, Rows, View
 from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
-from weightprint.anatomy.words import hint, stack_word
 
 __all__ = ["infer"]
 

@@ -36,7 +36,7 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer_blocks import Slot
+from weightprint.anatomy.infer.blocks import Slot
 
 __all__ = ["Choice", "Claim", "Reading", "hidden_size", "read_matrices", "sides"]
 

@@ -6,7 +6,7 @@ The spelling is the name in lower case with camel humps and dashes opened up: ``
 ``self_attention.q_proj``. ``(?<![a-z])`` and ``(?![a-z])`` keep ``q`` from matching inside ``seq``.
 
 Two hints are of more than one role: ``qkv`` (also ``kv``) and ``gate_up`` for fused projections, and ``norm`` for a
-norm whose words don't say which. A word that contradicts the shapes loses (:mod:`weightprint.anatomy.infer_shapes`).
+norm whose words don't say which. A word that contradicts the shapes loses (:mod:`weightprint.anatomy.infer.shapes`).
 """
 
 from __future__ import annotations
