@@ -34,6 +34,10 @@ class Config:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
 
+    def forward(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits and the router's imbalance: see :func:`forward`."""
+        return forward(params, self, tokens)
+
     @property
     def head(self) -> int:
         return self.hidden // self.heads

@@ -13,13 +13,14 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import data
-from .model import Config, Params, forward
+from .model import Params
 
 BETA1, BETA2, EPS, DECAY = 0.9, 0.95, 1e-8, 0.1
 BALANCE = 0.01
@@ -43,7 +44,15 @@ class Recipe:
         return self.steps * self.rows * self.context
 
 
-def train(params: Params, config: Config, recipe: Recipe, label: str = "") -> Params:
+class Model(Protocol):
+    """A model's shape, hashable, with its forward pass."""
+
+    def forward(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """tokens (batch, time) → logits (batch, time, vocabulary) and a term to be kept small, 0 if there is none."""
+        ...
+
+
+def train(params: Params, config: Model, recipe: Recipe, label: str = "") -> Params:
     """Train `params` for `recipe.steps`; the input is left as it was. Progress goes to stderr."""
     text = data.load(recipe.text)
     rng = np.random.default_rng(recipe.batch_seed)
@@ -60,7 +69,7 @@ def train(params: Params, config: Config, recipe: Recipe, label: str = "") -> Pa
     return state[0]
 
 
-def evaluate(params: Params, config: Config, text_name: str, rows: int = 256, context: int = 128) -> float:
+def evaluate(params: Params, config: Model, text_name: str, rows: int = 256, context: int = 128) -> float:
     """Bits per byte on `rows` windows of the held-out text, always the same windows."""
     text = data.load(text_name)
     windows = data.batches(text.held_out, np.random.default_rng(0), rows, context)
@@ -75,14 +84,14 @@ def _rate(recipe: Recipe, step: int) -> float:
 
 
 @partial(jax.jit, static_argnums=1)
-def _bits(params: Params, config: Config, windows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    logits, imbalance = forward(params, config, windows[:, :-1])
+def _bits(params: Params, config: Model, windows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits, imbalance = config.forward(params, windows[:, :-1])
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), windows[:, 1:, None], axis=-1)
     return -chosen.mean() / math.log(2), imbalance
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _step(config: Config, state: State, windows: jax.Array, rate: float, t: int) -> tuple[State, jax.Array]:
+def _step(config: Model, state: State, windows: jax.Array, rate: float, t: int) -> tuple[State, jax.Array]:
     params, first, second = state
 
     def objective(p: Params) -> tuple[jax.Array, jax.Array]:

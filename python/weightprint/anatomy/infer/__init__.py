@@ -42,7 +42,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer.blocks import Run, Slot, outside, runs_by_name
+from weightprint.anatomy.infer.blocks import Run, Slot, outside_names, runs_by_name
 from weightprint.anatomy.infer.heap import read_heap
 from weightprint.anatomy.infer.order import numbering, run_by_order, starts
 from weightprint.anatomy.infer.outside import find_outside
@@ -94,7 +94,7 @@ def infer(
     buffers = _buffers(left, shapes, result)
     work = [name for name in left if shapes[name] and 0 not in shapes[name] and name not in buffers]
     runs = runs_by_name(shapes, work, {a.view.weight for a in known if a.place.block is not None})
-    rest = outside(work, runs)
+    rest = outside_names(work, runs)
     if runs:
         _named(runs, rest, shapes, known, probe, result)
     elif not known:

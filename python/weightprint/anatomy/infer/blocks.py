@@ -29,7 +29,7 @@ import numpy as np
 
 from weightprint.anatomy.infer.words import expert_word
 
-__all__ = ["Run", "Slot", "kinds", "outside", "periodic", "runs_by_name"]
+__all__ = ["Run", "Slot", "kinds", "outside_names", "periodic", "runs_by_name"]
 
 Shape = tuple[int, ...]
 Where = tuple[int, int | None]  # block, expert
@@ -225,7 +225,7 @@ def periodic(shapes: Sequence[Shape]) -> tuple[int, int, int] | None:
     return best if best is not None and best[2] // best[1] * best[1] >= _PERIODIC * n else None
 
 
-def outside(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
+def outside_names(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
     """Names in no run, in file order."""
     taken = set().union(*(run.names for run in runs)) if runs else set()
     return [name for name in names if name not in taken]
