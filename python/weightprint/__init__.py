@@ -23,12 +23,17 @@ from typing import TYPE_CHECKING, Any
 from weightprint import _core as _core
 
 if TYPE_CHECKING:
+    from weightprint.anatomy import Anatomy as Anatomy
+    from weightprint.anatomy import Place as Place
+    from weightprint.anatomy import anatomy as anatomy
     from weightprint.check import CheckReport as CheckReport
     from weightprint.check import check as check
     from weightprint.checkpoint import Checkpoint as Checkpoint
     from weightprint.checkpoint import TensorInfo as TensorInfo
     from weightprint.checkpoint import open as open
     from weightprint.compare import compare as compare
+    from weightprint.diff import Diff as Diff
+    from weightprint.diff import diff as diff
     from weightprint.errors import FileChangedError as FileChangedError
     from weightprint.errors import FormatError as FormatError
     from weightprint.errors import InternalError as InternalError
@@ -49,14 +54,17 @@ __version__ = _core.__version__
 
 # Public name → the module that defines it.
 _EXPORTS = {
+    "Anatomy": "anatomy",
     "CheckReport": "check",
     "Checkpoint": "checkpoint",
+    "Diff": "diff",
     "FileChangedError": "errors",
     "Finding": "findings",
     "FormatError": "errors",
     "InternalError": "errors",
     "LimitError": "errors",
     "Manifest": "manifest",
+    "Place": "anatomy",
     "RowStats": "scan",
     "Scan": "scan",
     "ShardMissingError": "errors",
@@ -66,8 +74,10 @@ _EXPORTS = {
     "UnsupportedFormatError": "errors",
     "UsageError": "errors",
     "WeightprintError": "errors",
+    "anatomy": "anatomy",
     "check": "check",
     "compare": "compare",
+    "diff": "diff",
     "open": "checkpoint",
     "scan": "scan",
 }

@@ -7,9 +7,11 @@ from typing import Any, TypeAlias, final
 __version__: str
 
 __all__ = [
+    "Measure",
     "SafetensorsFile",
     "__version__",
     "arrow_stream",
+    "compare_values",
     "decode_codebook",
     "decode_lookup",
     "decode_packed",
@@ -26,7 +28,7 @@ _Note: TypeAlias = tuple[str, str, str | None, int | None]
 
 @final
 class SafetensorsFile:
-    """One safetensors file, opened once and checked.
+    """One file of tensors, opened once and checked: safetensors, or another container through `from_entries`.
 
     Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
     """
@@ -34,6 +36,23 @@ class SafetensorsFile:
     def __new__(
         cls, path: str | PathLike[str], *, mode: str = "strict", max_header_bytes: int | None = None
     ) -> SafetensorsFile: ...
+    @staticmethod
+    def from_entries(
+        path: str | PathLike[str],
+        entries: Sequence[tuple[str, str, Sequence[int], int, int]],
+        *,
+        nbytes: int,
+        data_start: int,
+        alignment: int = 1,
+        metadata: Sequence[tuple[str, str]] = ...,
+        mode: str = "strict",
+    ) -> SafetensorsFile:
+        """A file of another container, whose reader lists its tensors: (name, dtype, shape, begin, end).
+
+        Offsets count from the start of the file, which has `nbytes` bytes (FileChangedError if not). The tensors are
+        held to the rules of safetensors: inside the file from `data_start` on, as long as their shapes say, no name
+        twice, no overlap; padding below `alignment` is allowed before each, and behind the last.
+        """
     @property
     def path(self) -> str | PathLike[str]:
         """The path it was opened by."""
@@ -60,6 +79,8 @@ class SafetensorsFile:
         """Tensor `i` as (name, dtype, shape, begin, end), with offsets from the start of the file."""
     def read_bytes(self, i: int, start: int = 0, stop: int | None = None) -> bytes:
         """Raw bytes `[start, stop)` of tensor `i`."""
+    def read_small(self, tensors: Sequence[int]) -> list[bytes]:
+        """All bytes of each of these tensors, in one call; raises UsageError for one of more than 64 KiB."""
     def read_f32(self, i: int, start: int = 0, stop: int | None = None) -> bytes:
         """Components `[start, stop)` of tensor `i` in flat order, decoded to float32, as native-endian bytes.
 
@@ -92,10 +113,39 @@ def scan(
     it stops the scan.
     """
 
+@final
+class Measure:
+    """The statistics of one tensor whose float32 values are in memory: bit for bit those of a scan of an F32 file.
+
+    Whatever the sizes of the pieces, memory stays below one unit (8 MiB) and what rows and columns need.
+    """
+
+    def __new__(
+        cls,
+        shape: Sequence[int],
+        *,
+        exact: bool = False,
+        rows: bool = False,
+        columns: bool = False,
+        digest: bool = False,
+        isa: str | None = None,
+    ) -> Measure: ...
+    def add(self, data: bytes) -> None:
+        """The next values in flat order, as little-endian float32; raises UsageError for more than the shape holds."""
+    def finish(self) -> dict[str, Any]:
+        """The columns that `scan` returns, for this one tensor; raises UsageError when values are missing."""
+
 def find_above(file: SafetensorsFile, i: int, threshold: float, limit: int) -> tuple[int, bytes, bytes]:
     """Where tensor `i` holds finite components with |x| > threshold.
 
     Returns (how many, the first `limit` flat component indices as int64 bytes, their values as float64 bytes).
+    """
+
+def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]:
+    """Sums over two runs of native-endian float32 of equal length; raises UsageError for unequal ones.
+
+    Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign,
+    sums) with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
     """
 
 def read_rect(

@@ -114,6 +114,7 @@ def check(
         raise UsageError("a manifest is of a whole checkpoint: leave out include and exclude", code="partial_manifest")
     location = locate(model)
     checkpoint, findings = _survey(location)
+    findings += checkpoint.config_file.findings
     result: Scan | None = None
     if checkpoint.files:
         with checkpoint:

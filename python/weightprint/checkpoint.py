@@ -10,19 +10,22 @@ Two modes. In ``strict`` the files follow the specification and agree with their
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint import _core
+from weightprint.config import Config, read_config
 from weightprint.errors import FileChangedError, FormatError, TensorNotFoundError, UsageError, WeightprintError
+from weightprint.files import OpenFile, open_file
 from weightprint.findings import Finding, from_error, from_note, worst_first
+from weightprint.gguf import GgmlTensor, GgufFile
 from weightprint.locate import Location, locate
 from weightprint.report.escape import escape
 from weightprint.shards import Numbering
@@ -38,8 +41,8 @@ class TensorInfo:
 
     Attributes:
         name: as stored; escape it before showing it.
-        dtype: the format's name of the element type, e.g. ``"BF16"``.
-        shape: as stored.
+        dtype: safetensors' name of the element type, e.g. ``"BF16"``.
+        shape: as stored; of GGUF's tensors in blocks (`Checkpoint.ggml_types`), bytes along the last axis.
         file: number of its file in `Checkpoint.files`.
         index: its number within that file, in data order.
         begin: offset of its first byte in the file.
@@ -82,7 +85,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One safetensors file: path, size in bytes, where its data starts, how many tensors, and its modification time."""
+    """One file: path, size in bytes, where its data starts, how many tensors, and its modification time."""
 
     path: str
     nbytes: int
@@ -141,9 +144,9 @@ class Checkpoint:
         findings = list(location.findings)
         opened = _open_files(location, mode, findings if tolerant else None)
         for file, info in opened:
-            findings += [from_note(note, info.path) for note in file.notes]
+            findings += [from_note(note, info.path) for note in file.core.notes]
         files = tuple(info for _, info in opened)
-        handles = tuple(file for file, _ in opened)
+        handles = tuple(file.core for file, _ in opened)
         numbering = Numbering(handles, [info.path for info in files], location)
         errors = [finding for finding in numbering.findings if finding.severity == "error"]
         if errors and mode == "strict" and not tolerant:
@@ -155,6 +158,7 @@ class Checkpoint:
             findings=worst_first(findings + numbering.findings),
             _location=location,
             _handles=handles,
+            _ggufs=tuple(file.gguf for file, _ in opened if file.gguf is not None),
             _numbering=numbering,
         )
 
@@ -163,7 +167,7 @@ class Checkpoint:
 
     def __reduce__(self) -> tuple[Any, ...]:
         seen = tuple((info.nbytes, info.mtime_ns) for info in self.files)
-        return _reopen, (self._location, self.mode, seen)
+        return _reopen, (self._location, self.mode, seen, self.__dict__.get("config_file"))
 
     def __repr__(self) -> str:
         if self._handles is None:
@@ -208,13 +212,18 @@ class Checkpoint:
 
     @property
     def n_parameters(self) -> int:
-        """Number of elements over all tensors."""
+        """Number of elements over all tensors, counted by `elements_of`."""
         return self._totals[0]
 
     @property
     def n_bytes(self) -> int:
         """Bytes of all tensors, without headers."""
         return self._totals[1]
+
+    def elements_of(self, info: TensorInfo) -> int:
+        """Numbers that a tensor holds: `TensorInfo.numel`; of GGUF's tensors in blocks not the bytes, the numbers."""
+        packed = self.ggml_types.get(info.name)
+        return info.numel if packed is None else prod(packed.shape)
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -224,6 +233,34 @@ class Checkpoint:
             for key, value in file.metadata.items():
                 merged.setdefault(key, value)
         return merged
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What the makers say of the model, as Hugging Face keys (``hidden_size`` …): context, never evidence.
+
+        The JSON object in ``config.json`` beside the files (``adapter_config.json`` for an adapter's), or what a GGUF
+        file's metadata say. Empty where there is none, or none that can be read; `config_file` says which and why.
+        Read when first asked for.
+        """
+        return self.config_file.values
+
+    @cached_property
+    def config_file(self) -> Config:
+        """The `config` with the path it was read from and what is wrong with it."""
+        return self._ggufs[0].config if self._ggufs else read_config(self._location)
+
+    @cached_property
+    def ggml_types(self) -> Mapping[str, GgmlTensor]:
+        """GGUF's tensors in blocks of quantised numbers, by name: type and logical shape; empty for other files.
+
+        To the core they are U8: a row of bytes for each row of numbers. `read` gives those bytes;
+        ``weightprint.anatomy`` and :mod:`weightprint.quant` give the numbers.
+        """
+        merged: dict[str, GgmlTensor] = {}
+        for file in self._ggufs:
+            for name, tensor in file.packed.items():
+                merged.setdefault(name, tensor)
+        return MappingProxyType(merged)
 
     def names(self) -> list[str]:
         """All tensor names as stored, in the order of `tensors`."""
@@ -306,13 +343,14 @@ class Checkpoint:
 
     _location: Location
     _handles: tuple[_core.SafetensorsFile, ...] | None
+    _ggufs: tuple[GgufFile, ...]
     _numbering: Numbering
 
     @cached_property
     def _totals(self) -> tuple[int, int]:
         parameters = nbytes = 0
         for info in self.tensors:
-            parameters += info.numel
+            parameters += self.elements_of(info)
             nbytes += info.nbytes
         return parameters, nbytes
 
@@ -339,7 +377,8 @@ def open(model: str | os.PathLike[str] | Checkpoint, *, mode: Mode = "strict") -
     """Open a model's files and check their structure; no tensor is read.
 
     Args:
-        model: a ``.safetensors`` file, a directory, an index JSON, or ``org/name[@revision]`` in the local hub cache.
+        model: a ``.safetensors`` or ``.gguf`` file, a directory, an index JSON, or ``org/name[@revision]`` in the local
+            hub cache.
             An open checkpoint is returned as it is.
         mode: ``"strict"`` (the specification) or ``"compatible"`` (what the reference accepts, with findings).
 
@@ -374,23 +413,25 @@ def open_tolerant(location: Location) -> Checkpoint:
     return checkpoint
 
 
-def _reopen(location: Location, mode: Mode, seen: tuple[tuple[int, int], ...]) -> Checkpoint:
+def _reopen(
+    location: Location, mode: Mode, seen: tuple[tuple[int, int], ...], config: Config | None = None
+) -> Checkpoint:
     checkpoint = Checkpoint(location, mode)
+    if config is not None:
+        checkpoint.__dict__["config_file"] = config
     for info, before in zip(checkpoint.files, seen, strict=True):
         if (info.nbytes, info.mtime_ns) != before:
             raise FileChangedError("the file changed since it was first opened", path=info.path, code="file_changed")
     return checkpoint
 
 
-def _open_files(
-    location: Location, mode: Mode, failures: list[Finding] | None
-) -> list[tuple[_core.SafetensorsFile, FileInfo]]:
+def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) -> list[tuple[OpenFile, FileInfo]]:
     """Open every file; with a list for `failures`, put what fails there and go on."""
     opened = []
     for path in location.files:
         try:
             status = os.stat(path)
-            file = _core.SafetensorsFile(path, mode=mode)
+            file = open_file(path, mode)
         except WeightprintError as error:
             if failures is None:
                 raise
@@ -401,7 +442,8 @@ def _open_files(
                 raise
             failures.append(Finding("io", "error", f"can't be read: {error.strerror or error}", path))
         else:
-            info = FileInfo(path, file.nbytes, file.data_start, file.n_tensors, status.st_mtime_ns)
+            core = file.core
+            info = FileInfo(path, core.nbytes, core.data_start, core.n_tensors, status.st_mtime_ns)
             opened.append((file, info))
     return opened
 

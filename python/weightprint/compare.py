@@ -7,25 +7,25 @@ compare --json``.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from weightprint import _core
+from weightprint.anatomy.access import Anatomy
 from weightprint.checkpoint import Checkpoint, open
 from weightprint.errors import UsageError
 from weightprint.evidence import TESTS, Evidence, Models, Side, Tensor
-from weightprint.evidence._base import F32
 from weightprint.evidence._pairs import pair_tensors
 from weightprint.evidence._sample import BUDGETS, hidden_size
 from weightprint.output import finite, to_json
 from weightprint.scan import scan
+from weightprint.sides import outline
 from weightprint.verdict import Verdict, decide
 
 __all__ = ["Comparison", "ModelSummary", "compare"]
@@ -33,6 +33,9 @@ __all__ = ["Comparison", "ModelSummary", "compare"]
 Effort = Literal["quick", "standard", "full"]
 Progress = Callable[[int, int], object]
 SCHEMA_VERSION = 1
+
+#: Types whose float32 values say everything about them.
+_BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +136,6 @@ class Comparison:
         return render_html(self)
 
 
-class _Reads:
-    """Slices of a checkpoint as float32, counting the bytes."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        self._where = {info.name: info for info in checkpoint.tensors}
-        self.nbytes = 0
-
-    def __call__(self, name: str, start: int, stop: int) -> F32:
-        info = self._where[name]
-        self.nbytes += math.ceil(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
-        return np.frombuffer(self._checkpoint.core_file(info.file).read_f32(info.index, start, stop), np.float32)
-
-
 def compare(
     a: str | os.PathLike[str] | Checkpoint,
     b: str | os.PathLike[str] | Checkpoint,
@@ -191,8 +180,13 @@ def _compare(
     a: Checkpoint, b: Checkpoint, effort: Effort, seed: int, progress: Progress | None, started: float
 ) -> Comparison:
     total = a.n_bytes + b.n_bytes
-    side_a, digest_a, reads_a = _measure(a, "a", _shifted(progress, 0, total))
-    side_b, digest_b, reads_b = _measure(b, "b", _shifted(progress, a.n_bytes, total))
+    # Places from headers alone: a p-value on pairs that met by place then owes nothing to a look at values.
+    anatomy_a, anatomy_b = Anatomy(a, values=False), Anatomy(b, values=False)
+    (side_a, reads_a), (side_b, reads_b) = outline(anatomy_a, "a"), outline(anatomy_b, "b")
+    # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: digests are of values.
+    by_value = reads_a.cuts or reads_b.cuts
+    side_a, digest_a = _measure(anatomy_a, side_a, by_value, _shifted(progress, 0, total))
+    side_b, digest_b = _measure(anatomy_b, side_b, by_value, _shifted(progress, a.n_bytes, total))
     pairs, log10_pairings = pair_tensors(side_a, side_b)
     models = Models(side_a, side_b, pairs, log10_pairings, seed, effort)
     evidence = tuple(test(models) for test in TESTS)
@@ -200,8 +194,8 @@ def _compare(
     for checkpoint in (a, b):
         checkpoint.check_unchanged()
     return Comparison(
-        a=_summary(a, side_a, digest_a),
-        b=_summary(b, side_b, digest_b),
+        a=_summary(anatomy_a, side_a, digest_a),
+        b=_summary(anatomy_b, side_b, digest_b),
         result=verdict,
         evidence=evidence,
         parameters={"effort": effort, "seed": seed, "pairs": len(pairs), "log10_pairings": log10_pairings},
@@ -217,52 +211,44 @@ def _shifted(progress: Progress | None, before: int, total: int) -> Progress | N
     return lambda done, _: progress(before + done, total)
 
 
-def _measure(
-    checkpoint: Checkpoint, label: Literal["a", "b"], progress: Progress | None
-) -> tuple[Side, str | None, _Reads]:
-    """One pass for digests and moments, and a reader for what the tests ask later."""
-    found = scan(checkpoint, digest=True, progress=progress)
-    table = found.table
+def _measure(anatomy: Anatomy, side: Side, by_value: bool, progress: Progress | None) -> tuple[Side, str | None]:
+    """Digest and spread of every canonical tensor, and the digest of the whole: one pass over the files, and another
+    over what is not measured as it is stored."""
+    found = scan(anatomy.checkpoint, digest=True, progress=progress)
+    keys = ("name", "digest", "std", "min", "max", "n_nan")
+    stored = {name: rest for name, *rest in zip(*(found.table[key] for key in keys), strict=True)}
     tensors: dict[str, Tensor] = {}
-    measured = zip(
-        table["name"], table["digest"], table["std"], table["min"], table["max"], table["n_nan"], strict=True
-    )
-    values = {name: (digest, std, low, high, nan) for name, digest, std, low, high, nan in measured}
-    for info in checkpoint.tensors:
-        digest, std, low, high, nan = values[info.name]
-        parts = (info.components,) if info.components > 1 else ()
-        tensors[info.name] = Tensor(
-            name=info.name,
-            dtype=info.dtype,
-            shape=(*info.shape, *parts),
-            numel=info.numel * info.components,
-            nbytes=info.nbytes,
-            digest=digest,
-            std=float(std),
-            constant=low is not None and low == high and not nan,
-        )
-    reads = _Reads(checkpoint)
-    return Side(label, tensors, reads), found.digest, reads
+    for name, tensor in side.tensors.items():
+        as_stored = name in stored and not (by_value and tensor.dtype in _BY_VALUE)
+        digest, std, low, high, nan = stored[name] if as_stored else _measured_values(side, tensor)
+        constant = low is not None and low == high and not nan
+        tensors[name] = replace(tensor, digest=digest, std=float(std), constant=constant)
+    return replace(side, tensors=tensors), found.digest
 
 
-def _summary(checkpoint: Checkpoint, side: Side, digest: str | None) -> ModelSummary:
-    layers: Counter[str] = Counter()
-    for stack, _ in {(t.parsed.stack, t.parsed.layer) for t in side.tensors.values() if t.parsed.layer is not None}:
-        layers[stack] += 1
-    width = hidden_size(Models(side, side, ()))
-    tables = [
-        t.shape[0] for t in side.tensors.values() if t.rank2 and t.parsed.role == "embedding" and t.shape[1] == width
-    ]
+def _measured_values(side: Side, tensor: Tensor) -> tuple[str, float, float | None, float | None, int]:
+    """(BLAKE3 of the float32 values, std, min, max, NaN) of a tensor that is cut or decoded, slice by slice."""
+    measure = _core.Measure(tensor.shape, digest=True)
+    for _, values in side.slices(tensor):
+        measure.add(values.tobytes())
+    found = measure.finish()
+    std, nan = (float(np.frombuffer(found[key], kind)[0]) for key, kind in (("std", np.float64), ("n_nan", np.uint64)))
+    return found["digest"][0], std, found["min"][0], found["max"][0], int(nan)
+
+
+def _summary(anatomy: Anatomy, side: Side, digest: str | None) -> ModelSummary:
+    checkpoint, main = anatomy.checkpoint, anatomy.geometry.get(anatomy.main_stack)
+    tables = [t.shape[0] for t in side.tensors.values() if t.place and t.place.role == "embedding" and t.rank2]
     return ModelSummary(
         source=checkpoint.source,
         digest=digest,
         n_tensors=checkpoint.n_tensors,
-        n_parameters=checkpoint.n_parameters,
+        n_parameters=sum(weight.numel for weight in anatomy.weights.values()),
         n_bytes=checkpoint.n_bytes,
-        family=None,
-        layers=max(layers.values(), default=None),
-        hidden_size=width,
-        vocabulary=max(tables, default=None),
+        family=anatomy.family,
+        layers=(main.blocks if main else None) or None,
+        hidden_size=(main.hidden if main else None) or hidden_size(Models(side, side, ())),
+        vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
     )
 
 

@@ -85,7 +85,7 @@ class LimitError(FormatError):
 
 
 class UnsupportedFormatError(FormatError):
-    """A file of another format (a pickle, a GGUF); the message says how to convert it safely."""
+    """A file of another format (a pickle, an HDF5), or of a version or type not read; the message says the way out."""
 
 
 class TensorNotFoundError(WeightprintError, KeyError):

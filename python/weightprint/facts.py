@@ -80,7 +80,7 @@ class Facts:
         """
         a, b = self.models.a.tensors, self.models.b.tensors
         values = [f for f in self.copies if f.kind in ("exact", "re_encoded")]
-        learned = [f for f in values if a[f.a].parsed.role is not None or b[f.b].parsed.role is not None]
+        learned = [f for f in values if a[f.a].place is not None or b[f.b].place is not None]
         unknown = sum(f.numel for f in values) - sum(f.numel for f in learned)
         return tuple(values if 2 * unknown > self.models.b.numel else learned)
 
@@ -114,10 +114,8 @@ class Facts:
     def missing_outside_blocks_only(self) -> bool:
         """True if what is missing lies outside the blocks (a head, a pooler) and there are blocks."""
         missing = (*self.missing_in_a, *self.missing_in_b)
-        blocks = any(
-            t.parsed.layer is not None for t in (*self.models.a.tensors.values(), *self.models.b.tensors.values())
-        )
-        return blocks and all(t.parsed.layer is None for t in missing)
+        blocks = any(t.layer is not None for t in (*self.models.a.tensors.values(), *self.models.b.tensors.values()))
+        return blocks and all(t.layer is None for t in missing)
 
     # Aligned
 

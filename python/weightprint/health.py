@@ -1,8 +1,8 @@
 """What a scan says about a checkpoint's health: one function per question, each from columns to findings.
 
 A new question is a function ``(Patient) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`. Thresholds are
-stated where they are used. Names only choose how loud a finding is (a zero row in an embedding is usually padding),
-never whether the values are looked at.
+stated where they are used. A tensor's role only chooses how loud a finding is (a zero row in an embedding is usually
+padding), never whether the values are looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -19,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint import _core
+from weightprint.anatomy.access import Anatomy
 from weightprint.checkpoint import Checkpoint
 from weightprint.findings import Finding, Severity
-from weightprint.naming import FIXED, Name, parse
 from weightprint.report.escape import escape
 from weightprint.scan import Scan, dead_rows
+from weightprint.sides import SURE
 
 __all__ = ["OUTLIER_FACTOR", "QUESTIONS", "Patient", "coordinates", "examine"]
 
@@ -32,12 +34,12 @@ OUTLIER_FACTOR = 100.0
 
 _SHOWN = 10
 _INTEGERS = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"})
-_MAY_HAVE_DEAD_ROWS = frozenset({"embedding", "head", "router", *FIXED})
+_MAY_HAVE_DEAD_ROWS = frozenset({"embedding", "head", "router", "fixed"})
 _BLOCK = re.compile(r"(?:^|\.)(h|blk|experts?|\w*layers?|\w*blocks?)\.([0-9]{1,18})(?=\.)")
 _SAME_BY_DESIGN = 16  # tensors with fewer elements are equal too easily to be worth a word
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Patient:
     """A checkpoint with its scan (made with exact, rows and digest)."""
 
@@ -48,11 +50,23 @@ class Patient:
         """One column of the scan's table."""
         return self.scan.table[name]
 
-    def where(self, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, dict[str, Any], Name]]:
-        """(row number, row, parsed name) of the rows that `mask` picks."""
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """What the headers say of each tensor's role."""
+        return Anatomy(self.checkpoint, values=False)
+
+    def parts(self, name: str) -> frozenset[str]:
+        """The parts of the model that a stored tensor belongs to, ``"bias"`` for a bias; empty if not known."""
+        found = self.anatomy.of(self.anatomy.weights.owner(name))
+        places = [part.place for part in found if part.confidence >= SURE]
+        biases = {"bias" for place in places if place.role.endswith("_bias")}
+        return frozenset({place.part for place in places} | biases)
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, dict[str, Any], frozenset[str]]]:
+        """(row number, row, parts of the model) of the rows that `mask` picks."""
         for k in np.flatnonzero(mask).tolist():
             row = self.scan.table.row(k)
-            yield k, row, parse(row["name"])
+            yield k, row, self.parts(row["name"])
 
     def constant(self) -> npt.NDArray[np.bool_]:
         """Which tensors hold one finite value throughout."""
@@ -91,9 +105,9 @@ def non_finite(patient: Patient) -> Iterator[Finding]:
     for _, row, _ in patient.where(patient.column("n_nan") > 0):
         count, n = row["n_nan"], row["n"]
         yield _of(row, "nan", "error", f"{count:,} of {n:,} values are NaN, the first at {_at(row, row['first_nan'])}")
-    for _, row, name in patient.where(patient.column("n_posinf") + patient.column("n_neginf") > 0):
+    for _, row, parts in patient.where(patient.column("n_posinf") + patient.column("n_neginf") > 0):
         counts = f"{row['n_posinf']:,} +Inf and {row['n_neginf']:,} -Inf of {row['n']:,} values"
-        severity: Severity = "note" if name.role in FIXED else "warning"
+        severity: Severity = "note" if "fixed" in parts else "warning"
         yield _of(row, "infinity", severity, f"{counts}, the first at {_at(row, row['first_inf'])}")
 
 
@@ -122,10 +136,8 @@ def outliers(patient: Patient) -> Iterator[Finding]:
 
 def constants(patient: Patient) -> Iterator[Finding]:
     """A constant matrix of weights is suspicious; a constant vector (a fresh norm gain, a zero bias) is only noted."""
-    for _, row, name in patient.where(patient.constant() & (patient.column("n") > 1)):
-        quiet = (
-            len(row["shape"]) < 2 or row["dtype"] in _INTEGERS or name.role in FIXED | {"norm"} or name.kind == "bias"
-        )
+    for _, row, parts in patient.where(patient.constant() & (patient.column("n") > 1)):
+        quiet = len(row["shape"]) < 2 or row["dtype"] in _INTEGERS or parts & {"fixed", "norm", "bias"}
         severity: Severity = "note" if quiet else "warning"
         if row["n_zero"] == row["n"]:
             yield _of(row, "all_zero", severity, f"all {row['n']:,} values are zero")
@@ -138,13 +150,13 @@ def constants(patient: Patient) -> Iterator[Finding]:
 def zero_rows(patient: Patient) -> Iterator[Finding]:
     """Rows that are zero throughout, in matrices that are not zero altogether. A short last axis is a kernel."""
     dead = np.array([v or 0 for v in patient.column("dead_rows")], np.int64)
-    for _, row, name in patient.where((dead > 0) & ~patient.constant()):
+    for _, row, parts in patient.where((dead > 0) & ~patient.constant()):
         shape = row["shape"]
         if row["dtype"] == "BOOL" or shape[-1] < (2 if len(shape) == 2 else 16):
             continue
         numbers = dead_rows(patient.scan.rows(row["name"])).tolist()
         shown = ", ".join(coordinates(number, shape[:-1]) for number in numbers[:_SHOWN])
-        severity: Severity = "note" if name.role in _MAY_HAVE_DEAD_ROWS else "warning"
+        severity: Severity = "note" if parts & _MAY_HAVE_DEAD_ROWS else "warning"
         more = " …" if len(numbers) > _SHOWN else ""
         yield _of(row, "dead_rows", severity, f"{len(numbers):,} of {prod(shape[:-1]):,} rows are zero: {shown}{more}")
 
@@ -158,7 +170,7 @@ def duplicates(patient: Patient) -> Iterator[Finding]:
         groups[all_dtypes[k], all_digests[k]].append(k)
     for members in groups.values():
         names = [all_names[k] for k in members]
-        if len(names) < 2 or all(parse(name).role in FIXED for name in names):
+        if len(names) < 2 or all("fixed" in patient.parts(name) for name in names):
             continue
         shown = ", ".join(escape(name, 120) for name in names[:5]) + (
             f" and {len(names) - 5} more" if len(names) > 5 else ""

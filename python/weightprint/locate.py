@@ -1,9 +1,9 @@
 """Which files are meant by MODEL?
 
 MODEL is a file, a directory, an index JSON, or ``org/name[@revision]`` (also ``hf://…``) in the local hub cache.
-Nothing is ever downloaded. A directory is read as loaders read it: ``model.safetensors``, else its index, else every
-``*.safetensors``; where that leaves a choice, the choice is a finding or, if it can't be made safely, an error that
-names the candidates.
+Nothing is ever downloaded. A directory is read as loaders read it: ``model.safetensors``, else its index, else an
+adapter, else every ``*.safetensors``, else its one GGUF model; where that leaves a choice, the choice is a finding or,
+if it can't be made safely, an error that names the candidates.
 
 A downloaded folder is not trusted: the shard names in an index are plain file names (checked by the core), and a link
 may leave its folder only within the model's own part of a hub cache, where links into ``blobs`` are the normal layout.
@@ -23,15 +23,16 @@ from pathlib import Path
 from weightprint import _core
 from weightprint.errors import FormatError, LimitError, ShardMissingError, UnsupportedFormatError, UsageError
 from weightprint.findings import Finding, from_note
-from weightprint.naming import natural_key
+from weightprint.order import natural_key
 from weightprint.report.escape import escape
 
-__all__ = ["Location", "locate"]
+__all__ = ["Location", "contained", "locate", "read_small"]
 
 _INDEX_SUFFIX = ".safetensors.index.json"
 _INDEX_BYTES = 200_000_000
 _HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults
-_SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
+_SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.safetensors|\.gguf)")
+_ADAPTER = "adapter_model.safetensors"
 _REPO = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 _TORCH = (
@@ -44,8 +45,6 @@ _CONVERSIONS = {
     ".pth": _TORCH,
     ".ckpt": _TORCH,
     ".pkl": _TORCH,
-    ".gguf": "read it with the `gguf` package (`gguf.GGUFReader`), dequantise with `gguf.quants.dequantize`, and save "
-    "with `safetensors.numpy.save_file`",
     ".onnx": "read its initializers with the `onnx` package (`onnx.numpy_helper.to_array`) and save them with "
     "`safetensors.numpy.save_file`",
     ".h5": "read its datasets with `h5py` and save them with `safetensors.numpy.save_file`",
@@ -120,7 +119,15 @@ def locate(model: str | os.PathLike[str]) -> Location:
         if path.suffix == ".json":
             return _index(source, "index", path.absolute())
         _refuse_other_formats(path)
-        return Location(source, "file", str(path.absolute().parent), (str(path.absolute()),))
+        path = path.absolute()
+        shard = _SHARD.fullmatch(path.name)
+        if shard and shard["suffix"] == ".gguf" and int(shard["number"]) == 1 and int(shard["total"]) > 1:
+            # A folder often holds one model in several precisions, each in shards: the first stands for its set.
+            start, end = path.name[: shard.start("number")], path.name[shard.end("number") :]
+            names = [entry.name for entry in os.scandir(path.parent)]
+            members = [name for name in names if name.startswith(start) and name.endswith(end)]
+            return _numbered(source, "file", path.parent, sorted(members, key=natural_key))
+        return Location(source, "file", str(path.parent), (str(path),))
     if _reads_like_a_hub_name(source):
         return _hub(source, source)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
@@ -136,42 +143,59 @@ def _directory(source: str, root: Path, kind: str = "directory") -> Location:
     if "model.safetensors" in tensors:
         others = [name for name in (*tensors, *indexes) if name != "model.safetensors"]
         found = _chosen("model.safetensors", others, root)
-        return Location(source, kind, str(root), _inside(root, ["model.safetensors"]), findings=found)
+        return Location(source, kind, str(root), contained(root, ["model.safetensors"]), findings=found)
     if indexes:
         chosen = "model" + _INDEX_SUFFIX if "model" + _INDEX_SUFFIX in indexes else indexes[0]
         if len(indexes) > 1 and chosen != "model" + _INDEX_SUFFIX:
             raise _ambiguous(root, "index files", indexes)
         return _index(source, kind, root / chosen, _chosen(chosen, [n for n in indexes if n != chosen], root))
+    if _ADAPTER in tensors and "adapter_config.json" in names:
+        found = _chosen(_ADAPTER, [name for name in tensors if name != _ADAPTER], root)
+        return Location(source, kind, str(root), contained(root, [_ADAPTER]), findings=found)
     if tensors:
         return _unindexed(source, root, kind, tensors)
+    if ggufs := [name for name in names if name.lower().endswith(".gguf")]:
+        return _gguf_folder(source, root, kind, ggufs)
     _refuse_folder_of_other_formats(source, root, names)
     raise UsageError(
-        f"the folder {escape(source)} holds no .safetensors file{_nearby(root)}", path=str(root), code="no_safetensors"
+        f"the folder {escape(source)} holds no .safetensors or .gguf file{_nearby(root)}",
+        path=str(root),
+        code="no_safetensors",
     )
 
 
 def _unindexed(source: str, root: Path, kind: str, tensors: list[str]) -> Location:
     """All files of a folder without an index; numbered shards are one model, and anything beside them is not."""
-    numbered = {name: match for name in tensors if (match := _SHARD.fullmatch(name))}
-    sets: dict[tuple[str, str], list[str]] = {}
-    for name, match in numbered.items():
-        sets.setdefault((match["stem"], match["total"]), []).append(name)
-    if not sets:
-        return Location(source, kind, str(root), _inside(root, tensors))
+    numbered = [name for name in tensors if _SHARD.fullmatch(name)]
+    if not numbered:
+        return Location(source, kind, str(root), contained(root, tensors))
+    found = _chosen(f"the numbered shards {numbered[0]} …", [name for name in tensors if name not in numbered], root)
+    return _numbered(source, kind, root, numbered, found)
+
+
+def _gguf_folder(source: str, root: Path, kind: str, ggufs: list[str]) -> Location:
+    """The one GGUF model of a folder: a file, or numbered shards. Several are models, or precisions, to choose from."""
+    if len(ggufs) == 1 or all(_SHARD.fullmatch(name) for name in ggufs):
+        return _unindexed(source, root, kind, ggufs)
+    raise _ambiguous(root, "GGUF files", ggufs)
+
+
+def _numbered(source: str, kind: str, root: Path, names: list[str], found: tuple[Finding, ...] = ()) -> Location:
+    """One set of numbered shards; those that should be there and are not are missing."""
+    sets: dict[tuple[str, str], dict[int, str]] = {}
+    for name in names:
+        if match := _SHARD.fullmatch(name):
+            sets.setdefault((name[: match.start("number")], name[match.end("number") :]), {})[int(match["number"])] = (
+                name
+            )
     if len(sets) > 1:
-        raise _ambiguous(root, "sets of numbered shards", [f"{stem}-…-of-{total}" for stem, total in sets])
-    ((stem, total), members), *_ = sets.items()
-    present = {int(numbered[name]["number"]) for name in members}
-    dash = "-" if members[0][len(stem) :].startswith("-") else ""
+        raise _ambiguous(root, "sets of numbered shards", [f"{start}…{end}" for start, end in sets])
+    ((start, end), present), *_ = sets.items()
+    total = int(end[4:9])  # -of-00003
     # Numbering starts at 1 almost everywhere, at 0 in some tools' output.
     first = 0 if 0 in present else 1
-    if int(total) - len(present) > 100_000:
-        raise UsageError(f"{escape(members[0])} claims {int(total)} shards", path=str(root), code="shard_numbers")
-    wanted = range(first, first + int(total))
-    missing = tuple(f"{stem}{dash}{number:05}-of-{total}.safetensors" for number in wanted if number not in present)
-    others = [name for name in tensors if name not in numbered]
-    found = _chosen(f"the numbered shards {members[0]} …", others, root)
-    return Location(source, kind, str(root), _inside(root, members), missing, findings=found)
+    missing = tuple(f"{start}{n:05}{end}" for n in range(first, first + total) if n not in present)
+    return Location(source, kind, str(root), contained(root, present.values()), missing, findings=found)
 
 
 def _chosen(chosen: str, others: Sequence[str], root: Path) -> tuple[Finding, ...]:
@@ -192,9 +216,9 @@ def _ambiguous(root: Path, what: str, names: Sequence[str]) -> UsageError:
 def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = ()) -> Location:
     root = path.parent
     if kind != "index":
-        _inside(root, [path.name])
+        contained(root, [path.name])
     try:
-        total_size, weight_map, notes = _core.parse_index(_read_small(path))
+        total_size, weight_map, notes = _core.parse_index(read_small(path, _INDEX_BYTES, "index"))
     except FormatError as error:
         error.path = error.path or str(path)
         raise
@@ -214,27 +238,35 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
         )
         found.append(Finding("shard_not_in_index", "warning", message, str(path)))
     return Location(
-        source, kind, str(root), _inside(root, present), missing, str(path), tuple(weight_map), total_size, tuple(found)
+        source,
+        kind,
+        str(root),
+        contained(root, present),
+        missing,
+        str(path),
+        tuple(weight_map),
+        total_size,
+        tuple(found),
     )
 
 
-def _read_small(path: Path) -> bytes:
+def read_small(path: Path, cap: int, what: str) -> bytes:
     """A regular file of bounded size, whole. Opened without blocking, so a FIFO named ``*.json`` can't hang us."""
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise UnsupportedFormatError("not a regular file", path=str(path), code="not_a_file")
-        if status.st_size > _INDEX_BYTES:
-            message = f"the index is {status.st_size:,} bytes long; the cap is {_INDEX_BYTES:,}"
-            raise LimitError(message, path=str(path), code="index_too_large")
-        return file.read(_INDEX_BYTES + 1)
+        if status.st_size > cap:
+            message = f"the {what} is {status.st_size:,} bytes long; the cap is {cap:,}"
+            raise LimitError(message, path=str(path), code=f"{what}_too_large")
+        return file.read(cap)
 
 
 # Links
 
 
-def _inside(root: Path, names: Iterable[str]) -> tuple[str, ...]:
+def contained(root: Path, names: Iterable[str]) -> tuple[str, ...]:
     """The paths of `names` in `root`, none of which is a link that leaves the folder."""
     allowed = _cached_model(root) or root
     for name in names:
@@ -263,7 +295,7 @@ def _cached_model(root: Path) -> Path | None:
 def _reads_like_a_hub_name(source: str) -> bool:
     """``org/name``, not a path to a file that isn't there."""
     name, _, _ = source.partition("@")
-    is_a_file = Path(name).suffix.lower() in {".safetensors", ".json", *_CONVERSIONS}
+    is_a_file = Path(name).suffix.lower() in {".safetensors", ".json", ".gguf", *_CONVERSIONS}
     return name.count("/") == 1 and _REPO.fullmatch(name) is not None and not is_a_file
 
 
@@ -300,7 +332,7 @@ def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None,
     snapshots = folder / "snapshots"
     reference = folder / "refs" / revision
     if reference.is_file():
-        commit = _read_small(reference).decode("ascii", "replace").strip()
+        commit = read_small(reference, 4096, "reference").decode("ascii", "replace").strip()
         if re.fullmatch(r"[0-9A-Za-z]{1,64}", commit) and (snapshots / commit).is_dir():
             return snapshots / commit, ()
     known = sorted(entry.name for entry in os.scandir(snapshots)) if snapshots.is_dir() else []

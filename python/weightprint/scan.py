@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from weightprint.checkpoint import Checkpoint, TensorInfo, open
 from weightprint.errors import TensorNotFoundError, UsageError
-from weightprint.naming import natural_key
+from weightprint.order import natural_key
 from weightprint.output import finite
 from weightprint.report.escape import escape
 from weightprint.selection import select
@@ -34,6 +35,8 @@ from weightprint.table import Column, Kind, StatsTable
 if TYPE_CHECKING:
     import pandas
     import polars
+
+    from weightprint.anatomy.access import Anatomy
 
 __all__ = ["PERCENTILES", "RowStats", "Scan", "scan"]
 
@@ -100,7 +103,7 @@ class Scan:
 
     Attributes:
         source: MODEL as it was named.
-        table: one row per tensor in natural order of names.
+        table: one row per tensor in natural order of names; canonical ones in the order of the drawing.
         n_parameters: elements over all scanned tensors.
         bytes_read: bytes of all scanned tensors.
         seconds: wall time of the pass.
@@ -144,6 +147,19 @@ class Scan:
     def columns(self, name: str) -> RowStats:
         """Statistics of every column of a matrix; needs ``scan(…, columns=True)`` and rank ≥ 2."""
         return self._vectors(self._columns, name, "columns")
+
+    def by(self, *groups: str) -> StatsTable:
+        """Statistics pooled as if the tensors of a group were one: one row per stack and value of `groups`.
+
+        Args:
+            groups: of ``"stack"``, ``"part"``, ``"role"``, ``"block"``, ``"expert"``; by all of them together.
+
+        Raises:
+            UsageError: no such group, or a scan without places.
+        """
+        from weightprint.by_role import pooled
+
+        return pooled(self.table, groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Source, totals and one object per tensor, ready for JSON (undefined numbers are None)."""
@@ -200,6 +216,8 @@ def scan(
     io: IO = "auto",
     progress: Progress | None = None,
     executor: Executor | None = None,
+    places: bool | Anatomy = False,
+    canonical: bool = False,
 ) -> Scan:
     """Read every byte of the chosen tensors once and measure them.
 
@@ -215,35 +233,42 @@ def scan(
         io: ``"pread"``, ``"mmap"``, or ``"auto"`` to let the core choose. The result does not depend on it.
         progress: called as ``progress(bytes_done, bytes_total)`` from this thread; an exception in it stops the scan.
         executor: any `concurrent.futures.Executor` to spread groups of tensors over. Process pools reopen the files.
+        places: also the columns ``stack``, ``block``, ``part``, ``role``, ``expert`` and ``component``, which
+            `Scan.by` pools by. They come from the model's anatomy, which may be given.
+        canonical: one row per *canonical* tensor, named by its place (``decoder.7.up``): fused tensors split, turned
+            ones turned, quantised ones decoded to float32. Globs are then on places, weights without one keep their
+            names, and `places` is implied. See :mod:`weightprint.canonical`.
 
     Raises:
-        UsageError: globs that match nothing.
+        UsageError: globs that match nothing; an executor for canonical tensors.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `open` does.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}", code="bad_threads")
-    if isinstance(model, Checkpoint):
-        return _scan(model, include, exclude, exact, rows, columns, digest, threads, io, progress, executor)
-    with open(model) as checkpoint:
-        return _scan(checkpoint, include, exclude, exact, rows, columns, digest, threads, io, progress, executor)
+    asked: dict[str, Any] = {"exact": exact, "rows": rows, "columns": columns, "digest": digest, "io": io}
+    if canonical and executor is not None:
+        raise UsageError("canonical tensors are measured by threads, not by an executor", code="no_executor")
+    with nullcontext(model) if isinstance(model, Checkpoint) else open(model) as checkpoint:
+        if canonical:
+            from weightprint.canonical import scan_canonical
+
+            return scan_canonical(checkpoint, include, exclude, asked, threads, progress)
+        return _scan(checkpoint, include, exclude, asked, threads, progress, executor, places)
 
 
 def _scan(
     checkpoint: Checkpoint,
     include: str | Iterable[str],
     exclude: str | Iterable[str],
-    exact: bool,
-    rows: bool,
-    columns: bool,
-    digest: bool,
+    asked: dict[str, Any],
     threads: int | None,
-    io: IO,
     progress: Progress | None,
     executor: Executor | None,
+    places: bool | Anatomy,
 ) -> Scan:
     infos = select(checkpoint, include, exclude)
-    asked: dict[str, Any] = {"exact": exact, "rows": rows, "columns": columns, "digest": digest, "io": io}
+    where = [] if places is False else _places(checkpoint, infos, None if places is True else places)
     began = time.perf_counter()
     if executor is None:
         files = [checkpoint.core_file(f) for f in range(len(checkpoint.files))]
@@ -253,26 +278,48 @@ def _scan(
         measured = scan_on(executor, checkpoint, infos, {**asked, "threads": threads or 1}, progress)
         checkpoint.check_unchanged()
     seconds = time.perf_counter() - began
-    return _result(checkpoint, infos, measured, seconds)
-
-
-# The result
-
-
-def _result(checkpoint: Checkpoint, infos: Sequence[TensorInfo], measured: dict[str, Any], seconds: float) -> Scan:
-    order = sorted(range(len(infos)), key=lambda k: natural_key(infos[k].name))
-    files = [info.name for info in checkpoint.files]
-    columns = [
+    file_names = [info.name for info in checkpoint.files]
+    heads = [
         Column("name", "str", [info.name for info in infos]),
         Column("dtype", "str", [info.dtype for info in infos]),
         Column("shape", "shape", [info.shape for info in infos]),
         Column("numel", "u64", np.array([info.numel for info in infos], np.uint64)),
         Column("nbytes", "u64", np.array([info.nbytes for info in infos], np.uint64)),
-        Column("file", "str", [files[info.file] for info in infos]),
+        Column("file", "str", [file_names[info.file] for info in infos]),
+        *where,
     ]
+    order = sorted(range(len(infos)), key=lambda k: natural_key(infos[k].name))
+    n, nbytes = sum(checkpoint.elements_of(info) for info in infos), sum(info.nbytes for info in infos)
+    dtypes, shapes = [info.dtype for info in infos], [info.shape for info in infos]
+    digest = whole_digest(dtypes, shapes, measured["digest"]) if "digest" in measured else None
+    return result(checkpoint.source, heads, measured, order, n, nbytes, seconds, digest)
+
+
+def _places(checkpoint: Checkpoint, infos: Sequence[TensorInfo], anatomy: Anatomy | None) -> list[Column]:
+    from weightprint.anatomy.access import Anatomy
+    from weightprint.by_role import place_columns
+
+    return place_columns(anatomy or Anatomy(checkpoint), [info.name for info in infos])
+
+
+# The result
+
+
+def result(
+    source: str,
+    heads: Sequence[Column],
+    measured: dict[str, Any],
+    order: Sequence[int],
+    n_parameters: int,
+    bytes_read: int,
+    seconds: float,
+    digest: str | None,
+) -> Scan:
+    """The core's columns behind columns that say what the tensors are, as a Scan with rows in this order."""
+    columns = list(heads)
     columns += [Column(name, kind, _values(kind, measured[name])) for name, kind in _MEASURED]
     columns.append(Column("sparsity", "f64", _sparsity(measured)))
-    quantiles = np.frombuffer(measured["quantiles"], np.float64).reshape(len(infos), len(PERCENTILES))
+    quantiles = np.frombuffer(measured["quantiles"], np.float64).reshape(len(order), len(PERCENTILES))
     columns += [Column(name, "f64", quantiles[:, k]) for k, (name, _) in enumerate(PERCENTILES)]
     row_vectors, column_vectors = (_all_vectors(measured, axis) for axis in ("row", "column"))
     for axis, vectors in (("row", row_vectors), ("column", column_vectors)):
@@ -286,12 +333,12 @@ def _result(checkpoint: Checkpoint, infos: Sequence[TensorInfo], measured: dict[
         columns.append(Column("digest", "str", list(digests)))
     table = StatsTable(tuple(columns)).take(order)
     return Scan(
-        source=checkpoint.source,
+        source=source,
         table=table,
-        n_parameters=sum(info.numel for info in infos),
-        bytes_read=sum(info.nbytes for info in infos),
+        n_parameters=n_parameters,
+        bytes_read=bytes_read,
         seconds=seconds,
-        digest=None if digests is None else _whole_digest(infos, digests),
+        digest=digest,
         _number={name: k for k, name in enumerate(table["name"])},
         _rows=None if row_vectors is None else [row_vectors[k] for k in order],
         _columns=None if column_vectors is None else [column_vectors[k] for k in order],
@@ -328,6 +375,8 @@ def _all_vectors(measured: dict[str, Any], axis: str) -> list[RowStats | None] |
     ]
 
 
-def _whole_digest(infos: Sequence[TensorInfo], digests: Sequence[str]) -> str:
-    lines = sorted(f"{info.dtype} {list(info.shape)} {digest}\n" for info, digest in zip(infos, digests, strict=True))
+def whole_digest(dtypes: Sequence[str], shapes: Sequence[tuple[int, ...]], digests: Sequence[str]) -> str:
+    """One digest of many tensors, whatever their names and order."""
+    rows = zip(dtypes, shapes, digests, strict=True)
+    lines = sorted(f"{dtype} {list(shape)} {digest}\n" for dtype, shape, digest in rows)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -14,27 +14,34 @@ from weightprint.checkpoint import Checkpoint, TensorInfo
 from weightprint.errors import UsageError
 from weightprint.report.escape import escape
 
-__all__ = ["select"]
+__all__ = ["matching", "select"]
 
 
 def select(checkpoint: Checkpoint, include: str | Iterable[str], exclude: str | Iterable[str]) -> list[TensorInfo]:
     """The tensors whose names match a glob of `include` (all, if there is none) and none of `exclude`."""
-    wanted, unwanted = _globs(include), _globs(exclude)
     infos = list(checkpoint.tensors)
-    if not wanted and not unwanted:
-        return infos
+    chosen = matching([info.name for info in infos], include, exclude)
+    return [info for info in infos if info.name in chosen]
+
+
+def matching(names: Iterable[str], include: str | Iterable[str], exclude: str | Iterable[str]) -> set[str]:
+    """The names that match a glob of `include` (all, if there is none) and none of `exclude`.
+
+    Raises UsageError where a glob of `include` matches nothing, or nothing is left.
+    """
+    names = list(names)
+    wanted, unwanted = _globs(include), _globs(exclude)
     for text, pattern in wanted:
-        if not any(pattern.match(info.name) for info in infos):
+        if not any(pattern.match(name) for name in names):
             raise UsageError(
-                f"the glob {escape(text)} matches none of {len(infos):,} tensors{_close(text, infos)}", code="no_match"
+                f"the glob {escape(text)} matches none of {len(names):,} tensors{_close(text, names)}", code="no_match"
             )
-    chosen = [
-        info
-        for info in infos
-        if (not wanted or any(p.match(info.name) for _, p in wanted))
-        and not any(p.match(info.name) for _, p in unwanted)
-    ]
-    if not chosen and infos:
+    chosen = {
+        name
+        for name in names
+        if (not wanted or any(p.match(name) for _, p in wanted)) and not any(p.match(name) for _, p in unwanted)
+    }
+    if not chosen and names:
         raise UsageError("exclude leaves no tensor to scan", code="no_match")
     return chosen
 
@@ -44,9 +51,9 @@ def _globs(globs: str | Iterable[str]) -> list[tuple[str, re.Pattern[str]]]:
     return [(text, re.compile(fnmatch.translate(text))) for text in texts]
 
 
-def _close(glob: str, infos: Sequence[TensorInfo]) -> str:
+def _close(glob: str, names: Sequence[str]) -> str:
     """Names that look like the glob, to end an error message with."""
-    names = [info.name for info in infos[:20_000]]
+    names = names[:20_000]
     plain = glob.strip("*")
     close = [name for name in names if plain.lower() in name.lower()] if plain else []
     close = close or difflib.get_close_matches(glob, names, n=3, cutoff=0.4)

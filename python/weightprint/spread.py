@@ -18,8 +18,9 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint import Checkpoint, Mode, TensorInfo
 from weightprint.errors import FileChangedError
+from weightprint.files import open_file
 
-__all__ = ["measure", "scan_on"]
+__all__ = ["complete", "join", "measure", "scan_on"]
 
 Progress = Callable[[int, int], object]
 
@@ -40,9 +41,19 @@ def measure(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What `_core.scan` returns, with the same columns whatever the dtypes are."""
-    measured = _core.scan(files, tensors, progress=progress, **asked)
-    missing = {key: one.tobytes() * len(tensors) for key, one in _UNCOUNTED.items() if key not in measured}
+    return complete(_core.scan(files, tensors, progress=progress, **asked), len(tensors))
+
+
+def complete(measured: dict[str, Any], n: int) -> dict[str, Any]:
+    """The core's columns of `n` tensors and those that it left out, since no tensor was counted."""
+    missing = {key: one.tobytes() * n for key, one in _UNCOUNTED.items() if key not in measured}
     return {**measured, **missing}
+
+
+def join(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Columns of several measurements, one after the other."""
+    # Every value is bytes or a list.
+    return {key: _join([part[key] for part in parts]) for key in parts[0]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class _Task:
     asked: dict[str, Any]
 
     def __call__(self) -> dict[str, Any]:
-        files = [_core.SafetensorsFile(path, mode=self.mode) for path in self.paths]
+        files = [open_file(path, self.mode).core for path in self.paths]
         for file, path, size in zip(files, self.paths, self.sizes, strict=True):
             if file.nbytes != size:
                 message = f"the file has {file.nbytes:,} bytes here, {size:,} where the scan began"
@@ -89,8 +100,7 @@ def scan_on(
     finally:
         for future in futures:
             future.cancel()
-    # Every value is bytes or a list, so joining two parts is `+`, column by column, in plan order.
-    return {key: _join([part[key] for part in parts]) for key in parts[0]}
+    return join(parts)
 
 
 def _join(parts: list[Any]) -> Any:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "Column", "Kind", "StatsTable"]
 
 Kind = Literal["str", "shape", "u64", "i64", "f64", "number"]
-"""What a column holds. ``shape`` is a tuple of ints, ``number`` an exact int or a float; i64 and number may be None."""
+"""What a column holds: ``shape`` a tuple of ints, ``number`` an exact int or a float. str, i64, number may be None."""
 
 Values = Sequence[Any] | np.ndarray[Any, Any]
 

@@ -140,7 +140,8 @@ def _missing(facts: Facts) -> list[str]:
 
 def _initialisation(facts: Facts) -> list[str]:
     """Shared training against a shared random seed: what the weights allow one to say."""
-    gains = [f.b for f in facts.copies if f.kind == "exact" and facts.models.b.tensors[f.b].parsed.role == "norm"]
+    tensors = facts.models.b.tensors
+    gains = [f.b for f in facts.copies if f.kind == "exact" and (r := tensors[f.b].role) and r.part == "norm"]
     if gains:
         return [
             f"A common random initialisation alone is ruled out if norm gains and biases started constant, as is "

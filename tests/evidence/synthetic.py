@@ -14,8 +14,11 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16 and the small floats with numpy)
 import numpy as np
 import numpy.typing as npt
+from weightprint.anatomy.infer import infer
+from weightprint.anatomy.match import match
 from weightprint.evidence import Models, Side, Tensor
 from weightprint.evidence._pairs import pair_tensors
+from weightprint.sides import SURE
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -36,6 +39,10 @@ DTYPES = {
 def side(label: Any, arrays: Mapping[str, Array]) -> Side:
     """A model in memory, as the tests see one on disk."""
     tensors: dict[str, Tensor] = {}
+    shapes = {name: x.shape for name, x in arrays.items()}
+    matched = match(shapes, {})
+    found = (*matched.assignments, *infer(shapes, matched.unmatched, matched.assignments, None))
+    places = {a.view.weight: a.place for a in found if a.view.whole and not a.tied and a.confidence >= SURE}
     for name, x in arrays.items():
         values = x.astype(np.float64)
         values = values[np.isfinite(values)]
@@ -48,6 +55,7 @@ def side(label: Any, arrays: Mapping[str, Array]) -> Side:
             digest=hashlib.blake2b(np.ascontiguousarray(x).tobytes()).hexdigest(),
             std=float(values.std()) if values.size else float("nan"),
             constant=bool(values.size == x.size > 0 and values.min() == values.max()),
+            place=places.get(name),
         )
     flat = {name: np.ascontiguousarray(x).reshape(-1) for name, x in arrays.items()}
 
@@ -106,3 +114,10 @@ def child(parent: Mapping[str, Array], rho: float, seed: int = 1) -> Arrays:
         noise = rng.standard_normal(x.shape) * x.std()
         out[name] = (x.mean() + rho * (x - x.mean()) + np.sqrt(1 - rho**2) * noise).astype(x.dtype)
     return out
+
+
+def hidden(arrays: Mapping[str, Array], seed: int = 0, prefix: str = "t") -> Arrays:
+    """The same tensors under names that say nothing, in an order that says nothing."""
+    values = list(arrays.values())
+    order = np.random.default_rng([seed, 79]).permutation(len(values))
+    return {f"{prefix}{i}": values[j] for i, j in enumerate(order)}

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from synthetic import Array, child, decoder, models
+from synthetic import Array, child, decoder, hidden, models
 
 
 def noise(*shape: int, seed: int = 0) -> Array:
@@ -22,13 +22,14 @@ def test_equal_names_and_shapes() -> None:
 def test_a_prefix_on_one_side_is_dropped() -> None:
     a = {"encoder.layer.0.up.weight": noise(8, 8), "pooler.dense.weight": noise(4, 4)}
     b = {f"inner.{name}": x + 1 for name, x in a.items()}
-    assert {(p.a.name, p.b.name, p.by) for p in models(a, b).pairs} == {(n, f"inner.{n}", "stem") for n in a}
+    assert {(p.a.name, p.b.name) for p in models(a, b).pairs} == {(n, f"inner.{n}") for n in a}
+    assert all(p.by_name for p in models(a, b).pairs)
 
 
 def test_stacks_of_another_name_meet_by_layer() -> None:
     a = {f"net.stack.layers.{i}.fc1.weight": noise(8, 8, seed=i) for i in range(3)}
     b = {f"other.layers.{i}.fc1.weight": noise(8, 8, seed=9 + i) for i in range(3)}
-    assert [(p.a.parsed.layer, p.b.parsed.layer) for p in models(a, b).pairs] == [(0, 0), (1, 1), (2, 2)]
+    assert [(p.a.layer, p.b.layer) for p in models(a, b).pairs] == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_two_stacks_are_never_mixed_up() -> None:
@@ -68,7 +69,7 @@ def test_squares_turn_with_the_rectangles() -> None:
 
 
 def test_strangers_do_not_meet_by_values() -> None:
-    a = {f"x{i}": v for i, v in enumerate(decoder(1).values())}
-    b = {f"y{i}": v for i, v in enumerate(decoder(2).values())}
-    matrices = [p for p in models(a, b).pairs if p.a.rank2]
-    assert not matrices
+    a = hidden(decoder(1), 1, "x")
+    b = hidden(decoder(2), 2, "y")
+    pairs = models(a, b).pairs
+    assert [p.by for p in pairs if p.a.rank2] == ["place"]  # the embeddings, by their shapes

@@ -41,16 +41,6 @@ def test_strangers_with_a_common_trend_score_high() -> None:
     assert abs(evidence.effect or 0) < 0.4
 
 
-def test_fused_qkv_is_split() -> None:
-    a = decoder(0, layers=8)
-    fused = dict(a)
-    for i in range(8):
-        at = f"model.layers.{i}.self_attn."
-        fused[f"{at}qkv_proj.weight"] = np.concatenate([fused.pop(f"{at}{p}_proj.weight") for p in "qkv"])
-    evidence = sigma_curve(models(a, fused))
-    assert evidence.statistic == pytest.approx(1, abs=1e-6)
-
-
 def test_too_few_layers_are_said() -> None:
     evidence = sigma_curve(models(decoder(0, layers=3), decoder(1, layers=3)))
     assert not evidence.applied

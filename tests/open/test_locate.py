@@ -98,7 +98,7 @@ def test_missing_shards_are_all_named(save_sharded):
         assert "2 of 3" in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", ["bin", "pt", "pth", "ckpt", "gguf", "onnx", "h5", "npz"])
+@pytest.mark.parametrize("suffix", ["bin", "pt", "pth", "ckpt", "onnx", "h5", "npz"])
 def test_other_formats_say_how_to_convert(tmp_path, suffix):
     path = tmp_path / f"pytorch_model.{suffix}"
     path.write_bytes(b"PK\x03\x04")

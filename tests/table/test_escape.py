@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from weightprint.naming import natural_key
+from weightprint.order import natural_key
 from weightprint.report import escape
 from weightprint.report.format import byte_count, count, number, patterns, plain_table, seconds, split_layer
 

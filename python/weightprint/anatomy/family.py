@@ -31,6 +31,7 @@ class Cell:
         experts: None; ``"axis"``: the leading axis runs over experts; ``"rows"``: experts lie one below the other
             in a matrix; ``"shared"``: the expert that sees every token.
         pairs: the rows of each head are stored as rotary pairs (Meta's layout, and GGUF's for Llama).
+        groups: with ``"grouped"``: so many groups of equal parts, whatever the heads (CodeGen's cores); 0: by heads.
     """
 
     roles: tuple[str, ...]
@@ -38,6 +39,7 @@ class Cell:
     turned: bool = False
     experts: Literal["axis", "rows", "shared"] | None = None
     pairs: bool = False
+    groups: int = 0
 
 
 def stacked(*roles: str) -> Cell:
@@ -45,9 +47,9 @@ def stacked(*roles: str) -> Cell:
     return Cell(roles, "stacked")
 
 
-def grouped(*roles: str) -> Cell:
-    """For every key-value head: its queries, its key, its value."""
-    return Cell(roles, "grouped")
+def grouped(*roles: str, groups: int = 0) -> Cell:
+    """For every key-value head: its queries, its key, its value; with `groups`, so many groups of equal parts."""
+    return Cell(roles, "grouped", groups=groups)
 
 
 def alternating(*roles: str) -> Cell:
@@ -106,6 +108,8 @@ class Family:
         norm_offset: a norm's gain is this plus what is stored (Gemma: 1).
         pre_norm: its norms stand before what reads them, so they can be folded; False for BERT's order.
         fixed: patterns (globs on whole names) of tensors that the architecture sets.
+        unsure: what names and shapes don't show and the row takes for granted; a note where config.json says no
+            ``model_type`` at all.
     """
 
     name: str
@@ -114,3 +118,4 @@ class Family:
     norm_offset: float = 0.0
     pre_norm: bool = True
     fixed: tuple[str, ...] = ()
+    unsure: str = ""

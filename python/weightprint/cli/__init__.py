@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "What is in the files: tensors, dtypes, shapes, metadata. Reads headers only.",
     "stats": "Statistics of every tensor, in one pass over every byte.",
     "check": "Is it sound? Short or missing shards, NaN, outliers, dead rows; manifests.",
+    "diff": "Tensor by tensor: the same, changed and by how much, or only on one side.",
     "compare": "Do two models share an origin? Evidence for and against.",
     "demo": "The main job on models inside this package; no network.",
 }

@@ -1,43 +1,76 @@
-"""``weightprint inspect MODEL``: headers only."""
+"""``weightprint inspect MODEL``: the anatomy of a model and what its files hold."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from weightprint.checkpoint import Mode
 from weightprint.cli import options
 
+if TYPE_CHECKING:
+    from weightprint.anatomy.access import Anatomy
+    from weightprint.checkpoint import Checkpoint
+    from weightprint.findings import Finding
+
 __all__ = ["inspect"]
 
 
-@click.command(short_help="What is in the files; reads headers only.")
+@click.command(short_help="The anatomy of a model, and what its files hold.")
 @options.model
 @options.json_flag
+@click.option("--tensors", is_flag=True, help="Instead: where every tensor sits, and how that is known.")
 @options.everything
 @options.mode
-def inspect(model: str, as_json: bool, everything: bool, mode: Mode) -> int:
-    """What is in the files of MODEL: sizes, dtypes, parameters, the layout by layer, metadata.
+def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mode) -> int:
+    """The anatomy of MODEL: its stacks of blocks with the role, shape and type of every tensor, what is fused, turned,
+    quantised, tied or missing, parameters by part; and its files, metadata and findings.
 
-    Only headers are read, so it takes no time on any size. Tensors that differ only in the numbers in their names are
-    one line.
+    Blocks of one form are drawn once. Only headers are read, so it takes no time on any size; where no row of the table
+    of families fits, a sample of values may help to tell roles apart.
 
     \b
     Examples:
       weightprint inspect model.safetensors
       weightprint inspect mistralai/Mistral-7B-v0.1     (from the local hub cache)
-      weightprint inspect folder --json | jq .dtypes
+      weightprint inspect folder --tensors | grep q_norm
+      weightprint inspect folder --json | jq .anatomy.parts
     """
     from weightprint.checkpoint import open
     from weightprint.cli.out import emit
     from weightprint.output import to_json
-    from weightprint.report.inspect import inspect_dict, renderables
-    from weightprint.report.terminal import console
+    from weightprint.report.drawing import Pen
+    from weightprint.report.inspect import inspect_dict, renderables, tensor_lines
+    from weightprint.report.terminal import console, finding_text
 
     with open(model, mode=mode) as checkpoint:
+        anatomy, failure = _anatomy(checkpoint)
         if as_json:
-            emit(to_json(inspect_dict(checkpoint)) + "\n")
+            data = inspect_dict(checkpoint, anatomy)
+            data["findings"] += [failure.to_dict()] if failure else []
+            emit(to_json(data) + "\n")
             return 0
         out = console()
-        for piece in renderables(checkpoint, everything=everything):
+        pen = Pen(out.width, out.options.ascii_only)
+        if tensors and anatomy is not None:
+            pieces = tensor_lines(anatomy, pen)
+        else:
+            pieces = renderables(checkpoint, anatomy, everything=everything, pen=pen)
+        for piece in pieces:
             out.print(piece, soft_wrap=True)
+        if failure:
+            out.print(finding_text(failure), soft_wrap=True)
     return 0
+
+
+def _anatomy(checkpoint: Checkpoint) -> tuple[Anatomy | None, Finding | None]:
+    """The map, or why there is none: files can be looked at even where their weights make no sense."""
+    from weightprint.anatomy.access import Anatomy
+    from weightprint.errors import WeightprintError
+    from weightprint.findings import from_error
+
+    try:
+        return Anatomy(checkpoint), None
+    except WeightprintError as error:
+        return None, from_error(error)

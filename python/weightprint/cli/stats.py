@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,6 +12,8 @@ from weightprint.cli import options
 from weightprint.scan import IO
 
 if TYPE_CHECKING:
+    from weightprint.anatomy.access import Anatomy
+    from weightprint.checkpoint import Checkpoint
     from weightprint.scan import Scan
 
 __all__ = ["stats"]
@@ -27,6 +29,14 @@ __all__ = ["stats"]
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of printing.")
 @options.globs
+@click.option(
+    "--by",
+    type=click.Choice(["layer", "role", "part", "block"]),
+    default="layer",
+    show_default=True,
+    help="List every tensor, layer by layer; or pool them: one row per role, part or block.",
+)
+@click.option("--canonical", is_flag=True, help="Of canonical tensors: fused ones split, turned, quantised decoded.")
 @click.option("--exact", is_flag=True, help="Also exact quantiles, distinct values and entropy.")
 @click.option("--rows", is_flag=True, help="Also norms of matrix rows, and dead ones.")
 @click.option("--columns", is_flag=True, help="Also norms of matrix columns, and dead ones.")
@@ -40,6 +50,8 @@ def stats(
     output: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    by: Literal["layer", "role", "part", "block"],
+    canonical: bool,
     exact: bool,
     rows: bool,
     columns: bool,
@@ -52,13 +64,18 @@ def stats(
     """Statistics of every tensor of MODEL, in one pass over every byte.
 
     Everything runs over the finite values; NaN and infinities are counted. The table shows the usual columns (--all:
-    every one); csv, json, jsonl and parquet always hold all of them. `kurtosis` is 3 for a normal distribution.
+    every one); csv, json, jsonl and parquet always hold all of them, and where every tensor sits: stack, block, part,
+    role, expert. `kurtosis` is 3 for a normal distribution.
+
+    --by role pools: the numbers are those of all values of a role together. --canonical measures what the model
+    computes with, named by its place: decoder.7.up; --include and --exclude are then on places.
 
     \b
     Examples:
       weightprint stats model.safetensors
       weightprint stats folder --include '*.q_proj.*' --exact --all
       weightprint stats org/name -o stats.parquet
+      weightprint stats folder --canonical --by role
       weightprint stats folder --format jsonl | jq 'select(.n_nan > 0).name'
     """
     from weightprint.checkpoint import open
@@ -73,6 +90,8 @@ def stats(
     with open(model, mode=mode) as checkpoint:
         for finding in checkpoint.findings:
             click.echo(f"{finding.severity}: {finding.message}", err=True)
+        wanted = by != "layer" or form != "table"
+        places = False if canonical or not wanted else _anatomy(checkpoint, needed=by != "layer")
         with progress_bar("scan") as progress:
             result = run(
                 checkpoint,
@@ -85,31 +104,53 @@ def stats(
                 threads=threads,
                 io=io,
                 progress=progress,
+                places=places,
+                canonical=canonical,
             )
-    _write(result, form, output, everything)
+    _write(result, by, form, output, everything)
     return 0
 
 
-def _write(result: Scan, form: str, output: str | None, everything: bool) -> None:
+def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | Literal[False]:
+    """The model's map; where it can't be made and isn't `needed`, a warning: every tensor can be measured without."""
+    from weightprint.anatomy.access import Anatomy
+    from weightprint.errors import WeightprintError
+
+    try:
+        return Anatomy(checkpoint)
+    except WeightprintError as error:
+        if needed:
+            raise
+        click.echo(f"warning: no stack, block, part and role columns: {error}", err=True)
+        return False
+
+
+def _write(result: Scan, by: str, form: str, output: str | None, everything: bool) -> None:
     from weightprint.cli.out import emit
     from weightprint.output import write_atomically
-    from weightprint.report.stats import columns_to_show, fitting, plain, rich_table, summary
+    from weightprint.report.stats import columns_to_show, fitting, plain, pooled_table, rich_table, summary
     from weightprint.report.terminal import console
     from weightprint.table import encode
 
-    columns = columns_to_show(result.table, everything=everything)
+    pooled = by != "layer"
+    table = result.by(by) if pooled else result.table
+    columns = columns_to_show(table, everything=everything)
     if form == "table" and output is None:
         out = console()
         if out.is_terminal and not everything:
-            shown = fitting(result.table, columns, out.width)
-            out.print(rich_table(result.table, shown))
+            shown = fitting(table, columns, out.width)
+            out.print((pooled_table if pooled else rich_table)(table, shown))
             if hidden := [name for name in columns if name not in shown]:
                 click.echo(f"too narrow for {', '.join(hidden)} (--all shows every column)", err=True)
         else:
-            emit(plain(result.table, columns))
+            emit(plain(table, columns))
         click.echo(summary(result), err=True)
+        if pooled and (any(result.table["component"]) or any("+" in (role or "") for role in result.table["role"])):
+            click.echo(
+                "fused and quantised tensors are pooled as stored: --canonical splits and decodes them", err=True
+            )
         return
-    data = plain(result.table, columns).encode() if form == "table" else encode(result.table, form)
+    data = plain(table, columns).encode() if form == "table" else encode(table, form)
     if output is None:
         emit(data)
     else:

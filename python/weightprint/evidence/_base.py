@@ -19,13 +19,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.naming import Name, parse
+from weightprint.anatomy.place import Expert, Place
+from weightprint.anatomy.roles import Role, matrix_of, role_of
 
 __all__ = [
     "F32",
     "MIN_DISTINCT",
     "SLICE_VALUES",
     "Evidence",
+    "Expert",
     "Models",
     "Pair",
     "Reader",
@@ -50,7 +52,11 @@ SLICE_VALUES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What is known of one tensor without reading it again. ``digest`` is BLAKE3 of the raw bytes, hex."""
+    """What is known of one canonical tensor without reading it again.
+
+    ``name`` is the stored name, or says what is cut out of which stored tensor. ``digest`` is BLAKE3 of its bytes, hex.
+    ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared.
+    """
 
     name: str
     dtype: str
@@ -60,6 +66,7 @@ class Tensor:
     digest: str | None = None
     std: float = math.nan
     constant: bool = False
+    place: Place | None = None
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -73,8 +80,31 @@ class Tensor:
         return len(self.shape) == 2 and min(self.shape) > 1
 
     @property
-    def parsed(self) -> Name:
-        return parse(self.name)
+    def role(self) -> Role | None:
+        """The row of the table of roles, or None."""
+        return None if self.place is None else role_of(self.place.role)
+
+    @property
+    def layer(self) -> int | None:
+        """Number of its block; None outside the blocks or where that is not known."""
+        return None if self.place is None else self.place.block
+
+    @property
+    def stack(self) -> str:
+        """The stack that it belongs to; empty where that is not known."""
+        return "" if self.place is None else self.place.stack
+
+    @property
+    def region(self) -> str:
+        """The part of the model that it belongs to: ``"decoder.7"``, or its role when it is outside the blocks."""
+        if self.place is None:
+            return "other"
+        return matrix_of(self.place.role) if self.layer is None else f"{self.stack}.{self.layer}"
+
+    @property
+    def key(self) -> tuple[str, str, Expert]:
+        """What it does, in any layer: stack, role and expert; its own name where that is not known."""
+        return ("", self.name, None) if self.place is None else (self.stack, self.place.role, self.place.expert)
 
 
 class Reader(Protocol):
@@ -128,18 +158,17 @@ class Pair:
     a: Tensor
     b: Tensor
     transposed: bool = False
-    by: Literal["name", "stem", "digest", "values"] = "name"
+    by: Literal["name", "place", "stem", "digest", "values"] = "name"
 
     @property
     def by_name(self) -> bool:
         """True when no value was looked at to bring the two together."""
-        return self.by in ("name", "stem")
+        return self.by in ("name", "place", "stem")
 
     @property
-    def parsed(self) -> Name:
-        """The name that says more: A's, unless only B's has a role."""
-        ours, theirs = self.a.parsed, self.b.parsed
-        return theirs if ours.role is None and theirs.role is not None else ours
+    def known(self) -> Tensor:
+        """The side whose place is known: A's, unless only B's is."""
+        return self.b if self.a.place is None and self.b.place is not None else self.a
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 In this order, each tensor used at most once on either side:
 
-1. *name*: same name, same shape (or the transposed shape).
-2. *stem*: the same layer number and the same words behind it, or the same name after leading path components are
-   dropped (``inner.encoder.layer.0.x`` and ``encoder.layer.0.x``), where that is one-to-one.
+1. *name*: same name, same shape (or the transposed shape); then *place*: the same stack, block, role and expert in both
+   anatomies, whatever the names. Canonical tensors of known roles all stand (out x in), so these are never turned.
+2. *stem*: the same name after leading path components are dropped (``inner.encoder.layer.0.x`` and
+   ``encoder.layer.0.x``), where that is one-to-one; for tensors without a place.
    If most rectangular matrices of the blocks are stored transposed, so are the square ones.
 3. *digest*: equal bytes, dtype and shape.
 4. *values*: what is left is grouped by shape up to transposition; inside a group the pair with the largest
@@ -23,16 +24,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from weightprint.evidence._base import F32, Pair, Side, Tensor
 from weightprint.evidence._exchange import double_centre
-from weightprint.naming import parse
 
-__all__ = ["MIN_COSINE", "pair_tensors"]
+__all__ = ["MIN_COSINE", "pair_by_name", "pair_tensors"]
 
 MIN_COSINE = 0.5
 _CORNER = 128
@@ -40,24 +41,23 @@ _MIN_VALUES = 64
 _MAX_GROUP = 2048  # more tensors of one shape on a side: not paired by values
 
 
-def pair_tensors(a: Side, b: Side) -> tuple[tuple[Pair, ...], float]:
-    """All pairs in B's order, and log10 of the number of pairings that values were allowed to choose from."""
+def pair_by_name(a: Side, b: Side) -> dict[str, Pair]:
+    """Pairs of steps 1 and 2, which look at no value: B's name → its pair, in the order found."""
     pairs: dict[str, Pair] = {}
     left_a = dict(a.tensors)
-
-    def take(pair: Pair) -> None:
-        pairs[pair.b.name] = pair
-        left_a.pop(pair.a.name, None)
-
-    for name, tensor in b.tensors.items():
-        if name in left_a and (fit := _fit(left_a[name], tensor)) is not None:
-            take(Pair(left_a[name], tensor, fit, "name"))
-    for find in (_by_place, _by_stem):
-        for name, other in find(left_a, [n for n in b.tensors if n not in pairs]).items():
+    for by, find in _STEPS:
+        for name, other in find(left_a, [t for t in b.tensors.values() if t.name not in pairs]).items():
             if (fit := _fit(left_a[other], b.tensors[name])) is not None:
-                take(Pair(left_a[other], b.tensors[name], fit, "stem"))
-
+                pairs[name] = Pair(left_a.pop(other), b.tensors[name], fit, by)
     _turn_squares(pairs)
+    return pairs
+
+
+def pair_tensors(a: Side, b: Side) -> tuple[tuple[Pair, ...], float]:
+    """All pairs in B's order, and log10 of the number of pairings that values were allowed to choose from."""
+    pairs = pair_by_name(a, b)
+    used = {pair.a.name for pair in pairs.values()}
+    left_a = {name: tensor for name, tensor in a.tensors.items() if name not in used}
     left_b = [t for t in b.tensors.values() if t.name not in pairs]
     log10_pairings = _count_pairings(list(left_a.values()), left_b)
 
@@ -65,15 +65,15 @@ def pair_tensors(a: Side, b: Side) -> tuple[tuple[Pair, ...], float]:
     for tensor in left_b:
         match = by_bytes.get((tensor.digest or "", tensor.dtype, tensor.shape))
         if match is not None and match.name in left_a:
-            take(Pair(match, tensor, False, "digest"))
+            pairs[tensor.name] = Pair(left_a.pop(match.name), tensor, False, "digest")
     for pair in _by_values(a, b, list(left_a.values()), [t for t in left_b if t.name not in pairs]):
-        take(pair)
+        pairs[pair.b.name] = pair
     return tuple(pairs[name] for name in b.tensors if name in pairs), log10_pairings
 
 
 def _turn_squares(pairs: dict[str, Pair]) -> None:
     """If most rectangular matrices of the blocks are stored transposed, so are the squares. Looks at shapes only."""
-    inside = [p for p in pairs.values() if p.parsed.layer is not None and p.a.rank2]
+    inside = [p for p in pairs.values() if p.known.layer is not None and p.a.rank2]
     rectangular = [p for p in inside if p.a.shape[0] != p.a.shape[1]]
     if 2 * sum(p.transposed for p in rectangular) > len(rectangular):
         for pair in inside:
@@ -88,22 +88,17 @@ def _fit(a: Tensor, b: Tensor) -> bool | None:
     return True if len(a.shape) == 2 and a.shape == b.shape[::-1] else None
 
 
-def _by_place(left_a: Mapping[str, Tensor], left_b: Sequence[str]) -> dict[str, str]:
-    """Tensors of blocks by (layer, words behind it), under any stack name, where unique on both sides."""
-
-    def places(names: Iterable[str]) -> dict[tuple[int, str], list[str]]:
-        found: dict[tuple[int, str], list[str]] = defaultdict(list)
-        for name in names:
-            parsed = parse(name)
-            if parsed.layer is not None:
-                found[parsed.layer, parsed.rest].append(name)
-        return found
-
-    ours, theirs = places(left_a), places(left_b)
-    return {names[0]: ours[key][0] for key, names in theirs.items() if len(names) == 1 == len(ours.get(key, ()))}
+def _by_own_name(left_a: Mapping[str, Tensor], left_b: Sequence[Tensor]) -> dict[str, str]:
+    return {t.name: t.name for t in left_b if t.name in left_a and _fit(left_a[t.name], t) is not None}
 
 
-def _by_stem(left_a: Mapping[str, Tensor], left_b: Sequence[str]) -> dict[str, str]:
+def _by_place(left_a: Mapping[str, Tensor], left_b: Sequence[Tensor]) -> dict[str, str]:
+    """B's names to A's where both anatomies put them in the same place."""
+    ours = {tensor.place: name for name, tensor in left_a.items() if tensor.place is not None}
+    return {tensor.name: ours[tensor.place] for tensor in left_b if tensor.place in ours}
+
+
+def _by_stem(left_a: Mapping[str, Tensor], left_b: Sequence[Tensor]) -> dict[str, str]:
     """B's names to A's, where one is the other with leading components dropped and the choice is one-to-one."""
 
     def stems(name: str) -> list[str]:
@@ -115,7 +110,7 @@ def _by_stem(left_a: Mapping[str, Tensor], left_b: Sequence[str]) -> dict[str, s
         for stem in stems(name):
             owners_a[stem].add(name)
     found: dict[str, str] = {}
-    for name in left_b:
+    for name in (tensor.name for tensor in left_b):
         for stem in stems(name):  # longest first
             owners = owners_a.get(stem, set())
             if stem in owners or (len(owners) == 1 and stem == name):
@@ -125,6 +120,13 @@ def _by_stem(left_a: Mapping[str, Tensor], left_b: Sequence[str]) -> dict[str, s
     for other in found.values():
         counts[other] += 1
     return {name: other for name, other in found.items() if counts[other] == 1}
+
+
+_STEPS: tuple[tuple[Literal["name", "place", "stem"], Callable[..., dict[str, str]]], ...] = (
+    ("name", _by_own_name),
+    ("place", _by_place),
+    ("stem", _by_stem),
+)
 
 
 def _key(tensor: Tensor) -> tuple[int, ...]:

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, SLICE_VALUES, Models, Side, Tensor
-from weightprint.naming import FIXED
 
-__all__ = ["BUDGETS", "Budget", "hidden_size", "pick", "sampled_columns", "sampled_rows"]
+__all__ = ["BUDGETS", "Budget", "hidden_size", "pick", "residual_axis", "sampled_columns", "sampled_rows"]
 
 Indices = npt.NDArray[np.int64]
 _RUN = 32  # rows read in one go
@@ -88,10 +87,10 @@ def hidden_size(models: Models) -> int | None:
     axes: Counter[int] = Counter()
     for count, side in zip(gains, (models.a, models.b), strict=True):
         for tensor in side.tensors.values():
-            name = tensor.parsed
-            if name.role == "norm" and len(tensor.shape) == 1 and name.kind == "weight":
+            role = tensor.role
+            if role is not None and role.part == "norm" and role.axis == "channels" and len(tensor.shape) == 1:
                 count[tensor.numel] += 1
-            elif tensor.rank2 and name.role is not None and name.role not in FIXED:
+            elif tensor.rank2 and role is not None and role.part != "fixed":
                 axes.update({n for n in tensor.shape if n >= _MIN_WIDTH})
     widths = {_commonest(count) for count in gains if count} or ({_commonest(axes)} if axes else set())
     return widths.pop() if len(widths) == 1 else None
@@ -100,3 +99,15 @@ def hidden_size(models: Models) -> int | None:
 def _commonest(count: Counter[int]) -> int:
     """The most frequent length; of equally frequent ones the smallest (an FFN is wider than the stream)."""
     return max(count, key=lambda width: (count[width], -width))
+
+
+def residual_axis(tensor: Tensor, width: int) -> int | None:
+    """The axis (0 = first, 1 = last) of a matrix that runs over residual channels, or None where that isn't sure.
+
+    ``width`` is the model's hidden size. Exactly one axis of that length settles it; a square matrix needs its role.
+    """
+    rows, columns = tensor.shape
+    if (rows == width) != (columns == width):
+        return 0 if rows == width else 1
+    axis = tensor.role.axis if rows == width and tensor.role is not None else None
+    return {"writes": 0, "reads": 1}.get(axis or "")

@@ -21,12 +21,19 @@ import numpy as np
 
 from weightprint.evidence._base import F32, Evidence, Models, Pair, Region, not_applied, timed
 from weightprint.evidence._exchange import double_centre, hits, log10_p_hits
-from weightprint.evidence._sample import BUDGETS, Indices, hidden_size, pick, sampled_columns, sampled_rows
-from weightprint.naming import residual_axis
+from weightprint.evidence._sample import (
+    BUDGETS,
+    Indices,
+    hidden_size,
+    pick,
+    residual_axis,
+    sampled_columns,
+    sampled_rows,
+)
 
 __all__ = ["aligned_units"]
 
-_ROLES = ("up", "gate", "gate_up")
+_ROLES = ("up", "gate")
 _MIN_UNITS = 16
 
 _QUESTION = Evidence(
@@ -72,11 +79,8 @@ def aligned_units(models: Models) -> Evidence:
         own = float(np.mean(np.diagonal(similarity)))
         other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))
         spread = float(similarity.std() / math.sqrt(n))
-        parsed = members[0][0].parsed
         k = hits(similarity)
-        if parsed.role == "gate_up":  # interleaved, one unit may own two of the rows: count each unit once
-            k //= 2
-        regions.append(Region(name, parsed.layer, n * x.shape[1], own, other, spread, k, n))
+        regions.append(Region(name, members[0][0].known.layer, n * x.shape[1], own, other, spread, k, n))
         chance += 1.0
     if not regions:
         return not_applied(_QUESTION, "every up-projection that could be paired is constant or has fewer than 16 units")
@@ -105,19 +109,19 @@ def _blocks(models: Models, width: int) -> dict[str, list[tuple[Pair, int]]]:
     Pairs that met by name, if there are any, so that the p-value owes nothing to a choice by values.
     """
     blocks: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
-    known = [p for p in models.pairs if p.parsed.role in _ROLES and p.a.rank2 and p.b.rank2 and p.parsed.kind != "bias"]
+    known = [p for p in models.pairs if p.known.place and p.known.place.role in _ROLES and p.a.rank2 and p.b.rank2]
     for pair in [pair for pair in known if pair.by_name] or known:
-        name = pair.parsed
-        axis = residual_axis(name, pair.a.shape, width)
-        if name.layer is not None and axis is not None and not pair.a.constant and not pair.b.constant:
-            key = name.region if name.expert is None else f"{name.region}.expert.{name.expert}"
-            blocks[key].append((pair, axis))
+        tensor = pair.known
+        axis = residual_axis(tensor if not pair.transposed else pair.a, width)
+        if tensor.layer is not None and axis is not None and not pair.a.constant and not pair.b.constant:
+            expert = tensor.key[2]
+            blocks[tensor.region if expert is None else f"{tensor.region}.expert.{expert}"].append((pair, axis))
     return dict(blocks)
 
 
 def _units(models: Models, key: str, members: list[tuple[Pair, int]], want: int) -> tuple[F32, F32]:
     """The same sampled units of both sides: (units, columns), rows of up and gate side by side, double-centred."""
-    counts = {pair.a.shape[1 - axis] // (2 if pair.parsed.role == "gate_up" else 1) for pair, axis in members}
+    counts = {pair.a.shape[1 - axis] for pair, axis in members}
     empty = np.empty((0, 0), np.float32)
     if len(counts) != 1 or min(counts) < _MIN_UNITS:
         return empty, empty

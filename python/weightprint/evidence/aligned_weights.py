@@ -38,11 +38,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Evidence, Models, Pair, Region, not_applied, timed
+from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, not_applied, timed
 from weightprint.evidence._exchange import double_centre, hits, log10_p_hits, trace_sd
-from weightprint.evidence._sample import BUDGETS, Budget, Indices, hidden_size, pick, sampled_columns, sampled_rows
-from weightprint.evidence.exact_sharing import is_fixed
-from weightprint.naming import FIXED, residual_axis
+from weightprint.evidence._sample import (
+    BUDGETS,
+    Budget,
+    Indices,
+    hidden_size,
+    pick,
+    residual_axis,
+    sampled_columns,
+    sampled_rows,
+)
+from weightprint.evidence.exact_sharing import is_fixed, is_position
 
 __all__ = ["aligned_weights"]
 
@@ -123,12 +131,12 @@ def aligned_weights(models: Models) -> Evidence:
     total = _new_block(d)
     regions: list[Region] = []
     per_tensor: dict[str, float] = {}
-    previous: dict[tuple[str, str], F32] = {}
+    previous: dict[tuple[str, str, Expert], F32] = {}
     # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
     named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
     price = 0.0 if named >= d else models.log10_pairings
     for name, members in _by_region(usable).items():
-        block = _new_block(d, members[0][0].parsed.layer)
+        block = _new_block(d, members[0][0].known.layer)
         for pair, axis in members:
             _add(models, pair, axis, channels, rows, block, previous, per_tensor, counts=pair.by_name or price > 0)
         if block.n:
@@ -152,17 +160,17 @@ def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair
     usable: list[tuple[Pair, int]] = []
     left_out: dict[str, str] = {}
     for pair in models.pairs:
-        name = pair.parsed
+        role = pair.known.role
         if not (pair.a.rank2 and pair.b.rank2):
             continue
-        axis = residual_axis(name, pair.a.shape, width)
-        if name.role in FIXED:
+        axis = residual_axis(pair.known if not pair.transposed else pair.a, width)
+        if (role is not None and role.part == "fixed") or is_position(pair.known):
             left_out[pair.b.name] = "positions or another fixed table"
         elif axis is None:
             left_out[pair.b.name] = "no axis is surely the residual stream"
         elif pair.a.constant or pair.b.constant:
             left_out[pair.b.name] = "constant"
-        elif pair.a.digest == pair.b.digest and (name.role is None or is_fixed(models.a, pair.a)):
+        elif pair.a.digest == pair.b.digest and (role is None or is_fixed(models.a, pair.a)):
             left_out[pair.b.name] = "equal in both, and maybe a fixed table"
         elif pair.a.numel > budget.streamed and (axis == 0 or pair.transposed):
             left_out[pair.b.name] = "too large to stream at this effort"
@@ -173,30 +181,30 @@ def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair
 
 def _sample_layers(usable: Sequence[tuple[Pair, int]], limit: int, left_out: dict[str, str]) -> list[tuple[Pair, int]]:
     """Keep everything outside the blocks, and at most ``limit`` blocks spread evenly over the depth."""
-    blocks = list(dict.fromkeys(pair.parsed.region for pair, _ in usable if pair.parsed.layer is not None))
+    blocks = list(dict.fromkeys(pair.known.region for pair, _ in usable if pair.known.layer is not None))
     if len(blocks) <= limit:
         return list(usable)
     kept = {blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, limit).round().astype(int))}
     left_out.update(
-        {p.b.name: "block not sampled" for p, _ in usable if p.parsed.layer is not None and p.parsed.region not in kept}
+        {p.b.name: "block not sampled" for p, _ in usable if p.known.layer is not None and p.known.region not in kept}
     )
-    return [(p, axis) for p, axis in usable if p.parsed.layer is None or p.parsed.region in kept]
+    return [(p, axis) for p, axis in usable if p.known.layer is None or p.known.region in kept]
 
 
 def _by_region(usable: Sequence[tuple[Pair, int]]) -> dict[str, list[tuple[Pair, int]]]:
     """Pairs by block in depth order, so that the control finds the layer before."""
     groups: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
     for pair, axis in sorted(
-        usable, key=lambda p: (p[0].parsed.stack, -1 if p[0].parsed.layer is None else p[0].parsed.layer)
+        usable, key=lambda p: (p[0].known.stack, -1 if p[0].known.layer is None else p[0].known.layer)
     ):
-        groups[pair.parsed.region].append((pair, axis))
+        groups[pair.known.region].append((pair, axis))
     return groups
 
 
 def _take(models: Models, pair: Pair, axis: int, channels: Indices, rows: int) -> tuple[F32, F32]:
     """Sampled (rows x channels) of both tensors, centred, unit mean square."""
     length = pair.a.shape[1 - axis]
-    others = pick(length, rows, models.seed, pair.parsed.rest)
+    others = pick(length, rows, models.seed, str(pair.known.key))
     out: list[F32] = []
     for side, tensor, last in ((models.a, pair.a, axis == 1), (models.b, pair.b, (axis == 1) != pair.transposed)):
         take = sampled_rows if last else sampled_columns
@@ -213,7 +221,7 @@ def _add(
     channels: Indices,
     rows: int,
     block: _Block,
-    previous: dict[tuple[str, str], F32],
+    previous: dict[tuple[str, str, Expert], F32],
     per_tensor: dict[str, float],
     counts: bool,
 ) -> None:
@@ -230,8 +238,8 @@ def _add(
     cosine = float(np.vdot(x, y)) / x.size
     block.cosines.append((cosine, x.size))
     per_tensor[pair.b.name] = cosine
-    if pair.parsed.layer is not None:
-        key = (pair.parsed.stack, pair.parsed.rest)
+    if pair.known.layer is not None:
+        key = pair.known.key
         before = previous.get(key)
         if before is not None and before.shape == y.shape:
             block.controls.append(float(np.vdot(before, y)) / y.size)

@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from weightprint.anatomy.roles import matrix_of
 from weightprint.evidence._base import Evidence, Models, Shared, Side, Tensor, not_applied, timed
-from weightprint.naming import FIXED
 
-__all__ = ["exact_sharing", "is_fixed"]
+__all__ = ["exact_sharing", "is_fixed", "is_position"]
 
 _LISTED = 200  # names listed in details
 _ROWS_CHECKED = 32
@@ -98,10 +98,15 @@ def exact_sharing(models: Models) -> Evidence:
 
 def is_fixed(side: Side, tensor: Tensor) -> bool:
     """True for a table that an architecture computes: by its name, or rows of constant length as in sin/cos tables."""
-    if tensor.parsed.role in FIXED:
+    if (tensor.role is not None and tensor.role.part == "fixed") or is_position(tensor):
         return True
     if not tensor.rank2 or tensor.shape[1] % 2:
         return False
     rows = side.rows(tensor, 0, _ROWS_CHECKED).astype(np.float64)
     squares = np.sum(rows * rows, axis=1)
     return bool(np.all(np.abs(squares - tensor.shape[1] / 2) <= 1e-2 * tensor.shape[1] / 2))
+
+
+def is_position(tensor: Tensor) -> bool:
+    """A table of positions: learned in some models, sines and cosines in others, which names don't tell apart."""
+    return tensor.place is not None and matrix_of(tensor.place.role) in ("position", "relative_bias")

@@ -27,7 +27,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
+from weightprint.anatomy.roles import matrix_of, role_of
+from weightprint.evidence._base import F32, Evidence, Expert, Models, Tensor, not_applied, timed
 from weightprint.evidence._exchange import hits, log10_p_hits
 from weightprint.evidence._sample import hidden_size
 
@@ -74,8 +75,7 @@ def norm_gains(models: Models) -> Evidence:
     width = hidden_size(models)
     vectors = []
     for pair in models.pairs:
-        name = pair.parsed
-        residual = name.role == "norm" or (name.role in ("o", "down") and name.kind == "bias")
+        residual = _writes_the_stream(pair.known)
         if (
             residual
             and pair.a.numel == width == pair.b.numel
@@ -97,10 +97,10 @@ def norm_gains(models: Models) -> Evidence:
 
     matched = float(np.einsum("ij,ij->", a, b)) / len(kept)
     cross = a @ b.T
-    groups: dict[str, list[int]] = defaultdict(list)
+    groups: dict[tuple[str, str, Expert], list[int]] = defaultdict(list)
     for i, pair in enumerate(kept):
-        if pair.parsed.layer is not None:
-            groups[f"{pair.parsed.stack} {pair.parsed.rest}"].append(i)
+        if pair.known.layer is not None:
+            groups[pair.known.key].append(i)
     others = [float(cross[i, j]) for members in groups.values() for i in members for j in members if i != j]
     rng = np.random.default_rng([models.seed, width])
     null = np.array([np.einsum("ij,ij->", a, b[:, rng.permutation(width)]) / len(kept) for _ in range(PERMUTATIONS)])
@@ -108,7 +108,7 @@ def norm_gains(models: Models) -> Evidence:
     k = hits(_profiles(a) @ _profiles(b).T) if len(kept) >= 3 else 0
     log10_p = min(0.0, min(math.log10(p_drawn), log10_p_hits(k)) + math.log10(2))
 
-    gains = [i for i, p in enumerate(vectors) if p.parsed.role == "norm" and p.parsed.kind == "weight"]
+    gains = [i for i, p in enumerate(vectors) if p.known.role is not None and p.known.role.axis == "channels"]
     cosines = [
         float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
         for x, y in ((raw_a[i], raw_b[i]) for i in gains)
@@ -143,6 +143,14 @@ def norm_gains(models: Models) -> Evidence:
             "raw_cosine_not_evidence": raw,
         },
     )
+
+
+def _writes_the_stream(tensor: Tensor) -> bool:
+    """A norm's gain or offset over residual channels, or the bias of a matrix that writes them."""
+    if tensor.place is None:
+        return False
+    matrix = role_of(matrix_of(tensor.place.role))
+    return matrix.axis == "channels" or (matrix.axis == "writes" and tensor.place.role != matrix.name)
 
 
 def _profiles(x: F32) -> F32:

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import Evidence, Models, Side, Tensor, not_applied, timed
+from weightprint.evidence._base import Evidence, Models, Side, not_applied, timed
 
 __all__ = ["FALSE_POSITIVES", "curve_correlation", "detrend", "sigma_curve"]
 
@@ -66,33 +66,15 @@ def curve_correlation(a: F64, b: F64, *, straight: bool = True) -> float:
     )
 
 
-def _std(side: Side, tensor: Tensor, part: int | None) -> float:
-    """Standard deviation of a tensor, or of the ``part``-th third of a fused QKV's rows."""
-    if part is None:
-        return tensor.std
-    rows = tensor.matrix[0] // 3
-    n, mean, m2 = 0, 0.0, 0.0
-    for start in range(part * rows, (part + 1) * rows, 256):
-        x = side.rows(tensor, start, min(start + 256, (part + 1) * rows)).astype(np.float64)
-        delta = float(x.mean()) - mean
-        m2 += float(np.square(x - x.mean()).sum()) + delta * delta * n * x.size / (n + x.size)
-        n, mean = n + x.size, mean + delta * x.size / (n + x.size)
-    return float(np.sqrt(m2 / n)) if n else float("nan")
-
-
 def _curves(side: Side) -> Mapping[str, F64]:
     """Curve per part, of the stack with the most layers. Parts that miss a layer are left out."""
     stacks: dict[str, dict[str, dict[int, float]]] = {}
     for tensor in side.tensors.values():
-        name = tensor.parsed
-        if name.layer is None or not tensor.rank2 or name.kind == "bias" or tensor.dtype in ("I8", "U8", "I32"):
+        place = tensor.place
+        if place is None or place.block is None or not tensor.rank2 or tensor.dtype in ("I8", "U8", "I32"):
             continue
-        parts = stacks.setdefault(name.stack, {})
-        if name.role in _PARTS:
-            parts.setdefault(name.role, {})[name.layer] = _std(side, tensor, None)
-        elif name.role == "qkv" and tensor.shape[0] == 3 * tensor.shape[1]:
-            for i, part in enumerate("qkv"):
-                parts.setdefault(part, {})[name.layer] = _std(side, tensor, i)
+        if place.role in _PARTS:
+            stacks.setdefault(place.stack, {}).setdefault(place.role, {})[place.block] = tensor.std
     if not stacks:
         return {}
     stack = max(stacks.values(), key=lambda parts: sum(map(len, parts.values())))

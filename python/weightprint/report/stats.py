@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["columns_to_show", "fitting", "plain", "rich_table", "summary", "table_html"]
 
-_TEXT = frozenset({"name", "dtype", "shape", "file", "digest"})
+_KEYS = ("stack", "part", "role", "block", "expert", "component", "blocks")
+_TEXT = frozenset({"name", "dtype", "shape", "file", "digest", "weight", "scheme", *_KEYS})
 
 
 def columns_to_show(table: StatsTable, *, everything: bool = False) -> list[str]:
     """Column names for people: the usual ones, those that were asked for, and trouble only where there is some."""
     if everything:
         return [name for name in table.names if name != "n"]
-    usual = ("name", "dtype", "shape", "mean", "std", "min", "max", "kurtosis", "sparsity")
+    usual: tuple[str, ...] = ("name", "dtype", "shape", "mean", "std", "min", "max", "kurtosis", "sparsity")
+    if "name" not in table.names:  # pooled: what by, from how many blocks and tensors
+        keys = [name for name in _KEYS if name in table.names and any(value is not None for value in table[name])]
+        keys = [name for name in keys if name != "blocks" or "block" not in keys]
+        usual = (*keys, "n_tensors", "numel", *usual)
     trouble = [name for name in ("n_nan", "n_posinf", "n_neginf") if name in table.names and any(table[name])]
     asked = [name.format(axis) for axis in ("row", "column") for name in ("{}_l2_min", "{}_l2_max", "dead_{}s")]
     return [name for name in (*usual, *trouble, *asked, "digest") if name in table.names]
@@ -34,6 +39,10 @@ def cell(column: str, value: Any) -> str:
     """One value as people read it; not escaped for HTML."""
     if column == "shape":
         return shape_text(value, "×")
+    if column == "numel":
+        return count(value)
+    if column == "block" and value is None:
+        return "outside"
     if column == "digest":
         return "-" if value is None else str(value)[:16]
     if column == "sparsity":
@@ -56,7 +65,10 @@ def fitting(table: StatsTable, columns: Sequence[str], width: int) -> list[str]:
         name: max([len(_heading(name)), *(len(cell(name, value)) for value in table.column(name).tolist())])
         for name in columns
     }
-    widths["name"] = _name_width(table)
+    if "name" in widths:
+        widths["name"] = _name_width(table)
+    if "name" not in widths and len(set(table["stack"])) == 1:
+        widths["stack"] = -2  # not drawn
     shown = list(columns)
     for name in (
         "kurtosis",
@@ -65,7 +77,10 @@ def fitting(table: StatsTable, columns: Sequence[str], width: int) -> list[str]:
         "column_l2_max",
         "row_l2_min",
         "column_l2_min",
+        "n_tensors",
         "dtype",
+        "blocks",
+        "numel",
         "max",
         "min",
     ):
@@ -109,6 +124,35 @@ def rich_table(table: StatsTable, columns: Sequence[str]) -> RenderableType:
     return out
 
 
+def pooled_table(table: StatsTable, columns: Sequence[str]) -> RenderableType:
+    """Pooled rows for a terminal, under a heading per stack where there are several, in the colours of the drawing."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = [name for name in columns if name != "stack"]
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for name in columns:
+        out.add_column(_heading(name), justify="left" if name in _TEXT else "right", no_wrap=True)
+    stacks = list(table["stack"])
+    for k, row in enumerate(table.select(columns).rows()):
+        if len(set(stacks)) > 1 and (not k or stacks[k] != stacks[k - 1]):
+            out.add_row(Text(escape(stacks[k] or "without a place"), style="bold"))
+        cells = [Text(cell(name, value)) for name, value in row.items()]
+        cells[0].stylize(_part_style(row))
+        trouble = row.get("n_nan") or row.get("n_posinf") or row.get("n_neginf")
+        out.add_row(*cells, style="red" if trouble else "")
+    return out
+
+
+def _part_style(row: dict[str, Any]) -> str:
+    from weightprint.anatomy.roles import role_of
+    from weightprint.report.drawing import PART_STYLE
+
+    part = role_of(row["role"].split("+")[0]).part if row.get("role") else row.get("part") or ""
+    return PART_STYLE.get(part, "")
+
+
 def summary(scan: Scan) -> str:
     """One line under the table: how much was measured, how fast, and the digest if there is one."""
     rate = byte_count(scan.bytes_read / scan.seconds) + "/s" if scan.seconds > 0 else "-"
@@ -121,13 +165,16 @@ def summary(scan: Scan) -> str:
 
 def table_html(table: StatsTable) -> str:
     """The first rows as HTML."""
-    columns = columns_to_show(table) if "mean" in table.names else table.names
+    columns = columns_to_show(table) if "mean" in table.names else list(table.names)
     part = table.take(range(min(len(table), LIMIT))).select(columns)
     rows = [[cell(name, value) for name, value in row.items()] for row in part.rows()]
-    return html_table(f"{len(table):,} tensors", [_heading(name) for name in columns], rows, len(table))
+    what = "tensors" if "name" in table.names else "groups"
+    return html_table(f"{len(table):,} {what}", [_heading(name) for name in columns], rows, len(table))
 
 
 _HEADINGS = {
+    "n_tensors": "tensors",
+    "numel": "values",
     "n_nan": "NaN",
     "n_posinf": "+Inf",
     "n_neginf": "-Inf",

@@ -1,4 +1,5 @@
-//! A safetensors file on disk: opened once, read by position or through a map.
+//! A file of tensors on disk: opened once, read by position or through a map. A safetensors file, or one of another
+//! container whose own reader lists its tensors.
 //!
 //! One descriptor serves everything, so the file cannot be swapped between two looks at it. Its size and time of
 //! modification are kept, and asked again by [`SafetensorsFile::verify_unchanged`]: a file that changed under a scan
@@ -10,7 +11,7 @@ use std::time::SystemTime;
 
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{self, Header, LENGTH_BYTES, Limits, Mode, PREFIX_BYTES};
+use crate::format::{self, DataPart, Header, LENGTH_BYTES, Limits, Listed, Mode, PREFIX_BYTES};
 
 /// Bytes of header read between two looks at whether the caller wants to stop.
 const READ_STEP: usize = 4 << 20;
@@ -55,6 +56,32 @@ impl SafetensorsFile {
         let network = on_network(&file);
         let modified = stat.modified().ok();
         Ok(Self { path: path.to_path_buf(), file, len, modified, data_start, network, header })
+    }
+
+    /// Open a file of another container whose reader found the tensors `listed` and lists them with `part`.
+    ///
+    /// Errors as for [`open`](Self::open); `FileChanged` if the file is not as long as the reader saw it.
+    pub fn open_listed(
+        path: &Path,
+        listed: &[Listed],
+        metadata: Vec<(String, String)>,
+        part: DataPart,
+        mode: Mode,
+        control: &Control,
+    ) -> Result<Self> {
+        let open = || {
+            let file = open_regular(path)?;
+            let stat = file.metadata().map_err(|e| Error::io(path, e))?;
+            if stat.len() != part.file_len {
+                let why = format!("its header was read from {} bytes, now it has {}", part.file_len, stat.len());
+                return Err(changed(path, &why));
+            }
+            let header = Header::listed(listed, metadata, part, mode, &Limits::default(), control)?;
+            let (network, modified) = (on_network(&file), stat.modified().ok());
+            let (len, data_start) = (part.file_len, part.start);
+            Ok(Self { path: path.to_path_buf(), file, len, modified, data_start, network, header })
+        };
+        open().map_err(|e: Error| e.with_path(path))
     }
 
     /// The path it was opened by.

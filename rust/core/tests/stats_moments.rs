@@ -171,6 +171,27 @@ fn negative_zero_counts_as_zero() {
     }
 }
 
+/// A zero, or a sign that no other element has, in a vector's every kind of place: first, last, at a sweep's and a
+/// block's end, in the tail.
+#[test]
+fn one_odd_element_among_many_of_one_sign() {
+    let n = 40_011;
+    let mut r = Rng(8);
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+        for sign in [1.0, -1.0] {
+            let plain: Vec<f64> = (0..n).map(|_| sign * (0.01 + r.normal().abs())).collect();
+            check_values("one sign", dtype, &plain);
+            for at in [0, 31, 4095, 8191, 8192, 16_384, 32_767, 32_768, n - 1] {
+                for odd in [0.0, -0.0, -sign * 0.5, -sign * 30.0, f64::NAN] {
+                    let mut values = plain.clone();
+                    values[at] = odd;
+                    check_values(&format!("{odd} at {at}"), dtype, &values);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn same_chunks_same_bits() {
     let mut r = Rng(6);

@@ -8,12 +8,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use weightprint_core::dtype::Dtype;
 use weightprint_core::error::{Error, ErrorKind, Result};
-use weightprint_core::format::{Header, Index, Limits, Mode, Note};
+use weightprint_core::format::{DataPart, Header, Index, Limits, Listed, Mode, Note};
 use weightprint_core::kernels;
 use weightprint_core::source;
 
 use crate::errors::to_python;
 use crate::gateway;
+
+/// The largest tensor that `read_small` reads.
+const MAX_SMALL: u64 = 1 << 16;
 
 type PyNote = (&'static str, String, Option<String>, Option<u64>);
 
@@ -33,7 +36,7 @@ fn mode_from_name(name: &str) -> Result<Mode> {
     }
 }
 
-/// One safetensors file, opened once and checked.
+/// One file of tensors, opened once and checked: safetensors, or another container through `from_entries`.
 ///
 /// Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
 #[pyclass(frozen, module = "weightprint._core")]
@@ -67,6 +70,31 @@ impl SafetensorsFile {
             limits.header_bytes = bytes;
         }
         let inner = gateway::run(py, None, |control| source::SafetensorsFile::open(&path, mode, &limits, control))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A file of another container, whose reader lists its tensors: (name, dtype, shape, begin, end), offsets from the
+    /// start of the file. They are held to the same rules; padding below `alignment` is allowed before each tensor.
+    #[staticmethod]
+    #[pyo3(signature = (path, entries, *, nbytes, data_start, alignment = 1, metadata = vec![], mode = "strict"))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn from_entries(
+        py: Python<'_>,
+        path: PathBuf,
+        entries: Vec<(String, String, Vec<u64>, u64, u64)>,
+        nbytes: u64,
+        data_start: u64,
+        alignment: u64,
+        metadata: Vec<(String, String)>,
+        mode: &str,
+    ) -> PyResult<Self> {
+        let mode = mode_from_name(mode).map_err(|e| to_python(py, e))?;
+        let part = DataPart { file_len: nbytes, start: data_start, alignment };
+        let listed = |(name, dtype, shape, begin, end)| Listed { name, dtype, shape, begin, end };
+        let listed: Vec<_> = entries.into_iter().map(listed).collect();
+        let inner = gateway::run(py, None, |control| {
+            source::SafetensorsFile::open_listed(&path, &listed, metadata, part, mode, control)
+        })?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -147,6 +175,25 @@ impl SafetensorsFile {
         let bytes =
             gateway::run(py, None, |control| read_range(&self.inner, self.begin(i) + start, stop - start, control))?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// All bytes of each of `tensors`, none above 64 KiB, in one call: many tensors of a few bytes say what the shapes of
+    /// quantised weights are, and a call each would cost more than the reading.
+    fn read_small<'py>(&self, py: Python<'py>, tensors: Vec<usize>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let mut ranges = Vec::with_capacity(tensors.len());
+        for i in tensors {
+            self.check_index(i)?;
+            let (begin, end) = self.header().range(i);
+            if end - begin > MAX_SMALL {
+                let message = format!("tensor {i} has {} bytes; read_small reads up to {MAX_SMALL}", end - begin);
+                return Err(to_python(py, usage("not_small", message)));
+            }
+            ranges.push((self.begin(i), end - begin));
+        }
+        let read = gateway::run(py, None, |control| {
+            ranges.iter().map(|&(at, len)| read_range(&self.inner, at, len, control)).collect::<Result<Vec<_>>>()
+        })?;
+        Ok(read.iter().map(|bytes| PyBytes::new(py, bytes)).collect())
     }
 
     /// Components `[start, stop)` of tensor `i` in flat order, decoded to float32, as native-endian bytes. A complex

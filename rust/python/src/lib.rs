@@ -4,6 +4,8 @@ mod arrow;
 mod errors;
 mod file;
 mod gateway;
+mod measure;
+mod pair;
 mod quant;
 mod rect;
 mod scan;
@@ -18,6 +20,10 @@ mod _core {
     use crate::arrow::arrow_stream;
     #[pymodule_export]
     use crate::file::{SafetensorsFile, parse_index};
+    #[pymodule_export]
+    use crate::measure::Measure;
+    #[pymodule_export]
+    use crate::pair::compare_values;
     #[pymodule_export]
     use crate::quant::{decode_codebook, decode_lookup, decode_packed, decode_scaled, unpack};
     #[pymodule_export]

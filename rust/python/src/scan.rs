@@ -14,7 +14,7 @@ use crate::errors::to_python;
 use crate::file::SafetensorsFile;
 use crate::gateway::{self, Progress};
 
-fn usage(code: &'static str, message: String) -> Error {
+pub fn usage(code: &'static str, message: String) -> Error {
     Error::new(ErrorKind::Usage, code, message)
 }
 
@@ -27,7 +27,7 @@ fn io_from_name(name: &str) -> Result<Io> {
     }
 }
 
-fn isa_from_name(name: Option<&str>) -> Result<Isa> {
+pub fn isa_from_name(name: Option<&str>) -> Result<Isa> {
     let Some(name) = name else { return Ok(Isa::detect()) };
     let here = Isa::available();
     Isa::from_name(name).filter(|isa| here.contains(isa)).ok_or_else(|| {
@@ -141,7 +141,7 @@ const SHAPE: [Column<Distribution, f64>; 3] =
 type LinesColumn = (&'static str, fn(&Lines) -> &[f64]);
 const LINES: [LinesColumn; 3] = [("mean", |l| &l.mean), ("std", |l| &l.std), ("l2", |l| &l.l2)];
 
-fn to_columns<'py>(py: Python<'py>, results: &[TensorResult], request: Request) -> PyResult<Bound<'py, PyDict>> {
+pub fn to_columns<'py>(py: Python<'py>, results: &[TensorResult], request: Request) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);
     let summaries = || results.iter().map(|r| &r.summary);
     for (name, get) in COUNTS {

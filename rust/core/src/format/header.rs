@@ -5,7 +5,7 @@
 
 use super::entry::{Fields, Known, Top};
 use super::json::{self, Context};
-use super::layout;
+use super::layout::{self, Extent};
 use super::metadata::Metadata;
 use super::names::{Names, Span};
 use super::notes::{Note, Notes};
@@ -85,6 +85,20 @@ impl Header {
             });
         }
         builder.finish(data_len, LENGTH_BYTES.saturating_add(json.len() as u64))
+    }
+
+    /// Put together from what was checked; `entries` are in data order.
+    pub(super) fn of(
+        mut entries: Vec<Entry>,
+        mut names: Names,
+        mut shapes: Shapes,
+        metadata: Vec<(String, String)>,
+        notes: Vec<Note>,
+    ) -> Header {
+        entries.shrink_to_fit();
+        names.shrink();
+        shapes.shrink();
+        Header { entries, names, shapes, metadata, notes }
     }
 
     /// Number of tensors.
@@ -231,17 +245,9 @@ impl Builder<'_> {
             }
         }
         self.control.check()?;
-        layout::check(&self.entries, &self.names, &self.shapes, data_len, data_start, &mut self.notes)?;
-        self.entries.shrink_to_fit();
-        self.names.shrink();
-        self.shapes.shrink();
-        Ok(Header {
-            entries: self.entries,
-            names: self.names,
-            shapes: self.shapes,
-            metadata: self.metadata.entries,
-            notes: self.notes.finish(),
-        })
+        let extent = Extent { len: data_len, start: data_start, alignment: 1, mode: self.mode };
+        layout::check(&self.entries, &self.names, &self.shapes, extent, &mut self.notes)?;
+        Ok(Header::of(self.entries, self.names, self.shapes, self.metadata.entries, self.notes.finish()))
     }
 }
 

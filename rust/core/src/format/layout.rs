@@ -3,7 +3,10 @@
 //! With the entries sorted by their offsets, the first begins at 0, each begins where the one before it ended, and the
 //! last ends with the file. Each is as long as its shape and dtype say: the product of the dimensions times the bits
 //! of an element, which must be whole bytes. Any dimension of zero makes the size zero, whatever the others are.
+//!
+//! Containers that align their tensors may leave less than one alignment of padding before each, and behind the last.
 
+use super::Mode;
 use super::header::Entry;
 use super::names::Names;
 use super::notes::{Note, Notes};
@@ -21,15 +24,24 @@ pub(super) fn numel(mut dimensions: impl Iterator<Item = u64> + Clone) -> Option
     dimensions.try_fold(1u64, u64::checked_mul)
 }
 
-/// Check all entries, which are in data order. `data_len` bytes of data begin at `data_start` of the file.
+/// Where the data lie: `len` bytes from `start` of the file on, tensors at multiples of `alignment` (1: no padding).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    pub len: u64,
+    pub start: u64,
+    pub alignment: u64,
+    pub mode: Mode,
+}
+
+/// Check all entries, which are in data order.
 pub(super) fn check(
     entries: &[Entry],
     names: &Names,
     shapes: &Shapes,
-    data_len: u64,
-    data_start: u64,
+    extent: Extent,
     notes: &mut Notes,
 ) -> Result<()> {
+    let Extent { len: data_len, start: data_start, alignment, mode } = extent;
     let mut cursor = 0u64;
     for (i, e) in entries.iter().enumerate() {
         let at = |error: Error, offset: u64| {
@@ -38,7 +50,11 @@ pub(super) fn check(
         if let Err(error) = size(e, names, shapes, notes) {
             return at(error, e.begin);
         }
-        if e.begin > cursor {
+        if !e.begin.is_multiple_of(alignment) {
+            let message = format!("this tensor does not begin at a multiple of {alignment} bytes");
+            return at(Error::format("misaligned", message), e.begin);
+        }
+        if e.begin > cursor && e.begin - cursor >= alignment {
             let gap = e.begin - cursor;
             let message = format!("{gap} bytes before this tensor belong to no tensor; the file may carry hidden data");
             return at(Error::format("hole", message), cursor);
@@ -50,9 +66,14 @@ pub(super) fn check(
         }
         cursor = e.end;
     }
-    if cursor < data_len {
+    if cursor < data_len && data_len - cursor >= alignment {
         let message = format!("{} bytes after the last tensor belong to no tensor", data_len - cursor);
-        return Err(Error::format("trailing_data", message).with_offset(data_start.saturating_add(cursor)));
+        let offset = data_start.saturating_add(cursor);
+        // The reference reader of safetensors refuses these; those of aligned containers never look.
+        if mode == Mode::Strict || alignment == 1 {
+            return Err(Error::format("trailing_data", message).with_offset(offset));
+        }
+        notes.push("trailing_data", || Note::new("trailing_data", message).at(offset));
     }
     if cursor > data_len { Err(truncated(entries, names, cursor, data_len, data_start)) } else { Ok(()) }
 }

@@ -12,6 +12,7 @@
 //! - `prefix`: the first bytes: N against the file's size, and other formats known by their magic numbers;
 //! - `json`: the streaming parser's adapter: types, positions, what an error of the JSON itself is called;
 //! - `header`, `entry`: the entries, into compact arenas (`names`, `shapes`); `metadata`: `__metadata__`;
+//! - `listed`: the tensors of another container (GGUF), whose own reader lists them;
 //! - `layout`: do the entries tile the data? `index`: the index of a sharded checkpoint; `notes`: what is worth saying.
 
 mod entry;
@@ -19,6 +20,7 @@ mod header;
 mod index;
 mod json;
 mod layout;
+mod listed;
 mod metadata;
 mod names;
 mod notes;
@@ -27,6 +29,7 @@ mod shapes;
 
 pub use header::Header;
 pub use index::Index;
+pub use listed::{DataPart, Listed};
 pub use notes::Note;
 pub use prefix::{PREFIX_BYTES, header_length};
 

@@ -92,7 +92,7 @@ const FORMATS: [Row; 20] = [
     (
         "gguf_file",
         "a GGUF file",
-        "read it with the gguf package and save its tensors with safetensors.numpy.save_file",
+        "name it with the ending .gguf, and weightprint reads it as one (pip install 'weightprint[gguf]')",
         |p| p.starts_with(b"GGUF"),
     ),
     ("gguf_file", "a GGML file, the forerunner of GGUF", "convert it with llama.cpp's scripts", |p| {

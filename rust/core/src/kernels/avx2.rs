@@ -1,12 +1,12 @@
-//! The 32 lanes in four 256-bit registers per sum. 20 sums do not fit 16 registers, so two sweeps over a block that
-//! stays in L1 take 16 lanes each, and a third takes the extremes.
+//! The 32 lanes in four 256-bit registers per sum. 20 sums do not fit 16 registers, so two passes over bytes that
+//! stay in L1 take 16 lanes each, and a third takes the maxima.
 
 use std::arch::x86_64::*;
 
-use super::lanes::{BLOCK_BYTES, Bits, Kind, LANES, Lanes, Narrow, Pivot, Sums, finish};
+use super::lanes::{Bits, Kind, LANES, Lanes, Narrow, Pivot, SWEEP_BYTES, Sums, finish};
 
-/// How far ahead to prefetch, in bytes: the next block, while this one is summed.
-const AHEAD: usize = BLOCK_BYTES;
+/// How far ahead to prefetch, in bytes: what the next sweep reads, while this one sums.
+const AHEAD: usize = SWEEP_BYTES;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -55,7 +55,7 @@ fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Piv
     let sign = _mm256_set1_ps(-0.0);
     let per_half = K::GROUP / 64;
     for group in vectors.chunks_exact(2 * per_half) {
-        // One of the two sweeps fetches the next block, so that the extremes, which come first, find it in L1 or L2.
+        // One of the two passes fetches what comes next, so that the maxima, which come first, find it in L1 or L2.
         if h == 0 {
             group.chunks_exact(2).for_each(|line| prefetch(&line[0]));
         }
@@ -79,27 +79,23 @@ fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Piv
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn extremes<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
+fn tops<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
     let low = |b: &[u8; 64]| load(b.first_chunk().expect("64 bytes hold 32"));
-    let (mut smax, mut umax, mut smin, mut umin) = (low(&bits.smax), low(&bits.umax), low(&bits.smin), low(&bits.umin));
+    let (mut smax, mut umax) = (low(&bits.smax), low(&bits.umax));
     for v in vectors {
         let v = load(v);
         if K::WORD == 2 {
+            let v = _mm256_add_epi16(v, _mm256_set1_epi16(-1));
             smax = _mm256_max_epi16(smax, v);
             umax = _mm256_max_epu16(umax, v);
-            smin = _mm256_min_epi16(smin, v);
-            umin = _mm256_min_epu16(umin, v);
         } else {
+            let v = _mm256_add_epi32(v, _mm256_set1_epi32(-1));
             smax = _mm256_max_epi32(smax, v);
             umax = _mm256_max_epu32(umax, v);
-            smin = _mm256_min_epi32(smin, v);
-            umin = _mm256_min_epu32(umin, v);
         }
     }
     store(&mut bits.smax, smax);
     store(&mut bits.umax, umax);
-    store(&mut bits.smin, smin);
-    store(&mut bits.umin, umin);
 }
 
 /// See [`super::lanes::sweep`].
@@ -108,7 +104,7 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
     let (whole, tail) = bytes.split_at(bytes.len() / K::GROUP * K::GROUP);
     let (vectors, _) = whole.as_chunks::<32>();
     let mut lanes = Lanes::ZERO;
-    extremes::<K>(vectors, bits);
+    tops::<K>(vectors, bits);
     for h in 0..2 {
         if pivot == Pivot::NONE {
             half::<K, true>(vectors, h, pivot, &mut lanes);
@@ -128,9 +124,11 @@ pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> S
 fn reduce(l: [f32; LANES]) -> f64 {
     let (quads, _) = l.as_chunks::<4>();
     // SAFETY: four floats are 16 readable bytes; the load needs no alignment.
-    let at = |i: usize| _mm256_cvtps_pd(unsafe { _mm_loadu_ps(quads[i].as_ptr()) });
-    let sum = |i: usize| _mm256_add_pd(_mm256_add_pd(at(i), at(i + 2)), _mm256_add_pd(at(i + 4), at(i + 6)));
-    let r = _mm256_add_pd(sum(0), sum(1));
-    let t = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd::<1>(r));
-    _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)))
+    let quad = |i: usize| unsafe { _mm_loadu_ps(quads[i].as_ptr()) };
+    let half = |i: usize| _mm256_cvtps_pd(_mm_add_ps(quad(i), quad(i + 4)));
+    let four = |i: usize| _mm256_add_pd(half(i), half(i + 2));
+    // pair(0), pair(4), pair(2), pair(6)
+    let pairs = _mm256_hadd_pd(four(0), four(1));
+    let t = _mm_hadd_pd(_mm256_castpd256_pd128(pairs), _mm256_extractf128_pd::<1>(pairs));
+    _mm_cvtsd_f64(_mm_hadd_pd(t, t))
 }

@@ -8,14 +8,14 @@
 //! ```
 //!
 //! so AVX-512 (2 registers per sum), AVX2 (4) and the loop below give the same bits; a target without FMA rounds q·z
-//! and q·q once more. The lanes are added in f64, in one fixed order. `scale` is a power of two, so z carries one
-//! rounding (u = 2^-24), and with b = block / 32 additions per lane each sum is within (b + 5)·u of the sum of its terms'
-//! magnitudes (Higham 2002, §4.2), in practice √b·u.
+//! and q·q once more. The lanes are added in one fixed order, once in f32, then in f64. `scale` is a power of two, so z
+//! carries one rounding (u = 2^-24), and with b = elements / 32 additions per lane each sum is within (b + 6)·u of the sum
+//! of its terms' magnitudes (Higham 2002, §4.2), in practice √b·u.
 //!
-//! Extremes come from four integer operations per vector. Floats are sign-magnitude: as *signed* words their maximum is
-//! the largest value if one is positive, their minimum the negative nearest zero; as *unsigned* words the maximum is
-//! the most negative value if one is negative, the minimum the positive nearest zero. So (smax, smin, umax, umin) give
-//! max, min, max |x|, and whether some word is ±0; only then are zeros counted, in a second pass over L1.
+//! Extremes come from three integer operations per vector. Floats are sign-magnitude: as *signed* words their maximum is
+//! the largest value if one is positive, as *unsigned* words the most negative value if one is negative. Both maxima are
+//! taken of v − 1, which wraps the zeros, and nothing else, to the largest word there is: +0 unsigned, −0 signed. So a
+//! block that holds both signs and no zero, as weights do, is done; any other is surveyed in a second pass.
 //! NaN and ±Inf need no test of their own: they make A non-finite, and the block is done again in f64 ([`super::wide`]).
 
 use super::Isa;
@@ -24,8 +24,10 @@ use super::wide::shells;
 
 /// Lanes per sum.
 pub(crate) const LANES: usize = 32;
-/// Bytes per block, half of L1: 8192 elements of 16 bits, so at most 256 additions per lane.
-pub(crate) const BLOCK_BYTES: usize = 16 << 10;
+/// Most bytes per sweep, half of L1: 8192 elements of 16 bits, so at most 256 additions per lane.
+pub(crate) const SWEEP_BYTES: usize = 16 << 10;
+/// Bytes per block: what is judged, searched and merged at once, so that a sweep's end costs little. It stays in L2.
+pub(crate) const BLOCK_BYTES: usize = 4 * SWEEP_BYTES;
 
 /// Whether scalar `mul_add` is one instruction in code compiled for the baseline.
 pub(crate) const BASE_FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
@@ -160,18 +162,14 @@ impl Lanes {
         s[4][lane] += x.abs();
     }
 
-    /// All lanes of each sum in f64, in an order that vectors of 8 or 4 can follow.
+    /// The sum of each sum's lanes, in an order that vectors can follow: halves in f32, the rest in f64.
     #[inline(always)]
     pub fn reduce(&self) -> Sums {
-        let mut out = [0.0; 5];
-        for (o, l) in out.iter_mut().zip(&self.0) {
-            let mut q = [0.0f64; 8];
-            for (j, q) in q.iter_mut().enumerate() {
-                *q = (f64::from(l[j]) + f64::from(l[j + 8])) + (f64::from(l[j + 16]) + f64::from(l[j + 24]));
-            }
-            *o = ((q[0] + q[4]) + (q[2] + q[6])) + ((q[1] + q[5]) + (q[3] + q[7]));
-        }
-        Sums(out)
+        Sums(self.0.map(|l| {
+            let half = |j: usize| f64::from(l[j] + l[j + 16]);
+            let pair = |j: usize| (half(j) + half(j + 8)) + (half(j + 1) + half(j + 9));
+            (pair(0) + pair(4)) + (pair(2) + pair(6))
+        }))
     }
 }
 
@@ -180,42 +178,47 @@ fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Running extremes of raw words, one vector each, and those of words that no vector held. They outlive a sweep, so that
-/// many short rows cost one reduction.
+/// Running maxima of raw words less one, a vector each for signed and unsigned ones, and those of words that no vector
+/// held. They outlive a sweep, so that many short rows cost one reduction.
 #[repr(C, align(64))]
 pub(crate) struct Bits {
     pub smax: [u8; 64],
     pub umax: [u8; 64],
-    pub smin: [u8; 64],
-    pub umin: [u8; 64],
-    rest: Extent,
+    rest: Tops,
 }
 
-/// The four extremes of a block, sign- or zero-extended from 16 bits where the words have 16.
+/// The two maxima, sign- or zero-extended from 16 bits where the words have 16.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tops {
+    smax: i32,
+    umax: u32,
+}
+
+/// What the words of a block say without decoding it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
-    pub smax: i32,
-    pub umax: u32,
-    pub smin: i32,
-    pub umin: u32,
+    /// The words of the smallest and the largest value; where there is a NaN, one of them is.
+    pub min: u32,
+    pub max: u32,
+    /// How many words are ±0.
+    pub zeros: u64,
 }
 
 impl Bits {
-    const NEW_2: Self = Self::new_with(repeat([0, 0x80]), repeat([0xff, 0x7f]));
-    const NEW_4: Self = Self::new_with(repeat([0, 0, 0, 0x80]), repeat([0xff, 0xff, 0xff, 0x7f]));
-
-    const fn new_with(smallest: [u8; 64], largest: [u8; 64]) -> Self {
-        Self { smax: smallest, umax: [0; 64], smin: largest, umin: [0xff; 64], rest: Extent::NONE }
-    }
-
     /// The state before the first word.
     pub fn new<K: Narrow>() -> Self {
-        if K::WORD == 2 { Self::NEW_2 } else { Self::NEW_4 }
+        let smax = if K::WORD == 2 { const { repeat([0, 0x80]) } } else { const { repeat([0, 0, 0, 0x80]) } };
+        Self { smax, umax: [0; 64], rest: Tops::NONE }
     }
 
-    /// The extremes over all lanes.
-    pub fn extent<K: Narrow>(&self, isa: Isa) -> Extent {
-        if K::WORD == 2 { extent_2(isa, self) } else { extent_4(isa, self) }
+    /// The extent of `block`, whose words these are the maxima of.
+    pub fn extent<K: Narrow>(&self, isa: Isa, block: &[u8]) -> Extent {
+        let tops = if K::WORD == 2 { tops_2(isa, self) } else { tops_4(isa, self) };
+        match tops.extent(sign::<K>()) {
+            Some(extent) => extent,
+            None if K::WORD == 2 => survey_2(isa, block),
+            None => survey_4(isa, block),
+        }
     }
 }
 
@@ -229,49 +232,37 @@ const fn repeat<const N: usize>(word: [u8; N]) -> [u8; 64] {
     out
 }
 
-#[inline(always)]
-fn signed<K: Narrow>(bits: u32) -> i32 {
-    if K::WORD == 2 { i32::from((bits as u16).cast_signed()) } else { bits.cast_signed() }
-}
-
-impl Extent {
-    const NONE: Self = Self { smax: i32::MIN, umax: 0, smin: i32::MAX, umin: u32::MAX };
+impl Tops {
+    const NONE: Self = Self { smax: i32::MIN, umax: 0 };
 
     #[inline(always)]
     fn add<K: Narrow>(&mut self, bits: u32) {
-        let s = signed::<K>(bits);
-        self.merge(Self { smax: s, umax: bits, smin: s, umin: bits });
+        let one_less = bits.wrapping_sub(1);
+        self.merge(if K::WORD == 2 {
+            let word = one_less as u16;
+            Self { smax: word.cast_signed().into(), umax: word.into() }
+        } else {
+            Self { smax: one_less.cast_signed(), umax: one_less }
+        });
     }
 
     #[inline(always)]
     fn merge(&mut self, other: Self) {
-        *self = Self {
-            smax: self.smax.max(other.smax),
-            umax: self.umax.max(other.umax),
-            smin: self.smin.min(other.smin),
-            umin: self.umin.min(other.umin),
-        };
+        *self = Self { smax: self.smax.max(other.smax), umax: self.umax.max(other.umax) };
+    }
+
+    /// If there are words of both signs and no zero.
+    fn extent(self, sign: u32) -> Option<Extent> {
+        let zero = self.smax.cast_unsigned() == sign - 1 || self.umax == (sign | (sign - 1));
+        let both = self.smax >= 0 && self.umax >= sign;
+        (both && !zero).then(|| Extent { min: self.umax + 1, max: self.smax.cast_unsigned() + 1, zeros: 0 })
     }
 }
 
 impl Extent {
-    /// (min, max) as words, of a block without NaN.
-    pub fn range(self, sign: u32) -> (u32, u32) {
-        let word = |s: i32| s.cast_unsigned() & (sign | (sign - 1));
-        let max = if self.smax >= 0 { word(self.smax) } else { word(self.smin) };
-        let min = if self.umax & sign != 0 { self.umax } else { self.umin };
-        (min, max)
-    }
-
     /// The word of max |x|, sign cleared.
     pub fn magnitude(self, sign: u32) -> u32 {
-        let negative = if self.umax & sign != 0 { self.umax & (sign - 1) } else { 0 };
-        negative.max(self.smax.max(0).cast_unsigned())
-    }
-
-    /// Whether some word is +0 or −0.
-    pub fn has_zero(self, sign: u32) -> bool {
-        self.umin == 0 || (self.smin.cast_unsigned() & (sign | (sign - 1))) == sign
+        (self.min & (sign - 1)).max(self.max & (sign - 1))
     }
 }
 
@@ -280,7 +271,7 @@ pub(crate) const fn sign<K: Narrow>() -> u32 {
     1 << (8 * K::WORD - 1)
 }
 
-/// Sums of the words in `bytes` around `pivot`; their extremes go into `bits`. At most [`BLOCK_BYTES`].
+/// Sums of the words in `bytes` around `pivot`; their maxima go into `bits`. At most [`SWEEP_BYTES`].
 pub(crate) fn sweep<K: Narrow>(isa: Isa, bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
     match isa.supported() {
         // SAFETY: `supported` returns only what the machine was seen to have.
@@ -305,7 +296,7 @@ fn sweep_portable<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sum
         }
     }
     let whole = &bytes[..bytes.len() - tail.len()];
-    bits.rest.merge(if K::WORD == 2 { extent_of_2(whole) } else { extent_of_4(whole) });
+    bits.rest.merge(if K::WORD == 2 { tops_of_2(whole) } else { tops_of_4(whole) });
     finish::<K, BASE_FMA>(lanes, tail, pivot, bits)
 }
 
@@ -319,57 +310,61 @@ pub(crate) fn finish<K: Narrow, const FMA: bool>(mut lanes: Lanes, tail: &[u8], 
     lanes.reduce()
 }
 
-/// How many words are ±0.
-pub(crate) fn count_zeros<K: Narrow>(isa: Isa, bytes: &[u8]) -> u64 {
-    if K::WORD == 2 { zeros_2(isa, bytes) } else { zeros_4(isa, bytes) }
-}
-
 /// The first element whose magnitude's bits are `target`.
 pub(crate) fn find_magnitude<K: Narrow>(isa: Isa, bytes: &[u8], target: u32) -> Option<u64> {
     if K::WORD == 2 { find_2(isa, bytes, target) } else { find_4(isa, bytes, target) }
 }
 
-shells!(extent_2, extent_2_v3, extent_2_v4, extent_body_2, (bits: &Bits) -> Extent);
-shells!(extent_4, extent_4_v3, extent_4_v4, extent_body_4, (bits: &Bits) -> Extent);
-shells!(zeros_2, zeros_2_v3, zeros_2_v4, zeros_body_2, (bytes: &[u8]) -> u64);
-shells!(zeros_4, zeros_4_v3, zeros_4_v4, zeros_body_4, (bytes: &[u8]) -> u64);
+shells!(tops_2, tops_2_v3, tops_2_v4, tops_body_2, (bits: &Bits) -> Tops);
+shells!(tops_4, tops_4_v3, tops_4_v4, tops_body_4, (bits: &Bits) -> Tops);
+shells!(survey_2, survey_2_v3, survey_2_v4, survey_body_2, (bytes: &[u8]) -> Extent);
+shells!(survey_4, survey_4_v3, survey_4_v4, survey_body_4, (bytes: &[u8]) -> Extent);
 shells!(find_2, find_2_v3, find_2_v4, find_body_2, (bytes: &[u8], target: u32) -> Option<u64>);
 shells!(find_4, find_4_v3, find_4_v4, find_body_4, (bytes: &[u8], target: u32) -> Option<u64>);
 
 macro_rules! searches {
-    ($extent:ident, $extent_of:ident, $zeros:ident, $find:ident, $word:ty, $signed:ty) => {
+    ($tops:ident, $tops_of:ident, $survey:ident, $find:ident, $word:ty, $signed:ty) => {
         #[inline(always)]
-        fn $extent<const FMA: bool>(bits: &Bits) -> Extent {
-            let mut e = bits.rest;
-            // Each vector holds candidates for one of the four only.
-            e.smax = e.smax.max($extent_of(&bits.smax).smax);
-            e.umax = e.umax.max($extent_of(&bits.umax).umax);
-            e.smin = e.smin.min($extent_of(&bits.smin).smin);
-            e.umin = e.umin.min($extent_of(&bits.umin).umin);
-            e
+        fn $tops<const FMA: bool>(bits: &Bits) -> Tops {
+            let word = |w: &[u8; size_of::<$word>()]| <$word>::from_le_bytes(*w);
+            let smax = bits.smax.as_chunks().0.iter().map(|w| word(w).cast_signed()).fold(<$signed>::MIN, Ord::max);
+            let umax = bits.umax.as_chunks().0.iter().map(word).fold(<$word>::MIN, Ord::max);
+            let mut tops = bits.rest;
+            tops.merge(Tops { smax: smax.into(), umax: umax.into() });
+            tops
         }
 
-        /// The extremes of the words in `bytes`.
+        /// The maxima of the words in `bytes` less one.
         #[inline(always)]
-        fn $extent_of(bytes: &[u8]) -> Extent {
+        fn $tops_of(bytes: &[u8]) -> Tops {
+            let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
+            let (mut smax, mut umax) = (<$signed>::MIN, <$word>::MIN);
+            for w in words {
+                let w = <$word>::from_le_bytes(*w).wrapping_sub(1);
+                (smax, umax) = (smax.max(w.cast_signed()), umax.max(w));
+            }
+            Tops { smax: smax.into(), umax: umax.into() }
+        }
+
+        /// The extent of the words in `bytes`, at most a block of them, whatever their signs.
+        #[inline(always)]
+        fn $survey<const FMA: bool>(bytes: &[u8]) -> Extent {
             let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
             let (mut smax, mut smin) = (<$signed>::MIN, <$signed>::MAX);
             let (mut umax, mut umin) = (<$word>::MIN, <$word>::MAX);
+            // Counted in words, of which a block has at most 2^15, so that the lanes stay as narrow as the data.
+            let mut zeros: $word = 0;
             for w in words {
-                let (u, s) = (<$word>::from_le_bytes(*w), <$signed>::from_le_bytes(*w));
+                let u = <$word>::from_le_bytes(*w);
+                let s = u.cast_signed();
                 (smax, smin) = (smax.max(s), smin.min(s));
                 (umax, umin) = (umax.max(u), umin.min(u));
+                zeros += <$word>::from(u & (<$word>::MAX >> 1) == 0);
             }
-            Extent { smax: smax.into(), umax: umax.into(), smin: smin.into(), umin: umin.into() }
-        }
-
-        #[inline(always)]
-        fn $zeros<const FMA: bool>(bytes: &[u8]) -> u64 {
-            let (words, _) = bytes.as_chunks::<{ size_of::<$word>() }>();
-            // Counted in words, of which a block has at most 2^13, so that the lanes stay as narrow as the data.
-            let count: $word =
-                words.iter().map(|w| <$word>::from(<$word>::from_le_bytes(*w) & (<$word>::MAX >> 1) == 0)).sum();
-            u64::from(count)
+            // Without a positive word the largest value is the negative one nearest zero, and so on.
+            let max = if smax >= 0 { smax } else { smin }.cast_unsigned();
+            let min = if umax > <$word>::MAX >> 1 { umax } else { umin };
+            Extent { min: min.into(), max: max.into(), zeros: zeros.into() }
         }
 
         #[inline(always)]
@@ -387,5 +382,5 @@ macro_rules! searches {
         }
     };
 }
-searches!(extent_body_2, extent_of_2, zeros_body_2, find_body_2, u16, i16);
-searches!(extent_body_4, extent_of_4, zeros_body_4, find_body_4, u32, i32);
+searches!(tops_body_2, tops_of_2, survey_body_2, find_body_2, u16, i16);
+searches!(tops_body_4, tops_of_4, survey_body_4, find_body_4, u32, i32);

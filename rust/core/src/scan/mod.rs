@@ -4,17 +4,19 @@
 //! thread that finishes a tensor's last unit merges its partials in unit order. Since neither the cuts nor the order of
 //! merging depends on who ran what, results have the same bits for any number of threads and for either source.
 //!
-//! Memory: each thread holds one 512 KiB buffer and one count table; a tensor in flight holds the partials of its
+//! Memory: each thread holds one buffer of 512 KiB and a page, and one count table; a tensor in flight holds the partials of its
 //! finished units (some hundred bytes each) and, if counted, one table of 64-bit counts. Units are taken in plan order,
 //! so about as many tensors are in flight as there are threads.
 
 mod digest;
 mod locate;
+mod memory;
 mod plan;
 mod run;
 
 pub use digest::LEAF;
 pub use locate::{Found, find_above};
+pub use memory::Measure;
 pub use plan::{CHUNK, Plan, Tensor, Unit};
 pub use run::scan;
 

@@ -18,6 +18,8 @@
 //! Coordinates cost little: after an update the counts say whether a NaN, an infinity or a larger magnitude than ever
 //! before occurred; only then are the bytes searched.
 
+use std::ops::Range;
+
 use super::Number;
 use super::distribution::Found;
 use crate::dtype::{Class, Dtype};
@@ -56,7 +58,7 @@ pub(super) fn is_wide(dtype: Dtype) -> bool {
     dtype.bits() > 16
 }
 
-fn bin_count(dtype: Dtype) -> usize {
+pub(super) fn bin_count(dtype: Dtype) -> usize {
     1 << if is_wide(dtype) { cell_bits(dtype) } else { dtype.bits() }
 }
 
@@ -311,6 +313,11 @@ impl Counts {
         }
     }
 
+    /// The counts by code, where every cell is one code; for F6 [`codes`](Self::codes) first.
+    pub(super) fn tally(&self) -> Tally<'_> {
+        Tally { bins: &self.bins, cells: if self.pending > 0 { &self.cells } else { &[] } }
+    }
+
     /// The bins and the folded cells.
     pub(super) fn codes(&self) -> Vec<u64> {
         let mut out = self.bins.clone();
@@ -361,6 +368,27 @@ impl Counts {
             Class::Float | Class::Complex => Number::Float(x + 0.0),
             _ => Number::Int(x as i128),
         }
+    }
+}
+
+/// Counts by code: in bins, in cells, or in both; an empty table stands for zeros.
+#[derive(Clone, Copy)]
+pub(super) struct Tally<'a> {
+    pub bins: &'a [u64],
+    pub cells: &'a [u32],
+}
+
+impl Tally<'_> {
+    pub fn get(self, code: usize) -> u64 {
+        self.bins.get(code).copied().unwrap_or(0) + u64::from(self.cells.get(code).copied().unwrap_or(0))
+    }
+
+    /// How many of the codes in `range` occur, or more where both tables hold some.
+    pub fn occupied(self, range: Range<usize>) -> usize {
+        // One pass per table, so that both vectorise.
+        let bins: usize = self.bins.get(range.clone()).map_or(0, |b| b.iter().map(|&c| usize::from(c > 0)).sum());
+        let cells: usize = self.cells.get(range).map_or(0, |b| b.iter().map(|&c| usize::from(c > 0)).sum());
+        bins + cells
     }
 }
 

@@ -5,7 +5,7 @@
 //! c·v is exact up to 2^42 elements, each term of a central moment carries at most 8 roundings, all terms of M2 and M4
 //! are positive, so their relative error is below 10·2^-53.
 
-use super::counts::{Counts, is_wide, value};
+use super::counts::{Counts, Tally, bin_count, is_wide, value};
 use super::power::Power;
 use super::{Number, Summary};
 use crate::dtype::{Class, Dtype};
@@ -105,14 +105,42 @@ fn code_at(class: Class, signed: bool, rank: usize, size: usize) -> usize {
     }
 }
 
+/// Calls `f(code, count)` for the codes that occur, in the order of [`code_at`].
+fn for_each_code(class: Class, signed: bool, tally: Tally, size: usize, mut f: impl FnMut(usize, u64)) {
+    // Codes next to each other in order are so in the table, up or down, and most groups of a large one are empty.
+    let group = (size / 2).min(64);
+    for start in (0..size).step_by(group) {
+        let codes = |rank| code_at(class, signed, rank, size);
+        let first = codes(start).min(codes(start + group - 1));
+        if tally.occupied(first..first + group) == 0 {
+            continue;
+        }
+        for code in (start..start + group).map(codes) {
+            let count = tally.get(code);
+            if count > 0 {
+                f(code, count);
+            }
+        }
+    }
+}
+
 impl Table {
     fn new(counts: &Counts) -> Self {
-        let codes = counts.codes();
-        let mut t = Self { finite: Vec::new(), n: counts.n, n_nan: 0, n_posinf: 0, n_neginf: 0 };
-        if is_wide(counts.dtype) {
-            t.fill_wide(counts, &codes);
+        let size = bin_count(counts.dtype);
+        let folded;
+        let tally = if counts.dtype == Dtype::F6E2M3 || counts.dtype == Dtype::F6E3M2 {
+            folded = counts.codes();
+            Tally { bins: &folded, cells: &[] }
         } else {
-            t.fill(counts.dtype, &codes);
+            counts.tally()
+        };
+        // The two zeros of a wide type may take a place more.
+        let finite = Vec::with_capacity(tally.occupied(0..size) + 1);
+        let mut t = Self { finite, n: counts.n, n_nan: 0, n_posinf: 0, n_neginf: 0 };
+        if is_wide(counts.dtype) {
+            t.fill_wide(counts, tally, size);
+        } else {
+            t.fill(counts.dtype, tally, size);
         }
         t
     }
@@ -124,48 +152,46 @@ impl Table {
         }
     }
 
-    fn fill(&mut self, dtype: Dtype, codes: &[u64]) {
-        for rank in 0..codes.len() {
-            let code = code_at(dtype.class(), dtype != Dtype::F8E8M0, rank, codes.len());
-            let count = codes[code];
-            if count == 0 {
-                continue;
-            }
-            match value(dtype, code) {
-                x if x.is_nan() => self.n_nan += count,
-                f64::INFINITY => self.n_posinf += count,
-                f64::NEG_INFINITY => self.n_neginf += count,
-                x => self.push(x, count),
-            }
-        }
+    fn fill(&mut self, dtype: Dtype, tally: Tally, size: usize) {
+        for_each_code(dtype.class(), dtype != Dtype::F8E8M0, tally, size, |code, count| match value(dtype, code) {
+            x if x.is_nan() => self.n_nan += count,
+            f64::INFINITY => self.n_posinf += count,
+            f64::NEG_INFINITY => self.n_neginf += count,
+            x => self.push(x, count),
+        });
     }
 
     /// Bins of wide types stand for their midpoint, clamped to the range seen; zeros are counted apart.
-    fn fill_wide(&mut self, counts: &Counts, codes: &[u64]) {
+    fn fill_wide(&mut self, counts: &Counts, tally: Tally, size: usize) {
         let found = &counts.found;
         (self.n_nan, self.n_posinf, self.n_neginf) = (found.n_nan, found.n_posinf, found.n_neginf);
         let (Some(min), Some(max)) = (found.min, found.max) else { return };
-        let half = codes.len() / 2;
+        let half = size / 2;
         let float = matches!(counts.dtype.class(), Class::Float | Class::Complex);
-        let edge = |code: usize| match codes.len() {
+        let edge = |code: usize| match size {
             0x1_0000 => f64::from(f32::from_bits((code as u32) << 16)),
             _ => f64::from_bits((code as u64) << 45),
         };
-        for rank in 0..codes.len() {
-            let code = code_at(Class::Float, true, rank, codes.len());
-            if code == 0 && found.zeros > 0 {
-                self.push(0.0, found.zeros);
+        // The zeros' place among the bins: after those of the other sign, before or without their own.
+        let mut zeros_left = found.zeros;
+        for_each_code(Class::Float, true, tally, size, |code, count| {
+            if code < half && zeros_left > 0 {
+                self.push(0.0, zeros_left);
+                zeros_left = 0;
             }
             let zeros = if code == half { found.negative_zeros } else { found.zeros - found.negative_zeros };
-            let count = codes[code] - if code.is_multiple_of(half) { zeros } else { 0 };
+            let count = count - if code.is_multiple_of(half) { zeros } else { 0 };
             let (near, far) = (edge(code % half), edge(code % half + 1));
             if count == 0 || !near.is_finite() {
-                continue;
+                return;
             }
             // Integers lie on whole numbers only: exact below 256. The last finite bin's far edge is infinite.
             let far = if far.is_finite() { far } else { near };
             let middle = if float { near / 2.0 + far / 2.0 } else { (near.ceil() + (far.ceil() - 1.0)) / 2.0 };
             self.push(if code >= half { -middle } else { middle }.clamp(min, max), count);
+        });
+        if zeros_left > 0 {
+            self.push(0.0, zeros_left);
         }
     }
 
@@ -173,22 +199,21 @@ impl Table {
         self.finite.iter().map(|v| v.1).sum()
     }
 
-    /// The same over magnitudes, ascending.
-    fn magnitudes(&self) -> Vec<(f64, u64)> {
-        let split = self.finite.partition_point(|v| v.0 < 0.0);
-        let (negative, positive) = self.finite.split_at(split);
-        let mut negative = negative.iter().rev().map(|v| (-v.0, v.1)).peekable();
-        let mut positive = positive.iter().copied().peekable();
-        let mut out = Vec::with_capacity(self.finite.len());
-        loop {
-            let first = match (negative.peek(), positive.peek()) {
-                (Some(a), Some(b)) => a.0 < b.0,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => return out,
-            };
-            out.extend(if first { negative.next() } else { positive.next() });
+    /// As [`quantiles`], of the magnitudes: found from above, where few values lie.
+    fn magnitude_quantile(&self, level: u64) -> f64 {
+        let n = self.n_finite();
+        let mut above = n - rank(level, n);
+        let mut rest = self.finite.as_slice();
+        // Magnitudes fall towards zero from either end, so the largest of what is left is at one of them.
+        while let (Some(first), Some(last)) = (rest.first(), rest.last()) {
+            let (x, count) = if first.0.abs() > last.0.abs() { *first } else { *last };
+            if count > above {
+                return x.abs();
+            }
+            above -= count;
+            rest = if first.0.abs() > last.0.abs() { &rest[1..] } else { &rest[..rest.len() - 1] };
         }
+        f64::NAN
     }
 
     fn entropy(&self) -> f64 {
@@ -225,13 +250,18 @@ fn compensated(terms: impl Iterator<Item = f64>) -> f64 {
     sum + lost
 }
 
-/// The value at rank ⌈level·n / 10000⌉.
+/// ⌈level·n / 10000⌉
+fn rank(level: u64, n: u64) -> u64 {
+    (u128::from(level) * u128::from(n)).div_ceil(10_000) as u64
+}
+
+/// The value at that rank, for each level.
 fn quantiles<const N: usize>(values: &[(f64, u64)], levels: [u64; N]) -> [f64; N] {
     let n: u64 = values.iter().map(|v| v.1).sum();
     let mut out = [f64::NAN; N];
     let (mut at, mut below) = (0, 0u64);
     for (o, level) in out.iter_mut().zip(levels) {
-        let rank = (u128::from(level) * u128::from(n)).div_ceil(10_000) as u64;
+        let rank = rank(level, n);
         while at < values.len() && below + values[at].1 < rank {
             below += values[at].1;
             at += 1;
@@ -300,7 +330,7 @@ impl Counts {
         let others = [table.n_nan, table.n_posinf, table.n_neginf].into_iter().filter(|&c| c > 0).count();
         Distribution {
             quantiles: quantiles(&table.finite, LEVELS).to_vec(),
-            abs_q9999: quantiles(&table.magnitudes(), [9999])[0],
+            abs_q9999: table.magnitude_quantile(9999),
             quantile_error: if wide { 2f64.powi(-8) } else { 0.0 },
             n_distinct: (!wide).then_some((table.finite.len() + others) as u64),
             entropy: if table.n == 0 { f64::NAN } else { table.entropy() },

@@ -4,6 +4,7 @@ mod columns;
 mod counts;
 mod distribution;
 mod moments;
+mod pair;
 pub(crate) mod power;
 mod rows;
 
@@ -11,6 +12,7 @@ pub use columns::ColumnMoments;
 pub use counts::Counts;
 pub use distribution::{Distribution, QUANTILE_LEVELS};
 pub use moments::Moments;
+pub use pair::Pair;
 pub use rows::{RowMoments, RowPartial};
 
 /// An extreme value, exact for its type.

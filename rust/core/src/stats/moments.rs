@@ -1,12 +1,13 @@
 //! The state of a run of elements: counts, extremes with coordinates, and four moments.
 //!
-//! f32, bf16, f16 (and c64, as pairs of f32) go through f32 lanes ([`crate::kernels`], `lanes`) in blocks of at most
-//! 8192 elements, each block shifted and scaled by what the block before it showed. Such a block is trusted when, in
-//! f64, its sums are finite, the mean of z = (x − pivot)·scale is at most half its standard deviation (else the shift
-//! to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers may leave f32). A block that
-//! fails is done again from L1 in f64, and gives the next pivot. All other types are f64 from the start.
-//! Weights as they usually are need no shift and no scale ([`Pivot::NONE`]), and the kernels then leave both out. With
-//! rows, a trusted block still merges into the tensor's moments once, not once per row.
+//! f32, bf16, f16 (and c64, as pairs of f32) go through f32 lanes ([`crate::kernels`], `lanes`) in pieces of at most
+//! 8192 elements, and in one row each where there are rows; a block of 64 KiB is judged and merged at once. Its sums,
+//! added up in f64, are trusted when they are finite, the mean of z = (x − pivot)·scale is at most half its standard
+//! deviation (else the shift to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers may
+//! leave f32). Where a block fails, its pieces are judged one by one, and one that fails is done again in f64 and gives
+//! the pivot for what follows. All other types are f64 from the start.
+//! Weights as they usually are need no shift and no scale ([`Pivot::NONE`], which every run starts with), and the kernels
+//! then leave both out.
 //! Merging is Pébay's ([`super::power`]).
 
 use super::power::Power;
@@ -35,7 +36,7 @@ pub struct Moments {
     abs_max: Option<Number>,
     abs_max_index: u64,
     power: Power,
-    pivot: Option<Pivot>,
+    pivot: Pivot,
 }
 
 fn less(a: Number, b: Number) -> bool {
@@ -67,7 +68,7 @@ impl Moments {
             abs_max: None,
             abs_max_index: 0,
             power: Power::EMPTY,
-            pivot: None,
+            pivot: Pivot::NONE,
         }
     }
 
@@ -78,7 +79,7 @@ impl Moments {
     }
 
     /// As [`update`](Self::update), and also adds the same components to `rows`, which must have come as far as
-    /// `first`. Blocks end where rows end, so the tensor's moments may differ from those of `update` by rounding.
+    /// `first`. Pieces end where rows end, so the tensor's moments may differ from those of `update` by rounding.
     pub fn update_rows(&mut self, isa: Isa, bytes: &[u8], first: u64, rows: &mut RowMoments) {
         if rows.row_len() < SHORT_ROW {
             self.run(isa, bytes, first, None);
@@ -116,40 +117,39 @@ impl Moments {
         }
     }
 
-    /// `pieces` is scratch: the parts of the block that lie in one row each (without rows, the block), and their sums.
+    /// `pieces` is scratch: the parts of the block that were swept at once, each in one row, and their sums.
     fn block_narrow<K: Narrow>(
         &mut self,
         isa: Isa,
         block: &[u8],
         first: u64,
-        mut rows: Option<&mut RowMoments>,
+        rows: Option<&mut RowMoments>,
         pieces: &mut Vec<(usize, Sums)>,
     ) {
         let n = block.len() / K::WORD;
         let mut bits = Bits::new::<K>();
-        // Without a pivot yet, an impossible one: its sums are refused below.
-        let pivot = self.pivot.unwrap_or(Pivot { scale: 0.0, shift: 0.0 });
         pieces.clear();
+        let row = rows.as_ref().map_or(u64::MAX, |rows| rows.row_len());
+        let mut left = rows.as_ref().map_or(u64::MAX, |rows| rows.left());
         let mut at = 0;
         while at < n {
-            let len = match &rows {
-                None => n,
-                Some(rows) => rows.left_after(at as u64).min((n - at) as u64) as usize,
-            };
-            let sums = lanes::sweep::<K>(isa, &block[at * K::WORD..(at + len) * K::WORD], pivot, &mut bits);
+            let len = left.min((n - at).min(lanes::SWEEP_BYTES / K::WORD) as u64) as usize;
+            let sums = lanes::sweep::<K>(isa, &block[at * K::WORD..(at + len) * K::WORD], self.pivot, &mut bits);
             pieces.push((len, sums));
             at += len;
+            left -= len as u64;
+            if left == 0 {
+                left = row;
+            }
         }
 
         let sign = lanes::sign::<K>();
-        let extent = bits.extent::<K>(isa);
-        let (lo, hi) = extent.range(sign);
+        let extent = bits.extent::<K>(isa, block);
+        let (lo, hi) = (extent.min, extent.max);
         let magnitude = extent.magnitude(sign);
         let special = !K::value(magnitude).is_finite();
         if !special {
-            if extent.has_zero(sign) {
-                self.n_zero += lanes::count_zeros::<K>(isa, block);
-            }
+            self.n_zero += extent.zeros;
             self.n += n as u64;
             self.widen(number::<K>(lo), number::<K>(hi));
             let abs = number::<K>(magnitude);
@@ -159,35 +159,58 @@ impl Moments {
             }
         }
 
-        // Rows share one merge into the tensor's moments where the block as a whole can be trusted.
+        let pivot = self.pivot;
         let whole = if special || lo == hi { None } else { trusted(n as u64, total(pieces), pivot) };
-        if let Some(power) = &whole {
-            self.power.merge(power);
+        match (&whole, rows) {
+            (Some(power), None) => self.power.merge(power),
+            // One merge into the tensor's moments for all rows.
+            (Some(power), Some(rows)) => {
+                self.power.merge(power);
+                let mut at = 0;
+                for &(len, sums) in &*pieces {
+                    let power = trusted(len as u64, sums, pivot)
+                        .unwrap_or_else(|| power_wide(isa, self.word(), &block[at * K::WORD..(at + len) * K::WORD]));
+                    rows.push(len as u64, &power);
+                    at += len;
+                }
+            }
+            (None, rows) => {
+                let why = match (special, lo == hi) {
+                    (true, _) => Apart::Special,
+                    (_, true) => Apart::Constant(f64::from(K::value(lo))),
+                    _ => Apart::Untrusted,
+                };
+                self.pieces_apart::<K>(isa, block, first, pieces, why, rows);
+            }
         }
-        if whole.is_some() && rows.is_none() {
-            return;
-        }
+    }
+
+    /// Each piece of a block that could not be taken as a whole.
+    #[cold]
+    fn pieces_apart<K: Narrow>(
+        &mut self,
+        isa: Isa,
+        block: &[u8],
+        first: u64,
+        pieces: &[(usize, Sums)],
+        why: Apart,
+        mut rows: Option<&mut RowMoments>,
+    ) {
+        let pivot = self.pivot;
         let mut at = 0;
-        for &(len, sums) in &*pieces {
+        for &(len, sums) in pieces {
             let part = &block[at * K::WORD..(at + len) * K::WORD];
-            let power = if special {
-                self.full_wide(isa, part, first + at as u64)
-            } else if lo == hi {
-                Power::constant(len as u64, f64::from(K::value(lo)))
-            } else if let Some(power) = trusted(len as u64, sums, pivot) {
-                power
-            } else {
-                let power = power_wide(isa, self.word(), part);
-                // Measured here and refused: what follows is likely to be alike.
-                self.pivot = pivot_for(&power);
-                power
+            let power = match why {
+                Apart::Special => self.full_wide(isa, part, first + at as u64),
+                Apart::Constant(x) => Power::constant(len as u64, x),
+                Apart::Untrusted => trusted(len as u64, sums, pivot).unwrap_or_else(|| {
+                    let power = power_wide(isa, self.word(), part);
+                    // Measured here and refused: what follows is likely to be alike.
+                    self.pivot = pivot_for(&power).unwrap_or(self.pivot);
+                    power
+                }),
             };
-            if self.pivot.is_none() {
-                self.pivot = pivot_for(&power);
-            }
-            if whole.is_none() {
-                self.power.merge(&power);
-            }
+            self.power.merge(&power);
             if let Some(rows) = rows.as_deref_mut() {
                 rows.push(len as u64, &power);
             }
@@ -200,7 +223,7 @@ impl Moments {
         let n = bytes.len() / size;
         let mut at = 0;
         while at < n {
-            let left = rows.as_ref().map_or(u64::MAX, |rows| rows.left_after(0));
+            let left = rows.as_ref().map_or(u64::MAX, |rows| rows.left());
             let len = left.min((n - at).min(wide::BLOCK) as u64) as usize;
             let power = self.full_wide(isa, &bytes[at * size..(at + len) * size], first + at as u64);
             self.power.merge(&power);
@@ -284,7 +307,7 @@ impl Moments {
             }
         }
         self.power.merge(&later.power);
-        self.pivot = later.pivot.or(self.pivot);
+        self.pivot = later.pivot;
     }
 
     /// The statistics of everything seen.
@@ -312,6 +335,17 @@ impl Moments {
             kurtosis: p.kurtosis(),
         }
     }
+}
+
+/// Why the pieces of a block are looked at one by one.
+#[derive(Clone, Copy)]
+enum Apart {
+    /// It holds NaN or infinities.
+    Special,
+    /// It holds this value only.
+    Constant(f64),
+    /// Its sums, taken together, may have lost too much.
+    Untrusted,
 }
 
 /// A word's value; −0 becomes 0.

@@ -94,6 +94,8 @@ pub struct RowMoments {
     row_len: u64,
     first: u64,
     next: u64,
+    /// Components from `next` to the end of its row.
+    left: u64,
     rows: Vec<RowPartial>,
 }
 
@@ -101,7 +103,7 @@ impl RowMoments {
     /// Rows of `row_len` > 0 components; the run begins at flat component `first` of the tensor.
     pub fn new(row_len: u64, first: u64) -> Self {
         assert!(row_len > 0, "a row needs components");
-        Self { row_len, first, next: first, rows: Vec::new() }
+        Self { row_len, first, next: first, left: row_len - first % row_len, rows: Vec::new() }
     }
 
     /// Components per row.
@@ -109,20 +111,23 @@ impl RowMoments {
         self.row_len
     }
 
-    /// Components from the one `after` places beyond the next to the end of its row.
-    pub(crate) fn left_after(&self, after: u64) -> u64 {
-        self.row_len - (self.next + after) % self.row_len
+    /// Components from the next one to the end of its row.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
     }
 
     /// Adds the moments of the next `n` components, which lie in one row.
     pub(crate) fn push(&mut self, n: u64, power: &Power) {
         let part = RowPartial::from_power(power);
-        let starts = self.next.is_multiple_of(self.row_len);
         match self.rows.last_mut() {
-            Some(last) if !starts => last.merge(&part),
+            Some(last) if self.left < self.row_len => last.merge(&part),
             _ => self.rows.push(part),
         }
         self.next += n;
+        self.left -= n;
+        if self.left == 0 {
+            self.left = self.row_len;
+        }
     }
 
     /// Adds the next `n` components of a dtype that [`super::Moments`] does not take along. `first_bit` as in
@@ -136,7 +141,7 @@ impl RowMoments {
         let mut done = 0;
         while done < n {
             // A C64 row is a whole number of elements, so `take` is even whenever `done` is.
-            let take = self.left_after(0).min(n - done).min(wide::BLOCK as u64);
+            let take = self.left().min(n - done).min(wide::BLOCK as u64);
             let bit = u64::from(first_bit) + done / components * u64::from(dtype.bits());
             let x = &mut scratch.0[..take as usize];
             let finite = wide::load(isa, dtype, &bytes[(bit / 8) as usize..], (bit % 8) as u32, x);
@@ -179,7 +184,7 @@ impl RowMoments {
             rows = rest;
         }
         self.rows.extend_from_slice(rows);
-        self.next = later.next;
+        (self.next, self.left) = (later.next, later.left);
     }
 
     /// The rows, first to last.

@@ -189,7 +189,7 @@ pub fn oracle(values: &[f64]) -> Summary {
     }
 }
 
-/// Relative error allowed in sums. The f32 lanes: (8192/32 + 5)·2^-24 of each sum (Higham), M2 within 1.25 × of its
+/// Relative error allowed in sums. The f32 lanes: (8192/32 + 6)·2^-24 of each sum (Higham), M2 within 1.25 × of its
 /// uncentred sum as |mean| ≤ σ/2, hence 2e-5; f64 lanes and counts: 1e-13.
 pub fn bound(dtype: Dtype) -> f64 {
     if matches!(dtype, Dtype::F32 | Dtype::C64 | Dtype::F16 | Dtype::Bf16) { 2e-5 } else { 1e-13 }

@@ -1,0 +1,231 @@
+"""Blocks without a table: from a number that repeats in names, or from the period of the shapes in file order.
+
+**Names.** A name is cut at its numbers: ``enc.7.w3`` is prefix ``enc.``, 7, rest ``.w3``. A prefix is a run of blocks
+when at least two numbers follow it and the sets of (rest, shape) behind different numbers mostly agree: neighbours
+share half of them (Jaccard index, in the median). That agreement is what random digits in random names don't have.
+The leftmost such number is the block, with one exception: when a number further right covers nearly all tensors of the
+outer ones and repeats more than six tensors, the outer number is a *stage* and the inner one the block (Swin's stages).
+A further number whose groups agree and hold matrices is the expert's.
+
+**Order.** Where names carry nothing, the sequence of shapes s₁ … s_N in file order is searched for the period p with
+the longest run s_i = s_{i+p}: blocks written one behind the other, in the order of modules or of lost names, repeat
+exactly. A run must cover most tensors, or the order is taken to be as random as the names. Where a run of
+n·p + r tensors fits, any of r + 1 starts would do: which one is decided by the order of roles
+(:mod:`weightprint.anatomy.infer.order`).
+
+A block is then a set of *slots*: one slot holds the same thing in all blocks, so evidence is added over blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from weightprint.anatomy.infer.words import expert_word
+
+__all__ = ["Run", "Slot", "kinds", "outside", "periodic", "runs_by_name"]
+
+Shape = tuple[int, ...]
+Where = tuple[int, int | None]  # block, expert
+
+_DIGITS = re.compile(r"\d+")
+_AGREE = 0.5
+_COVER = 0.7
+_LARGE = 6  # a repeated unit of more tensors than this is a block rather than an expert
+_PERIODIC = 0.6  # share of the tensors that a run must cover
+_LONGEST_PERIOD = 4096
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One tensor of a block, the same one in every block of its kind.
+
+    Attributes:
+        rest: what follows the block number in its name, the expert's number as ``{e}``; "" where names say nothing.
+        place: its place within the block in file order.
+        shape: its shape in every block of the kind.
+        names: (block, expert) -> weight.
+    """
+
+    rest: str
+    place: int
+    shape: Shape
+    names: dict[Where, str] = field(default_factory=dict)
+
+    @property
+    def experts(self) -> int:
+        """How many experts it is repeated for; 0: none."""
+        return len({expert for _, expert in self.names if expert is not None})
+
+
+@dataclass(slots=True)
+class Run:
+    """A stack of blocks: what precedes the number in names, which numbers, and the slots of each kind of block."""
+
+    prefix: str
+    how: Literal["index", "order"]
+    kinds: list[list[Slot]]
+    blocks: list[int]
+
+    @property
+    def names(self) -> set[str]:
+        """Every weight in it."""
+        return {name for slots in self.kinds for slot in slots for name in slot.names.values()}
+
+
+def runs_by_name(shapes: Mapping[str, Shape], names: Sequence[str], known: Iterable[str] = ()) -> list[Run]:
+    """The stacks that numbers in names show, longest first. Names in none of them are outside.
+
+    A number behind a prefix that `known` weights have needs no second look: they are blocks.
+    """
+    sure = {name[: m.start()] for name in known if (m := _DIGITS.search(name))}
+    cuts = {name: [m.span() for m in _DIGITS.finditer(name)] for name in names}
+    runs: list[Run] = []
+    left = list(names)
+    for level in range(8):
+        groups: dict[str, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
+        for name in left:
+            if len(cuts[name]) > level:
+                a, b = cuts[name][level]
+                if b - a <= 6:
+                    groups[name[:a]][int(name[a:b])].append((name[b:], name))
+        for prefix, numbers in groups.items():
+            again = prefix in sure and len(numbers) > 1
+            blocks = len(numbers) > 1 and _agree(numbers, shapes)
+            if again or (blocks and not _staged(prefix, numbers, shapes, cuts, level)):
+                runs.append(_run(prefix, numbers, shapes, left))
+        taken = set().union(*(run.names for run in runs)) if runs else set()
+        left = [name for name in left if name not in taken]
+    runs.sort(key=lambda run: -len(run.names))
+    return runs
+
+
+def _agree(numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape]) -> bool:
+    """Neighbouring numbers are followed by the same (rest, shape), and there are matrices among them."""
+    sets = [{(rest, shapes[name]) for rest, name in numbers[b]} for b in sorted(numbers)]
+    if max(map(len, sets)) < 2 or not any(len(shape) > 1 for group in sets for _, shape in group):
+        return False
+    if not any(any(c.isalpha() or c in "._-/" for c in rest) for group in sets for rest, _ in group):
+        return False
+    shared = [len(a & b) / len(a | b) for a, b in pairwise(sets)]
+    return float(np.median(shared)) >= _AGREE
+
+
+def _staged(
+    prefix: str,
+    numbers: Mapping[int, list[tuple[str, str]]],
+    shapes: Mapping[str, Shape],
+    cuts: Mapping[str, list[tuple[int, int]]],
+    level: int,
+) -> bool:
+    """The number behind this one is the block: it repeats a large unit and covers nearly everything here."""
+    inner: dict[str, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
+    total = 0
+    for entries in numbers.values():
+        for _, name in entries:
+            total += 1
+            if len(cuts[name]) > level + 1:
+                a, b = cuts[name][level + 1]
+                inner[name[:a]][int(name[a:b])].append((name[b:], name))
+    covered = 0
+    for group in inner.values():
+        unit = max(len(entries) for entries in group.values())
+        if unit > _LARGE and (len(group) == 1 or _agree(group, shapes)):
+            covered += sum(len(entries) for entries in group.values())
+    return covered >= _COVER * total
+
+
+def _run(
+    prefix: str, numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape], order: Sequence[str]
+) -> Run:
+    position = {name: i for i, name in enumerate(order)}
+    blocks: dict[int, dict[tuple[str, Shape], dict[int | None, str]]] = {}
+    for block in sorted(numbers):
+        entries = sorted(numbers[block], key=lambda entry: position[entry[1]])
+        blocks[block] = _unit(entries, shapes)
+    return Run(prefix, "index", kinds(blocks), sorted(numbers))
+
+
+def _unit(
+    entries: Sequence[tuple[str, str]], shapes: Mapping[str, Shape]
+) -> dict[tuple[str, Shape], dict[int | None, str]]:
+    """The slots of one block; names that differ in an expert's number share one."""
+    inner: dict[str, dict[int, set[tuple[str, Shape]]]] = defaultdict(lambda: defaultdict(set))
+    parts: dict[str, tuple[str, int, str]] = {}
+    for rest, name in entries:
+        found = _DIGITS.search(rest)
+        if found and found.end() - found.start() <= 6:
+            head, number, tail = rest[: found.start()], int(found[0]), rest[found.end() :]
+            parts[name] = (head, number, tail)
+            inner[head][number].add((tail, shapes[name]))
+    experts = {head for head, numbers in inner.items() if _experts(head, numbers)}
+    unit: dict[tuple[str, Shape], dict[int | None, str]] = defaultdict(dict)
+    for rest, name in entries:
+        part = parts.get(name)
+        if part and part[0] in experts:
+            unit[f"{part[0]}{{e}}{part[2]}", shapes[name]][part[1]] = name
+        else:
+            unit[rest, shapes[name]][None] = name
+    return unit
+
+
+def _experts(head: str, numbers: Mapping[int, set[tuple[str, Shape]]]) -> bool:
+    """The number behind `head` counts experts: equal groups of two matrices or more (norm.1 and norm.2 hold none)."""
+    groups = list(numbers.values())
+    first = groups[0]
+    matrices = [shape for _, shape in first if len(shape) == 2]
+    if len(groups) < 2 or any(group != first for group in groups):
+        return False
+    return bool(matrices) and (expert_word(head) or (len(matrices) > 1 and any(a != b for a, b in matrices)))
+
+
+def kinds(blocks: Mapping[int, Mapping[tuple[str, Shape], Mapping[int | None, str]]]) -> list[list[Slot]]:
+    """Blocks with the same slots are of one kind and share them; the commonest kind first."""
+    alike: dict[frozenset[tuple[str, Shape, int]], list[int]] = defaultdict(list)
+    for block, unit in blocks.items():
+        alike[frozenset((rest, shape, len(names)) for (rest, shape), names in unit.items())].append(block)
+    out: list[list[Slot]] = []
+    for members in sorted(alike.values(), key=lambda m: (-len(m), m[0])):
+        slots = {key: Slot(key[0], i, key[1]) for i, key in enumerate(blocks[members[0]])}
+        for block in members:
+            for key, names in blocks[block].items():
+                slots[key].names.update({(block, expert): name for expert, name in names.items()})
+        out.append(list(slots.values()))
+    return out
+
+
+def periodic(shapes: Sequence[Shape]) -> tuple[int, int, int] | None:
+    """(start, period, length) of the longest exactly repeating run in a sequence of shapes, or None.
+
+    Length counts all tensors from the start on that repeat with the period, the last block possibly going on into
+    what follows it. O(N · longest period) comparisons of integers.
+    """
+    number: dict[Shape, int] = {}
+    ids = np.array([number.setdefault(shape, len(number)) for shape in shapes], np.int64)
+    n = len(ids)
+    best: tuple[int, int, int] | None = None
+    for p in range(2, min(n // 2, _LONGEST_PERIOD) + 1):
+        same = np.concatenate(([0], (ids[p:] == ids[:-p]).astype(np.int8), [0]))
+        if int(same.sum()) < p:
+            continue
+        edges = np.flatnonzero(np.diff(same))
+        starts, ends = edges[::2], edges[1::2]
+        i = int(np.argmax(ends - starts))
+        length = int(ends[i] - starts[i]) + p
+        if length < 2 * p or len(set(ids[starts[i] : starts[i] + p].tolist())) < 3:
+            continue
+        if best is None or length // p * p > best[2] // best[1] * best[1]:
+            best = (int(starts[i]), p, length)
+    return best if best is not None and best[2] // best[1] * best[1] >= _PERIODIC * n else None
+
+
+def outside(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Names in no run, in file order."""
+    taken = set().union(*(run.names for run in runs)) if runs else set()
+    return [name for name in names if name not in taken]

@@ -1,0 +1,368 @@
+"""A heap: names say nothing and neither does their order, as in a file sorted by random names.
+
+What is left is how often each shape occurs, and values. With L the greatest common divisor of the counts of the block's
+shapes, a shape that occurs m L times stands m times in a block, and :mod:`.shapes` reads such a block. Then
+
+* roles: each choice is made per tensor, by sorting the tensors of the shape by the cue's statistic
+  (:mod:`.values`) and giving the upper part one role and the lower the other, L each;
+* company: which tensors stand in one block, and the order of blocks (:mod:`.company`).
+
+Both are said apart in ``because`` ("role .97, block .60"), and ``confidence`` is their product. The chance of a block
+number is what was measured for the join that gives it, not a claim for every model. In weights that were never trained
+the joins find nothing, and blocks are numbered in file order within their role, with confidence 1/L and the word
+"arbitrary"; so are experts, which nothing joins to their router. Offsets and biases of the hidden size are left
+unmapped: nothing was found that tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.anatomy.infer.blocks import Slot
+from weightprint.anatomy.infer.company import Company, Heap, as_units
+from weightprint.anatomy.infer.join import assign, scaled
+from weightprint.anatomy.infer.outside import find_outside
+from weightprint.anatomy.infer.shapes import Choice, Reading, hidden_size, read_matrices
+from weightprint.anatomy.infer.values import Axis, Matrix, Probe, fold, head_sizes, logistic
+from weightprint.anatomy.place import Place, Rows, View
+from weightprint.anatomy.roles import bias_of
+
+__all__ = ["read_heap"]
+
+F64 = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+Placed = tuple[Place, View, float, str]
+
+_MOST = 2048  # tensors of a heap whose values are looked at
+
+
+def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
+    """Places for the tensors of one stack without usable names or order; what can't be placed is left out."""
+    by_shape: dict[Shape, list[str]] = defaultdict(list)
+    for name in names:
+        by_shape[shapes[name]].append(name)
+    slots = [Slot("", i, shapes[name]) for i, name in enumerate(names)]
+    d = hidden_size(slots)
+    counts = {s: len(n) for s, n in by_shape.items() if len(s) == 2 and d in s and min(s) > 1}
+    blocks = _blocks(list(counts.values()))
+    if d is None or blocks < 2:
+        return []
+    inside: dict[Shape, list[str]] = {
+        s: _typical(by_shape[s], c // blocks * blocks, probe) for s, c in counts.items() if c >= blocks
+    }
+    experts = _experts(inside, d, blocks)
+    unit: list[Slot] = []
+    for shape, members in inside.items():
+        many = len(members) // blocks
+        if many > 8 and not (experts and many % experts == 0):
+            return []
+        each = experts if experts and many % experts == 0 else 0
+        for _ in range(many // (each or 1)):
+            unit.append(Slot("", len(unit), shape, {(0, e): "" for e in range(each)}))
+    reading = read_matrices(unit, d)
+    heap = Heap(d, blocks, bool(reading.turned), experts)
+    few = len(names) <= _MOST
+    _ffn_roles(reading, inside, heap, probe if few else None)
+    _attention_roles(reading, inside, heap, probe if few else None)
+    tables = [n for n in names if len(shapes[n]) == 2 and not any(n in members for members in inside.values())]
+    outer = find_outside(tables, shapes, d, probe, ordered=False, readable=False)
+    both = {f.role for f in outer} >= {"embedding", "head"}
+    first = [f.name for f in outer if not f.turned and f.role in ("position", *(("embedding",) if both else ()))]
+    _join(heap, shapes, first, probe if few else None)
+    out = _matrices(heap, shapes, reading)
+    out += _vectors(heap, by_shape, shapes, reading, probe)
+    used = {view.weight for _, view, _, _ in out}
+    rest = [name for name in names if name not in used]
+    block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
+    block_like |= {n for members in inside.values() for n in members}
+    left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
+    norms = min((sure for place, _, sure, _ in out if place.role in ("attn_norm", "ffn_norm")), default=1.0)
+    for found in find_outside(left, shapes, d, probe, ordered=False, readable=False):
+        shape = shapes[found.name][::-1] if found.turned else shapes[found.name]
+        view = View(found.name, shape, transposed=found.turned)
+        sure = found.confidence * (min(0.9, 0.3 + norms) if found.role.startswith("final_norm") else 0.9)
+        out.append((Place("decoder", None, found.role), view, sure, found.because))
+    return out
+
+
+def _blocks(counts: Sequence[int]) -> int:
+    """How many blocks explain the counts: most tensors in whole multiples, few over (a table, a pooler); 0: none."""
+    best = (0, 0)
+    for n in range(2, max(counts, default=0) + 1):
+        over = sum(c % n for c in counts if c >= n)
+        if over <= 2:
+            best = max(best, (sum(c // n * n for c in counts) - over, n))
+    return best[1]
+
+
+def _experts(inside: Mapping[Shape, Sequence[str]], d: int, blocks: int) -> int:
+    """e where every block has one matrix (e, d), and 3e or more matrices of two opposite shapes; else 0."""
+    for shape, members in inside.items():
+        e = shape[0] if shape[1] == d else shape[1]
+        if len(members) == blocks and 2 <= e < d:
+            many = [s for s, n in inside.items() if s[0] != s[1] and len(n) % (e * blocks) == 0]
+            if any(s[::-1] in many for s in many):
+                return e
+    return 0
+
+
+def _typical(names: Sequence[str], n: int, probe: Probe) -> list[str]:
+    """The n tensors nearest to the median in size and mean row: what else has the blocks' shape by chance is not."""
+    if len(names) == n:
+        return list(names)
+    features = []
+    for name in names:
+        m = Matrix(name, (probe.shapes[name][0], probe.shapes[name][1]))
+        norms, mean = probe.norms(m, 1), probe.mean_row(m)
+        features.append((float(norms.mean()), float(np.log(mean))) if norms is not None and mean else (0.0, 0.0))
+    table = np.array(features)
+    odd = np.abs(table - np.median(table, 0)).sum(1)
+    return [names[i] for i in np.sort(np.argsort(odd, kind="stable")[:n])]
+
+
+def _split(heap: Heap, roles: tuple[str, str], names: Sequence[str], score: F64, gain: float, cue: str) -> None:
+    """The lower scores get the first role; chances from how far a score lies from the middle of the gap."""
+    order = np.argsort(score, kind="stable")
+    half = len(names) // 2
+    middle = (score[order[half - 1]] + score[order[half]]) / 2
+    for role, picked in zip(roles, (order[:half], order[half:]), strict=True):
+        picked = np.sort(picked)
+        chances = [logistic(gain * abs(score[i] - middle)) for i in picked]
+        heap.give(role, [names[i] for i in picked], chances, cue)
+
+
+def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: Heap, probe: Probe | None) -> None:
+    for claim in reading.claims:
+        if claim.slot.shape in inside:
+            role = "+".join(claim.roles)
+            names = inside[claim.slot.shape]
+            heap.give(role, names, [0.95] * len(names), "shape")
+    for choice in reading.choices:
+        roles = {role for option in choice.options for role in option}
+        names = inside[choice.slots[0].shape]
+        if roles == {"gate", "up"}:
+            turned = bool(choice.turned[0])
+            means = [probe.mean_row(as_units(n, choice.slots[0].shape, "up", turned)) for n in names] if probe else []
+            score = np.array([np.log(m) if m else 0.0 for m in means] or np.zeros(len(names)))
+            _split(heap, ("up", "gate"), names, score, 0.7 / np.sqrt(2 / heap.hidden), "mean row")
+        elif roles == {"up", "down"}:
+            _plain(choice, inside, heap, reading, probe)
+
+
+def _plain(
+    choice: Choice, inside: Mapping[Shape, list[str]], heap: Heap, reading: Reading, probe: Probe | None
+) -> None:
+    """Up and down of a plain FFN differ in shape: only which is which, the same for all blocks."""
+    first, second = (inside[slot.shape] for slot in choice.slots)
+    odds = 0.0 if reading.turned is None else (-5.0 if reading.turned else 5.0)
+    cue = "stored like the other projections"
+    if probe is not None:
+        a = [probe.mean_row(as_units(n, choice.slots[0].shape, "up", False)) for n in first]
+        b = [probe.mean_row(as_units(n, choice.slots[1].shape, "down", False)) for n in second]
+        ratios = [np.log(x / y) for x, y in zip(a, b, strict=False) if x and y]
+        odds += float(np.clip(2 * np.median(ratios), -6, 6)) if ratios else 0.0
+        cue += ", mean row"
+    sure = logistic(abs(odds))
+    up, down = (first, second) if odds >= 0 else (second, first)
+    heap.turned = odds < 0
+    reading.turned = heap.turned
+    heap.give("up", up, [sure] * len(up), cue)
+    heap.give("down", down, [sure] * len(down), cue)
+
+
+def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: Heap, probe: Probe | None) -> None:
+    choices = [c for c in reading.choices if c.slots[0].shape in inside]
+    turned = heap.turned
+    for choice in sorted(choices, key=lambda c: "o" not in c.options[0]):
+        roles = {role for option in choice.options for role in option}
+        shape = choice.slots[0].shape
+        names = inside[shape]
+        if "o" in roles and roles <= {"q", "k", "v", "o"}:
+            axis = _axes(names, heap, reading, inside, probe)
+            order = np.argsort(axis, kind="stable")
+            n = heap.blocks
+            middle = (axis[order[n - 1]] + axis[order[n]]) / 2
+            picked = sorted(order[:n].tolist())
+            heap.give(
+                "o", [names[i] for i in picked], [logistic(abs(axis[i] - middle)) for i in picked], "channel axis"
+            )
+            rest = [i for i in range(len(names)) if i not in picked]
+            left = [names[i] for i in rest]
+            chances = [logistic(abs(axis[i] - middle)) for i in rest]
+            if roles == {"q", "o"}:
+                heap.give("q", left, chances, "channel axis")
+            else:
+                left = _take_values(left, shape, heap, turned, probe)
+                heap.give("q", left[: len(left) // 2], [0.5] * n, "q and k can't be told apart")
+                heap.give("k", left[len(left) // 2 :], [0.5] * n, "q and k can't be told apart")
+        elif roles <= {"q", "k", "v"} and "v" in roles:
+            left = _take_values(names, shape, heap, turned, probe)
+            if "q" in roles:
+                heap.give("q", left[: len(left) // 2], [0.5] * heap.blocks, "q and k can't be told apart")
+                heap.give("k", left[len(left) // 2 :], [0.5] * heap.blocks, "q and k can't be told apart")
+            else:
+                sure = heap.chance[heap.roles["v"][0]][0]
+                heap.give("k", left, [sure] * len(left), "paired norms")
+
+
+def _axes(
+    names: Sequence[str], heap: Heap, reading: Reading, inside: Mapping[Shape, list[str]], probe: Probe | None
+) -> F64:
+    """Log odds that a square matrix reads rather than writes the residual stream."""
+    if probe is None:
+        return np.zeros(len(names))
+    references: list[tuple[Matrix, Axis]] = []
+    for shape, members in inside.items():
+        if shape[0] != shape[1]:
+            step = max(1, len(members) // 6)
+            units = shape[0] if shape[1] == heap.hidden else shape[1]
+            turned = shape[1] != heap.hidden
+            references += [(Matrix(n, (units, heap.hidden), turned), 1) for n in members[::step]]
+    sign = -1.0 if reading.turned else 1.0
+    odds = [probe.channel_axis(Matrix(n, (heap.hidden, heap.hidden)), references) for n in names]
+    return np.array([sign * (o or 0.0) for o in odds])
+
+
+def _take_values(names: Sequence[str], shape: Shape, heap: Heap, turned: bool, probe: Probe | None) -> list[str]:
+    """Give v to the tensors whose rows go with o's columns; gives the others back."""
+    outputs = heap.roles.get("o", [])
+    table = np.zeros((len(outputs), len(names)))
+    if probe is not None:
+        rows = [probe.norms(as_units(n, shape, "v", turned), 0) for n in names]
+        columns = [probe.norms(as_units(n, _shape_of(n, probe), "o", turned), 0) for n in outputs]
+        units = next((r.size for r in rows if r is not None), 0)
+        width = next((c.size for c in columns if c is not None), 0)
+        for h in head_sizes(width, units)[:8] if units and width else []:
+            found = _pairing(columns, rows, units, h)
+            if np.sort(found.max(1)).mean() > np.sort(table.max(1)).mean():
+                table = found
+    picked = assign(table)
+    values = [names[j] for j in picked]
+    rest = [name for name in names if name not in set(values)]
+    apart = float(np.median(table[np.arange(len(picked)), picked]) - np.median(np.delete(table, picked, 1).max(0)))
+    sure = 0.5 + 0.45 * float(np.tanh(3 * max(0.0, apart)))
+    order = np.argsort([names.index(v) for v in values])
+    heap.give("v", [values[i] for i in order], [sure] * len(values), "paired norms")
+    return rest
+
+
+def _pairing(columns: Sequence[F64 | None], rows: Sequence[F64 | None], units: int, head: int) -> F64:
+    """Correlation of every o's column norms, folded to key heads, with every candidate's row norms."""
+    flat = np.zeros(units)
+    folded = [flat if (f := fold(c, units, head)) is None or f.size != units else f for c in columns]
+    return np.asarray(scaled(np.array(folded)) @ scaled(np.array([flat if r is None else r for r in rows])).T)
+
+
+def _shape_of(name: str, probe: Probe) -> Shape:
+    return probe.shapes[name]
+
+
+def _join(heap: Heap, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:
+    """Give every matrix its block."""
+    n = heap.blocks
+    for names in heap.roles.values():
+        for i, name in enumerate(names):
+            heap.block[name] = (i % n, 1.0 / n)
+    hub = next((role for role in ("down", "o") if len(heap.roles.get(role, ())) == n), None)
+    if probe is None or n < 3 or hub is None or heap.experts:
+        return
+    company = Company(heap, shapes, probe, first=first)
+    order = company.order()
+    number = {i: b for b, i in enumerate(order)} if order else {i: i for i in range(n)}
+    heap.joined = bool(order) and company.trained > 0.5
+    sure = 0.7 if order else 1.0 / n
+    for role, (row, trust) in company.rows(hub).items():
+        for i, name in enumerate(heap.roles[role]):
+            heap.block[name] = (number[int(row[i])], sure * trust)
+
+
+def _matrices(heap: Heap, shapes: Mapping[str, Shape], reading: Reading) -> list[Placed]:
+    out: list[Placed] = []
+    for role, names in heap.roles.items():
+        roles = role.split("+")
+        many = len(names) > heap.blocks
+        for number, name in enumerate(names):
+            sure, cue = heap.chance[name]
+            block, trust = heap.block[name]
+            expert = number // heap.blocks if many else None
+            arbitrary = trust <= 1.0 / heap.blocks + 1e-9
+            trust = trust / heap.experts if many else trust
+            what = "block and expert" if many else "block"
+            why = f"counts of shapes ({heap.blocks} blocks), {cue}; role {sure:.2f}, {what} {trust:.2f}"
+            why += " (arbitrary: in file order)" if arbitrary else " (from values)"
+            shape = shapes[name][::-1] if heap.turned else shapes[name]
+            for i, one in enumerate(roles):
+                rows = _rows(roles, i, shape[0], reading)
+                view = View(name, (rows.n, shape[1]) if rows else shape, transposed=heap.turned, rows=rows)
+                fused = 0.7 if rows and len(roles) == 3 else 1.0
+                out.append((Place("decoder", block, one, expert), view, 0.95 * sure * trust * fused, why))
+    return out
+
+
+def _rows(roles: Sequence[str], i: int, total: int, reading: Reading) -> Rows | None:
+    if len(roles) == 1:
+        return None
+    if len(roles) == 2:
+        return Rows(i * (total // 2), total // 2)
+    kv = reading.kv or total // 3
+    starts = (0, total - 2 * kv, total - kv)
+    return Rows(starts[i], total - 2 * kv if i == 0 else kv)
+
+
+def _vectors(
+    heap: Heap,
+    by_shape: Mapping[Shape, list[str]],
+    shapes: Mapping[str, Shape],
+    reading: Reading,
+    probe: Probe,
+) -> list[Placed]:
+    """Gains by what reads them, biases by a length that only one role puts out."""
+    out: list[Placed] = []
+    n = heap.blocks
+    d = heap.hidden
+    for shape, names in by_shape.items():
+        if len(shape) == 1 and shape[0] != d and len(names) == n:
+            lengths = {r: shapes[m[0]][heap.turned] for r, m in heap.roles.items()}
+            fits = [r for r, length in lengths.items() if length == shape[0]]
+            if len(fits) == 1:
+                roles = fits[0].split("+")
+                for i, name in enumerate(names):
+                    for j, one in enumerate(roles):
+                        rows = _rows(roles, j, shape[0], reading)
+                        view = View(name, (rows.n,) if rows else shape, rows=rows)
+                        why = f"length of {fits[0]}'s output; role 0.80, block {1 / n:.2f} (arbitrary: in file order)"
+                        out.append((Place("decoder", i, bias_of(one)), view, 0.8 / n, why))
+    gains = []
+    for name in by_shape.get((d,), []):
+        value = probe.vector(name)
+        if value is not None and float((value > 0).mean()) >= 0.9:
+            gains.append((name, np.log(np.abs(value) + 1e-3)))
+    if len(gains) not in (2 * n, 2 * n + 1) or len(shapes) > _MOST:
+        return out
+    table = np.zeros((2 * n, len(gains)))
+    columns = np.array([g for _, g in gains])
+    for part, readers in enumerate(
+        (("q", "k", "v", "q+k+v"), ("router",) if heap.experts else ("gate", "up", "gate+up"))
+    ):
+        for role in readers:
+            for name in heap.roles.get(role, []):
+                norms = probe.norms(as_units(name, shapes[name], role.split("+")[0], heap.turned), 1)
+                if norms is not None:
+                    row = part * n + heap.block[name][0]
+                    table[row] += (scaled(norms[None]) @ scaled(columns).T)[0] / sum(r in heap.roles for r in readers)
+    picked = assign(table)
+    fit = float(np.median(table[np.arange(2 * n), picked]))
+    sure = 0.5 + 0.45 * float(np.clip(fit, 0, 1))
+    for row, j in enumerate(picked):
+        role, block = ("attn_norm", "ffn_norm")[row // n], row % n
+        name = gains[j][0]
+        trust = float(np.clip(fit, 1.0 / n, 0.7)) if heap.joined else 1.0 / n
+        why = (
+            f"a gain, by the channel norms of what reads it (r {table[row, j]:.2f}); role {sure:.2f}, block {trust:.2f}"
+        )
+        out.append((Place("decoder", block, role), View(name, (d,)), 0.95 * sure * trust, why))
+    return out

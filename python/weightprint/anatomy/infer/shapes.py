@@ -1,0 +1,290 @@
+"""What shapes alone say about a block: which matrices are the FFN, which are attention, and where that leaves a choice.
+
+Let d be the hidden size: the number that is a side of most of the block's matrices. A matrix (x, d) *reads* the
+residual stream, (d, x) *writes* it (the other way round where linear layers are stored turned, as GPT-2's). Then
+
+===================================  ==================================================================
+matrices                             reading
+===================================  ==================================================================
+2 of (h, d), 1 of (d, h)             gate, up | down; the odd one out is down, so the storage is known too
+(2h, d), (d, h)                      gate and up in one, down
+(h, d), (d, h)                       up, down, or down and up stored turned: a choice
+4 of (d, d)                          q, k, v, o: a choice of 24
+2 of (d, d), 2 of (k, d), k < d      q, o | k, v: two choices (grouped queries)
+2 of (k, d), (a, d), (d, a)          k, v | q, o, with heads wider or narrower than d
+3 of (a, d), (d, a)                  q, k, v | o
+(3d, d), (d, d)                      q, k, v in one, o
+(d + 2k, d), (d, d)                  the same with grouped queries
+(d, d), (2k, d), (d, d)              q, o | k and v in one
+8 of (d, d); 2 of (3d, d) and (d, d)  self- and cross-attention
+(c, d), (x, c) …                     low-rank pairs (MLA): only where words say so
+(e, d) beside e experts              router
+===================================  ==================================================================
+
+Where two FFN-like pairs are found ((a, d) with (d, a) twice), the one with two readers is the FFN, else the larger;
+a pair beside two equal narrower readers is q and o. Nothing here reads a name or a value: a :class:`Choice` lists what
+is left open, and cues add log odds to its options.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.anatomy.infer.blocks import Slot
+
+__all__ = ["Choice", "Claim", "Reading", "hidden_size", "read_matrices", "sides"]
+
+
+@dataclass(slots=True)
+class Claim:
+    """A slot whose matrix roles follow from shapes: several roles where they share it, one below the other."""
+
+    slot: Slot
+    roles: tuple[str, ...]
+    turned: bool | None  # None: square or not yet known
+    expert: str | None = None  # "axis": stacked along a leading axis; "shared": the expert that sees every token
+
+
+@dataclass
+class Choice:
+    """Slots that share out some roles among them: one option per way, with log odds that cues add to."""
+
+    slots: list[Slot]
+    options: list[tuple[str, ...]]
+    turned: list[bool | None]  # per option
+    odds: npt.NDArray[np.float64] = field(init=False)
+    cues: list[str] = field(default_factory=list)
+    expert: str | None = None
+
+    def __post_init__(self) -> None:
+        self.odds = np.zeros(len(self.options))
+
+    @property
+    def chances(self) -> npt.NDArray[np.float64]:
+        """Probability of every option."""
+        p = np.exp(self.odds - self.odds.max())
+        return np.asarray(p / p.sum(), np.float64)
+
+    @property
+    def best(self) -> int:
+        """The likeliest option; among equals the one in the table's order."""
+        return int(np.argmax(np.round(self.odds, 9)))
+
+    def chance_of(self, i: int) -> float:
+        """How likely slot i has the role that the best option gives it."""
+        role = self.options[self.best][i]
+        return float(sum(p for p, option in zip(self.chances, self.options, strict=True) if option[i] == role))
+
+
+@dataclass
+class Reading:
+    """A block's matrices: what is settled, what is open, and what fits nothing."""
+
+    hidden: int
+    claims: list[Claim] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    rest: list[Slot] = field(default_factory=list)
+    kv: int | None = None
+    ffn: int | None = None
+    turned: bool | None = None
+
+
+def sides(slot: Slot) -> tuple[int, int]:
+    """(rows, columns) of a matrix, or of one matrix of a stack."""
+    return slot.shape[-2], slot.shape[-1]
+
+
+def hidden_size(slots: Sequence[Slot]) -> int | None:
+    """The number that is a side of most matrices; among equals the one that most vectors have, then the smaller."""
+    matrices = [slot for slot in slots if len(slot.shape) in (2, 3) and min(slot.shape) > 1]
+    count: Counter[int] = Counter()
+    for slot in matrices:
+        count.update(set(sides(slot)))
+    if not count:
+        return None
+    vectors = Counter(slot.shape[0] for slot in slots if len(slot.shape) == 1)
+    best = max(count.values())
+    near = [n for n, c in count.items() if c >= best - (1 if best > 3 and vectors else 0)]
+    return max(near, key=lambda n: (vectors[n] + 2 * count[n], -n))
+
+
+def read_matrices(slots: Sequence[Slot], d: int) -> Reading:
+    """Settle what shapes settle. `slots` are one kind of block's, of any rank; only matrices and stacks are used."""
+    reading = Reading(d)
+    plain = [s for s in slots if len(s.shape) == 2 and not s.experts and min(s.shape) > 1]
+    stacks = [s for s in slots if len(s.shape) == 3 and min(s.shape[1:]) > 1]
+    indexed = [s for s in slots if len(s.shape) == 2 and s.experts and min(s.shape) > 1]
+    usable = [s for s in plain if d in s.shape]
+    reading.rest += [s for s in plain if d not in s.shape]
+    number = 0
+    for group, expert in ((stacks, "axis"), (indexed, None)):
+        if group:
+            found = _ffn(group, d, reading, expert)
+            reading.rest += [s for s in group if s not in found]
+            if found:
+                number = number or (found[0].shape[0] if expert else found[0].experts)
+    if number:
+        for slot in list(usable):
+            if slot.shape in ((number, d), (d, number)) and d != number:
+                reading.claims.append(Claim(slot, ("router",), slot.shape[0] == d))
+                usable.remove(slot)
+                break
+    found = _ffn(usable, d, reading, "shared" if number else None)
+    usable = [s for s in usable if s not in found]
+    found = _attention(usable, d, reading)
+    usable = [s for s in usable if s not in found]
+    reading.rest += usable
+    return reading
+
+
+def _by_side(slots: Sequence[Slot], d: int) -> tuple[dict[int, list[Slot]], dict[int, list[Slot]], list[Slot]]:
+    """Matrices by their other side: (x, d), (d, x), and the square ones."""
+    last: dict[int, list[Slot]] = {}
+    first: dict[int, list[Slot]] = {}
+    square: list[Slot] = []
+    for slot in slots:
+        a, b = sides(slot)
+        if a == b == d:
+            square.append(slot)
+        elif b == d:
+            last.setdefault(a, []).append(slot)
+        elif a == d:
+            first.setdefault(b, []).append(slot)
+    return last, first, square
+
+
+def _ffn(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None) -> list[Slot]:
+    """The FFN among these matrices; adds its claims and choices, and gives its slots back."""
+    last, first, square = _by_side(slots, d)
+    options: list[tuple[float, int, str, bool | None]] = []
+    for x in {*last, *first}:
+        a, b = len(last.get(x, ())), len(first.get(x, ()))
+        if (a, b) in ((2, 1), (1, 2)):
+            options.append((3, x, "gated", b == 2))
+        if b == 1 and len(last.get(2 * x, ())) == 1:
+            options.append((2.5, x, "fused", False))
+        if a == 1 and len(first.get(2 * x, ())) == 1:
+            options.append((2.5, x, "fused", True))
+        if (a, b) == (1, 1):
+            pair = any(len(group) >= 2 for y, group in {**first, **last}.items() if y < x)
+            alone = len(options) == 0 and pair and not square
+            options.append((1.0 if alone else 2.0, x, "plain", None))
+    if not options:
+        return []
+    score, x, form, is_turned = max(options, key=lambda o: (o[0], o[1]))
+    if expert != "axis" and form == "plain" and score < 2 and len(slots) <= 4:
+        return []
+    readers, writers = (first, last) if is_turned else (last, first)
+    if form == "gated":
+        pair_, down = readers[x], writers[x]
+        choice = Choice(list(pair_), [("gate", "up"), ("up", "gate")], [is_turned, is_turned], expert=expert)
+        reading.choices.append(choice)
+        reading.claims.append(Claim(down[0], ("down",), is_turned, expert))
+        used = [*pair_, *down]
+    elif form == "fused":
+        used = [readers[2 * x][0], writers[x][0]]
+        reading.claims.append(Claim(used[0], ("gate", "up"), is_turned, expert))
+        reading.claims.append(Claim(used[1], ("down",), is_turned, expert))
+    else:
+        used = [last[x][0], first[x][0]]
+        known = reading.turned
+        ways: list[tuple[str, ...]] = [("up", "down"), ("down", "up")]
+        turned: list[bool | None] = [False, True]
+        if known is not None:
+            ways, turned = [ways[known]], [known]
+        reading.choices.append(Choice(used, ways, turned, expert=expert))
+    if form != "plain" and reading.turned is None and expert != "axis":
+        reading.turned = is_turned
+    if expert is None and reading.ffn is None:
+        reading.ffn = x
+    return used
+
+
+def _attention(slots: Sequence[Slot], d: int, reading: Reading) -> list[Slot]:
+    """The attention matrices; adds its claims and choices, and gives its slots back."""
+    last, first, square = _by_side(slots, d)
+    for turned in (False, True):
+        readers, writers = (first, last) if turned else (last, first)
+        fused = [x for x in readers if x > d and (x - d) % 2 == 0 and len(readers[x]) == len(square) <= 2]
+        for x in sorted(fused, key=lambda x: (x != 3 * d, -x)):
+            return _fused(readers[x], square, turned, reading, (x - d) // 2)
+    if len(square) in (4, 8) and not last and not first:
+        roles = ("q", "k", "v", "o")
+        if len(square) == 4:
+            ways: list[tuple[str, ...]] = list(permutations(roles))
+        else:
+            both = [(*a, *(f"cross_{r}" for r in b)) for a in permutations(roles) for b in permutations(roles)]
+            ways = both + [way[4:] + way[:4] for way in both]
+        reading.choices.append(Choice(list(square), ways, [None] * len(ways)))
+        reading.kv = d
+        return square
+    for turned in (False, True):
+        readers, writers = (first, last) if turned else (last, first)
+        narrow = [x for x in readers if x < d and len(readers[x]) == 2]
+        if len(square) == 2 and narrow:
+            x = max(narrow)
+            return _grouped(square, readers[x], turned, reading, x)
+        half = [x for x in readers if x != d and x % 2 == 0 and len(readers[x]) == 1 and not writers.get(x)]
+        if len(square) == 2 and half:
+            x = max(half)
+            reading.claims.append(Claim(readers[x][0], ("k", "v"), turned))
+            reading.choices.append(_pair(square, ("q", "o"), turned))
+            reading.kv = x // 2
+            return [*square, readers[x][0]]
+        for x in sorted(set(readers) & set(writers), reverse=True):
+            if len(writers[x]) != 1:
+                continue
+            if len(readers[x]) == 3:
+                ways = list(permutations(("q", "k", "v")))
+                reading.choices.append(Choice(list(readers[x]), ways, [turned] * len(ways)))
+                reading.claims.append(Claim(writers[x][0], ("o",), turned))
+                reading.kv = x
+                return [*readers[x], *writers[x]]
+            pairs = [y for y in readers if y < x and len(readers[y]) == 2]
+            if len(readers[x]) == 1 and pairs:
+                y = max(pairs)
+                ways = [("k", "v"), ("v", "k")]
+                reading.claims.append(Claim(readers[x][0], ("q",), turned))
+                reading.claims.append(Claim(writers[x][0], ("o",), turned))
+                reading.choices.append(Choice(list(readers[y]), ways, [turned] * 2))
+                reading.kv = y
+                return [*readers[x], *writers[x], *readers[y]]
+        for x, wide in ((x, y) for x in writers for y in readers if y > x and (y - x) % 2 == 0):
+            if len(writers[x]) == 1 and len(readers[wide]) == 1 and wide <= 3 * x:
+                reading.claims.append(Claim(readers[wide][0], ("q", "k", "v"), turned))
+                reading.claims.append(Claim(writers[x][0], ("o",), turned))
+                reading.kv = (wide - x) // 2
+                return [*readers[wide], *writers[x]]
+    return []
+
+
+def _pair(slots: Sequence[Slot], roles: tuple[str, str], turned: bool | None) -> Choice:
+    return Choice(list(slots), [roles, roles[::-1]], [turned, turned])
+
+
+def _grouped(square: list[Slot], narrow: list[Slot], turned: bool, reading: Reading, kv: int) -> list[Slot]:
+    reading.choices.append(_pair(square, ("q", "o"), turned))
+    reading.choices.append(_pair(narrow, ("k", "v"), turned))
+    reading.kv = kv
+    reading.turned = turned if reading.turned is None else reading.turned
+    return [*square, *narrow]
+
+
+def _fused(wide: list[Slot], square: list[Slot], turned: bool, reading: Reading, kv: int) -> list[Slot]:
+    reading.kv = kv
+    reading.turned = turned if reading.turned is None else reading.turned
+    names = ("q", "k", "v")
+    if len(wide) == 1:
+        reading.claims.append(Claim(wide[0], names, turned))
+        reading.claims.append(Claim(square[0], ("o",), turned))
+    else:
+        cross = tuple(f"cross_{role}" for role in names)
+        reading.choices.append(_pair(wide, ("+".join(names), "+".join(cross)), turned))
+        reading.choices.append(_pair(square, ("o", "cross_o"), turned))
+    return [*wide, *square]

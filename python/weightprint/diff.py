@@ -1,0 +1,261 @@
+"""Tensor by tensor: what is the same in two checkpoints, what changed, and by how much.
+
+Canonical tensors are paired by name, else by place, else by the end of their names; what is left over on either side
+is looked up by its bytes (a renamed tensor), and what that does not find is listed as only in A or only in B: nothing
+is left out. Values are compared after decoding to float32, with sums in f64 (``rust/core/src/stats/pair.rs``):
+
+    relative  ‖B − A‖ / ‖A‖, from differences        cosine  of the two, means taken off
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weightprint import _core
+from weightprint.anatomy.access import Anatomy
+from weightprint.checkpoint import Checkpoint, open
+from weightprint.evidence._base import F32, SLICE_VALUES, Pair, Side, Tensor
+from weightprint.evidence._pairs import pair_by_name
+from weightprint.evidence.same_values import rounded
+from weightprint.order import natural_key
+from weightprint.output import finite, to_json
+from weightprint.report.escape import escape
+from weightprint.selection import matching
+from weightprint.sides import outline
+from weightprint.spread import measure
+from weightprint.table import Column, Kind, StatsTable
+
+__all__ = ["STATUSES", "Diff", "diff"]
+
+Progress = Callable[[int, int], object]
+
+#: What may be said of a tensor, in the order in which it is listed.
+STATUSES: dict[str, str] = {
+    "changed": "values differ",
+    "reshaped": "the same name, another shape",
+    "only_a": "only in A",
+    "only_b": "only in B",
+    "re_encoded": "the same values in another dtype, rounded at most",
+    "same": "the same values",
+}
+
+_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("name", "str"),
+    ("name_a", "str"),
+    ("status", "str"),
+    ("dtype_a", "str"),
+    ("dtype_b", "str"),
+    ("shape_a", "shape"),
+    ("shape_b", "shape"),
+    ("numel", "u64"),
+    ("n_differ", "i64"),
+    ("n_flipped", "i64"),
+    ("relative", "number"),
+    ("cosine", "number"),
+    ("max_difference", "number"),
+    ("l2_a", "number"),
+    ("l2_b", "number"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Diff:
+    """What differs between A and B. Frozen; prints as the command does.
+
+    Attributes:
+        a: MODEL as it was named.
+        b: MODEL as it was named.
+        table: one row per tensor: ``name`` (B's, or A's if only there), ``status`` (a key of :data:`STATUSES`), dtypes,
+            shapes, how many elements differ in any bit of their float32 form, how many changed sign, relative change,
+            centred cosine, largest |b − a|, L2 norms.
+        bytes_read: bytes of all tensors that were read.
+    """
+
+    a: str
+    b: str
+    table: StatsTable
+    bytes_read: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tensors by status."""
+        counts = Counter(self.table["status"])
+        return {status: counts[status] for status in STATUSES if counts[status]}
+
+    @property
+    def same(self) -> bool:
+        """Every tensor is in both with the same values; another dtype is not the same."""
+        return set(self.counts) <= {"same"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; undefined numbers are None."""
+        head = {"schema_version": 1, "a": self.a, "b": self.b, "same": self.same, "counts": self.counts}
+        return dict(finite({**head, "bytes_read": self.bytes_read, "tensors": self.table.to_records()}))
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON text."""
+        return to_json(self.to_dict(), indent)
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas DataFrame."""
+        return self.table.to_pandas()
+
+    def to_polars(self) -> Any:
+        """The table as a polars DataFrame."""
+        return self.table.to_polars()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n:,} {status}" for status, n in self.counts.items())
+        return f"<Diff {escape(self.a)} → {escape(self.b)}: {counts or 'nothing'}>"
+
+    def _repr_html_(self) -> str:
+        from weightprint.report.diff import diff_html
+
+        return diff_html(self)
+
+
+def diff(
+    a: str | os.PathLike[str] | Checkpoint,
+    b: str | os.PathLike[str] | Checkpoint,
+    *,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Diff:
+    """Compare two checkpoints tensor by tensor.
+
+    Args:
+        a: the one to compare with: what `weightprint.open` takes, or an open Checkpoint.
+        b: the other.
+        include: glob or globs on names, on either side; empty: all.
+        exclude: glob or globs that take tensors out again.
+        progress: called as ``progress(bytes_done, bytes_total)``.
+
+    Raises:
+        UsageError: globs that match nothing.
+        FileChangedError: a file changed while it was read.
+        FormatError, OSError, …: as `weightprint.open` does.
+    """
+    ours, theirs = Anatomy(open(a)), Anatomy(open(b))
+    side_a, reads_a = outline(ours, "a")
+    side_b, reads_b = outline(theirs, "b")
+    wanted = matching({**side_a.tensors, **side_b.tensors}, include, exclude)
+    pairs = {name: pair for name, pair in pair_by_name(side_a, side_b).items() if {name, pair.a.name} & wanted}
+    left_a = _left(side_a, wanted, {pair.a.name for pair in pairs.values()})
+    left_b = _left(side_b, wanted, set(pairs))
+    total = sum(p.a.nbytes + p.b.nbytes for p in pairs.values())
+    rows: list[dict[str, Any]] = []
+    for pair in pairs.values():
+        rows.append(_compared(side_a, side_b, pair))
+        if progress is not None:
+            progress(min(total, reads_a.nbytes + reads_b.nbytes), total)
+    rows += _leftovers(ours, theirs, left_a, left_b)
+    for anatomy in (ours, theirs):
+        anatomy.checkpoint.check_unchanged()
+    rows.sort(key=lambda row: natural_key(row["name"]))
+    columns = tuple(Column(name, kind, _values(kind, [row.get(name) for row in rows])) for name, kind in _COLUMNS)
+    sources = (ours.checkpoint.source, theirs.checkpoint.source)
+    return Diff(*sources, StatsTable(columns), reads_a.nbytes + reads_b.nbytes)
+
+
+def _left(side: Side, wanted: set[str], paired: set[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in side.tensors.items() if name in wanted and name not in paired}
+
+
+def _values(kind: Kind, values: list[Any]) -> Any:
+    return np.array(values, np.uint64) if kind == "u64" else values
+
+
+def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
+    one = b or a
+    return {
+        "name": one.name if one else "",
+        "name_a": a.name if a else None,
+        "status": status,
+        "dtype_a": a.dtype if a else None,
+        "dtype_b": b.dtype if b else None,
+        "shape_a": a.shape if a else (),
+        "shape_b": b.shape if b else (),
+        "numel": one.numel if one else 0,
+    }
+
+
+def _compared(side_a: Side, side_b: Side, pair: Pair) -> dict[str, Any]:
+    """One pair, slice by slice."""
+    counts, sums, largest = np.zeros(4, np.int64), np.zeros(6), 0.0
+    cast = pair.a.dtype != pair.b.dtype
+    for x, y in _slices(side_a, side_b, pair):
+        *found, values = _core.compare_values(x.tobytes(), y.tobytes())
+        counts += found
+        sums += values[:6]
+        largest = max(largest, values[6])
+        if cast and found[2] and not _is_cast(x, y, pair):
+            cast = False
+    n, n_finite, n_differ, n_flipped = (int(c) for c in counts)
+    sum_a, sum_b, aa, bb, ab, dd = (float(s) for s in sums)
+    centred = [s - t / max(n_finite, 1) for s, t in ((aa, sum_a**2), (bb, sum_b**2), (ab, sum_a * sum_b))]
+    spread = math.sqrt(max(centred[0], 0.0) * max(centred[1], 0.0))
+    if n_differ == 0:
+        status = "same" if pair.a.dtype == pair.b.dtype else "re_encoded"
+    else:
+        status = "re_encoded" if cast else "changed"
+    return _row(pair.a, pair.b, status) | {
+        "n_differ": n_differ,
+        "n_flipped": n_flipped,
+        "relative": math.sqrt(dd / aa) if aa > 0 else None,
+        "cosine": min(1.0, max(-1.0, centred[2] / spread)) if spread > 0 else None,
+        "max_difference": largest if n else None,
+        "l2_a": math.sqrt(aa),
+        "l2_b": math.sqrt(bb),
+    }
+
+
+def _slices(side_a: Side, side_b: Side, pair: Pair) -> Iterator[tuple[F32, F32]]:
+    """The same elements of both, in runs of whole rows; a turned tensor of A is held whole."""
+    whole = np.ascontiguousarray(side_a.rows(pair.a).T) if pair.transposed else None
+    for start, y in side_b.slices(pair.b, SLICE_VALUES // 2):
+        stop = start + y.shape[0]
+        yield (side_a.rows(pair.a, start, stop) if whole is None else whole[start:stop]), y
+
+
+def _is_cast(x: F32, y: F32, pair: Pair) -> bool:
+    """One side is the other rounded to its dtype."""
+    for values, stored, dtype in ((x, y, pair.b.dtype), (y, x, pair.a.dtype)):
+        ways = rounded(np.ascontiguousarray(values), dtype) if dtype in ("BF16", "F16", "F32") else None
+        if ways is not None and any(np.array_equal(way, stored, equal_nan=True) for way in ways):
+            return True
+    return False
+
+
+def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Tensors without a partner: equal bytes under another name, another shape under the same, or alone."""
+    rows: list[dict[str, Any]] = []
+    digests = [_digests(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
+    by_digest = {key: name for name, key in digests[0].items()}
+    for name, tensor in left_b.items():
+        other = by_digest.pop(digests[1].get(name, ("", (), "")), None)
+        if other is not None:
+            rows.append(_row(left_a.pop(other), tensor, "same") | {"n_differ": 0, "n_flipped": 0, "relative": 0.0})
+        elif name in left_a:
+            rows.append(_row(left_a.pop(name), tensor, "reshaped"))
+        else:
+            rows.append(_row(None, tensor, "only_b"))
+    return rows + [_row(tensor, None, "only_a") for tensor in left_a.values()]
+
+
+def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
+    """(dtype, shape, digest) of the left-over tensors that are stored as they are."""
+    infos = [info for info in anatomy.checkpoint.tensors if info.name in left]
+    files = [anatomy.checkpoint.core_file(f) for f in range(len(anatomy.checkpoint.files))]
+    measured = measure(files, [(info.file, info.index) for info in infos], {"digest": True, "threads": 0}, None)
+    return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, measured["digest"], strict=True)}

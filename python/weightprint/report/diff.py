@@ -1,0 +1,70 @@
+"""A diff shown: what changed first, equal tensors as a count, aligned text or HTML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from weightprint.diff import STATUSES
+from weightprint.report.escape import escape
+from weightprint.report.format import byte_count, number, plain_table
+from weightprint.report.html import LIMIT, html_table
+from weightprint.table import shape_text
+
+if TYPE_CHECKING:
+    from weightprint.diff import Diff
+
+__all__ = ["diff_html", "diff_text", "headline"]
+
+_HEADINGS = ("tensor", "status", "dtype", "shape", "relative change", "cosine", "differ", "max |b − a|")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    renamed = row["name_a"] not in (None, row["name"])
+    name = escape(row["name"]) + (f" (A: {escape(row['name_a'])})" if renamed else "")
+    share = None if row["n_differ"] is None or not row["numel"] else 100 * row["n_differ"] / row["numel"]
+    return (
+        name,
+        row["status"].replace("_", " "),
+        _both(row["dtype_a"], row["dtype_b"]),
+        _both(*(None if row[key] is None else shape_text(row[key], "×") for key in ("shape_a", "shape_b"))),
+        number(row["relative"]),
+        "-" if row["cosine"] is None else f"{row['cosine']:.6f}",
+        "-" if share is None else f"{share:.3g} %",
+        number(row["max_difference"]),
+    )
+
+
+def _both(a: str | None, b: str | None) -> str:
+    """``BF16``, or ``F32 → BF16`` where they differ."""
+    return a or b or "" if a == b or not a or not b else f"{a} → {b}"
+
+
+def _shown(found: Diff, everything: bool) -> list[dict[str, Any]]:
+    """What is worth a line, by status, in natural order within each."""
+    order = {status: k for k, status in enumerate(STATUSES)}
+    rows = [row for row in found.table.to_records() if everything or row["status"] != "same"]
+    return sorted(rows, key=lambda row: order[row["status"]])
+
+
+def headline(found: Diff) -> str:
+    """One line: how many tensors of each kind."""
+    counts = ", ".join(f"{n:,} {status.replace('_', ' ')}" for status, n in found.counts.items())
+    if found.same:
+        return f"the same: {counts} ({byte_count(found.bytes_read)} read)"
+    return f"{counts} ({byte_count(found.bytes_read)} read)"
+
+
+def diff_text(found: Diff, *, everything: bool = False) -> str:
+    """Aligned text; equal tensors are only counted unless everything is asked for."""
+    rows = _shown(found, everything)
+    lines = [f"A  {escape(found.a)}", f"B  {escape(found.b)}", ""]
+    if rows:
+        lines += [plain_table(_HEADINGS, [_cells(row) for row in rows], (0, 1, 2, 3)).rstrip("\n"), ""]
+    return "\n".join([*lines, headline(found), ""])
+
+
+def diff_html(found: Diff) -> str:
+    """An HTML table of what is not the same."""
+    rows = _shown(found, False)
+    cells = [_cells(row) for row in rows[:LIMIT]]
+    return html_table(f"{found.a} → {found.b}: {headline(found)}", _HEADINGS, cells, len(rows))

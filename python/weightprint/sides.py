@@ -1,0 +1,105 @@
+"""A checkpoint as the tests see it: canonical tensors by name, with a reader for slices of them.
+
+What a weight holds decides its form here. A plain weight that is one canonical tensor as stored (or has no place) goes
+by its stored name and is read as it lies. A fused, turned or expert-stacked one gives a tensor per role, called
+``weight[role]`` or ``weight[role, expert]``; a quantised one is decoded. Every stored tensor is in here, mapped or not;
+one whose place was inferred without much confidence counts as not mapped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from weightprint.anatomy.access import Anatomy
+from weightprint.anatomy.place import Assignment
+from weightprint.evidence._base import F32, Side, Tensor
+from weightprint.weights import Weight
+
+__all__ = ["SURE", "Reads", "canonical_name", "outline"]
+
+#: An inferred place of less confidence is no place: a wrong one would pair what does not belong together.
+SURE = 0.75
+
+
+class Reads:
+    """Flat runs of canonical tensors as float32; counts the bytes it had read."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.nbytes = 0
+        self.parts: dict[str, Assignment | None] = {}
+
+    @property
+    def cuts(self) -> bool:
+        """Some tensor is cut out of a stored one, turned or decoded."""
+        weights = self.anatomy.weights
+        return any(w.scheme is not None for w in weights.values()) or any(
+            part is not None and not part.view.whole for part in self.parts.values()
+        )
+
+    def __call__(self, name: str, start: int, stop: int) -> F32:
+        """Elements [start, stop) of a canonical tensor."""
+        part = self.parts.get(name)
+        weight = self.anatomy.weights[part.view.weight if part is not None else name]
+        info = self.anatomy.weights.stored(weight.name)
+        self.nbytes += math.ceil(weight.nbytes * (stop - start) / max(weight.numel, 1))
+        if info is not None and (part is None or part.view.whole):
+            file = self.anatomy.checkpoint.core_file(info.file)
+            return np.frombuffer(file.read_f32(info.index, start, stop), np.float32)
+        shape = weight.shape if part is None else part.view.shape
+        width = math.prod(shape[1:])
+        rows = slice(start // max(width, 1), -(-stop // max(width, 1)))
+        found = (
+            self.anatomy.weights.read(weight.name, rows) if part is None else self.anatomy.read(part.view, rows)
+        ).reshape(-1)
+        first = rows.start * width
+        return found[start - first : stop - first]
+
+
+def canonical_name(part: Assignment) -> str:
+    """What a canonical tensor is called: the weight's name, and the role and expert where it holds several."""
+    place = part.place
+    return f"{part.view.weight}[{place.role}{'' if place.expert is None else f', {place.expert}'}]"
+
+
+def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
+    """All canonical tensors of a checkpoint, with what the headers say of them; reads no values."""
+    reads = Reads(anatomy)
+    tensors: dict[str, Tensor] = {}
+    for weight in anatomy.weights.values():
+        parts = [part for part in anatomy.of(weight.name) if not part.tied]
+        if any(part.confidence < SURE for part in parts):
+            parts = []
+        if len(parts) <= 1 and all(part.view.whole for part in parts):
+            part = parts[0] if parts else None
+            reads.parts[weight.name] = part
+            tensors[weight.name] = _tensor(anatomy, weight, part)
+            continue
+        for part in parts:
+            name = canonical_name(part)
+            reads.parts[name] = part
+            numel = math.prod(part.view.shape)
+            nbytes = weight.nbytes * numel // max(weight.numel, 1)
+            tensors[name] = Tensor(name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place)
+    return Side(label, tensors, reads), reads
+
+
+def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor:
+    info = anatomy.weights.stored(weight.name)
+    components = (info.components,) if info is not None and info.components > 1 else ()
+    return Tensor(
+        name=weight.name,
+        dtype=_dtype(weight),
+        shape=(*weight.shape, *components),
+        numel=weight.numel * math.prod(components),
+        nbytes=weight.nbytes,
+        place=None if part is None else part.place,
+    )
+
+
+def _dtype(weight: Weight) -> str:
+    """The stored element type; a quantised weight's scheme goes with it, since its values are products."""
+    return weight.dtype if weight.scheme is None else f"{weight.dtype} {weight.scheme}"

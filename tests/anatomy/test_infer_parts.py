@@ -1,0 +1,164 @@
+"""The parts of inference against plain oracles: periods, assignment, paths, fused layouts, words."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from weightprint.anatomy.infer.blocks import Slot, periodic, runs_by_name
+from weightprint.anatomy.infer.cues import fused_layout
+from weightprint.anatomy.infer.join import assign, path
+from weightprint.anatomy.infer.order import ORDERS
+from weightprint.anatomy.infer.shapes import Reading, hidden_size, read_matrices
+from weightprint.anatomy.infer.values import Probe
+from weightprint.anatomy.infer.words import hint, stack_word
+from weightprint.anatomy.roles import ROLES
+from weightprint.order import natural_key
+
+
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=6), st.integers(2, 6), st.integers(0, 2), st.integers(0, 2))
+@settings(max_examples=200, deadline=None)
+def test_a_repeated_run_is_found(unit: list[int], times: int, before: int, after: int) -> None:
+    sequence = [(90 + i,) for i in range(before)] + [(x,) for x in unit] * times + [(80 + i,) for i in range(after)]
+    if len(set(unit)) < 3 or len(unit) * times < 0.6 * len(sequence):
+        return
+    found = periodic(sequence)
+    assert found is not None
+    start, period, length = found
+    assert all(sequence[i] == sequence[i + period] for i in range(start, start + length - period))
+    assert length // period * period >= len(unit) * times
+
+
+def test_shuffled_shapes_have_no_period() -> None:
+    rng = np.random.default_rng(1)
+    shapes = [(48,), (48, 48), (24, 48), (128, 48), (48, 128)] * 12
+    hits = sum(periodic([shapes[i] for i in rng.permutation(len(shapes))]) is not None for _ in range(50))
+    assert hits == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_assignment_is_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, columns = (5, 5) if seed % 2 else (4, 6)
+    score = rng.normal(size=(rows, columns))
+    total = score[np.arange(rows), assign(score)].sum()
+    best = max(sum(score[i, j] for i, j in enumerate(way)) for way in permutations(range(columns), rows))
+    assert len(set(assign(score).tolist())) == rows
+    assert total == pytest.approx(best)
+
+
+def test_a_drift_is_put_in_order() -> None:
+    rng = np.random.default_rng(0)
+    steps = np.cumsum(rng.normal(size=(24, 400)), 0)
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    mix = rng.permutation(24)
+    order = [int(mix[i]) for i in path(steps[mix] @ steps[mix].T)]
+    assert order in (list(range(24)), list(range(24))[::-1])
+
+
+def test_random_names_show_no_blocks() -> None:
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdef0123456789"))
+    shapes = {"".join(rng.choice(letters, 16)): (8, 16) for _ in range(400)}
+    assert runs_by_name(shapes, list(shapes)) == []
+
+
+def test_the_outer_number_is_the_block_unless_it_is_a_stage() -> None:
+    unit = {"n1.g": (32,), "n2.g": (32,), "q": (32, 32), "k": (32, 32), "v": (32, 32), "o": (32, 32), "up": (64, 32)}
+    shapes = {f"stage{s}.cell{b}.{k}": v for s in range(2) for b in range(4) for k, v in unit.items()}
+    runs = runs_by_name(shapes, list(shapes))
+    assert [(run.prefix, run.blocks) for run in runs] == [(f"stage{s}.cell", [0, 1, 2, 3]) for s in range(2)]
+    shapes = {f"cell{b}.{k}": v for b in range(4) for k, v in unit.items()}
+    shapes |= {f"cell{b}.bank.{e}.{k}": (48, 32) for b in range(4) for e in range(9) for k in ("w1.x", "w3.x")}
+    shapes |= {f"cell{b}.bank.{e}.w2.x": (32, 48) for b in range(4) for e in range(9)}
+    (run,) = runs_by_name(shapes, list(shapes))
+    assert run.prefix == "cell"
+    assert {slot.experts for slot in run.kinds[0]} == {0, 9}
+
+
+def _layout(grouped: bool, head: int, heads: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    rng = np.random.default_rng(0)
+    d = head * heads
+    size = np.exp(rng.normal(0, 0.5, d))  # norm of every value unit, in v's rows and o's columns alike
+    q, k, v = (rng.normal(size=(d, d)) * np.exp(rng.normal(0, 0.5, (d, 1))) for _ in range(3))
+    v = rng.normal(size=(d, d)) * size[:, None]
+    o = rng.normal(size=(d, d)) * size
+    if not grouped:
+        return np.concatenate([q, k, v]), o, [q, k, v]
+    by_head = np.stack([m.reshape(heads, head, d) for m in (q, k, v)], 1)
+    return by_head.reshape(3 * d, d), o, [q, k, v]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_layout_of_fused_attention_is_seen_in_norms(grouped: bool) -> None:
+    fused, o, parts = _layout(grouped, 16, 8)
+    tensors = {"qkv": fused.astype(np.float32), "o": o.astype(np.float32)}
+    probe = Probe(lambda n, r, c: tensors[n][r, c], {n: t.shape for n, t in tensors.items()})
+    slots = [Slot("", i, tensors[n].shape, {(0, None): n}) for i, n in enumerate(tensors)]
+    rows, confidence, because = fused_layout(slots[0], slots[1], False, Reading(128, kv=128), probe)
+    for cut, part in zip(rows, parts, strict=True):
+        np.testing.assert_array_equal(fused[cut.indices()], part)
+    assert confidence > 0.75
+    assert ("head by head" in because) == grouped
+
+
+def test_readings_of_shapes() -> None:
+    def read(*shapes: tuple[int, ...]) -> set[str]:
+        slots = [Slot("", i, s) for i, s in enumerate(shapes)]
+        d = hidden_size(slots)
+        assert d is not None
+        reading = read_matrices(slots, d)
+        roles = {r for c in reading.claims for r in c.roles} | {r for c in reading.choices for r in c.options[0]}
+        return roles
+
+    d = 64
+    llama = {"q", "k", "v", "o", "gate", "up", "down"}
+    assert read((d, d), (16, d), (16, d), (d, d), (160, d), (160, d), (d, 160)) == llama
+    assert read((128, d), (32, d), (32, d), (d, 128), (160, d), (160, d), (d, 160)) == llama
+    assert read((96, d), (96, d), (96, d), (d, 96), (160, d), (160, d), (d, 160)) == llama
+    assert read((d, 3 * d), (d, d), (d, 256), (256, d)) == {"q", "k", "v", "o", "up", "down"}
+    assert read((d + 32, d), (d, d), (320, d), (d, 160)) == llama
+    assert read((d, d), (d, d), (d, d), (d, d), (256, d), (d, 256)) == {"q", "k", "v", "o", "up", "down"}
+
+
+def test_known_orders_name_known_roles() -> None:
+    for name, text in ORDERS:
+        roles = [part for role in text.split() for part in role.split("+")]
+        assert set(roles) <= set(ROLES), name
+        assert len(set(roles)) == len(roles), name
+
+
+@pytest.mark.parametrize(
+    ("rest", "word"),
+    [
+        (".self_attn.q_proj.weight", "q"),
+        (".attn.c_attn.bias", "qkv_bias"),
+        (".attn.c_proj.weight", "o"),
+        (".mlp.c_proj.weight", "down"),
+        (".attention.output.dense.weight", "o"),
+        (".attention.output.LayerNorm.weight", "attn_post_norm"),
+        (".output.dense.weight", "down"),
+        (".output.LayerNorm.bias", "ffn_post_norm_bias"),
+        (".layer.0.SelfAttention.q.weight", "q"),
+        (".layer.1.EncDecAttention.k.weight", "cross_k"),
+        (".encoder_attn.v_proj.weight", "cross_v"),
+        (".block_sparse_moe.gate.weight", "router"),
+        (".feed_forward.w1.weight", "gate"),
+        (".self_attn.q_norm.weight", "q_norm"),
+        (".self_attn.rotary_emb.inv_freq", "fixed"),
+        (".wqkv.weight", "qkv"),
+        (".sequence.weight", None),
+    ],
+)
+def test_words(rest: str, word: str | None) -> None:
+    assert hint(rest) == word
+
+
+def test_words_of_stacks_and_natural_order() -> None:
+    assert stack_word("bert.encoder.layer.") == "encoder"
+    assert stack_word("vision_tower.blocks.") == "vision"
+    assert stack_word("model.layers.") is None
+    assert sorted(["l.10", "l.9", "l.1"], key=natural_key) == ["l.1", "l.9", "l.10"]
