@@ -20,7 +20,7 @@ fn oracle(b: &Codebook<'_>) -> Vec<f32> {
         for c in 0..b.columns {
             let n = b.first + r * b.stride + c;
             let byte = b.codes[n / 2];
-            let code = if (n % 2 == 0) == b.low_first { byte % 16 } else { byte / 16 };
+            let code = if n.is_multiple_of(2) == b.low_first { byte % 16 } else { byte / 16 };
             let block = (b.block_offset + n) / b.block;
             let scale = match b.scales {
                 Scales::F32(scales) => scales[block],

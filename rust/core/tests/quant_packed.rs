@@ -41,7 +41,7 @@ impl Weight {
             n_groups,
             groups,
             scales: floats(r, rows * n_groups),
-            zeros: (0..rows * n_groups).map(|_| if r.next() % 4 == 0 { 7.3 } else { integer(r) }).collect(),
+            zeros: (0..rows * n_groups).map(|_| if r.next().is_multiple_of(4) { 7.3 } else { integer(r) }).collect(),
         }
     }
 

@@ -100,7 +100,7 @@ fn ragged_blocks() {
                     let codes = random_bytes(&mut r, rows * columns);
                     let scales = floats(&mut r, grid.0 * grid.1);
                     let zeros = floats(&mut r, grid.0 * grid.1);
-                    let zeros = (r.next() % 2 == 0).then_some(&zeros[..]);
+                    let zeros = r.next().is_multiple_of(2).then_some(&zeros[..]);
                     let base = plain(&codes, dtype, columns, &scales, grid);
                     let s = Scaled { rows, block, offset, zeros, ..base };
                     verify(&s, &format!("{} {rows}×{columns} in {block:?} from {offset:?}", dtype.name()));

@@ -246,7 +246,6 @@ pub fn decode_codebook<'py>(
 /// 8-bit codes into a table of 256 float32: `table[code] * scale + add`.
 #[pyfunction]
 #[pyo3(signature = (codes, table, scales, *, block, offset = 0, add = 0.0))]
-#[expect(clippy::too_many_arguments, reason = "the Python signature")]
 pub fn decode_lookup<'py>(
     py: Python<'py>,
     codes: &[u8],

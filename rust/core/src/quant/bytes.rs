@@ -70,8 +70,14 @@ fn decode_v3<const PLAIN: bool>(dtype: Dtype, tile: Tile<'_>, rows: usize, out: 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
 fn decode_v4<const PLAIN: bool>(dtype: Dtype, tile: Tile<'_>, rows: usize, out: &mut [f32]) {
     let values = table(dtype);
-    let tables = x86::ByteTables::new(values);
-    body(tile, rows, out, |c, a, o| x86::bytes_v4::<PLAIN>(&tables, values, c, a, o));
+    match dtype {
+        Dtype::I8 => body(tile, rows, out, |c, a, o| convert::<PLAIN>(c, a, o, |c| f32::from(c.cast_signed()))),
+        Dtype::U8 => body(tile, rows, out, |c, a, o| convert::<PLAIN>(c, a, o, f32::from)),
+        _ => {
+            let tables = x86::ByteTables::of(dtype, values).load();
+            body(tile, rows, out, |c, a, o| x86::bytes_v4::<PLAIN>(tables, values, c, a, o));
+        }
+    }
 }
 
 /// The 256 values of a type of 8 bits.

@@ -12,10 +12,22 @@ pub(super) struct Affine {
 }
 
 impl Affine {
+    /// `x · scale`: subtracting +0 changes no bit.
+    #[inline(always)]
+    pub fn scale(scale: f32) -> Self {
+        Self { zero: 0.0, scale, factor: 1.0 }
+    }
+
     /// `PLAIN` leaves out the subtraction of 0 and the product with 1, which change no bit.
     #[inline(always)]
     pub fn apply<const PLAIN: bool>(self, x: f32) -> f32 {
         if PLAIN { x * self.scale } else { ((x - self.zero) * self.scale) * self.factor }
+    }
+
+    /// `(number − zero) · scale` for each of the 16 numbers that codes stand for.
+    #[inline(always)]
+    pub fn table(self, numbers: &[f32; 16]) -> [f32; 16] {
+        numbers.map(|x| (x - self.zero) * self.scale)
     }
 }
 
@@ -78,17 +90,24 @@ pub(super) fn runs_of_blocks(columns: usize, block: usize, offset: usize) -> Vec
 /// Runs of equal neighbours in `groups`, each of which must be below `n_groups`.
 pub(super) fn runs_of_groups(groups: &[i32], n_groups: usize) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
-    for (i, &stored) in groups.iter().enumerate() {
+    let mut start = 0;
+    while let Some(&stored) = groups.get(start) {
         let Some(group) = usize::try_from(stored).ok().filter(|&g| g < n_groups) else {
-            let message = format!("column {i} names group {stored}, and there are {n_groups}");
+            let message = format!("column {start} names group {stored}, and there are {n_groups}");
             return Err(usage("group_out_of_range", message));
         };
-        match runs.last_mut() {
-            Some(run) if run.group == group => run.end = i + 1,
-            _ => runs.push(Run { end: i + 1, group }),
-        }
+        let end = start + equal(&groups[start..], stored);
+        runs.push(Run { end, group });
+        start = end;
     }
     Ok(runs)
+}
+
+/// How many of the first `groups` are `group`; 32 at a time without a branch, so that compilers vectorise it.
+fn equal(groups: &[i32], group: i32) -> usize {
+    let (chunks, _) = groups.as_chunks::<32>();
+    let whole = chunks.iter().take_while(|chunk| chunk.iter().fold(true, |all, &g| all & (g == group))).count() * 32;
+    whole + groups[whole..].iter().take_while(|&&g| g == group).count()
 }
 
 /// Checks that blocks of `block` from `offset` on, `n` elements long, lie within `n_blocks`.

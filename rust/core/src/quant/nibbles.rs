@@ -4,7 +4,7 @@
 //! same operations in the same order, so the bits are those of the formula. A look-up of 16 lanes is one permutation
 //! with AVX-512 (the table is a register), two and a blend per 8 lanes with AVX2, a load elsewhere.
 
-use super::grid::{Grid, Run};
+use super::grid::{Affine, Grid, Run};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use crate::kernels::Isa;
@@ -15,9 +15,13 @@ pub(super) type Table = [f32; 16];
 /// Looks codes up, in one instruction set.
 pub(super) trait Look {
     type Table: Copy;
-    fn table(values: &Table) -> Self::Table;
+    /// `(number − zero) · scale` for each of the numbers that codes stand for.
+    fn table(numbers: &Table, affine: Affine) -> Self::Table;
     /// The 16 codes in 8 bytes, low half first or high half first.
     fn bytes<const HIGH: bool>(table: Self::Table, codes: &[u8; 8], out: &mut [f32; 16]);
+    /// Asks for codes that will be needed soon.
+    #[inline(always)]
+    fn fetch_ahead(_codes: &[u8]) {}
     /// The codes at bit `shift` of 16 words.
     fn words(table: Self::Table, words: &[[u8; 4]; 16], shift: u32, out: &mut [f32; 16]);
 }
@@ -27,8 +31,8 @@ pub(super) struct Portable;
 impl Look for Portable {
     type Table = Table;
     #[inline(always)]
-    fn table(values: &Table) -> Table {
-        *values
+    fn table(numbers: &Table, affine: Affine) -> Table {
+        affine.table(numbers)
     }
     #[inline(always)]
     fn bytes<const HIGH: bool>(table: Table, codes: &[u8; 8], out: &mut [f32; 16]) {
@@ -94,15 +98,27 @@ look_shells!(decode, decode_v3, decode_v4, decode_body, (tile: Tile<'_>, rows: u
 
 #[inline(always)]
 fn decode_body<L: Look>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
+    let columns = tile.runs.last().map_or(0, |r| r.end);
+    let uniform = uniform(tile.runs);
     for i in 0..rows {
         let codes = &tile.codes[i * tile.stride..][..tile.stride];
         let out = &mut out[i * tile.out_stride + tile.out_first..];
         let row = tile.grid.row(tile.first_row + i);
         let mut start = 0;
-        for r in tile.runs {
+        if tile.first.is_multiple_of(2) {
+            let affine = |k: usize| tile.grid.affine(row, tile.runs[k].group);
+            let (numbers, codes) = (tile.numbers, &codes[tile.first / 2..]);
+            start = match uniform {
+                Some(128) => blocks::<L, false, 128>(numbers, affine, codes, &mut out[..columns]),
+                Some(64) => blocks::<L, false, 64>(numbers, affine, codes, &mut out[..columns]),
+                Some(32) => blocks::<L, false, 32>(numbers, affine, codes, &mut out[..columns]),
+                _ => 0,
+            };
+        }
+        let done = start;
+        for r in tile.runs.iter().filter(|r| r.end > done) {
             let affine = tile.grid.affine(row, r.group);
-            let table: Table = std::array::from_fn(|k| affine.apply::<false>(tile.numbers[k]));
-            run::<L, false>(&table, codes, tile.first + start, &mut out[start..r.end]);
+            run::<L, false>(tile.numbers, affine, codes, tile.first + start, &mut out[start..r.end]);
             start = r.end;
         }
     }
@@ -127,15 +143,17 @@ fn strip_body<L: Look>(strip: Strip<'_>, out: &mut [f32]) {
     let mut start = 0;
     for r in strip.runs {
         let affine = strip.grid.affine(row, r.group);
-        let values: Table = std::array::from_fn(|k| affine.apply::<false>(strip.numbers[k]));
-        let table = L::table(&values);
+        let table = L::table(strip.numbers, affine);
         let (groups, tail) = out[start..r.end].as_chunks_mut::<16>();
         let (words, rest) = strip.words[start..r.end].as_chunks::<16>();
         for (o, w) in groups.iter_mut().zip(words) {
             L::words(table, w, strip.shift, o);
         }
-        for (o, w) in tail.iter_mut().zip(rest) {
-            *o = values[(u32::from_le_bytes(*w) >> strip.shift) as usize & 15];
+        if !tail.is_empty() {
+            let values = affine.table(strip.numbers);
+            for (o, w) in tail.iter_mut().zip(rest) {
+                *o = values[(u32::from_le_bytes(*w) >> strip.shift) as usize & 15];
+            }
         }
         start = r.end;
     }
@@ -158,38 +176,116 @@ impl<S: Fn(usize) -> f32> Flat<'_, S> {
         let mut at = self.offset + first;
         let mut group = at / self.block;
         let mut out = out;
+        if at.is_multiple_of(self.block) && first.is_multiple_of(2) {
+            let affine = |k: usize| Affine::scale((self.scale)(group + k));
+            let codes = &self.codes[first / 2..];
+            let done = match self.block {
+                64 => blocks::<L, HIGH, 64>(self.table, affine, codes, out),
+                32 => blocks::<L, HIGH, 32>(self.table, affine, codes, out),
+                16 => blocks::<L, HIGH, 16>(self.table, affine, codes, out),
+                _ => 0,
+            };
+            (at, group, out) = (at + done, group + done / self.block, &mut out[done..]);
+        }
         while !out.is_empty() {
             let n = (self.block - at % self.block).min(out.len());
             let (now, later) = std::mem::take(&mut out).split_at_mut(n);
-            let scale = (self.scale)(group);
-            let table: Table = std::array::from_fn(|k| self.table[k] * scale);
-            run::<L, HIGH>(&table, self.codes, at - self.offset, now);
+            let affine = Affine::scale((self.scale)(group));
+            run::<L, HIGH>(self.table, affine, self.codes, at - self.offset, now);
             (at, group, out) = (at + n, group + 1, later);
         }
     }
 }
 
-/// The codes from number `first` of `codes` on, all under one table.
+/// The length of all runs but a shorter last one, if they have one.
+fn uniform(runs: &[Run]) -> Option<usize> {
+    let block = runs.first()?.end;
+    let whole = runs.iter().enumerate().take_while(|(k, r)| r.end == (k + 1) * block).count();
+    (whole + 1 >= runs.len()).then_some(block)
+}
+
+/// As many whole blocks of `BLOCK` codes as `out` holds, block `k` under `affine(k)`; how many codes that were.
+///
+/// What [`run`] does, without a look at every block's edges: these are the sizes that files have.
 #[inline(always)]
-fn run<L: Look, const HIGH: bool>(values: &Table, codes: &[u8], first: usize, out: &mut [f32]) {
+fn blocks<L: Look, const HIGH: bool, const BLOCK: usize>(
+    numbers: &Table,
+    affine: impl Fn(usize) -> Affine,
+    codes: &[u8],
+    out: &mut [f32],
+) -> usize {
+    let (whole, _) = out.as_chunks_mut::<BLOCK>();
+    let n = whole.len() * BLOCK;
+    for (k, (o, c)) in whole.iter_mut().zip(codes.chunks_exact(BLOCK / 2)).enumerate() {
+        L::fetch_ahead(c);
+        let table = L::table(numbers, affine(k));
+        for (o, c) in o.as_chunks_mut::<16>().0.iter_mut().zip(c.as_chunks::<8>().0) {
+            L::bytes::<HIGH>(table, c, o);
+        }
+    }
+    n
+}
+
+/// The codes from number `first` of `codes` on, all under one table.
+///
+/// The table is made again, in memory, for the few codes that fill no vector: as a rule it stays in registers.
+#[inline(always)]
+fn run<L: Look, const HIGH: bool>(numbers: &Table, affine: Affine, codes: &[u8], first: usize, out: &mut [f32]) {
     let mut out = out;
     let mut codes = &codes[first / 2..];
     // A code that begins in the middle of a byte comes alone, so that the rest begins at one.
     if first % 2 == 1 && !out.is_empty() {
         let (one, rest) = std::mem::take(&mut out).split_at_mut(1);
-        one[0] = values[(if HIGH { codes[0] & 15 } else { codes[0] >> 4 }) as usize];
+        one[0] = affine.table(numbers)[(if HIGH { codes[0] & 15 } else { codes[0] >> 4 }) as usize];
         (out, codes) = (rest, &codes[1..]);
     }
-    let table = L::table(values);
+    let table = L::table(numbers, affine);
     let (groups, tail) = out.as_chunks_mut::<16>();
-    let whole = groups.len() * 8;
-    for (o, c) in groups.iter_mut().zip(codes[..whole].as_chunks::<8>().0) {
+    L::fetch_ahead(codes);
+    for (o, c) in groups.iter_mut().zip(codes.as_chunks::<8>().0) {
         L::bytes::<HIGH>(table, c, o);
     }
-    for (i, o) in tail.iter_mut().enumerate() {
-        let byte = codes[whole + i / 2];
-        let high = (i % 2 == 1) != HIGH;
-        *o = values[(if high { byte >> 4 } else { byte & 15 }) as usize];
+    if !tail.is_empty() {
+        let (values, codes) = (affine.table(numbers), &codes[groups.len() * 8..]);
+        for (i, o) in tail.iter_mut().enumerate() {
+            let high = (i % 2 == 1) != HIGH;
+            *o = values[(if high { codes[i / 2] >> 4 } else { codes[i / 2] & 15 }) as usize];
+        }
     }
 }
+
+/// Rows whose columns' groups come in any order: the values of all groups of a row are made first, then looked up.
+///
+/// `groups` must be below `n_groups`.
+pub(super) fn scattered(
+    tile: Tile<'_>,
+    groups: &[i32],
+    n_groups: usize,
+    tables: &mut Vec<Table>,
+    rows: usize,
+    out: &mut [f32],
+) {
+    for i in 0..rows {
+        let codes = &tile.codes[i * tile.stride..][..tile.stride];
+        let out = &mut out[i * tile.out_stride + tile.out_first..][..groups.len()];
+        let row = tile.grid.row(tile.first_row + i);
+        tables.clear();
+        tables.extend((0..n_groups).map(|g| tile.grid.affine(row, g).table(tile.numbers)));
+        let value = |group: i32, code: u8| tables[group as usize][(code & 15) as usize];
+        let odd = (tile.first % 2).min(out.len());
+        if odd == 1 {
+            out[0] = value(groups[0], codes[tile.first / 2] >> 4);
+        }
+        let codes = &codes[tile.first.div_ceil(2)..];
+        let (pairs, tail) = out[odd..].as_chunks_mut::<2>();
+        let (pair_groups, tail_groups) = groups[odd..].as_chunks::<2>();
+        for ((o, g), &byte) in pairs.iter_mut().zip(pair_groups).zip(codes) {
+            *o = [value(g[0], byte), value(g[1], byte >> 4)];
+        }
+        for (o, &g) in tail.iter_mut().zip(tail_groups) {
+            *o = value(g, codes[pair_groups.len()]);
+        }
+    }
+}
+
 pub(super) use look_shells;

@@ -16,7 +16,7 @@ use super::bytes;
 use super::grid::{Grid, Run, check_grid, runs_of_groups};
 use super::nibbles::{self, Strip, Table};
 use super::rows::{Settings, for_rows};
-use super::transpose::{Word, transpose};
+use super::transpose::Turned;
 use super::unpack::AWQ_PLACE;
 use super::{length, usage};
 use crate::control::Control;
@@ -29,6 +29,9 @@ const TURNED_ROWS: usize = 64;
 const AWQ_ROWS: usize = 128;
 /// Inputs per tile: with the rows above, a turned tile stays in the first or second-level cache.
 const TILE_COLUMNS: usize = 1024;
+
+/// Codes per run below which runs are not worth a table each.
+const SHORT_RUN: usize = 8;
 
 /// How codes lie in words; see the module's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,8 +207,15 @@ fn tiles(groups: &[i32], n_groups: usize, width: usize) -> Result<Vec<Tile>> {
 /// What one thread keeps between tiles.
 #[derive(Default)]
 struct Scratch {
-    turned: Vec<Word>,
+    turned: Turned,
+    spare: Spare,
+}
+
+/// Codes of two bits made four bits wide, and the values of all groups of a row.
+#[derive(Default)]
+struct Spare {
     wide: Vec<u8>,
+    tables: Vec<Table>,
 }
 
 /// What the tiles share.
@@ -226,7 +236,7 @@ impl Job<'_> {
         let p = self.packed;
         let stride = p.stored.1 * p.layout.unit();
         let codes = &p.words[first_row * stride..];
-        self.codes(tile, &mut scratch.wide, Rows { codes, stride, first: p.first, first_row }, out);
+        self.codes(tile, &mut scratch.spare, Rows { codes, stride, first: p.first, first_row }, out);
     }
 
     /// Words stored column by column: turned, they are codes row by row.
@@ -235,10 +245,11 @@ impl Job<'_> {
         let (begin, end) = (p.first + tile.start, p.first + tile.end);
         let words = begin / p.per()..end.div_ceil(p.per());
         let from = &p.words.as_chunks::<4>().0[words.start * p.stored.1 + first_row..];
-        transpose(from, p.stored.1, words.len(), rows, &mut scratch.turned);
-        let codes = scratch.turned.as_flattened();
-        let rows = Rows { codes, stride: words.len() * 4, first: begin % p.per(), first_row };
-        self.codes(tile, &mut scratch.wide, rows, out);
+        let Scratch { turned, spare } = scratch;
+        turned.turn(from, p.stored.1, words.len(), rows);
+        let codes = turned.row_onwards(0).as_flattened();
+        let rows = Rows { codes, stride: turned.stride * 4, first: begin % p.per(), first_row };
+        self.codes(tile, spare, rows, out);
     }
 
     /// Words that hold one input of eight outputs: turned, each strip of words is those outputs' codes.
@@ -247,14 +258,14 @@ impl Job<'_> {
         let (begin, end) = (p.first + first_row, p.first + first_row + rows);
         let words = begin / p.per()..end.div_ceil(p.per());
         let from = &p.words.as_chunks::<4>().0[tile.start * p.stored.1 + words.start..];
-        transpose(from, p.stored.1, n, words.len(), &mut scratch.turned);
+        scratch.turned.turn(from, p.stored.1, n, words.len());
         for i in 0..rows {
             let place = begin + i;
             let strip = Strip {
                 grid: self.grid,
                 numbers: self.numbers,
                 runs: &tile.runs,
-                words: &scratch.turned[(place / p.per() - words.start) * n..][..n],
+                words: &scratch.turned.row_onwards(place / p.per() - words.start)[..n],
                 shift: 4 * AWQ_PLACE[place % p.per()] as u32,
                 row: first_row + i,
             };
@@ -263,7 +274,7 @@ impl Job<'_> {
     }
 
     /// Decodes rows of codes, low bits first, by the width of the codes.
-    fn codes(&self, tile: &Tile, wide: &mut Vec<u8>, rows: Rows<'_>, out: &mut [f32]) {
+    fn codes(&self, tile: &Tile, spare: &mut Spare, rows: Rows<'_>, out: &mut [f32]) {
         let (p, n) = (self.packed, self.rows(out));
         let (grid, runs, isa) = (self.grid, &tile.runs[..], self.settings.isa);
         let Rows { codes, stride, first, first_row } = rows;
@@ -274,17 +285,21 @@ impl Job<'_> {
             return bytes::decode(isa, dtype, tile, n, out);
         }
         let (codes, stride) = if p.bits == 2 {
-            wide.clear();
-            wide.extend(
-                codes[..n * stride].iter().flat_map(|&b| [b & 3 | (b & 12) << 2, (b >> 4) & 3 | (b >> 2) & 48]),
-            );
-            (&wide[..], 2 * stride)
+            let halves = |b: u8| [b & 3 | (b & 12) << 2, (b >> 4) & 3 | (b >> 2) & 48];
+            spare.wide.clear();
+            spare.wide.extend(codes[..n * stride].iter().flat_map(|&b| halves(b)));
+            (&spare.wide[..], 2 * stride)
         } else {
             (codes, stride)
         };
-        let tile =
-            nibbles::Tile { grid, numbers: self.numbers, runs, codes, stride, first, first_row, out_stride, out_first };
-        nibbles::decode(isa, tile, n, out);
+        let numbers = self.numbers;
+        let codes = nibbles::Tile { grid, numbers, runs, codes, stride, first, first_row, out_stride, out_first };
+        // Groups in random order: runs are too short for a table each.
+        if runs.len() * SHORT_RUN > tile.end - tile.start && p.n_groups <= p.columns / SHORT_RUN {
+            let groups = &p.groups[tile.start..tile.end];
+            return nibbles::scattered(codes, groups, p.n_groups, &mut spare.tables, n, out);
+        }
+        nibbles::decode(isa, codes, n, out);
     }
 }
 

@@ -32,11 +32,13 @@ impl Default for Settings {
 
 impl Settings {
     fn threads(self, len: usize) -> usize {
-        let asked = match self.threads {
-            0 => thread::available_parallelism().map_or(1, NonZero::get),
-            n => n,
-        };
-        asked.min(len / WORTH_A_THREAD).max(1)
+        let useful = (len / WORTH_A_THREAD).max(1);
+        match self.threads {
+            // Asking the system costs more than a small output.
+            0 if useful > 1 => thread::available_parallelism().map_or(1, NonZero::get).min(useful),
+            0 => 1,
+            n => n.min(useful),
+        }
     }
 }
 
@@ -67,6 +69,10 @@ pub(super) fn for_rows<S>(
             control.advance(size_of_val(chunk) as u64);
         }
     };
+    if threads == 1 {
+        worker();
+        return control.check();
+    }
     thread::scope(|scope| {
         // The calling thread works too.
         for _ in 1..threads {

@@ -1,31 +1,98 @@
 //! Turns a rectangle of 32-bit words, so that kernels find a row's words side by side.
+//!
+//! Blocks of 4 × 4 turn in registers. All words of a stored row are taken before the next row's, since a stored row is far
+//! from the next and a cache line holds 16 words; rows of the result lie an odd number of cache lines apart, since a
+//! power of two would put them all into one set of the cache.
 
 /// A word of packed codes, as stored.
 pub(super) type Word = [u8; 4];
 
-/// `to[j · rows + i] = from[i · stride + j]` for i below `rows`, j below `columns`.
-///
-/// `from` starts at the rectangle's first word; `to` is resized.
-pub(super) fn transpose(from: &[Word], stride: usize, rows: usize, columns: usize, to: &mut Vec<Word>) {
-    to.resize(rows * columns, [0; 4]);
-    let (whole_rows, whole_columns) = (rows / 4 * 4, columns / 4 * 4);
-    // Blocks of 4 by 4 stay in registers; by columns first, so that what is written stays in the first-level cache.
-    for i in (0..whole_rows).step_by(4) {
-        for j in (0..whole_columns).step_by(4) {
-            let row = |k: usize| from[(i + k) * stride + j..].first_chunk::<4>().copied().unwrap_or_default();
-            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-            for k in 0..4 {
-                let target = &mut to[(j + k) * rows + i..][..4];
-                target.copy_from_slice(&[a[k], b[k], c[k], d[k]]);
+/// Words of a cache line.
+const LINE: usize = 16;
+/// How many stored rows ahead to prefetch: their addresses jump, so that the machine does not guess them.
+const AHEAD: usize = 8;
+
+/// A turned rectangle: row `j` holds column `j` of what was turned.
+#[derive(Default)]
+pub(super) struct Turned {
+    words: Vec<Word>,
+    pub stride: usize,
+}
+
+impl Turned {
+    /// Turns the `rows` × `columns` words at the start of `from`, whose rows are `from_stride` words apart.
+    pub fn turn(&mut self, from: &[Word], from_stride: usize, rows: usize, columns: usize) {
+        self.stride = (rows.div_ceil(LINE) | 1) * LINE;
+        let stride = self.stride;
+        self.words.resize(stride * columns, [0; 4]);
+        let to = &mut self.words[..];
+        let (whole_rows, whole_columns) = (rows / 4 * 4, columns / 4 * 4);
+        for i in (0..whole_rows).step_by(4) {
+            fetch_ahead(from, (i + AHEAD) * from_stride, from_stride, columns);
+            let row = |k: usize| from[(i + k) * from_stride..][..whole_columns].as_chunks::<4>().0.iter();
+            let blocks = row(0).zip(row(1)).zip(row(2)).zip(row(3));
+            for ((((a, b), c), d), to) in blocks.zip(to.chunks_exact_mut(4 * stride)) {
+                for (to, turned) in to.chunks_exact_mut(stride).zip(turn_4([a, b, c, d])) {
+                    to[i..i + 4].copy_from_slice(&turned);
+                }
+            }
+        }
+        for i in 0..rows {
+            let first = if i < whole_rows { whole_columns } else { 0 };
+            for j in first..columns {
+                to[j * stride + i] = from[i * from_stride + j];
             }
         }
     }
-    for i in 0..rows {
-        let first = if i < whole_rows { whole_columns } else { 0 };
-        for j in first..columns {
-            to[j * rows + i] = from[i * stride + j];
+
+    /// Words from row `j` on.
+    pub fn row_onwards(&self, j: usize) -> &[Word] {
+        &self.words[j * self.stride..]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn turn_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
+    use std::arch::x86_64::*;
+    let mut out = [[[0; 4]; 4]; 4];
+    // SAFETY: SSE2 belongs to x86-64; loads and stores are of the 16 bytes of an array each.
+    unsafe {
+        let [a, b, c, d] = block.map(|row| _mm_loadu_si128(row.as_ptr().cast()));
+        let (ab, cd) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+        let (high_ab, high_cd) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+        let turned = [
+            _mm_unpacklo_epi64(ab, cd),
+            _mm_unpackhi_epi64(ab, cd),
+            _mm_unpacklo_epi64(high_ab, high_cd),
+            _mm_unpackhi_epi64(high_ab, high_cd),
+        ];
+        for (row, turned) in out.iter_mut().zip(turned) {
+            _mm_storeu_si128(row.as_mut_ptr().cast(), turned);
         }
     }
+    out
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn turn_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
+    std::array::from_fn(|k| [block[0][k], block[1][k], block[2][k], block[3][k]])
+}
+
+/// Asks for the lines of four rows of `columns` words from word `first` on.
+#[inline(always)]
+fn fetch_ahead(from: &[Word], first: usize, stride: usize, columns: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for k in 0..4 {
+        for j in (0..columns).step_by(LINE) {
+            let at = from.as_ptr().wrapping_add(first + k * stride + j);
+            // SAFETY: SSE belongs to x86-64, and a prefetch of any address does nothing but fetch.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, first, stride, columns);
 }
 
 #[cfg(test)]
@@ -34,15 +101,14 @@ mod tests {
 
     #[test]
     fn every_word_finds_its_place() {
+        let mut turned = Turned::default();
         for (rows, columns, stride) in [(0, 0, 0), (1, 1, 1), (4, 4, 4), (5, 7, 9), (8, 3, 3), (3, 8, 10), (17, 33, 40)]
         {
             let from: Vec<Word> = (0..(rows * stride) as u32).map(u32::to_le_bytes).collect();
-            let mut to = vec![[9; 4]; 3];
-            transpose(&from, stride, rows, columns, &mut to);
-            assert_eq!(to.len(), rows * columns);
+            turned.turn(&from, stride, rows, columns);
             for i in 0..rows {
                 for j in 0..columns {
-                    assert_eq!(to[j * rows + i], from[i * stride + j], "{rows}x{columns} {i},{j}");
+                    assert_eq!(turned.row_onwards(j)[i], from[i * stride + j], "{rows}x{columns} {i},{j}");
                 }
             }
         }

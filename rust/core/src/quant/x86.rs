@@ -1,14 +1,26 @@
 //! The kernels' instructions for x86-64: look-ups in registers, and fp8 through half precision.
 
 use std::arch::x86_64::*;
+use std::sync::OnceLock;
 
 use super::bytes::look_up;
 use super::grid::Affine;
 use super::nibbles::{Look, Table};
+use crate::dtype::Dtype;
 
 /// Whether the machine has permutations of bytes besides the rest of AVX-512.
 pub(super) fn has_vbmi() -> bool {
     is_x86_feature_detected!("avx512vbmi")
+}
+
+/// How far ahead to prefetch, in bytes. Decoding stores four to eight times what it loads, so that the machine's own window
+/// of loads in flight is too short for memory.
+const AHEAD: usize = 512;
+
+#[inline]
+#[target_feature(enable = "sse")]
+fn fetch_ahead(codes: &[u8]) {
+    _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(AHEAD).cast());
 }
 
 /// Bit positions of the eight nibbles of a byte-ordered word: low half first, high half first.
@@ -20,9 +32,17 @@ pub(super) struct V4;
 impl Look for V4 {
     type Table = __m512;
     #[inline(always)]
-    fn table(values: &Table) -> __m512 {
+    fn fetch_ahead(codes: &[u8]) {
+        // SAFETY: SSE belongs to x86-64.
+        unsafe { fetch_ahead(codes) }
+    }
+    #[inline(always)]
+    fn table(numbers: &Table, a: Affine) -> __m512 {
         // SAFETY: 64 readable bytes; only functions with AVX-512 use this type.
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
+        unsafe {
+            let centred = _mm512_sub_ps(_mm512_loadu_ps(numbers.as_ptr()), _mm512_set1_ps(a.zero));
+            _mm512_mul_ps(centred, _mm512_set1_ps(a.scale))
+        }
     }
     #[inline(always)]
     fn bytes<const HIGH: bool>(table: __m512, codes: &[u8; 8], out: &mut [f32; 16]) {
@@ -67,9 +87,20 @@ impl V3 {
 impl Look for V3 {
     type Table = (__m256, __m256);
     #[inline(always)]
-    fn table(values: &Table) -> Self::Table {
-        // SAFETY: two times 32 readable bytes; only functions with AVX2 use this type.
-        unsafe { (_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values[8..].as_ptr())) }
+    fn fetch_ahead(codes: &[u8]) {
+        // SAFETY: SSE belongs to x86-64.
+        unsafe { fetch_ahead(codes) }
+    }
+    #[inline(always)]
+    fn table(numbers: &Table, a: Affine) -> Self::Table {
+        let half = |numbers: &[f32]| {
+            // SAFETY: 32 readable bytes in each half; only functions with AVX2 use this type.
+            unsafe {
+                let centred = _mm256_sub_ps(_mm256_loadu_ps(numbers.as_ptr()), _mm256_set1_ps(a.zero));
+                _mm256_mul_ps(centred, _mm256_set1_ps(a.scale))
+            }
+        };
+        (half(&numbers[..8]), half(&numbers[8..]))
     }
     #[inline(always)]
     fn bytes<const HIGH: bool>(table: Self::Table, codes: &[u8; 8], out: &mut [f32; 16]) {
@@ -140,6 +171,7 @@ fn halves_v3<const PLAIN: bool>(
     let (groups, tail) = out.as_chunks_mut::<16>();
     let (words, rest) = codes.as_chunks::<16>();
     for (o, c) in groups.iter_mut().zip(words) {
+        fetch_ahead(c);
         // SAFETY: 16 readable and 64 writable bytes.
         unsafe {
             let half = bits(_mm256_cvtepu8_epi16(_mm_loadu_si128(c.as_ptr().cast())));
@@ -153,31 +185,36 @@ fn halves_v3<const PLAIN: bool>(
 }
 
 /// Bytes 2 and 3 of the f32 of each code: tables that permutations of bytes look up.
-#[derive(Clone, Copy)]
-pub(super) struct ByteTables {
-    low: [__m512i; 4],
-    high: [__m512i; 4],
+pub(super) struct ByteTables([[[u8; 64]; 4]; 2]);
+
+impl ByteTables {
+    /// Of the values of `dtype`, whose f32 have nothing in their bottom halves. Made once.
+    pub fn of(dtype: Dtype, values: &[f32; 256]) -> &'static Self {
+        static TABLES: [OnceLock<ByteTables>; 22] = [const { OnceLock::new() }; 22];
+        TABLES[dtype as usize].get_or_init(|| {
+            let mut bytes = [[[0u8; 64]; 4]; 2];
+            for (code, v) in values.iter().enumerate() {
+                let [.., low, high] = v.to_bits().to_le_bytes();
+                bytes[0][code / 64][code % 64] = low;
+                bytes[1][code / 64][code % 64] = high;
+            }
+            Self(bytes)
+        })
+    }
 }
 
 impl ByteTables {
-    /// From values whose f32 have nothing in their bottom halves.
+    /// In registers.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub fn new(values: &[f32; 256]) -> Self {
-        let mut bytes = [[[0u8; 64]; 4]; 2];
-        for (code, v) in values.iter().enumerate() {
-            let [.., low, high] = v.to_bits().to_le_bytes();
-            bytes[0][code / 64][code % 64] = low;
-            bytes[1][code / 64][code % 64] = high;
-        }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
+    pub fn load(&self) -> [[__m512i; 4]; 2] {
         // SAFETY: 64 readable bytes each.
-        let load = |t: &[u8; 64]| unsafe { _mm512_loadu_si512(t.as_ptr().cast()) };
-        Self { low: bytes[0].each_ref().map(load), high: bytes[1].each_ref().map(load) }
+        self.0.map(|table| table.map(|part| unsafe { _mm512_loadu_si512(part.as_ptr().cast()) }))
     }
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
 fn look_bytes(table: &[__m512i; 4], codes: __m512i, top: __mmask64) -> __m512i {
     let below = _mm512_permutex2var_epi8(table[0], codes, table[1]);
     let above = _mm512_permutex2var_epi8(table[2], codes, table[3]);
@@ -188,7 +225,7 @@ fn look_bytes(table: &[__m512i; 4], codes: __m512i, top: __mmask64) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
 pub(super) fn bytes_v4<const PLAIN: bool>(
-    tables: &ByteTables,
+    [lows, highs]: [[__m512i; 4]; 2],
     values: &[f32; 256],
     codes: &[u8],
     a: Affine,
@@ -201,10 +238,11 @@ pub(super) fn bytes_v4<const PLAIN: bool>(
     let (groups, tail) = out.as_chunks_mut::<64>();
     let (words, rest) = codes.as_chunks::<64>();
     for (o, c) in groups.iter_mut().zip(words) {
+        fetch_ahead(c);
         // SAFETY: 64 readable bytes.
         let c = _mm512_permutexvar_epi32(order, unsafe { _mm512_loadu_si512(c.as_ptr().cast()) });
         let top = _mm512_movepi8_mask(c);
-        let (low, high) = (look_bytes(&tables.low, c, top), look_bytes(&tables.high, c, top));
+        let (low, high) = (look_bytes(&lows, c, top), look_bytes(&highs, c, top));
         let (front, back) = (_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high));
         let x = [
             _mm512_unpacklo_epi16(none, front),
