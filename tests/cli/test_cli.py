@@ -68,8 +68,9 @@ def test_help_is_quick_to_import():
 def test_inspect(model):
     text = run("inspect", model).stdout
     assert "16 tensors" in text
-    assert "model.layers.{0-2,10}.up_proj.weight" in text
+    assert "┌ blocks 0–2, 10  model.layers.{b}." in text
     assert "20×30" in text
+    assert "model.layers.{0-2,10}.up_proj.weight" in run("inspect", model, "--all").stdout
     assert "[red]evil\\u{1b}[31m\\u{202e}=x" in text
     assert "\x1b" not in text
     assert "\u202e" not in text

@@ -123,10 +123,8 @@ def test_components_that_make_no_sense_leave_the_rest(save):
 
 
 def test_notebooks_get_a_table(gpt2):
-    from weightprint.report.drawing import anatomy_html
-
     with weightprint.open(gpt2) as checkpoint:
-        html = anatomy_html(Anatomy(checkpoint))
+        html = Anatomy(checkpoint)._repr_html_()
     assert html.count("<table>") == 1
     assert "attn.c_attn" in html
     assert "strange\\u{1b}.thing" in html

@@ -111,6 +111,11 @@ class Anatomy:
             f"{len(self.assignments):,} canonical tensors, {len(self.unmapped):,} weights unmapped>"
         )
 
+    def _repr_html_(self) -> str:
+        from weightprint.report.drawing import anatomy_html
+
+        return anatomy_html(self)
+
     # What is where
 
     @property

@@ -397,11 +397,7 @@ def _line(
         counts[kind] += 1
     common = counts.most_common()
     rare = [f"{kind} in {spans(b for b in kinds[kind] if b is not None)}" for kind, _ in common[1:]]
-    elements = (
-        0
-        if form.tied or form.role in FIXED
-        else len(found) * prod(form.shape) + sum(prod(a.view.shape) for a in biases)
-    )
+    learned = [a for a in (*found, *biases) if not a.tied and form.role not in FIXED]
     return Line(
         roles=(form.role,),
         bias=bool(biases),
@@ -417,7 +413,7 @@ def _line(
         fused=form.fused,
         confidence=min(a.confidence for a in found) if form.inferred else None,
         group=_GROUP.get(matrix_of(form.role), len(_GROUPS)),
-        n_parameters=elements,
+        n_parameters=sum(prod(a.view.shape) for a in learned),
     )
 
 
