@@ -3,7 +3,8 @@
 What a weight holds decides its form here. A plain weight that is one canonical tensor as stored (or has no place) goes
 by its stored name and is read as it lies. A fused, turned or expert-stacked one gives a tensor per role, called
 ``weight[role]`` or ``weight[role, expert]``; a quantised one is decoded. Every stored tensor is in here, mapped or not;
-one whose place was inferred without much confidence counts as not mapped.
+one whose place was inferred without much confidence counts as not mapped, and the components of a quantised weight
+that does not hold together are there as they are stored.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from weightprint.anatomy.access import Anatomy
 from weightprint.anatomy.place import Assignment
+from weightprint.checkpoint import TensorInfo
 from weightprint.evidence._base import F32, Side, Tensor
 from weightprint.weights import Weight
 
@@ -31,6 +33,7 @@ class Reads:
         self.anatomy = anatomy
         self.nbytes = 0
         self.parts: dict[str, Assignment | None] = {}
+        self.stored: dict[str, TensorInfo] = {}  # components of what can't be decoded, by their own names
 
     @property
     def cuts(self) -> bool:
@@ -43,12 +46,13 @@ class Reads:
     def __call__(self, name: str, start: int, stop: int) -> F32:
         """Elements [start, stop) of a canonical tensor."""
         part = self.parts.get(name)
-        weight = self.anatomy.weights[part.view.weight if part is not None else name]
-        info = self.anatomy.weights.stored(weight.name)
-        self.nbytes += math.ceil(weight.nbytes * (stop - start) / max(weight.numel, 1))
+        info = self.stored.get(name) or self.anatomy.weights.stored(name if part is None else part.view.weight)
         if info is not None and (part is None or part.view.whole):
+            self.nbytes += math.ceil(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
             file = self.anatomy.checkpoint.core_file(info.file)
             return np.frombuffer(file.read_f32(info.index, start, stop), np.float32)
+        weight = self.anatomy.weights[name if part is None else part.view.weight]
+        self.nbytes += math.ceil(weight.nbytes * (stop - start) / max(weight.numel, 1))
         shape = weight.shape if part is None else part.view.shape
         width = math.prod(shape[1:])
         rows = slice(start // max(width, 1), -(-stop // max(width, 1)))
@@ -70,6 +74,11 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
     reads = Reads(anatomy)
     tensors: dict[str, Tensor] = {}
     for weight in anatomy.weights.values():
+        if not weight.readable:
+            for name in weight.components:
+                info = reads.stored[name] = anatomy.checkpoint.find(name)
+                tensors[name] = Tensor(name, info.dtype, info.shape, info.numel, info.nbytes)
+            continue
         parts = [part for part in anatomy.of(weight.name) if not part.tied]
         if any(part.confidence < SURE for part in parts):
             parts = []

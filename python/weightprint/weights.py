@@ -42,6 +42,7 @@ class Weight:
         components: all stored tensors that it is made of.
         nbytes: bytes of all components.
         parameters: of the scheme, such as bits and group size.
+        readable: False for components that look like a scheme and do not hold together: reading raises FormatError.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Weight:
     components: tuple[str, ...]
     nbytes: int
     parameters: Mapping[str, Any]
+    readable: bool = True
 
     @property
     def numel(self) -> int:
@@ -76,7 +78,6 @@ class Weights(Mapping[str, Weight]):
         self._owner = {component: q.name for q in self._quantised.values() for component in q.components}
         self._plain: dict[str, TensorInfo] = {}
         self._weights: dict[str, Weight] = {}
-        nbytes: dict[str, int] = {}
         for info in checkpoint.tensors:
             q = self._quantised.get(self._owner.get(info.name, ""))
             if q is None:
@@ -84,13 +85,12 @@ class Weights(Mapping[str, Weight]):
                 self._weights[info.name] = Weight(
                     info.name, info.shape, info.dtype, None, (info.name,), info.nbytes, {}
                 )
-            else:
-                nbytes[q.name] = nbytes.get(q.name, 0) + info.nbytes
-                if q.name not in self._weights:  # keep the first component's place in the order
-                    self._weights[q.name] = Weight(q.name, q.shape, q.dtype, q.scheme, q.components, 0, q.parameters)
-        for name, total in nbytes.items():
-            w = self._weights[name]
-            self._weights[name] = Weight(w.name, w.shape, w.dtype, w.scheme, w.components, total, w.parameters)
+            elif q.name not in self._weights:
+                nbytes = sum(checkpoint.find(component).nbytes for component in q.components)
+                readable = not isinstance(q, quant.Unreadable)
+                self._weights[q.name] = Weight(
+                    q.name, q.shape, q.dtype, q.scheme, q.components, nbytes, q.parameters, readable
+                )
 
     def __getitem__(self, name: str) -> Weight:
         return self._weights[name]

@@ -212,7 +212,7 @@ class Anatomy:
             return self.read(self[place].view, rows, columns)
         if role_of(role).part == "norm":
             values = self.read(self[place].view, rows)
-            return values if role != matrix_of(role) else values + np.float32(self._offset(place.stack))
+            return values if role != matrix_of(role) else values + np.float32(self._offset(place))
         if role != matrix_of(role):
             return self._folded_bias(place, rows)
         values = self.read(self[place].view, rows, columns)
@@ -274,9 +274,10 @@ class Anatomy:
             found.setdefault(a.view.weight, []).append(a)
         return {name: tuple(parts) for name, parts in found.items()}
 
-    def _offset(self, stack: str) -> float:
-        family = self.families.get(stack)
-        return family.norm_offset if family else 0.0
+    def _offset(self, norm: Place) -> float:
+        """What a norm's gain is beyond what is stored."""
+        family = self.families.get(norm.stack)
+        return family.norm_offset if family and norm.role not in family.plain_norms else 0.0
 
     def _folded_bias(self, place: Place, rows: slice | None) -> F32:
         """b + W·β: what the bias is once the norm's offset is folded; W·β alone where no bias is stored."""

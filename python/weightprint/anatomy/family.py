@@ -106,6 +106,7 @@ class Family:
         model_types: values of config.json's ``model_type`` that it is right for; they only break ties between rows
             that explain as many names.
         norm_offset: a norm's gain is this plus what is stored (Gemma: 1).
+        plain_norms: roles of norms that are stored as they act all the same.
         pre_norm: its norms stand before what reads them, so they can be folded; False for BERT's order.
         fixed: patterns (globs on whole names) of tensors that the architecture sets.
         unsure: what names and shapes don't show and the row takes for granted; a note where config.json says no
@@ -116,6 +117,7 @@ class Family:
     stacks: tuple[Stack, ...]
     model_types: tuple[str, ...] = ()
     norm_offset: float = 0.0
+    plain_norms: tuple[str, ...] = ()
     pre_norm: bool = True
     fixed: tuple[str, ...] = ()
     unsure: str = ""

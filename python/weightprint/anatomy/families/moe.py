@@ -346,5 +346,6 @@ FAMILIES: tuple[Family, ...] = (
         ),
         ("qwen3_next",),
         norm_offset=1.0,
+        plain_norms=("ssm_inner_norm",),
     ),
 )
