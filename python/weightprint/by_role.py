@@ -25,7 +25,7 @@ import numpy as np
 
 from weightprint.errors import UsageError
 from weightprint.report.escape import escape
-from weightprint.report.folding import drawn_at, spans
+from weightprint.report.folding import drawn_at
 from weightprint.table import Column, Kind, StatsTable
 
 if TYPE_CHECKING:
@@ -81,9 +81,20 @@ def _place(assignments: Sequence[Assignment]) -> _Place:
     stack, block, part = (_only(getattr(p, key) for p in places) for key in ("stack", "block", "part"))
     experts = dict.fromkeys(p.expert for p in places)
     numbers = [e for e in experts if isinstance(e, int)]
-    words = [spans(numbers).replace("–", "-")] * bool(numbers) + [e for e in experts if isinstance(e, str)]
+    words = [_ranges(numbers)] * bool(numbers) + [e for e in experts if isinstance(e, str)]
     roles = dict.fromkeys(p.role for p in places)
     return stack, block, part, "+".join(roles), "+".join(words) or None
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """``"0-2,7"``."""
+    runs: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def _only(values: Iterable[Any]) -> Any:
@@ -162,7 +173,7 @@ def _pool(of: dict[str, list[Any]]) -> dict[str, Any]:
     """The pooled row of some tensors' columns."""
     out: dict[str, Any] = {name: sum(of[name]) for name in _SUMS}
     out["n_tensors"] = len(of["name"])
-    out["blocks"] = spans(b for b in of["block"] if b is not None).replace("–", "-") or None
+    out["blocks"] = _ranges(b for b in of["block"] if b is not None) or None
     out["dtype"] = "/".join(dict.fromkeys(of["dtype"]))
     for axis in ("row", "column"):
         for name in (f"dead_{axis}s", f"{axis}_l2_min", f"{axis}_l2_max"):

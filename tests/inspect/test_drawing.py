@@ -10,8 +10,9 @@ from weightprint.anatomy.place import Geometry, Rows
 from weightprint.anatomy.roles import ROLES
 from weightprint.report import folding
 from weightprint.report.drawing import Pen, anatomy_html, drawing, geometry_words, recognised
-from weightprint.report.folding import fold, spans
+from weightprint.report.folding import fold
 from weightprint.report.parts import active_experts, parts, stored
+from weightprint.report.stored_names import spans
 
 
 def drawn(anatomy, width=100, ascii=False):

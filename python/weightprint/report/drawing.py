@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 
 from weightprint.anatomy.roles import role_of
 from weightprint.report.escape import escape, html
-from weightprint.report.folding import ONE_TENSOR, Line, Run, Sheet, fold, spans
+from weightprint.report.folding import ONE_TENSOR, Line, Run, Sheet, fold
 from weightprint.report.format import count
 from weightprint.report.html import html_table
+from weightprint.report.stored_names import spans
 from weightprint.table import shape_text
 
 if TYPE_CHECKING:

@@ -12,29 +12,23 @@ about as common.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from weightprint.anatomy.place import Assignment, Expert, Place
+from weightprint.anatomy.place import Assignment, Place
 from weightprint.anatomy.roles import FIXED, ROLES, SHARED, matrix_of
-from weightprint.report.escape import escape
+from weightprint.report.stored_names import Slot, block_slot, braces, common_prefix, pattern, spans
 
 if TYPE_CHECKING:
     from weightprint.anatomy.access import Anatomy
 
-__all__ = ["ONE_TENSOR", "Line", "Run", "Sheet", "cut_notes", "drawn_at", "fold", "spans", "stored_kind"]
+__all__ = ["ONE_TENSOR", "Line", "Run", "Sheet", "cut_notes", "drawn_at", "fold", "stored_kind"]
 
 ONE_TENSOR = "one tensor"
 """The note of experts that are stored in one tensor."""
-
-_DIGITS = re.compile(r"([0-9]+)")
-_PREFIX = re.compile(r".*?\{b(?:\+\d+)?\}[^\w]?")
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -117,7 +111,7 @@ class Line:
     @property
     def name(self) -> str:
         """All of `stored` in one word: ``self_attn.{k,v}_proj``."""
-        head, middle, tail = _braces(self.stored)
+        head, middle, tail = braces(self.stored)
         return head + middle + tail
 
     @property
@@ -198,8 +192,6 @@ class _Form:
     inferred: bool
 
 
-#: (which number of a name is the block's, how much more than it)
-_Slot = tuple[int, int]
 _Block = dict[_Form, list[Assignment]]
 
 
@@ -213,22 +205,6 @@ def fold(anatomy: Anatomy) -> list[Sheet]:
             roles[_shared_by(a)].append(a.place.role)
     order = sorted(stacks, key=lambda name: _STACKS.index(name) if name in _STACKS else len(_STACKS))
     return [_sheet(anatomy, name, stacks[name], roles) for name in order]
-
-
-def spans(numbers: Iterable[int], limit: int = 5) -> str:
-    """``0–31``, ``0, 2, …, 30``, ``0–2, 5``; at most `limit` pieces."""
-    found = sorted(set(numbers))
-    steps = {b - a for a, b in pairwise(found)}
-    if len(found) > 2 and len(steps) == 1 and steps != {1}:
-        return f"{found[0]}, {found[1]}, …, {found[-1]}" if len(found) > 3 else ", ".join(map(str, found))
-    runs: list[list[int]] = []
-    for n in found:
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    shown = [str(a) if a == b else f"{a}–{b}" for a, b in runs[:limit]]
-    return ", ".join(shown + ["…"] * (len(runs) > limit))
 
 
 def stored_kind(anatomy: Anatomy, name: str) -> str:
@@ -261,7 +237,9 @@ def _sheet(
     blocks: Mapping[int | None, Sequence[Assignment]],
     roles: Mapping[tuple[Any, ...], Sequence[str]],
 ) -> Sheet:
-    slot = _block_slot(a for block, found in blocks.items() if block is not None for a in found)
+    slot = block_slot(
+        (a.place.block, a.view.weight) for block, found in blocks.items() if block is not None for a in found
+    )
     geometry = anatomy.geometry.get(stack)
     n_experts = geometry.experts if geometry else None
     alike: dict[frozenset[_Form], dict[int, _Block]] = {}
@@ -279,7 +257,8 @@ def _sheet(
         first = members[min(members)]  # its order, which is the files', settles what sorting leaves open
         merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in first}
         lines = _lines(anatomy, merged, slot, n_experts)
-        prefix, lines = _without_prefix(lines)
+        prefix = common_prefix(name for line in lines for name in line.stored)
+        lines = tuple(_without(line, prefix) for line in lines)
         lacks = _lacking(forms, usual) if len(alike[usual]) > 2 * len(members) else ()
         runs.append(Run(tuple(sorted(members)), prefix, lines, lacks))
     outer = _lines(anatomy, outside, None, n_experts)
@@ -363,7 +342,7 @@ def _drawn_at(form: _Form) -> tuple[Any, ...]:
     return (_ORDER["gate"] if matrix_of(form.role) in _FFN else place[0], whose, place, form.experts or ())
 
 
-def _lines(anatomy: Anatomy, forms: _Block, slot: _Slot | None, n_experts: int | None) -> tuple[Line, ...]:
+def _lines(anatomy: Anatomy, forms: _Block, slot: Slot | None, n_experts: int | None) -> tuple[Line, ...]:
     has = {(f.role, f.experts, f.shared): f for f in forms}
     single = []
     for form in sorted(forms, key=_drawn_at):
@@ -386,7 +365,7 @@ def _line(
     form: _Form,
     found: Sequence[Assignment],
     biases: Sequence[Assignment],
-    slot: _Slot | None,
+    slot: Slot | None,
     n_experts: int | None,
 ) -> Line:
     kinds: dict[str, set[int | None]] = defaultdict(set)
@@ -407,7 +386,7 @@ def _line(
         shared=form.shared,
         kinds=tuple(common),
         exceptions="; ".join(rare) if found[0].place.block is not None else "",
-        stored=_pattern([(a.place.block, a.place.expert, a.view.weight) for a in found], slot),
+        stored=pattern([(a.place.block, a.place.expert, a.view.weight) for a in found], slot),
         tied=form.tied,
         notes=form.notes,
         fused=form.fused,
@@ -429,7 +408,7 @@ def _alike(a: Line, b: Line) -> bool:
     kinds = [kind for kind, _ in a.kinds] == [kind for kind, _ in b.kinds]
     suffix = a.roles[0].partition(".")[2] == b.roles[0].partition(".")[2]
     names = tuple(dict.fromkeys(a.stored + b.stored))
-    named = len(names) == 1 if a.fused else bool(a.stored) == bool(b.stored) and len(_braces(names)[1]) <= _LONG
+    named = len(names) == 1 if a.fused else bool(a.stored) == bool(b.stored) and len(braces(names)[1]) <= _LONG
     return same and kinds and suffix and named and len(", ".join(a.roles + b.roles)) <= _LONG
 
 
@@ -445,76 +424,5 @@ def _joined(a: Line, b: Line) -> Line:
     )
 
 
-# Names
-
-
-@lru_cache(maxsize=1 << 16)
-def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(words, numbers) of a name: ``h.3.w1`` → ((``h.``, ``.w``, ````), (3, 1))."""
-    parts = _DIGITS.split(name)
-    return tuple(parts[::2]), tuple(parts[1::2])
-
-
-def _block_slot(assignments: Iterable[Assignment]) -> _Slot | None:
-    """Which number in the names is the block's, and how much more than it; None where that differs between names.
-
-    (A stack of its own may be stored behind another one: block 0 of the multi-token prediction as ``layers.61``.)
-    """
-    votes: Counter[_Slot] = Counter()
-    n = 0
-    for a in assignments:
-        n += 1
-        block = a.place.block or 0
-        votes.update((k, int(d) - block) for k, d in enumerate(_split(a.view.weight)[1]) if len(d) <= 18)
-    found = [slot for slot, count in votes.items() if count == n and slot[1] >= 0]
-    return min(found, key=lambda slot: (slot[1] != 0, slot), default=None)
-
-
-def _is(digits: str, number: Expert) -> bool:
-    return isinstance(number, int) and len(digits) <= 18 and int(digits) == number
-
-
-def _pattern(members: Sequence[tuple[int | None, Expert, str]], slot: _Slot | None) -> tuple[str, ...]:
-    """What the weights of a line are called, escaped; none where their names differ in more than numbers.
-
-    ``.weight`` goes without saying.
-    """
-    words, first = _split(members[0][2])
-    if any(_split(name)[0] != words for _, _, name in members):
-        return ()
-    text = words[0]
-    for k, word in enumerate(words[1:]):
-        seen = {_split(name)[1][k] for _, _, name in members}
-        if slot is not None and k == slot[0]:
-            text += f"{{b+{slot[1]}}}" if slot[1] else "{b}"
-        elif all(_is(_split(name)[1][k], expert) for _, expert, name in members):
-            text += "{e}"
-        else:
-            text += first[k] if len(seen) == 1 else "{" + spans(int(d) for d in seen if len(d) <= 18) + "}"
-        text += word
-    return (escape(text.removesuffix(".weight"), 120),)
-
-
-def _without_prefix(lines: tuple[Line, ...]) -> tuple[str, tuple[Line, ...]]:
-    """What all names of a run begin with, up to the block's number, and the lines without it."""
-    names = [name for line in lines for name in line.stored]
-    heads = {found[0] if (found := _PREFIX.match(name)) else "" for name in names}
-    prefix = heads.pop() if len(heads) == 1 else ""
-    return prefix, tuple(
-        replace(line, stored=tuple(name.removeprefix(prefix) for name in line.stored)) for line in lines
-    )
-
-
-def _braces(names: Sequence[str]) -> tuple[str, str, str]:
-    """What names have in common before and behind, and between the two what they have not, in braces."""
-    if len(names) < 2:
-        return "".join(names), "", ""
-    head = _beginning(names)
-    tail = _beginning([name[len(head) :][::-1] for name in names])[::-1]
-    return head, "{" + ",".join(name[len(head) : len(name) - len(tail)] for name in names) + "}", tail
-
-
-def _beginning(words: Sequence[str]) -> str:
-    """What all words begin with."""
-    a, b = min(words), max(words)
-    return a[: next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))]
+def _without(line: Line, prefix: str) -> Line:
+    return replace(line, stored=tuple(name.removeprefix(prefix) for name in line.stored))
