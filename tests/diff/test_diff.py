@@ -149,3 +149,34 @@ def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "diff.csv"
     assert CliRunner().invoke(cli, ["diff", str(a), str(b), "--format", "csv", "-o", str(out)]).exit_code in (0, 1)
     assert "model.norm.weight" in out.read_text()
+
+
+def test_what_has_no_place_is_listed_all_the_same(tmp_path: Path) -> None:
+    odd = {
+        f"{word}.thing": np.random.default_rng(k).random((3, 5, 7)).astype(np.float32) for k, word in enumerate("xyz")
+    }
+    a = save(tmp_path / "a.safetensors", model(0) | odd)
+    b = save(tmp_path / "b.safetensors", model(0) | odd | {"x.thing": odd["x.thing"] + 1})
+    assert set(weightprint.anatomy(a).unmapped) == set(odd)
+    found = rows(weightprint.diff(a, b))
+    assert {name: found[name]["status"] for name in odd} == {"x.thing": "changed", "y.thing": "same", "z.thing": "same"}
+    exact = next(e for e in weightprint.compare(a, b).evidence if e.test == "exact_sharing")
+    assert {"y.thing", "z.thing"} <= {shared.b for shared in exact.found}
+    assert exact.details["only_in_b"] == ["x.thing"]
+
+
+def test_components_that_do_not_hold_together_are_compared_as_stored(tmp_path: Path) -> None:
+    """An FP8 weight whose scale has a shape that fits nothing: nothing is decoded, nothing is dropped."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = model(0) | {
+        name: np.ones((48, 32), ml_dtypes.float8_e4m3fn) * 2,
+        f"{name}_scale_inv": np.ones((7, 3), np.float32),
+    }
+    a = save(tmp_path / "a.safetensors", tensors)
+    b = save(tmp_path / "b.safetensors", tensors | {f"{name}_scale_inv": np.full((7, 3), 2, np.float32)})
+    found = rows(weightprint.diff(a, b))
+    assert found[name]["status"] == "same"
+    assert found[f"{name}_scale_inv"]["status"] == "changed"
+    assert weightprint.compare(a, a).verdict == "identical"
+    with pytest.raises(weightprint.FormatError, match="scale"):
+        weightprint.anatomy(a).tensor(0, "up")
