@@ -127,11 +127,15 @@ class Anatomy:
 
     @cached_property
     def main_stack(self) -> str:
-        """The stack that is meant when none is named: the decoder, else the one with the most parameters."""
+        """The stack that is meant when none is named: the decoder, else the one with the most parameters.
+
+        A stack that the table knows goes before one that was inferred.
+        """
         sizes: Counter[str] = Counter()
         for a in self.assignments:
             if a.place.block is not None:
                 sizes[a.place.stack] += int(np.prod(a.view.shape))
+        sizes = Counter({stack: n for stack, n in sizes.items() if stack in self.families}) or sizes
         return "decoder" if "decoder" in sizes or not sizes else sizes.most_common(1)[0][0]
 
     def places(self) -> list[Place]:
