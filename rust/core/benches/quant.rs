@@ -3,8 +3,9 @@
 //! Throughput is of stored bytes. Names are `quant/format/isa`; `quant/read` is a plain read of as many bytes. Compare
 //! only numbers of one run; `examples/quant_ratio` makes ratios of them.
 
-#[path = "plain/mod.rs"]
-mod plain;
+#[path = "../examples/scan_ratio/plain_read.rs"]
+#[allow(dead_code, reason = "only its reads of memory are needed")]
+mod plain_read;
 #[path = "../examples/quant_ratio/subject.rs"]
 mod subject;
 
@@ -12,7 +13,6 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use plain::read;
 use subject::{Format, Subject, TILE};
 use weightprint_core::kernels::Isa;
 use weightprint_core::quant::Settings;
@@ -26,6 +26,7 @@ fn quant(c: &mut Criterion) {
         let tiles = subject.values() / TILE;
         if format == Format::ALL[0] {
             group.throughput(Throughput::Bytes(subject.codes.len() as u64));
+            let read = plain_read::fastest_in_memory(&subject.codes);
             group.bench_function("read", |b| b.iter(|| black_box(read(&subject.codes))));
         }
         group.throughput(Throughput::Bytes(subject.stored() as u64));

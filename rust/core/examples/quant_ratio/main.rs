@@ -6,20 +6,21 @@
 //!
 //! Both sides work on 96 MiB of codes, larger than the caches. Per format and instruction set it prints medians of:
 //!
-//! - `read`: GB/s of reading the stored bytes and nothing else;
+//! - `read`: GB/s of reading the stored bytes and nothing else, the fastest way that this machine has;
 //! - `(a)`: stored bytes per second of decoding ÷ `read`, with one output tile of 256 KiB that is written again and
 //!   again, so that it stays in the second-level cache: what a consumer sees that streams tiles;
+//! - `(a, limit)`: the same if the tile were only filled with a constant, and nothing read: what no decoder can pass;
 //! - `(a, moved)`: the same decoding, but stored bytes plus bytes of float32 written ÷ `read`;
 //! - `(b)`: stored bytes plus bytes of float32 per second ÷ `read`, when output goes to 384 MiB of memory;
 //! - `fill`: GB/s of filling those 384 MiB with a constant and nothing else ÷ `read`: what no decoder can pass in (b).
 
-#[path = "../../benches/plain/mod.rs"]
-mod plain;
+#[path = "../scan_ratio/plain_read.rs"]
+#[allow(dead_code, reason = "only its reads of memory are needed")]
+mod plain_read;
 mod subject;
 
 use std::hint::black_box;
 
-use plain::read;
 use rustix::time::{ClockId, clock_gettime};
 use subject::{Format, Subject, TILE};
 use weightprint_core::kernels::Isa;
@@ -57,13 +58,14 @@ fn decode(subject: &Subject, settings: Settings, tiles: usize, mut out: impl FnM
 fn measure(format: Format, isa: Isa, pairs: usize, large: &mut [f32]) {
     let subject = Subject::new(format);
     let settings = Settings { isa, threads: 1 };
+    let read = plain_read::fastest_in_memory(&subject.codes);
     let tiles = subject.values() / TILE;
     let few = tiles.min(large.len() / TILE);
     let share = few as f64 / tiles as f64;
     let mut tile = vec![0f32; TILE + 16];
     let tile = aligned(&mut tile);
     let (stored, written) = (subject.stored() as f64, subject.values() as f64 * 4.0);
-    let mut columns = [const { Vec::new() }; 5];
+    let mut columns = [const { Vec::new() }; 6];
     for _ in 0..pairs {
         let plain = stored
             / seconds(|| {
@@ -79,6 +81,12 @@ fn measure(format: Format, isa: Isa, pairs: usize, large: &mut [f32]) {
         });
         let kept = seconds(|| decode(&subject, settings, few, |i, f| f(&mut large[i * TILE..][..TILE])));
         black_box(&mut *large);
+        let limit = seconds(|| {
+            (0..tiles).for_each(|i| {
+                tile.fill(black_box(i as f32));
+                black_box(&mut *tile);
+            })
+        });
         let size = few * TILE;
         let filled = seconds(|| {
             large[..size].fill(black_box(1.5));
@@ -87,14 +95,15 @@ fn measure(format: Format, isa: Isa, pairs: usize, large: &mut [f32]) {
         let row = [
             plain / 1e9,
             stored / streamed / plain,
+            stored / limit / plain,
             (stored + written) / streamed / plain,
             (stored + written) * share / kept / plain,
             size as f64 * 4.0 / filled / plain,
         ];
         columns.iter_mut().zip(row).for_each(|(column, x)| column.push(x));
     }
-    let [read, a, moved, b, fill] = columns.map(median);
-    println!("{:22} {:9} {read:6.1} {a:8.2} {moved:11.2} {b:8.2} {fill:8.2}", format.name(), isa.name());
+    let [read, a, limit, moved, b, fill] = columns.map(median);
+    println!("{:22} {:9} {read:6.1} {a:8.2} {limit:11.2} {moved:11.2} {b:8.2} {fill:8.2}", format.name(), isa.name());
 }
 
 fn main() {
@@ -107,7 +116,7 @@ fn main() {
             names.push(word);
         }
     }
-    println!("format                 isa         read      (a)  (a, moved)      (b)     fill");
+    println!("format                 isa         read      (a)  (a, limit)  (a, moved)      (b)     fill");
     let mut large = vec![1f32; LARGE + 16];
     let large = aligned(&mut large);
     for format in Format::ALL {

@@ -256,7 +256,7 @@ fn run<L: Look, const HIGH: bool>(numbers: &Table, affine: Affine, codes: &[u8],
 
 /// Rows whose columns' groups come in any order: the values of all groups of a row are made first, then looked up.
 ///
-/// `groups` must be below `n_groups`.
+/// `groups` must be below `n_groups`. One code at a time: gathering instructions were no faster.
 pub(super) fn scattered(
     tile: Tile<'_>,
     groups: &[i32],

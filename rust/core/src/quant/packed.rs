@@ -30,6 +30,8 @@ const AWQ_ROWS: usize = 128;
 /// Inputs per tile: with the rows above, a turned tile stays in the first or second-level cache.
 const TILE_COLUMNS: usize = 1024;
 
+/// The same where every tile makes the values of all groups anew.
+const SCATTERED_COLUMNS: usize = 8192;
 /// Codes per run below which runs are not worth a table each.
 const SHORT_RUN: usize = 8;
 
@@ -121,9 +123,14 @@ impl Packed<'_> {
             group_stride: if self.layout.by_columns() { self.rows } else { 1 },
         };
         let numbers = numbers(self.bits, self.signed);
-        let width = if self.layout.by_columns() { self.tile_columns() } else { self.columns.max(1) };
-        let tiles = tiles(self.groups, self.n_groups, width)?;
-        let job = Job { packed: self, grid: &grid, numbers: &numbers, settings };
+        let scattered = self.scattered()?;
+        let width = match self.layout {
+            Layout::Words | Layout::Bytes => self.columns,
+            Layout::Gptq if scattered => SCATTERED_COLUMNS,
+            Layout::Gptq | Layout::Awq => TILE_COLUMNS,
+        };
+        let tiles = tiles(self.groups, self.n_groups, width.max(1))?;
+        let job = Job { packed: self, grid: &grid, numbers: &numbers, scattered, settings };
         let step = match self.layout {
             Layout::Gptq => TURNED_ROWS,
             Layout::Awq => AWQ_ROWS,
@@ -145,9 +152,11 @@ impl Packed<'_> {
         self.layout.unit() * 8 / self.bits as usize
     }
 
-    /// Inputs per tile; every tile but the first begins at a word.
-    fn tile_columns(&self) -> usize {
-        TILE_COLUMNS
+    /// Whether groups come in such an order that runs are too short for a table each. Errors: a group out of range.
+    fn scattered(&self) -> Result<bool> {
+        let runs = runs_of_groups(self.groups, self.n_groups)?.len();
+        let few = self.n_groups <= self.columns / SHORT_RUN;
+        Ok(self.bits < 8 && self.layout != Layout::Awq && few && runs > self.columns / SHORT_RUN)
     }
 
     /// Values of the output. Errors: `Usage` for lengths that do not fit.
@@ -223,6 +232,7 @@ struct Job<'a> {
     packed: &'a Packed<'a>,
     grid: &'a Grid<'a>,
     numbers: &'a Table,
+    scattered: bool,
     settings: Settings,
 }
 
@@ -294,8 +304,7 @@ impl Job<'_> {
         };
         let numbers = self.numbers;
         let codes = nibbles::Tile { grid, numbers, runs, codes, stride, first, first_row, out_stride, out_first };
-        // Groups in random order: runs are too short for a table each.
-        if runs.len() * SHORT_RUN > tile.end - tile.start && p.n_groups <= p.columns / SHORT_RUN {
+        if self.scattered {
             let groups = &p.groups[tile.start..tile.end];
             return nibbles::scattered(codes, groups, p.n_groups, &mut spare.tables, n, out);
         }
