@@ -24,8 +24,10 @@ from weightprint import _core as _core
 
 if TYPE_CHECKING:
     from weightprint.anatomy import Anatomy as Anatomy
+    from weightprint.anatomy import Merged as Merged
     from weightprint.anatomy import Place as Place
     from weightprint.anatomy import anatomy as anatomy
+    from weightprint.anatomy import merge_adapter as merge_adapter
     from weightprint.check import CheckReport as CheckReport
     from weightprint.check import check as check
     from weightprint.checkpoint import Checkpoint as Checkpoint
@@ -64,6 +66,7 @@ _EXPORTS = {
     "InternalError": "errors",
     "LimitError": "errors",
     "Manifest": "manifest",
+    "Merged": "anatomy",
     "Place": "anatomy",
     "RowStats": "scan",
     "Scan": "scan",
@@ -78,6 +81,7 @@ _EXPORTS = {
     "check": "check",
     "compare": "compare",
     "diff": "diff",
+    "merge_adapter": "anatomy",
     "open": "checkpoint",
     "scan": "scan",
 }

@@ -14,7 +14,7 @@ import weightprint
 from miniature import Miniature, collect
 from weightprint.anatomy.access import anatomy
 from weightprint.anatomy.adapters import read_adapter
-from weightprint.anatomy.merged import merge
+from weightprint.anatomy.merged import merge_adapter
 from weightprint.anatomy.place import Place
 from weightprint.errors import FormatError, UnsupportedFormatError
 
@@ -122,7 +122,7 @@ def test_merge_of_llama(tmp_path, rslora):
     for module in modules:
         a, b = (tensors[f"base_model.model.{module}.lora_{x}.weight"].astype(np.float64) for x in "AB")
         wanted[module + ".weight"] = (LLAMA.tensors[module + ".weight"] + scale * b @ a).astype(np.float32)
-    check_merged(tmp_path, LLAMA, wanted, merge(LLAMA.write(tmp_path / "base"), adapter))
+    check_merged(tmp_path, LLAMA, wanted, merge_adapter(LLAMA.write(tmp_path / "base"), adapter))
 
 
 def test_merge_with_patterns(tmp_path):
@@ -147,7 +147,7 @@ def test_merge_with_patterns(tmp_path):
     for module, scale in adapter.scales.items():
         a, b = (tensors[f"base_model.model.{module}.lora_{x}.weight"] for x in "AB")
         wanted[module + ".weight"] = LLAMA.tensors[module + ".weight"] + np.float32(scale) * (b @ a)
-    check_merged(tmp_path, LLAMA, wanted, merge(LLAMA.write(tmp_path / "base"), tmp_path / "a"))
+    check_merged(tmp_path, LLAMA, wanted, merge_adapter(LLAMA.write(tmp_path / "base"), tmp_path / "a"))
 
 
 def dora(weight, b, a, scale, m):
@@ -168,7 +168,7 @@ def test_merge_of_dora(tmp_path):
         wanted[module + ".weight"] = dora(LLAMA.tensors[module + ".weight"], b, a, 3, m)
     adapter = save_adapter(tmp_path / "a", tensors, use_dora=True)
     assert anatomy(adapter).tensor(0, "gate.lora_magnitude").shape == (36,)
-    check_merged(tmp_path, LLAMA, wanted, merge(LLAMA.write(tmp_path / "base"), adapter))
+    check_merged(tmp_path, LLAMA, wanted, merge_adapter(LLAMA.write(tmp_path / "base"), adapter))
 
 
 @pytest.mark.parametrize("use_dora", [False, True])
@@ -186,7 +186,7 @@ def test_merge_of_gpt2_turned_and_fused(tmp_path, use_dora):
         else:
             wanted[module + ".weight"] = (linear + 3 * (b @ a)).T
     adapter = save_adapter(tmp_path / "a", tensors, fan_in_fan_out=True)
-    check_merged(tmp_path, GPT2, wanted, merge(GPT2.write(tmp_path / "base"), adapter))
+    check_merged(tmp_path, GPT2, wanted, merge_adapter(GPT2.write(tmp_path / "base"), adapter))
 
 
 def test_merge_where_the_checkpoint_leaves_out_the_prefix(tmp_path):
@@ -202,7 +202,7 @@ def test_merge_where_the_checkpoint_leaves_out_the_prefix(tmp_path):
         name = module.removeprefix("transformer.") + ".weight"
         wanted[name] = (short.tensors[name].T + 3 * (b @ a)).T
     adapter = save_adapter(tmp_path / "a", tensors, fan_in_fan_out=True)
-    check_merged(tmp_path, short, wanted, merge(short.write(tmp_path / "base"), adapter))
+    check_merged(tmp_path, short, wanted, merge_adapter(short.write(tmp_path / "base"), adapter))
 
 
 def test_merge_of_neox_interleaved_heads(tmp_path):
@@ -212,7 +212,9 @@ def test_merge_of_neox_interleaved_heads(tmp_path):
     for module in modules:
         a, b = (tensors[f"base_model.model.{module}.lora_{x}.weight"] for x in "AB")
         wanted[module + ".weight"] = NEOX.tensors[module + ".weight"] + 3 * (b @ a)
-    check_merged(tmp_path, NEOX, wanted, merge(NEOX.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors)))
+    check_merged(
+        tmp_path, NEOX, wanted, merge_adapter(NEOX.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors))
+    )
 
 
 @pytest.mark.parametrize("use_dora", [False, True])
@@ -228,7 +230,7 @@ def test_merge_of_embeddings_and_a_tied_head(tmp_path, use_dora):
         m = np.abs(draw(embedding.shape[1])) + 1
         tensors["base_model.model.transformer.wte.lora_magnitude_vector"] = m
         v = v * (m / np.sqrt((v * v).sum(axis=0)))
-    merged = merge(GPT2.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors))
+    merged = merge_adapter(GPT2.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors))
     check_merged(tmp_path, GPT2, {"transformer.wte.weight": v.astype(np.float32)}, merged)
     np.testing.assert_array_equal(merged.tensor(None, "head"), merged.tensor(None, "embedding"))
 
@@ -247,7 +249,7 @@ def test_saved_modules_and_biases_stand_for_the_bases(tmp_path):
         a, b = (tensors[f"base_model.model.{module}.lora_{x}.weight"] for x in "AB")
         wanted[module + ".weight"] = (GPT2.tensors[module + ".weight"].T + 3 * (b @ a)).T
     adapter = save_adapter(tmp_path / "a", tensors, fan_in_fan_out=True)
-    check_merged(tmp_path, GPT2, wanted, merge(GPT2.write(tmp_path / "base"), adapter))
+    check_merged(tmp_path, GPT2, wanted, merge_adapter(GPT2.write(tmp_path / "base"), adapter))
 
 
 def test_a_vocabulary_that_grew(tmp_path):
@@ -255,7 +257,7 @@ def test_a_vocabulary_that_grew(tmp_path):
         "base_model.model.model.embed_tokens.weight": draw(53, 20),
         "base_model.model.lm_head.weight": draw(53, 20, seed=1),
     }
-    merged = merge(LLAMA.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors))
+    merged = merge_adapter(LLAMA.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors))
     np.testing.assert_array_equal(merged.tensor(None, "head"), tensors["base_model.model.lm_head.weight"])
     assert merged.geometry["decoder"].vocabulary == 53
     assert merged.tensor(0, "q").shape == (24, 20)
@@ -273,7 +275,7 @@ def test_merge_by_place_on_gguf_names_and_rotary_pairs(tmp_path):
         modules |= {at + "mlp.down_proj": (d, ffn)}
     tensors = factors(modules)
     adapter = save_adapter(tmp_path / "a", tensors)
-    merged = merge(base.write(tmp_path / "base"), adapter)
+    merged = merge_adapter(base.write(tmp_path / "base"), adapter)
     assert merged.unmapped == ()
     for module in modules:
         b = int(module.split(".")[2])
@@ -288,13 +290,13 @@ def test_merge_by_place_on_gguf_names_and_rotary_pairs(tmp_path):
 
 def test_folding_works_on_merged_values(tmp_path):
     tensors = factors(of(LLAMA, "q_proj"))
-    merged = merge(LLAMA.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors))
+    merged = merge_adapter(LLAMA.write(tmp_path / "base"), save_adapter(tmp_path / "a", tensors))
     gain = LLAMA.canonical[Place("decoder", 0, "attn_norm")]
     np.testing.assert_allclose(merged.tensor(0, "q", fold_norms=True), merged.tensor(0, "q") * gain, rtol=1e-6)
 
 
 def test_merged_pickles_and_says_what_it_touched(tmp_path):
-    merged = merge(LLAMA.write(tmp_path / "base"), save_adapter(tmp_path / "a", factors(of(LLAMA, "q_proj"))))
+    merged = merge_adapter(LLAMA.write(tmp_path / "base"), save_adapter(tmp_path / "a", factors(of(LLAMA, "q_proj"))))
     again = pickle.loads(pickle.dumps(merged))
     np.testing.assert_array_equal(again.tensor(1, "q"), merged.tensor(1, "q"))
     name = "model.layers.1.self_attn.q_proj.weight"
@@ -309,7 +311,7 @@ def test_merged_pickles_and_says_what_it_touched(tmp_path):
 def refused(tmp_path, kind, match, tensors=None, base=LLAMA, **config):
     adapter = save_adapter(tmp_path / "a", factors(of(LLAMA, "q_proj")) if tensors is None else tensors, **config)
     with pytest.raises(kind, match=match) as caught:
-        merge(base.write(tmp_path / "base"), adapter)
+        merge_adapter(base.write(tmp_path / "base"), adapter)
     assert caught.value.path or caught.value.tensor
     return caught.value
 
@@ -381,7 +383,7 @@ def test_broken_factors(tmp_path, change, match):
 
 def test_a_model_is_no_adapter(tmp_path):
     with pytest.raises(FormatError, match="no LoRA factors") as caught:
-        merge(LLAMA.write(tmp_path / "base"), tmp_path / "base")
+        merge_adapter(LLAMA.write(tmp_path / "base"), tmp_path / "base")
     assert caught.value.code == "no_adapter"
 
 

@@ -48,6 +48,11 @@ def same(found: dict[Place, Array], expected: dict[Place, Array]) -> None:
         assert found[place].tobytes() == array.tobytes(), place
 
 
+def test_every_row_has_a_miniature() -> None:
+    held = {mini.family for mini in MINIATURES} | {name for mini in MINIATURES for name in mini.families.values()}
+    assert {family.name for family in FAMILIES} - held == set()
+
+
 @pytest.mark.parametrize("mini", MINIATURES, ids=lambda m: m.name)
 def test_miniature(mini: Miniature, tmp_path: Path) -> None:
     tensors, config = load(mini.write(tmp_path / "mini"))

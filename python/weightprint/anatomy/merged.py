@@ -31,14 +31,16 @@ from weightprint.errors import FormatError
 from weightprint.report.escape import escape
 from weightprint.weights import Weight, Weights
 
-__all__ = ["Merged", "MergedWeights", "merge"]
+__all__ = ["Merged", "MergedWeights", "merge_adapter"]
 
 F32 = npt.NDArray[np.float32]
 
 _RUN = 1 << 22  # elements at a time, where a norm runs over a whole embedding
 
 
-def merge(base: str | os.PathLike[str] | Checkpoint | Anatomy, adapter: str | os.PathLike[str] | Checkpoint) -> Merged:
+def merge_adapter(
+    base: str | os.PathLike[str] | Checkpoint | Anatomy, adapter: str | os.PathLike[str] | Checkpoint
+) -> Merged:
     """The anatomy of `base` with a LoRA adapter merged into it; values are computed when they are asked for.
 
     Args:
@@ -68,7 +70,7 @@ class Merged(Anatomy):
     _base: Anatomy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return merge, (self._base, self.adapter.checkpoint)
+        return merge_adapter, (self._base, self.adapter.checkpoint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,7 +341,23 @@ def qwen3_next() -> Miniature:
     return m.done()
 
 
+def flex_olmo() -> Miniature:
+    """OLMo 2's norms behind attention and FFN, q and k norms over all heads, routed experts."""
+    m = Maker("flex_olmo", config("flex_olmo", num_experts=E, num_experts_per_tok=2))
+    outside(m)
+    for b in range(BLOCKS):
+        at = f"model.layers.{b}."
+        norms(m, at, b, {"post_attention_layernorm": "attn_post_norm", "post_feedforward_layernorm": "ffn_post_norm"})
+        attention(m, f"{at}self_attn.", b)
+        m.put(f"{at}self_attn.q_norm.weight", "q_norm", N, block=b)
+        m.put(f"{at}self_attn.k_norm.weight", "k_norm", KV * HD, block=b)
+        m.put(f"{at}mlp.gate.weight", "router", E, D, block=b)
+        one_by_one(m, f"{at}mlp.experts.", b, PROJ)
+    return m.done()
+
+
 MINIATURES = [
+    flex_olmo,
     mixtral("mixtral"),
     mixtral("mixtral_fused"),
     mixtral("phimoe"),
