@@ -25,7 +25,7 @@ from weightprint.evidence._pairs import pair_tensors
 from weightprint.evidence._sample import BUDGETS, hidden_size
 from weightprint.output import finite, to_json
 from weightprint.scan import scan
-from weightprint.sides import outline
+from weightprint.sides import Reads, outline
 from weightprint.verdict import Verdict, decide
 
 __all__ = ["Comparison", "ModelSummary", "compare"]
@@ -185,8 +185,8 @@ def _compare(
     (side_a, reads_a), (side_b, reads_b) = outline(anatomy_a, "a"), outline(anatomy_b, "b")
     # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: digests are of values.
     by_value = reads_a.cuts or reads_b.cuts
-    side_a, digest_a = _measure(anatomy_a, side_a, by_value, _shifted(progress, 0, total))
-    side_b, digest_b = _measure(anatomy_b, side_b, by_value, _shifted(progress, a.n_bytes, total))
+    side_a, digest_a = _measure(side_a, reads_a, by_value, _shifted(progress, 0, total))
+    side_b, digest_b = _measure(side_b, reads_b, by_value, _shifted(progress, a.n_bytes, total))
     pairs, log10_pairings = pair_tensors(side_a, side_b)
     models = Models(side_a, side_b, pairs, log10_pairings, seed, effort)
     evidence = tuple(test(models) for test in TESTS)
@@ -211,15 +211,15 @@ def _shifted(progress: Progress | None, before: int, total: int) -> Progress | N
     return lambda done, _: progress(before + done, total)
 
 
-def _measure(anatomy: Anatomy, side: Side, by_value: bool, progress: Progress | None) -> tuple[Side, str | None]:
+def _measure(side: Side, reads: Reads, by_value: bool, progress: Progress | None) -> tuple[Side, str | None]:
     """Digest and spread of every canonical tensor, and the digest of the whole: one pass over the files, and another
     over what is not measured as it is stored."""
-    found = scan(anatomy.checkpoint, digest=True, progress=progress)
+    found = scan(reads.anatomy.checkpoint, digest=True, progress=progress)
     keys = ("name", "digest", "std", "min", "max", "n_nan")
     stored = {name: rest for name, *rest in zip(*(found.table[key] for key in keys), strict=True)}
     tensors: dict[str, Tensor] = {}
     for name, tensor in side.tensors.items():
-        as_stored = name in stored and not (by_value and tensor.dtype in _BY_VALUE)
+        as_stored = reads.as_stored(name) is not None and not (by_value and tensor.dtype in _BY_VALUE)
         digest, std, low, high, nan = stored[name] if as_stored else _measured_values(side, tensor)
         constant = low is not None and low == high and not nan
         tensors[name] = replace(tensor, digest=digest, std=float(std), constant=constant)

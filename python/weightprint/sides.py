@@ -43,11 +43,17 @@ class Reads:
             part is not None and not part.view.whole for part in self.parts.values()
         )
 
+    def as_stored(self, name: str) -> TensorInfo | None:
+        """The stored tensor that a canonical one is as it lies; None where it is cut out, turned or decoded."""
+        part = self.parts.get(name)
+        if part is not None and not part.view.whole:
+            return None
+        return self.stored.get(name) or self.anatomy.weights.stored(name)
+
     def __call__(self, name: str, start: int, stop: int) -> F32:
         """Elements [start, stop) of a canonical tensor."""
         part = self.parts.get(name)
-        info = self.stored.get(name) or self.anatomy.weights.stored(name if part is None else part.view.weight)
-        if info is not None and (part is None or part.view.whole):
+        if (info := self.as_stored(name)) is not None:
             self.nbytes += math.ceil(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
             file = self.anatomy.checkpoint.core_file(info.file)
             return np.frombuffer(file.read_f32(info.index, start, stop), np.float32)

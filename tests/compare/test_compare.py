@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import weightprint
 from click.testing import CliRunner
+from safetensors.numpy import save_file
 from synthetic import child, decoder
 from weightprint.cli.compare import compare as command
 
@@ -174,3 +175,44 @@ def test_json_goes_to_stdout_and_reports_to_files(pair: tuple[Path, Path], tmp_p
     assert (tmp_path / "x.html").read_text().startswith("<!doctype html>")
     with pytest.raises(Exception, match="-o writes"):
         run(*pair, "-o", tmp_path / "x.pdf")
+
+
+def test_a_block_quantised_copy_is_measured_decoded(tmp_path: Path) -> None:
+    """FP8 under scales of 128 x 128 blocks: the tests see the values, not the codes."""
+    a, b = decoder(0), {}
+    for name, x in a.items():
+        if x.ndim == 2 and ".layers." in name:
+            starts = [np.arange(0, n, 128) for n in x.shape]
+            scales = np.maximum.reduceat(np.maximum.reduceat(np.abs(x), starts[0], axis=0), starts[1], axis=1) / 448
+            spread = np.repeat(np.repeat(scales, 128, axis=0), 128, axis=1)[: x.shape[0], : x.shape[1]]
+            b[name] = (x / spread).astype(ml_dtypes.float8_e4m3fn)
+            b[f"{name}_scale_inv"] = scales.astype(np.float32)
+        else:
+            b[name] = x
+    ours, theirs = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_file(a, ours)
+    save_file(b, theirs)
+    result = weightprint.compare(ours, theirs)
+    assert result.verdict == "shared_origin"
+    sigma = next(e for e in result.evidence if e.test == "sigma_curve")
+    assert sigma.statistic == pytest.approx(1, abs=0.01)
+    exact = next(e for e in result.evidence if e.test == "exact_sharing")
+    assert exact.details["n_equal"] == sum(not (x.ndim == 2 and ".layers." in n) for n, x in a.items())
+
+
+def test_a_fused_copy_is_identical(tmp_path: Path) -> None:
+    """q|k|v and gate|up stacked, as Phi-3 stores them: the same canonical tensors, bit for bit."""
+    a = decoder(0)
+    fused = {n: x for n, x in a.items() if not any(p in n for p in ("q_proj", "k_proj", "v_proj", "gate_", "up_proj"))}
+    for i in range(4):
+        at = f"model.layers.{i}."
+        fused[f"{at}self_attn.qkv_proj.weight"] = np.concatenate([a[f"{at}self_attn.{p}_proj.weight"] for p in "qkv"])
+        fused[f"{at}mlp.gate_up_proj.weight"] = np.concatenate([a[f"{at}mlp.{p}_proj.weight"] for p in ("gate", "up")])
+    (tmp_path / "b").mkdir()
+    config = {"model_type": "phi3", "num_attention_heads": 8, "num_key_value_heads": 8, "hidden_size": 64}
+    (tmp_path / "b" / "config.json").write_text(json.dumps(config))
+    save_file(a, tmp_path / "a.safetensors")
+    save_file(fused, tmp_path / "b" / "model.safetensors")
+    result = weightprint.compare(tmp_path / "a.safetensors", tmp_path / "b")
+    assert result.verdict == "identical"
+    assert result.b.family == "phi3"
