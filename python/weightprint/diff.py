@@ -13,6 +13,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +147,19 @@ def diff(
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
     """
-    ours, theirs = Anatomy(open(a)), Anatomy(open(b))
+    with ExitStack() as opened:
+        # What the caller opened stays open.
+        a, b = (m if isinstance(m, Checkpoint) else opened.enter_context(open(m)) for m in (a, b))
+        return _diff(Anatomy(a), Anatomy(b), include, exclude, progress)
+
+
+def _diff(
+    ours: Anatomy,
+    theirs: Anatomy,
+    include: str | Iterable[str],
+    exclude: str | Iterable[str],
+    progress: Progress | None,
+) -> Diff:
     side_a, reads_a = outline(ours, "a")
     side_b, reads_b = outline(theirs, "b")
     wanted = matching({**side_a.tensors, **side_b.tensors}, include, exclude)
@@ -154,11 +167,12 @@ def diff(
     left_a = _left(side_a, wanted, {pair.a.name for pair in pairs.values()})
     left_b = _left(side_b, wanted, set(pairs))
     total = sum(p.a.nbytes + p.b.nbytes for p in pairs.values())
-    rows: list[dict[str, Any]] = []
-    for pair in pairs.values():
-        rows.append(_compared(side_a, side_b, pair))
+
+    def tick() -> None:
         if progress is not None:
             progress(min(total, reads_a.nbytes + reads_b.nbytes), total)
+
+    rows = [_compared(side_a, side_b, pair, tick) for pair in pairs.values()]
     rows += _leftovers(ours, theirs, left_a, left_b)
     for anatomy in (ours, theirs):
         anatomy.checkpoint.check_unchanged()
@@ -190,8 +204,8 @@ def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
     }
 
 
-def _compared(side_a: Side, side_b: Side, pair: Pair) -> dict[str, Any]:
-    """One pair, slice by slice."""
+def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]) -> dict[str, Any]:
+    """One pair, slice by slice; `tick` is called after each."""
     counts, sums, largest = np.zeros(4, np.int64), np.zeros(6), 0.0
     cast = pair.a.dtype != pair.b.dtype
     for x, y in _slices(side_a, side_b, pair):
@@ -201,6 +215,7 @@ def _compared(side_a: Side, side_b: Side, pair: Pair) -> dict[str, Any]:
         largest = max(largest, values[6])
         if cast and found[2] and not _is_cast(x, y, pair):
             cast = False
+        tick()
     n, n_finite, n_differ, n_flipped = (int(c) for c in counts)
     sum_a, sum_b, aa, bb, ab, dd = (float(s) for s in sums)
     centred = [s - t / max(n_finite, 1) for s, t in ((aa, sum_a**2), (bb, sum_b**2), (ab, sum_a * sum_b))]
