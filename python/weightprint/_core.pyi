@@ -175,7 +175,7 @@ def decode_scaled(
     scale_columns: int,
     *,
     block: tuple[int, int],
-    offset: tuple[int, int] = (0, 0),
+    offset: tuple[int, int] = ...,
     groups: bytes | None = None,
     zeros: bytes | None = None,
     factor: float = 1.0,
