@@ -159,7 +159,7 @@ impl RowMoments {
             *word = (value.to_bits() >> 16) as u16;
         }
         let mut moments = Moments::new(Dtype::Bf16);
-        let mut block = [0; lanes::BLOCK_BYTES];
+        let mut block = [0; lanes::SWEEP_BYTES];
         let mut done = 0;
         while done < n {
             let take = (n - done).min(block.len() as u64 / 2);
