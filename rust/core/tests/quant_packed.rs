@@ -100,26 +100,41 @@ impl Weight {
         (0..self.n_groups).flat_map(|g| (0..self.rows).map(move |r| values[r * self.n_groups + g])).collect()
     }
 
+    /// Unsigned, with the zero point 0 where `zeros` is none.
+    fn packed<'a>(
+        &'a self,
+        layout: Layout,
+        stored: (usize, usize),
+        words: &'a [u8],
+        scales: &'a [f32],
+        zeros: Option<&'a [f32]>,
+        first: usize,
+    ) -> Packed<'a> {
+        Packed {
+            words,
+            layout,
+            stored,
+            bits: self.bits,
+            first,
+            rows: self.rows,
+            columns: self.columns,
+            scales,
+            zeros,
+            zero: 0.0,
+            n_groups: self.n_groups,
+            groups: &self.groups,
+            signed: false,
+        }
+    }
+
     fn verify(&self, layout: Layout, first: usize) {
         let (stored, words) = self.pack(layout, first);
         let (scales, zeros) = (self.lay(layout, &self.scales), self.lay(layout, &self.zeros));
         let what = format!("{} {}×{} {} bits from {first}", layout.name(), self.rows, self.columns, self.bits);
         for (zero, signed) in [(None, false), (Some(8.0), false), (Some(0.0), true), (None, true)] {
-            let packed = Packed {
-                words: &words,
-                layout,
-                stored,
-                bits: self.bits,
-                first,
-                rows: self.rows,
-                columns: self.columns,
-                scales: &scales,
-                zeros: zero.is_none().then_some(&zeros[..]),
-                zero: zero.unwrap_or(99.0),
-                n_groups: self.n_groups,
-                groups: &self.groups,
-                signed,
-            };
+            let given = zero.is_none().then_some(&zeros[..]);
+            let packed = self.packed(layout, stored, &words, &scales, given, first);
+            let packed = Packed { zero: zero.unwrap_or(99.0), signed, ..packed };
             check(&self.values(zero, signed), &what, |settings, control, out| packed.decode(settings, control, out));
         }
     }
@@ -134,7 +149,10 @@ fn every_layout_and_shape() {
                 continue;
             }
             for (rows, columns) in [(1, 1), (8, 128), (3, 33), (130, 77), (67, 1100), (129, 16), (16, 2100)] {
-                for (group, act_order) in [(32, false), (columns, false), (128, false), (5, false), (16, true)] {
+                // Groups of 5 in any order are many to a row, those of all columns one.
+                let orders =
+                    [(32, false), (columns, false), (128, false), (5, false), (16, true), (5, true), (128, true)];
+                for (group, act_order) in orders {
                     let weight = Weight::random(&mut r, rows, columns, bits, group, act_order);
                     for first in [0, 1, 5, 21] {
                         weight.verify(layout, first);
@@ -145,31 +163,68 @@ fn every_layout_and_shape() {
     }
 }
 
+/// Inputs whose groups were sorted by something else: each group has as many inputs, in no order, and none are neighbours
+/// but by chance. Outputs and inputs end in every place of a block of 16.
+#[test]
+fn permuted_groups_in_ragged_blocks() {
+    let mut r = Rng(14);
+    for layout in [Layout::Gptq, Layout::Words, Layout::Bytes] {
+        for bits in [2, 4, 8] {
+            for n in 1..=34 {
+                let mut weight = Weight::random(&mut r, n, 70 - n, bits, 8, false);
+                for c in (1..weight.columns).rev() {
+                    weight.groups.swap(c, (r.next() % (c as u64 + 1)) as usize);
+                }
+                weight.verify(layout, n % 17);
+            }
+        }
+    }
+}
+
+/// What the formula makes of numbers at the ends of float32, where neighbours share no group.
+#[test]
+fn nan_and_infinite_scales_in_any_order() {
+    let mut r = Rng(15);
+    for bits in [4, 8] {
+        let mut weight = Weight::random(&mut r, 37, 200, bits, 16, true);
+        for (i, x) in [f32::NAN, f32::INFINITY, f32::MIN_POSITIVE, -0.0, f32::MAX, 1e-45].into_iter().enumerate() {
+            weight.scales[i * 7] = x;
+            weight.zeros[i * 11] = x;
+        }
+        weight.verify(Layout::Gptq, 3);
+    }
+}
+
+#[test]
+fn groups_out_of_range() {
+    let mut r = Rng(16);
+    for act_order in [false, true] {
+        for bad in [-1, 13, i32::MIN, i32::MAX] {
+            let mut weight = Weight::random(&mut r, 20, 200, 4, 16, act_order);
+            weight.groups[150] = bad;
+            let (stored, words) = weight.pack(Layout::Gptq, 0);
+            let scales = weight.lay(Layout::Gptq, &weight.scales);
+            let packed = weight.packed(Layout::Gptq, stored, &words, &scales, None, 0);
+            let mut out = vec![0.0; weight.codes.len()];
+            let result = packed.decode(Settings::default(), &Control::new(), &mut out);
+            assert_eq!(usage_code(result), "group_out_of_range", "{bad}");
+        }
+    }
+}
+
 #[test]
 fn several_threads() {
     let mut r = Rng(12);
-    let weight = Weight::random(&mut r, 1030, 2100, 4, 128, false);
-    for layout in Layout::ALL {
-        let (stored, words) = weight.pack(layout, 3);
-        let (scales, zeros) = (weight.lay(layout, &weight.scales), weight.lay(layout, &weight.zeros));
-        let packed = Packed {
-            words: &words,
-            layout,
-            stored,
-            bits: 4,
-            first: 3,
-            rows: weight.rows,
-            columns: weight.columns,
-            scales: &scales,
-            zeros: Some(&zeros),
-            zero: 0.0,
-            n_groups: weight.n_groups,
-            groups: &weight.groups,
-            signed: false,
-        };
-        let mut out = vec![0.0; weight.codes.len()];
-        packed.decode(Settings { threads: 3, ..Settings::default() }, &Control::new(), &mut out).unwrap();
-        assert_same(&out, &weight.values(None, false), layout.name());
+    for act_order in [false, true] {
+        let weight = Weight::random(&mut r, 1030, 2100, 4, 128, act_order);
+        for layout in Layout::ALL {
+            let (stored, words) = weight.pack(layout, 3);
+            let (scales, zeros) = (weight.lay(layout, &weight.scales), weight.lay(layout, &weight.zeros));
+            let packed = weight.packed(layout, stored, &words, &scales, Some(&zeros), 3);
+            let mut out = vec![0.0; weight.codes.len()];
+            packed.decode(Settings { threads: 3, ..Settings::default() }, &Control::new(), &mut out).unwrap();
+            assert_same(&out, &weight.values(None, false), layout.name());
+        }
     }
 }
 

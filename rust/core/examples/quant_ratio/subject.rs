@@ -21,8 +21,8 @@ pub enum Format {
     Int8Group,
     /// 4 or 8 bits in words, groups of 128, zero points.
     Packed(Layout, u32),
-    /// GPTQ, 4 bits, groups of 128 in random order of inputs.
-    ActOrder,
+    /// As `Packed`, with groups in random order of inputs.
+    ActOrder(Layout, u32),
     /// NF4 in blocks of 64.
     Nf4,
     /// E2M1 in blocks of 32 with E8M0 scales.
@@ -31,14 +31,16 @@ pub enum Format {
 
 impl Format {
     /// All that the benchmarks measure.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Fp8Block(Dtype::F8E4M3),
         Self::Fp8Block(Dtype::F8E5M2),
         Self::Int8Row,
         Self::Int8Group,
         Self::Packed(Layout::Gptq, 4),
         Self::Packed(Layout::Gptq, 8),
-        Self::ActOrder,
+        Self::ActOrder(Layout::Gptq, 4),
+        Self::ActOrder(Layout::Gptq, 8),
+        Self::ActOrder(Layout::Words, 4),
         Self::Packed(Layout::Awq, 4),
         Self::Packed(Layout::Words, 4),
         Self::Packed(Layout::Words, 8),
@@ -53,7 +55,7 @@ impl Format {
             Self::Int8Row => "int8_row".to_owned(),
             Self::Int8Group => "int8_group_zeros".to_owned(),
             Self::Packed(layout, bits) => format!("{}_{bits}bit", layout.name()),
-            Self::ActOrder => "gptq_4bit_act_order".to_owned(),
+            Self::ActOrder(layout, bits) => format!("{}_{bits}bit_act_order", layout.name()),
             Self::Nf4 => "nf4_64".to_owned(),
             Self::Mxfp4 => "mxfp4_32".to_owned(),
         }
@@ -63,7 +65,7 @@ impl Format {
     fn columns(self) -> usize {
         match self {
             Self::Packed(Layout::Awq, _) => 512,
-            Self::Packed(Layout::Gptq, _) | Self::ActOrder => 1024,
+            Self::Packed(Layout::Gptq, _) | Self::ActOrder(..) => 1024,
             _ => 4096,
         }
     }
@@ -71,7 +73,7 @@ impl Format {
     /// Bits per code.
     fn bits(self) -> usize {
         match self {
-            Self::Fp8Block(_) | Self::Int8Row | Self::Int8Group | Self::Packed(_, 8) => 8,
+            Self::Fp8Block(_) | Self::Int8Row | Self::Int8Group | Self::Packed(_, 8) | Self::ActOrder(_, 8) => 8,
             _ => 4,
         }
     }
@@ -107,7 +109,7 @@ impl Subject {
         let columns = format.columns() as i32;
         let groups = (0..columns).map(|c| c / 128).collect();
         let mut subject = Self { format, codes, scales, zeros, exponents, groups };
-        if format == Format::ActOrder {
+        if matches!(format, Format::ActOrder(..)) {
             subject.groups.iter_mut().for_each(|g| *g = (next() % 8) as i32);
         }
         subject
@@ -160,8 +162,9 @@ impl Subject {
             Format::Int8Group => {
                 scaled(Dtype::I8, (rows, columns / 128), (1, 128), true, 1.0).decode(settings, &control, out)
             }
-            Format::Packed(layout, bits) => self.packed(layout, bits, codes, settings, out),
-            Format::ActOrder => self.packed(Layout::Gptq, 4, codes, settings, out),
+            Format::Packed(layout, bits) | Format::ActOrder(layout, bits) => {
+                self.packed(layout, bits, codes, settings, out)
+            }
             Format::Nf4 | Format::Mxfp4 => {
                 let block = if self.format == Format::Nf4 { 64 } else { 32 };
                 let blocks = i * out.len() / block..(i + 1) * out.len() / block;

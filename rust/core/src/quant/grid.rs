@@ -103,6 +103,17 @@ pub(super) fn runs_of_groups(groups: &[i32], n_groups: usize) -> Result<Vec<Run>
     Ok(runs)
 }
 
+/// How many runs [`runs_of_groups`] finds, which this need not form. Errors: as there.
+pub(super) fn count_runs(groups: &[i32], n_groups: usize) -> Result<usize> {
+    // Without a branch; a negative group is a large one, from 2^31 on.
+    let n_known = n_groups.min(1 << 31) as u32;
+    if !groups.iter().fold(true, |all, &g| all & (g.cast_unsigned() < n_known)) {
+        return runs_of_groups(groups, n_groups).map(|runs| runs.len());
+    }
+    let next = groups.get(1..).unwrap_or_default();
+    Ok(next.iter().zip(groups).map(|(a, b)| usize::from(a != b)).sum::<usize>() + usize::from(!groups.is_empty()))
+}
+
 /// How many of the first `groups` are `group`; 32 at a time without a branch, so that compilers vectorise it.
 fn equal(groups: &[i32], group: i32) -> usize {
     let (chunks, _) = groups.as_chunks::<32>();

@@ -11,7 +11,8 @@
 //!
 //! Speed comes from two facts. A code of 4 bits has 16 values under one scale: they are computed once per group and
 //! looked up, 16 lanes to an instruction ([`nibbles`]). A code of 8 bits has a value that the top half of an f32 holds:
-//! it is looked up in byte tables, or rebuilt through half precision ([`bytes`]). The shells are per instruction set,
+//! it is looked up in byte tables, or rebuilt through half precision ([`bytes`]). Where neighbours of either kind take
+//! scales from groups in any order, vectors lie across outputs instead ([`scattered`]). The shells are per instruction set,
 //! the arithmetic is the same, so results have the same bits everywhere (but for the payload of a NaN).
 //!
 //! Every length is checked before the first byte is touched: a mismatch is an error of kind `Usage`, never a panic.
@@ -23,6 +24,7 @@ mod nibbles;
 pub mod packed;
 mod rows;
 pub mod scaled;
+mod scattered;
 mod transpose;
 pub mod unpack;
 #[cfg(target_arch = "x86_64")]

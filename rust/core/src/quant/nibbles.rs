@@ -254,38 +254,4 @@ fn run<L: Look, const HIGH: bool>(numbers: &Table, affine: Affine, codes: &[u8],
     }
 }
 
-/// Rows whose columns' groups come in any order: the values of all groups of a row are made first, then looked up.
-///
-/// `groups` must be below `n_groups`. One code at a time: gathering instructions were no faster.
-pub(super) fn scattered(
-    tile: Tile<'_>,
-    groups: &[i32],
-    n_groups: usize,
-    tables: &mut Vec<Table>,
-    rows: usize,
-    out: &mut [f32],
-) {
-    for i in 0..rows {
-        let codes = &tile.codes[i * tile.stride..][..tile.stride];
-        let out = &mut out[i * tile.out_stride + tile.out_first..][..groups.len()];
-        let row = tile.grid.row(tile.first_row + i);
-        tables.clear();
-        tables.extend((0..n_groups).map(|g| tile.grid.affine(row, g).table(tile.numbers)));
-        let value = |group: i32, code: u8| tables[group as usize][(code & 15) as usize];
-        let odd = (tile.first % 2).min(out.len());
-        if odd == 1 {
-            out[0] = value(groups[0], codes[tile.first / 2] >> 4);
-        }
-        let codes = &codes[tile.first.div_ceil(2)..];
-        let (pairs, tail) = out[odd..].as_chunks_mut::<2>();
-        let (pair_groups, tail_groups) = groups[odd..].as_chunks::<2>();
-        for ((o, g), &byte) in pairs.iter_mut().zip(pair_groups).zip(codes) {
-            *o = [value(g[0], byte), value(g[1], byte >> 4)];
-        }
-        for (o, &g) in tail.iter_mut().zip(tail_groups) {
-            *o = value(g, codes[pair_groups.len()]);
-        }
-    }
-}
-
 pub(super) use look_shells;

@@ -10,12 +10,14 @@
 //! | bytes | (out, in / per) bytes | consecutive inputs | (out, groups) | plain packings of two per byte |
 //!
 //! Output is (out, in), row-major, in all. Storage by columns is turned in tiles of words first, which is an eighth of
-//! turning the values; AWQ's words hold eight outputs, so a turned strip of words is looked up eight times.
+//! turning the values; AWQ's words hold eight outputs, so a turned strip of words is looked up eight times. Where groups
+//! come in any order (act-order), words are wanted by columns, and it is values that are turned: see `scattered`.
 
 use super::bytes;
-use super::grid::{Grid, Run, check_grid, runs_of_groups};
+use super::grid::{Grid, Run, check_grid, count_runs, runs_of_groups};
 use super::nibbles::{self, Strip, Table};
 use super::rows::{Settings, for_rows};
+use super::scattered::{self, Panel};
 use super::transpose::Turned;
 use super::unpack::AWQ_PLACE;
 use super::{length, usage};
@@ -29,9 +31,6 @@ const TURNED_ROWS: usize = 64;
 const AWQ_ROWS: usize = 128;
 /// Inputs per tile: with the rows above, a turned tile stays in the first or second-level cache.
 const TILE_COLUMNS: usize = 1024;
-
-/// The same where every tile makes the values of all groups anew.
-const SCATTERED_COLUMNS: usize = 8192;
 /// Codes per run below which runs are not worth a table each.
 const SHORT_RUN: usize = 8;
 
@@ -101,7 +100,7 @@ pub struct Packed<'a> {
     pub signed: bool,
 }
 
-/// Inputs `start..end` and their runs, counted from `start`.
+/// Inputs `start..end` and their runs, counted from `start`; no runs where groups come in any order.
 struct Tile {
     start: usize,
     end: usize,
@@ -125,20 +124,23 @@ impl Packed<'_> {
         let numbers = numbers(self.bits, self.signed);
         let scattered = self.scattered()?;
         let width = match self.layout {
-            Layout::Words | Layout::Bytes => self.columns,
-            Layout::Gptq if scattered => SCATTERED_COLUMNS,
-            Layout::Gptq | Layout::Awq => TILE_COLUMNS,
+            Layout::Words | Layout::Bytes if !scattered => self.columns,
+            _ => TILE_COLUMNS,
         };
-        let tiles = tiles(self.groups, self.n_groups, width.max(1))?;
-        let job = Job { packed: self, grid: &grid, numbers: &numbers, scattered, settings };
+        let tiles = tiles(self.groups, self.n_groups, width.max(1), scattered)?;
+        let job = Job { packed: self, grid: &grid, numbers: &numbers, settings };
         let step = match self.layout {
-            Layout::Gptq => TURNED_ROWS,
             Layout::Awq => AWQ_ROWS,
-            Layout::Words | Layout::Bytes => 1,
+            Layout::Words | Layout::Bytes if !scattered => 1,
+            _ => TURNED_ROWS,
         };
         for_rows(out, self.columns, step, settings, control, Scratch::default, |scratch, first_row, out| {
+            if scattered {
+                scratch.panel.fill(&grid, self.n_groups, first_row, out.len() / self.columns);
+            }
             for tile in &tiles {
                 match self.layout {
+                    _ if scattered => job.scattered(tile, scratch, first_row, out),
                     Layout::Gptq => job.turned(tile, scratch, first_row, out),
                     Layout::Awq => job.strips(tile, scratch, first_row, out),
                     Layout::Words | Layout::Bytes => job.straight(tile, scratch, first_row, out),
@@ -154,9 +156,12 @@ impl Packed<'_> {
 
     /// Whether groups come in such an order that runs are too short for a table each. Errors: a group out of range.
     fn scattered(&self) -> Result<bool> {
-        let runs = runs_of_groups(self.groups, self.n_groups)?.len();
-        let few = self.n_groups <= self.columns / SHORT_RUN;
-        Ok(self.bits < 8 && self.layout != Layout::Awq && few && runs > self.columns / SHORT_RUN)
+        let runs = count_runs(self.groups, self.n_groups)?;
+        // Scales of all groups are laid out anew, which groups that no column takes should not make dear.
+        let few = self.n_groups <= self.columns;
+        // Rows of whole words can be taken as words; AWQ's words lie the other way.
+        let words = self.layout != Layout::Awq && (self.stored.1 * self.layout.unit()).is_multiple_of(4);
+        Ok(words && few && runs > self.columns / SHORT_RUN)
     }
 
     /// Values of the output. Errors: `Usage` for lengths that do not fit.
@@ -203,10 +208,11 @@ fn numbers(bits: u32, signed: bool) -> Table {
     })
 }
 
-fn tiles(groups: &[i32], n_groups: usize, width: usize) -> Result<Vec<Tile>> {
+fn tiles(groups: &[i32], n_groups: usize, width: usize, scattered: bool) -> Result<Vec<Tile>> {
     let mut start = 0;
     let tiles = groups.chunks(width).map(|groups| {
-        let tile = Tile { start, end: start + groups.len(), runs: runs_of_groups(groups, n_groups)? };
+        let runs = if scattered { Vec::new() } else { runs_of_groups(groups, n_groups)? };
+        let tile = Tile { start, end: start + groups.len(), runs };
         start = tile.end;
         Ok(tile)
     });
@@ -217,14 +223,10 @@ fn tiles(groups: &[i32], n_groups: usize, width: usize) -> Result<Vec<Tile>> {
 #[derive(Default)]
 struct Scratch {
     turned: Turned,
-    spare: Spare,
-}
-
-/// Codes of two bits made four bits wide, and the values of all groups of a row.
-#[derive(Default)]
-struct Spare {
+    /// Codes of two bits made four bits wide.
     wide: Vec<u8>,
-    tables: Vec<Table>,
+    /// Scales for groups in any order.
+    panel: Panel,
 }
 
 /// What the tiles share.
@@ -232,7 +234,6 @@ struct Job<'a> {
     packed: &'a Packed<'a>,
     grid: &'a Grid<'a>,
     numbers: &'a Table,
-    scattered: bool,
     settings: Settings,
 }
 
@@ -246,7 +247,7 @@ impl Job<'_> {
         let p = self.packed;
         let stride = p.stored.1 * p.layout.unit();
         let codes = &p.words[first_row * stride..];
-        self.codes(tile, &mut scratch.spare, Rows { codes, stride, first: p.first, first_row }, out);
+        self.codes(tile, &mut scratch.wide, Rows { codes, stride, first: p.first, first_row }, out);
     }
 
     /// Words stored column by column: turned, they are codes row by row.
@@ -255,11 +256,34 @@ impl Job<'_> {
         let (begin, end) = (p.first + tile.start, p.first + tile.end);
         let words = begin / p.per()..end.div_ceil(p.per());
         let from = &p.words.as_chunks::<4>().0[words.start * p.stored.1 + first_row..];
-        let Scratch { turned, spare } = scratch;
+        let Scratch { turned, wide, .. } = scratch;
         turned.turn(from, p.stored.1, words.len(), rows);
         let codes = turned.row_onwards(0).as_flattened();
         let rows = Rows { codes, stride: turned.stride * 4, first: begin % p.per(), first_row };
-        self.codes(tile, spare, rows, out);
+        self.codes(tile, wide, rows, out);
+    }
+
+    /// Codes whose groups come in any order: words column by column, which those stored by rows are turned into.
+    fn scattered(&self, tile: &Tile, scratch: &mut Scratch, first_row: usize, out: &mut [f32]) {
+        let (p, rows) = (self.packed, self.rows(out));
+        let per = 32 / p.bits as usize;
+        let (begin, end) = (p.first + tile.start, p.first + tile.end);
+        let words = begin / per..end.div_ceil(per);
+        let (from, stride) = (p.words.as_chunks::<4>().0, p.stored.1 * p.layout.unit() / 4);
+        let (words, stride) = if p.layout == Layout::Gptq {
+            (&from[words.start * stride + first_row..], stride)
+        } else {
+            scratch.turned.turn(&from[first_row * stride + words.start..], stride, rows, words.len());
+            (scratch.turned.row_onwards(0), scratch.turned.stride)
+        };
+        let (panel, groups) = (&scratch.panel, &p.groups[tile.start..tile.end]);
+        let (bits, first, out_stride, out_first) = (p.bits, begin % per, p.columns, tile.start);
+        let tile = scattered::Tile { panel, groups, words, stride, bits, first, out_stride, out_first };
+        if p.signed {
+            scattered::decode::<true>(self.settings.isa, tile, rows, out);
+        } else {
+            scattered::decode::<false>(self.settings.isa, tile, rows, out);
+        }
     }
 
     /// Words that hold one input of eight outputs: turned, each strip of words is those outputs' codes.
@@ -284,7 +308,7 @@ impl Job<'_> {
     }
 
     /// Decodes rows of codes, low bits first, by the width of the codes.
-    fn codes(&self, tile: &Tile, spare: &mut Spare, rows: Rows<'_>, out: &mut [f32]) {
+    fn codes(&self, tile: &Tile, wide: &mut Vec<u8>, rows: Rows<'_>, out: &mut [f32]) {
         let (p, n) = (self.packed, self.rows(out));
         let (grid, runs, isa) = (self.grid, &tile.runs[..], self.settings.isa);
         let Rows { codes, stride, first, first_row } = rows;
@@ -296,18 +320,14 @@ impl Job<'_> {
         }
         let (codes, stride) = if p.bits == 2 {
             let halves = |b: u8| [b & 3 | (b & 12) << 2, (b >> 4) & 3 | (b >> 2) & 48];
-            spare.wide.clear();
-            spare.wide.extend(codes[..n * stride].iter().flat_map(|&b| halves(b)));
-            (&spare.wide[..], 2 * stride)
+            wide.clear();
+            wide.extend(codes[..n * stride].iter().flat_map(|&b| halves(b)));
+            (&wide[..], 2 * stride)
         } else {
             (codes, stride)
         };
         let numbers = self.numbers;
         let codes = nibbles::Tile { grid, numbers, runs, codes, stride, first, first_row, out_stride, out_first };
-        if self.scattered {
-            let groups = &p.groups[tile.start..tile.end];
-            return nibbles::scattered(codes, groups, p.n_groups, &mut spare.tables, n, out);
-        }
         nibbles::decode(isa, codes, n, out);
     }
 }

@@ -28,7 +28,7 @@ impl Turned {
         let to = &mut self.words[..];
         let (whole_rows, whole_columns) = (rows / 4 * 4, columns / 4 * 4);
         for i in (0..whole_rows).step_by(4) {
-            fetch_ahead(from, (i + AHEAD) * from_stride, from_stride, columns);
+            fetch_ahead(from, (i + AHEAD) * from_stride, from_stride, (4, columns));
             let row = |k: usize| from[(i + k) * from_stride..][..whole_columns].as_chunks::<4>().0.iter();
             let blocks = row(0).zip(row(1)).zip(row(2)).zip(row(3));
             for ((((a, b), c), d), to) in blocks.zip(to.chunks_exact_mut(4 * stride)) {
@@ -80,11 +80,11 @@ fn turn_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
     std::array::from_fn(|k| [block[0][k], block[1][k], block[2][k], block[3][k]])
 }
 
-/// Asks for the lines of four rows of `columns` words from word `first` on.
+/// Asks for the lines of (rows, columns) words from word `first` on.
 #[inline(always)]
-fn fetch_ahead(from: &[Word], first: usize, stride: usize, columns: usize) {
+pub(super) fn fetch_ahead(from: &[Word], first: usize, stride: usize, (rows, columns): (usize, usize)) {
     #[cfg(target_arch = "x86_64")]
-    for k in 0..4 {
+    for k in 0..rows {
         for j in (0..columns).step_by(LINE) {
             let at = from.as_ptr().wrapping_add(first + k * stride + j);
             // SAFETY: SSE belongs to x86-64, and a prefetch of any address does nothing but fetch.
@@ -92,7 +92,7 @@ fn fetch_ahead(from: &[Word], first: usize, stride: usize, columns: usize) {
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, first, stride, columns);
+    let _ = (from, first, stride, rows, columns);
 }
 
 #[cfg(test)]

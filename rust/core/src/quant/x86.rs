@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use super::bytes::look_up;
 use super::grid::Affine;
 use super::nibbles::{Look, Table};
+use super::scattered::{Block, SIDE, Turn};
 use crate::dtype::Dtype;
 
 /// Whether the machine has permutations of bytes besides the rest of AVX-512.
@@ -123,6 +124,88 @@ impl Look for V3 {
                 let w = _mm256_loadu_si256(words.as_ptr().cast());
                 let index = _mm256_srl_epi32(w, _mm_cvtsi32_si128(shift.cast_signed()));
                 _mm256_storeu_ps(half.as_mut_ptr(), Self::look(table, index));
+            }
+        }
+    }
+}
+
+impl Turn for V4 {
+    #[inline(always)]
+    fn turn(block: &Block, out: &mut [f32], stride: usize) {
+        // SAFETY: only functions with AVX-512 use this type.
+        unsafe { turn_v4(block, out, stride) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn turn_v4(block: &Block, out: &mut [f32], stride: usize) {
+    assert!(stride >= SIDE && out.len() >= (SIDE - 1) * stride + SIDE);
+    let mut quarters = [[_mm512_setzero_ps(); 4]; 4];
+    for (inputs, turned) in block.as_chunks::<4>().0.iter().zip(&mut quarters) {
+        // SAFETY: 64 readable bytes.
+        let row = |k: usize| unsafe { _mm512_loadu_ps(inputs[k].as_ptr()) };
+        // 4 × 4 turned in each quarter: four inputs of the outputs k, 4 + k, 8 + k and 12 + k, for k below 4.
+        let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+        let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (lower, higher) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        *turned = [
+            _mm512_shuffle_ps::<0x44>(low, lower),
+            _mm512_shuffle_ps::<0xee>(low, lower),
+            _mm512_shuffle_ps::<0x44>(high, higher),
+            _mm512_shuffle_ps::<0xee>(high, higher),
+        ];
+    }
+    let [a, b, c, d] = quarters;
+    for k in 0..4 {
+        // Quarters 0 and 2, and 1 and 3, of two; then every other one of those.
+        let (ab, cd) = (_mm512_shuffle_f32x4::<0x88>(a[k], b[k]), _mm512_shuffle_f32x4::<0x88>(c[k], d[k]));
+        let (ba, dc) = (_mm512_shuffle_f32x4::<0xdd>(a[k], b[k]), _mm512_shuffle_f32x4::<0xdd>(c[k], d[k]));
+        let rows = [
+            _mm512_shuffle_f32x4::<0x88>(ab, cd),
+            _mm512_shuffle_f32x4::<0x88>(ba, dc),
+            _mm512_shuffle_f32x4::<0xdd>(ab, cd),
+            _mm512_shuffle_f32x4::<0xdd>(ba, dc),
+        ];
+        for (quarter, row) in rows.into_iter().enumerate() {
+            // SAFETY: 64 writable bytes, since row 15 ends within the output.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr().add((4 * quarter + k) * stride), row) };
+        }
+    }
+}
+
+impl Turn for V3 {
+    #[inline(always)]
+    fn turn(block: &Block, out: &mut [f32], stride: usize) {
+        // SAFETY: only functions with AVX2 use this type.
+        unsafe { turn_v3(block, out, stride) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn turn_v3(block: &Block, out: &mut [f32], stride: usize) {
+    assert!(stride >= SIDE && out.len() >= (SIDE - 1) * stride + SIDE);
+    for i in (0..SIDE).step_by(4) {
+        for (inputs, j) in block.as_chunks::<8>().0.iter().zip([0, 8]) {
+            // Four outputs of the inputs k and 4 + k, side by side; then 4 × 4 turned in each half.
+            let part = |k: usize| {
+                let at = |k: usize| inputs[k][i..i + 4].as_ptr();
+                // SAFETY: 16 readable bytes each.
+                unsafe { _mm256_loadu2_m128(at(4 + k), at(k)) }
+            };
+            let (a, b, c, d) = (part(0), part(1), part(2), part(3));
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (lower, higher) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            let rows = [
+                _mm256_shuffle_ps::<0x44>(low, lower),
+                _mm256_shuffle_ps::<0xee>(low, lower),
+                _mm256_shuffle_ps::<0x44>(high, higher),
+                _mm256_shuffle_ps::<0xee>(high, higher),
+            ];
+            for (k, row) in rows.into_iter().enumerate() {
+                // SAFETY: 32 writable bytes, since row 15 ends within the output.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((i + k) * stride + j), row) };
             }
         }
     }
