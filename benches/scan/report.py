@@ -91,6 +91,8 @@ def _checkpoint(entry: dict[str, Any]) -> list[str]:
         f" {entry['date']}, load {entry['load_before']:.1f} before the run. Fastest plain reads: {readers}."
         f" Memory: {entry['held_gb_per_s']:.1f} GB/s."
     )
+    if "note" in entry:
+        about += f" **{entry['note']}**"
     head = ["workload, ISA, I/O", "scan ÷ read", "goal", "GB/s", "read GB/s", "÷ memory", "CPU/wall", "read CPU/wall"]
     parts = [f"## {_title(entry)}", about, table(head, (_case(entry["dtype"], c) for c in entry["cases"]))]
     parts.append(_memory(entry["memory"]))
@@ -162,6 +164,7 @@ def short(results: dict[str, Any]) -> str:
     if with_peers:
         head = ["time of others ÷ ours", *(_title(e) for e in with_peers), "peak RSS"]
         parts.append(table(head, _short_peers(with_peers)))
+    parts += dict.fromkeys(f"*{_title(e).rsplit(',', 1)[0]}: {e['note']}*" for e in entries if "note" in e)
     return "\n\n".join(parts)
 
 

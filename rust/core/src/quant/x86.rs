@@ -73,6 +73,8 @@ impl Look for V4 {
 pub(super) struct V3;
 
 impl V3 {
+    /// # Safety
+    /// The caller has AVX2.
     #[inline(always)]
     unsafe fn look(table: (__m256, __m256), index: __m256i) -> __m256 {
         // SAFETY: the caller has AVX2.
