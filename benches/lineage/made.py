@@ -40,12 +40,12 @@ class Truth:
         kind: ``root``, ``descendant``, ``shared_init`` (only a random initialisation in common with a root) or
             ``distilled`` (a student: no weights in common).
         form: llama, qwen2, gemma, gpt2, moe.
-        roots: the independently initialised and trained models whose *weights* are in it; its own name for a root, for a
-            student and for a shared initialisation.
+        roots: the independently initialised and trained models whose *weights* are in it; its own name for a root, a
+            student and a shared initialisation.
         parents: the models it was made from, by name.
         operations: from the first parent to this model, in order: ``{"name": …, "parameters": {…}}``, names as in
             METHODS.md section 5, snake_case. A chain lists all steps.
-        layer_map: parent name → [[layer here, layer there or None], …]; absent where a parent's blocks are all in place.
+        layer_map: parent name → [[layer here, layer there or None], …]; absent where all blocks are in place.
         expert_map: [[layer here, expert here, parent's layer, [unit numbers there] or None for all in order], …].
         unit_map: layer here (as text) → the parent's unit number of each hidden unit here, -1 for a new one.
         init_seed, batch_seed, text, tokens: of the last training run; ``tokens`` 0 where nothing was trained.
