@@ -68,6 +68,13 @@ class Reads:
         first = rows.start * width
         return found[start - first : stop - first]
 
+    def gain(self, tensor: Tensor) -> F32 | None:
+        """Gain of the norm in front of a canonical matrix, as it acts (a family's offset added), float32."""
+        norm = None if tensor.place is None else self.anatomy.norm_before(tensor.place)
+        if norm is None:
+            return None
+        return self.anatomy.tensor(norm.block, norm.role, stack=norm.stack, fold_norms=True)
+
 
 def canonical_name(part: Assignment) -> str:
     """What a canonical tensor is called: the weight's name, and the role and expert where it holds several."""
@@ -99,7 +106,7 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
             numel = math.prod(part.view.shape)
             nbytes = weight.nbytes * numel // max(weight.numel, 1)
             tensors[name] = Tensor(name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place)
-    return Side(label, tensors, reads), reads
+    return Side(label, tensors, reads, reads.gain), reads
 
 
 def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 and the small floats with numpy)
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from weightprint.anatomy.infer import infer
 from weightprint.anatomy.match import match
+from weightprint.anatomy.roles import role_of
 from weightprint.evidence import Models, Side, Tensor
 from weightprint.evidence._pairs import pair_tensors
 from weightprint.sides import SURE
@@ -62,7 +64,16 @@ def side(label: Any, arrays: Mapping[str, Array]) -> Side:
     def read(name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
         return np.asarray(flat[name][start:stop], np.float32)
 
-    return Side(label, tensors, read)
+    by_place = {t.place: t for t in tensors.values() if t.place is not None}
+
+    def gain(tensor: Tensor) -> npt.NDArray[np.float32] | None:
+        if tensor.place is None:
+            return None
+        norms = (replace(tensor.place, role=n, expert=None) for n in role_of(tensor.place.role).norms)
+        found = next((by_place[norm] for norm in norms if norm in by_place), None)
+        return None if found is None else read(found.name, 0, found.numel)
+
+    return Side(label, tensors, read, gain)
 
 
 def models(a: Mapping[str, Array], b: Mapping[str, Array], seed: int = 0, effort: str = "standard") -> Models:

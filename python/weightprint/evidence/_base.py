@@ -24,8 +24,10 @@ from weightprint.anatomy.roles import Role, matrix_of, role_of
 
 __all__ = [
     "F32",
+    "IDENTITY",
     "MIN_DISTINCT",
     "SLICE_VALUES",
+    "Basis",
     "Evidence",
     "Expert",
     "Models",
@@ -36,6 +38,8 @@ __all__ = [
     "Side",
     "Tensor",
     "Test",
+    "UnitMatch",
+    "no_gain",
     "not_applied",
     "timed",
 ]
@@ -113,6 +117,11 @@ class Reader(Protocol):
     def __call__(self, name: str, start: int, stop: int) -> F32: ...
 
 
+def no_gain(tensor: Tensor) -> F32 | None:
+    """For a model whose norms are not known."""
+    return None
+
+
 @dataclass(frozen=True)
 class Side:
     """One of the two models: its tensors by name, and a way to read slices of them."""
@@ -120,6 +129,7 @@ class Side:
     label: Literal["a", "b"]
     tensors: Mapping[str, Tensor]
     reader: Reader = field(repr=False)
+    gains: Callable[[Tensor], F32 | None] = field(default=no_gain, repr=False)
 
     @property
     def numel(self) -> int:
@@ -137,6 +147,11 @@ class Side:
         step = max(1, values // max(columns, 1))
         for start in range(0, n_rows, step):
             yield start, self.rows(tensor, start, start + step)
+
+    def gain(self, tensor: Tensor) -> F32 | None:
+        """Gain of the norm that feeds this matrix, as it acts, float32 (columns,); None where none does."""
+        found = self.gains(tensor)
+        return found if found is not None and found.shape == tensor.shape[-1:] else None
 
     def is_trivial(self, tensor: Tensor) -> bool:
         """Too simple to be evidence: constant, or fewer than 64 elements or distinct values. Stops reading early."""
@@ -172,8 +187,54 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """How B's residual channels are written in A's: a row vector x over B's channels becomes ``x @ matrix`` or, for a
+    signed permutation, ``signs * x[channels]``.
+
+    Attributes:
+        kind: ``"identity"``, ``"signed_permutation"`` or ``"rotation"``.
+        found_by: what it was found from, in a few words.
+        channels: for A's channel j the number of B's channel, -1 where B has none; int64 (d_a,).
+        signs: +1, -1, or 0 where B has none; float32 (d_a,).
+        matrix: orthogonal, or with orthonormal rows or columns where the widths differ; float32 (d_b, d_a).
+        fitted: regions of B (names as `Ffn.name` or a role) that it was fitted on: their agreement proves nothing.
+        semantic: it was found through shared tokens, so it also aligns strangers that learned from the same data.
+        candidates: how many alignments were open to choice; p-values found through it pay log10 of that.
+        scores: what the search saw, for the report.
+    """
+
+    kind: Literal["identity", "signed_permutation", "rotation"] = "identity"
+    found_by: str = "as stored"
+    channels: npt.NDArray[np.int64] | None = field(default=None, repr=False)
+    signs: F32 | None = field(default=None, repr=False)
+    matrix: F32 | None = field(default=None, repr=False)
+    fitted: frozenset[str] = frozenset()
+    semantic: bool = False
+    candidates: int = 1
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def to_a(self, x: F32) -> F32:
+        """Rows over B's residual channels (…, d_b) → rows over A's (…, d_a), float32."""
+        if self.matrix is not None:
+            turned: F32 = x @ self.matrix
+            return turned
+        if self.channels is None:
+            return x
+        signs = np.ones(self.channels.size, np.float32) if self.signs is None else self.signs
+        picked: F32 = np.where(self.channels >= 0, x[..., self.channels], np.float32(0)) * signs
+        return picked
+
+
+IDENTITY = Basis()
+
+
+@dataclass(frozen=True)
 class Models:
-    """What a test is given. ``log10_pairings``: how many pairings were open to a choice that looked at values."""
+    """What a test is given.
+
+    ``log10_pairings``: how many pairings were open to a choice that looked at values. ``basis``: how B's residual
+    channels are written in A's.
+    """
 
     a: Side
     b: Side
@@ -181,6 +242,7 @@ class Models:
     log10_pairings: float = 0.0
     seed: int = 0
     effort: str = "standard"
+    basis: Basis = IDENTITY
 
     def price(self, pairs: Iterable[Pair]) -> float:
         """What a p-value on these pairs must pay for the pairing, in log10: nothing if any of them met by name."""
@@ -226,6 +288,33 @@ class Region:
         return 5 * self.sd
 
 
+@dataclass(frozen=True, slots=True)
+class UnitMatch:
+    """One FFN (or expert) of B against the FFN of A that it agrees with.
+
+    Attributes:
+        b, a: ``(stack, block, expert)`` on either side.
+        tested: units of B that were looked for.
+        agreed: of these, the ones that were found.
+        expected: how many chance would find, given the hubs.
+        log10_p: of this many or more, corrected for nothing.
+        units: unit of B → unit of A, as far as known; int64 (n, 2).
+    """
+
+    b: tuple[str, int, Expert]
+    a: tuple[str, int, Expert]
+    tested: int
+    agreed: int
+    expected: float
+    log10_p: float
+    units: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def share(self) -> float:
+        """Units of B found in A beyond chance, 0..1."""
+        return max(0.0, (self.agreed - self.expected) / max(self.tested - self.expected, 1.0))
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The answer of one test.
@@ -263,6 +352,7 @@ class Evidence:
     details: Mapping[str, Any] = field(default_factory=dict)
     found: tuple[Shared, ...] = ()
     regions: tuple[Region, ...] = ()
+    matches: tuple[UnitMatch, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
