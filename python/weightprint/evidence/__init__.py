@@ -13,7 +13,10 @@ from weightprint.evidence.norm_gains import norm_gains
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.sigma_curve import sigma_curve
 
-__all__ = ["TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
+__all__ = ["REBASED", "TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
+
+#: Tests that need a common basis of the residual channels: run again in every alignment that is found.
+REBASED: tuple[Test, ...] = ()
 
 #: Every test, in the order of the report.
 TESTS: tuple[Test, ...] = (exact_sharing, same_values, aligned_weights, aligned_units, norm_gains, sigma_curve)

@@ -332,6 +332,8 @@ class Evidence:
         blind_to: what the test can't see.
         says: the outcome in one sentence.
         detectable: the smallest effect that the test would have seen, or None.
+        basis: how the residual channels were brought together before it was run: ``"identity"`` as stored.
+        semantic: that alignment came through shared tokens, so strangers that learned from the same data may agree.
     """
 
     test: str
@@ -353,6 +355,8 @@ class Evidence:
     found: tuple[Shared, ...] = ()
     regions: tuple[Region, ...] = ()
     matches: tuple[UnitMatch, ...] = ()
+    basis: str = "identity"
+    semantic: bool = False
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -370,7 +374,7 @@ class Evidence:
             "blind_to",
             "seconds",
         )
-        added = ("asked", "says", "statistic_of", "effect_of", "detectable")
+        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic")
         return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
 
 
