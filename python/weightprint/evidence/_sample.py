@@ -38,7 +38,7 @@ class Budget:
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(rows=64, units=256, layers=6, channels=2048, multiplications=2e11, streamed=1 << 16),
-    "standard": Budget(rows=512, units=512, layers=64, channels=4096, multiplications=2e12, streamed=1 << 40),
+    "standard": Budget(rows=512, units=512, layers=64, channels=2048, multiplications=2e12, streamed=1 << 40),
     "full": Budget(rows=4096, units=4096, layers=4096, channels=16384, multiplications=1e14, streamed=1 << 40),
 }
 
@@ -94,11 +94,9 @@ def sampled_rows(side: Side, tensor: Tensor, rows: Indices, columns: Indices | N
 
 
 def sampled_columns(side: Side, tensor: Tensor, columns: Indices, rows: Indices | None = None) -> F32:
-    """These columns of a matrix, transposed: (columns, rows). Streams the whole tensor, keeps only what is asked."""
-    stacked: F32 = np.concatenate([piece[:, columns] for _, piece in side.slices(tensor)])
-    if rows is not None and rows.size < stacked.shape[0]:
-        stacked = stacked[rows]
-    return np.ascontiguousarray(stacked.T)
+    """These columns of a matrix, transposed: (columns, rows). Streams the asked rows (None: all) and keeps little."""
+    rows = np.arange(tensor.matrix[0]) if rows is None else rows
+    return np.ascontiguousarray(sampled_rows(side, tensor, rows, columns).T)
 
 
 def hidden_size(models: Models) -> int | None:
