@@ -332,6 +332,8 @@ class Evidence:
         blind_to: what the test can't see.
         says: the outcome in one sentence.
         detectable: the smallest effect that the test would have seen, or None.
+        matches: one for each FFN or expert of B, its best of A, whether that means anything or not.
+        others: the runner-up of each, and all further ones that chance does not explain, best first.
     """
 
     test: str
@@ -353,6 +355,7 @@ class Evidence:
     found: tuple[Shared, ...] = ()
     regions: tuple[Region, ...] = ()
     matches: tuple[UnitMatch, ...] = ()
+    others: tuple[UnitMatch, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
