@@ -334,6 +334,8 @@ class Evidence:
         detectable: the smallest effect that the test would have seen, or None.
         basis: how the residual channels were brought together before it was run: ``"identity"`` as stored.
         semantic: that alignment came through shared tokens, so strangers that learned from the same data may agree.
+        matches: one for each FFN or expert of B, its best of A, whether that means anything or not.
+        others: the runner-up of each, and all further ones that chance does not explain, best first.
     """
 
     test: str
@@ -357,6 +359,7 @@ class Evidence:
     matches: tuple[UnitMatch, ...] = ()
     basis: str = "identity"
     semantic: bool = False
+    others: tuple[UnitMatch, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
