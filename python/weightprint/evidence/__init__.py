@@ -12,11 +12,22 @@ from weightprint.evidence.exact_sharing import exact_sharing
 from weightprint.evidence.norm_gains import norm_gains
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.sigma_curve import sigma_curve
+from weightprint.evidence.unit_agreement import unit_agreement
+from weightprint.evidence.unit_geometry import unit_geometry
 
 __all__ = ["REBASED", "TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
 
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
-REBASED: tuple[Test, ...] = ()
+REBASED: tuple[Test, ...] = (unit_agreement,)
 
 #: Every test, in the order of the report.
-TESTS: tuple[Test, ...] = (exact_sharing, same_values, aligned_weights, aligned_units, norm_gains, sigma_curve)
+TESTS: tuple[Test, ...] = (
+    exact_sharing,
+    same_values,
+    aligned_weights,
+    aligned_units,
+    unit_agreement,
+    unit_geometry,
+    norm_gains,
+    sigma_curve,
+)

@@ -219,7 +219,7 @@ def _answer(models: Models, table: _Table, every: Sequence[Ffn]) -> Evidence:
             "look": best,
             "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in looks.items()},
             "over_dispersion": phi,
-            "pairs": int(table.eligible.sum()),
+            "pairs_tried": int(table.eligible.sum()),
             "units_per_ffn": units,
             "channels": channels,
             "permutations": permutations,
