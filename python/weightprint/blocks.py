@@ -36,7 +36,8 @@ Key = tuple[str, int, Expert]
 class FoundBlock:
     """One block (or expert) of B with its counterpart in A.
 
-    ``effect`` is the share of its hidden units found, or the centred cosine in place beyond neighbouring layers.
+    ``effect`` is the share of its hidden units found; for `aligned_weights` the centred cosine in place beyond
+    neighbouring layers.
     """
 
     b: Key
@@ -67,7 +68,8 @@ class Share:
 
 
 def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region]) -> dict[Key, FoundBlock]:
-    """Blocks and experts of B → the strongest look at each. ``regions`` are those found in place."""
+    """Blocks and experts of B → the strongest look at each. ``regions`` are those found in place, which speak where
+    no hidden units do."""
     found: dict[Key, FoundBlock] = {}
     for region in regions:
         if region.layer is not None:
@@ -81,7 +83,7 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region]) -> dic
                 continue
             block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
             before = found.get(match.b)
-            if before is None or (before.test != "aligned_weights" and _strength(block) > _strength(before)):
+            if before is None or before.test == "aligned_weights" or _strength(block) > _strength(before):
                 found[match.b] = block
     return found
 

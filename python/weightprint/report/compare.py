@@ -129,9 +129,10 @@ def _plain(parameters: Mapping[str, Any]) -> str:
     )
 
 
-def blind_spots(evidence: Iterable[Evidence]) -> list[str]:
-    """What the tests that were run can't see, one line per test."""
-    return [f"{e.test}: {e.blind_to}" for e in evidence if e.applied]
+def blind_spots(evidence: Iterable[Evidence], *, every: bool = True) -> list[str]:
+    """What the tests that were run can't see: one line per test, or of those that may decide in one line each kind."""
+    shown = [e for e in evidence if e.applied and (every or (may_decide(e) and e.basis == "identity"))]
+    return [f"{e.test}: {e.blind_to}" for e in {e.test: e for e in shown}.values()]
 
 
 def described(evidence: Iterable[Evidence]) -> list[str]:
@@ -154,7 +155,7 @@ def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
         ("Against, and what was not seen", comparison.result.against),
         ("Shown, never decides", described(comparison.evidence)),
         ("Not run", not_run(comparison.evidence)),
-        ("What these tests can't see", blind_spots(comparison.evidence) if verbose else ()),
+        ("What these tests can't see", blind_spots(comparison.evidence, every=verbose)),
     )
     for title, sentences in sections:
         if sentences:
@@ -168,7 +169,7 @@ def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
     rss = f", peak memory {byte_count(comparison.peak_rss_bytes)}" if comparison.peak_rss_bytes else ""
     lines.extend(["", f"{seconds(comparison.seconds)}, {byte_count(comparison.bytes_read)} read{rss}."])
     if not verbose:
-        lines[-1] += " -v shows every test with its numbers, its null and what it can't see."
+        lines[-1] += " -v shows every test with its numbers."
     return "\n".join(lines) + "\n"
 
 
