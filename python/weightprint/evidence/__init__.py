@@ -10,8 +10,8 @@ from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.exact_sharing import exact_sharing
 from weightprint.evidence.norm_gains import norm_gains
+from weightprint.evidence.published.sigma_curve import sigma_curve
 from weightprint.evidence.same_values import same_values
-from weightprint.evidence.sigma_curve import sigma_curve
 
 __all__ = ["TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
 
