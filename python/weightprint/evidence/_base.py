@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.place import Expert, Place
+from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Basis",
     "Evidence",
     "Expert",
+    "Geometry",
     "Models",
     "Pair",
     "Reader",
@@ -124,12 +125,16 @@ def no_gain(tensor: Tensor) -> F32 | None:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models: its tensors by name, and a way to read slices of them."""
+    """One of the two models: its tensors by name, and a way to read slices of them.
+
+    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell.
+    """
 
     label: Literal["a", "b"]
     tensors: Mapping[str, Tensor]
     reader: Reader = field(repr=False)
     gains: Callable[[Tensor], F32 | None] = field(default=no_gain, repr=False)
+    geometry: Mapping[str, Geometry] = field(default_factory=dict, repr=False)
 
     @property
     def numel(self) -> int:
