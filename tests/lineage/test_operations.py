@@ -71,6 +71,7 @@ def tiny(form: str, seed: int = 0, *, layers: int = 4, d: int = 16, kv: int = 2,
         "model_type": {"moe": "deepseek"}.get(form, form), "hidden_size": d, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": kv, "intermediate_size": h, "vocab_size": vocabulary,
         "tie_word_embeddings": form == "gemma", "rope_theta": 10000.0,
+        "rms_norm_eps": 1e-12,  # an eps is not scale-free: widening would change the function by as much
     }  # fmt: skip
     if form == "moe":
         config |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": h, "norm_topk_prob": True}
@@ -104,19 +105,28 @@ def _heads(y: Array, count: int) -> Array:
     return y.reshape(*y.shape[:2], count, -1).swapaxes(1, 2)
 
 
+def _rotate(x: Array, theta: float) -> Array:
+    half = x.shape[-1] // 2
+    angle = np.arange(x.shape[2])[:, None] * theta ** (-np.arange(half) / half)
+    a, b, c, s = x[..., :half], x[..., half:], np.cos(angle), np.sin(angle)
+    return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
+
+
 def _gpt2(t: Mapping[str, Array], config: Mapping[str, Any], tokens: Array) -> Array:
     def linear(name: str, x: Array) -> Array:
         return x @ t[f"{name}.weight"] + t.get(f"{name}.bias", 0)
 
     def norm(name: str, x: Array) -> Array:
-        x = x - x.mean(-1, keepdims=True)
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * t[f"{name}.weight"] + t[f"{name}.bias"]
+        x = x if config.get("normalization") == "rmsnorm" else x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * t[f"{name}.weight"] + t.get(f"{name}.bias", 0)
 
-    x = t["wte.weight"][tokens] + t["wpe.weight"][: tokens.shape[1]]
+    rope = config.get("position_embedding_type") == "rope"
+    x = t["wte.weight"][tokens] + (0 if rope else t["wpe.weight"][: tokens.shape[1]])
     for i in range(config["n_layer"]):
         q, k, v = (
             _heads(y, config["n_head"]) for y in np.split(linear(f"h.{i}.attn.c_attn", norm(f"h.{i}.ln_1", x)), 3, -1)
         )
+        q, k = (_rotate(y, config["rope_theta"]) if rope else y for y in (q, k))
         y = _attend(q, k, v).swapaxes(1, 2)
         x = x + linear(f"h.{i}.attn.c_proj", y.reshape(*y.shape[:2], -1))
         x = x + linear(f"h.{i}.mlp.c_proj", _gelu(linear(f"h.{i}.mlp.c_fc", norm(f"h.{i}.ln_2", x))))
@@ -131,16 +141,10 @@ def _llama(t: Mapping[str, Array], config: Mapping[str, Any], tokens: Array) -> 
         return x @ t[f"{name}.weight"].T + t.get(f"{name}.bias", 0)
 
     def norm(name: str, x: Array) -> Array:
-        return (t[f"{name}.weight"] + gemma) * x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+        return (t[f"{name}.weight"] + gemma) * x / np.sqrt((x * x).mean(-1, keepdims=True) + config["rms_norm_eps"])
 
     def ffn(name: str, x: Array) -> Array:
         return linear(f"{name}.down_proj", activation(linear(f"{name}.gate_proj", x)) * linear(f"{name}.up_proj", x))
-
-    def rotate(x: Array) -> Array:
-        half = x.shape[-1] // 2
-        angle = np.arange(x.shape[2])[:, None] * config["rope_theta"] ** (-np.arange(half) / half)
-        a, b, c, s = x[..., :half], x[..., half:], np.cos(angle), np.sin(angle)
-        return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
 
     def experts(name: str, x: Array) -> Array:
         p = _softmax(linear(f"{name}.gate", x))
@@ -157,7 +161,7 @@ def _llama(t: Mapping[str, Array], config: Mapping[str, Any], tokens: Array) -> 
         n = norm(f"{at}.input_layernorm", x)
         counts = config["num_attention_heads"], config["num_key_value_heads"], config["num_key_value_heads"]
         q, k, v = (_heads(linear(f"{at}.self_attn.{p}_proj", n), c) for p, c in zip("qkv", counts, strict=True))
-        y = _attend(rotate(q), rotate(k), v).swapaxes(1, 2)
+        y = _attend(*(_rotate(y, config["rope_theta"]) for y in (q, k)), v).swapaxes(1, 2)
         x = x + linear(f"{at}.self_attn.o_proj", y.reshape(*y.shape[:2], -1))
         n = norm(f"{at}.post_attention_layernorm", x)
         x = x + (experts if f"{at}.mlp.gate.weight" in t else ffn)(f"{at}.mlp", n)
@@ -192,7 +196,9 @@ def test_the_forward_pass_is_the_trainers() -> None:
 
     for form, experts in (("llama", 0), ("moe", 4)):
         m = tiny(form)
-        config = model.Config(hidden=16, layers=4, heads=4, kv_heads=2, ffn=24, vocabulary=40, experts=experts)
+        config = model.Config(
+            hidden=16, layers=4, heads=4, kv_heads=2, ffn=24, vocabulary=40, experts=experts, norm_eps=1e-12
+        )
         ours = model.forward({k: jax.numpy.asarray(v) for k, v in m.tensors.items()}, config, TOKENS)[0]
         np.testing.assert_allclose(logits(m), ours, atol=2e-4)
     m = tiny("gpt2")
