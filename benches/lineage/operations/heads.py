@@ -22,7 +22,7 @@ def head_pruning(work: Work, keep: float = 0.5, by: str = "norm") -> None:
         else:
             chosen = np.sort(work.rng.choice(count, n, replace=False))
         kept.append(chosen.tolist())
-        take_heads(work, i, (chosen[:, None] * group + np.arange(group)).ravel(), chosen)
+        take_heads(work, i, (chosen[:, None] * group + np.arange(group)).ravel(), chosen, width)
     work.set("heads", n * group)
     work.set("kv_heads", n)
     work.config["head_dim"] = width
