@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import Basis, Evidence, Models, UnitMatch, not_applied, timed
+from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._counts import dispersion, log10_p_count
 from weightprint.evidence._match import count, probes
 from weightprint.evidence._sample import pick
-from weightprint.evidence._units import Ffn, ffns
+from weightprint.evidence._units import Ffn, ffns, width_in_a
 
 __all__ = ["unit_agreement"]
 
@@ -87,7 +87,6 @@ class _Table:
     a: tuple[Ffn, ...]
     agreed: I64
     tested: I64
-    same_number: I64
     eligible: npt.NDArray[np.bool_]
     named: dict[tuple[int, int], I64]
     seconds: float
@@ -111,15 +110,6 @@ def unit_agreement(models: Models) -> Evidence:
     return _answer(models, table, every)
 
 
-def width_in_a(basis: Basis, ffn: Ffn) -> int | None:
-    """How many of A's channels an FFN of B is written in; None where the basis does not fit it."""
-    if basis.matrix is not None:
-        return int(basis.matrix.shape[1]) if basis.matrix.shape[0] == ffn.width else None
-    if basis.channels is not None:
-        return int(basis.channels.size) if int(basis.channels.max(initial=-1)) < ffn.width else None
-    return ffn.width
-
-
 def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Table | None:
     """Every FFN of A is read once, and all of B's sampled units are looked up in it."""
     widths = [width_in_a(models.basis, f) for f in theirs]
@@ -129,7 +119,6 @@ def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Tab
     plan = _plan(models.effort, ours, widths)
     units, size, permutations = plan
     agreed = np.zeros((1 + permutations, len(theirs), len(ours)), np.int64)
-    same = np.zeros((len(theirs), len(ours)), np.int64)
     tested = np.zeros(len(theirs), np.int64)
     named: dict[tuple[int, int], I64] = {}
     seconds = 0.0
@@ -157,8 +146,7 @@ def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Tab
                 for i in np.unique(found.of[hit]):
                     mine = hit & (found.of == i)
                     named[int(i), j] = np.stack([found.units[mine], counts.named[mine]], axis=1)
-                    same[i, j] = counts.same_number[i] if ffn.units == theirs[i].units else 0
-    return _Table(tuple(theirs), tuple(ours), agreed, tested, same, eligible, named, seconds, plan)
+    return _Table(tuple(theirs), tuple(ours), agreed, tested, eligible, named, seconds, plan)
 
 
 def _plan(effort: str, ours: Sequence[Ffn], widths: Sequence[int | None]) -> tuple[int, int, int]:
@@ -194,7 +182,7 @@ def _answer(models: Models, table: _Table, every: Sequence[Ffn]) -> Evidence:
     best = min(looks, key=lambda name: looks[name][0]) if looks else None
     total = sum(f.numel for f in every)
     shares = {m.b: m.share for m in matches if m.log10_p + math.log10(table.eligible.sum()) <= _LOG10_P}
-    sizes = {(f.stack, f.block, f.expert): f.numel for f in every}
+    sizes = {f.key: f.numel for f in every}
     effect = sum(share * sizes[b] for b, share in shares.items()) / total
     units, channels, permutations = table.plan
     tested = int(table.tested.sum())
@@ -237,10 +225,6 @@ def _label(place: tuple[str, int, int | str | None]) -> str:
     return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
 
 
-def _key(ffn: Ffn) -> tuple[str, int, int | str | None]:
-    return ffn.stack, ffn.block, ffn.expert
-
-
 def _matches(table: _Table, log10_p: F64, expected: F64) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
     """The best FFN of A for each of B; and the runner-up with all further ones that chance does not explain."""
     first: list[UnitMatch] = []
@@ -253,8 +237,8 @@ def _matches(table: _Table, log10_p: F64, expected: F64) -> tuple[tuple[UnitMatc
             if rank > 1 and log10_p[i, j] + price > _LOG10_P:
                 break
             match = UnitMatch(
-                b=_key(b),
-                a=_key(table.a[j]),
+                b=b.key,
+                a=table.a[j].key,
                 tested=int(table.tested[i]),
                 agreed=int(table.agreed[0, i, j]),
                 expected=float(expected[i, j]),
@@ -280,8 +264,8 @@ def _looks(models: Models, table: _Table, log10_p: F64, phi: float) -> dict[str,
     pairs = int(table.eligible[rows].sum())
     looks = {"best pair": (log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
 
-    places = {_key(f): j for j, f in enumerate(table.a)}
-    same = [(i, places[_key(table.b[i])]) for i in rows if _key(table.b[i]) in places]
+    places = {f.key: j for j, f in enumerate(table.a)}
+    same = [(i, places[table.b[i].key]) for i in rows if table.b[i].key in places]
     same = [(i, j) for i, j in same if table.eligible[i, j]]
     if same:
         at = tuple(np.array(same).T)
@@ -299,7 +283,7 @@ def _looks(models: Models, table: _Table, log10_p: F64, phi: float) -> dict[str,
         if value < pooled:
             pooled, statistic = value, agreed
     looks["best map"] = (pooled, statistic)
-    return {name: (min(0.0, value), n) for name, (value, n) in looks.items()}
+    return {name: (min(0.0, float(value)), n) for name, (value, n) in looks.items()}
 
 
 def _detectable(table: _Table, phi: float) -> float | None:
