@@ -28,7 +28,7 @@ import numpy.typing as npt
 from weightprint.evidence._base import F32, Evidence, Models, Region, Side, UnitMatch, not_applied, timed
 from weightprint.evidence._exchange import hits, log10_p_hits
 from weightprint.evidence._match import standardised
-from weightprint.evidence._sample import BUDGETS, Indices, hidden_size, pick
+from weightprint.evidence._sample import Indices, budget_of, hidden_size, pick
 from weightprint.evidence._stem_pairs import paired_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
 
@@ -40,6 +40,7 @@ _UNITS = {"quick": 32, "standard": 256, "full": 512}
 _FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}
 _FEWEST = 16
 _HELD = 1 << 26  # values of B's rows in memory
+_QUICK_SHARE, _QUICK_VALUES = 0.003, 1 << 18  # of a model, or at least so many values, may be read at quick effort
 
 _QUESTION = Evidence(
     test="aligned_units",
@@ -127,8 +128,10 @@ def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ff
     """Units per block that the budget allows for these pairs; 0 where it does not allow a few."""
     width = max((a.width for a in ours), default=1)
     by_cost = math.sqrt(_FLOPS[models.effort] / (4 * width * max(int(chosen.sum()), 1)))
-    by_size = _HELD // (2 * width * max(int(chosen.any(axis=1).sum()), 1))
-    want = min(_UNITS[models.effort], int(by_cost), by_size)
+    values = 2 * width * max(int(chosen.any(axis=1).sum()), 1)
+    want = min(_UNITS[models.effort], int(by_cost), _HELD // values)
+    if models.effort == "quick":
+        want = min(want, max(_FEWEST, int(max(_QUICK_VALUES, _QUICK_SHARE * models.b.numel)) // values))
     return want if want >= _FEWEST else 0
 
 
@@ -195,7 +198,7 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
         matches=tuple(_match(looked, i, j) for i, j in best.items()),
         details={
             "blocks": len(best),
-            "pairs": pairs,
+            "pairs_tried": pairs,
             "scope": looked.scope,
             "look": look,
             "looks": {name: {"log10_p": value, "hits": n} for name, (value, n) in looks.items()},
@@ -248,7 +251,7 @@ def _by_pairs(models: Models) -> Evidence:
     width = hidden_size(models)
     if width is None:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
-    blocks = paired_rows(models, width, BUDGETS[models.effort])
+    blocks = paired_rows(models, width, budget_of(models))
     regions: list[Region] = []
     for name, layer, x, y in blocks.found:
         similarity = standardised(x, signed=True) @ standardised(y, signed=True).T

@@ -41,11 +41,10 @@ F64 = npt.NDArray[np.float64]
 _FLOPS = {"standard": 1.2e13, "full": 4e14}
 #: (units per FFN of B, residual channels, permutations), richest first: the first that fits is taken, else the last.
 _PLANS = (
-    (1024, 4096, 128),
-    (512, 4096, 64),
-    (256, 4096, 64),
-    (128, 4096, 64),
-    (128, 2048, 32),
+    (1024, 4096, 64),
+    (256, 4096, 32),
+    (128, 4096, 32),
+    (128, 2048, 16),
     (128, 1024, 16),
     (128, 1024, 8),
     (64, 1024, 8),
@@ -207,7 +206,7 @@ def _answer(models: Models, table: _Table, every: Sequence[Ffn]) -> Evidence:
             "look": best,
             "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in looks.items()},
             "over_dispersion": phi,
-            "pairs": int(table.eligible.sum()),
+            "pairs_tried": int(table.eligible.sum()),
             "units_per_ffn": units,
             "channels": channels,
             "permutations": permutations,
