@@ -337,6 +337,10 @@ class Evidence:
         blind_to: what the test can't see.
         says: the outcome in one sentence.
         detectable: the smallest effect that the test would have seen, or None.
+        basis: how the residual channels were brought together before it was run: ``"identity"`` as stored.
+        semantic: that alignment came through shared tokens, so strangers that learned from the same data may agree.
+        matches: one for each FFN or expert of B, its best of A, whether that means anything or not.
+        others: the runner-up of each, and all further ones that chance does not explain, best first.
     """
 
     test: str
@@ -358,6 +362,9 @@ class Evidence:
     found: tuple[Shared, ...] = ()
     regions: tuple[Region, ...] = ()
     matches: tuple[UnitMatch, ...] = ()
+    basis: str = "identity"
+    semantic: bool = False
+    others: tuple[UnitMatch, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -375,7 +382,7 @@ class Evidence:
             "blind_to",
             "seconds",
         )
-        added = ("asked", "says", "statistic_of", "effect_of", "detectable")
+        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic")
         return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from weightprint.evidence._base import F32, Evidence, Models, Pair, Region, not_applied, timed
 from weightprint.evidence._exchange import double_centre, hits, log10_p_hits
 from weightprint.evidence._sample import (
-    BUDGETS,
     Indices,
+    budget_of,
     hidden_size,
     pick,
     residual_axis,
@@ -57,7 +57,7 @@ def aligned_units(models: Models) -> Evidence:
     width = hidden_size(models)
     if width is None:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
-    budget = BUDGETS[models.effort]
+    budget = budget_of(models)
     blocks = _blocks(models, width)
     if not blocks:
         return not_applied(_QUESTION, "no pair of up- or gate-projections of equal shape was recognised by name")

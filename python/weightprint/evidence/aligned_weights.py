@@ -41,9 +41,9 @@ import numpy as np
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, not_applied, timed
 from weightprint.evidence._exchange import double_centre, hits, log10_p_hits, trace_sd
 from weightprint.evidence._sample import (
-    BUDGETS,
     Budget,
     Indices,
+    budget_of,
     hidden_size,
     pick,
     residual_axis,
@@ -119,7 +119,7 @@ def aligned_weights(models: Models) -> Evidence:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
     if width < 8:
         return not_applied(_QUESTION, f"a hidden size of {width} is too small to test")
-    budget = BUDGETS[models.effort]
+    budget = budget_of(models)
     usable, left_out = _usable(models, width, budget)
     if not usable:
         return not_applied(_QUESTION, "no pair of matrices has equal shapes and a known residual axis")
