@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from . import depth, encoding, ffn, gauge, moe
+from . import architecture, decoy, depth, encoding, ffn, gauge, heads, hidden, merge, moe, noise, vocabulary
 from ._chain import chain, composed
 from ._work import Operation, named
 
@@ -37,5 +37,28 @@ OPERATIONS: dict[str, Operation] = {
         moe.expert_duplication,
         moe.expert_shuffle,
         moe.moe_to_dense,
+        noise.gaussian_noise,
+        noise.unstructured_pruning,
+        noise.semi_structured_pruning,
+        noise.lora_merge,
+        merge.linear_merge,
+        merge.slerp_merge,
+        merge.task_arithmetic,
+        merge.ties_merge,
+        merge.dare_merge,
+        heads.head_pruning,
+        heads.heads_to_gqa,
+        hidden.hidden_pruning,
+        hidden.hidden_widening,
+        architecture.drop_biases,
+        architecture.layernorm_to_rmsnorm,
+        architecture.learned_positions_to_rope,
+        vocabulary.vocabulary_swap,
+        vocabulary.vocabulary_extension,
+        vocabulary.vocabulary_permutation,
+        vocabulary.vocabulary_pruning,
+        vocabulary.vocabulary_stitching,
+        vocabulary.embedding_replaced,
+        decoy.decoy_stack,
     )
 }

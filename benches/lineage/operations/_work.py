@@ -60,6 +60,9 @@ class Work:
     layer_map: list[list[int | None]] | None = None
     #: filled by operations whose result is no longer in Llama's spelling (encodings).
     closed: Tensors | None = None
+    #: tensors beside the model's own, under names of their own; before them in the file if `added_first`.
+    added: Tensors = field(default_factory=dict)
+    added_first: bool = False
 
     def get(self, key: str) -> Any:
         """A number from config.json, None if it isn't there."""
@@ -273,6 +276,7 @@ def open_model(made: Made, rng: np.random.Generator) -> Work:
 def close(work: Work, parents: Sequence[Made], name: str) -> Made:
     """The child in the spelling of its first parent, with its truth."""
     tensors = work.closed if work.closed is not None else _spelling.unspell(work.tensors, parents[0].tensors)
+    tensors = {**work.added, **tensors} if work.added_first else {**tensors, **work.added}
     first = parents[0].truth
     truth = Truth(
         name=f"{first.name}.{name}",

@@ -34,15 +34,15 @@ def head_permutation(work: Work, share: float = 1.0) -> None:
         kv = partly_shuffled(work.rng, work.kv_heads, share)
         inside = [partly_shuffled(work.rng, group, share) for _ in kv]
         q = np.concatenate([k * group + order for k, order in zip(kv, inside, strict=True)])
-        take_heads(work, i, q, kv)
+        take_heads(work, i, q, kv, work.head_dim)
         queries.append(q)
         keys.append(kv)
     work.note(query_heads=[q.tolist() for q in queries], kv_heads=[k.tolist() for k in keys])
 
 
-def take_heads(work: Work, layer: int, queries: Index, kv: Index) -> None:
-    """Select query and k/v heads of one block."""
-    at, width = f"model.layers.{layer}.self_attn", work.head_dim
+def take_heads(work: Work, layer: int, queries: Index, kv: Index, width: int) -> None:
+    """Select query and k/v heads, `width` rows each, of one block."""
+    at = f"model.layers.{layer}.self_attn"
     for axis, heads in (("query", queries), ("mixed", queries), ("key", kv), ("value", kv)):
         work.take(axis, (heads[:, None] * width + np.arange(width)).ravel(), under=at)
 
