@@ -55,9 +55,9 @@ class Limit:
 
 
 LIMITS: dict[str, Limit] = {
-    "quick": Limit(layers=4, channels=256, units=256, tokens=256, values=1 << 13),
-    "standard": Limit(layers=8, channels=512, units=512, tokens=1024, values=1 << 16),
-    "full": Limit(layers=1 << 20, channels=1 << 20, units=1 << 20, tokens=4096, values=1 << 40),
+    "quick": Limit(layers=4, channels=256, units=256, tokens=512, values=1 << 13),
+    "standard": Limit(layers=8, channels=512, units=512, tokens=2048, values=1 << 16),
+    "full": Limit(layers=1 << 20, channels=1 << 20, units=1 << 20, tokens=8192, values=1 << 40),
 }
 
 
@@ -110,18 +110,20 @@ def too_large(models: Models, found: Iterable[dict[str, Tensor]]) -> bool:
     return any(tensor.numel > streamed for block in found for tensor in block.values())
 
 
-def grouped(side: Side, q: Tensor, k: Tensor) -> int | None:
-    """Rows of one head of grouped queries: how many rows of k go together. None where that is not known.
+def grouped(models: Models, side: Side, stack: str, queries: int, rows: int) -> int | None:
+    """Rows of one head of k (or v) that `queries` rows of q (or columns of o) share; None where that is not known.
 
-    Where every query head has its own key head nothing has to be known, and the answer is all rows.
+    Where every query head has its own key head nothing has to be known, and the answer is all rows. A side that
+    doesn't know its heads (no config.json) borrows the other's number.
     """
-    if q.shape[0] == k.shape[0]:
-        return k.shape[0]
-    known = side.geometry.get(q.stack)
-    size = known.head_dim if known is not None else None
-    if not size or q.shape[0] % k.shape[0] or k.shape[0] % size:
-        return None
-    return size
+    if queries == rows:
+        return rows
+    own = side.geometry.get(stack)
+    for known in (own, *models.a.geometry.values(), *models.b.geometry.values()):
+        heads = known.kv_heads if known is not None else None
+        if heads and rows % heads == 0 and queries % rows == 0:
+            return rows // heads
+    return None
 
 
 def expanded(x: F32, rows: int, size: int) -> F32:
@@ -147,16 +149,14 @@ def embeddings(side: Side) -> Tensor | None:
 def shared_tokens(models: Models, want: int) -> tuple[F32, F32] | str:
     """Embedding rows of the same tokens on both sides, (tokens, width) each; else the reason why there are none.
 
-    The papers match tokens by their strings. Weights alone tell only that two vocabularies of one size *may* be the
-    same, and there the token's number stands for its string: with another tokenizer of that size the rows don't
-    belong together, and every score built on them is one of strangers.
+    The papers match tokens by their strings. A test is given weights, so a token's number stands for its string, up to
+    the length of the shorter table. That is right for one tokenizer and for an extended one; with another tokenizer
+    the rows don't belong together, and every score built on them is one of strangers.
     """
     a, b = embeddings(models.a), embeddings(models.b)
     if a is None or b is None:
         return "no token embedding was recognised in both models"
-    if a.shape[0] != b.shape[0]:
-        return f"the vocabularies differ in size ({a.shape[0]:,} and {b.shape[0]:,}); no strings to match tokens by"
-    rows = pick(a.shape[0], want, models.seed, "tokens", run=8)
+    rows = pick(min(a.shape[0], b.shape[0]), want, models.seed, "tokens", run=8)
     return finite(sampled_rows(models.a, a, rows)), finite(sampled_rows(models.b, b, rows))
 
 

@@ -25,11 +25,10 @@ from dataclasses import replace
 import numpy as np
 
 from weightprint.evidence._assignment import assign
-from weightprint.evidence._base import F32, Evidence, Models, Side, not_applied, timed
+from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
 from weightprint.evidence._sample import Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence.published._parts import (
     LIMITS,
-    Blocks,
     blocks,
     common_width,
     evenly,
@@ -73,37 +72,18 @@ def similarity(a: list[F32], b: list[F32]) -> tuple[float, list[tuple[int, int]]
     return float(np.mean([inner[i, j] for i, j in kept])), kept
 
 
-def _product(side: Side, found: Blocks, layer: int, branch: str, channels: Indices) -> F32 | None:
+def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, channels: Indices) -> F32 | None:
     """The branch's product over these channels; None where grouped heads can't be told apart."""
-    reads, writes = (found[layer][role] for role in BRANCHES[branch])
-    if branch == "down·up":
-        first, second = sampled_rows(side, writes, channels), sampled_columns(side, reads, channels).T
-    elif branch == "o·v":
-        queries = writes.shape[1]
-        size = _size(side, queries, layer, found, reads.shape[0])
-        if size is None:
-            return None
-        v = expanded(sampled_columns(side, reads, channels).T, queries, size)
-        first, second = sampled_rows(side, writes, channels), v
-    else:
-        size = grouped(side, reads, writes)
-        if size is None:
-            return None
-        first = sampled_columns(side, reads, channels)
-        second = expanded(sampled_columns(side, writes, channels).T, reads.shape[0], size)
-    if first.shape[1] != second.shape[0]:
+    reads, writes = (block[role] for role in BRANCHES[branch])
+    queries = reads.shape[0] if branch == "q'·k" else writes.shape[1]
+    inner = writes if branch == "q'·k" else reads  # the one that grouped heads share
+    size = grouped(models, side, reads.stack, queries, inner.shape[0])
+    if size is None:
         return None
+    second = expanded(sampled_columns(side, inner, channels).T, queries, size)
+    first = sampled_columns(side, reads, channels) if inner is writes else sampled_rows(side, writes, channels)
     out: F32 = finite(first) @ finite(second)
     return out
-
-
-def _size(side: Side, queries: int, layer: int, found: Blocks, rows: int) -> int | None:
-    """Rows of one value head: all of them where every query head has its own."""
-    if queries == rows:
-        return rows
-    known = side.geometry.get(found[layer]["v"].stack)
-    size = known.head_dim if known is not None else None
-    return size if size and queries % rows == 0 and rows % size == 0 else None
 
 
 @timed
@@ -129,7 +109,7 @@ def crs(models: Models) -> Evidence:
             continue
         channels = pick(width, limit.channels, models.seed, "crs")
         products = [
-            [_product(side, found, i, branch, channels) for i in own]
+            [_product(models, side, found[i], branch, channels) for i in own]
             for side, found, own in zip((models.a, models.b), (a, b), numbers, strict=True)
         ]
         phi_a, phi_b = ([composed(m) for m in own if m is not None] for own in products)
