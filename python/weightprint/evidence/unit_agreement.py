@@ -20,13 +20,13 @@ The basis that brought the two streams together pays for its candidates, and wha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
+from weightprint.evidence._base import F32, Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._counts import Chance, chance, dispersion
 from weightprint.evidence._match import count, probes
 from weightprint.evidence._sample import pick
@@ -59,6 +59,7 @@ _PLANS = (
     (8, 256, 2),
 )
 _LOG10_P = -6.0
+_TIE = np.float32(1e-4)
 
 _QUESTION = Evidence(
     test="unit_agreement",
@@ -81,7 +82,8 @@ class _Table:
     """All FFNs of B against all of A.
 
     ``agreed``: int64 (1 + R, n_b, n_a), arrangement 0 as it is; ``tested``: units per FFN of B; ``named``: per (b, a)
-    the units that agree, int64 (n, 2) as (unit of B, unit of A).
+    the units that agree, int64 (n, 2) as (unit of B, unit of A); ``nearest``: int64 (n_b, n_a), those of them that
+    resemble no unit of another FFN of A more.
     """
 
     b: tuple[Ffn, ...]
@@ -90,6 +92,7 @@ class _Table:
     tested: I64
     eligible: npt.NDArray[np.bool_]
     named: dict[tuple[int, int], I64]
+    nearest: I64
     seconds: float
     plan: tuple[int, int, int]
 
@@ -122,6 +125,7 @@ def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Tab
     agreed = np.zeros((1 + permutations, len(theirs), len(ours)), np.int64)
     tested = np.zeros(len(theirs), np.int64)
     named: dict[tuple[int, int], I64] = {}
+    likeness: dict[tuple[int, int], F32] = {}
     seconds = 0.0
     for width in sorted({f.width for j, f in enumerate(ours) if eligible[:, j].any()}):
         channels = _channels(models, width, size)
@@ -147,7 +151,25 @@ def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Tab
                 for i in np.unique(found.of[hit]):
                     mine = hit & (found.of == i)
                     named[int(i), j] = np.stack([found.units[mine], counts.named[mine]], axis=1)
-    return _Table(tuple(theirs), tuple(ours), agreed, tested, eligible, named, seconds, plan)
+                    likeness[int(i), j] = counts.likeness[mine]
+    nearest = _nearest(theirs, agreed[0].shape, named, likeness)
+    return _Table(tuple(theirs), tuple(ours), agreed, tested, eligible, named, nearest, seconds, plan)
+
+
+def _nearest(
+    theirs: Sequence[Ffn],
+    shape: tuple[int, ...],
+    named: Mapping[tuple[int, int], I64],
+    likeness: Mapping[tuple[int, int], F32],
+) -> I64:
+    """For every pair the units of B that agree there and resemble no unit of another FFN of A more; a tie is both's."""
+    most = [np.zeros(f.units, np.float32) for f in theirs]
+    for (i, j), units in named.items():
+        np.maximum.at(most[i], units[:, 0], likeness[i, j])
+    out = np.zeros(shape, np.int64)
+    for (i, j), units in named.items():
+        out[i, j] = np.count_nonzero(likeness[i, j] >= most[i][units[:, 0]] - _TIE)
+    return out
 
 
 def _plan(models: Models, ours: Sequence[Ffn], widths: Sequence[int | None]) -> tuple[int, int, int]:
@@ -230,15 +252,18 @@ def _label(place: tuple[str, int, int | str | None]) -> str:
 
 
 def _matches(table: _Table, log10_p: F64, by_chance: Chance) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
-    """The best FFN of A for each of B; and the runner-up with all further ones that chance does not explain."""
+    """The best FFN of A for each of B; and the runner-up with all further ones that chance does not explain. Among
+    those that chance does not explain, the one with the most units that resemble it more than any other comes first.
+    """
     first: list[UnitMatch] = []
     others: list[UnitMatch] = []
     price = math.log10(table.eligible.sum())
     for i, b in enumerate(table.b):
         candidates = [int(j) for j in np.nonzero(table.eligible[i])[0]]
-        candidates.sort(key=lambda j: (log10_p[i, j], -table.agreed[0, i, j]))
+        real = {j: log10_p[i, j] + price <= _LOG10_P for j in candidates}
+        candidates.sort(key=lambda j: (-table.nearest[i, j] * real[j], log10_p[i, j], -table.agreed[0, i, j]))
         for rank, j in enumerate(candidates):
-            if rank > 1 and log10_p[i, j] + price > _LOG10_P:
+            if rank > 1 and not real[j]:
                 break
             match = UnitMatch(
                 b=b.key,
@@ -248,6 +273,7 @@ def _matches(table: _Table, log10_p: F64, by_chance: Chance) -> tuple[tuple[Unit
                 expected=(int(by_chance.permuted[i, j]) + 1) / (by_chance.permutations + 1 / by_chance.rates[i, j]),
                 log10_p=float(log10_p[i, j]),
                 units=table.named.get((i, j), np.empty((0, 2), np.int64)),
+                nearest=int(table.nearest[i, j]),
             )
             (others if rank else first).append(match)
     return tuple(first), tuple(others)
