@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.maps import Maps, maps
 
 H, LAYERS = 160, 8
+module = importlib.import_module("weightprint.evidence.unit_agreement")
 
 
 def mapped(a: Arrays, b: Arrays) -> Maps:
@@ -130,9 +132,9 @@ def test_experts_of_units_from_anywhere() -> None:
     assert all(row[3] > 0.9 for row in found.expert_map)
 
 
-def different_experts() -> Arrays:
+def different_experts(seed: int = 0) -> Arrays:
     """A Mixture whose experts have nothing in common."""
-    a = decoder(0, h=4 * H, layers=2)
+    a = decoder(seed, h=4 * H, layers=2)
     return mixture(a, [list(range(i, i + H)) for i in range(0, 4 * H, H)])
 
 
@@ -142,6 +144,23 @@ def test_experts_shuffled_duplicated_dropped(order: list[int]) -> None:
     found = mapped(a, child(reordered_experts(a, order), 0.9))
     assert plain(found) == expected([[e, j, [0, H]] for e, j in enumerate(order)])
     assert {key[2] for key in found.unused} == set(range(4)) - set(order)
+
+
+def test_too_many_experts_for_all_pairs_are_found_by_way_of_their_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same maps in two steps, layers moved as well; all that changes is how many units were looked for."""
+    monkeypatch.setattr(module, "budget", lambda models: 7e8)
+    order = [2, 0, 3, 1, 1, 2, 0, 3]
+    a = different_experts()
+    m = models(a, relayered(child(reordered_experts(a, order), 0.9), [1, 0]))
+    evidence = unit_agreement(m)
+    assert "blocks" in evidence.details["scope"]
+    assert (evidence.log10_p or 0) < -20
+    found = maps(evidence, m)
+    assert plain(found) == [[i, e, 1 - i, j, [0, H]] for i in range(2) for e, j in enumerate(order)]
+    assert all(row.share > 0.9 for row in found.ffns)
+    strangers = unit_agreement(models(a, reordered_experts(different_experts(7), order)))
+    assert (strangers.log10_p or 0) > -3
+    assert strangers.details["found"] == 0
 
 
 def dense_from(moe: Arrays, weights: list[float]) -> Arrays:
