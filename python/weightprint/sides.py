@@ -106,7 +106,7 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
             numel = math.prod(part.view.shape)
             nbytes = weight.nbytes * numel // max(weight.numel, 1)
             tensors[name] = Tensor(name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place)
-    return Side(label, tensors, reads, reads.gain), reads
+    return Side(label, tensors, reads, reads.gain, anatomy.geometry), reads
 
 
 def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor:

@@ -38,11 +38,11 @@ DTYPES = {
 }
 
 
-def side(label: Any, arrays: Mapping[str, Array]) -> Side:
-    """A model in memory, as the tests see one on disk."""
+def side(label: Any, arrays: Mapping[str, Array], config: Mapping[str, Any] | None = None) -> Side:
+    """A model in memory, as the tests see one on disk; ``config`` as config.json beside it would say."""
     tensors: dict[str, Tensor] = {}
     shapes = {name: x.shape for name, x in arrays.items()}
-    matched = match(shapes, {})
+    matched = match(shapes, config or {})
     found = (*matched.assignments, *infer(shapes, matched.unmatched, matched.assignments, None))
     places = {a.view.weight: a.place for a in found if a.view.whole and not a.tied and a.confidence >= SURE}
     for name, x in arrays.items():
@@ -73,12 +73,18 @@ def side(label: Any, arrays: Mapping[str, Array]) -> Side:
         found = next((by_place[norm] for norm in norms if norm in by_place), None)
         return None if found is None else read(found.name, 0, found.numel)
 
-    return Side(label, tensors, read, gain)
+    return Side(label, tensors, read, gain, matched.geometry)
 
 
-def models(a: Mapping[str, Array], b: Mapping[str, Array], seed: int = 0, effort: str = "standard") -> Models:
-    """Two models in memory, paired."""
-    ours, theirs = side("a", a), side("b", b)
+def models(
+    a: Mapping[str, Array],
+    b: Mapping[str, Array],
+    seed: int = 0,
+    effort: str = "standard",
+    config: Mapping[str, Any] | None = None,
+) -> Models:
+    """Two models in memory, paired; ``config`` stands beside both."""
+    ours, theirs = side("a", a, config), side("b", b, config)
     pairs, log10_pairings = pair_tensors(ours, theirs)
     return Models(ours, theirs, pairs, log10_pairings, seed, effort)
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.place import Expert, Place
+from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Basis",
     "Evidence",
     "Expert",
+    "Geometry",
     "Models",
     "Pair",
     "Reader",
@@ -124,12 +125,16 @@ def no_gain(tensor: Tensor) -> F32 | None:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models: its tensors by name, and a way to read slices of them."""
+    """One of the two models: its tensors by name, and a way to read slices of them.
+
+    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell.
+    """
 
     label: Literal["a", "b"]
     tensors: Mapping[str, Tensor]
     reader: Reader = field(repr=False)
     gains: Callable[[Tensor], F32 | None] = field(default=no_gain, repr=False)
+    geometry: Mapping[str, Geometry] = field(default_factory=dict, repr=False)
 
     @property
     def numel(self) -> int:
@@ -332,6 +337,10 @@ class Evidence:
         blind_to: what the test can't see.
         says: the outcome in one sentence.
         detectable: the smallest effect that the test would have seen, or None.
+        basis: how the residual channels were brought together before it was run: ``"identity"`` as stored.
+        semantic: that alignment came through shared tokens, so strangers that learned from the same data may agree.
+        matches: one for each FFN or expert of B, its best of A, whether that means anything or not.
+        others: the runner-up of each, and all further ones that chance does not explain, best first.
     """
 
     test: str
@@ -353,6 +362,9 @@ class Evidence:
     found: tuple[Shared, ...] = ()
     regions: tuple[Region, ...] = ()
     matches: tuple[UnitMatch, ...] = ()
+    basis: str = "identity"
+    semantic: bool = False
+    others: tuple[UnitMatch, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -370,7 +382,7 @@ class Evidence:
             "blind_to",
             "seconds",
         )
-        added = ("asked", "says", "statistic_of", "effect_of", "detectable")
+        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic")
         return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
 
 

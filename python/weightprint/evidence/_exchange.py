@@ -30,7 +30,7 @@ import numpy as np
 
 from weightprint.evidence._base import F32
 
-__all__ = ["double_centre", "hits", "log10_p_hits", "trace_sd"]
+__all__ = ["double_centre", "hits", "log10_p_hits", "tame", "trace_sd"]
 
 
 _TAME = (1e-12, 1e12)
@@ -41,11 +41,16 @@ def double_centre(x: F32) -> F32:
 
     Extreme values are scaled to one first, so that squares stay within float32; what follows is blind to scale.
     """
+    return _centre(tame(x))
+
+
+def tame(x: F32) -> F32:
+    """The values with non-finite ones as 0 and, where they are extreme, all divided by the largest."""
     x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
     peak = float(np.abs(x).max(initial=0.0))
     if peak > 0 and not _TAME[0] < peak < _TAME[1]:
         x = x / np.float32(peak)
-    return _centre(x)
+    return x
 
 
 def _centre(x: F32) -> F32:

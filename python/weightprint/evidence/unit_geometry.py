@@ -279,6 +279,7 @@ def _answer(best: list[_Best], in_place: list[tuple[int, int]]) -> Evidence:
         matches=tuple(m.match for m in best),
         details={
             "ffns": len(best),
+            "pairs_tried": round(sum(10**m.price for m in best)),
             "ffns_found": len(sure),
             "families_of_ffns_in_b": len(families),
             "hits_in_the_same_place": max((sum(c) for c in zip(*in_place, strict=True)), default=None),
