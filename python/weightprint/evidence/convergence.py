@@ -12,9 +12,9 @@ whose weak parts find each other obey P(hits >= k) <= 1/k! (:mod:`weightprint.ev
 for their number, which holds however FFNs of B depend on each other.
 
 Measured on trained decoders (4-5 blocks, d 32-48), rotated with units renumbered, through Procrustes on shared tokens;
-z of the mean weak cosine per FFN: strangers trained on the same data within 2.2 (at most 4 of 60 pairs find themselves),
-a fine-tune 64-66 (128 of 128), upcycled experts 52-54 (97 of 97), a model trained on for as long as its own training
-41-42 (96 of 96, weak cosine .84 at a strong one of .86).
+z of the mean weak cosine per FFN: strangers trained on the same data and a distilled student within 2.2 (at most 4 of
+60 units find themselves), a fine-tune 64-66 (128 of 128), upcycled experts 52-54 (97 of 97), a model trained on for as
+long as its own training 41-42 (96 of 96, weak cosine .84 at a strong one of .86).
 
 The effect is the mean cosine of matched weak parts above that of other pairs: near 0 for strangers and students, the
 correlation of the weights for descendants.
