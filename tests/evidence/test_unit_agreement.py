@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models
-from weightprint.evidence._counts import dispersion, log10_binomial_tail
+from weightprint.evidence._counts import chance, dispersion, log10_beta_tail
 from weightprint.evidence.unit_agreement import unit_agreement
 
 
@@ -148,12 +148,28 @@ def test_it_says_when_it_does_not_apply() -> None:
     assert "width" in (unit_agreement(models(decoder(0), decoder(1, d=48))).why_not or "")
 
 
-def test_binomial_tail_against_exact_fractions() -> None:
-    for n, k, q in ((10, 3, 0.25), (40, 40, 0.5), (30, 1, 0.01), (200, 20, 0.1)):
+def test_the_tail_is_that_of_the_conditional_binomial_test() -> None:
+    """I_q(k, S + 1) = P(Binomial(k + S, q) >= k), summed here term by term."""
+    for permuted, k, q in ((7, 3, 0.25), (0, 40, 0.5), (29, 1, 0.01), (180, 20, 0.1), (5, 60, 0.9)):
+        n = k + permuted
         exact = sum(math.comb(n, j) * q**j * (1 - q) ** (n - j) for j in range(k, n + 1))
-        assert log10_binomial_tail(k, n, q) == pytest.approx(math.log10(exact), abs=1e-9)
-    assert log10_binomial_tail(0, 5, 0.5) == 0.0
-    assert log10_binomial_tail(300, 300, 0.1) == pytest.approx(-300)
+        assert log10_beta_tail(k, permuted + 1, q) == pytest.approx(math.log10(exact), abs=1e-9)
+    assert log10_beta_tail(0, 5, 0.5) == 0.0
+    assert log10_beta_tail(300, 1, 0.1) == pytest.approx(-300)
+
+
+@pytest.mark.parametrize("permutations", [2, 32])
+def test_poisson_counts_with_uneven_rates_get_honest_p_values(permutations: int) -> None:
+    """Pairs whose chance rates differ by a factor of e on average: no level is reached too often."""
+    rng = np.random.default_rng(permutations)
+    p = []
+    for _ in range(200):
+        rates = rng.gamma(2.0, 0.5, (6, 6))
+        counts = rng.poisson(rates, (1 + permutations, 6, 6))
+        by_chance = chance(counts[1:], np.ones((6, 6)))
+        p += [by_chance.log10_p(int(counts[0, i, j]), (i, j)) for i in range(6) for j in range(6)]
+    for alpha in (0.5, 0.1, 0.01, 0.001):
+        assert np.mean(np.array(p) <= np.log10(alpha)) <= alpha + 4 * np.sqrt(alpha / len(p))
 
 
 def test_dispersion_sees_clusters_and_lets_poisson_counts_be() -> None:

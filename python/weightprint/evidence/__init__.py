@@ -9,6 +9,7 @@ from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, S
 from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.exact_sharing import exact_sharing
+from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.norm_gains import norm_gains
 from weightprint.evidence.published import PUBLISHED
 from weightprint.evidence.same_values import same_values
@@ -18,7 +19,7 @@ from weightprint.evidence.unit_geometry import unit_geometry
 __all__ = ["PUBLISHED", "REBASED", "TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
 
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
-REBASED: tuple[Test, ...] = (unit_agreement,)
+REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement)
 
 #: Every test, in the order of the report.
 TESTS: tuple[Test, ...] = (
@@ -28,6 +29,7 @@ TESTS: tuple[Test, ...] = (
     aligned_units,
     unit_agreement,
     unit_geometry,
+    head_agreement,
     norm_gains,
     *PUBLISHED,
 )

@@ -57,13 +57,11 @@ class Counts:
 
     Attributes:
         agreed: units of A named twice, by arrangement (0 as it is, then permuted) and FFN of B; int64 (1 + R, n).
-        same_number: probes whose nearest unit by input has their own number; int64 (n,).
         named: for every probe the unit of A that both name, -1 where they differ; int64 (rows,).
         seconds: spent multiplying.
     """
 
     agreed: I64
-    same_number: I64
     named: I64
     seconds: float
 
@@ -134,8 +132,7 @@ def count(side: Side, ffn: Ffn, found: Probes, n: int, channels: Indices, orders
     for r, row in enumerate(agree):
         distinct = np.unique(found.of[row] * ffn.units + named_in[r, row])
         agreed[r] = np.bincount(distinct // ffn.units, minlength=n)
-    own = np.bincount(found.of[named_in[0] == found.units], minlength=n)
-    return Counts(agreed, own, np.where(agree[0], named_in[0], -1), seconds + spent)
+    return Counts(agreed, np.where(agree[0], named_in[0], -1), seconds + spent)
 
 
 def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool) -> F32:

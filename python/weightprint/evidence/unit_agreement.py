@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import Basis, Evidence, Models, UnitMatch, not_applied, timed
-from weightprint.evidence._counts import dispersion, log10_p_count
+from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
+from weightprint.evidence._counts import Chance, chance, dispersion
 from weightprint.evidence._match import count, probes
 from weightprint.evidence._sample import pick
-from weightprint.evidence._units import Ffn, ffns
+from weightprint.evidence._units import Ffn, ffns, width_in_a
 
 __all__ = ["unit_agreement"]
 
@@ -39,22 +39,23 @@ F64 = npt.NDArray[np.float64]
 
 #: Multiply-adds x 2 that one comparison may cost; units, channels and permutations follow from it.
 _FLOPS = {"standard": 1.2e13, "full": 4e14}
+#: The same per parameter of A and B, so that small models take seconds, and what even the smallest may cost.
+_FLOPS_EACH = {"standard": 5e3, "full": 2e5}
+_FLOPS_LEAST = 5e10
 #: (units per FFN of B, residual channels, permutations), richest first: the first that fits is taken, else the last.
 _PLANS = (
-    (1024, 4096, 128),
-    (512, 4096, 64),
-    (256, 4096, 64),
-    (128, 4096, 64),
-    (128, 2048, 32),
-    (128, 1024, 16),
+    (1024, 4096, 64),
+    (256, 4096, 32),
+    (128, 4096, 32),
+    (128, 2048, 16),
     (128, 1024, 8),
-    (64, 1024, 8),
-    (64, 1024, 4),
-    (64, 512, 4),
-    (64, 512, 3),
-    (32, 512, 3),
-    (32, 256, 3),
-    (16, 256, 3),
+    (128, 1024, 4),
+    (128, 512, 4),
+    (128, 512, 2),
+    (64, 512, 2),
+    (32, 512, 2),
+    (32, 256, 2),
+    (16, 256, 2),
     (8, 256, 2),
 )
 _LOG10_P = -6.0
@@ -87,7 +88,6 @@ class _Table:
     a: tuple[Ffn, ...]
     agreed: I64
     tested: I64
-    same_number: I64
     eligible: npt.NDArray[np.bool_]
     named: dict[tuple[int, int], I64]
     seconds: float
@@ -111,25 +111,15 @@ def unit_agreement(models: Models) -> Evidence:
     return _answer(models, table, every)
 
 
-def width_in_a(basis: Basis, ffn: Ffn) -> int | None:
-    """How many of A's channels an FFN of B is written in; None where the basis does not fit it."""
-    if basis.matrix is not None:
-        return int(basis.matrix.shape[1]) if basis.matrix.shape[0] == ffn.width else None
-    if basis.channels is not None:
-        return int(basis.channels.size) if int(basis.channels.max(initial=-1)) < ffn.width else None
-    return ffn.width
-
-
 def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Table | None:
     """Every FFN of A is read once, and all of B's sampled units are looked up in it."""
     widths = [width_in_a(models.basis, f) for f in theirs]
     eligible = np.array([[w == f.width for f in ours] for w in widths])
     if not eligible.any():
         return None
-    plan = _plan(models.effort, ours, widths)
+    plan = _plan(models, ours, widths)
     units, size, permutations = plan
     agreed = np.zeros((1 + permutations, len(theirs), len(ours)), np.int64)
-    same = np.zeros((len(theirs), len(ours)), np.int64)
     tested = np.zeros(len(theirs), np.int64)
     named: dict[tuple[int, int], I64] = {}
     seconds = 0.0
@@ -157,18 +147,18 @@ def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Tab
                 for i in np.unique(found.of[hit]):
                     mine = hit & (found.of == i)
                     named[int(i), j] = np.stack([found.units[mine], counts.named[mine]], axis=1)
-                    same[i, j] = counts.same_number[i] if ffn.units == theirs[i].units else 0
-    return _Table(tuple(theirs), tuple(ours), agreed, tested, same, eligible, named, seconds, plan)
+    return _Table(tuple(theirs), tuple(ours), agreed, tested, eligible, named, seconds, plan)
 
 
-def _plan(effort: str, ours: Sequence[Ffn], widths: Sequence[int | None]) -> tuple[int, int, int]:
+def _plan(models: Models, ours: Sequence[Ffn], widths: Sequence[int | None]) -> tuple[int, int, int]:
     """The richest plan that the budget allows, in units of B, channels and permutations."""
+    allowed = min(_FLOPS[models.effort], _FLOPS_EACH[models.effort] * (models.a.numel + models.b.numel))
     for units, size, permutations in _PLANS:
         flops = 0.0
         for ffn in ours:
             looked_for = units * sum(w == ffn.width for w in widths)
             flops += 6.0 * looked_for * ffn.units * min(size, ffn.width) * (1 + permutations)
-        if flops <= _FLOPS[effort]:
+        if flops <= max(allowed, _FLOPS_LEAST):
             break
     return units, size, permutations
 
@@ -184,17 +174,18 @@ def _channels(models: Models, width: int, size: int) -> I64:
 
 
 def _answer(models: Models, table: _Table, every: Sequence[Ffn]) -> Evidence:
-    k, permuted, r = table.agreed[0], table.agreed[1:].sum(axis=0), table.agreed.shape[0] - 1
-    phi = dispersion(table.agreed[1:, table.eligible])
+    k = table.agreed[0]
+    sizes = table.eligible * (table.tested[:, None] / np.array([[f.units for f in table.a]]))
+    by_chance = chance(table.agreed[1:], sizes)
     log10_p = np.zeros(k.shape)
     for i, j in zip(*np.nonzero(k), strict=True):
-        log10_p[i, j] = log10_p_count(int(k[i, j]), int(permuted[i, j]), r, phi)
-    matches, others = _matches(table, log10_p, permuted / r)
-    looks = _looks(models, table, log10_p, phi)
+        log10_p[i, j] = by_chance.log10_p(int(k[i, j]), (i, j))
+    matches, others = _matches(table, log10_p, by_chance)
+    looks = _looks(models, table, log10_p, by_chance)
     best = min(looks, key=lambda name: looks[name][0]) if looks else None
     total = sum(f.numel for f in every)
     shares = {m.b: m.share for m in matches if m.log10_p + math.log10(table.eligible.sum()) <= _LOG10_P}
-    sizes = {(f.stack, f.block, f.expert): f.numel for f in every}
+    sizes = {f.key: f.numel for f in every}
     effect = sum(share * sizes[b] for b, share in shares.items()) / total
     units, channels, permutations = table.plan
     tested = int(table.tested.sum())
@@ -212,18 +203,19 @@ def _answer(models: Models, table: _Table, every: Sequence[Ffn]) -> Evidence:
         effect=effect,
         n=tested,
         log10_p=p,
-        detectable=_detectable(table, phi),
+        detectable=_detectable(table, by_chance),
         matches=matches,
         others=others,
         details={
             "look": best,
             "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in looks.items()},
-            "over_dispersion": phi,
+            "over_dispersion": by_chance.phi,
+            "spread_of_rates": 1 / by_chance.alpha,
             "pairs_tried": int(table.eligible.sum()),
             "units_per_ffn": units,
             "channels": channels,
             "permutations": permutations,
-            "agreed_when_permuted": float(permuted[table.eligible].mean() / r),
+            "agreed_when_permuted": float(by_chance.permuted[table.eligible].mean() / permutations),
             "found": len(shares),
             "gemm_seconds": table.seconds,
             "basis": models.basis.found_by,
@@ -237,11 +229,7 @@ def _label(place: tuple[str, int, int | str | None]) -> str:
     return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
 
 
-def _key(ffn: Ffn) -> tuple[str, int, int | str | None]:
-    return ffn.stack, ffn.block, ffn.expert
-
-
-def _matches(table: _Table, log10_p: F64, expected: F64) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
+def _matches(table: _Table, log10_p: F64, by_chance: Chance) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
     """The best FFN of A for each of B; and the runner-up with all further ones that chance does not explain."""
     first: list[UnitMatch] = []
     others: list[UnitMatch] = []
@@ -253,11 +241,11 @@ def _matches(table: _Table, log10_p: F64, expected: F64) -> tuple[tuple[UnitMatc
             if rank > 1 and log10_p[i, j] + price > _LOG10_P:
                 break
             match = UnitMatch(
-                b=_key(b),
-                a=_key(table.a[j]),
+                b=b.key,
+                a=table.a[j].key,
                 tested=int(table.tested[i]),
                 agreed=int(table.agreed[0, i, j]),
-                expected=float(expected[i, j]),
+                expected=(int(by_chance.permuted[i, j]) + 1) / (by_chance.permutations + 1 / by_chance.rates[i, j]),
                 log10_p=float(log10_p[i, j]),
                 units=table.named.get((i, j), np.empty((0, 2), np.int64)),
             )
@@ -265,7 +253,7 @@ def _matches(table: _Table, log10_p: F64, expected: F64) -> tuple[tuple[UnitMatc
     return tuple(first), tuple(others)
 
 
-def _looks(models: Models, table: _Table, log10_p: F64, phi: float) -> dict[str, tuple[float, int]]:
+def _looks(models: Models, table: _Table, log10_p: F64, by_chance: Chance) -> dict[str, tuple[float, int]]:
     """Name of each look → (its log10 p, the units it counts), the FFNs that the basis was fitted on left out."""
     fitted = models.basis.fitted
     if fitted & {"up", "gate", "down"}:
@@ -273,42 +261,40 @@ def _looks(models: Models, table: _Table, log10_p: F64, phi: float) -> dict[str,
     rows = [i for i, f in enumerate(table.b) if f.name not in fitted and table.eligible[i].any()]
     if not rows:
         return {}
-    k, permuted, r = table.agreed[0], table.agreed[1:].sum(axis=0), table.agreed.shape[0] - 1
+    k = table.agreed[0]
     best = {i: int(np.lexsort((-k[i], np.where(table.eligible[i], log10_p[i], 1.0)))[0]) for i in rows}
     order = sorted(rows, key=lambda i: log10_p[i, best[i]])
     first = order[0]
     pairs = int(table.eligible[rows].sum())
     looks = {"best pair": (log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
 
-    places = {_key(f): j for j, f in enumerate(table.a)}
-    same = [(i, places[_key(table.b[i])]) for i in rows if _key(table.b[i]) in places]
+    places = {f.key: j for j, f in enumerate(table.a)}
+    same = [(i, places[table.b[i].key]) for i in rows if table.b[i].key in places]
     same = [(i, j) for i, j in same if table.eligible[i, j]]
     if same:
         at = tuple(np.array(same).T)
-        wide = max(phi, dispersion(table.agreed[1:, at[0], at[1]].sum(axis=1, keepdims=True)))
-        looks["same place"] = (log10_p_count(int(k[at].sum()), int(permuted[at].sum()), r, wide), int(k[at].sum()))
+        together = dispersion(table.agreed[1:, at[0], at[1]].sum(axis=1, keepdims=True))
+        looks["same place"] = (by_chance.log10_p(int(k[at].sum()), at, together), int(k[at].sum()))
 
-    pooled, agreed, chance, price = 0.0, 0, 0, 0.0
-    statistic = 0
+    agreed, price = 0, 0.0
+    pooled = (0.0, 0)
     for n, i in enumerate(order, start=1):
         agreed += int(k[i, best[i]])
-        chance += int(permuted[i, best[i]])
         price += math.log10(int(table.eligible[i].sum()))
         ways = (math.lgamma(len(rows) + 1) - math.lgamma(n + 1) - math.lgamma(len(rows) - n + 1)) / math.log(10)
-        value = log10_p_count(agreed, chance, r, phi) + price + ways + math.log10(len(rows))
-        if value < pooled:
-            pooled, statistic = value, agreed
-    looks["best map"] = (pooled, statistic)
-    return {name: (min(0.0, value), n) for name, (value, n) in looks.items()}
+        at = np.array(order[:n]), np.array([best[i] for i in order[:n]])
+        pooled = min(pooled, (by_chance.log10_p(agreed, at) + price + ways + math.log10(len(rows)), agreed))
+    looks["best map"] = pooled
+    return {name: (min(0.0, float(value)), n) for name, (value, n) in looks.items()}
 
 
-def _detectable(table: _Table, phi: float) -> float | None:
+def _detectable(table: _Table, by_chance: Chance) -> float | None:
     """The smallest share of one FFN's units that a single pair would have shown, at the level that decides."""
     price = math.log10(3 * table.eligible.sum())
-    r = table.agreed.shape[0] - 1
-    tested = int(np.median(table.tested[table.tested > 0]))
-    chance = int(np.ceil(np.median(table.agreed[1:].sum(axis=0)[table.eligible])))
+    pairs = np.argwhere(table.eligible)
+    i, j = pairs[np.argsort(by_chance.permuted[table.eligible], kind="stable")[len(pairs) // 2]]
+    tested = int(table.tested[i])
     for k in range(1, tested + 1):
-        if log10_p_count(k, chance, r, phi) + price <= _LOG10_P:
+        if by_chance.log10_p(k, (i, j)) + price <= _LOG10_P:
             return k / tested
     return None

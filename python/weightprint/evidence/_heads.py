@@ -1,0 +1,244 @@
+"""Attention heads, as the two products that they are.
+
+Head i scores positions by x' (W_q,i' W_k,i) y and writes W_o,i W_v,i x to the stream. Both are products (d x d, rank at
+most the head size) in which everything inside the head cancels: q and k may be multiplied by M and M^-T, v and o by any
+invertible map and its inverse, and nothing moves. With rotary positions the first product is the one at distance 0,
+and only rotations of rotary pairs are free. A head of a grouped-query block has its own q and o and its group's k and
+v. Biases of q, k and v are left out; gains of per-head query and key norms are too.
+
+*Never d x d.* With L (size x d) and R (size x d) the factors of a head, P = L'R:
+
+    <P_a, P_b> = tr(R_a' L_a L_b' R_b) = sum of (L_a L_b') * (R_a R_b')          (two size x size matrices)
+
+and, for thousands of heads, P is kept as S_1' P S_2 with two fixed normal (d x s) matrices: inner products survive with
+an error of 1/s times the norms (Johnson-Lindenstrauss), and d x d is never formed.
+
+*Channels on one scale.* Each channel is divided by its root mean square over all heads' products, each product of
+length one. That scale is itself a function of products, so no map inside a head can bend it; and it takes out norm
+gains and outlier channels. P is then centred along both axes (rows of L and of R minus their mean over channels) and
+its multiple of the identity taken out: every head of every model tends to have some.
+
+*Latent attention* (MLA) stores W_q and, per head, W_k and W_v as products of low rank with the latent's norm in
+between; they are multiplied out (:mod:`weightprint.anatomy.products` says how), all heads sharing the rotary keys.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from weightprint.evidence._base import F32, Geometry, Models, Side, Tensor
+from weightprint.evidence._sample import Indices, sampled_rows
+
+__all__ = ["Attention", "Factors", "Sketch", "attentions", "factors", "overlap"]
+
+Kind = Literal["qk", "vo"]
+_PLAIN = ("q", "k", "v", "o")
+_LATENT = ("q_a", "q_b", "kv_a", "kv_b")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The heads of one block. ``parts``: role → tensor; ``latent``: (nope, rope) sizes for MLA."""
+
+    stack: str
+    block: int
+    parts: dict[str, Tensor]
+    heads: int
+    kv_heads: int
+    latent: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.stack}.{self.block}"
+
+    @property
+    def largest(self) -> int:
+        """Values of its largest matrix."""
+        return max(t.numel for t in self.parts.values())
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Left and right factors of all heads' products of one kind: float32 (heads, size, channels) each."""
+
+    left: F32
+    right: F32
+
+
+def attentions(side: Side, other: Side) -> list[Attention]:
+    """Every block whose heads can be told apart, in depth order; reads headers only.
+
+    Where a side doesn't know its head size (no config.json), the other side's is tried: a wrong size costs power only.
+    """
+    found: dict[tuple[str, int], dict[str, Tensor]] = defaultdict(dict)
+    for tensor in side.tensors.values():
+        place = tensor.place
+        if place is not None and place.block is not None and place.expert is None and tensor.rank2:
+            found[place.stack, place.block].setdefault(place.role, tensor)
+    sizes = [g for g in other.geometry.values() if g.head_dim]
+    out = []
+    for (stack, block), parts in found.items():
+        own = side.geometry.get(stack)
+        for geometry in [*([own] if own is not None else []), *sizes]:
+            made = _plain(stack, block, parts, geometry) or _latent(stack, block, parts, geometry)
+            if made is not None:
+                out.append(made)
+                break
+    return sorted(out, key=lambda a: (a.stack, a.block))
+
+
+def _plain(stack: str, block: int, parts: dict[str, Tensor], geometry: Geometry) -> Attention | None:
+    if any(role not in parts or parts[role].constant for role in _PLAIN) or not geometry.head_dim:
+        return None
+    q, k, v, o = (parts[role] for role in _PLAIN)
+    heads, left = divmod(q.shape[0], geometry.head_dim)
+    groups, left_k = divmod(k.shape[0], geometry.head_dim)
+    if left or left_k or not groups or heads % groups or v.shape[0] % groups:
+        return None
+    value = v.shape[0] // groups
+    if o.shape[1] != heads * value or len({q.shape[1], k.shape[1], v.shape[1], o.shape[0]}) != 1:
+        return None
+    return Attention(stack, block, {role: parts[role] for role in _PLAIN}, heads, groups)
+
+
+def _latent(stack: str, block: int, parts: dict[str, Tensor], geometry: Geometry) -> Attention | None:
+    heads, nope, rope, value = geometry.heads, geometry.nope_dim, geometry.rope_dim, geometry.value_dim
+    if not (heads and nope and rope and value) or any(role not in parts for role in ("kv_a", "kv_b", "o")):
+        return None
+    q = parts.get("q_b") or parts.get("q")
+    fits = (
+        q is not None
+        and q.shape[0] == heads * (nope + rope)
+        and parts["kv_b"].shape == (heads * (nope + value), parts["kv_a"].shape[0] - rope)
+        and parts["o"].shape[1] == heads * value
+        and ("q_b" not in parts or "q_a" in parts)
+    )
+    kept = {role: parts[role] for role in ("q", *_LATENT, "o") if role in parts}
+    return Attention(stack, block, kept, heads, heads, (nope, rope)) if fits else None
+
+
+def factors(models: Models, side: Side, attention: Attention, channels: Indices) -> dict[Kind, Factors]:
+    """Both products' factors of every head, over these of A's channels; key-value heads repeated for their group.
+
+    Holds one matrix of the block at a time, and the sampled channels of the others.
+    """
+    parts, heads = attention.parts, attention.heads
+    if attention.latent is None:
+        q, k, v = (_reading(models, side, parts[role], channels) for role in ("q", "k", "v"))
+    else:
+        q, k, v = _multiplied(models, side, attention, channels)
+    o = _writing(models, side, parts["o"], channels)
+
+    def split(x: F32, count: int) -> F32:
+        return np.repeat(x.reshape(count, -1, channels.size), heads // count, axis=0)
+
+    groups = attention.kv_heads
+    return {
+        "qk": _standardised(split(q, heads), split(k, groups)),
+        "vo": _standardised(split(o, heads), split(v, groups)),
+    }
+
+
+def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
+    """Rows over A's channels with the norm's gain folded in: (rows, channels)."""
+    gain = side.gain(tensor)
+    pieces = []
+    for _, piece in side.slices(tensor):
+        x = piece if gain is None else piece * gain
+        pieces.append((models.basis.to_a(x) if side is models.b else x)[:, channels])
+    return np.concatenate(pieces)
+
+
+def _writing(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
+    """Columns of a matrix that writes the stream, as rows over A's channels: (columns, channels)."""
+    basis = models.basis
+    if side is models.a or (basis.matrix is None and basis.channels is None):
+        return np.ascontiguousarray(sampled_rows(side, tensor, channels).T)
+    if basis.matrix is None:
+        return basis.to_a(np.ascontiguousarray(side.rows(tensor).T))[:, channels]
+    turn = np.ascontiguousarray(basis.matrix[:, channels])
+    out = np.zeros((tensor.shape[1], channels.size), np.float32)
+    for start, piece in side.slices(tensor):
+        out += piece.T @ turn[start : start + piece.shape[0]]
+    return out
+
+
+def _multiplied(models: Models, side: Side, attention: Attention, channels: Indices) -> tuple[F32, F32, F32]:
+    """Latent attention's q, k and v over these channels."""
+    assert attention.latent is not None
+    (nope, rope), parts, heads = attention.latent, attention.parts, attention.heads
+
+    def folded(role: str) -> F32:
+        x, gain = side.rows(parts[role]), side.gain(parts[role])
+        return x if gain is None else x * gain
+
+    if "q_b" in parts:
+        q = folded("q_b") @ _reading(models, side, parts["q_a"], channels)
+    else:
+        q = _reading(models, side, parts["q"], channels)
+    inner = _reading(models, side, parts["kv_a"], channels)
+    latent, rotary = inner[:-rope], inner[-rope:]
+    outer = folded("kv_b").reshape(heads, -1, latent.shape[0])
+    keys = np.concatenate([outer[:, :nope] @ latent, np.broadcast_to(rotary, (heads, *rotary.shape))], axis=1)
+    return q, keys.reshape(-1, channels.size), (outer[:, nope:] @ latent).reshape(-1, channels.size)
+
+
+def _standardised(left: F32, right: F32) -> Factors:
+    """Channels on one scale (a function of products alone), then both factors centred over channels."""
+    left, right = _tame(left), _tame(right)
+    inner_l, inner_r = left @ left.transpose(0, 2, 1), right @ right.transpose(0, 2, 1)
+    square = np.einsum("hij,hij->h", inner_l, inner_r, dtype=np.float64)
+    weight = np.where(square > 0, 1 / np.where(square > 0, square, 1), 0).astype(np.float32)
+    power_l = np.einsum("hdc,hdc,h->c", inner_r @ left, left, weight)
+    power_r = np.einsum("hdc,hdc,h->c", inner_l @ right, right, weight)
+    left, right = left * _inverse_root(power_l), right * _inverse_root(power_r)
+    return Factors(left - left.mean(axis=2, keepdims=True), right - right.mean(axis=2, keepdims=True))
+
+
+def _tame(x: F32) -> F32:
+    """Finite, each head's largest value one: squares of squares stay within float32."""
+    x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    peak = np.abs(x).max(axis=(1, 2), keepdims=True, initial=0)
+    out: F32 = x / np.where(peak > 0, peak, np.float32(1))
+    return out
+
+
+def _inverse_root(power: F32) -> F32:
+    out: F32 = np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1)), 0).astype(np.float32)
+    return out
+
+
+class Sketch:
+    """Turns heads into vectors whose inner products are those of their products. ``dims`` ≥ channels: exact."""
+
+    def __init__(self, channels: int, dims: int, seed: int) -> None:
+        rng = np.random.default_rng([seed, channels, 11])
+        if channels <= dims:
+            self.left = self.right = np.eye(channels, dtype=np.float32)
+        else:
+            self.left, self.right = (
+                rng.standard_normal((channels, dims), dtype=np.float32) / np.float32(np.sqrt(dims)) for _ in range(2)
+            )
+
+    def __call__(self, factors: Factors, order: Indices | None = None) -> F32:
+        """Unit vectors (heads, dims²), zero for a dead head; ``order``: of the same heads with channels permuted."""
+        left, right = (self.left, self.right) if order is None else (self.left[order], self.right[order])
+        x = (factors.left @ left).transpose(0, 2, 1) @ (factors.right @ right)
+        channels = factors.left.shape[2]
+        trace = np.einsum("hdc,hdc->h", factors.left, factors.right) / max(channels - 1, 1)
+        same = (left - left.mean(axis=0)).T @ (right - right.mean(axis=0))  # the sketch of the centred identity
+        x -= trace[:, None, None] * same
+        x = x.reshape(x.shape[0], -1)
+        norm = np.linalg.norm(x, axis=1, keepdims=True)
+        out: F32 = np.where(norm > 0, x / np.where(norm > 0, norm, 1), 0).astype(np.float32)
+        return out
+
+
+def overlap(x: F32, y: F32) -> float:
+    """Mean squared cosine of the principal angles of two row spaces, 1 for the same space: (rows, channels) each."""
+    q_x, q_y = (np.linalg.qr(m.T.astype(np.float64))[0] for m in (x, y))
+    return float(np.sum(np.square(q_x.T @ q_y))) / int(min(q_x.shape[1], q_y.shape[1]))
