@@ -83,12 +83,15 @@ def gather(models: Models) -> tuple[Evidence, ...]:
 
 
 def _all_found(models: Models, evidence: list[Evidence]) -> bool:
-    """Every block of B has its counterpart already, so no alignment is needed to see it."""
+    """Every block of B has its counterpart in the basis as stored, so no alignment is needed to see more.
+
+    `unit_geometry` needs no common basis, so what only it found may still be turned.
+    """
     facts = Facts(models, tuple(evidence))
     if facts.equal_both_ways:
         return True
     listed = {(f.stack, f.block) for f in ffns(models.b)}
-    return bool(listed) and listed <= {key[:2] for key in facts.blocks}
+    return bool(listed) and listed <= {key[:2] for key, found in facts.blocks.items() if found.test != "unit_geometry"}
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

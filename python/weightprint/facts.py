@@ -131,10 +131,18 @@ class Facts:
         return self.log10_p is not None and self.log10_p <= LOG10_P
 
     @cached_property
+    def weights(self) -> Evidence | None:
+        """Cosines of matched tensors: in the basis as stored or, once the tests decide, in the one where they agree
+        most."""
+        looks = [e for e in self.evidence if e.test == "aligned_weights" and e.applied]
+        if not self.decisive:
+            looks = [e for e in looks if e.basis == "identity"]
+        return max(looks, key=lambda e: e.effect or 0.0, default=None)
+
+    @cached_property
     def regions(self) -> tuple[Region, ...]:
         """Blocks and parts as aligned_weights saw them in place."""
-        weights = self.applied("aligned_weights")
-        return weights.regions if weights else ()
+        return self.weights.regions if self.weights else ()
 
     @cached_property
     def found_regions(self) -> tuple[Region, ...]:
@@ -192,8 +200,7 @@ class Facts:
         """Parameters of B found in A, by tensor; trivial and untested ones widen the interval."""
         if self.equal_both_ways:
             return Share(1.0, 1.0, 1.0)
-        weights = self.applied("aligned_weights")
-        cosines: Mapping[str, float] = weights.details["cosines"] if weights else {}
+        cosines: Mapping[str, float] = self.weights.details["cosines"] if self.weights else {}
         copied = {f.b for f in self.copies}
         return share_of(
             self.models, copied, self.found_regions, cosines, self.blocks, self.absent_regions, self.absent_units,

@@ -20,6 +20,9 @@ __all__ = ["OPERATIONS", "layer_map", "operations"]
 Row = dict[str, Any]
 LayerMap = tuple[tuple[int, int | None, float | None], ...]
 
+#: What it takes to undo, and what was done.
+_TURNED = {"signed_permutation": "channel_permutation", "rotation": "rotation"}
+
 #: Share of the units that must be found for a size change to be called pruning or widening.
 _MOST = 0.5
 
@@ -115,10 +118,10 @@ def _widths(facts: Facts) -> Iterable[Row]:
 
 
 def _gauge(facts: Facts) -> Iterable[Row]:
-    bases = {b.basis for b in facts.blocks.values()} - {"identity"}
-    names = {"signed_permutation": "channel_permutation", "rotation": "rotation"}
-    for basis in sorted(bases & set(names)):
-        yield _row(names[basis], {}, "residual channels: undone before the blocks were found")
+    basis = facts.weights.basis if facts.weights else "identity"
+    if basis in _TURNED:
+        cosine = round(facts.weights.effect or 0.0, 4) if facts.weights else None
+        yield _row(_TURNED[basis], {"cosine_once_undone": cosine}, "residual channels")
     order, anywhere = facts.by_test.get("aligned_units"), facts.applied("unit_agreement")
     if anywhere is None or not facts.decisive:
         return

@@ -76,8 +76,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "re_encoded",
-        lambda f: bool(f.re_encoded) and (f.complete or f.missing_outside_blocks_only),
-        "every value of every block of either model is a value of the other in another encoding",
+        lambda f: bool(f.re_encoded) and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a)),
+        "every value of B, and every value of A's blocks, is a value of the other in another encoding",
         _COPY,
     ),
     Rule(

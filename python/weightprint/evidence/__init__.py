@@ -19,7 +19,7 @@ from weightprint.evidence.unit_geometry import unit_geometry
 __all__ = ["PUBLISHED", "REBASED", "TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
 
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
-REBASED: tuple[Test, ...] = (unit_agreement, head_agreement)
+REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement)
 
 #: Every test, in the order of the report.
 TESTS: tuple[Test, ...] = (
