@@ -1,7 +1,8 @@
 """What is true of a zoo: who descends from whom, which block came from which, how much training lies between.
 
-Read from the truth.json of every model; nothing here looks at weights. The one thing taken from the files themselves is
-the list of shapes, which says whether two models have one architecture.
+Read from the truth.json of every model and the zoo's PLAN.json (the split, vocabularies, shared initialisations);
+nothing here looks at weights. The one thing taken from the files themselves is the list of shapes, which says whether
+two models have one architecture.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Member:
     folder: Path
     truth: Truth
     split: str | None
+    vocabulary: str
+    init_of: str
     shape: str
     parameters: int
     nbytes: int
@@ -40,12 +43,16 @@ class Family:
     """All models of a zoo by name."""
 
     members: Mapping[str, Member]
-    origin: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def read(cls, zoo: Path) -> Family:
         """Every folder of `zoo` with a truth.json; raises SystemExit if there is none."""
-        found = {path.parent.name: _member(path.parent) for path in sorted(zoo.glob("*/truth.json"))}
+        planned = zoo / "PLAN.json"
+        plan = json.loads(planned.read_text()) if planned.exists() else {}
+        found = {
+            path.parent.name: _member(path.parent, plan.get(path.parent.name, {}))
+            for path in sorted(zoo.glob("*/truth.json"))
+        }
         # A model whose parent is not there (a build that is still running) has no known family yet.
         while orphans := [n for n, m in found.items() if any(p not in found for p in (*m.truth.parents, *_named(m)))]:
             for name in orphans:
@@ -67,6 +74,9 @@ class Family:
         plain_first = sorted(self.roots, key=lambda n: (self.members[n].truth.kind != "root", n))
         for name in plain_first:
             member = self.members[name]
+            if member.init_of in out:
+                out[name] = out[member.init_of]
+                continue
             seed = member.truth.init_seed
             key = (member.truth.form, member.shape, -1 if seed is None else seed)
             out[name] = name if seed is None else first.setdefault(key, name)
@@ -86,9 +96,9 @@ class Family:
         return stated or ("fit" if hashlib.sha256(root.encode()).digest()[0] % 2 else "test")
 
     def texts(self, name: str) -> frozenset[str]:
-        """What the roots of a model were trained on."""
-        texts = (self.members[root].truth.text for root in self.members[name].truth.roots)
-        return frozenset(text for text in texts if text)
+        """What the roots of a model were trained on, and in which vocabulary."""
+        roots = (self.members[root] for root in self.members[name].truth.roots)
+        return frozenset(f"{root.vocabulary} {root.truth.text}" for root in roots if root.truth.text)
 
     def teachers(self, name: str) -> frozenset[str]:
         """Initialisations that a model's roots were distilled from: no weights of theirs are in it."""
@@ -191,7 +201,7 @@ def _named(member: Member) -> tuple[str, ...]:
     return tuple(root for root in member.truth.roots if root != member.name)
 
 
-def _member(folder: Path) -> Member:
+def _member(folder: Path, plan: Mapping[str, Any]) -> Member:
     raw = json.loads((folder / "truth.json").read_text())
     known = {f.name for f in fields(Truth)}
     values = {key: value for key, value in raw.items() if key in known}
@@ -212,7 +222,9 @@ def _member(folder: Path) -> Member:
         name=folder.name,
         folder=folder,
         truth=Truth(**values),
-        split=raw.get("split"),
+        split=plan.get("split", raw.get("split")),
+        vocabulary=str(plan.get("recipe", {}).get("vocabulary", "")),
+        init_of=str(plan.get("init_of", "")),
         shape=hashlib.sha256(text.encode()).hexdigest()[:16],
         parameters=numel,
         nbytes=nbytes,

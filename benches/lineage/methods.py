@@ -16,6 +16,9 @@ from typing import Any
 
 import weightprint
 from weightprint.evidence import Evidence
+from weightprint.examine import gather
+from weightprint.output import finite
+from weightprint.verdict import decide
 
 from .opened import Opened
 from .peers import PEERS, Peer
@@ -62,6 +65,19 @@ def _weightprint(a: Path, b: Path) -> dict[str, Any]:
     return record
 
 
+def _tests_only(a: Path, b: Path) -> dict[str, Any]:
+    """The verdict and every test on models that are opened once: what `compare` says, without opening them again."""
+    models = _opened().models(a, b)
+    evidence = gather(models)
+    verdict = decide(models, evidence)
+    rows = [finite(e.to_dict()) for e in evidence]
+    return {
+        "verdict": verdict.name,
+        "log10_p": verdict.log10_p,
+        "evidence": [_test(e, row) for e, row in zip(evidence, rows, strict=True)],
+    }
+
+
 def _test(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] if key in row else getattr(evidence, key, None) for key in _KEPT}
 
@@ -97,10 +113,19 @@ def comparators() -> Sequence[Callable[..., Evidence]]:
 
 
 @cache
+def _source() -> str:
+    return _digest([*PACKAGE.rglob("*.py"), *PACKAGE.glob("_core*.so")])
+
+
+def tests_only() -> Method:
+    """weightprint's tests and verdict without its opening of files: for calibration, which reuses its models."""
+    return Method("tests", _source(), _tests_only)
+
+
+@cache
 def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     """Every method, weightprint first; `peers` are the tools that an interpreter was named for."""
-    sources = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("_core*.so")]
-    out = [Method("weightprint", _digest(sources), _weightprint)]
+    out = [Method("weightprint", _source(), _weightprint)]
     evidence = PACKAGE / "evidence"
     shared = [*evidence.glob("_*.py"), *(evidence / "published").glob("_*.py")]
     for test in comparators():
@@ -117,7 +142,7 @@ def find(names: Sequence[str] | None, peers: tuple[Peer, ...]) -> tuple[Method, 
     found = all_methods(peers)
     if names is None:
         return found
-    by_name = {method.name: method for method in found}
+    by_name = {method.name: method for method in (*found, tests_only())}
     if unknown := [name for name in names if name not in by_name]:
         hint = " (peers need --peer-python)" if set(unknown) & set(PEERS) else ""
         raise SystemExit(f"no method {unknown[0]!r}{hint}; there are: {', '.join(by_name)}")

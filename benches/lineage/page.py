@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ def full(
         tables.methods(numbers, about, "all"),
         tables.methods(numbers, about, "fit"),
     ]
-    extra = results / "calibrate.md"
-    if extra.exists():
-        parts.append(extra.read_text().rstrip())
+    calibrated = results / "calibration.json"
+    if calibrated.exists():
+        parts += ["## Calibration on independent models", tables.calibration_page(json.loads(calibrated.read_text()))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

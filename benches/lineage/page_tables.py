@@ -284,6 +284,37 @@ def calibration(found: Numbers) -> str:
     )
 
 
+_POPULATIONS = {
+    "synthetic": "Synthetic strangers with realistic structure",
+    "zoo": "Independently initialised and trained models of the zoo",
+    "rotations": "Strangers of the zoo, alignments of the residual channels tried",
+    "sceptr": "Twelve published encoders (SCEPTR)",
+}
+
+
+def calibration_page(found: Numbers) -> str:
+    """What `calibrate` found, population by population."""
+    parts = []
+    for name, c in found.items():
+        parts.append(f"### {_POPULATIONS[name]}")
+        verdicts = ", ".join(f"{v.replace('_', ' ')} {n}" for v, n in sorted(c["verdicts"].items()))
+        text = f"{c['pairs']} pairs{' of ' + str(c['roots']) + ' roots' if 'roots' in c else ''}; verdicts: {verdicts}."
+        if c["claims"]:
+            text += (
+                " Called more than strangers: "
+                + ", ".join(
+                    f"`{key.replace(' ', '` and `')}` ({v.replace('_', ' ')}, log10 p {log10(p)})"
+                    for key, v, p in c["claims"][:20]
+                )
+                + "."
+            )
+        for basis, kinds in c.get("aligned", {}).items():
+            total = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(kinds.items()))
+            text += f" Alignment by {basis.replace('_', ' ')} was tested on {sum(kinds.values())} of them ({total})."
+        parts += [text, calibration(c["tests"])]
+    return "\n\n".join(parts)
+
+
 def times(numbers: Numbers, about: Numbers) -> str:
     """Median seconds per pair."""
     machine = about["machine"]

@@ -57,13 +57,9 @@ def run(tasks: Sequence[Task], records: Records, jobs: int, peers: tuple[Peer, .
 
 
 def _results(tasks: Sequence[Task], jobs: int, peers: tuple[Peer, ...]) -> Iterator[tuple[Task, list[Any]]]:
-    if jobs <= 1:
-        for task in tasks:
-            yield task, _one(task, peers)
-        return
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # processes, not threads, share the cores
-    try:
+    try:  # one process, too, is a new one: numpy reads these when it is loaded
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
             waiting: dict[Future[list[Any]], Task] = {}
             queue = iter(tasks)
