@@ -21,9 +21,10 @@ from weightprint import _core
 from weightprint.anatomy.access import Anatomy
 from weightprint.basis import find_bases
 from weightprint.checkpoint import Checkpoint
-from weightprint.evidence import REBASED, TESTS, Evidence, Models, Side, Tensor
+from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models, Side, Tensor
 from weightprint.evidence._pairs import pair_tensors
 from weightprint.evidence._units import ffns
+from weightprint.evidence.published.sigma_curve import sigma_curve
 from weightprint.facts import Facts
 from weightprint.scan import scan
 from weightprint.sides import Reads, outline
@@ -74,7 +75,8 @@ def outlined(checkpoint: Checkpoint, label: str) -> Examined:
 
 def gather(models: Models) -> tuple[Evidence, ...]:
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
-    evidence = [test(models) for test in TESTS]
+    tests = [test for test in TESTS if models.effort != "quick" or test is sigma_curve or test not in PUBLISHED]
+    evidence = [test(models) for test in tests]
     if models.effort == "full" or not _all_found(models, evidence):
         for basis in [found for found in find_bases(models) if found.kind != "identity"][:_BASES]:
             aligned = replace(models, basis=basis)

@@ -22,8 +22,9 @@ from functools import cached_property
 from weightprint.blocks import ABSENT_UNITS, EFFECT, FoundBlock, Key, Share, found_blocks, share_of
 from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
 from weightprint.evidence._exchange import log10_p_hits
+from weightprint.maps import Maps, maps
 
-__all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share"]
+__all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
 
 LOG10_P = -6.0
 ABSENT = 0.02
@@ -32,7 +33,16 @@ ABSENT = 0.02
 DETECTABLE = 0.1
 
 #: The tests whose p-values may decide. The others are shown and never decide.
-DECIDING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement")
+DECIDING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "convergence")
+
+#: Those whose null holds for strangers that learned from the same data: they may decide after an alignment by meaning.
+AFTER_MEANING = ("head_agreement", "convergence")
+
+
+def may_decide(evidence: Evidence) -> bool:
+    """Its p-value can carry a verdict."""
+    e = evidence
+    return e.applied and e.test in DECIDING and e.log10_p is not None and (not e.semantic or e.test in AFTER_MEANING)
 
 
 @dataclass(frozen=True)
@@ -54,10 +64,8 @@ class Facts:
 
     @cached_property
     def deciding(self) -> tuple[Evidence, ...]:
-        """What may decide: tests with a p-value that were run, in any basis that strangers can't share."""
-        return tuple(
-            e for e in self.evidence if e.applied and e.test in DECIDING and e.log10_p is not None and not e.semantic
-        )
+        """What may decide: tests with a p-value whose null holds in the basis that they were run in."""
+        return tuple(e for e in self.evidence if may_decide(e))
 
     # Exact and re-encoded
 
@@ -161,7 +169,23 @@ class Facts:
     @cached_property
     def blocks(self) -> Mapping[Key, FoundBlock]:
         """Blocks and experts of B that were found in A, in place or anywhere."""
-        return found_blocks(self.deciding, self.found_regions) if self.decisive else {}
+        return found_blocks(self.locating, self.found_regions) if self.decisive else {}
+
+    @cached_property
+    def locating(self) -> tuple[Evidence, ...]:
+        """What may say which block is which: what may decide, and unit agreement in a basis that was found by meaning
+        once a test that such a basis can't fool has decided there."""
+        real = {e.basis for e in self.deciding if e.semantic and (e.log10_p or 0.0) <= LOG10_P}
+        units = (e for e in self.evidence if e.applied and e.semantic and e.test == "unit_agreement")
+        return (*self.deciding, *(e for e in units if e.basis in real))
+
+    @cached_property
+    def maps(self) -> Maps | None:
+        """Layers, experts and units as the test shows them that found most of B."""
+        found = [maps(e, self.models) for e in self.locating if e.matches and e.test != "head_agreement"]
+        if not self.decisive or not found:
+            return None
+        return max(found, key=lambda m: (sum(r.a is not None for r in m.layers), sum(r.share for r in m.layers)))
 
     @cached_property
     def absent_regions(self) -> tuple[Region, ...]:

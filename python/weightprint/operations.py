@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from weightprint.blocks import FoundBlock
 from weightprint.evidence._units import ffns
 from weightprint.facts import Facts
 
@@ -33,27 +32,20 @@ def operations(facts: Facts) -> tuple[Row, ...]:
 
 
 def layer_map(facts: Facts) -> LayerMap:
-    """[B's layer, A's layer or None, share of units or cosine] for the stack of B with the most blocks found."""
-    stack = _stack(facts)
-    if stack is None:
+    """[B's layer, A's layer or None, share of units or cosine in place] of the stack with the most blocks found."""
+    if facts.maps is not None and any(row.a is not None for row in facts.maps.layers):
+        return tuple((b, a, share) for b, a, share in facts.maps.layer_map)
+    rows = [r for r in facts.regions if r.layer is not None]
+    stacks = [r.name.rsplit(".", 1)[0] for r in rows]
+    if not stacks:
         return ()
-    best: dict[int, FoundBlock] = {}
-    for (name, layer, _), block in facts.blocks.items():
-        if name == stack and (layer not in best or block.effect > best[layer].effect):
-            best[layer] = block
-    cosines = {r.layer: r.effect for r in facts.regions if r.layer is not None and r.name == f"{stack}.{r.layer}"}
-    layers = sorted({f.block for f in ffns(facts.models.b) if f.stack == stack} | set(best) | set(cosines))
-    return tuple((n, best[n].a[1], best[n].effect) if n in best else (n, None, cosines.get(n)) for n in layers)
-
-
-def _stack(facts: Facts) -> str | None:
-    counts: dict[str, int] = {}
-    for stack, _, _ in facts.blocks:
-        counts[stack] = counts.get(stack, 0) + 1
-    if counts:
-        return max(counts, key=lambda name: counts[name])
-    rows = [r.name.rsplit(".", 1)[0] for r in facts.regions if r.layer is not None]
-    return max(set(rows), key=rows.count) if rows else None
+    main = max(dict.fromkeys(stacks), key=stacks.count)
+    found = {r.name for r in facts.found_regions}
+    return tuple(
+        (r.layer, r.layer if r.name in found else None, r.effect)
+        for r, stack in zip(rows, stacks, strict=True)
+        if stack == main and r.layer is not None
+    )
 
 
 def _row(name: str, parameters: Row, where: str, confidence: float = 1.0) -> Row:
@@ -74,7 +66,7 @@ def _encoded(facts: Facts) -> Iterable[Row]:
 def _layers(facts: Facts) -> Iterable[Row]:
     rows = layer_map(facts)
     there = [a for _, a, _ in rows if a is not None]
-    if len(there) < 2:
+    if len(there) < 2 or not facts.blocks:
         return
     stack = next(block.a[0] for block in facts.blocks.values())
     missing = sorted({f.block for f in ffns(facts.models.a) if f.stack == stack} - set(there))

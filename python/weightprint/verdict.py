@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from weightprint.direction import direction
 from weightprint.evidence._base import Evidence, Models
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts, Share
 from weightprint.operations import LayerMap, layer_map, operations
@@ -36,7 +37,8 @@ class Verdict:
         direction: which side is later, how sure, and why.
         operations: what was done, as far as known.
         layer_map: [B's layer, A's layer or None, share of units or cosine] for each layer of B.
-        expert_map: [B's layer, expert, A's layer, share of units] for each expert of B that was found.
+        expert_map: [B's layer, expert, A's layer, share of units, A's expert, first and last + 1 of A's units] for each
+            expert that was found; None for a dense FFN, and for units that lie scattered.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Verdict:
     direction: Mapping[str, Any]
     operations: tuple[Mapping[str, Any], ...]
     layer_map: LayerMap
-    expert_map: tuple[tuple[int, Any, int, float], ...]
+    expert_map: tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Rule:
 
 _COPY = ("exact_sharing", "same_values")
 _NOTHING = ("inconclusive", "no_evidence")
+_NO_DIRECTION = {"later": None, "confidence": None, "because": "nothing shows that one was made from the other"}
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -137,25 +140,8 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         complete=facts.complete,
         in_favour=in_favour(rule, facts),
         against=against(rule, facts),
-        direction=_direction(facts),
+        direction=_NO_DIRECTION if nothing else direction(models, facts.by_test),
         operations=() if nothing else operations(facts),
         layer_map=layer_map(facts),
-        expert_map=tuple(
-            (key[1], key[2], block.a[1], round(block.effect, 6))
-            for key, block in sorted(facts.blocks.items(), key=lambda item: (item[0][0], item[0][1], str(item[0][2])))
-            if key[2] is not None
-        ),
+        expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),
     )
-
-
-def _direction(facts: Facts) -> dict[str, Any]:
-    same = facts.applied("same_values")
-    later = same.details["later"] if same and facts.re_encoded else None
-    if later is None:
-        return {"later": None, "confidence": None, "because": "nothing that was tested tells a parent from a child"}
-    other = "b" if later == "a" else "a"
-    because = (
-        f"{later.upper()} is {other.upper()} rounded, and {other.upper()} holds the bits that {later.upper()} lost, "
-        f"unless someone made those bits up afterwards"
-    )
-    return {"later": later, "confidence": 0.9, "because": because}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor, Test
 from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.convergence import convergence
+from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.exact_sharing import exact_sharing
 from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.norm_gains import norm_gains
@@ -19,7 +21,7 @@ from weightprint.evidence.unit_geometry import unit_geometry
 __all__ = ["PUBLISHED", "REBASED", "TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
 
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
-REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement)
+REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement, convergence, embeddings)
 
 #: Every test, in the order of the report.
 TESTS: tuple[Test, ...] = (
@@ -30,6 +32,7 @@ TESTS: tuple[Test, ...] = (
     unit_agreement,
     unit_geometry,
     head_agreement,
+    embeddings,
     norm_gains,
     *PUBLISHED,
 )

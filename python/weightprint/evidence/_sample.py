@@ -85,11 +85,13 @@ def _runs(indices: Indices) -> list[tuple[int, int]]:
 def sampled_rows(side: Side, tensor: Tensor, rows: Indices, columns: Indices | None = None) -> F32:
     """Only these rows (and columns) of a matrix; reads the rows' runs, a few MB at a time."""
     pieces: list[F32] = []
+    if columns is not None and np.array_equal(columns, np.arange(tensor.matrix[1])):
+        columns = None  # all of them as they stand: nothing to copy
     step = max(1, SLICE_VALUES // max(tensor.matrix[1], 1))
     for start, stop in _runs(rows):
         for at in range(start, stop, step):
             piece = side.rows(tensor, at, min(at + step, stop))
-            pieces.append(piece if columns is None or columns.size == piece.shape[1] else piece[:, columns])
+            pieces.append(piece if columns is None else piece[:, columns])
     return np.concatenate(pieces) if pieces else np.empty((0, tensor.matrix[1]), np.float32)
 
 

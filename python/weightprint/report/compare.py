@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from weightprint.facts import DECIDING
+from weightprint.facts import DECIDING, may_decide
 from weightprint.report.escape import escape, html
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
@@ -76,11 +76,6 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     return rows
 
 
-def may_decide(evidence: Evidence) -> bool:
-    """Its p-value can carry a verdict."""
-    return evidence.applied and evidence.test in DECIDING and evidence.log10_p is not None and not evidence.semantic
-
-
 def layer_words(layer_map: Sequence[tuple[int, int | None, float | None]]) -> str:
     """``"B 0-5 = A 0-5, B 6-11 = A 2-7; not found: B 12"``; empty where nothing was found."""
     found = [(b, a) for b, a, _ in layer_map if a is not None]
@@ -107,7 +102,7 @@ def _run(first: int, n: int) -> str:
     return str(first) if n == 1 else f"{first}-{first + n - 1}"
 
 
-def expert_words(expert_map: Sequence[tuple[int, Any, int, float]]) -> str:
+def expert_words(expert_map: Sequence[tuple[Any, ...]]) -> str:
     """How many experts were found, and how much of them on average."""
     share = sum(row[3] for row in expert_map) / len(expert_map)
     layers = len({row[0] for row in expert_map})
