@@ -20,7 +20,7 @@ from weightprint.evidence._sample import Indices
 
 __all__ = ["Matched", "refine"]
 
-_ROUNDS = 8
+_ROUNDS, _ROUNDS_WIDE, _WIDE = 8, 3, 1024
 _Kind = Literal["signed_permutation", "rotation"]
 
 
@@ -50,7 +50,7 @@ def refine(
     ``within``: what the rounds solve for."""
     cross = first
     now = list(matched)
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if cross.width <= _WIDE else _ROUNDS_WIDE):
         basis = _solve(cross, within)
         now = [_match(m, basis) for m in now]
         following = Cross(*_widths(now))

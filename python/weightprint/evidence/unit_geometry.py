@@ -169,7 +169,7 @@ def _size(models: Models, h: int, ours: Sequence[Ffn], theirs: Sequence[Ffn]) ->
         cheap = models.effort != "quick" or all(
             values <= _READ * side.numel for values, side in zip(read, (models.a, models.b), strict=True)
         )
-        if products <= most.multiplications / 64 and cheap:
+        if products <= most.multiplications / 400 and cheap:
             return size
     return _SIZES[-1]
 
