@@ -2,7 +2,8 @@
 
 Each is a function of :class:`Models` that returns an :class:`Evidence` without a p-value. ``Evidence.statistic`` is the
 score as published, larger for closer kin; ``effect`` is the repaired form where one is known. What a paper does not
-say (unequal widths, for most) is not applied, with the reason.
+say (unequal widths, for most) is not applied, with the reason. P-values that authors claim stand in
+``details["claimed_log10_p"]`` (phi_u, phi_match, mdir), for a benchmark to judge.
 """
 
 from __future__ import annotations

@@ -172,7 +172,9 @@ def shared_tokens(models: Models, want: int) -> tuple[F32, F32] | str:
 
 def named_pairs(models: Models) -> list[Pair]:
     """Tensors that met without a look at their values and have one shape: what papers call same-named parameters."""
-    return [p for p in models.pairs if p.by_name and not p.transposed and p.a.shape == p.b.shape and p.a.shape]
+    return [
+        p for p in models.pairs if p.by_name and not p.transposed and p.a.shape == p.b.shape and p.a.shape and p.a.numel
+    ]
 
 
 def sampled_pair(models: Models, pair: Pair) -> tuple[F32, F32]:

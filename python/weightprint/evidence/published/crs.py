@@ -13,9 +13,10 @@ related pairs reach .855 at least, unrelated ones .004 at most (published).
 At large sizes the product is taken over a seeded sample of c residual channels (rows and columns alike), where the
 deviation is 1/(c sqrt(L)). For a gated FFN the gate stands aside, as it does not compose linearly.
 
-Known false positives: a shared dominant direction (an outlier channel that is large in every layer of both models)
-lifts strangers; norms that differ are not folded in. Known misses: permuted or rotated residual channels, unequal
-width (not applied), unequal depth (not applied, as published), gains moved between norm and matrix.
+Known false positives: the best of many matches (strangers of d 64 reach .02, measured); a dominant direction that both
+share (an outlier channel that is large in every layer of both models); norms are not folded in. Known misses: permuted
+or rotated residual channels, unequal width (not applied), unequal depth (not applied, as published), gains moved
+between norm and matrix. The formula is the one that docs/methods.md quotes.
 """
 
 from __future__ import annotations

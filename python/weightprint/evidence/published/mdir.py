@@ -6,7 +6,8 @@ between strangers it behaves like a Haar matrix, whose trace is standard normal 
 
     P(tr Q >= t d) ~ exp(-d^2 I(t)),   I(t) = t^2/2 up to t = 1/2,   1/8 - ln(2 - 2t)/4 beyond
 
-(large deviations of the orthogonal group; beyond one half the eigenvalues leave part of the circle). The p-value that
+(large deviations of the orthogonal group, the Legendre transform of the Gross-Witten free energy; beyond one half the
+eigenvalues leave part of the circle). The p-value that
 follows is tried at the identity, and at the best permutation of channels with log10 d! added for the choice. The score
 is minus its log10, since the authors decide by it; it is quoted, never used.
 

@@ -6,7 +6,8 @@ Parameters whose shapes differ are left out, as the authors do. The centred form
 (row and column means out) and takes the mean out of every vector before the same formula.
 
 Known false positives: raw cosines see shared means. Norm gains around one alone give strangers .99, and a model whose
-gains are large (or whose embedding dominates the norm) scores as its most trivial part does. Known misses: any
+gains are large (or whose embedding dominates the norm) scores as its most trivial part does: a tiny Llama and a tiny
+GPT-2, trained apart, reach .48 by their gains (measured; centred .00). Known misses: any
 permutation, rotation, changed width, renamed or refused tensors; all of them cost nothing to make.
 """
 

@@ -17,8 +17,8 @@ Known false positives: one direction that both models load on (an outlier channe
 row): relative size .1 / .3 / 1 lifts strangers to .05 / .78 / .99. So it is computed again with the leading right
 singular direction of each matrix removed, which is shown beside the published score. The assignment through shared
 tokens aligns strangers that learned from the same data as well (docs/methods.md, 4.5). Known misses: a rotated
-residual stream, norm gains folded away (columns rescaled unevenly), a replaced vocabulary together with permuted
-channels.
+residual stream; norm gains folded away (columns rescaled unevenly); and a replaced or reordered vocabulary, where the
+assignment is one of noise and scatters channels that had stood in their places (1 falls to .02, measured).
 
 At large sizes channels are sampled after the assignment; beyond 1024 channels the assignment is greedy.
 """
