@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from weightprint.evidence import PUBLISHED
+
 from . import family, methods, page, pairs, peers, plots, rows, runner, summary
 from .records import Records
 
@@ -81,4 +83,4 @@ def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
         "machine": summary.machine(),
         "seed": 0,
     }
-    return rows.build(known, chosen, found), about
+    return rows.build(known, chosen, found, [test.__name__ for test in PUBLISHED]), about
