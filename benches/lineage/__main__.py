@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import calibrate, demo_models, score
+from . import calibrate, demo_models, real_scale, score
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     demo.set_defaults(run=_demo_models)
     score.add(commands)
     calibrate.add(commands)
+    real_scale.add_command(commands)
     args = parser.parse_args()
     args.run(args)
 

@@ -40,8 +40,14 @@ def unstructured_pruning(work: Work, fraction: float = 0.5, embeddings: bool = F
 def trimmed(x: Array, density: float) -> Array:
     """The share `density` of largest magnitude, zero elsewhere; ties by position."""
     drop = x.size - round(density * x.size)
+    if drop <= 0:
+        return x
     out = x.copy().reshape(-1)
-    out[np.argsort(np.abs(out), kind="stable")[:drop]] = 0
+    size = np.abs(out)
+    cut = np.partition(size, drop - 1)[drop - 1]
+    smaller = size < cut
+    out[smaller] = 0
+    out[np.flatnonzero(size == cut)[: drop - int(smaller.sum())]] = 0
     return np.asarray(out.reshape(x.shape))
 
 

@@ -304,6 +304,7 @@ class UnitMatch:
         expected: how many chance would find, given the hubs.
         log10_p: of this many or more, corrected for nothing.
         units: unit of B → unit of A, as far as known; int64 (n, 2).
+        nearest: of the found ones, those that resemble their unit here more than any in A's other FFNs.
     """
 
     b: tuple[str, int, Expert]
@@ -313,6 +314,7 @@ class UnitMatch:
     expected: float
     log10_p: float
     units: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    nearest: int = 0
 
     @property
     def share(self) -> float:

@@ -58,11 +58,13 @@ class Counts:
     Attributes:
         agreed: units of A named twice, by arrangement (0 as it is, then permuted) and FFN of B; int64 (1 + R, n).
         named: for every probe the unit of A that both name, -1 where they differ; int64 (rows,).
+        likeness: for every probe the mean cosine with that unit, 0 where there is none; float32 (rows,).
         seconds: spent multiplying.
     """
 
     agreed: I64
     named: I64
+    likeness: F32
     seconds: float
 
 
@@ -121,18 +123,20 @@ def count(side: Side, ffn: Ffn, found: Probes, n: int, channels: Indices, orders
     ]
     if both and found.gate is not None:
         by_input.append((found.gate, _inputs(side, ffn, "gate", channels, signed=True), True))
-    named_in, spent = _nearest(by_input, orders)
+    named_in, top_in, spent = _nearest(by_input, orders)
     seconds += spent
+    parts = len(by_input)
     del by_input
     assert ffn.down is not None
     down = standardised(np.ascontiguousarray(sampled_rows(side, ffn.down, channels).T), signed=not gated)
-    named_out, spent = _nearest([(found.down, down, not gated)], orders)
+    named_out, top_out, spent = _nearest([(found.down, down, not gated)], orders)
     agree = (named_in == named_out) & (named_in >= 0)
     agreed = np.zeros((agree.shape[0], n), np.int64)
     for r, row in enumerate(agree):
         distinct = np.unique(found.of[row] * ffn.units + named_in[r, row])
         agreed[r] = np.bincount(distinct // ffn.units, minlength=n)
-    return Counts(agreed, np.where(agree[0], named_in[0], -1), seconds + spent)
+    likeness = np.where(agree[0], (top_in + top_out) / np.float32(parts + 1), np.float32(0))
+    return Counts(agreed, np.where(agree[0], named_in[0], -1), likeness, seconds + spent)
 
 
 def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool) -> F32:
@@ -145,14 +149,16 @@ def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool)
     return standardised(out, signed=signed)
 
 
-def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64]) -> tuple[I64, float]:
-    """For every probe the row of the targets with the largest summed cosine: int64 (1 + orders, probes), and seconds.
+def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64]) -> tuple[I64, F32, float]:
+    """For every probe the row of the targets with the largest summed cosine, int64 (1 + orders, probes); that sum as
+    things are, float32 (probes,); and seconds.
 
     ``parts``: (probes, targets, signed); unsigned cosines count by size. -1 where nothing speaks for any target.
     """
     n, targets = parts[0][0].shape[0], parts[0][1]
     step = max(1, _CHUNK // max(n, 1))
     out = np.full((1 + len(orders), n), -1, np.int64)
+    tops = np.zeros(n, np.float32)
     started = time.perf_counter()
     rows = np.arange(n)
     for r in range(1 + len(orders)):
@@ -170,4 +176,5 @@ def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64]) -> t
             top = total[rows, at]
             better = top > best
             best[better], out[r, better] = top[better], at[better] + start
-    return out, time.perf_counter() - started
+        tops = best if r == 0 else tops
+    return out, tops, time.perf_counter() - started

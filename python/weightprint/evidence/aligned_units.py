@@ -218,7 +218,7 @@ def _sure(looked: _Looked, i: int, j: int, pairs: int) -> bool:
 def _match(looked: _Looked, i: int, j: int) -> UnitMatch:
     k = int(looked.hits[i, j])
     units = looked.numbers.get((i, j), np.empty((0, 2), np.int64))
-    return UnitMatch(looked.b[i].key, looked.a[j].key, int(looked.tested[i]), k, 1.0, log10_p_hits(k), units)
+    return UnitMatch(looked.b[i].key, looked.a[j].key, int(looked.tested[i]), k, 1.0, log10_p_hits(k), units, k)
 
 
 def _looks(looked: _Looked, best: dict[int, int]) -> dict[str, tuple[float, int]]:

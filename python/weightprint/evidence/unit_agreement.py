@@ -14,50 +14,41 @@ permuted (inputs and outputs alike) tell what chance does, with all hubs and cor
 * the best FFN of A for each FFN of B, pooled over the k best: pays for every map that could have been chosen,
   C(n_b, k) n_a^k, and for k.
 
+Where B has too many experts for all pairs, the p-value is of its blocks, and the experts are looked for in the blocks
+found (:mod:`weightprint.evidence._unit_table`).
+
 The basis that brought the two streams together pays for its candidates, and what it was fitted on stays out of p.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._counts import Chance, chance, dispersion
-from weightprint.evidence._match import count, probes
-from weightprint.evidence._sample import pick
-from weightprint.evidence._units import Ffn, ffns, width_in_a
+from weightprint.evidence._unit_table import (
+    LEAST,
+    Key,
+    Plan,
+    Row,
+    Table,
+    budget,
+    by_block,
+    compare,
+    plan_for,
+    rows_of,
+)
+from weightprint.evidence._units import Ffn, ffns
 
 __all__ = ["unit_agreement"]
 
-I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
-
-#: Multiply-adds x 2 that one comparison may cost; units, channels and permutations follow from it.
-_FLOPS = {"standard": 1.2e13, "full": 4e14}
-#: The same per parameter of A and B, so that small models take seconds, and what even the smallest may cost.
-_FLOPS_EACH = {"standard": 5e3, "full": 2e5}
-_FLOPS_LEAST = 5e10
-#: (units per FFN of B, residual channels, permutations), richest first: the first that fits is taken, else the last.
-_PLANS = (
-    (1024, 4096, 64),
-    (256, 4096, 32),
-    (128, 4096, 32),
-    (128, 2048, 16),
-    (128, 1024, 8),
-    (128, 1024, 4),
-    (128, 512, 4),
-    (128, 512, 2),
-    (64, 512, 2),
-    (32, 512, 2),
-    (32, 256, 2),
-    (16, 256, 2),
-    (8, 256, 2),
-)
 _LOG10_P = -6.0
 
 _QUESTION = Evidence(
@@ -76,225 +67,215 @@ _QUESTION = Evidence(
 )
 
 
-@dataclass(frozen=True)
-class _Table:
-    """All FFNs of B against all of A.
-
-    ``agreed``: int64 (1 + R, n_b, n_a), arrangement 0 as it is; ``tested``: units per FFN of B; ``named``: per (b, a)
-    the units that agree, int64 (n, 2) as (unit of B, unit of A).
-    """
-
-    b: tuple[Ffn, ...]
-    a: tuple[Ffn, ...]
-    agreed: I64
-    tested: I64
-    eligible: npt.NDArray[np.bool_]
-    named: dict[tuple[int, int], I64]
-    seconds: float
-    plan: tuple[int, int, int]
-
-
 @timed
 def unit_agreement(models: Models) -> Evidence:
     """Units of B's FFNs and experts found in A's, and how likely that is by chance. ``matches`` has one entry for each
     FFN of B (its best FFN of A), ``others`` the runners-up, best first."""
-    if models.effort not in _FLOPS:
+    if models.effort == "quick":
         return not_applied(_QUESTION, "it reads down-projections whole, too much for this effort: aligned_units looks")
     every = ffns(models.b)
     ours = [f for f in ffns(models.a) if f.down is not None]
     theirs = [f for f in every if f.down is not None]
     if not ours or not theirs:
         return not_applied(_QUESTION, "no FFN with an up- and a down-projection was recognised on both sides")
-    table = _compare(models, ours, theirs)
-    if table is None:
+    rows = rows_of(models, theirs)
+    if not {row.width for row in rows} & {f.width for f in ours}:
         return not_applied(_QUESTION, "no FFNs of the same residual width on both sides")
-    return _answer(models, table, every)
+    allowed = budget(models)
+    plan = plan_for(allowed, rows, ours)
+    blocks = rows_of(models, theirs, pooled=True)
+    if (plan is None or plan.units < LEAST) and len(blocks) < len(rows):
+        return _in_two_steps(models, rows, blocks, ours, every, allowed / 2)
+    if plan is None:
+        return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
+    found = _Found(models, compare(models, rows, ours, plan))
+    return _answer(models, found, *found.matches(), every, plan, "all pairs of FFNs")
 
 
-def _compare(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Table | None:
-    """Every FFN of A is read once, and all of B's sampled units are looked up in it."""
-    widths = [width_in_a(models.basis, f) for f in theirs]
-    eligible = np.array([[w == f.width for f in ours] for w in widths])
-    if not eligible.any():
+def _in_two_steps(
+    models: Models, rows: Sequence[Row], blocks: Sequence[Row], ours: Sequence[Ffn], every: Sequence[Ffn], half: float
+) -> Evidence:
+    """First B's blocks in A's, then B's experts in the FFNs and experts of the blocks found."""
+    plan = plan_for(half, blocks, ours)
+    if plan is None:
+        return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
+    layers = _Found(models, by_block(compare(models, blocks, ours, plan)))
+    near = {row.key: [layers.table.a[j] for j in layers.ranked(i)[:2]] for i, row in enumerate(blocks)}
+    first: list[UnitMatch] = []
+    others: list[UnitMatch] = []
+    seconds = layers.table.seconds
+    pairs = len(rows) * len(ours)
+    for block, places in near.items():
+        inside = [row for row in rows if (*row.key[:2], None) == block]
+        there = [f for f in ours if (f.stack, f.block, None) in places]
+        if (step := plan_for(half / len(near), inside, there)) is None:
+            continue
+        experts = _Found(models, compare(models, inside, there, step), pairs)
+        seconds += experts.table.seconds
+        best, rest = experts.matches()
+        first, others = [*first, *best], [*others, *rest]
+    table = replace(layers.table, seconds=seconds)
+    layers = _Found(models, table)
+    return _answer(models, layers, first, others, every, plan, "blocks, then experts of the blocks found", pairs)
+
+
+class _Found:
+    """A table and what chance says of each of its pairs. ``pairs``: how many could have been compared."""
+
+    def __init__(self, models: Models, table: Table, pairs: int | None = None) -> None:
+        self.models, self.table = models, table
+        self.chance: Chance = chance(table.agreed[1:], table.sizes)
+        self.pairs = int(table.compared.sum()) if pairs is None else pairs
+        self.log10_p: F64 = np.zeros(table.sizes.shape)
+        for i, j in zip(*np.nonzero(table.agreed[0]), strict=True):
+            self.log10_p[i, j] = self.chance.log10_p(int(table.agreed[0, i, j]), (i, j))
+
+    def real(self, i: int, j: int) -> bool:
+        """Chance does not explain this pair, all pairs counted."""
+        return bool(self.log10_p[i, j] + math.log10(self.pairs) <= _LOG10_P)
+
+    def ranked(self, i: int) -> list[int]:
+        """Columns for row i, best first: those that chance does not explain by the units that resemble nothing in A
+        more, then the others by p."""
+        columns = [int(j) for j in np.nonzero(self.table.compared[i])[0]]
+        nearest, agreed = self.table.nearest[i], self.table.agreed[0, i]
+        return sorted(columns, key=lambda j: (-nearest[j] * self.real(i, j), self.log10_p[i, j], -agreed[j]))
+
+    def matches(self) -> tuple[list[UnitMatch], list[UnitMatch]]:
+        """The best of each row; and the runner-up with all further ones that chance does not explain."""
+        first: list[UnitMatch] = []
+        others: list[UnitMatch] = []
+        for i in range(len(self.table.b)):
+            for rank, j in enumerate(self.ranked(i)):
+                if rank > 1 and not self.real(i, j):
+                    break
+                (others if rank else first).append(self._match(i, j))
+        return first, others
+
+    def _match(self, i: int, j: int) -> UnitMatch:
+        rate = (int(self.chance.permuted[i, j]) + 1) / (self.chance.permutations + 1 / float(self.chance.rates[i, j]))
+        return UnitMatch(
+            b=self.table.b[i],
+            a=self.table.a[j],
+            tested=int(self.table.tested[i]),
+            agreed=int(self.table.agreed[0, i, j]),
+            expected=rate,
+            log10_p=float(self.log10_p[i, j]),
+            units=self.table.named.get((i, j), np.empty((0, 2), np.int64)),
+            nearest=int(self.table.nearest[i, j]),
+        )
+
+    def looks(self) -> dict[str, tuple[float, int]]:
+        """Name of each look → (its log10 p, the units it counts), the FFNs that the basis was fitted on left out."""
+        table, fitted = self.table, self.models.basis.fitted
+        if fitted & {"up", "gate", "down"}:
+            return {}
+        out = {key[:2] for key in map(_place, fitted) if key}
+        rows = [i for i, key in enumerate(table.b) if key[:2] not in out and table.compared[i].any()]
+        if not rows:
+            return {}
+        k = table.agreed[0]
+        masked = np.where(table.compared, self.log10_p, np.inf)
+        best = {i: int(masked[i].argmin()) for i in rows}
+        order = sorted(rows, key=lambda i: self.log10_p[i, best[i]])
+        first = order[0]
+        pairs = int(table.compared[rows].sum())
+        looks = {"best pair": (self.log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
+
+        places = {key: j for j, key in enumerate(table.a)}
+        same = [(i, j) for i in rows if (j := places.get(table.b[i], -1)) >= 0 and table.compared[i, j]]
+        if same:
+            at = tuple(np.array(same).T)
+            together = dispersion(table.agreed[1:, at[0], at[1]].sum(axis=1, keepdims=True))
+            looks["same place"] = (self.chance.log10_p(int(k[at].sum()), at, together), int(k[at].sum()))
+
+        agreed, price = 0, 0.0
+        pooled = (0.0, 0)
+        for n, i in enumerate(order, start=1):
+            agreed += int(k[i, best[i]])
+            price += math.log10(int(table.compared[i].sum()))
+            ways = (math.lgamma(len(rows) + 1) - math.lgamma(n + 1) - math.lgamma(len(rows) - n + 1)) / math.log(10)
+            at = np.array(order[:n]), np.array([best[i] for i in order[:n]])
+            pooled = min(pooled, (self.chance.log10_p(agreed, at) + price + ways + math.log10(len(rows)), agreed))
+        looks["best map"] = pooled
+        return {name: (min(0.0, float(value)), n) for name, (value, n) in looks.items()}
+
+    def detectable(self) -> float | None:
+        """The smallest share of one row's units that a single pair would have shown, at the level that decides."""
+        price = math.log10(3 * self.pairs)
+        compared = np.argwhere(self.table.compared)
+        by_rate = np.argsort(self.chance.permuted[self.table.compared], kind="stable")
+        i, j = (int(x) for x in compared[by_rate[len(compared) // 2]])
+        tested = int(self.table.tested[i])
+        for k in range(1, tested + 1):
+            if self.chance.log10_p(k, (i, j)) + price <= _LOG10_P:
+                return k / tested
         return None
-    plan = _plan(models, ours, widths)
-    units, size, permutations = plan
-    agreed = np.zeros((1 + permutations, len(theirs), len(ours)), np.int64)
-    tested = np.zeros(len(theirs), np.int64)
-    named: dict[tuple[int, int], I64] = {}
-    seconds = 0.0
-    for width in sorted({f.width for j, f in enumerate(ours) if eligible[:, j].any()}):
-        channels = _channels(models, width, size)
-        rng = np.random.default_rng([models.seed, width])
-        orders = [rng.permutation(channels.size) for _ in range(permutations)]
-        for gated in (False, True):
-            group = [
-                (i, f, pick(f.units, units, models.seed, f"units {f.units}"))
-                for i, f in enumerate(theirs)
-                if widths[i] == width and (f.gate is not None) == gated
-            ]
-            if not group:
-                continue
-            found = probes(models.b, group, models.basis, channels)
-            tested += np.bincount(found.of, minlength=len(theirs))
-            for j, ffn in enumerate(ours):
-                if ffn.width != width:
-                    continue
-                counts = count(models.a, ffn, found, len(theirs), channels, orders)
-                agreed[:, :, j] += counts.agreed
-                seconds += counts.seconds
-                hit = counts.named >= 0
-                for i in np.unique(found.of[hit]):
-                    mine = hit & (found.of == i)
-                    named[int(i), j] = np.stack([found.units[mine], counts.named[mine]], axis=1)
-    return _Table(tuple(theirs), tuple(ours), agreed, tested, eligible, named, seconds, plan)
 
 
-def _plan(models: Models, ours: Sequence[Ffn], widths: Sequence[int | None]) -> tuple[int, int, int]:
-    """The richest plan that the budget allows, in units of B, channels and permutations."""
-    allowed = min(_FLOPS[models.effort], _FLOPS_EACH[models.effort] * (models.a.numel + models.b.numel))
-    for units, size, permutations in _PLANS:
-        flops = 0.0
-        for ffn in ours:
-            looked_for = units * sum(w == ffn.width for w in widths)
-            flops += 6.0 * looked_for * ffn.units * min(size, ffn.width) * (1 + permutations)
-        if flops <= max(allowed, _FLOPS_LEAST):
-            break
-    return units, size, permutations
+def _place(name: str) -> tuple[str, int] | None:
+    """Stack and block of a region's name such as ``decoder.7`` or ``decoder.7.expert.3``."""
+    stack, _, rest = name.partition(".")
+    block = rest.split(".")[0]
+    return (stack, int(block)) if block.isdigit() else None
 
 
-def _channels(models: Models, width: int, size: int) -> I64:
-    """The channels of A that are compared: those that B has, a seeded choice where they are many."""
-    channels = models.basis.channels
-    known = np.arange(width) if channels is None or channels.size != width else np.nonzero(channels >= 0)[0]
-    return known[pick(known.size, size, models.seed, f"channels {width}")]
-
-
-# From counts to an answer
-
-
-def _answer(models: Models, table: _Table, every: Sequence[Ffn]) -> Evidence:
-    k = table.agreed[0]
-    sizes = table.eligible * (table.tested[:, None] / np.array([[f.units for f in table.a]]))
-    by_chance = chance(table.agreed[1:], sizes)
-    log10_p = np.zeros(k.shape)
-    for i, j in zip(*np.nonzero(k), strict=True):
-        log10_p[i, j] = by_chance.log10_p(int(k[i, j]), (i, j))
-    matches, others = _matches(table, log10_p, by_chance)
-    looks = _looks(models, table, log10_p, by_chance)
+def _answer(
+    models: Models,
+    found: _Found,
+    matches: Sequence[UnitMatch],
+    others: Iterable[UnitMatch],
+    every: Sequence[Ffn],
+    plan: Plan,
+    scope: str,
+    pairs: int | None = None,
+) -> Evidence:
+    looks = found.looks()
     best = min(looks, key=lambda name: looks[name][0]) if looks else None
-    total = sum(f.numel for f in every)
-    shares = {m.b: m.share for m in matches if m.log10_p + math.log10(table.eligible.sum()) <= _LOG10_P}
-    sizes = {f.key: f.numel for f in every}
-    effect = sum(share * sizes[b] for b, share in shares.items()) / total
-    units, channels, permutations = table.plan
-    tested = int(table.tested.sum())
-    if best is None:
-        p, statistic = None, None
-    else:
+    p, statistic = None, None
+    if best is not None:
         price = math.log10(len(looks)) + math.log10(max(models.basis.candidates, 1))
         p, statistic = min(0.0, looks[best][0] + price), float(looks[best][1])
-    top = max(matches, key=lambda m: (-m.log10_p, m.agreed))
+    tried = found.pairs if pairs is None else pairs
+    shares = {m.b: m.share for m in matches if m.log10_p + math.log10(tried) <= _LOG10_P}
+    numel = {f.key: f.numel for f in every}
+    top = max(matches, key=lambda m: (-m.log10_p, m.agreed), default=None)
+    details: dict[str, Any] = {
+        "look": best,
+        "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in looks.items()},
+        "scope": scope,
+        "pairs_tried": tried,
+        "found": len(shares),
+        "units_per_row": plan.units,
+        "channels": plan.channels,
+        "permutations": plan.permutations,
+        "agreed_when_permuted": float(found.chance.permuted[found.table.compared].mean() / plan.permutations),
+        "over_dispersion": found.chance.phi,
+        "spread_of_rates": 1 / found.chance.alpha,
+        "gemm_seconds": found.table.seconds,
+        "basis": models.basis.found_by,
+        "left_out_of_p": sorted(models.basis.fitted),
+    }
     return replace(
         _QUESTION,
-        says=f"{len(shares)} of {len(matches)} FFNs of B find their units in A; best: {top.agreed} of {top.tested} "
-        f"units of {_label(top.b)} in {_label(top.a)} (chance: {top.expected:.1f})",
+        says=f"{len(shares)} of {len(numel)} FFNs of B find their units in A"
+        + (f"; best: {_agreement(top)}" if top is not None else ""),
         statistic=statistic,
-        effect=effect,
-        n=tested,
+        effect=sum(share * numel[b] for b, share in shares.items()) / sum(numel.values()),
+        n=int(found.table.tested.sum()),
         log10_p=p,
-        detectable=_detectable(table, by_chance),
-        matches=matches,
-        others=others,
-        details={
-            "look": best,
-            "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in looks.items()},
-            "over_dispersion": by_chance.phi,
-            "spread_of_rates": 1 / by_chance.alpha,
-            "pairs_tried": int(table.eligible.sum()),
-            "units_per_ffn": units,
-            "channels": channels,
-            "permutations": permutations,
-            "agreed_when_permuted": float(by_chance.permuted[table.eligible].mean() / permutations),
-            "found": len(shares),
-            "gemm_seconds": table.seconds,
-            "basis": models.basis.found_by,
-            "left_out_of_p": sorted(models.basis.fitted),
-        },
+        detectable=found.detectable(),
+        matches=tuple(matches),
+        others=tuple(others),
+        details=details,
     )
 
 
-def _label(place: tuple[str, int, int | str | None]) -> str:
+def _agreement(match: UnitMatch) -> str:
+    b, a = _label(match.b), _label(match.a)
+    return f"{match.agreed} of {match.tested} units of {b} in {a} (chance: {match.expected:.1f})"
+
+
+def _label(place: Key) -> str:
     stack, block, expert = place
     return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
-
-
-def _matches(table: _Table, log10_p: F64, by_chance: Chance) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
-    """The best FFN of A for each of B; and the runner-up with all further ones that chance does not explain."""
-    first: list[UnitMatch] = []
-    others: list[UnitMatch] = []
-    price = math.log10(table.eligible.sum())
-    for i, b in enumerate(table.b):
-        candidates = [int(j) for j in np.nonzero(table.eligible[i])[0]]
-        candidates.sort(key=lambda j: (log10_p[i, j], -table.agreed[0, i, j]))
-        for rank, j in enumerate(candidates):
-            if rank > 1 and log10_p[i, j] + price > _LOG10_P:
-                break
-            match = UnitMatch(
-                b=b.key,
-                a=table.a[j].key,
-                tested=int(table.tested[i]),
-                agreed=int(table.agreed[0, i, j]),
-                expected=(int(by_chance.permuted[i, j]) + 1) / (by_chance.permutations + 1 / by_chance.rates[i, j]),
-                log10_p=float(log10_p[i, j]),
-                units=table.named.get((i, j), np.empty((0, 2), np.int64)),
-            )
-            (others if rank else first).append(match)
-    return tuple(first), tuple(others)
-
-
-def _looks(models: Models, table: _Table, log10_p: F64, by_chance: Chance) -> dict[str, tuple[float, int]]:
-    """Name of each look → (its log10 p, the units it counts), the FFNs that the basis was fitted on left out."""
-    fitted = models.basis.fitted
-    if fitted & {"up", "gate", "down"}:
-        return {}
-    rows = [i for i, f in enumerate(table.b) if f.name not in fitted and table.eligible[i].any()]
-    if not rows:
-        return {}
-    k = table.agreed[0]
-    best = {i: int(np.lexsort((-k[i], np.where(table.eligible[i], log10_p[i], 1.0)))[0]) for i in rows}
-    order = sorted(rows, key=lambda i: log10_p[i, best[i]])
-    first = order[0]
-    pairs = int(table.eligible[rows].sum())
-    looks = {"best pair": (log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
-
-    places = {f.key: j for j, f in enumerate(table.a)}
-    same = [(i, places[table.b[i].key]) for i in rows if table.b[i].key in places]
-    same = [(i, j) for i, j in same if table.eligible[i, j]]
-    if same:
-        at = tuple(np.array(same).T)
-        together = dispersion(table.agreed[1:, at[0], at[1]].sum(axis=1, keepdims=True))
-        looks["same place"] = (by_chance.log10_p(int(k[at].sum()), at, together), int(k[at].sum()))
-
-    agreed, price = 0, 0.0
-    pooled = (0.0, 0)
-    for n, i in enumerate(order, start=1):
-        agreed += int(k[i, best[i]])
-        price += math.log10(int(table.eligible[i].sum()))
-        ways = (math.lgamma(len(rows) + 1) - math.lgamma(n + 1) - math.lgamma(len(rows) - n + 1)) / math.log(10)
-        at = np.array(order[:n]), np.array([best[i] for i in order[:n]])
-        pooled = min(pooled, (by_chance.log10_p(agreed, at) + price + ways + math.log10(len(rows)), agreed))
-    looks["best map"] = pooled
-    return {name: (min(0.0, float(value)), n) for name, (value, n) in looks.items()}
-
-
-def _detectable(table: _Table, by_chance: Chance) -> float | None:
-    """The smallest share of one FFN's units that a single pair would have shown, at the level that decides."""
-    price = math.log10(3 * table.eligible.sum())
-    pairs = np.argwhere(table.eligible)
-    i, j = pairs[np.argsort(by_chance.permuted[table.eligible], kind="stable")[len(pairs) // 2]]
-    tested = int(table.tested[i])
-    for k in range(1, tested + 1):
-        if by_chance.log10_p(k, (i, j)) + price <= _LOG10_P:
-            return k / tested
-    return None

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import Side, Tensor
+from weightprint.evidence._base import Models, Side, Tensor
+from weightprint.evidence._sample import pick, sampled_rows
+from weightprint.evidence.published._parts import LIMITS, finite
 
 __all__ = ["MIN_LAYERS", "Correlated", "correlate", "curve_correlation", "curves", "detrend"]
 
@@ -40,18 +42,17 @@ def curve_correlation(a: F64, b: F64, *, straight: bool = True) -> float:
     return float(x @ y) / scale if scale > tiny else float("nan")
 
 
-def _spread(side: Side, tensor: Tensor) -> float:
-    """Standard deviation of a tensor: as scanned, else of its values."""
+def _spread(models: Models, side: Side, tensor: Tensor) -> float:
+    """Standard deviation of a tensor: as scanned, else of sampled rows."""
     if np.isfinite(tensor.std):
         return tensor.std
-    n, total, square = 0, 0.0, 0.0
-    for _, piece in side.slices(tensor):
-        x = np.nan_to_num(piece.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        n, total, square = n + x.size, total + float(x.sum()), square + float((x * x).sum())
-    return float(np.sqrt(max(square / n - (total / n) ** 2, 0.0))) if n else float("nan")
+    n_rows, columns = tensor.matrix
+    want = max(4, LIMITS[models.effort].values // max(columns, 1))
+    rows = pick(n_rows, want, models.seed, f"{tensor.stack} {tensor.layer} {tensor.place and tensor.place.role}", run=4)
+    return float(finite(sampled_rows(side, tensor, rows)).std(dtype=np.float64))
 
 
-def curves(side: Side, parts: Collection[str], *, vectors: bool = False) -> Mapping[str, F64]:
+def curves(models: Models, side: Side, parts: Collection[str], *, vectors: bool = False) -> Mapping[str, F64]:
     """Standard deviation over depth per part, of the stack with the most layers. A part that misses one is left out."""
     stacks: dict[str, dict[str, dict[int, Tensor]]] = {}
     for tensor in side.tensors.values():
@@ -66,7 +67,7 @@ def curves(side: Side, parts: Collection[str], *, vectors: bool = False) -> Mapp
     depth = max(len(curve) for curve in stack.values())
     if depth < MIN_LAYERS:
         return {}
-    return {p: np.array([_spread(side, c[i]) for i in sorted(c)]) for p, c in stack.items() if len(c) == depth}
+    return {p: np.array([_spread(models, side, c[i]) for i in sorted(c)]) for p, c in stack.items() if len(c) == depth}
 
 
 @dataclass(frozen=True)

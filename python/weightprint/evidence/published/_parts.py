@@ -16,8 +16,8 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Models, Side, Tensor
-from weightprint.evidence._sample import BUDGETS, pick, sampled_rows
+from weightprint.evidence._base import F32, Models, Pair, Side, Tensor
+from weightprint.evidence._sample import budget_of, pick, sampled_rows
 
 __all__ = [
     "LIMITS",
@@ -32,7 +32,9 @@ __all__ = [
     "finite",
     "grouped",
     "main_stack",
+    "named_pairs",
     "readable",
+    "sampled_pair",
     "shared_tokens",
     "too_large",
 ]
@@ -40,6 +42,7 @@ __all__ = [
 #: Block number → role → tensor.
 Blocks = dict[int, dict[str, Tensor]]
 
+_MIN_TOKENS = 64
 _INTEGERS = ("I8", "U8", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL")
 
 
@@ -106,7 +109,7 @@ def common_width(a: Blocks, b: Blocks, role: str) -> int | None:
 
 def too_large(models: Models, found: Iterable[dict[str, Tensor]]) -> bool:
     """True where this effort does not allow reading these matrices whole."""
-    streamed = BUDGETS[models.effort].streamed
+    streamed = budget_of(models).streamed
     return any(tensor.numel > streamed for block in found for tensor in block.values())
 
 
@@ -135,7 +138,10 @@ def expanded(x: F32, rows: int, size: int) -> F32:
 
 
 def embeddings(side: Side) -> Tensor | None:
-    """The token embedding, (vocabulary x width); the output head where only that is stored."""
+    """The token embedding, (vocabulary x width); the output head where only that is learned.
+
+    A table of few distinct values (one-hot codes, substitution scores) was not learned, and equal ones show nothing.
+    """
     stack = main_stack(side)
     found = [
         t
@@ -143,7 +149,8 @@ def embeddings(side: Side) -> Tensor | None:
         for t in side.tensors.values()
         if t.place is not None and t.place.role == role and readable(t)
     ]
-    return next((t for t in found if t.stack == stack), found[0] if found else None)
+    found.sort(key=lambda t: t.stack != stack)
+    return next((t for t in found if not side.is_trivial(t)), None)
 
 
 def shared_tokens(models: Models, want: int) -> tuple[F32, F32] | str:
@@ -156,8 +163,23 @@ def shared_tokens(models: Models, want: int) -> tuple[F32, F32] | str:
     a, b = embeddings(models.a), embeddings(models.b)
     if a is None or b is None:
         return "no token embedding was recognised in both models"
-    rows = pick(min(a.shape[0], b.shape[0]), want, models.seed, "tokens", run=8)
+    shared = min(a.shape[0], b.shape[0])
+    if shared < _MIN_TOKENS:
+        return f"fewer than {_MIN_TOKENS} shared tokens"
+    rows = pick(shared, want, models.seed, "tokens", run=8)
     return finite(sampled_rows(models.a, a, rows)), finite(sampled_rows(models.b, b, rows))
+
+
+def named_pairs(models: Models) -> list[Pair]:
+    """Tensors that met without a look at their values and have one shape: what papers call same-named parameters."""
+    return [p for p in models.pairs if p.by_name and not p.transposed and p.a.shape == p.b.shape and p.a.shape]
+
+
+def sampled_pair(models: Models, pair: Pair) -> tuple[F32, F32]:
+    """The same sampled rows of both, about as many values as the effort allows."""
+    n_rows, columns = pair.a.matrix
+    rows = pick(n_rows, max(4, LIMITS[models.effort].values // max(columns, 1)), models.seed, pair.b.name, run=4)
+    return finite(sampled_rows(models.a, pair.a, rows)), finite(sampled_rows(models.b, pair.b, rows))
 
 
 def finite(x: F32) -> F32:

@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
-from weightprint.evidence._sample import pick, sampled_rows
-from weightprint.evidence.published._parts import LIMITS, finite
+from weightprint.evidence.published._parts import named_pairs, sampled_pair
 
 __all__ = ["STRANGERS", "bf16_words", "bit_distance", "bits_apart"]
 
@@ -65,13 +64,11 @@ def bits_apart(a: F32, b: F32) -> npt.NDArray[np.uint8]:
 @timed
 def bit_distance(models: Models) -> Evidence:
     """Mean bit distance of all same-named tensors of one shape, weighted by their size."""
-    pairs = [p for p in models.pairs if p.by_name and not p.transposed and p.a.shape == p.b.shape and p.a.shape]
+    pairs = named_pairs(models)
     total = weight = 0.0
     n = 0
     for pair in pairs:
-        n_rows, columns = pair.a.matrix
-        rows = pick(n_rows, max(4, LIMITS[models.effort].values // max(columns, 1)), models.seed, pair.b.name, run=4)
-        a, b = (finite(sampled_rows(s, t, rows)) for s, t in ((models.a, pair.a), (models.b, pair.b)))
+        a, b = sampled_pair(models, pair)
         if a.size:
             total += pair.a.numel * float(bits_apart(a, b).mean())
             weight += pair.a.numel

@@ -77,9 +77,9 @@ def _spectrum(models: Models, side: Side, pair: tuple[Tensor, Tensor], limit: in
     size = grouped(models, side, first.stack, queries, second.shape[0])
     if size is None or second.shape[1] != width:
         return None
-    whole = width <= limit
-    left = _sketched(side, first, None if whole else _normal(models.seed, width, limit, 0), turned)
-    right = _sketched(side, second, None if whole else _normal(models.seed, width, limit, 1), False)
+    maps = [None if width <= limit else _normal(models.seed, width, limit // 2, which) for which in (0, 1)]
+    left = _sketched(side, first, maps[0], turned)
+    right = _sketched(side, second, maps[1], False)
     product = left.T @ expanded(right, queries, size)
     return scaled(np.linalg.svd(product, compute_uv=False))
 

@@ -25,10 +25,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, Pair, not_applied, timed
-from weightprint.evidence._sample import pick, sampled_rows
+from weightprint.evidence._base import Evidence, Models, not_applied, timed
 from weightprint.evidence.published._arborescence import arborescence
-from weightprint.evidence.published._parts import LIMITS, finite, readable
+from weightprint.evidence.published._parts import named_pairs, readable, sampled_pair
 
 __all__ = ["LAMBDA", "excess_kurtosis", "mother", "tree"]
 
@@ -75,14 +74,10 @@ def tree(
 @timed
 def mother(models: Models) -> Evidence:
     """Distance of a pair, both kurtoses, and which model they point to as the earlier one."""
-    pairs = [
-        p
-        for p in models.pairs
-        if p.by_name and not p.transposed and p.a.shape == p.b.shape and readable(p.a) and readable(p.b)
-    ]
+    pairs = [p for p in named_pairs(models) if readable(p.a) and readable(p.b)]
     apart, plain, tails, n = [], [], [], 0
     for pair in pairs:
-        a, b = _values(models, pair)
+        a, b = sampled_pair(models, pair)
         squares = [float(np.vdot(x, x)) for x in (a - b, a, b)]
         if squares[1] + squares[2] > 0:
             apart.append(float(np.sqrt(2 * squares[0] / (squares[1] + squares[2]))))
@@ -111,9 +106,3 @@ def mother(models: Models) -> Evidence:
             "earlier": earlier,
         },
     )
-
-
-def _values(models: Models, pair: Pair) -> tuple[F32, F32]:
-    n_rows, columns = pair.a.matrix
-    rows = pick(n_rows, max(4, LIMITS[models.effort].values // max(columns, 1)), models.seed, pair.b.name, run=4)
-    return finite(sampled_rows(models.a, pair.a, rows)), finite(sampled_rows(models.b, pair.b, rows))

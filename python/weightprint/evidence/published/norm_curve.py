@@ -31,7 +31,7 @@ _QUESTION = Evidence(
 @timed
 def norm_curve(models: Models) -> Evidence:
     """Raw and detrended correlation of the gain curves that both models have."""
-    found = correlate(curves(models.a, _PARTS, vectors=True), curves(models.b, _PARTS, vectors=True))
+    found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))
     if found is None:
         return not_applied(_QUESTION, "it needs at least 4 layers with norm gains that vary, on both sides")
     return replace(

@@ -17,10 +17,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Evidence, Models, Pair, not_applied, timed
+from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
 from weightprint.evidence._exchange import double_centre
-from weightprint.evidence._sample import pick, sampled_rows
-from weightprint.evidence.published._parts import LIMITS, finite
+from weightprint.evidence.published._parts import named_pairs, sampled_pair
 
 __all__ = ["pcs"]
 
@@ -39,13 +38,13 @@ _QUESTION = Evidence(
 @timed
 def pcs(models: Models) -> Evidence:
     """Cosine of all parameters that met by name or place, raw and centred; matrices by sampled rows."""
-    pairs = [p for p in models.pairs if p.by_name and not p.transposed and p.a.shape == p.b.shape and p.a.shape]
+    pairs = named_pairs(models)
     if not pairs:
         return not_applied(_QUESTION, "no two tensors of equal name and shape")
     sums = np.zeros((2, 3))
     n = 0
     for pair in pairs:
-        a, b = _values(models, pair)
+        a, b = sampled_pair(models, pair)
         weight = pair.a.numel / max(a.size, 1)
         for row, (x, y) in enumerate(((a, b), (_centred(a), _centred(b)))):
             sums[row] += weight * np.array([np.vdot(x, y), np.vdot(x, x), np.vdot(y, y)], np.float64)
@@ -62,13 +61,6 @@ def pcs(models: Models) -> Evidence:
         n=n,
         details={"tensors": len(pairs), "values": n, "left_out": len(models.b.tensors) - len(pairs)},
     )
-
-
-def _values(models: Models, pair: Pair) -> tuple[F32, F32]:
-    """The same sampled rows of both, at most as many values as the effort allows."""
-    n_rows, columns = pair.a.matrix
-    rows = pick(n_rows, max(4, LIMITS[models.effort].values // max(columns, 1)), models.seed, pair.b.name, run=4)
-    return finite(sampled_rows(models.a, pair.a, rows)), finite(sampled_rows(models.b, pair.b, rows))
 
 
 def _centred(x: F32) -> F32:

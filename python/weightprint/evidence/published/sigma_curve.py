@@ -45,7 +45,7 @@ _QUESTION = Evidence(
 @timed
 def sigma_curve(models: Models) -> Evidence:
     """Raw and detrended correlation of the four curves, with the share of unrelated public pairs that score as high."""
-    a, b = curves(models.a, _PARTS), curves(models.b, _PARTS)
+    a, b = curves(models, models.a, _PARTS), curves(models, models.b, _PARTS)
     found = correlate(a, b)
     if found is None or set(found.raw) != set(_PARTS):
         return not_applied(

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
-from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_rows
+from weightprint.evidence._sample import Indices, budget_of, pick, sampled_rows
 from weightprint.evidence.published._parts import LIMITS, blocks, evenly, finite, shared_tokens
 
 __all__ = ["Channels", "match_channels", "ucka", "unbiased_cka", "without_leading"]
@@ -107,7 +107,7 @@ def match_channels(x: F32, y: F32) -> Channels:
 
 def _kernels(side: Side, tensor: Tensor, channels: Indices, signs: F32 | None, rows: Indices) -> tuple[F32, F32]:
     """Kernels over these channels: as stored, and without the leading direction."""
-    w = finite(sampled_rows(side, tensor, rows, channels))[:, : channels.size]
+    w = finite(sampled_rows(side, tensor, rows)[:, channels])  # in this order: they are matched one by one
     w = w if signs is None else w * signs
     less = without_leading(w)
     return w.T @ w, less.T @ less
@@ -116,7 +116,7 @@ def _kernels(side: Side, tensor: Tensor, channels: Indices, signs: F32 | None, r
 @timed
 def ucka(models: Models) -> Evidence:
     """Mean UCKA over q and k and layers, as published and with the leading direction removed."""
-    limit, budget = LIMITS[models.effort], BUDGETS[models.effort]
+    limit, budget = LIMITS[models.effort], budget_of(models)
     a, b = blocks(models.a, _ROLES), blocks(models.b, _ROLES)
     if not a or not b:
         return not_applied(_QUESTION, "no blocks with separate q and k were recognised in both models")
