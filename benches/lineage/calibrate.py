@@ -52,6 +52,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help="of " + ",".join(PARTS))
     parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
+    parser.add_argument("--any-version", action="store_true", help="keep records of earlier versions")
     parser.add_argument("--write", action="store_true", help="write benches/lineage/results/calibration.json")
     parser.set_defaults(run=main)
 
@@ -101,13 +102,13 @@ def _synthetic(args: argparse.Namespace) -> Record | None:
     for one, other in synthetic_pairs(args.pairs):
         a, b = strangers.write(folder, *one), strangers.write(folder, *other)
         cases.append((f"{a.name} {b.name}", a, b))
-    return _summed(_run(cases, "tests", args.output / "synthetic", args.jobs, "synthetic"))
+    return _summed(_run(cases, "tests", args.output / "synthetic", args, "synthetic"))
 
 
 def _sceptr(args: argparse.Namespace) -> Record | None:
     files = [path for name in SCEPTR if (path := args.sceptr / f"{name}.safetensors").exists()]
     cases = [(f"{a.stem} {b.stem}", a, b) for a, b in itertools.combinations(files, 2)]
-    return _summed(_run(cases, "tests", args.output / "sceptr", args.jobs, "sceptr")) if cases else None
+    return _summed(_run(cases, "tests", args.output / "sceptr", args, "sceptr")) if cases else None
 
 
 def _zoo_pairs(zoo: Path) -> tuple[Family, list[pairs.Pair]] | None:
@@ -152,7 +153,7 @@ def _rotations(args: argparse.Namespace) -> Record | None:
 def _on_zoo(args: argparse.Namespace, family: Family, chosen: Sequence[pairs.Pair], label: str) -> Record:
     """Records of `score` are used as they are, and what is missing is added to them."""
     cases = [(p.key, family[p.a].folder, family[p.b].folder) for p in chosen]
-    found = _run(cases, "weightprint", args.zoo / "scores", args.jobs, label)
+    found = _run(cases, "weightprint", args.zoo / "scores", args, label)
     out = _summed(found)
     out["kinds"] = dict(Counter(p.kind for p in chosen if p.key in found))
     out["roots"] = len({root for p in chosen for root in p.clusters})
@@ -171,12 +172,12 @@ def _bases(record: Record) -> set[str]:
     return {f"{basis}{'*' if semantic else ''}" for basis, semantic in names if basis != "identity"}
 
 
-def _run(cases: Iterable[Case], method: str, folder: Path, jobs: int, label: str) -> dict[str, Record]:
+def _run(cases: Iterable[Case], method: str, folder: Path, args: argparse.Namespace, label: str) -> dict[str, Record]:
     cases = list(cases)
     chosen = methods.find((method,), ())
     records = Records(folder)
-    runner.run(runner.due(cases, chosen, records), records, jobs, (), label)
-    known = records.read(method, chosen[0].version)
+    runner.run(runner.due(cases, chosen, records, args.any_version), records, args.jobs, (), label)
+    known = records.read(method, None if args.any_version else chosen[0].version)
     return {key: known[key] for key, _, _ in cases if key in known}
 
 

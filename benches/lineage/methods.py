@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import weightprint
-from weightprint.evidence import Evidence
+from weightprint.evidence import PUBLISHED, TESTS, Evidence
 from weightprint.examine import gather
 from weightprint.output import finite
 from weightprint.verdict import decide
@@ -31,7 +31,7 @@ PACKAGE = Path(weightprint.__file__).parent
 EVERY: dict[str, int] = {}
 
 #: What is kept of one test's answer.
-_KEPT = ("test", "basis", "semantic", "applied", "statistic", "effect", "n", "log10_p", "seconds")
+_KEPT = ("test", "basis", "semantic", "applied", "why_not", "statistic", "effect", "n", "log10_p", "seconds")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,10 @@ def _weightprint(a: Path, b: Path) -> dict[str, Any]:
 
 
 def _tests_only(a: Path, b: Path) -> dict[str, Any]:
-    """The verdict and every test on models that are opened once: what `compare` says, without opening them again."""
+    """The verdict and the tests it may read, on models that are opened once: what `compare` says, without opening them
+    again and without the published measures."""
     models = _opened().models(a, b)
-    evidence = gather(models)
+    evidence = gather(models, [test for test in TESTS if test not in PUBLISHED])
     verdict = decide(models, evidence)
     rows = [finite(e.to_dict()) for e in evidence]
     return {
@@ -105,16 +106,14 @@ class _Comparator:
         }
 
 
-def comparators() -> Sequence[Callable[..., Evidence]]:
-    """The published measures that the package carries."""
-    from weightprint.evidence.published import PUBLISHED
-
-    return tuple(PUBLISHED)
+#: Parts of the package that only show what was found.
+_SHOWS = frozenset({"cli", "report", "demo", "wording.py"})
 
 
 @cache
 def _source() -> str:
-    return _digest([*PACKAGE.rglob("*.py"), *PACKAGE.glob("_core*.so")])
+    paths = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("_core*.so")]
+    return _digest(path for path in paths if path.relative_to(PACKAGE).parts[0] not in _SHOWS)
 
 
 def tests_only() -> Method:
@@ -128,7 +127,7 @@ def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     out = [Method("weightprint", _source(), _weightprint)]
     evidence = PACKAGE / "evidence"
     shared = [*evidence.glob("_*.py"), *(evidence / "published").glob("_*.py")]
-    for test in comparators():
+    for test in PUBLISHED:
         name = test.__name__
         own = [path for path in (evidence / "published" / f"{name}.py", evidence / f"{name}.py") if path.exists()]
         out.append(Method(name, _digest([*shared, *own]), _Comparator(test), EVERY.get(name, 1)))
@@ -138,10 +137,12 @@ def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
 
 
 def find(names: Sequence[str] | None, peers: tuple[Peer, ...]) -> tuple[Method, ...]:
-    """The methods of these names, or all; raises SystemExit for a name there is none of."""
+    """The methods of these names; raises SystemExit for a name there is none of. Without names: all, except the
+    published measures that `compare` shows anyway, whose scores are then taken from its answer."""
     found = all_methods(peers)
     if names is None:
-        return found
+        shown = {test.__name__ for test in TESTS}
+        return tuple(method for method in found if method.name not in shown)
     by_name = {method.name: method for method in (*found, tests_only())}
     if unknown := [name for name in names if name not in by_name]:
         hint = " (peers need --peer-python)" if set(unknown) & set(PEERS) else ""

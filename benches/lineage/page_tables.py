@@ -82,6 +82,9 @@ def footnotes(numbers: Numbers, about: Numbers) -> str:
     ]
     for name, version in about["peers"].items():
         lines.append(f"{name}: version {version}, in its own interpreter, offline, on local folders.")
+    for name, m in about["methods"].items():
+        if m.get("older"):
+            lines.append(f"{m['older']} scores of {name} are of an earlier version of it.")
     for name, why in about["peers_missing"].items():
         lines.append(f"{name} was not run: {why}.")
     for name, m in numbers["methods"].items():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,11 @@ _SPAN = 1e6
 Row = dict[str, Any]
 
 
-def build(family: Family, pairs: Sequence[Pair], known: Mapping[str, Mapping[str, Record]]) -> list[Row]:
-    """Rows of all pairs; a method without a record of a pair is not in its row."""
+def build(
+    family: Family, pairs: Sequence[Pair], known: Mapping[str, Mapping[str, Record]], published: Collection[str] = ()
+) -> list[Row]:
+    """Rows of all pairs; a method without a record of a pair is not in its row. ``published`` names the measures that
+    are methods of their own when they stand in weightprint's answer."""
     rows = []
     for pair in pairs:
         row: Row = {**pair.to_dict(), "parameters": [family[n].parameters for n in (pair.a, pair.b)]}
@@ -46,12 +49,9 @@ def build(family: Family, pairs: Sequence[Pair], known: Mapping[str, Mapping[str
             if record is None:
                 continue
             if name == "weightprint":
-                repeated = known.keys() - {name}
                 row["weightprint"] = _marked(family, pair, record)
                 row["methods"][name] = _answer(record, weightprint_score(record))
-                for test, values in _tests(record).items():
-                    if test not in repeated:
-                        row["methods"][f"weightprint.{test}"] = values
+                row["methods"] |= _tests(record, published)
             else:
                 row["methods"][name] = _answer(record, record.get("score"))
                 for part, score in (record.get("more") or {}).items():
@@ -78,13 +78,23 @@ def _answer(record: Record, score: float | None) -> Row:
     return out
 
 
-def _tests(record: Record) -> dict[str, Row]:
-    """weightprint's own tests as methods: -log10 p where they have one, else the statistic. As stored first; an
-    alignment's kind is part of the name."""
+def _tests(record: Record, published: Collection[str]) -> dict[str, Row]:
+    """The tests in weightprint's answer as methods: its own with -log10 p where they have one, else the statistic, and
+    an alignment's kind in the name; published measures with the statistic."""
     out: dict[str, Row] = {}
     for e in record.get("evidence", ()):
+        if e["test"] in published:
+            out[e["test"]] = {
+                "score": _short(e["statistic"] if e["applied"] else None),
+                "seconds": _short(e["seconds"]),
+            }
+            if e.get("why_not"):
+                out[e["test"]]["why_not"] = e["why_not"]
+            continue
         basis = e.get("basis") or "identity"
-        name = e["test"] if basis == "identity" else f"{e['test']}@{basis}{'*' if e.get('semantic') else ''}"
+        name = f"weightprint.{e['test']}"
+        if basis != "identity":
+            name += f"@{basis}{'*' if e.get('semantic') else ''}"
         score = None if not e["applied"] else e["statistic"] if e["log10_p"] is None else -e["log10_p"]
         known = out.get(name)
         if known is not None and (score is None or (known["score"] is not None and known["score"] >= score)):

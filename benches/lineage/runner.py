@@ -33,9 +33,14 @@ class Task:
     methods: tuple[str, ...]
 
 
-def due(pairs: Iterable[tuple[str, Path, Path]], chosen: Sequence[methods.Method], records: Records) -> list[Task]:
-    """What is left to do, in the order of the pairs."""
-    known = {method.name: records.read(method.name, method.version).keys() for method in chosen}
+def due(
+    pairs: Iterable[tuple[str, Path, Path]],
+    chosen: Sequence[methods.Method],
+    records: Records,
+    any_version: bool = False,
+) -> list[Task]:
+    """What is left to do, in the order of the pairs. ``any_version`` takes records of earlier versions for done."""
+    known = {m.name: records.read(m.name, None if any_version else m.version).keys() for m in chosen}
     out = []
     for key, a, b in pairs:
         missing = tuple(m.name for m in chosen if m.takes(key) and key not in known[m.name])

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from weightprint.evidence import PUBLISHED
+
 from . import family, methods, page, pairs, peers, plots, rows, runner, summary
 from .records import Records
 
@@ -36,6 +38,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("--related", type=int, default=pairs.Want.related, help="related pairs (%(default)s)")
     parser.add_argument("--unrelated", type=int, default=pairs.Want.unrelated, help="unrelated pairs (%(default)s)")
+    parser.add_argument("--any-version", action="store_true", help="keep scores of earlier versions; the page says so")
     parser.add_argument("--limit", type=int, help="score at most so many pairs that lack a record, then stop")
     parser.add_argument("--peer-python", action="append", default=[], help="an interpreter with a peer tool (repeat)")
     parser.add_argument("--write", action="store_true", help="write benches/lineage/results and docs/lineage.md")
@@ -69,16 +72,22 @@ def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
     started, reasons = peers.start(args.peer_python)
     picked = methods.find(args.methods, started)
     records = Records(args.output or zoo / "scores")
-    tasks = runner.due([(p.key, known[p.a].folder, known[p.b].folder) for p in chosen], picked, records)
+    cases = [(p.key, known[p.a].folder, known[p.b].folder) for p in chosen]
+    tasks = runner.due(cases, picked, records, args.any_version)
     runner.run(tasks[: args.limit], records, args.jobs, started)
     every = methods.find(None, started)
-    found = {method.name: records.read(method.name, method.version) for method in every}
+    found = {m.name: records.read(m.name, None if args.any_version else m.version) for m in every}
     about = {
         "zoo": summary.about_zoo(known),
-        "methods": {m.name: {"version": m.version, "every": m.every} for m in every},
+        "methods": {m.name: {"version": m.version, "every": m.every, "older": _older(m, found)} for m in every},
         "peers": {peer.name: peer.version for peer in started},
         "peers_missing": reasons,
         "machine": summary.machine(),
         "seed": 0,
     }
-    return rows.build(known, chosen, found), about
+    return rows.build(known, chosen, found, [test.__name__ for test in PUBLISHED]), about
+
+
+def _older(method: methods.Method, found: dict[str, dict[str, Any]]) -> int:
+    """How many of the scores that are used were made by another version of the method."""
+    return sum(record["version"] != method.version for record in found[method.name].values())

@@ -44,7 +44,7 @@ def method_names(rows: Iterable[Row]) -> list[str]:
     seen: dict[str, None] = {}
     for row in rows:
         seen.update(dict.fromkeys(row["methods"]))
-    own = sorted(name for name in seen if name.startswith("weightprint."))
+    own = [name for name in seen if name.startswith("weightprint.")]
     first = [name for name in ("weightprint",) if name in seen]
     return [*first, *own, *(n for n in seen if n != "weightprint" and n not in own)]
 

@@ -12,7 +12,7 @@ p-value found there pays for the number of alignments that were tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from weightprint import _core
 from weightprint.anatomy.access import Anatomy
 from weightprint.basis import find_bases
 from weightprint.checkpoint import Checkpoint
-from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models, Side, Tensor
+from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models, Side, Tensor, Test
 from weightprint.evidence._pairs import pair_tensors
 from weightprint.evidence._units import ffns
 from weightprint.evidence.published.sigma_curve import sigma_curve
@@ -73,9 +73,10 @@ def outlined(checkpoint: Checkpoint, label: str) -> Examined:
     return Examined(anatomy, side, reads, None)
 
 
-def gather(models: Models) -> tuple[Evidence, ...]:
+def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
-    tests = [test for test in TESTS if models.effort != "quick" or test is sigma_curve or test not in PUBLISHED]
+    if models.effort == "quick":
+        tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
     evidence = [test(models) for test in tests]
     if models.effort == "full" or not _all_found(models, evidence):
         for basis in [found for found in find_bases(models) if found.kind != "identity"][:_BASES]:
