@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import demo_models, real_scale
+from . import big_shapes, demo_models, real_scale
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
     demo.add_argument("--install", action="store_true", help="then copy the four into python/weightprint/demo/models")
     demo.set_defaults(run=_demo_models)
     real_scale.add_command(commands)
+    big_shapes.add_command(commands)
     args = parser.parse_args()
     args.run(args)
 
