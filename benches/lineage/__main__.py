@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import calibrate, demo_models, real_scale, score
+from . import big_shapes, calibrate, demo_models, real_scale, score
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
     score.add(commands)
     calibrate.add(commands)
     real_scale.add_command(commands)
+    big_shapes.add_command(commands)
     args = parser.parse_args()
     args.run(args)
 

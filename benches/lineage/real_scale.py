@@ -122,7 +122,7 @@ def names() -> list[str]:
 
 
 def _plans() -> Iterator[tuple[str, str, Sequence[Step]]]:
-    """(name, parents, steps). Parents: ``one``, ``relatives`` (two stand-ins more), ``roots`` (a stranger) or ``moe``."""
+    """(name, parents, steps). Parents: `one`, `relatives` (and two stand-ins), `roots` (and a stranger), `moe`."""
     for operation in OPERATIONS.values():
         if "llama" in operation.forms:
             parents = "one" if operation.parents == 1 else "roots" if operation.name in _TWO_ROOTS else "relatives"
