@@ -8,6 +8,7 @@ The same machine gives the same bytes: XLA runs on one thread, and nothing depen
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import sys
@@ -213,3 +214,24 @@ def table(names: Iterable[str], output: Path) -> str:
             lines.append(f"{t.name:24}{t.form:8}{t.tokens:10,}{t.bits or 0:8.3f}{t.unigram_bits or 0:9.3f}")
     kinds = {kind: sum(t.kind == kind for t in truths) for kind in dict.fromkeys(t.kind for t in truths)}
     return "\n".join([*lines, ", ".join(f"{count} {kind}" for kind, count in kinds.items())])
+
+
+def add_command(commands: Any) -> None:
+    """`build`, for the command line's subparsers."""
+    parser = commands.add_parser("build", help="build the zoo (an hour on one core), or what is missing of it")
+    parser.add_argument("--small", action="store_true", help="the small zoo (minutes)")
+    parser.add_argument("--output", type=Path, default=Path("target/lineage"), help="where to build it (%(default)s)")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="these models and what they are made from")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="models at a time, one thread each")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from .zoo import FULL, SMALL
+
+    try:
+        plans = chosen(SMALL if args.small else FULL, args.only)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    build(plans, args.output, args.jobs)
+    print(table(plans, args.output))

@@ -162,7 +162,8 @@ def roles(s: Shape) -> dict[str, tuple[int, ...]]:
 def init(s: Shape, seed: int) -> Stacked:
     """New weights: matrices normal with sd 1/√in, those that write to the stream scaled by 1/√(2·layers) as well.
 
-    Gains act as one, offsets and biases are zero. The embedding has sd .02 (d^-1/2 where it is scaled by √d).
+    Gains act as one, offsets and biases are zero. The embedding has sd .02 (d^-1/2 where it is scaled by √d; .1 where a
+    table of positions is added to it, which would drown it).
     """
     rng = np.random.default_rng([seed, FORMS.index(s.form)])
     out: Stacked = {}
@@ -176,6 +177,8 @@ def init(s: Shape, seed: int) -> Stacked:
             sd = size[-1] ** -0.5
             if name in ("embedding", "position", "router"):
                 sd = s.hidden**-0.5 if s.scaled else 0.02
+            if name == "embedding" and not s.rotary:
+                sd = 0.1
             if name in ("o", "down"):
                 sd *= (2 * s.layers) ** -0.5
             x = sd * rng.standard_normal(size)

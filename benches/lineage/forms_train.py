@@ -5,9 +5,9 @@ AdamW (arXiv 1711.05101), step t, gradient g clipped to norm 1:
     m ← β₁m + (1−β₁)g     v ← β₂v + (1−β₂)g²     w ← w − η_t (m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε) + λw)
 
 SGD with momentum: m ← .9 m + g, w ← w − η_t m. The decay λ is on matrices only. η_t rises over a warm-up and falls
-along a cosine to a tenth. LoRA (arXiv 2106.09685) trains W + (α/r)·B·A for every matrix of a block's attention (and FFN,
-if asked), A random, B zero, α = 2r, and is merged at the end. Distillation (arXiv 1503.02531) minimises KL(teacher ‖
-student).
+along a cosine to a tenth. LoRA (arXiv 2106.09685) trains W + (α/r)·B·A for every matrix of a block's attention (and
+FFN, if asked), A random, B zero, α = 2r, and is merged at the end. Distillation (arXiv 1503.02531) minimises
+KL(teacher ‖ student).
 
 Rates are in bits per byte whatever the vocabulary, so that models of different vocabularies can be compared.
 A run is a function of its recipe and its starting weights; after `forms_runtime.prepare()` bit for bit.

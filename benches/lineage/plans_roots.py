@@ -17,7 +17,7 @@ from .forms_train import Recipe
 from .plans import Plan
 
 STEPS = 500
-RATE = {"llama": 5e-3, "qwen2": 5e-3, "gemma": 5e-3, "gpt2": 5e-3, "moe": 5e-3}
+RATE = {"llama": 5e-3, "qwen2": 5e-3, "gemma": 5e-3, "gpt2": 3e-3, "moe": 5e-3}
 
 LLAMA = shape("llama", hidden=64, layers=8, ffn=176)
 WIDE = shape("llama", hidden=96, layers=8, ffn=224)
