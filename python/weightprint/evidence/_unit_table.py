@@ -32,7 +32,7 @@ Key = tuple[str, int, Expert]
 
 #: Multiply-adds x 2 that one comparison may cost, the same per parameter of A and B (so that small models take
 #: seconds), and what even the smallest may cost.
-_MOST = {"standard": 1.2e13, "full": 4e14}
+_MOST = {"standard": 5e12, "full": 4e14}
 _EACH = {"standard": 5e3, "full": 2e5}
 _ALWAYS = 5e10
 
@@ -54,9 +54,9 @@ class Plan:
 PLANS = tuple(
     Plan(*sizes)
     for sizes in (
-        (1024, 4096, 64),
-        (256, 4096, 32),
-        (128, 4096, 32),
+        (1024, 4096, 24),
+        (256, 4096, 24),
+        (128, 4096, 24),
         (128, 2048, 16),
         (128, 1024, 8),
         (128, 1024, 4),
