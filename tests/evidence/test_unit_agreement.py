@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models
+from weightprint.evidence._base import Basis
 from weightprint.evidence._counts import chance, dispersion, log10_beta_tail
 from weightprint.evidence.unit_agreement import unit_agreement
 
@@ -176,3 +178,59 @@ def test_dispersion_sees_clusters_and_lets_poisson_counts_be() -> None:
     rng = np.random.default_rng(0)
     assert dispersion(rng.poisson(1.0, (64, 25))) == 1.0
     assert dispersion(4 * rng.poisson(0.5, (64, 25))) == pytest.approx(4, rel=0.2)
+
+
+# Other bases
+
+
+def turned(arrays: Arrays, turn: np.ndarray) -> Arrays:
+    """The model with its residual stream x written as x @ turn: norms made one first, so that it computes the same."""
+    plain = gains_folded(arrays)
+
+    def change(part: str, x: np.ndarray, layer: int) -> np.ndarray:
+        if part in ("gate_proj", "up_proj", "q_proj", "k_proj", "v_proj"):
+            return (x @ turn).astype(np.float32)
+        return (turn.T @ x).astype(np.float32) if part in ("down_proj", "o_proj") else x
+
+    return by_layer(plain, change)
+
+
+def test_a_basis_that_undoes_a_rotation_is_used() -> None:
+    a = decoder(0)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))[0]
+    m = models(a, turned(child(a, 0.95), turn))
+    assert (unit_agreement(m).log10_p or 0.0) > -3
+    basis = Basis("rotation", "known", matrix=turn.T.astype(np.float32), candidates=1000)
+    evidence = unit_agreement(replace(m, basis=basis))
+    assert (evidence.log10_p or 0.0) < -100
+    cheaper = unit_agreement(replace(m, basis=replace(basis, candidates=1)))
+    assert evidence.log10_p == pytest.approx((cheaper.log10_p or 0.0) + 3)
+
+
+def test_a_basis_that_undoes_a_signed_permutation_of_some_channels_is_used() -> None:
+    """B has lost 16 of A's channels; the others stand in another order with other signs."""
+    a = decoder(0)
+    rng = np.random.default_rng(0)
+    order, signs = rng.permutation(64)[:48], rng.choice(np.float32([-1, 1]), 48)
+    turn = np.zeros((64, 48), np.float32)
+    turn[order, np.arange(48)] = signs
+    b = turned(child(a, 0.95), turn)
+    m = models(a, {n: x[:48] if x.ndim == 1 else x[:, :48] if "embed" in n else x for n, x in b.items()})
+    assert not unit_agreement(m).applied
+    channels, back = np.full(64, -1), np.zeros(64, np.float32)
+    channels[order], back[order] = np.arange(48), signs
+    evidence = unit_agreement(replace(m, basis=Basis("signed_permutation", "known", channels=channels, signs=back)))
+    assert (evidence.log10_p or 0.0) < -100
+    assert evidence.effect is not None
+    assert evidence.effect > 0.95
+
+
+def test_what_the_basis_was_fitted_on_stays_out_of_p() -> None:
+    a, b = decoder(0), decoder(1)
+    b |= {n: x for n, x in child(a, 0.9).items() if "layers.2." in n}
+    m = models(a, b)
+    fitted = unit_agreement(replace(m, basis=Basis(fitted=frozenset({"decoder.2"}))))
+    assert (unit_agreement(m).log10_p or 0.0) < -50
+    assert (fitted.log10_p or 0.0) > -3
+    assert fitted.details["found"] == 1
+    assert unit_agreement(replace(m, basis=Basis(fitted=frozenset({"down"})))).log10_p is None

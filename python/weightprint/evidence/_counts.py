@@ -36,13 +36,13 @@ F64 = npt.NDArray[np.float64]
 class Chance:
     """What permutations say of all pairs.
 
-    ``permuted``: total per pair; ``rates``: expected count per pair and arrangement; ``permutations``: R;
-    ``alpha`` and ``phi`` as above.
+    ``permuted``: total per pair; ``rates``: expected count per pair as it is; ``permutations``: R, less where only
+    some units were looked for again; ``alpha`` and ``phi`` as above.
     """
 
     permuted: I64
     rates: F64
-    permutations: int
+    permutations: float
     alpha: float
     phi: float
 
@@ -54,9 +54,10 @@ class Chance:
         return log10_beta_tail(math.floor(k / phi), math.ceil(permuted / phi) + 1, q)
 
 
-def chance(permuted: I64, sizes: F64) -> Chance:
-    """Rates from permuted counts (R, pairs…), proportional to `sizes` (what a rate would be without hubs)."""
-    r = permuted.shape[0]
+def chance(permuted: I64, sizes: F64, part: float = 1.0) -> Chance:
+    """Rates from permuted counts (R, pairs…) of this part of the units, proportional to `sizes` (what a rate would be
+    without hubs)."""
+    r = permuted.shape[0] * part
     total = permuted.sum(axis=0)
     # One more than was seen: no rate is zero, and few observations are taken as more.
     scale = (float(total.sum()) + 1 + math.sqrt(float(total.sum()))) / max(r * float(sizes.sum()), 1e-300)
@@ -64,7 +65,7 @@ def chance(permuted: I64, sizes: F64) -> Chance:
     seen = float(total.sum()) / max(r * float(sizes.sum()), 1e-300) * sizes * r
     excess = float(np.sum(np.square(total - seen)) - seen.sum())
     alpha = min(1.0, float(np.sum(np.square(seen))) / excess) if excess > 0 else 1.0
-    return Chance(total, rates, r, alpha, dispersion(permuted.reshape(r, -1)))
+    return Chance(total, rates, r, alpha, dispersion(permuted.reshape(permuted.shape[0], -1)))
 
 
 def log10_beta_tail(k: int, r: int, q: float) -> float:

@@ -113,8 +113,11 @@ def probes(side: Side, group: Sequence[tuple[int, Ffn, Indices]], basis: Basis, 
     )
 
 
-def count(side: Side, ffn: Ffn, found: Probes, n: int, channels: Indices, orders: Sequence[I64]) -> Counts:
-    """All probes against one FFN of A, as they are and with their channels in each of `orders`; `n` FFNs of B."""
+def count(
+    side: Side, ffn: Ffn, found: Probes, n: int, channels: Indices, orders: Sequence[I64], every: int = 1
+) -> Counts:
+    """All probes against one FFN of A, as they are; and each `every`-th with their channels in each of `orders`; `n`
+    FFNs of B."""
     gated = ffn.gate is not None or found.gate is not None
     both = ffn.gate is not None and found.gate is not None
     seconds = 0.0
@@ -123,13 +126,13 @@ def count(side: Side, ffn: Ffn, found: Probes, n: int, channels: Indices, orders
     ]
     if both and found.gate is not None:
         by_input.append((found.gate, _inputs(side, ffn, "gate", channels, signed=True), True))
-    named_in, top_in, spent = _nearest(by_input, orders)
+    named_in, top_in, spent = _nearest(by_input, orders, every)
     seconds += spent
     parts = len(by_input)
     del by_input
     assert ffn.down is not None
     down = standardised(np.ascontiguousarray(sampled_rows(side, ffn.down, channels).T), signed=not gated)
-    named_out, top_out, spent = _nearest([(found.down, down, not gated)], orders)
+    named_out, top_out, spent = _nearest([(found.down, down, not gated)], orders, every)
     agree = (named_in == named_out) & (named_in >= 0)
     agreed = np.zeros((agree.shape[0], n), np.int64)
     for r, row in enumerate(agree):
@@ -149,21 +152,23 @@ def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool)
     return standardised(out, signed=signed)
 
 
-def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64]) -> tuple[I64, F32, float]:
+def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64], every: int) -> tuple[I64, F32, float]:
     """For every probe the row of the targets with the largest summed cosine, int64 (1 + orders, probes); that sum as
     things are, float32 (probes,); and seconds.
 
-    ``parts``: (probes, targets, signed); unsigned cosines count by size. -1 where nothing speaks for any target.
+    ``parts``: (probes, targets, signed); unsigned cosines count by size. -1 where nothing speaks for any target, and
+    for probes left out of the permutations.
     """
     n, targets = parts[0][0].shape[0], parts[0][1]
-    step = max(1, _CHUNK // max(n, 1))
     out = np.full((1 + len(orders), n), -1, np.int64)
     tops = np.zeros(n, np.float32)
     started = time.perf_counter()
-    rows = np.arange(n)
     for r in range(1 + len(orders)):
-        turned = [x if r == 0 else np.ascontiguousarray(x[:, orders[r - 1]]) for x, _, _ in parts]
-        best = np.zeros(n, np.float32)
+        of = slice(None) if r == 0 else slice(None, None, every)
+        turned = [x if r == 0 else x[of][:, orders[r - 1]] for x, _, _ in parts]
+        m = turned[0].shape[0]
+        step, rows = max(1, _CHUNK // max(m, 1)), np.arange(m)
+        best, at = np.zeros(m, np.float32), np.full(m, -1, np.int64)
         for start in range(0, targets.shape[0], step):
             total: F32 | None = None
             for x, (_, y, signed) in zip(turned, parts, strict=True):
@@ -172,9 +177,10 @@ def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64]) -> t
                     np.abs(score, out=score)
                 total = score if total is None else np.add(total, score, out=total)
             assert total is not None
-            at = total.argmax(axis=1)
-            top = total[rows, at]
+            nearest = total.argmax(axis=1)
+            top = total[rows, nearest]
             better = top > best
-            best[better], out[r, better] = top[better], at[better] + start
+            best[better], at[better] = top[better], nearest[better] + start
+        out[r, of] = at
         tops = best if r == 0 else tops
     return out, tops, time.perf_counter() - started

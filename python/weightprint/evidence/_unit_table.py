@@ -1,9 +1,10 @@
 """Who is looked for in whom, at what cost: tables of agreement between B's FFNs and A's.
 
-*Cost.* A table takes 6 u h c (1 + R) multiply-adds x 2 per pair of FFNs: u units of B looked for among h of A, c
-channels, R permutations, three matrices. A `Plan` is the richest (u, c, R) that a budget allows. Channels are sampled:
-512 of 4096 leave chance cosines of deviation .03 where a copy has its rho. Permutations are few, since chance rates are
-borrowed over pairs (:mod:`weightprint.evidence._counts`).
+*Cost.* A table takes 6 u h c (1 + R f) multiply-adds x 2 per pair of FFNs: u units of B looked for among h of A, c
+channels, R permutations of a share f of the units, three matrices. Channels are sampled: 512 of 4096 leave chance
+cosines of deviation .03 where a copy has its rho. Permutations are few, since chance rates are borrowed over pairs
+(:mod:`weightprint.evidence._counts`). A comparison takes the richest `Plan` that costs seconds; where even `ENOUGH`
+(which sees a tenth of a block's units) costs more, that; and where that is beyond the limit, what is within it.
 
 *Experts.* Hundreds of experts in every layer make millions of pairs. Where all of them can't be afforded, a row of the
 first table is a block of B: some units of some of its experts. That finds the layers; the second table looks for every
@@ -24,16 +25,16 @@ from weightprint.evidence._match import count, probes
 from weightprint.evidence._sample import Indices, pick
 from weightprint.evidence._units import Ffn, width_in_a
 
-__all__ = ["LEAST", "PLANS", "Plan", "Row", "Table", "budget", "by_block", "compare", "plan_for", "rows_of"]
+__all__ = ["ENOUGH", "LEAST", "PLANS", "Plan", "Row", "Table", "by_block", "compare", "plan_for", "rows_of"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 Key = tuple[str, int, Expert]
 
-#: Multiply-adds x 2 that one comparison may cost, the same per parameter of A and B (so that small models take
-#: seconds), and what even the smallest may cost.
-_MOST = {"standard": 5e12, "full": 4e14}
-_EACH = {"standard": 5e3, "full": 2e5}
+#: Multiply-adds x 2 that one comparison may cost if it need not, per parameter of A and B and at most; and the limit.
+_EACH = {"standard": 3e3, "full": 1e5}
+_EASY = {"standard": 1e12, "full": 1e14}
+_LIMIT = {"standard": 1.2e13, "full": 4e14}
 _ALWAYS = 5e10
 
 _HELD = 1 << 27  # values of B's units in memory, all three matrices
@@ -43,11 +44,17 @@ _TIE = np.float32(1e-4)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Units looked for per row, residual channels, permutations."""
+    """Units looked for per row, residual channels, permutations, and of how many units each (every one, every 4th)."""
 
     units: int
     channels: int
     permutations: int
+    every: int = 1
+
+    @property
+    def looked_for(self) -> float:
+        """Units that are looked for per row, those permuted again included."""
+        return self.units * (1 + self.permutations / self.every)
 
 
 #: Richest first.
@@ -56,19 +63,19 @@ PLANS = tuple(
     for sizes in (
         (1024, 4096, 24),
         (256, 4096, 24),
-        (128, 4096, 24),
-        (128, 2048, 16),
-        (128, 1024, 8),
-        (128, 1024, 4),
-        (128, 512, 4),
-        (128, 512, 2),
-        (64, 512, 2),
-        (32, 512, 2),
-        (32, 256, 2),
-        (16, 256, 2),
-        (8, 256, 2),
+        (256, 4096, 16, 2),
+        (128, 4096, 8, 2),
+        (128, 2048, 4, 2),
+        (128, 1024, 4, 4),
+        (128, 512, 2, 4),
+        (64, 512, 2, 4),
+        (64, 256, 2, 4),
+        (32, 256, 2, 2),
+        (16, 256, 2, 2),
+        (8, 256, 2, 1),
     )
 )
+ENOUGH = PLANS[6]
 
 #: Fewer units than this say too little of one FFN.
 LEAST = 32
@@ -98,6 +105,7 @@ class Table:
         b, a: where they are.
         agreed: units of A named twice; int64 (1 + R, n_b, n_a), arrangement 0 as it is.
         tested: units per row; int64 (n_b,).
+        part: of the units that were looked for again in every permutation, 0..1.
         sizes: tested units over units of A, the chance rate without hubs; 0 where not compared; float64 (n_b, n_a).
         named: per (b, a) the units that agree, int64 (n, 2) as (unit of B, unit of A).
         nearest: those of them that resemble no unit of another column more; int64 (n_b, n_a).
@@ -108,6 +116,7 @@ class Table:
     a: tuple[Key, ...]
     agreed: I64
     tested: I64
+    part: float
     sizes: F64
     named: Mapping[tuple[int, int], I64]
     nearest: I64
@@ -119,11 +128,6 @@ class Table:
         return self.sizes > 0
 
 
-def budget(models: Models) -> float:
-    """Multiply-adds x 2 that this comparison may cost."""
-    return max(_ALWAYS, min(_MOST[models.effort], _EACH[models.effort] * (models.a.numel + models.b.numel)))
-
-
 def rows_of(models: Models, theirs: Sequence[Ffn], *, pooled: bool = False) -> list[Row]:
     """A row for each FFN of B, or for each block."""
     groups: dict[Key, list[Ffn]] = defaultdict(list)
@@ -132,14 +136,17 @@ def rows_of(models: Models, theirs: Sequence[Ffn], *, pooled: bool = False) -> l
     return [Row(key, tuple(parts), width_in_a(models.basis, parts[0])) for key, parts in groups.items()]
 
 
-def plan_for(allowed: float, rows: Sequence[Row], ours: Sequence[Ffn]) -> Plan | None:
-    """The richest plan that costs no more, or None."""
+def plan_for(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], part: float = 1.0) -> Plan | None:
+    """What this part of the budget is spent on; None where the smallest plan is beyond it."""
+    numel, effort = models.a.numel + models.b.numel, models.effort
+    limit = max(_ALWAYS, _LIMIT[effort]) * part
+    easy = min(limit, max(_ALWAYS, min(_EASY[effort], _EACH[effort] * numel)) * part)
     pairs = sum(float(f.units) * f.width * sum(row.width == f.width for row in rows) for f in ours)
     widest = max((f.width for f in ours), default=1)
     for plan in PLANS:
-        each = 6.0 * plan.units * (1 + plan.permutations) * min(1.0, plan.channels / widest)
-        held = 3 * len(rows) * plan.units * min(plan.channels, widest)
-        if each * pairs <= allowed and held <= _HELD:
+        allowed = easy if plan.units > ENOUGH.units or plan.channels > ENOUGH.channels else limit
+        cost = 6.0 * pairs * plan.looked_for * min(1.0, plan.channels / widest)
+        if cost <= allowed and 3 * len(rows) * plan.units * min(plan.channels, widest) <= _HELD:
             return plan
     return None
 
@@ -171,7 +178,7 @@ def compare(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan
             for j, ffn in enumerate(ours):
                 if ffn.width != width:
                     continue
-                counts = count(models.a, ffn, found, len(rows), channels, orders)
+                counts = count(models.a, ffn, found, len(rows), channels, orders, plan.every)
                 agreed[:, :, j] += counts.agreed
                 sizes[:, j] += counted / ffn.units
                 seconds += counts.seconds
@@ -182,7 +189,7 @@ def compare(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan
                     likeness[int(i), j] = counts.likeness[mine]
     nearest = _nearest(agreed[0].shape, named, likeness)
     keys = tuple(row.key for row in rows), tuple(f.key for f in ours)
-    return Table(*keys, agreed, tested, sizes, named, nearest, seconds)
+    return Table(*keys, agreed, tested, 1 / plan.every, sizes, named, nearest, seconds)
 
 
 def by_block(table: Table) -> Table:

@@ -38,7 +38,6 @@ from weightprint.evidence._unit_table import (
     Plan,
     Row,
     Table,
-    budget,
     by_block,
     compare,
     plan_for,
@@ -81,11 +80,10 @@ def unit_agreement(models: Models) -> Evidence:
     rows = rows_of(models, theirs)
     if not {row.width for row in rows} & {f.width for f in ours}:
         return not_applied(_QUESTION, "no FFNs of the same residual width on both sides")
-    allowed = budget(models)
-    plan = plan_for(allowed, rows, ours)
+    plan = plan_for(models, rows, ours)
     blocks = rows_of(models, theirs, pooled=True)
     if (plan is None or plan.units < LEAST) and len(blocks) < len(rows):
-        return _in_two_steps(models, rows, blocks, ours, every, allowed / 2)
+        return _in_two_steps(models, rows, blocks, ours, every)
     if plan is None:
         return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
     found = _Found(models, compare(models, rows, ours, plan))
@@ -93,14 +91,14 @@ def unit_agreement(models: Models) -> Evidence:
 
 
 def _in_two_steps(
-    models: Models, rows: Sequence[Row], blocks: Sequence[Row], ours: Sequence[Ffn], every: Sequence[Ffn], half: float
+    models: Models, rows: Sequence[Row], blocks: Sequence[Row], ours: Sequence[Ffn], every: Sequence[Ffn]
 ) -> Evidence:
     """First B's blocks in A's, then B's experts in the FFNs and experts of the blocks found."""
-    plan = plan_for(half, blocks, ours)
+    plan = plan_for(models, blocks, ours, 1 / 2)
     if plan is None:
         return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
     layers = _Found(models, by_block(compare(models, blocks, ours, plan)))
-    near = {row.key: [layers.table.a[j] for j in layers.ranked(i)[:2]] for i, row in enumerate(blocks)}
+    near = {row.key: [layers.table.a[j] for j in layers.nearest(i)] for i, row in enumerate(blocks)}
     first: list[UnitMatch] = []
     others: list[UnitMatch] = []
     seconds = layers.table.seconds
@@ -108,7 +106,7 @@ def _in_two_steps(
     for block, places in near.items():
         inside = [row for row in rows if (*row.key[:2], None) == block]
         there = [f for f in ours if (f.stack, f.block, None) in places]
-        if (step := plan_for(half / len(near), inside, there)) is None:
+        if (step := plan_for(models, inside, there, 1 / (2 * len(near)))) is None:
             continue
         experts = _Found(models, compare(models, inside, there, step), pairs)
         seconds += experts.table.seconds
@@ -124,7 +122,7 @@ class _Found:
 
     def __init__(self, models: Models, table: Table, pairs: int | None = None) -> None:
         self.models, self.table = models, table
-        self.chance: Chance = chance(table.agreed[1:], table.sizes)
+        self.chance: Chance = chance(table.agreed[1:], table.sizes, table.part)
         self.pairs = int(table.compared.sum()) if pairs is None else pairs
         self.log10_p: F64 = np.zeros(table.sizes.shape)
         for i, j in zip(*np.nonzero(table.agreed[0]), strict=True):
@@ -140,6 +138,11 @@ class _Found:
         columns = [int(j) for j in np.nonzero(self.table.compared[i])[0]]
         nearest, agreed = self.table.nearest[i], self.table.agreed[0, i]
         return sorted(columns, key=lambda j: (-nearest[j] * self.real(i, j), self.log10_p[i, j], -agreed[j]))
+
+    def nearest(self, i: int) -> list[int]:
+        """The best column of row i, and the second if chance does not explain it."""
+        first, *rest = [*self.ranked(i)[:2]] or [-1]
+        return [j for j in (first, *(j for j in rest if self.real(i, j))) if j >= 0]
 
     def matches(self) -> tuple[list[UnitMatch], list[UnitMatch]]:
         """The best of each row; and the runner-up with all further ones that chance does not explain."""
@@ -249,7 +252,7 @@ def _answer(
         "units_per_row": plan.units,
         "channels": plan.channels,
         "permutations": plan.permutations,
-        "agreed_when_permuted": float(found.chance.permuted[found.table.compared].mean() / plan.permutations),
+        "agreed_when_permuted": float(found.chance.permuted[found.table.compared].mean() / found.chance.permutations),
         "over_dispersion": found.chance.phi,
         "spread_of_rates": 1 / found.chance.alpha,
         "gemm_seconds": found.table.seconds,
