@@ -25,7 +25,8 @@ from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 __all__ = ["Score", "fit_half", "score"]
 
 _BLOCKS = 3  # FFNs of B
-_NEAREST = 4  # FFNs of A for each, by relative depth
+_NEAREST = 4  # FFNs of A for each, by relative depth, unless all are cheap
+_CHEAP = 1e10  # multiplications
 _UNITS = 128
 
 
@@ -57,6 +58,7 @@ def score(models: Models, basis: Basis) -> Score:
         theirs[i] for i in np.unique(np.linspace(0, len(theirs) - 1, min(_BLOCKS, len(theirs))).round().astype(int))
     ]
     depth_a, depth_b = _depth(ours), _depth(ffns(models.b))
+    cheap = sum(f.numel for f in ours) * _UNITS * len(theirs) <= _CHEAP
     agreed = tested = 0
     log10_p = 0.0
     for ffn in theirs:
@@ -67,7 +69,7 @@ def score(models: Models, basis: Basis) -> Score:
         at = ffn.block / depth_b
         near = sorted(ours, key=partial(_apart, depth_a, at))
         best, best_p, looks = 0, 0.0, 0
-        for other in near[: _NEAREST if models.effort != "full" else None]:
+        for other in near[: None if models.effort == "full" or cheap else _NEAREST]:
             known_read, known_written = _two(models, models.a, other, None)
             if known_written is None or known_read is None or read is None:
                 continue

@@ -43,8 +43,8 @@ _READS = ("q", "k", "v", "embedding", "head")
 _WRITES = ("o",)
 _ROWS = 16384  # per role, for its moment
 _SPAN = 512  # strongest directions, in wider models
-_NEAREST = 3  # FFNs of A by relative depth for each of B; all of them at effort "full" or where there are few
-_FEW = 16
+_NEAREST = 3  # FFNs of A by relative depth for each of B; all of them at effort "full" or where that is cheap
+_CHEAP = 0.1  # of the multiplications that the effort allows
 _FFNS = 4  # of B's fit half
 _UNITS = 512  # of each
 _FEWEST = 8  # seeds
@@ -137,12 +137,13 @@ def by_unit_signatures(models: Models) -> list[Basis]:
     if not ours or not fit:
         return []
     fit = [fit[i] for i in np.unique(np.linspace(0, len(fit) - 1, min(_FFNS, len(fit))).round().astype(int))]
-    if len(ours) > _FEW and models.effort != "full":
+    budget = BUDGETS[models.effort].multiplications
+    if _cost(ours) > _CHEAP * budget and models.effort != "full":
         ours = _near(ours, fit, 1 + max(f.block for f in theirs))
     gated = all(f.gate is not None for f in (*ours, *fit))
     if not gated and any(f.gate is not None for f in (*ours, *fit)):
         return []
-    if _cost(ours) > BUDGETS[models.effort].multiplications:
+    if _cost(ours) > budget:
         return []
     m_a, m_b = moments(models.a, ours[0].width), moments(models.b, fit[0].width)
     common = sorted(m_a.keys() & m_b.keys())

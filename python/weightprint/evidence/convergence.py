@@ -37,8 +37,8 @@ __all__ = ["convergence"]
 
 _STRONG, _WEAK = 1 / 2, 2 / 3  # matched by directions before the first, compared by those behind the second
 _FFNS = {"quick": 2, "standard": 6, "full": 64}
-_NEAREST = 3  # FFNs of A by relative depth, for each of B; all of them where there are few
-_FEW = 16
+_NEAREST = 3  # FFNs of A by relative depth, for each of B; all of them where that is cheap
+_CHEAP = 1e10  # multiplications
 _UNITS = {"quick": 256, "standard": 512, "full": 4096}
 _TOKENS = 8192
 _FEWEST = 12  # matched units
@@ -114,6 +114,7 @@ def convergence(models: Models) -> Evidence:
         return not_applied(_QUESTION, "the models differ in width and no common basis was found")
     directions = _directions(models, ours)
     depth = [1 + max(f.block for f in fs) for fs in (ours, ffns(models.b))]
+    cheap = sum(f.numel for f in ours) * ours[0].width * _FFNS[models.effort] <= _CHEAP
     found = []
     for ffn in _spread(theirs, _FFNS[models.effort]):
         b = _units(
@@ -121,7 +122,7 @@ def convergence(models: Models) -> Evidence:
         )
         at = ffn.block / depth[1]
         near = sorted(ours, key=lambda other, at=at: abs(other.block / depth[0] - at))  # type: ignore[misc]
-        one = _best(models, near[: None if len(ours) <= _FEW else _NEAREST], b, directions)
+        one = _best(models, near[: None if cheap else _NEAREST], b, directions)
         if one is not None:
             found.append(one)
     if not found:

@@ -5,10 +5,10 @@ flips signs). A row that is trivial, or occurs twice in its own table, never cou
 what was done to the vocabulary: kept, extended, pruned, renumbered, or joined with another.
 
 *Near rows.* After training no row is equal. Sampled rows of B, in A's basis, look for their nearest row in A by centred
-cosine; a row is *found* when that cosine is above .5 and stands apart from the second best. Kept numbers are then seen
-as found rows of equal number, another order as found rows of other numbers. For rows of equal number the mean cosine
-is given, minus that of other rows: that is the free control. In a basis that was fitted on the table itself nearness
-proves nothing, and only equal rows count.
+cosine; a row is *found* when that cosine is above .5 (5/sqrt(d) in narrow models) and stands apart from the second
+best. Kept numbers are then seen as found rows of equal number, another order as found rows of other numbers. For rows
+of equal number the mean cosine is given, minus that of other rows: that is the free control. In a basis that was
+fitted on the table itself nearness proves nothing, and only equal rows count.
 
 *Channels.* In the basis as stored, each channel's column over rows of equal number looks for itself: hits, with the
 exact bound 1/k! of :mod:`weightprint.evidence._exchange`. Two strangers that share a tokenizer and the data give their
@@ -19,6 +19,7 @@ all: one common direction (how often a token occurs) makes all rows of equal num
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ _TABLES = ("embedding", "head")
 _ROWS = {"quick": 64, "standard": 512, "full": 2048}  # of B that look for their nearest row
 _COLUMNS = {"quick": 512, "standard": 8192, "full": 32768}  # rows over which channels are compared
 _KNOWN = {"quick": 8192, "standard": 1 << 18, "full": 1 << 20}  # rows of A among which the nearest is sought
-_NEAR, _APART = 0.5, 0.1
+_NEAR, _APART = 0.5, 0.1  # or 5 standard deviations of a chance cosine, where channels are few
 _DIGESTED = 1 << 26  # values per table that effort "quick" may digest
 
 _QUESTION = Evidence(
@@ -220,7 +221,8 @@ def _near_rows(models: Models, a: Tensor, b: Tensor) -> tuple[Indices, int]:
         better = alike.max(axis=1) > top[:, 0]
         where = np.where(better, part[alike.argmax(axis=1)], where)
         top = -np.sort(-both, axis=1)[:, :2]
-    found = (top[:, 0] >= _NEAR) & (top[:, 0] - top[:, 1] >= _APART)
+    near = max(_NEAR, 5 / math.sqrt(a.shape[1]))
+    found = (top[:, 0] >= near) & (top[:, 0] - top[:, 1] >= _APART)
     pairs = np.stack([asked[found], where[found]], axis=1)
     # A row of A that many rows of B take for theirs is a hub.
     named, times = np.unique(pairs[:, 1], return_counts=True)
