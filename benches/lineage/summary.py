@@ -263,7 +263,8 @@ def _calibration(rows: Sequence[Row]) -> dict[str, Any]:
                 found[name].append(cell["log10_p"])
         if row.get("weightprint", {}).get("log10_p") is not None:
             found["weightprint"].append(row["weightprint"]["log10_p"])
-    return {name: levels.calibration(values).to_dict() for name, values in sorted(found.items())}
+    padded = levels.with_silent(found)
+    return {name: levels.calibration(values).to_dict() for name, values in sorted(padded.items())}
 
 
 def _misses(rows: Sequence[Row]) -> list[dict[str, Any]]:
