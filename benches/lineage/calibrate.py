@@ -200,7 +200,8 @@ def _summed(found: Mapping[str, Record]) -> Record:
         "verdicts": dict(Counter(str(record.get("verdict", "error")) for record in found.values())),
         "claims": claims,
         "tests": {
-            name: levels.calibration(p).to_dict() | {"worst": smallest[name][1]} for name, p in sorted(values.items())
+            name: levels.calibration(p).to_dict() | {"worst": smallest[name][1], "run": len(values[name])}
+            for name, p in sorted(levels.with_silent(values).items())
         },
     }
 

@@ -32,6 +32,7 @@ class Member:
     split: str | None
     vocabulary: str
     init_of: str
+    teacher: str
     shape: str
     parameters: int
     nbytes: int
@@ -103,7 +104,8 @@ class Family:
     def teachers(self, name: str) -> frozenset[str]:
         """Initialisations that a model's roots were distilled from: no weights of theirs are in it."""
         students = (self.members[root] for root in self.members[name].truth.roots)
-        parents = {p for s in students if s.truth.kind == "distilled" for p in s.truth.parents}
+        named = {p for s in students if s.truth.kind == "distilled" for p in (*s.truth.parents, s.teacher)}
+        parents = named & self.members.keys()
         return frozenset().union(*(self.clusters(parent) for parent in parents)) if parents else frozenset()
 
     # Descent
@@ -225,6 +227,7 @@ def _member(folder: Path, plan: Mapping[str, Any]) -> Member:
         split=plan.get("split", raw.get("split")),
         vocabulary=str(plan.get("recipe", {}).get("vocabulary", "")),
         init_of=str(plan.get("init_of", "")),
+        teacher=str(plan.get("teacher", "")),
         shape=hashlib.sha256(text.encode()).hexdigest()[:16],
         parameters=numel,
         nbytes=nbytes,

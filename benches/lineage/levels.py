@@ -12,7 +12,7 @@ Values are log10 p throughout: p may be 1e-1000.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,16 @@ def log10_binomial_tail(hits: int, n: int, p: float) -> float:
     logs += k * math.log(p) + (n - k) * math.log1p(-p)
     top = float(logs.max())
     return min(0.0, (top + math.log(float(np.exp(logs - top).sum()))) / math.log(10))
+
+
+def with_silent(found: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Tests in an alignment (`test@basis`) are run only where one was worth a look, which is a choice by values. So the
+    pairs on which they were not run count with p = 1, as many as there are for the test as stored."""
+    out = {}
+    for name, values in found.items():
+        asked = len(found.get(name.split("@")[0], values))
+        out[name] = [*values, *([0.0] * max(0, asked - len(values)))]
+    return out
 
 
 def calibration(log10_p: Sequence[float] | F64, alphas: Sequence[float] = ALPHAS) -> Calibration:

@@ -282,8 +282,8 @@ def calibration(found: Numbers) -> str:
     head = ["test", "pairs", *(f"P(p ≤ {a:g})" for a in alphas), "KS, one-sided", "its p", "smallest log10 p", "p = 1"]
     return (
         "Unrelated pairs only. A sound test has at most α in the column of α; `!` marks an excess that a sound test"
-        " would show less than once in a thousand. The KS number is the largest excess of small p-values.\n\n"
-        + table(head, rows)
+        " would show less than once in a thousand. A test in an alignment is run only where one was worth a look; the"
+        " other pairs count with p = 1. The KS number is the largest excess of small p-values.\n\n" + table(head, rows)
     )
 
 
@@ -313,7 +313,7 @@ def calibration_page(found: Numbers) -> str:
             )
         for basis, kinds in c.get("aligned", {}).items():
             total = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(kinds.items()))
-            text += f" Alignment by {basis.replace('_', ' ')} was tested on {sum(kinds.values())} of them ({total})."
+            text += f" A {basis.replace('_', ' ')} was found worth testing on {sum(kinds.values())} of them ({total})."
         parts += [text, calibration(c["tests"])]
     return "\n\n".join(parts)
 

@@ -43,6 +43,7 @@ class Pair:
         steps: names of the operations from the earlier to the later, in order.
         strength: the last operation with its parameters, in words; empty for siblings and strangers.
         training: tokens since they parted, in units of their root's own training.
+        trained_only: nothing but training lies between them, so `training` is the whole distance.
     """
 
     a: str
@@ -55,6 +56,7 @@ class Pair:
     steps: tuple[str, ...] = ()
     strength: str = ""
     training: float | None = None
+    trained_only: bool = False
 
     @property
     def key(self) -> str:
@@ -62,6 +64,10 @@ class Pair:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+#: Steps that move weights by training alone.
+TRAINING = frozenset({"fine_tune", "continued_pretraining", "wash", "further_training"})
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,16 @@ def _pair(family: Family, x: str, y: str) -> Pair:
         tuple(str(operation["name"]) for operation in operations),
         in_words(operations[-1:]) if operations else "",
         family.training(a, b),
+        all(step in TRAINING for step in _between(family, a, b)),
     )
+
+
+def _between(family: Family, a: str, b: str) -> list[str]:
+    """Names of the operations from the common ancestor down to either."""
+    met = family.meet(a, b)
+    if met is None:
+        return []
+    return [str(operation["name"]) for name in (a, b) for operation in family.operations(met, name)]
 
 
 def _stranger_kind(family: Family, a: str, b: str) -> str:

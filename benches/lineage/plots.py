@@ -14,6 +14,8 @@ from .rows import CLAIMS, Row
 
 __all__ = ["draw"]
 
+_FLOOR = 0.01
+
 _COLOURS = {RELATED: "#1b6ca8", SHARED_INIT: "#8d8d8d", UNRELATED: "#d1495b", "teacher_student": "#edae49"}
 _NAMES = {
     RELATED: "related",
@@ -85,48 +87,64 @@ def _scaled(values: Sequence[float], name: str, logs: bool) -> Any:
 
 
 def _power(plt: Any, rows: Sequence[Row], numbers: Mapping[str, Any]) -> Any:
-    """How much training washes a fingerprint out: share found, and -log10 p, against training since the parting."""
-    kin = [
-        r
-        for r in rows
-        if r["relation"] == RELATED and r["training"] is not None and "log10_p" in r.get("weightprint", {})
-    ]
+    """How much training washes a fingerprint out: weightprint's p and share pair by pair, and every method's power."""
+    kin = [r for r in rows if r["relation"] == RELATED and r["training"] is not None]
+    kin = [r for r in kin if "log10_p" in r.get("weightprint", {})]
     if not kin:
         return None
-    floor = 0.01
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4))
-    x = np.array([max(floor, r["training"]) for r in kin])
+    figure, axes = plt.subplots(1, 3, figsize=(13.5, 3.9))
+    x = np.array([max(_FLOOR, r["training"]) for r in kin])
     said = [r["weightprint"] for r in kin]
     p = np.array([max(0.0, -(s["log10_p"] or 0.0)) for s in said])
     share = np.array([s["share"] or 0.0 for s in said])
     claimed = np.array([s["verdict"] in CLAIMS for s in said])
+    only = np.array([r.get("trained_only", False) for r in kin])
+    looks = (
+        (claimed & only, "o", "#1b6ca8", "trained on, nothing else"),
+        (claimed & ~only, "o", "#a9c9e2", "other operations, too"),
+        (~claimed, "x", "#d1495b", "not called related"),
+    )
     for axis, y, label in ((axes[0], p, "−log10 p"), (axes[1], share, "share of B found in A")):
-        for mask, marker, name in ((claimed, "o", "called related"), (~claimed, "x", "not called related")):
-            colour = _COLOURS[RELATED if marker == "o" else UNRELATED]
-            axis.plot(x[mask], y[mask], marker, ms=4, alpha=0.45, color=colour,
-                      label=f"{name} ({int(mask.sum())})", ls="")  # fmt: skip
-        axis.set_xscale("log")
-        axis.set_xlim(0.8 * floor, 1.3 * max(1.0, float(x.max())))
-        axis.set_xticks(
-            ticks := [t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if t <= max(1.0, x.max())], map(str, ticks)
-        )
-        axis.minorticks_off()
-        axis.set_xlabel("training since they parted ÷ training of the root (0 drawn at .01)")
+        for mask, marker, colour, name in looks:
+            axis.plot(x[mask], y[mask], marker, ms=4, alpha=0.7, color=colour, label=f"{name} ({mask.sum()})", ls="")
         axis.set_ylabel(label)
     strangers = [
-        r["weightprint"]["log10_p"] or 0.0
-        for r in rows
-        if r["relation"] == UNRELATED and "log10_p" in r.get("weightprint", {})
+        r["weightprint"].get("log10_p") or 0.0 for r in rows if r["relation"] == UNRELATED and "weightprint" in r
     ]
     axes[0].set_yscale("symlog", linthresh=1)
     if strangers:
         top = max(0.0, -min(strangers))
-        axes[0].axhline(
-            top, color=_COLOURS[UNRELATED], lw=1, ls="--", label=f"highest of {len(strangers)} strangers: {top:.1f}"
-        )
-    axes[0].legend(fontsize=7, frameon=False)
+        label = f"highest of {len(strangers)} strangers: {top:.1f}"
+        axes[0].axhline(top, color=_COLOURS[UNRELATED], lw=1, ls="--", label=label)
+    axes[0].legend(fontsize=7, frameon=False, loc="lower left")
+    _methods_power(plt, axes[2], numbers["washing_by_method"])
+    longest = max(
+        [1.0, float(x.max()), *(point[0] for line in numbers["washing_by_method"].values() for point in line)]
+    )
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.set_xlim(0.8 * _FLOOR, 1.3 * longest)
+        ticks = [t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10) if t <= longest]
+        axis.set_xticks(ticks, map(str, ticks))
+        axis.minorticks_off()
+        axis.set_xlabel("training apart ÷ the root's own (none: drawn at .01)")
     figure.tight_layout()
     return figure
+
+
+def _methods_power(plt: Any, axis: Any, found: Mapping[str, list[list[float]]]) -> None:
+    """Share of kin above the score of 1 % of the strangers, against training; pairs with nothing else between them."""
+    colours = plt.get_cmap("tab20").colors
+    names = [name for name in found if name == "weightprint" or "." not in name]
+    for i, name in enumerate(names):
+        x, y = (np.array([point[k] for point in found[name]]) for k in (0, 1))
+        first = name == "weightprint"
+        axis.plot(x, y, "o-" if first else ".-", color="black" if first else colours[i % len(colours)],
+                  lw=2 if first else 1, ms=4, label=name)  # fmt: skip
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_ylabel("share of kin found at 1 % false alarms")
+    if names:
+        axis.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _time(plt: Any, rows: Sequence[Row], numbers: Mapping[str, Any]) -> Any:

@@ -42,6 +42,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--limit", type=int, help="score at most so many pairs that lack a record, then stop")
     parser.add_argument("--peer-python", action="append", default=[], help="an interpreter with a peer tool (repeat)")
     parser.add_argument("--write", action="store_true", help="write benches/lineage/results and docs/lineage.md")
+    parser.add_argument(
+        "--check",
+        type=float,
+        metavar="SHARE",
+        help="exit with 1 if a stranger is called related, or fewer than this share of the related pairs are",
+    )
     parser.add_argument("--report", action="store_true", help="score nothing: write them again from the results")
     parser.set_defaults(run=main)
 
@@ -62,6 +68,18 @@ def main(args: argparse.Namespace) -> None:
         (RESULTS / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
         drawn = plots.draw(found, numbers, RESULTS)
         PAGE.write_text(page.full(numbers, about, found, drawn, RESULTS))
+    if args.check is not None and (why := broken(numbers, args.check)):
+        raise SystemExit(f"benchmark: {why}")
+
+
+def broken(numbers: dict[str, Any], at_least: float) -> str:
+    """What a regression test objects to; empty if nothing."""
+    if false := numbers["false_claims"]:
+        return f"{len(false)} pairs of strangers are called related, the first: {false[0]['a']} and {false[0]['b']}"
+    claimed = numbers["verdicts"]["all"].get("related", {}).get("claimed", {"value": None})
+    if claimed["value"] is None or claimed["value"] < at_least:
+        return f"{claimed['value']} of the related pairs are called related, less than {at_least}"
+    return ""
 
 
 def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import levels
 from .family import Family
-from .metrics import Bootstrap, separation
+from .metrics import Bootstrap, Ranking, separation
 from .operations_score import operations_table
 from .pairs import RELATED, SHARED_INIT, UNRELATED
 from .rows import CLAIMS, Row
@@ -27,6 +27,7 @@ SPOKEN_FROM = {"sigma_curve": 0.9, "norm_curve": 0.9, "bias_curve": 0.9, "ucka":
 
 #: Training apart, in units of the root's own: the bands of the table.
 _BANDS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
+_FINE = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 6.0, 12.0)
 
 #: Sets of pairs that everything is computed on; `all` includes pairs with one model on either side.
 SIDES = ("test", "fit", "all")
@@ -60,6 +61,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "verdict_table": _verdict_table(by_side["all"]),
         "operations": operations_table(rows),
         "washing": _washing(by_side["all"], boots["all"]),
+        "washing_by_method": _washing_by_method(by_side["all"]),
         "maps": _maps(by_side["all"], boots["all"]),
         "direction": _direction(by_side["all"], boots["all"]),
         "calibration": _calibration(by_side["all"]),
@@ -215,6 +217,34 @@ def _washing(rows: Sequence[Row], boot: Bootstrap) -> list[dict[str, Any]]:
     return out
 
 
+def _washing_by_method(rows: Sequence[Row]) -> dict[str, list[list[float]]]:
+    """Per method: [training apart, share of kin above the score of 1 % of the strangers, pairs], for pairs with nothing
+    but training between them, in bands."""
+    out: dict[str, list[list[float]]] = {}
+    bands = [(low, high) for low, high in zip((0.0, *_FINE[:-1]), _FINE, strict=True)]
+    kin = np.array([r["relation"] == RELATED and r.get("trained_only", False) for r in rows], bool)
+    strange = np.array([r["relation"] == UNRELATED for r in rows], bool)
+    training = np.array([r["training"] or 0.0 for r in rows], np.float64)
+    for name in method_names(rows):
+        scores = scores_of(rows, name)
+        run = np.array([name in r["methods"] for r in rows], bool)
+        if not (strange & run).any():
+            continue
+        ranking = Ranking.of(scores[run], ~strange[run])
+        line = ranking.threshold(np.ones(int(run.sum())), 0.01)
+        found = []
+        for low, high in bands:
+            mask = kin & run & (training > low) & (training <= high)
+            if mask.any():
+                middle = float(np.median(training[mask]))
+                found.append(
+                    [middle, float(np.mean(np.nan_to_num(scores[mask], nan=-np.inf) >= line)), int(mask.sum())]
+                )
+        if found:
+            out[name] = found
+    return out
+
+
 def _maps(rows: Sequence[Row], boot: Bootstrap) -> dict[str, Any]:
     """Layer and expert maps among related pairs: whole maps that are exact, and rows that are right."""
     return {what: _map(rows, boot, what) for what in ("layers", "experts")}
@@ -263,7 +293,8 @@ def _calibration(rows: Sequence[Row]) -> dict[str, Any]:
                 found[name].append(cell["log10_p"])
         if row.get("weightprint", {}).get("log10_p") is not None:
             found["weightprint"].append(row["weightprint"]["log10_p"])
-    return {name: levels.calibration(values).to_dict() for name, values in sorted(found.items())}
+    padded = levels.with_silent(found)
+    return {name: levels.calibration(values).to_dict() for name, values in sorted(padded.items())}
 
 
 def _misses(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benches.lineage.levels import calibration, ks_one_sided, log10_binomial_tail
+from benches.lineage.levels import calibration, ks_one_sided, log10_binomial_tail, with_silent
 from benches.lineage.metrics import Bootstrap, Ranking, separation
 
 SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, math.nan]), min_size=1, max_size=12)
@@ -143,3 +143,8 @@ def test_levels_count() -> None:
     assert [level.hits for level in found.levels] == [3, 2, 2, 2, 1, 1, 1]
     assert found.smallest == -7.0
     assert found.at_one == 0.25
+
+
+def test_pairs_without_an_alignment_count_as_silent() -> None:
+    found = with_silent({"t": [-1.0, -2.0, 0.0], "t@rotation": [-4.0], "u@rotation": [-1.0]})
+    assert found == {"t": [-1.0, -2.0, 0.0], "t@rotation": [-4.0, 0.0, 0.0], "u@rotation": [-1.0]}

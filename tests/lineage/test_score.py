@@ -268,3 +268,18 @@ def test_the_command_ends_with_the_table(zoo: Path, tmp_path: Path, capsys: pyte
     shown = capsys.readouterr().out
     assert shown.startswith("method")
     assert len((tmp_path / "pcs.jsonl").read_text().splitlines()) == 6
+
+
+def test_only_training_lies_between(family: Family) -> None:
+    assert pair(family, "pruned", "tuned").trained_only
+    assert not pair(family, "r", "tuned").trained_only
+    assert not pair(family, "r", "merged").trained_only
+    assert not pair(family, "r", "s").trained_only
+
+
+def test_the_regression_test_objects() -> None:
+    fine = {"false_claims": [], "verdicts": {"all": {"related": {"claimed": {"value": 0.95}}}}}
+    assert score.broken(fine, 0.9) == ""
+    assert "0.95 of the related pairs" in score.broken(fine, 0.99)
+    assert "x and y" in score.broken({**fine, "false_claims": [{"a": "x", "b": "y"}]}, 0.9)
+    assert score.broken({"false_claims": [], "verdicts": {"all": {}}}, 0.9)
