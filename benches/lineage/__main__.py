@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import demo_models
+from . import big_shapes, build, calibrate, demo_models, real_scale, score
 
 
 def main() -> None:
@@ -14,6 +14,11 @@ def main() -> None:
     demo.add_argument("--output", type=Path, default=Path("target/lineage"), help="where to build them (%(default)s)")
     demo.add_argument("--install", action="store_true", help="then copy the four into python/weightprint/demo/models")
     demo.set_defaults(run=_demo_models)
+    build.add_command(commands)
+    score.add(commands)
+    calibrate.add(commands)
+    real_scale.add_command(commands)
+    big_shapes.add_command(commands)
     args = parser.parse_args()
     args.run(args)
 

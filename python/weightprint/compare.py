@@ -1,7 +1,7 @@
 """Compare two models: the same, re-encoded, of one origin, or not to be told.
 
-One streaming pass per model for statistics and digests, then the tests of :mod:`weightprint.evidence` on slices of a
-few MB, then the table of :mod:`weightprint.verdict`. ``Comparison.to_dict`` is the JSON contract of ``weightprint
+The tests of :mod:`weightprint.evidence` run as :mod:`weightprint.examine` says, then the table of
+:mod:`weightprint.verdict`. ``Comparison.to_dict`` is the JSON contract of ``weightprint
 compare --json``.
 """
 
@@ -11,21 +11,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from weightprint import _core
-from weightprint.anatomy.access import Anatomy
 from weightprint.checkpoint import Checkpoint, open
 from weightprint.errors import UsageError
-from weightprint.evidence import TESTS, Evidence, Models, Side, Tensor
-from weightprint.evidence._pairs import pair_tensors
+from weightprint.evidence import Evidence, Models
 from weightprint.evidence._sample import BUDGETS, hidden_size
+from weightprint.examine import Examined, examine, gather
 from weightprint.output import finite, to_json
-from weightprint.scan import scan
-from weightprint.sides import Reads, outline
 from weightprint.verdict import Verdict, decide
 
 __all__ = ["Comparison", "ModelSummary", "compare"]
@@ -33,9 +27,6 @@ __all__ = ["Comparison", "ModelSummary", "compare"]
 Effort = Literal["quick", "standard", "full"]
 Progress = Callable[[int, int], object]
 SCHEMA_VERSION = 1
-
-#: Types whose float32 values say everything about them.
-_BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +63,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``identical``, ``re_encoded``, ``shared_origin``, ``partly_shared`` or ``inconclusive``."""
+        """See :class:`weightprint.verdict.Verdict`."""
         return self.result.name
 
     @property
@@ -101,7 +92,7 @@ class Comparison:
             "direction": dict(verdict.direction),
             "operations": [dict(operation) for operation in verdict.operations],
             "layer_map": [list(row) for row in verdict.layer_map],
-            "expert_map": [],
+            "expert_map": [list(row) for row in verdict.expert_map],
             "evidence": [e.to_dict() for e in self.evidence],
             "against": list(verdict.against),
             "seconds": self.seconds,
@@ -149,7 +140,8 @@ def compare(
     Args:
         a: the model to compare with: a path or an open Checkpoint.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
-        effort: ``"quick"`` samples fewer rows and layers, ``"full"`` takes all. Scanning reads all bytes in each.
+        effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
+            reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
         seed: fixes which rows are sampled and which permutations are drawn; the same seed gives the same numbers.
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
@@ -179,69 +171,35 @@ def compare(
 def _compare(
     a: Checkpoint, b: Checkpoint, effort: Effort, seed: int, progress: Progress | None, started: float
 ) -> Comparison:
-    total = a.n_bytes + b.n_bytes
-    # Places from headers alone: a p-value on pairs that met by place then owes nothing to a look at values.
-    anatomy_a, anatomy_b = Anatomy(a, values=False), Anatomy(b, values=False)
-    (side_a, reads_a), (side_b, reads_b) = outline(anatomy_a, "a"), outline(anatomy_b, "b")
-    # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: digests are of values.
-    by_value = reads_a.cuts or reads_b.cuts
-    side_a, digest_a = _measure(side_a, reads_a, by_value, _shifted(progress, 0, total))
-    side_b, digest_b = _measure(side_b, reads_b, by_value, _shifted(progress, a.n_bytes, total))
-    pairs, log10_pairings = pair_tensors(side_a, side_b)
-    models = Models(side_a, side_b, pairs, log10_pairings, seed, effort)
-    evidence = tuple(test(models) for test in TESTS)
+    first, second, models = examine(a, b, effort, seed, progress)
+    evidence = gather(models)
     verdict = decide(models, evidence)
     for checkpoint in (a, b):
         checkpoint.check_unchanged()
     return Comparison(
-        a=_summary(anatomy_a, side_a, digest_a),
-        b=_summary(anatomy_b, side_b, digest_b),
+        a=_summary(first),
+        b=_summary(second),
         result=verdict,
         evidence=evidence,
-        parameters={"effort": effort, "seed": seed, "pairs": len(pairs), "log10_pairings": log10_pairings},
+        parameters={
+            "effort": effort,
+            "seed": seed,
+            "pairs": len(models.pairs),
+            "log10_pairings": models.log10_pairings,
+        },
         seconds=time.perf_counter() - started,
-        bytes_read=total + reads_a.nbytes + reads_b.nbytes,
+        bytes_read=(0 if effort == "quick" else a.n_bytes + b.n_bytes) + first.reads.nbytes + second.reads.nbytes,
         peak_rss_bytes=_peak_rss(),
     )
 
 
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done, total)
-
-
-def _measure(side: Side, reads: Reads, by_value: bool, progress: Progress | None) -> tuple[Side, str | None]:
-    """Digest and spread of every canonical tensor, and the digest of the whole: one pass over the files, and another
-    over what is not measured as it is stored."""
-    found = scan(reads.anatomy.checkpoint, digest=True, progress=progress)
-    keys = ("name", "digest", "std", "min", "max", "n_nan")
-    stored = {name: rest for name, *rest in zip(*(found.table[key] for key in keys), strict=True)}
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in side.tensors.items():
-        as_stored = reads.as_stored(name) is not None and not (by_value and tensor.dtype in _BY_VALUE)
-        digest, std, low, high, nan = stored[name] if as_stored else _measured_values(side, tensor)
-        constant = low is not None and low == high and not nan
-        tensors[name] = replace(tensor, digest=digest, std=float(std), constant=constant)
-    return replace(side, tensors=tensors), found.digest
-
-
-def _measured_values(side: Side, tensor: Tensor) -> tuple[str, float, float | None, float | None, int]:
-    """(BLAKE3 of the float32 values, std, min, max, NaN) of a tensor that is cut or decoded, slice by slice."""
-    measure = _core.Measure(tensor.shape, digest=True)
-    for _, values in side.slices(tensor):
-        measure.add(values.tobytes())
-    found = measure.finish()
-    std, nan = (float(np.frombuffer(found[key], kind)[0]) for key, kind in (("std", np.float64), ("n_nan", np.uint64)))
-    return found["digest"][0], std, found["min"][0], found["max"][0], int(nan)
-
-
-def _summary(anatomy: Anatomy, side: Side, digest: str | None) -> ModelSummary:
+def _summary(examined: Examined) -> ModelSummary:
+    anatomy, side = examined.anatomy, examined.side
     checkpoint, main = anatomy.checkpoint, anatomy.geometry.get(anatomy.main_stack)
     tables = [t.shape[0] for t in side.tensors.values() if t.place and t.place.role == "embedding" and t.rank2]
     return ModelSummary(
         source=checkpoint.source,
-        digest=digest,
+        digest=examined.digest,
         n_tensors=checkpoint.n_tensors,
         n_parameters=sum(weight.numel for weight in anatomy.weights.values()),
         n_bytes=checkpoint.n_bytes,

@@ -4,52 +4,53 @@ The numbers come from outside the cases that the rules are tested on:
 
 * ``LOG10_P`` = -6: at one false alarm in a million pairs, an auditor who compares 1,000 models with each other
   (500,000 pairs) expects half a false alarm. The p-value is Bonferroni-corrected over the tests that may decide, over
-  blocks and over pairings.
+  blocks, over pairings and over the alignments that were tried.
 * ``EFFECT`` = .1: strangers' double-centred cosine is within 4/sqrt(mn), .02 for a block of a few 64 x 64 matrices
-  and .001 for language models; continued pre-training leaves cosines of .1 to .95. A tiny p
-  with a tiny effect is a broken assumption until shown otherwise, and decides nothing.
-* ``ABSENT`` = .02: a block counts as not shared only if a cosine of .02 would have stood five null deviations out,
-  and its cosine is below that.
+  and .001 for language models; continued pre-training leaves cosines of .1 to .95. Of hidden units, strangers share
+  none beyond chance. A tiny p with a tiny effect is a broken assumption until shown otherwise, and decides nothing.
+* ``ABSENT`` = .02: a block counts as not shared in place only if a cosine of .02 would have stood five null deviations
+  out, and its cosine is below that; of hidden units, if fewer than 5 % were found by a test that had power.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor
+from weightprint.blocks import ABSENT_UNITS, EFFECT, FoundBlock, Key, Share, found_blocks, share_of
+from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
 from weightprint.evidence._exchange import log10_p_hits
+from weightprint.maps import Maps, maps
 
-__all__ = ["ABSENT", "DECIDING", "EFFECT", "LOG10_P", "NOT_TRIED", "Facts", "Share"]
+__all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
 
 LOG10_P = -6.0
-EFFECT = 0.1
 ABSENT = 0.02
 
-#: The tests whose p-values may decide. The others are shown and never decide.
-DECIDING = ("aligned_weights", "aligned_units")
+#: "No evidence" may be said only where a descendant with an effect of this size would have been seen, a cosine or a
+#: share of hidden units: what was not seen stands in the report beside it.
+DETECTABLE = 0.25
 
-NOT_TRIED = (
-    "permuted or rotated residual channels, permuted hidden units or heads, layers in another order, other hidden "
-    "sizes, "
-    "experts made from dense blocks"
+#: What must have been asked with power before silence means anything, and the tests that ask it.
+_QUESTIONS = (
+    ("channels in place", ("aligned_weights",)),
+    ("hidden units in any order and layer", ("unit_agreement",)),
+    ("hidden units in a turned stream", ("unit_geometry", "alignment")),
 )
 
+#: The tests whose p-values may decide. The others are shown and never decide.
+DECIDING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "convergence")
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Fraction of B's parameters found in A: what was found, and at most this plus what was not tested."""
+#: Those whose null holds for strangers that learned from the same data: they may decide after an alignment by meaning.
+AFTER_MEANING = ("head_agreement", "convergence")
 
-    value: float | None
-    low: float
-    high: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+def may_decide(evidence: Evidence) -> bool:
+    """Its p-value can carry a verdict."""
+    e = evidence
+    return e.applied and e.test in DECIDING and e.log10_p is not None and (not e.semantic or e.test in AFTER_MEANING)
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,22 @@ class Facts:
     """The evidence, reduced to what the rules ask. Each property reads one or two tests and nothing else."""
 
     models: Models
-    by_test: Mapping[str, Evidence]
+    evidence: Sequence[Evidence]
+
+    @cached_property
+    def by_test(self) -> Mapping[str, Evidence]:
+        """Test → its evidence in the basis as stored."""
+        return {e.test: e for e in self.evidence if e.basis == "identity"}
 
     def applied(self, test: str) -> Evidence | None:
-        """That test's evidence if it was run."""
+        """That test's evidence in the basis as stored, if it was run."""
         evidence = self.by_test.get(test)
         return evidence if evidence is not None and evidence.applied else None
+
+    @cached_property
+    def deciding(self) -> tuple[Evidence, ...]:
+        """What may decide: tests with a p-value whose null holds in the basis that they were run in."""
+        return tuple(e for e in self.evidence if may_decide(e))
 
     # Exact and re-encoded
 
@@ -117,12 +128,17 @@ class Facts:
         blocks = any(t.layer is not None for t in (*self.models.a.tensors.values(), *self.models.b.tensors.values()))
         return blocks and all(t.layer is None for t in missing)
 
+    @cached_property
+    def copies_unclear(self) -> bool:
+        """Tensors of B hold A's values, but nothing says that they were learned."""
+        return any(f.kind in ("exact", "re_encoded") for f in self.copies) and not self.shown
+
     # Aligned
 
     @cached_property
     def log10_p(self) -> float | None:
-        """The smallest deciding p-value, Bonferroni-corrected for how many tests could decide and did apply."""
-        values = [e.log10_p for test in DECIDING if (e := self.applied(test)) and e.log10_p is not None]
+        """The smallest deciding p-value, Bonferroni-corrected for how many looks could decide; None where none did."""
+        values = [e.log10_p for e in self.deciding if e.log10_p is not None]
         return min(0.0, min(values) + math.log10(len(values))) if values else None
 
     @cached_property
@@ -131,10 +147,18 @@ class Facts:
         return self.log10_p is not None and self.log10_p <= LOG10_P
 
     @cached_property
+    def weights(self) -> Evidence | None:
+        """Cosines of matched tensors: in the basis as stored or, once the tests decide, in the one where they agree
+        most."""
+        looks = [e for e in self.evidence if e.test == "aligned_weights" and e.applied]
+        if not self.decisive:
+            looks = [e for e in looks if e.basis == "identity"]
+        return max(looks, key=lambda e: e.effect or 0.0, default=None)
+
+    @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """Blocks and parts as aligned_weights saw them."""
-        weights = self.applied("aligned_weights")
-        return weights.regions if weights else ()
+        """Blocks and parts as aligned_weights saw them in place."""
+        return self.weights.regions if self.weights else ()
 
     @cached_property
     def found_regions(self) -> tuple[Region, ...]:
@@ -151,39 +175,110 @@ class Facts:
         return tuple(r for r in self.regions if r.excess >= max(EFFECT, 6 * r.sd) or r.name in by_units)
 
     @cached_property
+    def blocks(self) -> Mapping[Key, FoundBlock]:
+        """Blocks and experts of B that were found in A, in place or anywhere."""
+        return found_blocks(self.locating, self.found_regions) if self.decisive else {}
+
+    @cached_property
+    def locating(self) -> tuple[Evidence, ...]:
+        """What may say which block is which: what may decide, and unit agreement in a basis that was found by meaning
+        once a test that such a basis can't fool has decided there."""
+        real = {e.basis for e in self.deciding if e.semantic and (e.log10_p or 0.0) <= LOG10_P}
+        units = (e for e in self.evidence if e.applied and e.semantic and e.test == "unit_agreement")
+        return (*self.deciding, *(e for e in units if e.basis in real))
+
+    @cached_property
+    def maps(self) -> Maps | None:
+        """Layers, experts and units as the test shows them that found most of B."""
+        found = [maps(e, self.models) for e in self.locating if e.matches and e.test != "head_agreement"]
+        if not self.decisive or not found:
+            return None
+        return max(found, key=lambda m: (sum(r.a is not None for r in m.layers), sum(r.share for r in m.layers)))
+
+    @cached_property
+    def absent_regions(self) -> tuple[Region, ...]:
+        """Parts that were tested with power and are not shared: not in place, nor any of their units anywhere."""
+        found = {r.name for r in self.found_regions} | {f"{stack}.{layer}" for stack, layer, _ in self.blocks}
+        return tuple(r for r in self.regions if r.name not in found and r.detectable < ABSENT and r.effect < ABSENT)
+
+    @cached_property
+    def absent_units(self) -> tuple[UnitMatch, ...]:
+        """FFNs and experts of B whose units were looked for everywhere in A, with power, and not found."""
+        units = self.applied("unit_agreement")
+        if units is None or (units.detectable or 1.0) > DETECTABLE:
+            return ()
+        return tuple(m for m in units.matches if m.b not in self.blocks and m.share < ABSENT_UNITS)
+
+    @cached_property
+    def absent_blocks(self) -> tuple[str, ...]:
+        """Names of B's blocks and experts that were looked for with power and not found."""
+        in_place = [r.name for r in self.absent_regions if r.layer is not None]
+        units = [
+            f"{s}.{layer}" if e is None else f"{s}.{layer}.expert.{e}"
+            for s, layer, e in (m.b for m in self.absent_units)
+        ]
+        return tuple(dict.fromkeys((*in_place, *units)))
+
+    @cached_property
+    def heads(self) -> Mapping[tuple[str, int], float]:
+        """(stack, block) of B → the share of its attention heads that were found."""
+        heads = self.applied("head_agreement")
+        if heads is None or not self.decisive or (heads.log10_p or 0.0) > LOG10_P:
+            return {}
+        return {(m.b[0], m.b[1]): m.share for m in heads.matches}
+
+    @cached_property
+    def share(self) -> Share:
+        """Parameters of B found in A, by tensor; trivial and untested ones widen the interval."""
+        if self.equal_both_ways:
+            return Share(1.0, 1.0, 1.0)
+        cosines: Mapping[str, float] = self.weights.details["cosines"] if self.weights else {}
+        copied = {f.b for f in self.copies}
+        return share_of(
+            self.models, copied, self.found_regions, cosines, self.blocks, self.absent_regions, self.absent_units,
+            self.heads,
+        )  # fmt: skip
+
+    @cached_property
     def units_only(self) -> bool:
         """Hidden units decide although no matrix of the blocks could be compared channel by channel."""
         units = self.applied("aligned_units")
         return self.decisive and not self.regions and units is not None and (units.effect or 0.0) >= EFFECT
 
     @cached_property
-    def absent_regions(self) -> tuple[Region, ...]:
-        """Parts that were tested with power and are not shared in place."""
-        found = {r.name for r in self.found_regions}
-        return tuple(r for r in self.regions if r.name not in found and r.detectable < ABSENT and r.effect < ABSENT)
+    def initialisation_only(self) -> bool:
+        """What was found may be a common random initialisation and no more, as far as the weights tell."""
+        training = self.applied("training_shared")
+        return training is not None and training.details["reads_as"] == "shared_initialisation"
+
+    # Power
 
     @cached_property
-    def absent_blocks(self) -> tuple[Region, ...]:
-        """Those of them that are blocks."""
-        return tuple(r for r in self.absent_regions if r.layer is not None)
+    def lacks(self) -> tuple[str, ...]:
+        """Why silence would not be "no evidence": what was not looked for, or not sharply enough. Empty: it was."""
+        out: list[str] = []
+        for side in (self.models.a, self.models.b):
+            label, matrices = side.label.upper(), [t for t in side.tensors.values() if t.rank2]
+            placed = sum(t.numel for t in matrices if t.place is not None and t.layer is not None)
+            whole = sum(t.numel for t in matrices if t.place is None or t.layer is not None)
+            if 2 * placed <= whole or not placed:
+                out.append(f"most of {label} lies in tensors whose role is not known")
+        if self.models.effort == "quick":
+            out.append("quick effort looks at units of the same number only, and at no alignment")
+        for question, tests in _QUESTIONS:
+            looks = {test: self.applied(test) for test in tests}
+            sharp = [e for e in looks.values() if e is not None and (e.detectable or 0.0) <= DETECTABLE]
+            if not sharp:
+                out.append(f"{question}: {self._why(tests[0])}")
+        return tuple(out)
 
-    @cached_property
-    def share(self) -> Share:
-        """Parameters of B found in A, by tensor; trivial and untested ones widen the interval."""
-        b = self.models.b
-        total = max(b.numel, 1)
-        weights = self.applied("aligned_weights")
-        cosines: Mapping[str, float] = weights.details["cosines"] if weights else {}
-        found = {f.b for f in self.copies}
-        found |= {name for r in self.found_regions for name in r.tensors if cosines.get(name, 0.0) >= EFFECT}
-        if self.equal_both_ways:
-            found = set(b.tensors)
-        absent = {name for r in self.absent_regions for name in r.tensors} - found
-        low = sum(b.tensors[name].numel for name in found) / total
-        gone = sum(b.tensors[name].numel for name in absent) / total
-        if not found:
-            return Share(None, 0.0, 1.0)
-        return Share(low, low, max(low, 1.0 - gone))
+    def _why(self, test: str) -> str:
+        evidence = self.by_test.get(test)
+        if evidence is None:
+            return f"{test} was not run"
+        if not evidence.applied:
+            return f"{test} could not be run: {evidence.why_not}"
+        return f"{test} would not have seen an effect below {evidence.detectable or 0.0:.2f}"
 
 
 def _missing(side: Side, other: Side, covered: set[str]) -> tuple[Tensor, ...]:

@@ -2,9 +2,6 @@
 
 Every line of :data:`RULES` names the tests it reads; the numbers it compares with, and where they come from, are in
 :mod:`weightprint.facts`.
-
-"no evidence" is not among the verdicts yet: permuted and rotated copies are not looked for, so silence here is
-inconclusive.
 """
 
 from __future__ import annotations
@@ -13,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weightprint.evidence._base import Evidence, Models, Region
+from weightprint.direction import direction
+from weightprint.evidence._base import Evidence, Models
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts, Share
+from weightprint.operations import LayerMap, layer_map, operations
 from weightprint.wording import against, in_favour, sentence
 
 __all__ = ["RULES", "Rule", "Verdict", "decide"]
@@ -25,7 +24,8 @@ class Verdict:
     """What all tests together say.
 
     Attributes:
-        name: one of identical, re_encoded, shared_origin, partly_shared, inconclusive.
+        name: one of identical, re_encoded, shared_origin, partly_shared, shared_initialisation, no_evidence,
+            inconclusive.
         sentence: the verdict in one sentence.
         rule: the line of the table that decided, in words.
         reads: the tests that this line reads.
@@ -36,7 +36,9 @@ class Verdict:
         against: what speaks against it, or was not seen.
         direction: which side is later, how sure, and why.
         operations: what was done, as far as known.
-        layer_map: [B's layer, A's layer or None, cosine] for each layer tested.
+        layer_map: [B's layer, A's layer or None, share of units or cosine] for each layer of B.
+        expert_map: [B's layer, expert, A's layer, share of units, A's expert, first and last + 1 of A's units] for each
+            expert that was found; None for a dense FFN, and for units that lie scattered.
     """
 
     name: str
@@ -50,7 +52,8 @@ class Verdict:
     against: tuple[str, ...]
     direction: Mapping[str, Any]
     operations: tuple[Mapping[str, Any], ...]
-    layer_map: tuple[tuple[int, int | None, float | None], ...]
+    layer_map: LayerMap
+    expert_map: tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Rule:
 
 
 _COPY = ("exact_sharing", "same_values")
+_NOTHING = ("inconclusive", "no_evidence")
+_NO_DIRECTION = {"later": None, "confidence": None, "because": "nothing shows that one was made from the other"}
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -74,8 +79,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "re_encoded",
-        lambda f: bool(f.re_encoded) and (f.complete or f.missing_outside_blocks_only),
-        "every value of every block of either model is a value of the other in another encoding",
+        lambda f: bool(f.re_encoded) and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a)),
+        "every value of B, and every value of A's blocks, is a value of the other in another encoding",
         _COPY,
     ),
     Rule(
@@ -85,16 +90,23 @@ RULES: tuple[Rule, ...] = (
         _COPY,
     ),
     Rule(
+        "shared_initialisation",
+        lambda f: bool(f.blocks) and not f.shown and f.initialisation_only,
+        "blocks agree in place, and what training made of them does not",
+        (*DECIDING, "training_shared"),
+    ),
+    Rule(
         "partly_shared",
-        lambda f: bool(f.found_regions) and bool(f.absent_blocks),
-        f"some blocks agree (log10 p <= {LOG10_P:g} and cosine >= {EFFECT:g}), others were tested with power and do "
-        f"not",
+        lambda f: (bool(f.blocks) or f.units_only) and bool(f.absent_blocks),
+        f"some blocks agree (log10 p <= {LOG10_P:g}, and a cosine or share of units >= {EFFECT:g}), others were looked "
+        f"for with power and are not there",
         DECIDING,
     ),
     Rule(
         "shared_origin",
-        lambda f: any(r.layer is not None for r in f.found_regions) or f.units_only,
-        f"channels or hidden units find themselves again (log10 p <= {LOG10_P:g}) in blocks with cosine >= {EFFECT:g}",
+        lambda f: bool(f.blocks) or f.units_only,
+        f"channels, hidden units or heads find themselves again (log10 p <= {LOG10_P:g}) in blocks with a cosine or "
+        f"share of units >= {EFFECT:g}",
         DECIDING,
     ),
     Rule(
@@ -103,70 +115,33 @@ RULES: tuple[Rule, ...] = (
         "some tensors are equal or agree, and no more than these was shown",
         (*_COPY, *DECIDING),
     ),
+    Rule(
+        "no_evidence",
+        lambda f: not f.lacks and not f.decisive and not f.copies_unclear,
+        "every way of looking had the power to see a descendant, and none saw anything",
+        (*_COPY, *DECIDING),
+    ),
     Rule("inconclusive", lambda f: True, "no test that may decide found enough", (*_COPY, *DECIDING)),
 )
 
 
 def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
     """Apply the table to the evidence."""
-    facts = Facts(models, {e.test: e for e in evidence})
+    facts = Facts(models, tuple(evidence))
     rule = next(rule for rule in RULES if rule.holds(facts))
+    nothing = rule.verdict in _NOTHING
     return Verdict(
         name=rule.verdict,
         sentence=sentence(rule, facts),
         rule=rule.words,
         reads=rule.reads,
         log10_p=facts.log10_p,
-        share=facts.share if rule.verdict != "inconclusive" else Share(None, 0.0, 1.0),
+        share=Share(None, 0.0, 1.0) if nothing else facts.share,
         complete=facts.complete,
         in_favour=in_favour(rule, facts),
         against=against(rule, facts),
-        direction=_direction(facts),
-        operations=_operations(facts),
-        layer_map=_layer_map(facts),
+        direction=_NO_DIRECTION if nothing else direction(models, facts.by_test),
+        operations=() if nothing else operations(facts),
+        layer_map=layer_map(facts),
+        expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),
     )
-
-
-def _direction(facts: Facts) -> dict[str, Any]:
-    same = facts.applied("same_values")
-    later = same.details["later"] if same and facts.re_encoded else None
-    if later is None:
-        return {"later": None, "confidence": None, "because": "nothing that was tested tells a parent from a child"}
-    other = "b" if later == "a" else "a"
-    because = (
-        f"{later.upper()} is {other.upper()} rounded, and {other.upper()} holds the bits that {later.upper()} lost, "
-        f"unless someone "
-        "made those bits up afterwards"
-    )
-    return {"later": later, "confidence": 0.9, "because": because}
-
-
-def _operations(facts: Facts) -> tuple[dict[str, Any], ...]:
-    """Only what exact arithmetic shows: renaming and re-encoding. Everything else is a later stage's."""
-    done: list[dict[str, Any]] = []
-    exact, same = facts.applied("exact_sharing"), facts.applied("same_values")
-    if exact and exact.details["renamed"]:
-        done.append(_operation("rename", {"tensors": len(exact.details["renamed"])}, "equal tensors"))
-    how: dict[str, str] = same.details["how"] if same else {}
-    for name, words in (("re_dtype", ("a cast",)), ("quantise", ("scale",)), ("transpose", ("transposed",))):
-        chosen = [h for h in how.values() if any(w in h for w in words)]
-        if chosen:
-            done.append(_operation(name, {"how": sorted(set(chosen))}, f"{len(chosen)} tensors"))
-    return tuple(done)
-
-
-def _operation(name: str, parameters: dict[str, Any], where: str) -> dict[str, Any]:
-    return {"name": name, "parameters": parameters, "confidence": 1.0, "where": where}
-
-
-def _layer_map(facts: Facts) -> tuple[tuple[int, int | None, float | None], ...]:
-    """Layer by layer in place, for the stack with the most layers that were tested."""
-    stacks: dict[str, list[Region]] = {}
-    for region in facts.regions:
-        if region.layer is not None:
-            stacks.setdefault(region.name.rsplit(".", 1)[0], []).append(region)
-    if not stacks:
-        return ()
-    found = {r.name for r in facts.found_regions}
-    rows = max(stacks.values(), key=len)
-    return tuple((r.layer, r.layer if r.name in found else None, r.effect) for r in rows if r.layer is not None)

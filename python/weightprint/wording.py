@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weightprint.facts import DECIDING, EFFECT, LOG10_P, NOT_TRIED, Facts
+from weightprint.evidence._units import ffns
+from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts
 
 if TYPE_CHECKING:
+    from weightprint.evidence._base import Evidence
     from weightprint.verdict import Rule
 
 __all__ = ["against", "in_favour", "sentence", "strength"]
@@ -27,6 +29,8 @@ def strength(verdict: str, log10_p: float | None) -> str:
         return "certain: checked value by value"
     if verdict == "inconclusive":
         return "none: these tests can't decide"
+    if verdict == "no_evidence":
+        return "as far as these tests see: what they would have seen is said below"
     if log10_p is None or log10_p > -6:
         return "equal tensors, checked bit by bit"
     words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
@@ -62,6 +66,10 @@ def sentence(rule: Rule, facts: Facts) -> str:
     if rule.verdict == "partly_shared":
         low = 0.0 if share.value is None else share.value
         return f"A and B share a part: at least {low:.1%} of B's parameters are A's, and other parts were not found."
+    if rule.verdict == "shared_initialisation":
+        return "A and B grew from one random initialisation; no training in common was found."
+    if rule.verdict == "no_evidence":
+        return "Nothing shows that A and B share weights, and these tests would have seen a descendant."
     return "These tests cannot say whether A and B share an origin."
 
 
@@ -69,6 +77,8 @@ def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
     """What speaks for the verdict, one sentence per test that the rule may rest on and that found something."""
     if rule.verdict == "inconclusive":
         return ()
+    if rule.verdict == "no_evidence":
+        return tuple(f"{_named(e)}: {e.says}{_power(e)}." for e in facts.evidence if e.applied and e.test in DECIDING)
     lines: list[str] = []
     exact, same = facts.applied("exact_sharing"), facts.applied("same_values")
     if exact and (exact.found or facts.equal_both_ways):
@@ -79,15 +89,36 @@ def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
         if scales:
             lines.append(f"{_plural(scales, 'further tensor')} of B hold exactly the scales of this quantisation")
     if facts.decisive:
-        for test in ("aligned_weights", "aligned_units", "norm_gains"):
-            evidence = facts.applied(test)
-            if evidence and evidence.log10_p is not None and evidence.log10_p <= -3:
-                lines.append(f"{evidence.says} (log10 p {evidence.log10_p:.1f})")
-        blocks = [r for r in facts.found_regions if r.layer is not None]
-        if blocks:
-            tested = sum(r.layer is not None for r in facts.regions)
-            lines.append(f"{len(blocks)} of {_plural(tested, 'block')} tested agree in place")
+        chosen = [e for e in facts.evidence if e.applied and (e.test in DECIDING or e.test == "norm_gains")]
+        for e in chosen:
+            if e.log10_p is not None and e.log10_p <= -3 and not e.semantic:
+                lines.append(f"{_named(e)}: {e.says} (log10 p {e.log10_p:.1f})")
+        lines.extend(_where(facts))
     return tuple(lines)
+
+
+def _named(evidence: Evidence) -> str:
+    """The test, and the basis it was run in where that is not the stored one."""
+    return evidence.test if evidence.basis == "identity" else f"{evidence.test} after a {evidence.basis}"
+
+
+def _power(evidence: Evidence) -> str:
+    if evidence.detectable is None:
+        return ""
+    return f"; an effect of about {evidence.detectable:.3f} would have been seen"
+
+
+def _where(facts: Facts) -> list[str]:
+    """How many blocks of B were found, and where in A."""
+    blocks = {key[:2]: block for key, block in facts.blocks.items()}
+    if not blocks:
+        return []
+    listed = {(f.stack, f.block) for f in ffns(facts.models.b)} | {
+        (r.name.rsplit(".", 1)[0], r.layer) for r in facts.regions if r.layer is not None
+    }
+    there = sum(block.b[:2] == block.a[:2] for block in blocks.values())
+    elsewhere = "" if there == len(blocks) else f", {len(blocks) - there:,} of them at another depth"
+    return [f"{len(blocks):,} of {_plural(len(listed), 'block')} of B were found in A{elsewhere}"]
 
 
 def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
@@ -97,24 +128,52 @@ def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
         lines.extend(_missing(facts))
         lines.append("Equal weights do not say who made them first.")
         return tuple(lines)
-    if facts.shown or facts.found_regions:
+    if rule.verdict == "no_evidence":
+        return (*_near_misses(facts), *_BLIND)
+    if facts.shown or facts.blocks or facts.units_only:
         lines.extend(_missing(facts) if facts.shown else ())
         lines.extend(_initialisation(facts))
-        parts = [r.name for r in facts.absent_regions]
-        if parts:
-            lines.append(
-                f"Not shared in place, although a cosine of .02 would have been seen: {_names(parts)}. "
-                "The same parts in another order were not looked for."
-            )
-        unclear = [r.name for r in facts.regions if r not in facts.found_regions and r not in facts.absent_regions]
+        if facts.absent_blocks or facts.absent_regions:
+            parts = [*facts.absent_blocks, *(r.name for r in facts.absent_regions if r.layer is None)]
+            lines.append(f"Looked for with power and not found in A: {_names(parts)}.")
+        unclear = [
+            r.name
+            for r in facts.regions
+            if r.layer is None and r not in facts.found_regions and r not in facts.absent_regions
+        ]
         if unclear:
             lines.append(f"Compared without power to tell: {_names(unclear)}.")
         untested = facts.share.high - facts.share.low
         if untested > 0.0005:
             lines.append(f"{untested:.1%} of B's parameters were not tested or not told apart.")
-        lines.append("Who is the parent, and what was done to make the other, is not tested yet.")
         return tuple(lines)
     return (*_why_inconclusive(facts), *lines)
+
+
+_BLIND = (
+    "A descendant that was both trained far away and moved to a basis that could not be undone would not have been "
+    "seen.",
+    "Distillation and shared training data leave no trace in weights.",
+)
+
+
+def _near_misses(facts: Facts) -> list[str]:
+    """Looks that came closest, and weak agreement that only shared tokens show."""
+    lines = []
+    if facts.log10_p is not None and facts.log10_p <= -2:
+        lines.append(f"The smallest corrected p-value is {10**facts.log10_p:.1g}.")
+    lines.extend(_similar_data(facts))
+    return lines
+
+
+def _similar_data(facts: Facts) -> list[str]:
+    """Agreement after an alignment by meaning, which is an observation of its own and never shared weights."""
+    seen = [e for e in facts.evidence if e.applied and e.semantic and e.log10_p is not None and e.log10_p <= -3]
+    return [
+        f"Similar training data or distillation: aligned by their shared tokens, {e.says}; strangers that learned from "
+        f"the same data do that too."
+        for e in seen[:1]
+    ]
 
 
 def _missing(facts: Facts) -> list[str]:
@@ -170,26 +229,19 @@ def _why_inconclusive(facts: Facts) -> list[str]:
             f"{_plural(len(unclear), 'tensor')} of B hold A's values, but no name says that they were learned; a "
             f"window or a filter bank is the same in strangers: {_names(unclear)}."
         )
-    for test in DECIDING:
-        evidence = facts.by_test.get(test)
-        if evidence is None:
-            continue
-        if not evidence.applied:
-            lines.append(f"{test} could not be run: {evidence.why_not}.")
-            continue
-        power = (
-            f"; a cosine of about {evidence.detectable:.3f} would have been seen"
-            if evidence.detectable is not None
-            else ""
-        )
-        lines.append(f"{test}: {evidence.says} (log10 p {evidence.log10_p or 0:.1f}{power}).")
+    for e in facts.evidence:
+        if e.test in DECIDING and e.applied:
+            lines.append(f"{_named(e)}: {e.says} (log10 p {e.log10_p or 0:.1f}){_power(e)}.")
     if facts.decisive:
         lines.append(
-            f"A p-value of log10 p {facts.log10_p:.1f} without any part reaching a cosine of {EFFECT:g} is not "
-            f"taken as a finding."
+            f"A p-value of log10 p {facts.log10_p:.1f} without any part reaching an effect of {EFFECT:g} is not taken "
+            f"as a finding."
         )
     elif facts.log10_p is not None:
-        lines.append(f"A finding needs log10 p <= {LOG10_P:g} and a cosine of at least {EFFECT:g} in some part.")
-    lines.append(f"Not tried yet, so this is not 'no evidence': {NOT_TRIED}.")
-    lines.append("Distillation and shared training data leave no trace in weights.")
+        lines.append(
+            f"A finding needs log10 p <= {LOG10_P:g} and a cosine or share of units of {EFFECT:g} or more in some part."
+        )
+    lines.extend(_similar_data(facts))
+    lines.extend(f"Why this is not 'no evidence': {reason}." for reason in facts.lacks)
+    lines.append(_BLIND[-1])
     return lines

@@ -105,13 +105,34 @@ def test_an_equal_embedding_alone_is_partly_shared() -> None:
     assert verdict.share.low == pytest.approx(a["model.embed_tokens.weight"].size / sum(x.size for x in b.values()))
 
 
-def test_strangers_are_inconclusive_and_the_report_says_why() -> None:
+def test_strangers_that_are_too_small_to_tell_are_inconclusive_and_the_report_says_why() -> None:
     verdict = judge(decoder(0), decoder(1))
     assert verdict.name == "inconclusive"
     assert (verdict.share.value, verdict.share.low, verdict.share.high) == (None, 0.0, 1.0)
-    assert any("Not tried yet" in line for line in verdict.against)
+    assert any("Why this is not 'no evidence'" in line for line in verdict.against)
     assert any("would have been seen" in line for line in verdict.against)
     assert not verdict.in_favour
+
+
+def test_strangers_with_power_to_see_a_descendant_show_no_evidence() -> None:
+    verdict = judge(wide(0), wide(1))
+    assert verdict.name == "no_evidence"
+    assert (verdict.share.value, verdict.layer_map) == (None, tuple((i, None, c) for i, _, c in verdict.layer_map))
+    assert all("would have been seen" in line for line in verdict.in_favour if "aligned_weights" in line)
+    assert any("Distillation" in line for line in verdict.against)
+
+
+def without(a: Arrays, part: str) -> Arrays:
+    return {n: x for n, x in a.items() if part not in n}
+
+
+def test_no_evidence_needs_known_roles() -> None:
+    """The same strangers with names that say nothing, in an order that says nothing."""
+    assert judge(hidden(wide(0)), hidden(wide(1), seed=1)).name == "inconclusive"
+
+
+def test_no_evidence_needs_feed_forward_blocks() -> None:
+    assert judge(without(wide(0), ".mlp."), without(wide(1), ".mlp.")).name == "inconclusive"
 
 
 def test_equal_trivial_tensors_are_inconclusive() -> None:
@@ -173,7 +194,9 @@ def test_the_p_value_pays_for_the_number_of_tests() -> None:
     m = models(a, child(a, 0.7))
     evidence = [test(m) for test in TESTS]
     single = min(e.log10_p for e in evidence if e.test in DECIDING and e.log10_p is not None)
-    assert decide(m, evidence).log10_p == pytest.approx(single + np.log10(2))
+    looks = sum(e.test in DECIDING and e.log10_p is not None for e in evidence)
+    assert decide(m, evidence).log10_p == pytest.approx(single + np.log10(looks))
+    assert looks >= 4
 
 
 def test_descriptive_tests_never_decide() -> None:
@@ -189,7 +212,3 @@ def test_every_rule_reads_tests_that_exist() -> None:
     assert {name for rule in RULES for name in rule.reads} <= names
     assert set(DECIDING) <= names
     assert 0 < ABSENT < EFFECT < 1
-
-
-def test_no_rule_says_no_evidence_yet() -> None:
-    assert "no_evidence" not in {rule.verdict for rule in RULES}

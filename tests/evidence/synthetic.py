@@ -138,3 +138,42 @@ def hidden(arrays: Mapping[str, Array], seed: int = 0, prefix: str = "t") -> Arr
     values = list(arrays.values())
     order = np.random.default_rng([seed, 79]).permutation(len(values))
     return {f"{prefix}{i}": values[j] for i, j in enumerate(order)}
+
+
+def relayered(arrays: Mapping[str, Array], order: list[int], other: Mapping[str, Array] | None = None) -> Arrays:
+    """The decoder whose layer i is layer ``order[i]`` of `arrays`; -1 - j stands for layer j of `other`."""
+    out = {n: x for n, x in arrays.items() if ".layers." not in n}
+    for i, j in enumerate(order):
+        source = arrays if j >= 0 else (other or {})
+        at = f"model.layers.{j if j >= 0 else -1 - j}."
+        out |= {f"model.layers.{i}.{n[len(at) :]}": x for n, x in source.items() if n.startswith(at)}
+    return out
+
+
+def mixture(arrays: Mapping[str, Array], units: list[list[int]], fresh: float = 0.0, seed: int = 0) -> Arrays:
+    """A Mixture of Experts from a decoder: expert e of every layer takes the units ``units[e]`` of its FFN, a share
+    `fresh` of them drawn anew; and a random router."""
+    rng = np.random.default_rng([seed, 80])
+    out = {n: x for n, x in arrays.items() if ".mlp." not in n}
+    for at in [n.removesuffix("up_proj.weight") for n in arrays if n.endswith("mlp.up_proj.weight")]:
+        gate, up, down = (arrays[f"{at}{part}_proj.weight"] for part in ("gate", "up", "down"))
+        for e, chosen in enumerate(units):
+            new = rng.random(len(chosen)) < fresh
+            parts = {"gate": gate[chosen].copy(), "up": up[chosen].copy(), "down": down[:, chosen].copy()}
+            for part, x in parts.items():
+                rows = x.T if part == "down" else x
+                rows[new] = rng.standard_normal((int(new.sum()), rows.shape[1])) * x.std()
+                out[f"{at}experts.{e}.{part}_proj.weight"] = x
+        out[f"{at}gate.weight"] = (0.02 * rng.standard_normal((len(units), gate.shape[1]))).astype(np.float32)
+    return out
+
+
+def reordered_experts(arrays: Mapping[str, Array], order: list[int]) -> Arrays:
+    """The Mixture of Experts whose expert e is expert ``order[e]`` of `arrays`, in every layer."""
+    out = {n: x for n, x in arrays.items() if ".experts." not in n}
+    for name, x in arrays.items():
+        if ".experts." in name:
+            head, _, rest = name.partition(".experts.")
+            number, _, part = rest.partition(".")
+            out |= {f"{head}.experts.{e}.{part}": x for e, j in enumerate(order) if j == int(number)}
+    return out

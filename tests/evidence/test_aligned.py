@@ -152,3 +152,32 @@ def test_quick_reads_less_and_still_finds_a_child() -> None:
     evidence = aligned_weights(models(a, child(a, 0.8), effort="quick"))
     assert evidence.details["rows_per_tensor"] == 64
     assert (evidence.log10_p or 0) < -40
+
+
+def moved(arrays: Arrays, order: list[int]) -> Arrays:
+    """The model whose block i is block `order[i]` of `arrays`; -1: one of a stranger."""
+    other = decoder(9, layers=1)
+    out = {n: x for n, x in arrays.items() if ".layers." not in n}
+    for i, j in enumerate(order):
+        source, at = (arrays, f"layers.{j}.") if j >= 0 else (other, "layers.0.")
+        out |= {n.replace(at, f"layers.{i}."): x for n, x in source.items() if at in n}
+    return out
+
+
+@pytest.mark.parametrize("order", [[3, 0, 2, 1], [0, -1, 1, 2, 3], [0, 1, 2, 1, 2, 3], [2]])
+@pytest.mark.parametrize("effort", ["quick", "standard"])
+def test_hidden_units_in_order_are_found_in_any_block(order: list[int], effort: str) -> None:
+    a = decoder(0)
+    evidence = aligned_units(models(a, moved(child(a, 0.9), order), effort=effort))
+    assert (evidence.log10_p or 0) < -20
+    assert [m.a[1] for m in evidence.matches if m.log10_p < -20] == [j for j in order if j >= 0]
+    assert len(evidence.matches) == len(order)
+
+
+def test_flipped_signs_of_units_do_not_hide_their_order() -> None:
+    a = decoder(0)
+    b = child(a, 0.9)
+    for name in [n for n in b if "up_proj" in n or "down_proj" in n]:
+        signs = np.random.default_rng(int(name.split(".")[2])).choice(np.float32([-1, 1]), 160)
+        b[name] = b[name] * (signs[:, None] if "up_proj" in name else signs)
+    assert (aligned_units(models(a, b)).log10_p or 0) < -200

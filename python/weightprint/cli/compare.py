@@ -24,15 +24,15 @@ __all__ = ["compare"]
     type=click.Choice(["quick", "standard", "full"]),
     default="standard",
     show_default=True,
-    help="How many rows and layers the tests sample; every byte is scanned in each.",
+    help="quick: samples, under 2 % of a large model. standard: every byte once. full: every block and alignment.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
 @click.option("-o", "--output", metavar="FILE", help="Also write the report to FILE: .json, .html or .txt.")
 def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: int, output: str | None) -> int:
     """Do B and A hold the same weights, or share an origin? Prints the verdict and the evidence for and against it.
 
-    The verdict is one of: identical, re-encoded, shared origin, partly shared, inconclusive. A score without an error
-    rate is never a verdict, and names and shapes are never evidence.
+    The verdict is one of: identical, re-encoded, shared origin, partly shared, shared initialisation, no evidence,
+    inconclusive. A score without an error rate is never a verdict, and names and shapes are never evidence.
 
     \b
     Exit codes:
@@ -45,6 +45,7 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
       weightprint compare original/ suspect.safetensors
       weightprint compare A B --json | jq '.verdict, .log10_p'
       weightprint compare A B -v -o report.html
+      weightprint compare huge-a/ huge-b/ --effort quick
     """
     from weightprint.compare import compare as run
     from weightprint.output import write_atomically

@@ -8,12 +8,31 @@ from __future__ import annotations
 from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor, Test
 from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.convergence import convergence
+from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.exact_sharing import exact_sharing
+from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.norm_gains import norm_gains
+from weightprint.evidence.published import PUBLISHED
 from weightprint.evidence.same_values import same_values
-from weightprint.evidence.sigma_curve import sigma_curve
+from weightprint.evidence.unit_agreement import unit_agreement
+from weightprint.evidence.unit_geometry import unit_geometry
 
-__all__ = ["TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
+__all__ = ["PUBLISHED", "REBASED", "TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
+
+#: Tests that need a common basis of the residual channels: run again in every alignment that is found.
+REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement, convergence, embeddings)
 
 #: Every test, in the order of the report.
-TESTS: tuple[Test, ...] = (exact_sharing, same_values, aligned_weights, aligned_units, norm_gains, sigma_curve)
+TESTS: tuple[Test, ...] = (
+    exact_sharing,
+    same_values,
+    aligned_weights,
+    aligned_units,
+    unit_agreement,
+    unit_geometry,
+    head_agreement,
+    embeddings,
+    norm_gains,
+    *PUBLISHED,
+)

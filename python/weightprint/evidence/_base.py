@@ -304,6 +304,7 @@ class UnitMatch:
         expected: how many chance would find, given the hubs.
         log10_p: of this many or more, corrected for nothing.
         units: unit of B → unit of A, as far as known; int64 (n, 2).
+        nearest: of the found ones, those that resemble their unit here more than any in A's other FFNs.
     """
 
     b: tuple[str, int, Expert]
@@ -313,6 +314,7 @@ class UnitMatch:
     expected: float
     log10_p: float
     units: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    nearest: int = 0
 
     @property
     def share(self) -> float:
@@ -337,6 +339,10 @@ class Evidence:
         blind_to: what the test can't see.
         says: the outcome in one sentence.
         detectable: the smallest effect that the test would have seen, or None.
+        basis: how the residual channels were brought together before it was run: ``"identity"`` as stored.
+        semantic: that alignment came through shared tokens, so strangers that learned from the same data may agree.
+        matches: one for each FFN or expert of B, its best of A, whether that means anything or not.
+        others: the runner-up of each, and all further ones that chance does not explain, best first.
     """
 
     test: str
@@ -358,6 +364,9 @@ class Evidence:
     found: tuple[Shared, ...] = ()
     regions: tuple[Region, ...] = ()
     matches: tuple[UnitMatch, ...] = ()
+    basis: str = "identity"
+    semantic: bool = False
+    others: tuple[UnitMatch, ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -375,7 +384,7 @@ class Evidence:
             "blind_to",
             "seconds",
         )
-        added = ("asked", "says", "statistic_of", "effect_of", "detectable")
+        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic")
         return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
 
 

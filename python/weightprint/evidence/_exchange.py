@@ -11,8 +11,9 @@ when f is injective on them and 0 otherwise, so E[C(hits, k)] <= C(d, k) (d-k)!/
     P(hits >= k) <= 1/k!                                       (exact for every d, every f, every distribution)
 
 For L groups permuted independently (the hidden units of L layers) factorial moments of the sum are at most those of a
-Poisson(L) variable: P(hits >= k) <= L^k/k!. Chung, Diaconis, Graham and Mallows (1981) study the same matching problem;
-[Independence Tests 2502.12292] use the identity of an assignment in the same spirit.
+Poisson(L) variable: E[C(hits, r)] <= L^r/r! for every r, so P(hits >= k) <= L^r (k-r)!/k!, least at r = k - L (r = k
+gives the simpler L^k/k!, useless while k < eL). Chung, Diaconis, Graham and Mallows (1981) study the same matching
+problem; [Independence Tests 2502.12292] use the identity of an assignment in the same spirit.
 
 No normal tail and no simulation enters, so the bound may be read at 1e-200. Ties count as misses: a tie broken by
 index would prefer small indices on both sides.
@@ -29,7 +30,7 @@ import numpy as np
 
 from weightprint.evidence._base import F32
 
-__all__ = ["double_centre", "hits", "log10_p_hits", "trace_sd"]
+__all__ = ["double_centre", "hits", "log10_p_hits", "tame", "trace_sd"]
 
 
 _TAME = (1e-12, 1e12)
@@ -40,11 +41,16 @@ def double_centre(x: F32) -> F32:
 
     Extreme values are scaled to one first, so that squares stay within float32; what follows is blind to scale.
     """
+    return _centre(tame(x))
+
+
+def tame(x: F32) -> F32:
+    """The values with non-finite ones as 0 and, where they are extreme, all divided by the largest."""
     x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
     peak = float(np.abs(x).max(initial=0.0))
     if peak > 0 and not _TAME[0] < peak < _TAME[1]:
         x = x / np.float32(peak)
-    return _centre(x)
+    return x
 
 
 def _centre(x: F32) -> F32:
@@ -64,10 +70,12 @@ def hits(similarity: F32) -> int:
 
 
 def log10_p_hits(k: int, groups: int = 1) -> float:
-    """log10 of the bound L^k/k! on P(hits >= k); 0 (p = 1) where the bound says nothing."""
-    if k < 2:
+    """log10 of the bound L^r (k-r)!/k!, r = k - L, on P(hits >= k); 0 (p = 1) where the bound says nothing."""
+    groups = max(groups, 1)
+    if k <= groups:
         return 0.0
-    return min(0.0, (k * math.log(max(groups, 1)) - math.lgamma(k + 1)) / math.log(10))
+    r = k - groups
+    return min(0.0, (r * math.log(groups) + math.lgamma(groups + 1) - math.lgamma(k + 1)) / math.log(10))
 
 
 def trace_sd(c: F32) -> float:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, SLICE_VALUES, Models, Side, Tensor
 
-__all__ = ["BUDGETS", "Budget", "hidden_size", "pick", "residual_axis", "sampled_columns", "sampled_rows"]
+__all__ = ["BUDGETS", "Budget", "budget_of", "hidden_size", "pick", "residual_axis", "sampled_columns", "sampled_rows"]
 
 Indices = npt.NDArray[np.int64]
 _RUN = 32  # rows read in one go
@@ -37,10 +37,33 @@ class Budget:
 
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget(rows=64, units=256, layers=6, channels=2048, multiplications=2e11, streamed=1 << 22),
-    "standard": Budget(rows=512, units=512, layers=64, channels=4096, multiplications=2e12, streamed=1 << 40),
+    "quick": Budget(rows=64, units=256, layers=6, channels=2048, multiplications=2e11, streamed=1 << 16),
+    "standard": Budget(rows=512, units=512, layers=64, channels=2048, multiplications=2e12, streamed=1 << 40),
     "full": Budget(rows=4096, units=4096, layers=4096, channels=16384, multiplications=1e14, streamed=1 << 40),
 }
+
+
+#: Quick reads at most this share of a model's values, or this many where that would be too few to see anything.
+QUICK_SHARE, QUICK_VALUES = 0.015, 1 << 20
+
+
+def budget_of(models: Models) -> Budget:
+    """What the models' effort allows. Quick shrinks its samples to a share of the smaller model.
+
+    A sampled block costs about nine row samples (the matrices that read the stream, and the looks that take gate and
+    up again) and six unit samples.
+    """
+    budget = BUDGETS[models.effort]
+    if models.effort != "quick":
+        return budget
+    allowed = max(QUICK_VALUES, int(QUICK_SHARE * min(models.a.numel, models.b.numel)))
+    per_row = budget.layers * (hidden_size(models) or 1024)
+    return replace(
+        budget,
+        rows=min(budget.rows, max(8, allowed // (9 * per_row))),
+        units=min(budget.units, max(32, allowed // (6 * per_row))),
+        streamed=allowed // (12 * budget.layers),
+    )
 
 
 def pick(n: int, want: int, seed: int, key: str, run: int = _RUN) -> Indices:
@@ -62,20 +85,20 @@ def _runs(indices: Indices) -> list[tuple[int, int]]:
 def sampled_rows(side: Side, tensor: Tensor, rows: Indices, columns: Indices | None = None) -> F32:
     """Only these rows (and columns) of a matrix; reads the rows' runs, a few MB at a time."""
     pieces: list[F32] = []
+    if columns is not None and np.array_equal(columns, np.arange(tensor.matrix[1])):
+        columns = None  # all of them as they stand: nothing to copy
     step = max(1, SLICE_VALUES // max(tensor.matrix[1], 1))
     for start, stop in _runs(rows):
         for at in range(start, stop, step):
             piece = side.rows(tensor, at, min(at + step, stop))
-            pieces.append(piece if columns is None or columns.size == piece.shape[1] else piece[:, columns])
+            pieces.append(piece if columns is None else piece[:, columns])
     return np.concatenate(pieces) if pieces else np.empty((0, tensor.matrix[1]), np.float32)
 
 
 def sampled_columns(side: Side, tensor: Tensor, columns: Indices, rows: Indices | None = None) -> F32:
-    """These columns of a matrix, transposed: (columns, rows). Streams the whole tensor, keeps only what is asked."""
-    stacked: F32 = np.concatenate([piece[:, columns] for _, piece in side.slices(tensor)])
-    if rows is not None and rows.size < stacked.shape[0]:
-        stacked = stacked[rows]
-    return np.ascontiguousarray(stacked.T)
+    """These columns of a matrix, transposed: (columns, rows). Streams the asked rows (None: all) and keeps little."""
+    rows = np.arange(tensor.matrix[0]) if rows is None else rows
+    return np.ascontiguousarray(sampled_rows(side, tensor, rows, columns).T)
 
 
 def hidden_size(models: Models) -> int | None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Expert, Side, Tensor
+from weightprint.evidence._base import F32, Basis, Expert, Side, Tensor
 from weightprint.evidence._sample import Indices, sampled_columns, sampled_rows
 
-__all__ = ["Ffn", "ffns", "unit_inputs", "unit_outputs"]
+__all__ = ["Ffn", "ffns", "unit_inputs", "unit_outputs", "width_in_a"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Ffn:
     def name(self) -> str:
         """``"decoder.7"``, or ``"decoder.7.expert.3"``."""
         return f"{self.stack}.{self.block}" + ("" if self.expert is None else f".expert.{self.expert}")
+
+    @property
+    def key(self) -> tuple[str, int, Expert]:
+        """Where it is: stack, block, expert."""
+        return self.stack, self.block, self.expert
 
     @property
     def units(self) -> int:
@@ -99,3 +104,12 @@ def unit_outputs(side: Side, ffn: Ffn, units: Indices | None = None) -> F32 | No
     if ffn.down is None:
         return None
     return sampled_columns(side, ffn.down, np.arange(ffn.units) if units is None else units)
+
+
+def width_in_a(basis: Basis, ffn: Ffn) -> int | None:
+    """How many of A's channels an FFN of B is written in; None where the basis does not fit it."""
+    if basis.matrix is not None:
+        return int(basis.matrix.shape[1]) if basis.matrix.shape[0] == ffn.width else None
+    if basis.channels is not None:
+        return int(basis.channels.size) if int(basis.channels.max(initial=-1)) < ffn.width else None
+    return ffn.width

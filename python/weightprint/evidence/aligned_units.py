@@ -1,141 +1,279 @@
-"""Aligned hidden units: do the FFN's units stand in the same places? The identity form of phi_U [Independence Tests
-2502.12292].
+"""Aligned hidden units: do an FFN's units stand in the same order? The identity form of phi_U [Independence Tests
+2502.12292], looked for in every pair of blocks.
 
-A hidden unit is a row of the up-projection (and of the gate). For each block take the same sampled units of A and B,
-their rows double-centred and joined over up and gate, and find for each unit of A the unit of B with the largest
-cosine. A *hit* is the unit of the same number. Training treats the units of a layer alike, so if B's initialisation
-is independent of A the units of each of the L blocks are exchangeable, independently from block to block, and P(hits
->= k) <= L^k/k! exactly (:mod:`weightprint.evidence._exchange`).
+A hidden unit is a row of the up-projection (and of the gate). For an FFN of A and one of B with as many units take the
+same sampled unit numbers on both sides and find for each the unit of the other side with the largest cosine. A *hit*
+is the unit of the same number. Training treats the units of a layer alike, so if B's initialisation is independent of A
+the units of each block are exchangeable, independently from block to block, and over L blocks P(hits >= k) <= L^k/k!
+exactly (:mod:`weightprint.evidence._exchange`). Three looks, Bonferroni over them:
 
-This does not lean on the residual channels being exchangeable, so fixed sinusoidal positions can't fool it: it stands
-beside aligned_weights as a second, separately assumed, look.
+* blocks of the same place, pooled: nothing was chosen;
+* the best pair of blocks, times the number of pairs: layers in another order, repeated or inserted hide nothing;
+* the best block of A for each of B, pooled over the k best, which pays C(n_b, k) n_a^k and for k.
+
+This does not lean on the residual channels being exchangeable, so neither fixed sinusoidal positions nor an alignment
+of the stream through shared meaning can fool it: what was learned can't tell which number a unit has. It reads a few
+rows of every block and no column, so it also runs at the quickest effort.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, Pair, Region, not_applied, timed
-from weightprint.evidence._exchange import double_centre, hits, log10_p_hits
-from weightprint.evidence._sample import (
-    BUDGETS,
-    Indices,
-    hidden_size,
-    pick,
-    residual_axis,
-    sampled_columns,
-    sampled_rows,
-)
+from weightprint.evidence._base import F32, Evidence, Models, Region, Side, UnitMatch, not_applied, timed
+from weightprint.evidence._exchange import hits, log10_p_hits
+from weightprint.evidence._match import standardised
+from weightprint.evidence._sample import Indices, budget_of, hidden_size, pick
+from weightprint.evidence._stem_pairs import paired_rows
+from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
 
 __all__ = ["aligned_units"]
 
-_ROLES = ("up", "gate")
-_MIN_UNITS = 16
+I64 = npt.NDArray[np.int64]
+#: Units per block, and multiply-adds x 2 that all pairs of blocks may cost.
+_UNITS = {"quick": 32, "standard": 256, "full": 512}
+_FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}
+_FEWEST = 16
+_HELD = 1 << 26  # values of B's rows in memory
+_QUICK_SHARE, _QUICK_VALUES = 0.003, 1 << 18  # of a model, or at least so many values, may be read at quick effort
 
 _QUESTION = Evidence(
     test="aligned_units",
-    asked="Does each FFN hidden unit of A find itself again in the same block of B, under the same number?",
+    asked="Do the FFN hidden units of a block of A find themselves again in a block of B, under the same numbers?",
     applied=True,
     null="B was trained from an initialisation independent of A, so in every block any order of B's hidden units is "
     "equally likely",
     assumes="hidden units of a layer are treated alike by initialisation and training: no nested (MatFormer) "
-    "widths. A common "
-    "random initialisation breaks the null as shared training does",
-    blind_to="copies whose hidden units were permuted, layers in another order, a permuted or rotated residual stream",
-    statistic_of="hits: hidden units whose best match in the same block of B has the same number",
-    effect_of="hits as a share of the units tested, above chance",
+    "widths. A common random initialisation breaks the null as shared training does",
+    blind_to="copies whose hidden units were permuted or pruned, a permuted or rotated residual stream that the basis "
+    "did not undo",
+    statistic_of="hits: hidden units whose best match has the same number, in the look that gave the p-value",
+    effect_of="hits as a share of the units tested in blocks of the same place (or, if more, in the best map), above "
+    "chance",
 )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """Hits of every pair (FFN of B, FFN of A) that could be compared, -1 where not; ``own`` the same-place pairs."""
+
+    b: tuple[Ffn, ...]
+    a: tuple[Ffn, ...]
+    hits: I64
+    tested: I64
+    own: dict[int, int]
+    regions: dict[int, Region]
+    numbers: dict[tuple[int, int], I64]
+    scope: str
 
 
 @timed
 def aligned_units(models: Models) -> Evidence:
-    """Identity hits of hidden units, block by block."""
-    width = hidden_size(models)
-    if width is None:
-        return not_applied(_QUESTION, "no hidden size common to both models was found")
-    budget = BUDGETS[models.effort]
-    blocks = _blocks(models, width)
-    if not blocks:
-        return not_applied(_QUESTION, "no pair of up- or gate-projections of equal shape was recognised by name")
-    if len(blocks) > budget.layers:
-        names = list(blocks)
-        blocks = {
-            names[i]: blocks[names[i]]
-            for i in np.unique(np.linspace(0, len(names) - 1, budget.layers).round().astype(int))
-        }
-    price = models.price(pair for members in blocks.values() for pair, _ in members)
-    regions: list[Region] = []
-    chance = 0.0
-    for name, members in blocks.items():
-        x, y = _units(models, name, members, budget.units)
-        if not x.size:
-            continue
-        similarity = _normalised(x) @ _normalised(y).T
-        n = similarity.shape[0]
-        own = float(np.mean(np.diagonal(similarity)))
-        other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))
-        spread = float(similarity.std() / math.sqrt(n))
-        k = hits(similarity)
-        regions.append(Region(name, members[0][0].known.layer, n * x.shape[1], own, other, spread, k, n))
-        chance += 1.0
-    if not regions:
-        return not_applied(_QUESTION, "every up-projection that could be paired is constant or has fewer than 16 units")
-    total, tested = sum(r.hits for r in regions), sum(r.channels for r in regions)
-    log10_p = min(0.0, log10_p_hits(total, len(regions)) + price)
+    """Identity hits of hidden units over all pairs of blocks."""
+    theirs, ours = ffns(models.b), ffns(models.a)
+    if not theirs or not ours:
+        return _by_pairs(models)
+    looked = _look(models, ours, theirs)
+    if looked is None:
+        why = "no pair of up-projections with equally many units on a residual stream of equal width was recognised"
+        return not_applied(_QUESTION, why)
+    return _answer(models, looked)
+
+
+# All pairs of blocks
+
+
+def _look(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Looked | None:
+    fits = np.array([[width_in_a(models.basis, b) == a.width and b.units == a.units for a in ours] for b in theirs])
+    places = {a.key: j for j, a in enumerate(ours)}
+    own = {i: j for i, b in enumerate(theirs) if (j := places.get(b.key, -1)) >= 0 and fits[i, j]}
+    same = np.zeros_like(fits)
+    same[list(own), list(own.values())] = True
+    number = np.array([[b.expert == a.expert for a in ours] for b in theirs])
+    scopes = {"all pairs": fits, "equal expert numbers": fits & number, "same place": same}
+    wants = {scope: _affordable(models, chosen, ours) for scope, chosen in scopes.items()}
+    scope = next((scope for scope, want in wants.items() if want and scopes[scope].any()), None)
+    if scope is None:
+        return None
+    chosen, want = scopes[scope], wants[scope]
+    held: dict[int, tuple[F32, F32 | None]] = {}
+    for i in (int(i) for i in np.nonzero(chosen.any(axis=1))[0]):
+        b = theirs[i]
+        held[i] = _rows(models, models.b, b, pick(b.units, want, models.seed, f"units {b.units}"))
+    found, tested = np.full(fits.shape, -1, np.int64), np.zeros(len(theirs), np.int64)
+    regions: dict[int, Region] = {}
+    numbers: dict[tuple[int, int], I64] = {}
+    for j in (int(j) for j in np.nonzero(chosen.any(axis=0))[0]):
+        a = ours[j]
+        units = pick(a.units, want, models.seed, f"units {a.units}")
+        x = _rows(models, models.a, a, units)
+        for i in (int(i) for i in np.nonzero(chosen[:, j])[0]):
+            similarity = _similarity(x, held[i])
+            found[i, j], tested[i] = hits(similarity), units.size
+            if own.get(i) == j:
+                regions[i] = _region(theirs[i], similarity, int(found[i, j]))
+            if found[i, j] > 3:
+                mine = units[similarity.argmax(axis=1) == np.arange(units.size)]
+                numbers[i, j] = np.stack([mine, mine], axis=1)
+    own = {i: j for i, j in own.items() if found[i, j] >= 0}
+    return _Looked(tuple(theirs), tuple(ours), found, tested, own, regions, numbers, scope)
+
+
+def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ffn]) -> int:
+    """Units per block that the budget allows for these pairs; 0 where it does not allow a few."""
+    width = max((a.width for a in ours), default=1)
+    by_cost = math.sqrt(_FLOPS[models.effort] / (4 * width * max(int(chosen.sum()), 1)))
+    values = 2 * width * max(int(chosen.any(axis=1).sum()), 1)
+    want = min(_UNITS[models.effort], int(by_cost), _HELD // values)
+    if models.effort == "quick":
+        want = min(want, max(_FEWEST, int(max(_QUICK_VALUES, _QUICK_SHARE * models.b.numel)) // values))
+    return want if want >= _FEWEST else 0
+
+
+def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F32 | None]:
+    """Standardised rows of up and gate of these units in A's channels."""
+    gated = ffn.gate is not None
+    up, gate = unit_inputs(side, ffn, units, fold=True)
+    if side.label == "b":
+        up, gate = models.basis.to_a(up), None if gate is None else models.basis.to_a(gate)
+    return standardised(up, signed=not gated), None if gate is None else standardised(gate, signed=True)
+
+
+def _similarity(x: tuple[F32, F32 | None], y: tuple[F32, F32 | None]) -> F32:
+    """Cosines (units of A, units of B): of the gates plus, by size, of the ups; of plain FFNs as they are."""
+    up: F32 = x[0] @ y[0].T
+    if x[1] is None and y[1] is None:
+        return up
+    up = np.abs(up)
+    return up + x[1] @ y[1].T if x[1] is not None and y[1] is not None else up
+
+
+def _region(ffn: Ffn, similarity: F32, k: int) -> Region:
+    n = similarity.shape[0]
+    own = float(np.mean(np.diagonal(similarity)))
+    other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))
+    spread = float(similarity.std() / math.sqrt(n))
+    return Region(ffn.name, ffn.block, n * ffn.width, own, other, spread, k, n)
+
+
+# From hits to an answer
+
+
+def _answer(models: Models, looked: _Looked) -> Evidence:
+    fitted = models.basis.fitted
+    free = {} if fitted & {"up", "gate"} else {i: f for i, f in enumerate(looked.b) if f.name not in fitted}
+    best = {i: int(looked.hits[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
+    looks = _looks(looked, {i: j for i, j in best.items() if i in free})
+    pairs = int((looked.hits >= 0).sum())
+    look = min(looks, key=lambda name: looks[name][0]) if looks else None
+    p, statistic = None, None
+    if look is not None:
+        p = min(0.0, looks[look][0] + math.log10(len(looks)) + math.log10(max(models.basis.candidates, 1)))
+        statistic = float(looks[look][1])
+    same_hits = sum(int(looked.hits[i, j]) for i, j in looked.own.items())
+    same_tested = sum(int(looked.tested[i]) for i in looked.own)
+    map_hits = sum(int(looked.hits[i, j]) for i, j in best.items() if _sure(looked, i, j, pairs))
+    tested = int(looked.tested.sum())
+    effect = max(
+        (same_hits - len(looked.own)) / max(same_tested, 1),
+        (map_hits - len(best)) / max(tested, 1) if map_hits else 0.0,
+    )
+    chance = len(looked.own)
+    where = f"in {chance} blocks of the same place find themselves again (chance: about {chance})"
+    elsewhere = sum(_sure(looked, i, j, pairs) and looked.own.get(i) != j for i, j in best.items())
     return replace(
         _QUESTION,
-        says=f"{total} of {tested} hidden units in {len(regions)} blocks find themselves again (chance: about "
-        f"{chance:.0f})",
-        statistic=float(total),
-        effect=max(0.0, (total - chance) / tested),
+        says=f"{same_hits} of {same_tested} hidden units {where}"
+        + (f"; {elsewhere} blocks find theirs elsewhere" if elsewhere else ""),
+        statistic=statistic,
+        effect=max(0.0, effect),
         n=tested,
-        log10_p=log10_p,
-        regions=tuple(regions),
+        log10_p=p,
+        regions=tuple(looked.regions[i] for i in sorted(looked.regions)),
+        matches=tuple(_match(looked, i, j) for i, j in best.items()),
         details={
-            "blocks": len(regions),
-            "expected_by_chance": chance,
-            "hits": {r.name: [r.hits, r.channels] for r in regions},
+            "blocks": len(best),
+            "pairs_tried": pairs,
+            "scope": looked.scope,
+            "look": look,
+            "looks": {name: {"log10_p": value, "hits": n} for name, (value, n) in looks.items()},
+            "expected_by_chance": float(chance),
+            "hits": {r.name: [r.hits, r.channels] for r in looked.regions.values()},
+            "basis": models.basis.found_by,
+            "left_out_of_p": sorted(fitted),
         },
     )
 
 
-def _blocks(models: Models, width: int) -> dict[str, list[tuple[Pair, int]]]:
-    """Pairs of up- and gate-projections by block (and expert), with the axis of the residual stream in A.
-
-    Pairs that met by name, if there are any, so that the p-value owes nothing to a choice by values.
-    """
-    blocks: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
-    known = [p for p in models.pairs if p.known.place and p.known.place.role in _ROLES and p.a.rank2 and p.b.rank2]
-    for pair in [pair for pair in known if pair.by_name] or known:
-        tensor = pair.known
-        axis = residual_axis(tensor if not pair.transposed else pair.a, width)
-        if tensor.layer is not None and axis is not None and not pair.a.constant and not pair.b.constant:
-            expert = tensor.key[2]
-            blocks[tensor.region if expert is None else f"{tensor.region}.expert.{expert}"].append((pair, axis))
-    return dict(blocks)
+def _sure(looked: _Looked, i: int, j: int, pairs: int) -> bool:
+    """One pair alone is beyond chance at one in a million, corrected for all pairs."""
+    return log10_p_hits(int(looked.hits[i, j])) + math.log10(pairs) <= -6
 
 
-def _units(models: Models, key: str, members: list[tuple[Pair, int]], want: int) -> tuple[F32, F32]:
-    """The same sampled units of both sides: (units, columns), rows of up and gate side by side, double-centred."""
-    counts = {pair.a.shape[1 - axis] for pair, axis in members}
-    empty = np.empty((0, 0), np.float32)
-    if len(counts) != 1 or min(counts) < _MIN_UNITS:
-        return empty, empty
-    units: Indices = pick(counts.pop(), want, models.seed, key)
-    sides: tuple[list[F32], list[F32]] = ([], [])
-    for pair, axis in members:
-        flips = ((models.a, pair.a, axis == 1), (models.b, pair.b, (axis == 1) != pair.transposed))
-        for out, (side, tensor, last) in zip(sides, flips, strict=True):
-            x = sampled_rows(side, tensor, units) if last else sampled_columns(side, tensor, units)
-            out.append(double_centre(x))
-    return np.concatenate(sides[0], axis=1), np.concatenate(sides[1], axis=1)
+def _match(looked: _Looked, i: int, j: int) -> UnitMatch:
+    k = int(looked.hits[i, j])
+    units = looked.numbers.get((i, j), np.empty((0, 2), np.int64))
+    return UnitMatch(looked.b[i].key, looked.a[j].key, int(looked.tested[i]), k, 1.0, log10_p_hits(k), units, k)
 
 
-def _normalised(x: F32) -> F32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
-    return out
+def _looks(looked: _Looked, best: dict[int, int]) -> dict[str, tuple[float, int]]:
+    """Name of each look → (its log10 p, its hits)."""
+    if not best:
+        return {}
+    looks: dict[str, tuple[float, int]] = {}
+    if own := {i: j for i, j in looked.own.items() if i in best}:
+        k = sum(int(looked.hits[i, j]) for i, j in own.items())
+        looks["same place"] = (log10_p_hits(k, len(own)), k)
+    order = sorted(best, key=lambda i: -looked.hits[i, best[i]])
+    counts = [int(looked.hits[i, best[i]]) for i in order]
+    choices = [int((looked.hits[i] >= 0).sum()) for i in order]
+    looks["best pair"] = (log10_p_hits(counts[0]) + math.log10(sum(choices)), counts[0])
+    total, price, n = 0, 0.0, len(order)
+    pooled = (0.0, 0)
+    for chosen, (k, ways) in enumerate(zip(counts, choices, strict=True), start=1):
+        total, price = total + k, price + math.log10(ways)
+        subsets = (math.lgamma(n + 1) - math.lgamma(chosen + 1) - math.lgamma(n - chosen + 1)) / math.log(10)
+        pooled = min(pooled, (log10_p_hits(total, chosen) + price + subsets + math.log10(n), total))
+    looks["best map"] = pooled
+    return {name: (min(0.0, value), k) for name, (value, k) in looks.items()}
+
+
+# Where only one side's names tell what a tensor does: blocks as the pairing found them
+
+
+def _by_pairs(models: Models) -> Evidence:
+    """Pairs of tensors that met by name, stem or value; those by value pay for the choice."""
+    width = hidden_size(models)
+    if width is None:
+        return not_applied(_QUESTION, "no hidden size common to both models was found")
+    blocks = paired_rows(models, width, budget_of(models))
+    regions: list[Region] = []
+    for name, layer, x, y in blocks.found:
+        similarity = standardised(x, signed=True) @ standardised(y, signed=True).T
+        k, n = hits(similarity), similarity.shape[0]
+        own = float(np.mean(np.diagonal(similarity)))
+        other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))
+        regions.append(Region(name, layer, n * x.shape[1], own, other, float(similarity.std() / math.sqrt(n)), k, n))
+    if not regions:
+        return not_applied(_QUESTION, "no pair of up- or gate-projections of equal shape was recognised by name")
+    total, tested, chance = sum(r.hits for r in regions), sum(r.channels for r in regions), len(regions)
+    return replace(
+        _QUESTION,
+        says=f"{total} of {tested} hidden units in {chance} blocks find themselves again (chance: about {chance})",
+        statistic=float(total),
+        effect=max(0.0, (total - chance) / tested),
+        n=tested,
+        log10_p=min(0.0, log10_p_hits(total, chance) + blocks.price),
+        regions=tuple(regions),
+        details={
+            "blocks": chance,
+            "scope": "pairs of tensors",
+            "expected_by_chance": float(chance),
+            "hits": {r.name: [r.hits, r.channels] for r in regions},
+        },
+    )

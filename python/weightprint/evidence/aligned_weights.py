@@ -23,6 +23,9 @@ role, matrices where the residual axis isn't sure, vectors (see norm_gains).
 A frozen embedding that both models took from elsewhere pins the residual basis of both: their blocks may then agree a
 little in place without descending from each other. The regions say where the agreement lies.
 
+In a basis that was fitted (``models.basis``) channels are no longer exchangeable, so there is no p-value: the cosines
+tell how much agrees once B is turned back.
+
 Tried and dropped: a normal tail for the trace of C. On 1,035 pairs of synthetic strangers with outlier channels z
 has deviation .98 and a largest value of 5.9, so it is quoted and never turned into a p-value; the hits of the same
 pairs have mean 1.02 and variance 1.13, as a Poisson(1) variable should. Not tried: permuting rows of single tensors
@@ -41,9 +44,9 @@ import numpy as np
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, not_applied, timed
 from weightprint.evidence._exchange import double_centre, hits, log10_p_hits, trace_sd
 from weightprint.evidence._sample import (
-    BUDGETS,
     Budget,
     Indices,
+    budget_of,
     hidden_size,
     pick,
     residual_axis,
@@ -119,7 +122,7 @@ def aligned_weights(models: Models) -> Evidence:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
     if width < 8:
         return not_applied(_QUESTION, f"a hidden size of {width} is too small to test")
-    budget = BUDGETS[models.effort]
+    budget = budget_of(models)
     usable, left_out = _usable(models, width, budget)
     if not usable:
         return not_applied(_QUESTION, "no pair of matrices has equal shapes and a known residual axis")
@@ -208,7 +211,10 @@ def _take(models: Models, pair: Pair, axis: int, channels: Indices, rows: int) -
     out: list[F32] = []
     for side, tensor, last in ((models.a, pair.a, axis == 1), (models.b, pair.b, (axis == 1) != pair.transposed)):
         take = sampled_rows if last else sampled_columns
-        x = double_centre(take(side, tensor, others, channels))
+        if side.label == "b" and models.basis.kind != "identity":
+            x = double_centre(models.basis.to_a(take(side, tensor, others))[:, channels])
+        else:
+            x = double_centre(take(side, tensor, others, channels))
         scale = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0
         out.append(x / np.float32(scale) if 0 < scale < math.inf else np.zeros_like(x))
     return out[0], out[1]
@@ -277,7 +283,7 @@ def _answer(
         statistic=float(whole.hits),
         effect=effect,
         n=len(per_tensor),
-        log10_p=log10_p,
+        log10_p=log10_p if models.basis.kind == "identity" else None,
         detectable=detectable,
         regions=tuple(regions),
         details={

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from weightprint.facts import DECIDING, may_decide
 from weightprint.report.escape import escape, html
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
@@ -47,13 +48,13 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Strength", strength(result.name, result.log10_p)),
     ]
     if result.log10_p is not None:
-        deciding = [e for e in comparison.evidence if e.applied and e.test in ("aligned_weights", "aligned_units")]
-        nulls = list(dict.fromkeys(e.null for e in sorted(deciding, key=lambda e: e.log10_p or 0.0)))
+        deciding = [e for e in comparison.evidence if may_decide(e)]
+        first = min(deciding, key=lambda e: e.log10_p or 0.0)
         rows.append(
             (
                 "p-value",
-                f"log10 p = {result.log10_p:.1f}, corrected for {len(deciding)} tests. It is the chance of such "
-                f"agreement if: {nulls[0]}.",
+                f"log10 p = {result.log10_p:.1f}, the smallest of {len(deciding)} ({first.test}), corrected for that "
+                f"choice. It is the chance of such agreement if: {first.null}.",
             )
         )
     share = result.share
@@ -61,6 +62,10 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         low, high = _percent(share.low), _percent(share.high)
         span = low if low == high else f"at least {low}, at most {high}"
         rows.append(("Share", f"{span} of B's parameters were found in A"))
+    if layers := layer_words(result.layer_map):
+        rows.append(("Layers", layers))
+    if result.expert_map:
+        rows.append(("Experts", expert_words(result.expert_map)))
     direction = result.direction
     if direction["later"]:
         rows.append(("Direction", f"{direction['later'].upper()} is the later one: {direction['because']}"))
@@ -69,6 +74,41 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
             ("Done", f"{operation['name'].replace('_', '-')} ({operation['where']}): {_plain(operation['parameters'])}")
         )
     return rows
+
+
+def layer_words(layer_map: Sequence[tuple[int, int | None, float | None]]) -> str:
+    """``"B 0-5 = A 0-5, B 6-11 = A 2-7; not found: B 12"``; empty where nothing was found."""
+    found = [(b, a) for b, a, _ in layer_map if a is not None]
+    if not found:
+        return ""
+    runs = [f"B {_run(b0, n)} = A {_run(a0, n)}" for b0, a0, n in _runs(found)]
+    lost = [(b, b) for b, a, _ in layer_map if a is None]
+    tail = f"; not found: B {', '.join(_run(b, n) for b, _, n in _runs(lost))}" if lost else ""
+    return ", ".join(runs) + tail
+
+
+def _runs(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Maximal runs that rise by one on both sides: (first B, first A, length)."""
+    out: list[tuple[int, int, int]] = []
+    for b, a in pairs:
+        if out and (b, a) == (out[-1][0] + out[-1][2], out[-1][1] + out[-1][2]):
+            out[-1] = (*out[-1][:2], out[-1][2] + 1)
+        else:
+            out.append((b, a, 1))
+    return out
+
+
+def _run(first: int, n: int) -> str:
+    return str(first) if n == 1 else f"{first}-{first + n - 1}"
+
+
+def expert_words(expert_map: Sequence[tuple[Any, ...]]) -> str:
+    """How many experts were found, and how much of them on average."""
+    share = sum(row[3] for row in expert_map) / len(expert_map)
+    layers = len({row[0] for row in expert_map})
+    return (
+        f"{len(expert_map):,} experts in {layers:,} layers of B were found in A, {share:.0%} of their units on average"
+    )
 
 
 def _percent(part: float) -> str:
@@ -84,14 +124,20 @@ def _plain(parameters: Mapping[str, Any]) -> str:
     )
 
 
-def blind_spots(evidence: Iterable[Evidence]) -> list[str]:
-    """What the tests that were run can't see, one line per test."""
-    return [f"{e.test}: {e.blind_to}" for e in evidence if e.applied]
+def blind_spots(evidence: Iterable[Evidence], *, every: bool = True) -> list[str]:
+    """What the tests that were run can't see: one line per test, or of those that may decide in one line each kind."""
+    shown = [e for e in evidence if e.applied and (every or (may_decide(e) and e.basis == "identity"))]
+    return [f"{e.test}: {e.blind_to}" for e in {e.test: e for e in shown}.values()]
+
+
+def described(evidence: Iterable[Evidence]) -> list[str]:
+    """The one published measure that people quote; the others stand under -v and in the JSON."""
+    return [f"{e.test}: {e.says}" for e in evidence if e.applied and e.test == "sigma_curve"]
 
 
 def not_run(evidence: Iterable[Evidence]) -> list[str]:
-    """Tests that could not be run, and why."""
-    return [f"{e.test}: {e.why_not}" for e in evidence if not e.applied]
+    """Tests that could have decided and could not be run, and why."""
+    return [f"{e.test}: {e.why_not}" for e in evidence if not e.applied and e.test in DECIDING]
 
 
 def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
@@ -99,17 +145,12 @@ def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
     lines: list[str] = []
     for label, text in facts(comparison):
         lines.extend(_labelled(label, text))
-    described = [
-        f"{e.test}: {e.says}"
-        for e in comparison.evidence
-        if e.applied and e.log10_p is None and e.test == "sigma_curve"
-    ]
     sections = (
         ("For", comparison.result.in_favour),
         ("Against, and what was not seen", comparison.result.against),
-        ("Shown, never decides", described),
-        ("What these tests can't see", blind_spots(comparison.evidence)),
+        ("Shown, never decides", described(comparison.evidence)),
         ("Not run", not_run(comparison.evidence)),
+        ("What these tests can't see", blind_spots(comparison.evidence, every=verbose)),
     )
     for title, sentences in sections:
         if sentences:
@@ -150,7 +191,8 @@ def _bullets(sentences: Sequence[str]) -> list[str]:
 
 def _test_lines(evidence: Evidence) -> list[str]:
     """One test in full: question, numbers, null, assumptions, blind spots, details."""
-    lines = [f"{evidence.test}  ({seconds(evidence.seconds)})", *_bullets([evidence.asked])]
+    basis = "" if evidence.basis == "identity" else f", after a {evidence.basis.replace('_', ' ')}"
+    lines = [f"{evidence.test}{basis}  ({seconds(evidence.seconds)})", *_bullets([evidence.asked])]
     if not evidence.applied:
         return [*lines, *_bullets([f"not run: {evidence.why_not}"])]
     p = "none: descriptive" if evidence.log10_p is None else f"{evidence.log10_p:.2f}"
@@ -175,7 +217,7 @@ def _layer_lines(layer_map: Sequence[tuple[int, int | None, float | None]]) -> l
     if not layer_map:
         return []
     cells = [f"{b}:{'-' if a is None else a} ({0.0 if score is None else score:+.3f})" for b, a, score in layer_map]
-    return ["", "Layers, B:A (centred cosine)", *_bullets([", ".join(cells)])]
+    return ["", "Layers, B:A (share of units, or centred cosine in place)", *_bullets([", ".join(cells)])]
 
 
 def render_html(comparison: Comparison) -> str:

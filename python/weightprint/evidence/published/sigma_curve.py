@@ -6,21 +6,18 @@ a trend over depth. On 137 public models (618 pairs of one family, 8,698 of diff
 many *unrelated* pairs pass each threshold; the row printed is that of the largest threshold that the score reaches.
 The curve is shown detrended as well (residuals of a straight line over depth), where a ramp common to both
 models no longer counts; no table of errors exists for that one.
+
+Known false positives: any two decoders whose spread grows with depth (Llama-3.1-8B and Mistral-7B-v0.2 score .90).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
-from weightprint.evidence._base import Evidence, Models, Side, not_applied, timed
+from weightprint.evidence._base import Evidence, Models, not_applied, timed
+from weightprint.evidence.published._curves import correlate, curve_correlation, curves, detrend
 
 __all__ = ["FALSE_POSITIVES", "curve_correlation", "detrend", "sigma_curve"]
-
-F64 = npt.NDArray[np.float64]
 
 #: (score above, share of related pairs, share of unrelated pairs, share of unrelated language-model decoders):
 #: docs/methods.md section 1.
@@ -32,7 +29,6 @@ FALSE_POSITIVES: tuple[tuple[float, float, float, float], ...] = (
     (0.95, 0.887, 0.0, 0.0),
 )
 _PARTS = ("q", "k", "v", "o")
-_MIN_LAYERS = 4
 
 _QUESTION = Evidence(
     test="sigma_curve",
@@ -46,54 +42,17 @@ _QUESTION = Evidence(
 )
 
 
-def detrend(curve: F64) -> F64:
-    """Residuals of the least-squares line over depth."""
-    x = np.arange(curve.size) - (curve.size - 1) / 2
-    centred = curve - curve.mean()
-    return np.asarray(centred - x * float(x @ centred) / float(x @ x))
-
-
-def curve_correlation(a: F64, b: F64, *, straight: bool = True) -> float:
-    """Pearson correlation of two depth curves, the shorter interpolated; ``straight=False`` detrends both first."""
-    n = max(a.size, b.size)
-    x, y = (np.interp(np.linspace(0, 1, n), np.linspace(0, 1, c.size), c) for c in (a, b))
-    if not straight:
-        x, y = detrend(x), detrend(y)
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return (
-        float(x @ y) / scale if scale > 1e-12 * max(1e-300, float(np.abs(a).max() * np.abs(b).max())) else float("nan")
-    )
-
-
-def _curves(side: Side) -> Mapping[str, F64]:
-    """Curve per part, of the stack with the most layers. Parts that miss a layer are left out."""
-    stacks: dict[str, dict[str, dict[int, float]]] = {}
-    for tensor in side.tensors.values():
-        place = tensor.place
-        if place is None or place.block is None or not tensor.rank2 or tensor.dtype in ("I8", "U8", "I32"):
-            continue
-        if place.role in _PARTS:
-            stacks.setdefault(place.stack, {}).setdefault(place.role, {})[place.block] = tensor.std
-    if not stacks:
-        return {}
-    stack = max(stacks.values(), key=lambda parts: sum(map(len, parts.values())))
-    depth = max(len(curve) for curve in stack.values()) if stack else 0
-    return {p: np.array([c[i] for i in sorted(c)]) for p, c in stack.items() if len(c) == depth >= _MIN_LAYERS}
-
-
 @timed
 def sigma_curve(models: Models) -> Evidence:
     """Raw and detrended correlation of the four curves, with the share of unrelated public pairs that score as high."""
-    a, b = _curves(models.a), _curves(models.b)
-    if any(part not in curves for curves in (a, b) for part in _PARTS):
+    a, b = curves(models, models.a, _PARTS), curves(models, models.b, _PARTS)
+    found = correlate(a, b)
+    if found is None or set(found.raw) != set(_PARTS):
         return not_applied(
             _QUESTION,
             "it needs at least 4 layers with Q, K, V and O told apart by name, in floating point, on both sides",
         )
-    raw = {p: curve_correlation(a[p], b[p]) for p in _PARTS}
-    flat = {p: curve_correlation(a[p], b[p], straight=False) for p in _PARTS}
-    score, level = float(np.mean(list(raw.values()))), float(np.mean(list(flat.values())))
+    score, level = found.score, found.level
     row = max((row for row in FALSE_POSITIVES if score >= row[0]), default=None)
     if row is None:
         says = (
@@ -109,13 +68,11 @@ def sigma_curve(models: Models) -> Evidence:
         says=says,
         statistic=score,
         effect=level,
-        n=max(c.size for c in (*a.values(), *b.values())),
+        n=max(found.layers),
         details={
-            "raw": raw,
-            "detrended": flat,
+            **found.details(),
             "unrelated_pairs_above": None if row is None else row[2],
             "unrelated_decoders_above": None if row is None else row[3],
             "threshold": None if row is None else row[0],
-            "layers": [int(a["q"].size), int(b["q"].size)],
         },
     )

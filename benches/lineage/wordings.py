@@ -1,0 +1,50 @@
+"""Numbers, rates and tables in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["number", "percent", "rate", "seconds", "table"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table: first column left, the rest right."""
+    lines = [
+        list(head),
+        [":--"] + ["--:"] * (len(head) - 1),
+        *([cell.replace("|", "/") for cell in row] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(x: float | None, digits: int = 3) -> str:
+    """Three digits after the point; a dash for None."""
+    return "–" if x is None else f"{x:.{digits}f}"
+
+
+def percent(x: float | None) -> str:
+    """`12.3 %`; a dash for None."""
+    return "–" if x is None else f"{100 * x:.1f} %"
+
+
+def rate(r: Mapping[str, Any] | None, as_percent: bool = False) -> str:
+    """A value with its interval: `.981 [.95–.99]`."""
+    if r is None or r["value"] is None:
+        return "–"
+    scale, digits, unit = (100, 1, " %") if as_percent else (1, 3, "")
+    value, low, high = (None if r[key] is None else f"{scale * r[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value}{unit}" if low is None else f"{value}{unit} [{low}–{high}]"
+
+
+def seconds(x: float | None) -> str:
+    """`0.08 s`, `1.3 ms`."""
+    if x is None:
+        return "–"
+    return f"{1000 * x:.2g} ms" if x < 0.1 else f"{x:.2g} s"
+
+
+def log10(x: float | None) -> str:
+    """`-312`, `-4.2`; a dash for None."""
+    return "–" if x is None or not math.isfinite(x) else f"{x:.0f}" if abs(x) >= 100 else f"{x:.1f}"

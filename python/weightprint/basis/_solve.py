@@ -1,0 +1,104 @@
+"""From pairs of vectors to a basis: which signed permutation, or which rotation, takes B's residual channels to A's.
+
+Given n pairs (x_i, y_i), x_i over A's channels and y_i over B's, that would be equal if both were written in one basis,
+
+- the *signed permutation* pairs channels j, k by |corr(x_.j, y_.k)| over the pairs, strongest first, each channel once:
+  the stable matching when both sides prefer by the same number. It is optimal where the right partner is the best of
+  its row and column, which is where a permutation was applied at all; a sum-optimal assignment [AWM 2510.06738] differs
+  only among channels that match nothing well;
+- the *rotation* minimises sum |x_i - y_i R|^2: the polar factor of sum y_i' x_i (Schönemann 1966). Where widths differ
+  its rows or columns are orthonormal.
+
+Only the sums are kept, so pairs can stream by.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.evidence._base import F32
+from weightprint.evidence._sample import Indices
+
+__all__ = ["Cross", "assign", "cosines", "unit_rows"]
+
+
+class Cross:
+    """Sums over pairs of rows: enough for correlations of channels and for the best rotation."""
+
+    def __init__(self, d_a: int, d_b: int) -> None:
+        self.n = 0
+        self._products = np.zeros((d_b, d_a))
+        self._sums = (np.zeros(d_a), np.zeros(d_b))
+        self._squares = (np.zeros(d_a), np.zeros(d_b))
+
+    @property
+    def width(self) -> int:
+        """The smaller of the two widths: as many pairs as a rotation needs."""
+        return int(min(self._products.shape))
+
+    def add(self, x: F32, y: F32) -> None:
+        """Rows over A's channels (n, d_a) beside rows over B's (n, d_b)."""
+        self.n += len(x)
+        self._products += y.T @ x
+        for rows, total, squares in zip((x, y), self._sums, self._squares, strict=True):
+            total += rows.sum(axis=0, dtype=np.float64)
+            squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+
+    def correlations(self) -> F32:
+        """Correlation over the pairs of each channel of A with each of B: (d_a, d_b); 0 where one is constant."""
+        if self.n < 2:
+            return np.zeros(self._products.T.shape, np.float32)
+        covariance = self._products.T - np.outer(*self._sums) / self.n
+        spread = [np.sqrt(np.maximum(q - s * s / self.n, 0)) for s, q in zip(self._sums, self._squares, strict=True)]
+        scale = np.outer(*spread)
+        out: F32 = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0).astype(np.float32)
+        return out
+
+    def signed_permutation(self) -> tuple[Indices, F32]:
+        """For each channel of A the channel of B (-1: none), and its sign (0: none)."""
+        found = self.correlations()
+        channels = assign(np.abs(found))
+        signs = np.sign(found[np.arange(channels.size), channels]).astype(np.float32)
+        return np.where(signs == 0, -1, channels), np.where(channels < 0, np.float32(0), signs)
+
+    def rotation(self) -> F32:
+        """The orthogonal (d_b, d_a) matrix R for which rows y R come closest to rows x."""
+        u, _, vt = np.linalg.svd(self._products, full_matrices=False)
+        out: npt.NDArray[np.float64] = u @ vt
+        return out.astype(np.float32)
+
+
+def assign(score: F32) -> Indices:
+    """A column for each row, each at most once, the strongest pairs first; -1 for rows left over. int64 (rows,).
+
+    Works in rounds: pairs that are each other's best among the unassigned are taken, which gives the same result as
+    going through all entries from the largest down.
+    """
+    out = np.full(score.shape[0], -1, np.int64)
+    rows, columns = np.arange(score.shape[0]), np.arange(score.shape[1])
+    left = np.nan_to_num(score, nan=-np.inf)
+    while rows.size and columns.size:
+        best_column = left.argmax(axis=1)
+        mutual = left.argmax(axis=0)[best_column] == np.arange(rows.size)
+        if not mutual.any():  # ties that chase each other in a circle
+            mutual[int(left.max(axis=1).argmax())] = True
+        out[rows[mutual]] = columns[best_column[mutual]]
+        keep = np.ones(columns.size, bool)
+        keep[best_column[mutual]] = False
+        left = left[~mutual][:, keep]
+        rows, columns = rows[~mutual], columns[keep]
+    return out
+
+
+def unit_rows(x: F32) -> F32:
+    """Rows scaled to length one; zero rows stay zero."""
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
+    return out
+
+
+def cosines(x: F32, y: F32) -> F32:
+    """Cosine of every row of x with every row of y, after the mean row of each set is taken away."""
+    out: F32 = unit_rows(x - x.mean(axis=0)) @ unit_rows(y - y.mean(axis=0)).T
+    return out

@@ -1,0 +1,153 @@
+"""Which blocks of B were found in A, by which test, and how much of B that is.
+
+Two kinds of look are brought together. In place: a region of `aligned_weights`, the tensors of one block in the same
+place of both models. Anywhere: a `UnitMatch`, the hidden units of one FFN or expert of B found in some FFN of A, in any
+order, layer, width or basis, as the test that found it allows.
+
+A block counts as found once the tests together decide (:mod:`weightprint.facts`) and its own look is beyond chance with
+an effect. It counts as absent when looks with power saw nothing there. What is neither is not known, and widens the
+interval of the share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from weightprint.evidence._base import Evidence, Expert, Models, Region, Tensor, UnitMatch
+
+__all__ = ["ABSENT_UNITS", "BLOCK_LOG10_P", "EFFECT", "FoundBlock", "Share", "found_blocks", "share_of"]
+
+#: Cosine, or share of units, that a part must reach to be called found (see facts.py for where it comes from).
+EFFECT = 0.1
+
+#: A single block's own p-value, corrected for the pairs of blocks that were compared. The whole must pass -6.
+BLOCK_LOG10_P = -4.0
+
+#: Blocks that the alignment was fitted on must agree this far: strangers reach a fifth of their units there.
+FITTED_SHARE = 0.5
+
+#: A block is absent only where fewer units than this were found by tests that would have seen more.
+ABSENT_UNITS = 0.05
+
+Key = tuple[str, int, Expert]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBlock:
+    """One block (or expert) of B with its counterpart in A.
+
+    ``effect`` is the share of its hidden units found; for `aligned_weights` the centred cosine in place beyond
+    neighbouring layers.
+    """
+
+    b: Key
+    a: Key
+    test: str
+    basis: str
+    effect: float
+    log10_p: float
+    semantic: bool = False
+
+    @property
+    def in_place(self) -> bool:
+        """The same stack, block and expert on both sides, in the basis as stored."""
+        return self.b == self.a and self.basis == "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Fraction of B's parameters found in A: what was found, and at most this plus what was not tested."""
+
+    value: float | None
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The fields, ready for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region]) -> dict[Key, FoundBlock]:
+    """Blocks and experts of B → the strongest look at each. ``regions`` are those found in place, which speak where
+    no hidden units do."""
+    found: dict[Key, FoundBlock] = {}
+    for region in regions:
+        if region.layer is not None:
+            key: Key = (region.name.rsplit(".", 1)[0], region.layer, None)
+            found[key] = FoundBlock(key, key, "aligned_weights", "identity", region.excess, -math.inf)
+    for e in evidence:
+        tried = math.log10(max(1, e.details.get("pairs_tried", len(e.matches))))
+        for match in e.matches:
+            p = min(0.0, match.log10_p + tried)
+            least = FITTED_SHARE if _name(match.b) in e.details.get("left_out_of_p", ()) else EFFECT
+            if p > BLOCK_LOG10_P or match.share < least:
+                continue
+            block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
+            before = found.get(match.b)
+            if before is None or before.test == "aligned_weights" or _strength(block) > _strength(before):
+                found[match.b] = block
+    return found
+
+
+def _name(key: Key) -> str:
+    stack, block, expert = key
+    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
+
+
+def _strength(block: FoundBlock) -> tuple[bool, float, float]:
+    return (not block.semantic, -block.log10_p, block.effect)
+
+
+def share_of(
+    models: Models,
+    copied: set[str],
+    regions: Sequence[Region],
+    cosines: Mapping[str, float],
+    found: Mapping[Key, FoundBlock],
+    absent_regions: Sequence[Region],
+    absent: Iterable[UnitMatch],
+    heads: Mapping[tuple[str, int], float],
+) -> Share:
+    """Parameters of B found in A, tensor by tensor.
+
+    Args:
+        models: the pair.
+        copied: tensors of B that hold A's values.
+        regions: those found in place; ``cosines`` says which of their tensors agree.
+        cosines: B's tensor → its centred cosine in place.
+        found: blocks and experts found by their units, which count their FFN.
+        absent_regions: in place, tested with power and not there.
+        absent: FFNs that no test of units found.
+        heads: (stack, block) of B → share of its heads found, which counts its attention.
+    """
+    b = models.b
+    total = max(b.numel, 1)
+    part: dict[str, float] = dict.fromkeys(copied, 1.0)
+    for region in regions:
+        part |= {name: 1.0 for name in region.tensors if cosines.get(name, 0.0) >= EFFECT}
+    by_place = _by_place(b.tensors.values())
+    for key, block in found.items():
+        for name in by_place["ffn", key]:
+            part[name] = max(part.get(name, 0.0), min(1.0, block.effect) if block.test != "aligned_weights" else 0.0)
+    for (stack, layer), value in heads.items():
+        for name in by_place["attention", (stack, layer, None)]:
+            part[name] = max(part.get(name, 0.0), value)
+    gone = {name for region in absent_regions for name in region.tensors}
+    gone |= {name for match in absent for name in by_place["ffn", match.b]}
+    low = sum(b.tensors[name].numel * value for name, value in part.items() if name in b.tensors) / total
+    lost = sum(b.tensors[name].numel for name in gone if part.get(name, 0.0) <= 0.0 and name in b.tensors) / total
+    if not part:
+        return Share(None, 0.0, 1.0)
+    return Share(min(1.0, low), min(1.0, low), max(min(1.0, low), 1.0 - lost))
+
+
+def _by_place(tensors: Iterable[Tensor]) -> Mapping[tuple[str, Key], list[str]]:
+    out: dict[tuple[str, Key], list[str]] = defaultdict(list)
+    for tensor in tensors:
+        place = tensor.place
+        if place is not None and place.block is not None and place.part in ("ffn", "attention"):
+            out[place.part, (place.stack, place.block, place.expert)].append(tensor.name)
+    return out

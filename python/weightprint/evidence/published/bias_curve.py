@@ -1,0 +1,45 @@
+"""The bias curve [2507.03014]: the standard deviation of the biases of Q, K and V over depth, correlated.
+
+The sigma curve's recipe on the biases, which few families have (Qwen2 and GPT-2 do). Detrended beside it.
+
+Known false positives: biases of K grow in the first and last layers of most models that have them, so strangers of one
+family of architectures correlate; with so few such families no table of errors was ever made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weightprint.evidence._base import Evidence, Models, not_applied, timed
+from weightprint.evidence.published._curves import correlate, curves
+
+__all__ = ["bias_curve"]
+
+_PARTS = ("q_bias", "k_bias", "v_bias")
+
+_QUESTION = Evidence(
+    test="bias_curve",
+    asked="Do the standard deviations of the biases of Q, K and V run alike over depth?",
+    applied=True,
+    null="none: descriptive. Unrelated models share depth trends, and no null is known for this score",
+    assumes="nothing: it decides nothing",
+    blind_to="everything but one number per bias; models without biases",
+    statistic_of="mean over the biases of Q, K, V of the Pearson correlation of sigma over layers",
+    effect_of="the same after a straight line over depth is removed",
+)
+
+
+@timed
+def bias_curve(models: Models) -> Evidence:
+    """Raw and detrended correlation of the bias curves that both models have."""
+    found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))
+    if found is None:
+        return not_applied(_QUESTION, "it needs at least 4 layers with biases of Q, K or V that vary, on both sides")
+    return replace(
+        _QUESTION,
+        says=f"bias curves correlate {found.score:.3f} (detrended {found.level:.3f}) over {len(found.raw)} kinds",
+        statistic=found.score,
+        effect=found.level,
+        n=max(found.layers),
+        details=found.details(),
+    )

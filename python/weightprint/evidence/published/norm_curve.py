@@ -1,0 +1,44 @@
+"""The norm curve [2507.03014]: the standard deviation of the norm gains over depth, correlated.
+
+The sigma curve's recipe on the gains in front of attention and of the FFN. Detrended beside it.
+
+Known false positives: gains of almost every decoder grow with depth, so strangers correlate as sigma curves do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weightprint.evidence._base import Evidence, Models, not_applied, timed
+from weightprint.evidence.published._curves import correlate, curves
+
+__all__ = ["norm_curve"]
+
+_PARTS = ("attn_norm", "ffn_norm", "attn_post_norm", "ffn_post_norm")
+
+_QUESTION = Evidence(
+    test="norm_curve",
+    asked="Do the standard deviations of the norm gains run alike over depth?",
+    applied=True,
+    null="none: descriptive. Unrelated models share depth trends, and no null is known for this score",
+    assumes="nothing: it decides nothing",
+    blind_to="everything but one number per norm; gains folded into the matrices",
+    statistic_of="mean over the norms of a block of the Pearson correlation of sigma over layers",
+    effect_of="the same after a straight line over depth is removed",
+)
+
+
+@timed
+def norm_curve(models: Models) -> Evidence:
+    """Raw and detrended correlation of the gain curves that both models have."""
+    found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))
+    if found is None:
+        return not_applied(_QUESTION, "it needs at least 4 layers with norm gains that vary, on both sides")
+    return replace(
+        _QUESTION,
+        says=f"gain curves correlate {found.score:.3f} (detrended {found.level:.3f}) over {len(found.raw)} kinds",
+        statistic=found.score,
+        effect=found.level,
+        n=max(found.layers),
+        details=found.details(),
+    )

@@ -1,0 +1,72 @@
+"""phi_U [Independence Tests 2502.12292]: does the assignment of up-projection rows put units where they stand?
+
+Per block the rows of W_up of A are assigned to those of B (largest sum of cosines); the statistic is the rank
+correlation of the assignment with the identity, and the blocks' p-values are combined after Fisher. Training treats the
+hidden units of a block alike, so under independent initialisations every assignment is as likely as any other.
+
+The authors turn rho into p by the t approximation, two-sided; that claim stands in ``details["claimed_log10_p"]`` for a
+benchmark to judge, floored at 1/n! per block. It is not this tool's p-value: aligned_units has an exact one.
+
+Known false positives: one initialisation trained twice on other data scores as a copy does (.9996 on tiny decoders,
+measured): a shared start is not told from shared training. Rows are not centred, so a mean that all rows share leaves
+the assignment to noise, which costs power and not validity. Known misses: permuted hidden units (phi_MATCH is for
+these), permuted or rotated channels, other shapes or layers in another order; negative correlations count as much as
+positive ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from weightprint.evidence._base import Evidence, Models, not_applied, timed
+from weightprint.evidence.published._parts import LIMITS, blocks, evenly
+from weightprint.evidence.published._tails import log10_fisher, log10_spearman, spearman
+from weightprint.evidence.published._unit_assignments import assigned, block_pairs, rows_of, units
+
+__all__ = ["phi_u"]
+
+_MIN_UNITS = 8
+
+_QUESTION = Evidence(
+    test="phi_u",
+    asked="Does the best assignment of up-projection rows leave the hidden units in their places?",
+    applied=True,
+    null="none here: the authors' p-value is quoted in the details",
+    assumes="nothing: it decides nothing",
+    blind_to="permuted hidden units, permuted or rotated channels, other shapes, layers in another order",
+    statistic_of="mean rank correlation of the assignment with the identity",
+    effect_of="share of units assigned to themselves",
+)
+
+
+@timed
+def phi_u(models: Models) -> Evidence:
+    """Rank correlation per block, and the p-value that the authors would claim."""
+    limit = LIMITS[models.effort]
+    a, b = blocks(models.a, ("up",)), blocks(models.b, ("up",))
+    pairs = [p for p in block_pairs(a, b, "up") if a[p[0]]["up"].shape[0] >= _MIN_UNITS]
+    if not pairs:
+        return not_applied(_QUESTION, "no up-projections of equal shape in blocks of the same number")
+    if len(a) != len(b):
+        return not_applied(_QUESTION, f"the depths differ ({len(a)} and {len(b)} blocks)")
+    rho, claims, same, n = [], [], [], 0
+    for i, j in [pairs[k] for k in evenly(range(len(pairs)), limit.layers)]:
+        which = units(models, a[i]["up"], limit.units)
+        order = assigned(rows_of(models.a, a[i]["up"], which), rows_of(models.b, b[j]["up"], which))
+        here = np.arange(order.size)
+        rho.append(spearman(order, here))
+        claims.append(log10_spearman(rho[-1], order.size))
+        same.append(float(np.mean(order == here)))
+        n += order.size
+    score, claimed = float(np.mean(rho)), log10_fisher(claims)
+    return replace(
+        _QUESTION,
+        says=f"the assignment of up-projection rows correlates {score:+.3f} with the identity over {len(rho)} blocks; "
+        f"{np.mean(same):.1%} of units keep their place",
+        statistic=score,
+        effect=float(np.mean(same)),
+        n=n,
+        details={"spearman": rho, "claimed_log10_p": claimed, "claimed_log10_p_per_block": claims, "units": n},
+    )

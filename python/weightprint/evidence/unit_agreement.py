@@ -1,0 +1,284 @@
+"""Unit agreement: which hidden units of A are found in B, wherever they went (docs/methods.md, 4.2).
+
+For sampled units of every FFN and expert of B the nearest unit of every FFN and expert of A is looked up twice: by
+input weights (gate and up) and by output weights (down). *Agreement* is that both look-ups name the same unit. Units
+of strangers agree about once per block; units that share an origin go on agreeing after long training, in any order,
+at any depth, with their scales and signs changed, in a wider or narrower FFN, as an expert or no longer as one.
+
+*p-value.* Null: given A, every order of B's residual channels is equally likely. So the counts with B's channels
+permuted (inputs and outputs alike) tell what chance does, with all hubs and correlations inside either model intact;
+:mod:`weightprint.evidence._counts` makes a p-value of it. Three looks, Bonferroni over them:
+
+* the best pair of FFNs, times the number of pairs;
+* FFNs of the same place, pooled: nothing was chosen;
+* the best FFN of A for each FFN of B, pooled over the k best: pays for every map that could have been chosen,
+  C(n_b, k) n_a^k, and for k.
+
+Where B has too many experts for all pairs, the p-value is of its blocks, and the experts are looked for in the blocks
+found (:mod:`weightprint.evidence._unit_table`).
+
+The basis that brought the two streams together pays for its candidates, and what it was fitted on stays out of p.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
+from weightprint.evidence._counts import Chance, chance, dispersion
+from weightprint.evidence._unit_table import (
+    LEAST,
+    Key,
+    Plan,
+    Row,
+    Table,
+    by_block,
+    compare,
+    plan_for,
+    rows_of,
+)
+from weightprint.evidence._units import Ffn, ffns
+
+__all__ = ["unit_agreement"]
+
+F64 = npt.NDArray[np.float64]
+_LOG10_P = -6.0
+
+_QUESTION = Evidence(
+    test="unit_agreement",
+    asked="Which hidden units of A are found in B, by what they read and independently by what they write?",
+    applied=True,
+    null="B was trained from an initialisation independent of A, so given A every order of B's residual channels is "
+    "equally likely",
+    assumes="initialisation and training treat the residual channels alike (no fixed sinusoidal positions), and the "
+    "basis between the two streams was not found through shared meaning. A common random initialisation breaks the "
+    "null as shared training does",
+    blind_to="a residual stream turned or permuted in a way that the basis did not find, models whose FFNs were all "
+    "replaced, weights shared outside FFNs",
+    statistic_of="units of A found in B by the look that gave the p-value",
+    effect_of="units of B found in A beyond chance, averaged over the parameters of B's FFNs",
+)
+
+
+@timed
+def unit_agreement(models: Models) -> Evidence:
+    """Units of B's FFNs and experts found in A's, and how likely that is by chance. ``matches`` has one entry for each
+    FFN of B (its best FFN of A), ``others`` the runners-up, best first."""
+    if models.effort == "quick":
+        return not_applied(_QUESTION, "it reads down-projections whole, too much for this effort: aligned_units looks")
+    every = ffns(models.b)
+    ours = [f for f in ffns(models.a) if f.down is not None]
+    theirs = [f for f in every if f.down is not None]
+    if not ours or not theirs:
+        return not_applied(_QUESTION, "no FFN with an up- and a down-projection was recognised on both sides")
+    rows = rows_of(models, theirs)
+    if not {row.width for row in rows} & {f.width for f in ours}:
+        return not_applied(_QUESTION, "no FFNs of the same residual width on both sides")
+    plan = plan_for(models, rows, ours)
+    blocks = rows_of(models, theirs, pooled=True)
+    if (plan is None or plan.units < LEAST) and len(blocks) < len(rows):
+        return _in_two_steps(models, rows, blocks, ours, every)
+    if plan is None:
+        return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
+    found = _Found(models, compare(models, rows, ours, plan))
+    return _answer(models, found, *found.matches(), every, plan, "all pairs of FFNs")
+
+
+def _in_two_steps(
+    models: Models, rows: Sequence[Row], blocks: Sequence[Row], ours: Sequence[Ffn], every: Sequence[Ffn]
+) -> Evidence:
+    """First B's blocks in A's, then B's experts in the FFNs and experts of the blocks found."""
+    plan = plan_for(models, blocks, ours, 1 / 2)
+    if plan is None:
+        return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
+    layers = _Found(models, by_block(compare(models, blocks, ours, plan)))
+    near = {row.key: [layers.table.a[j] for j in layers.nearest(i)] for i, row in enumerate(blocks)}
+    first: list[UnitMatch] = []
+    others: list[UnitMatch] = []
+    seconds = layers.table.seconds
+    pairs = len(rows) * len(ours)
+    for block, places in near.items():
+        inside = [row for row in rows if (*row.key[:2], None) == block]
+        there = [f for f in ours if (f.stack, f.block, None) in places]
+        if (step := plan_for(models, inside, there, 1 / (2 * len(near)))) is None:
+            continue
+        experts = _Found(models, compare(models, inside, there, step), pairs)
+        seconds += experts.table.seconds
+        best, rest = experts.matches()
+        first, others = [*first, *best], [*others, *rest]
+    table = replace(layers.table, seconds=seconds)
+    layers = _Found(models, table)
+    return _answer(models, layers, first, others, every, plan, "blocks, then experts of the blocks found", pairs)
+
+
+class _Found:
+    """A table and what chance says of each of its pairs. ``pairs``: how many could have been compared."""
+
+    def __init__(self, models: Models, table: Table, pairs: int | None = None) -> None:
+        self.models, self.table = models, table
+        self.chance: Chance = chance(table.agreed[1:], table.sizes, table.part)
+        self.pairs = int(table.compared.sum()) if pairs is None else pairs
+        self.log10_p: F64 = np.zeros(table.sizes.shape)
+        for i, j in zip(*np.nonzero(table.agreed[0]), strict=True):
+            self.log10_p[i, j] = self.chance.log10_p(int(table.agreed[0, i, j]), (i, j))
+
+    def real(self, i: int, j: int) -> bool:
+        """Chance does not explain this pair, all pairs counted."""
+        return bool(self.log10_p[i, j] + math.log10(self.pairs) <= _LOG10_P)
+
+    def ranked(self, i: int) -> list[int]:
+        """Columns for row i, best first: those that chance does not explain by the units that resemble nothing in A
+        more, then the others by p."""
+        columns = [int(j) for j in np.nonzero(self.table.compared[i])[0]]
+        nearest, agreed = self.table.nearest[i], self.table.agreed[0, i]
+        return sorted(columns, key=lambda j: (-nearest[j] * self.real(i, j), self.log10_p[i, j], -agreed[j]))
+
+    def nearest(self, i: int) -> list[int]:
+        """The best column of row i, and the second if chance does not explain it."""
+        first, *rest = [*self.ranked(i)[:2]] or [-1]
+        return [j for j in (first, *(j for j in rest if self.real(i, j))) if j >= 0]
+
+    def matches(self) -> tuple[list[UnitMatch], list[UnitMatch]]:
+        """The best of each row; and the runner-up with all further ones that chance does not explain."""
+        first: list[UnitMatch] = []
+        others: list[UnitMatch] = []
+        for i in range(len(self.table.b)):
+            for rank, j in enumerate(self.ranked(i)):
+                if rank > 1 and not self.real(i, j):
+                    break
+                (others if rank else first).append(self._match(i, j))
+        return first, others
+
+    def _match(self, i: int, j: int) -> UnitMatch:
+        rate = (int(self.chance.permuted[i, j]) + 1) / (self.chance.permutations + 1 / float(self.chance.rates[i, j]))
+        return UnitMatch(
+            b=self.table.b[i],
+            a=self.table.a[j],
+            tested=int(self.table.tested[i]),
+            agreed=int(self.table.agreed[0, i, j]),
+            expected=rate,
+            log10_p=float(self.log10_p[i, j]),
+            units=self.table.named.get((i, j), np.empty((0, 2), np.int64)),
+            nearest=int(self.table.nearest[i, j]),
+        )
+
+    def looks(self) -> dict[str, tuple[float, int]]:
+        """Name of each look → (its log10 p, the units it counts), the FFNs that the basis was fitted on left out."""
+        table, fitted = self.table, self.models.basis.fitted
+        if fitted & {"up", "gate", "down"}:
+            return {}
+        out = {key[:2] for key in map(_place, fitted) if key}
+        rows = [i for i, key in enumerate(table.b) if key[:2] not in out and table.compared[i].any()]
+        if not rows:
+            return {}
+        k = table.agreed[0]
+        masked = np.where(table.compared, self.log10_p, np.inf)
+        best = {i: int(masked[i].argmin()) for i in rows}
+        order = sorted(rows, key=lambda i: self.log10_p[i, best[i]])
+        first = order[0]
+        pairs = int(table.compared[rows].sum())
+        looks = {"best pair": (self.log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
+
+        places = {key: j for j, key in enumerate(table.a)}
+        same = [(i, j) for i in rows if (j := places.get(table.b[i], -1)) >= 0 and table.compared[i, j]]
+        if same:
+            at = tuple(np.array(same).T)
+            together = dispersion(table.agreed[1:, at[0], at[1]].sum(axis=1, keepdims=True))
+            looks["same place"] = (self.chance.log10_p(int(k[at].sum()), at, together), int(k[at].sum()))
+
+        agreed, price = 0, 0.0
+        pooled = (0.0, 0)
+        for n, i in enumerate(order, start=1):
+            agreed += int(k[i, best[i]])
+            price += math.log10(int(table.compared[i].sum()))
+            ways = (math.lgamma(len(rows) + 1) - math.lgamma(n + 1) - math.lgamma(len(rows) - n + 1)) / math.log(10)
+            at = np.array(order[:n]), np.array([best[i] for i in order[:n]])
+            pooled = min(pooled, (self.chance.log10_p(agreed, at) + price + ways + math.log10(len(rows)), agreed))
+        looks["best map"] = pooled
+        return {name: (min(0.0, float(value)), n) for name, (value, n) in looks.items()}
+
+    def detectable(self) -> float | None:
+        """The smallest share of one row's units that a single pair would have shown, at the level that decides."""
+        price = math.log10(3 * self.pairs)
+        compared = np.argwhere(self.table.compared)
+        by_rate = np.argsort(self.chance.permuted[self.table.compared], kind="stable")
+        i, j = (int(x) for x in compared[by_rate[len(compared) // 2]])
+        tested = int(self.table.tested[i])
+        for k in range(1, tested + 1):
+            if self.chance.log10_p(k, (i, j)) + price <= _LOG10_P:
+                return k / tested
+        return None
+
+
+def _place(name: str) -> tuple[str, int] | None:
+    """Stack and block of a region's name such as ``decoder.7`` or ``decoder.7.expert.3``."""
+    stack, _, rest = name.partition(".")
+    block = rest.split(".")[0]
+    return (stack, int(block)) if block.isdigit() else None
+
+
+def _answer(
+    models: Models,
+    found: _Found,
+    matches: Sequence[UnitMatch],
+    others: Iterable[UnitMatch],
+    every: Sequence[Ffn],
+    plan: Plan,
+    scope: str,
+    pairs: int | None = None,
+) -> Evidence:
+    looks = found.looks()
+    best = min(looks, key=lambda name: looks[name][0]) if looks else None
+    p, statistic = None, None
+    if best is not None:
+        price = math.log10(len(looks)) + math.log10(max(models.basis.candidates, 1))
+        p, statistic = min(0.0, looks[best][0] + price), float(looks[best][1])
+    tried = found.pairs if pairs is None else pairs
+    shares = {m.b: m.share for m in matches if m.log10_p + math.log10(tried) <= _LOG10_P}
+    numel = {f.key: f.numel for f in every}
+    top = max(matches, key=lambda m: (-m.log10_p, m.agreed), default=None)
+    details: dict[str, Any] = {
+        "look": best,
+        "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in looks.items()},
+        "scope": scope,
+        "pairs_tried": tried,
+        "found": len(shares),
+        "units_per_row": plan.units,
+        "channels": plan.channels,
+        "permutations": plan.permutations,
+        "agreed_when_permuted": float(found.chance.permuted[found.table.compared].mean() / found.chance.permutations),
+        "over_dispersion": found.chance.phi,
+        "spread_of_rates": 1 / found.chance.alpha,
+        "gemm_seconds": found.table.seconds,
+        "basis": models.basis.found_by,
+        "left_out_of_p": sorted(models.basis.fitted),
+    }
+    return replace(
+        _QUESTION,
+        says=f"{len(shares)} of {len(numel)} FFNs of B find their units in A"
+        + (f"; best: {_agreement(top)}" if top is not None else ""),
+        statistic=statistic,
+        effect=sum(share * numel[b] for b, share in shares.items()) / sum(numel.values()),
+        n=int(found.table.tested.sum()),
+        log10_p=p,
+        detectable=found.detectable(),
+        matches=tuple(matches),
+        others=tuple(others),
+        details=details,
+    )
+
+
+def _agreement(match: UnitMatch) -> str:
+    b, a = _label(match.b), _label(match.a)
+    return f"{match.agreed} of {match.tested} units of {b} in {a} (chance: {match.expected:.1f})"
+
+
+def _label(place: Key) -> str:
+    stack, block, expert = place
+    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")

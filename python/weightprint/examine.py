@@ -1,0 +1,175 @@
+"""From two checkpoints to the evidence: outline both, measure what the effort allows, run the tests.
+
+    quick      samples of rows, less than 2 % of the bytes of a large model; nothing is read whole, so nothing is called
+               equal
+    standard   one pass over both files for digests and spreads, then the tests on samples
+    full       the same, with every block, alignment and pair of blocks at full width
+
+The tests first run in the bases as stored. Where that does not find every block of B in A, alignments of the residual
+channels are looked for (:mod:`weightprint.basis`), and the tests that need a common basis run again in each; every
+p-value found there pays for the number of alignments that were tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from weightprint import _core
+from weightprint.anatomy.access import Anatomy
+from weightprint.basis import find_bases
+from weightprint.checkpoint import Checkpoint
+from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models, Side, Tensor, Test
+from weightprint.evidence._base import Basis
+from weightprint.evidence._pairs import pair_tensors
+from weightprint.evidence._units import ffns
+from weightprint.evidence.published.sigma_curve import sigma_curve
+from weightprint.facts import Facts
+from weightprint.scan import scan
+from weightprint.sides import Reads, outline
+
+__all__ = ["Examined", "examine", "gather", "outlined"]
+
+Progress = Callable[[int, int], object]
+
+#: Types whose float32 values say everything about them.
+_BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
+_BASES = 2  # alignments that the tests are run again in, best first
+_GLANCE = 256  # values per tensor that quick looks at, to tell a constant
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One side, measured: its anatomy, its tensors, what was read, and the digest of the whole (None where not)."""
+
+    anatomy: Anatomy
+    side: Side
+    reads: Reads
+    digest: str | None
+
+
+def examine(
+    a: Checkpoint, b: Checkpoint, effort: str = "standard", seed: int = 0, progress: Progress | None = None
+) -> tuple[Examined, Examined, Models]:
+    """Outline and measure both, and pair their tensors. ``progress(bytes done, bytes in all)`` runs with the scans."""
+    total = a.n_bytes + b.n_bytes
+    first, second = outlined(a, "a"), outlined(b, "b")
+    # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: digests are of values.
+    by_value = first.reads.cuts or second.reads.cuts
+    if effort == "quick":
+        first, second = (replace(x, side=_glanced(x.side)) for x in (first, second))
+    else:
+        first = _measured(first, by_value, _shifted(progress, 0, total))
+        second = _measured(second, by_value, _shifted(progress, a.n_bytes, total))
+    pairs, log10_pairings = pair_tensors(first.side, second.side)
+    return first, second, Models(first.side, second.side, pairs, log10_pairings, seed, effort)
+
+
+def outlined(checkpoint: Checkpoint, label: str) -> Examined:
+    """The headers' part. Places come from headers alone: p-values on pairs that met by place owe nothing to values."""
+    anatomy = Anatomy(checkpoint, values=False)
+    side, reads = outline(anatomy, "a" if label == "a" else "b")
+    return Examined(anatomy, side, reads, None)
+
+
+def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
+    """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
+    if models.effort == "quick":
+        tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
+    evidence = [test(models) for test in tests]
+    if models.effort == "full" or not _all_found(models, evidence):
+        started = time.perf_counter()
+        bases = find_bases(models)
+        evidence.append(_search(bases, time.perf_counter() - started))
+        for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
+            aligned = replace(models, basis=basis)
+            evidence += [replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED]
+    return tuple(evidence)
+
+
+_SEARCH = Evidence(
+    test="alignment",
+    asked="Can B's residual channels be brought onto A's by a permutation, sign flips or a rotation?",
+    applied=True,
+    null="none: it looks for a basis; the tests that run in it decide, and pay for the number tried",
+    assumes="nothing: it decides nothing",
+    blind_to="turned copies that kept neither unit order nor vocabulary and were trained far away",
+    statistic_of="share of hidden units that agree in the best basis, on blocks that it was not fitted on",
+    effect_of="the same",
+)
+
+
+def _search(bases: list[Basis], seconds: float) -> Evidence:
+    """What the search for alignments saw, as an entry of the report."""
+    tried = max((basis.candidates for basis in bases), default=0)
+    kept = {f"{b.kind} by {b.found_by}": dict(b.scores) for b in bases if b.kind != "identity"}
+    share = max((scores.get("share", 0.0) for scores in kept.values()), default=0.0)
+    found = f"the best aligns {share:.0%} of the units it was tested on" if kept else "none aligns anything"
+    return replace(
+        _SEARCH,
+        says=f"{tried} ways to bring the residual channels together were tried; {found}",
+        statistic=share,
+        effect=share,
+        n=tried,
+        details={"found": kept},
+        seconds=seconds,
+    )
+
+
+def _all_found(models: Models, evidence: list[Evidence]) -> bool:
+    """Every block of B has its counterpart in the basis as stored, so no alignment is needed to see more.
+
+    `unit_geometry` needs no common basis, so what only it found may still be turned.
+    """
+    facts = Facts(models, tuple(evidence))
+    if facts.equal_both_ways:
+        return True
+    listed = {(f.stack, f.block) for f in ffns(models.b)}
+    return bool(listed) and listed <= {key[:2] for key, found in facts.blocks.items() if found.test != "unit_geometry"}
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)
+
+
+def _measured(examined: Examined, by_value: bool, progress: Progress | None) -> Examined:
+    """Digest and spread of every canonical tensor, and the digest of the whole: one pass over the files, and another
+    over what is not measured as it is stored."""
+    side, reads = examined.side, examined.reads
+    found = scan(reads.anatomy.checkpoint, digest=True, progress=progress)
+    keys = ("name", "digest", "std", "min", "max", "n_nan")
+    stored = {name: rest for name, *rest in zip(*(found.table[key] for key in keys), strict=True)}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in side.tensors.items():
+        as_stored = reads.as_stored(name) is not None and not (by_value and tensor.dtype in _BY_VALUE)
+        digest, std, low, high, nan = stored[name] if as_stored else _measured_values(side, tensor)
+        constant = low is not None and low == high and not nan
+        tensors[name] = replace(tensor, digest=digest, std=float(std), constant=constant)
+    return replace(examined, side=replace(side, tensors=tensors), digest=found.digest)
+
+
+def _measured_values(side: Side, tensor: Tensor) -> tuple[str, float, float | None, float | None, int]:
+    """(BLAKE3 of the float32 values, std, min, max, NaN) of a tensor that is cut or decoded, slice by slice."""
+    measure = _core.Measure(tensor.shape, digest=True)
+    for _, values in side.slices(tensor):
+        measure.add(values.tobytes())
+    found = measure.finish()
+    std, nan = (float(np.frombuffer(found[key], kind)[0]) for key, kind in (("std", np.float64), ("n_nan", np.uint64)))
+    return found["digest"][0], std, found["min"][0], found["max"][0], int(nan)
+
+
+def _glanced(side: Side) -> Side:
+    """Spread and constancy of every tensor from its first values; no digests."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in side.tensors.items():
+        values = side.reader(name, 0, min(tensor.numel, _GLANCE))
+        finite = values[np.isfinite(values)]
+        constant = bool(finite.size == values.size > 0 and finite.min() == finite.max())
+        std = float(finite.std(dtype=np.float64)) if finite.size else float("nan")
+        tensors[name] = replace(tensor, std=std, constant=constant)
+    return replace(side, tensors=tensors)

@@ -1,0 +1,93 @@
+"""What was done, read off the maps: one case per row of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import Arrays, child, decoder, models
+from weightprint.evidence import TESTS
+from weightprint.verdict import Verdict, decide
+
+LAYERS = 6
+
+
+def judge(a: Arrays, b: Arrays) -> Verdict:
+    m = models(a, b)
+    return decide(m, [test(m) for test in TESTS])
+
+
+def parent(seed: int = 0) -> Arrays:
+    return decoder(seed, d=96, h=256, layers=LAYERS)
+
+
+def restacked(a: Arrays, order: list[int | None], seed: int = 9) -> Arrays:
+    """Layers of `a` in this order; None is a new one."""
+    new = decoder(seed, d=96, h=256, layers=LAYERS)
+    out = {n: x for n, x in a.items() if ".layers." not in n}
+    for to, at in enumerate(order):
+        source, layer = (new, 0) if at is None else (a, at)
+        start = f"model.layers.{layer}."
+        out |= {f"model.layers.{to}.{n[len(start) :]}": x for n, x in source.items() if n.startswith(start)}
+    return out
+
+
+def done(verdict: Verdict) -> dict[str, Any]:
+    return {o["name"]: o["parameters"] for o in verdict.operations}
+
+
+@pytest.mark.parametrize(
+    ("order", "name", "parameters"),
+    [
+        ([0, 1, 4, 5], "depth_drop", {"dropped": [2, 3]}),
+        ([0, 1, 2, 3, 2, 3, 4, 5], "depth_upscaling", {"from": [0, 1, 2, 3, 2, 3, 4, 5]}),
+        ([3, 1, 5, 0, 2, 4], "layer_shuffle", {"from": [3, 1, 5, 0, 2, 4]}),
+        ([0, 1, None, 2, 3, None, 4, 5], "layer_insertion", {"inserted": [2, 5]}),
+    ],
+)
+def test_layers_that_moved(order: list[int | None], name: str, parameters: dict[str, Any]) -> None:
+    a = parent()
+    verdict = judge(a, child(restacked(a, order), 0.8))
+    assert [row[:2] for row in verdict.layer_map] == list(enumerate(order))
+    assert done(verdict)[name] == parameters
+    assert verdict.name == ("partly_shared" if None in order else "shared_origin")
+
+
+def test_permuted_units_are_undone_and_named() -> None:
+    a = parent()
+    rng = np.random.default_rng(0)
+    b = child(a, 0.8)
+    for i in range(LAYERS):
+        order = rng.permutation(256)
+        for role in ("gate", "up"):
+            b[f"model.layers.{i}.mlp.{role}_proj.weight"] = b[f"model.layers.{i}.mlp.{role}_proj.weight"][order]
+        b[f"model.layers.{i}.mlp.down_proj.weight"] = b[f"model.layers.{i}.mlp.down_proj.weight"][:, order]
+    verdict = judge(a, b)
+    assert verdict.name == "shared_origin"
+    assert "unit_permutation" in done(verdict)
+    assert [row[:2] for row in verdict.layer_map] == [(i, i) for i in range(LAYERS)]
+    assert verdict.share.low > 0.9
+
+
+@pytest.mark.parametrize(("kept", "name"), [(160, "ffn_pruning"), (400, "ffn_widening")])
+def test_another_width_of_the_feed_forward_blocks(kept: int, name: str) -> None:
+    a = parent()
+    more = decoder(7, d=96, h=400, layers=LAYERS)
+    rng = np.random.default_rng(0)
+    b = child(a, 0.9)
+    for i in range(LAYERS):
+        units = np.sort(rng.permutation(256)[:kept])
+        for role, axis in (("gate", 0), ("up", 0), ("down", 1)):
+            key = f"model.layers.{i}.mlp.{role}_proj.weight"
+            b[key] = b[key].take(units, axis)
+            if kept > 256:
+                b[key] = np.concatenate([b[key], more[key].take(range(kept - 256), axis)], axis)
+    verdict = judge(a, b)
+    assert verdict.name == "shared_origin"
+    assert done(verdict)[name] == {"units": kept, "units_of_a": 256}
+
+
+def test_a_fine_tune_has_nothing_done_to_its_structure() -> None:
+    a = parent()
+    assert judge(a, child(a, 0.9)).operations == ()

@@ -1,0 +1,285 @@
+"""Truth of pairs, resume, marks and the page, on a family small enough to draw by hand.
+
+r (fit) ──► pruned (blocks 0, 2) ──► tuned            s (test) ──► moe        r2: r's initialisation
+r + s ──► merged                                       student of r            t (test)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benches.lineage import methods, page, rows, runner, score, strangers, summary
+from benches.lineage.family import Family
+from benches.lineage.operations_score import operations_table, same_parameter
+from benches.lineage.pairs import Pair, Want, choose, every_pair
+from benches.lineage.peers import Peer
+from benches.lineage.records import Records
+
+ROOT: dict[str, Any] = {"kind": "root", "form": "llama", "text": "modules", "tokens": 1000, "total_tokens": 1000}
+TRUTH: dict[str, dict[str, Any]] = {
+    "r": {**ROOT, "roots": ["r"], "init_seed": 1},
+    "s": {**ROOT, "roots": ["s"], "init_seed": 2},
+    "t": {**ROOT, "roots": ["t"], "init_seed": 3, "text": "bible"},
+    "r2": {**ROOT, "kind": "shared_init", "roots": ["r2"], "init_seed": 1},
+    "student": {**ROOT, "kind": "distilled", "roots": ["student"], "parents": ["r"], "init_seed": 9},
+    "pruned": {
+        "kind": "descendant", "form": "llama", "roots": ["r"], "parents": ["r"], "total_tokens": 1000,
+        "operations": [{"name": "depth_drop", "parameters": {"dropped": [1]}}], "layer_map": {"r": [[0, 0], [1, 2]]},
+    },
+    "tuned": {
+        "kind": "descendant", "form": "llama", "roots": ["r"], "parents": ["pruned"], "tokens": 500,
+        "total_tokens": 1500, "operations": [{"name": "fine_tune", "parameters": {"tokens": 500}}],
+    },
+    "moe": {
+        "kind": "descendant", "form": "moe", "roots": ["s"], "parents": ["s"], "total_tokens": 1000,
+        "operations": [{"name": "moe_upcycling", "parameters": {"experts": 2}}],
+        "expert_map": [[layer, expert, layer, None] for layer in range(3) for expert in range(2)],
+    },
+    "merged": {
+        "kind": "descendant", "form": "llama", "roots": ["r", "s"], "parents": ["r", "s"], "total_tokens": 1000,
+        "operations": [{"name": "merge_linear", "parameters": {"weights": [0.5, 0.5]}}],
+    },
+}  # fmt: skip
+SPLIT = {"r": "fit", "r2": "fit", "student": "fit", "s": "test", "t": "test"}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zoo")
+    for i, (name, truth) in enumerate(TRUTH.items()):
+        made = strangers.write(folder, "llama", i)
+        made.rename(folder / name)
+        (folder / name / "truth.json").write_text(json.dumps({"name": name, **truth}))
+        if name in ("pruned", "tuned"):
+            config = json.loads((folder / name / "config.json").read_text())
+            (folder / name / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    (folder / "PLAN.json").write_text(json.dumps({name: {"split": side} for name, side in SPLIT.items()}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def family(zoo: Path) -> Family:
+    return Family.read(zoo)
+
+
+def pair(family: Family, *names: str) -> Pair:
+    return next(p for p in every_pair(family) if {p.a, p.b} == set(names))
+
+
+@pytest.mark.parametrize(
+    ("names", "relation", "kind"),
+    [
+        (("r", "s"), "unrelated", "same_architecture_same_data"),
+        (("r", "t"), "unrelated", "same_architecture_other_data"),
+        (("r", "student"), "unrelated", "teacher_student"),
+        (("tuned", "student"), "unrelated", "teacher_student"),
+        (("r", "r2"), "shared_init", "shared_init"),
+        (("tuned", "r2"), "shared_init", "shared_init"),
+        (("r", "tuned"), "related", "descent"),
+        (("pruned", "merged"), "related", "siblings"),
+        (("moe", "merged"), "related", "siblings"),
+        (("moe", "tuned"), "unrelated", "same_architecture_same_data"),
+    ],
+)
+def test_relations(family: Family, names: tuple[str, str], relation: str, kind: str) -> None:
+    found = pair(family, *names)
+    assert (found.relation, found.kind) == (relation, kind)
+
+
+def test_what_is_true_of_descent(family: Family) -> None:
+    found = pair(family, "r", "tuned")
+    assert found.later == ("b" if found.b == "tuned" else "a")
+    assert found.steps == ("depth_drop", "fine_tune")
+    assert found.strength == "fine_tune (tokens 500)"
+    assert found.training == 0.5
+    assert family.training("pruned", "merged") == 0.0
+
+
+def test_clusters_are_initialisations_and_sides_are_of_both(family: Family) -> None:
+    assert pair(family, "r2", "s").clusters == ("r", "s")
+    assert pair(family, "r2", "s").side == "between"
+    assert pair(family, "r", "pruned").side == "fit"
+    assert pair(family, "s", "t").side == "test"
+    assert family.side("merged") == "between"
+
+
+def test_maps_go_through_the_common_ancestor(family: Family) -> None:
+    assert family.layer_truth("r", "tuned") == {0: {0}, 1: {2}}
+    assert family.layer_truth("tuned", "r") == {0: {0}, 1: {None}, 2: {1}}
+    assert family.layer_truth("merged", "tuned") == {0: {0}, 1: {2}}
+    assert family.layer_truth("s", "r") is None
+    assert family.expert_truth("s", "moe") == {(layer, e): layer for layer in range(3) for e in range(2)}
+    assert family.expert_truth("r", "tuned") is None
+
+
+def test_the_choice_is_stable_and_keeps_its_counts(family: Family) -> None:
+    chosen = choose(family, Want(related=4, shared_init=2, unrelated=9))
+    assert chosen == choose(family, Want(related=4, shared_init=2, unrelated=9))
+    counts = {r: sum(p.relation == r for p in chosen) for r in ("related", "shared_init", "unrelated")}
+    assert counts == {"related": 4, "shared_init": 2, "unrelated": 9}
+    assert len({frozenset((p.a, p.b)) for p in chosen}) == 15
+    assert {p.later for p in every_pair(family) if p.kind == "descent"} == {"a", "b"}
+
+
+def test_a_line_cut_short_is_scored_again(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.append("m", "1", "a b", {"score": 1.0})
+    with (tmp_path / "m.jsonl").open("a") as file:
+        file.write('{"pair": "a c", "vers')
+    assert records.read("m", "1").keys() == {"a b"}
+    records.append("m", "1", "a c", {"score": 2.0})
+    records.append("m", "2", "a b", {"score": 3.0})
+    assert records.read("m", "1").keys() == {"a b", "a c"}
+    assert records.read("m", "2")["a b"]["score"] == 3.0
+
+
+def test_a_run_goes_on_where_it_was_stopped(zoo: Path, family: Family, tmp_path: Path) -> None:
+    chosen = methods.find(("sigma_curve", "tests"), ())
+    cases = [(p.key, zoo / p.a, zoo / p.b) for p in every_pair(family)][:3]
+    records = Records(tmp_path)
+    tasks = runner.due(cases, chosen, records)
+    assert [set(task.methods) for task in tasks] == [{"sigma_curve", "tests"}] * 3
+    runner.run(tasks[:2], records, 1, ())
+    before = (tmp_path / "tests.jsonl").read_text()
+    left = runner.due(cases, chosen, records)
+    assert [task.key for task in left] == [cases[2][0]]
+    runner.run(left, records, 1, ())
+    assert (tmp_path / "tests.jsonl").read_text().startswith(before)
+    assert runner.due(cases, chosen, records) == []
+    found = records.read("tests", chosen[1].version)
+    assert all(record["verdict"] in ("inconclusive", "no_evidence") for record in found.values())
+
+
+def test_a_method_that_raises_is_on_record(tmp_path: Path) -> None:
+    task = runner.Task("x y", tmp_path / "x", tmp_path / "y", ("weightprint",))
+    ((name, _, values),) = runner._one(task, ())
+    assert name == "weightprint"
+    assert "no such" in values["error"].lower() or "not found" in values["error"].lower() or "Error" in values["error"]
+    assert values["applied"] is False
+
+
+def test_a_peer_that_cannot_start_says_why(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\necho \'{"failed": "ImportError: no module"}\'\n')
+    fake.chmod(0o755)
+    from benches.lineage import peers
+
+    found, reasons = peers.start([str(fake)])
+    assert found == ()
+    assert reasons == dict.fromkeys(peers.PEERS, "ImportError: no module")
+    with pytest.raises(RuntimeError):
+        Peer("modeldna", "1", str(fake))(tmp_path, tmp_path)
+
+
+def record(verdict: str, log10_p: float, **more: Any) -> dict[str, Any]:
+    base = {"verdict": verdict, "log10_p": log10_p, "share": {"value": 0.5, "low": 0.4, "high": 0.6}, "bytes": 10,
+            "direction": {"later": None, "confidence": None}, "operations": [], "layer_map": [], "expert_map": [],
+            "evidence": [], "seconds": 0.1}  # fmt: skip
+    return base | more
+
+
+def test_marks_against_the_truth(family: Family) -> None:
+    found = pair(family, "r", "tuned")
+    told = record(
+        "shared_origin",
+        -40.0,
+        layer_map=[[0, 0, 0.9], [1, 1, 0.8]] if found.b == "tuned" else [[0, 0, 1.0], [1, 1, 1.0], [2, 1, 1.0]],
+        direction={"later": found.later, "confidence": 0.7},
+        operations=[{"name": "depth_drop", "parameters": {"dropped": [1]}}],
+    )
+    (row,) = rows.build(family, [found], {"weightprint": {found.key: told}})
+    assert row["weightprint"]["layers"] == ([1, 2, 2] if found.b == "tuned" else [2, 3, 3])
+    assert row["weightprint"]["direction"] == "right"
+    expected = [("depth_drop", 1, 1), ("fine_tune", 1, 0)] if found.later == "b" else []
+    assert [(o["name"], o["pairs"], o["named"]) for o in operations_table([row])] == expected
+
+
+def test_a_claim_ranks_above_any_p_value() -> None:
+    claimed = rows.weightprint_score(record("partly_shared", -7.0))
+    silent = rows.weightprint_score(record("inconclusive", -5000.0))
+    initial = rows.weightprint_score(record("shared_initialisation", -5000.0))
+    surer = rows.weightprint_score(record("partly_shared", -8.0))
+    assert silent < initial < claimed < surer
+
+
+@pytest.mark.parametrize(
+    ("truth", "told", "right"),
+    [(0.1, 0.1005, True), (0.1, 0.12, False), (4, 4, True), (4, 5, False), ("a", "a", True), ([1, 2], [1, 2], True)],
+)
+def test_parameters(truth: Any, told: Any, right: bool) -> None:
+    assert same_parameter(truth, told) is right
+
+
+def test_the_page_says_what_the_rows_say(family: Family, tmp_path: Path) -> None:
+    """A method that names two strangers and misses a child; weightprint that calls one stranger kin."""
+    chosen = every_pair(family)
+    rng = np.random.default_rng(0)
+    weightprint, sigma = {}, {}
+    for p in chosen:
+        kin = p.relation == "related"
+        weightprint[p.key] = record("shared_origin" if kin else "inconclusive", -50.0 if kin else 0.0)
+        sigma[p.key] = {"score": (0.8 if kin else 0.2) + 0.1 * rng.random(), "seconds": 0.01}
+    strangers_ = [p for p in chosen if p.relation == "unrelated"]
+    for p in strangers_[:2]:
+        sigma[p.key]["score"] = 0.95
+    weightprint[strangers_[2].key] = record("shared_origin", -9.0)
+    found = rows.build(family, chosen, {"weightprint": weightprint, "sigma_curve": sigma})
+    path = tmp_path / "pairs.json.gz"
+    rows.save(path, found)
+    first = path.read_bytes()
+    rows.save(path, rows.load(path))
+    assert path.read_bytes() == first
+    numbers = summary.summarise(rows.load(path))
+    kin_pairs = sum(p.relation == "related" for p in chosen)
+    assert numbers["methods"]["sigma_curve"]["all"]["above"] == {
+        "related": [0, kin_pairs],
+        "unrelated": [2, len(strangers_)],
+    }
+    assert numbers["verdicts"]["all"]["unrelated"]["claimed"]["value"] == pytest.approx(1 / len(strangers_))
+    assert [row["a"] for row in numbers["false_claims"]] == [strangers_[2].a]
+    assert numbers["misses"] == []
+    about = {
+        "zoo": summary.about_zoo(family),
+        "methods": {},
+        "peers": {},
+        "peers_missing": {"x": "gone"},
+        "machine": summary.machine(),
+    }
+    text = page.full(numbers, about, found, (), tmp_path)
+    assert f"it names 2 of {len(strangers_)} unrelated pairs" in text
+    assert f"{strangers_[2].a} / {strangers_[2].b}" in text
+    assert "x was not run: gone." in text
+    assert json.loads(json.dumps(numbers)) == json.loads(json.dumps(summary.summarise(found)))
+
+
+def test_the_command_ends_with_the_table(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    score.add(parser.add_subparsers())
+    words = ["score", "--zoo", str(zoo), "--output", str(tmp_path), "--methods", "sigma_curve,pcs", "--limit", "6"]
+    args = parser.parse_args(words)
+    args.run(args)
+    shown = capsys.readouterr().out
+    assert shown.startswith("method")
+    assert len((tmp_path / "pcs.jsonl").read_text().splitlines()) == 6
+
+
+def test_only_training_lies_between(family: Family) -> None:
+    assert pair(family, "pruned", "tuned").trained_only
+    assert not pair(family, "r", "tuned").trained_only
+    assert not pair(family, "r", "merged").trained_only
+    assert not pair(family, "r", "s").trained_only
+
+
+def test_the_regression_test_objects() -> None:
+    fine = {"false_claims": [], "verdicts": {"all": {"related": {"claimed": {"value": 0.95}}}}}
+    assert score.broken(fine, 0.9) == ""
+    assert "0.95 of the related pairs" in score.broken(fine, 0.99)
+    assert "x and y" in score.broken({**fine, "false_claims": [{"a": "x", "b": "y"}]}, 0.9)
+    assert score.broken({"false_claims": [], "verdicts": {"all": {}}}, 0.9)
