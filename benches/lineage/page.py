@@ -32,10 +32,9 @@ does not apply to a pair it claims nothing there, and ranks the pair below all o
 
 
 def full(
-    numbers: Mapping[str, Any], about: Mapping[str, Any], rows: Sequence[Row], drawn: Sequence[str], results: Path
+    numbers: Mapping[str, Any], about: Mapping[str, Any], real: Sequence[Row], drawn: Sequence[str], results: Path
 ) -> str:
-    """The whole page."""
-    del rows
+    """The whole page; `real` are pairs of models of real size."""
     parts = [
         HEADING,
         tables.zoo(numbers, about),
@@ -65,6 +64,7 @@ def full(
         "## Time",
         tables.times(numbers, about),
         _picture(drawn, results, "time", "Seconds per pair against the size of both models"),
+        tables.real_size(real),
         "## The same, on other sides",
         tables.methods(numbers, about, "all"),
         tables.methods(numbers, about, "fit"),

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .pairs import RELATED, SHARED_INIT, UNRELATED
-from .summary import SPOKEN_FROM
+from .rows import Row
+from .summary import GROUPS, SPOKEN_FROM, verdicts_of
 from .wordings import log10, number, percent, rate, seconds, table
 
 Numbers = Mapping[str, Any]
@@ -316,6 +317,20 @@ def calibration_page(found: Numbers) -> str:
             text += f" A {basis.replace('_', ' ')} was found worth testing on {sum(kinds.values())} of them ({total})."
         parts += [text, calibration(c["tests"])]
     return "\n\n".join(parts)
+
+
+def real_size(rows: Sequence[Row]) -> str:
+    """weightprint on models of real size: verdicts by operation, and seconds."""
+    if not rows:
+        return ""
+    answered = [r for r in rows if "weightprint" in r]
+    times = sorted(r["methods"]["weightprint"]["seconds"] or 0.0 for r in answered)
+    largest = max(sum(r["parameters"]) for r in answered) / 1e6
+    text = (
+        f"{len(answered)} pairs, up to {largest:.0f} million parameters together; median "
+        f"{seconds(times[len(times) // 2])}, longest {seconds(times[-1])} per pair."
+    )
+    return "\n\n".join(["## At real size", text, verdict_table({"verdict_table": verdicts_of(rows)}, tuple(GROUPS))])
 
 
 def times(numbers: Numbers, about: Numbers) -> str:

@@ -25,8 +25,8 @@ _NAMES = {
 }
 
 
-def draw(rows: Sequence[Row], numbers: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draw all that there are data for; returns the files' names."""
+def draw(rows: Sequence[Row], real: Sequence[Row], numbers: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draw all that there are data for, with `real` ones only where it is about time; returns the files' names."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -35,7 +35,7 @@ def draw(rows: Sequence[Row], numbers: Mapping[str, Any], folder: Path) -> list[
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"})
     drawn = []
     for name, plot in (("distributions", _distributions), ("power", _power), ("time", _time)):
-        figure = plot(plt, rows, numbers)
+        figure = plot(plt, [*rows, *real] if plot is _time else rows, numbers)
         if figure is not None:
             figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
             plt.close(figure)

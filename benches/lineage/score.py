@@ -5,7 +5,8 @@ Output folder (default: scores/ beside the zoo's models):
     METHOD.jsonl      one line per pair, appended as it is scored; a second run continues where the first was killed
 
 and, with `--write`, the committed results: benches/lineage/results/ and docs/lineage.md. `--report` scores nothing and
-computes the page again from results/pairs.json.gz.
+computes the page again from results/pairs.json.gz. `--real` keeps the scores of a zoo of real size (`real-scale`) in
+results/real.json.gz, from where the next report takes them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--any-version", action="store_true", help="keep scores of earlier versions; the page says so")
     parser.add_argument("--limit", type=int, help="score at most so many pairs that lack a record, then stop")
     parser.add_argument("--peer-python", action="append", default=[], help="an interpreter with a peer tool (repeat)")
+    parser.add_argument("--real", action="store_true", help="these are models of real size: a section of their own")
     parser.add_argument("--write", action="store_true", help="write benches/lineage/results and docs/lineage.md")
     parser.add_argument(
         "--check",
@@ -61,13 +63,16 @@ def main(args: argparse.Namespace) -> None:
         found, about = _score(args)
     numbers = summary.summarise(found)
     sys.stdout.write(page.short(numbers))
-    if args.write or args.report:
+    if args.write and args.real:
+        rows.save(RESULTS / "real.json.gz", found)
+    elif args.write or args.report:
         RESULTS.mkdir(parents=True, exist_ok=True)
         rows.save(RESULTS / "pairs.json.gz", found)
         (RESULTS / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
         (RESULTS / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
-        drawn = plots.draw(found, numbers, RESULTS)
-        PAGE.write_text(page.full(numbers, about, found, drawn, RESULTS))
+        real = rows.load(RESULTS / "real.json.gz") if (RESULTS / "real.json.gz").exists() else []
+        drawn = plots.draw(found, real, numbers, RESULTS)
+        PAGE.write_text(page.full(numbers, about, real, drawn, RESULTS))
     if args.check is not None and (why := broken(numbers, args.check)):
         raise SystemExit(f"benchmark: {why}")
 

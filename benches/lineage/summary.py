@@ -18,7 +18,7 @@ from .operations_score import operations_table
 from .pairs import RELATED, SHARED_INIT, UNRELATED
 from .rows import CLAIMS, Row
 
-__all__ = ["SIDES", "about_zoo", "machine", "scores_of", "summarise"]
+__all__ = ["GROUPS", "SIDES", "SPOKEN_FROM", "about_zoo", "machine", "scores_of", "summarise", "verdicts_of"]
 
 #: How published measures are read by those who use them: the score from which on they speak of a common origin.
 #: sigma_curve: the 0.9 of [2507.03014] and its critics; the others: half of what their papers report for
@@ -28,6 +28,9 @@ SPOKEN_FROM = {"sigma_curve": 0.9, "norm_curve": 0.9, "bias_curve": 0.9, "ucka":
 #: Training apart, in units of the root's own: the bands of the table.
 _BANDS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
 _FINE = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 6.0, 12.0)
+
+#: Of the table of verdicts, in order.
+GROUPS = ("strangers", "shared initialisation", "operation", "operation and strength")
 
 #: Sets of pairs that everything is computed on; `all` includes pairs with one model on either side.
 SIDES = ("test", "fit", "all")
@@ -58,7 +61,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "pairs": _counts(rows),
         "methods": {name: _method(name, by_side, boots) for name in method_names(rows)},
         "verdicts": {side: _verdicts(by_side[side], boots[side]) for side in SIDES},
-        "verdict_table": _verdict_table(by_side["all"]),
+        "verdict_table": verdicts_of(by_side["all"]),
         "operations": operations_table(rows),
         "washing": _washing(by_side["all"], boots["all"]),
         "washing_by_method": _washing_by_method(by_side["all"]),
@@ -167,7 +170,7 @@ def _verdicts(rows: Sequence[Row], boot: Bootstrap) -> dict[str, Any]:
     return out
 
 
-def _verdict_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def verdicts_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Rows: kinds of strangers, shared initialisations, siblings, then every chain of operations; columns: verdicts."""
     groups: dict[tuple[int, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -184,7 +187,7 @@ def _verdict_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for (rank, name), members in sorted(groups.items()):
         shares = [r["weightprint"]["share"] for r in members if r["weightprint"].get("share") is not None]
         out.append({
-            "group": ("strangers", "shared initialisation", "operation", "operation and strength")[rank],
+            "group": GROUPS[rank],
             "name": name,
             "pairs": len(members),
             "roots": len({root for r in members for root in r["clusters"]}),
