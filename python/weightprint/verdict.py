@@ -136,7 +136,7 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         rule=rule.words,
         reads=rule.reads,
         log10_p=facts.log10_p,
-        share=Share(None, 0.0, 1.0) if nothing else facts.share,
+        share=Share(None, 0.0, 1.0) if nothing or rule.verdict == "shared_initialisation" else facts.share,
         complete=facts.complete,
         in_favour=in_favour(rule, facts),
         against=against(rule, facts),

@@ -207,18 +207,18 @@ def _initialisation(facts: Facts) -> list[str]:
             f"usual: "
             f"{_plural(len(gains), 'trained one')} of them {'is' if len(gains) == 1 else 'are'} equal bit for bit."
         ]
-    lines = [
-        "A common random initialisation would also leave agreement in place; these tests can't tell how much "
-        "training was shared."
-    ]
-    norm = facts.applied("norm_gains")
-    if norm and norm.log10_p is not None and norm.log10_p <= -3:
-        lines.append(
-            "Norm gains and biases, which start constant, agree too: both were trained with the same channels in "
-            "the same "
-            "places. One initialisation trained twice on similar data could do that as well."
-        )
-    return lines
+    training = facts.applied("training_shared")
+    if training is None:
+        return [
+            "A common random initialisation would also leave agreement in place, and could not be told from common "
+            "training here."
+        ]
+    reading = training.details["reads_as"]
+    if reading == "descent":
+        return [f"A common random initialisation alone would leave other traces: training_shared {training.says}."]
+    if reading == "either":
+        return [f"One common random initialisation, trained apart, is not ruled out: training_shared {training.says}."]
+    return [f"training_shared {training.says}. Descent so long ago that little of it is left would look alike."]
 
 
 def _why_inconclusive(facts: Facts) -> list[str]:

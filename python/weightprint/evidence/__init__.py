@@ -15,6 +15,7 @@ from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.norm_gains import norm_gains
 from weightprint.evidence.published import PUBLISHED
 from weightprint.evidence.same_values import same_values
+from weightprint.evidence.training_shared import training_shared
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.evidence.unit_geometry import unit_geometry
 
@@ -34,5 +35,6 @@ TESTS: tuple[Test, ...] = (
     head_agreement,
     embeddings,
     norm_gains,
+    training_shared,
     *PUBLISHED,
 )
