@@ -301,4 +301,5 @@ def shape_of(tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> 
         positions=tensors["wpe.weight"].shape[0] if "wpe.weight" in tensors else base.positions,
         tied="lm_head.weight" not in tensors,
         theta=float(get("rope_theta") or base.theta),
+        eps=float(get("rms_norm_eps") or get("layer_norm_epsilon") or base.eps),
     )

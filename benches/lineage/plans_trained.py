@@ -94,8 +94,7 @@ def continued(plans: Plans) -> Iterator[Plan]:
 def washed(plans: Plans) -> Iterator[Plan]:
     """The root's full rate on other data, for once and for three times the length of the root's own training."""
     for i, (root, times) in enumerate(
-        [("llama-3", 1), ("gpt2-3", 1), ("qwen2-3", 1), ("llama-1", 1), ("llama-3", 3), ("gpt2-3", 3), ("llama-1", 3),
-         ("qwen2-3", 3)]
+        [("llama-3", 1), ("gpt2-3", 1), ("qwen2-3", 1), ("llama-1", 1), ("llama-3", 3), ("gpt2-3", 3), ("llama-1", 3)]
     ):  # fmt: skip
         rate = _recipe_of(plans, root).rate
         yield _on(plans, f"{root}-washed-{times}x", root, 2600 + i, "wash", times * STEPS, rate=rate)

@@ -28,6 +28,7 @@ __all__ = [
     "lattice",
     "low_rank",
     "new_units",
+    "own_directions",
     "repeats",
     "rounded",
     "vocabulary",
@@ -38,6 +39,8 @@ Label = Literal["a", "b"]
 _ROWS, _MATRICES = 32, 48
 _RELATED = 0.3  # centred cosine of sampled rows from which two matrices in one place are compared value by value
 _MANTISSA = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7}
+#: Of pairs where this sign spoke; see `own_directions` and training_shared.MEASURED for how it was measured.
+DIRECTIONS_CONFIDENCE = 0.7
 _SHARE = 0.3  # units of a block that must be found for it to count as made from that block
 
 
@@ -322,6 +325,27 @@ def new_units(seen: Seen) -> Found | None:
         return None
     this, _ = _names(later)
     return Found(later, 0.9, f"the units that only {this} has write nothing or repeat others: its FFNs were widened")
+
+
+def own_directions(seen: Seen) -> Found | None:
+    """Strong directions that only one side has: it went on from where the other stands (`training_shared`).
+
+    Noise and pruning don't make any, so they say nothing here. A sibling that stayed near the common ancestor looks
+    like the ancestor.
+    """
+    shared = seen.evidence.get("training_shared")
+    if shared is None or not shared.applied or shared.details["reads_as"] != "descent":
+        return None
+    r: dict[Label, float] = {"a": shared.details["r_a"], "b": shared.details["r_b"]}
+    older: Label = "a" if r["a"] > r["b"] else "b"
+    later: Label = "b" if older == "a" else "a"
+    if r[older] < 0.98 or r[later] > 0.98 or r[older] - r[later] < 0.03:
+        return None
+    this, other = _names(later)
+    because = (
+        f"{this} holds {other}'s strong directions ({r[older]:.0%}) and has strong ones of its own ({r[later]:.0%})"
+    )
+    return Found(later, DIRECTIONS_CONFIDENCE, f"{because}, as after further training from {other} or from near it")
 
 
 def _names(later: Label) -> tuple[str, str]:

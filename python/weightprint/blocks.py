@@ -26,6 +26,9 @@ EFFECT = 0.1
 #: A single block's own p-value, corrected for the pairs of blocks that were compared. The whole must pass -6.
 BLOCK_LOG10_P = -4.0
 
+#: Blocks that the alignment was fitted on must agree this far: strangers reach a fifth of their units there.
+FITTED_SHARE = 0.5
+
 #: A block is absent only where fewer units than this were found by tests that would have seen more.
 ABSENT_UNITS = 0.05
 
@@ -79,13 +82,19 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region]) -> dic
         tried = math.log10(max(1, e.details.get("pairs_tried", len(e.matches))))
         for match in e.matches:
             p = min(0.0, match.log10_p + tried)
-            if p > BLOCK_LOG10_P or match.share < EFFECT:
+            least = FITTED_SHARE if _name(match.b) in e.details.get("left_out_of_p", ()) else EFFECT
+            if p > BLOCK_LOG10_P or match.share < least:
                 continue
             block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
             before = found.get(match.b)
             if before is None or before.test == "aligned_weights" or _strength(block) > _strength(before):
                 found[match.b] = block
     return found
+
+
+def _name(key: Key) -> str:
+    stack, block, expert = key
+    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
 
 
 def _strength(block: FoundBlock) -> tuple[bool, float, float]:

@@ -45,6 +45,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign("experts", _signs.experts),
     Sign("repeated blocks", _signs.repeats),
     Sign("widened", _signs.new_units),
+    Sign("own directions", _signs.own_directions),
 )
 
 

@@ -12,6 +12,7 @@ p-value found there pays for the number of alignments that were tried.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from weightprint.anatomy.access import Anatomy
 from weightprint.basis import find_bases
 from weightprint.checkpoint import Checkpoint
 from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models, Side, Tensor, Test
+from weightprint.evidence._base import Basis
 from weightprint.evidence._pairs import pair_tensors
 from weightprint.evidence._units import ffns
 from weightprint.evidence.published.sigma_curve import sigma_curve
@@ -79,10 +81,42 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
         tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
     evidence = [test(models) for test in tests]
     if models.effort == "full" or not _all_found(models, evidence):
-        for basis in [found for found in find_bases(models) if found.kind != "identity"][:_BASES]:
+        started = time.perf_counter()
+        bases = find_bases(models)
+        evidence.append(_search(bases, time.perf_counter() - started))
+        for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
             aligned = replace(models, basis=basis)
             evidence += [replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED]
     return tuple(evidence)
+
+
+_SEARCH = Evidence(
+    test="alignment",
+    asked="Can B's residual channels be brought onto A's by a permutation, sign flips or a rotation?",
+    applied=True,
+    null="none: it looks for a basis; the tests that run in it decide, and pay for the number tried",
+    assumes="nothing: it decides nothing",
+    blind_to="turned copies that kept neither unit order nor vocabulary and were trained far away",
+    statistic_of="share of hidden units that agree in the best basis, on blocks that it was not fitted on",
+    effect_of="the same",
+)
+
+
+def _search(bases: list[Basis], seconds: float) -> Evidence:
+    """What the search for alignments saw, as an entry of the report."""
+    tried = max((basis.candidates for basis in bases), default=0)
+    kept = {f"{b.kind} by {b.found_by}": dict(b.scores) for b in bases if b.kind != "identity"}
+    share = max((scores.get("share", 0.0) for scores in kept.values()), default=0.0)
+    found = f"the best aligns {share:.0%} of the units it was tested on" if kept else "none aligns anything"
+    return replace(
+        _SEARCH,
+        says=f"{tried} ways to bring the residual channels together were tried; {found}",
+        statistic=share,
+        effect=share,
+        n=tried,
+        details={"found": kept},
+        seconds=seconds,
+    )
 
 
 def _all_found(models: Models, evidence: list[Evidence]) -> bool:

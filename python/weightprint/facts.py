@@ -29,8 +29,16 @@ __all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Sh
 LOG10_P = -6.0
 ABSENT = 0.02
 
-#: "No evidence" may be said only where a descendant with an effect of this size would have been seen.
-DETECTABLE = 0.1
+#: "No evidence" may be said only where a descendant with an effect of this size would have been seen, a cosine or a
+#: share of hidden units: what was not seen stands in the report beside it.
+DETECTABLE = 0.25
+
+#: What must have been asked with power before silence means anything, and the tests that ask it.
+_QUESTIONS = (
+    ("channels in place", ("aligned_weights",)),
+    ("hidden units in any order and layer", ("unit_agreement",)),
+    ("hidden units in a turned stream", ("unit_geometry", "alignment")),
+)
 
 #: The tests whose p-values may decide. The others are shown and never decide.
 DECIDING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "convergence")
@@ -255,15 +263,22 @@ class Facts:
             whole = sum(t.numel for t in matrices if t.place is None or t.layer is not None)
             if 2 * placed <= whole or not placed:
                 out.append(f"most of {label} lies in tensors whose role is not known")
-        for test in ("aligned_weights", "unit_agreement", "unit_geometry"):
-            evidence = self.by_test.get(test)
-            if evidence is None:
-                out.append(f"{test} was not run")
-            elif not evidence.applied:
-                out.append(f"{test} could not be run: {evidence.why_not}")
-            elif evidence.detectable is not None and evidence.detectable > DETECTABLE:
-                out.append(f"{test} would not have seen an effect below {evidence.detectable:.2f}")
+        if self.models.effort == "quick":
+            out.append("quick effort looks at units of the same number only, and at no alignment")
+        for question, tests in _QUESTIONS:
+            looks = {test: self.applied(test) for test in tests}
+            sharp = [e for e in looks.values() if e is not None and (e.detectable or 0.0) <= DETECTABLE]
+            if not sharp:
+                out.append(f"{question}: {self._why(tests[0])}")
         return tuple(out)
+
+    def _why(self, test: str) -> str:
+        evidence = self.by_test.get(test)
+        if evidence is None:
+            return f"{test} was not run"
+        if not evidence.applied:
+            return f"{test} could not be run: {evidence.why_not}"
+        return f"{test} would not have seen an effect below {evidence.detectable or 0.0:.2f}"
 
 
 def _missing(side: Side, other: Side, covered: set[str]) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import Evidence, Expert, Models, UnitMatch
 from weightprint.evidence._units import Ffn, ffns
+from weightprint.evidence.unit_agreement import found_share
 
 __all__ = ["FfnRow", "LayerRow", "Maps", "maps"]
 
@@ -47,7 +48,8 @@ class FfnRow:
 
     Attributes:
         b, a: where it is and where its units are from; ``a`` is None where they were not found beyond chance.
-        share: of its units that were found, beyond chance.
+        share: of its units that were found there, beyond chance, each unit of A counted once.
+        found: of its units that were found anywhere in A's FFNs beyond chance: in several experts, or doubled.
         also: further FFNs of A beyond chance, best first, with their shares (copies, neighbours, averaged experts).
         clear: no other comes near the best.
         looked_for: False where there was nothing to look for (no down-projection).
@@ -60,6 +62,7 @@ class FfnRow:
     b: Key
     a: Key | None
     share: float
+    found: float
     also: tuple[tuple[Key, float], ...]
     clear: bool
     looked_for: bool
@@ -127,41 +130,47 @@ class Maps:
         return [
             [row.b[1], row.b[2], a[1], round(share, 4), a[2], list(row.span) if row.span and a == row.a else None]
             for row in self.experts
-            if row.a is not None
             for a, share in _sources(row)
         ]
 
 
 def _sources(row: FfnRow) -> list[tuple[Key, float]]:
     """What a row is made from: its best; for a dense FFN from experts all of that block."""
-    assert row.a is not None
+    if row.a is None:
+        return []
     rest = [(a, share) for a, share in row.also if row.b[2] is None and a[2] is not None and a[:2] == row.a[:2]]
     return [(row.a, row.share), *rest]
 
 
-def maps(evidence: Evidence, models: Models) -> Maps:
-    """The maps that one test's matches (and ``others``) show."""
-    price = math.log10(max(1, int(evidence.details.get("pairs_tried", len(evidence.matches) or 1))))
-    by_b: dict[Key, list[UnitMatch]] = defaultdict(list)
-    for match in (*evidence.matches, *evidence.others):
-        by_b[match.b].append(match)
+def maps(evidence: Evidence | Sequence[Evidence], models: Models) -> Maps:
+    """The maps that matches (and ``others``) show. Of several tests the first that found an FFN beyond chance tells of
+    it: where an FFN's output was zeroed, say, `aligned_units` still sees its inputs."""
+    tests = [evidence] if isinstance(evidence, Evidence) else list(evidence)
+    real: dict[Key, list[UnitMatch]] = {}
+    looked_for: set[Key] = set()
+    for test in tests:
+        price = math.log10(max(1, int(test.details.get("pairs_tried", len(test.matches) or 1))))
+        by_b: dict[Key, list[UnitMatch]] = defaultdict(list)
+        for match in (*test.matches, *test.others):
+            looked_for.add(match.b)
+            if match.log10_p + price <= LOG10_P:
+                by_b[match.b].append(match)
+        real = {**by_b, **real}
     ours = {f.key: f for f in ffns(models.a)}
-    rows = tuple(_ffn_row(f, by_b.get(f.key, []), price, ours) for f in ffns(models.b))
-    real = {key: [m for m in found if m.log10_p + price <= LOG10_P] for key, found in by_b.items()}
+    rows = tuple(_ffn_row(f, real.get(f.key, []), f.key in looked_for, ours) for f in ffns(models.b))
     layers = _layer_rows(rows, real)
-    named = {a for row in rows for a in ((row.a,) if row.a else ())}
-    named |= {a for row in rows if row.a and row.b[2] is None for a, _ in _sources(row)}
+    named = {a for row in rows for a, _ in _sources(row)}
     return Maps(layers, rows, tuple(key for key in ours if key not in named), tuple(_says(layers)))
 
 
 # One FFN
 
 
-def _ffn_row(ffn: Ffn, found: list[UnitMatch], price: float, ours: Mapping[Key, Ffn]) -> FfnRow:
-    real = sorted((m for m in found if m.log10_p + price <= LOG10_P), key=lambda m: (-m.nearest, -m.share, m.log10_p))
+def _ffn_row(ffn: Ffn, found: list[UnitMatch], looked_for: bool, ours: Mapping[Key, Ffn]) -> FfnRow:
+    real = sorted(found, key=lambda m: (-m.nearest, -m.share, m.log10_p))
     none = np.empty((0, 2), np.int64)
     if not real:
-        return FfnRow(ffn.key, None, 0.0, (), False, bool(found), "unknown", None, 0, none)
+        return FfnRow(ffn.key, None, 0.0, 0.0, (), False, looked_for, "unknown", None, 0, none)
     best, rest = real[0], real[1:]
     units = none if best.units is None else best.units
     order, span = _order(units, ffn.units, ours[best.a].units if best.a in ours else 0)
@@ -169,6 +178,7 @@ def _ffn_row(ffn: Ffn, found: list[UnitMatch], price: float, ours: Mapping[Key, 
         b=ffn.key,
         a=best.a,
         share=best.share,
+        found=found_share(real),
         also=tuple((m.a, m.share) for m in rest),
         clear=all(_beats(best.nearest, m.nearest) for m in rest),
         looked_for=True,

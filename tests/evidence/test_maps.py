@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, mixture, models, relayered, reordered_experts
 from weightprint.evidence import _unit_table as table
+from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.maps import Maps, maps
 
@@ -180,6 +181,24 @@ def test_one_expert_made_dense() -> None:
     assert plain(found) == expected([[None, 2, [0, H]]])
 
 
+def test_experts_side_by_side_in_one_dense_ffn_are_all_found() -> None:
+    a = different_experts()
+    b = {n: x for n, x in a.items() if ".mlp." not in n}
+    for i in range(2):
+        for part in ("gate", "up", "down"):
+            at = f"model.layers.{i}.mlp."
+            rows = [a[f"{at}experts.{e}.{part}_proj.weight"] for e in range(4)]
+            b[f"{at}{part}_proj.weight"] = np.concatenate(rows, axis=1 if part == "down" else 0)
+    m = models(a, b)
+    evidence = unit_agreement(m)
+    found = maps(evidence, m)
+    assert sorted((row[0], row[4]) for row in found.expert_map) == [(i, e) for i in range(2) for e in range(4)]
+    assert all(0.1 < row[3] < 0.4 for row in found.expert_map)  # a quarter each, from a sample
+    assert all(row.found > 0.95 for row in found.ffns)
+    assert evidence.effect is not None
+    assert evidence.effect > 0.95
+
+
 def test_a_mean_of_two_experts_names_both() -> None:
     a = different_experts()
     found = mapped(a, dense_from(a, [0.0, 0.5, 0.0, 0.5]))
@@ -207,7 +226,9 @@ def test_doubled_units_are_counted() -> None:
     twice = np.concatenate([np.arange(H), np.arange(60)])
     for name in [n for n in b if ".mlp." in n]:
         b[name] = b[name][:, twice] / np.float32(2) if "down" in name else b[name][twice]
-    assert {row.repeats for row in mapped(a, b).ffns} == {2}
+    found = mapped(a, b)
+    assert {row.repeats for row in found.ffns} == {2}
+    assert all(row.share < 0.75 and row.found > 0.95 for row in found.ffns)
 
 
 def test_what_has_no_down_projection_is_said() -> None:
@@ -216,6 +237,18 @@ def test_what_has_no_down_projection_is_said() -> None:
     assert [row.looked_for for row in found.layers] == [True, True, False, True]
     assert found.layers[2].a is None
     assert "could not be looked for" in found.says[0]
+
+
+def test_a_second_test_speaks_where_the_first_could_not_look() -> None:
+    """Layers inserted as copies whose outputs are zero until they are trained (block expansion)."""
+    a = decoder(0)
+    b = relayered(child(a, 0.9), [0, 1, 1, 2, 3])
+    b["model.layers.2.mlp.down_proj.weight"] = np.zeros((64, H), np.float32)
+    m = models(a, b)
+    assert [row[1] for row in maps(unit_agreement(m), m).layer_map] == [0, 1, None, 2, 3]
+    both = maps([unit_agreement(m), aligned_units(m)], m)
+    assert [row[1] for row in both.layer_map] == [0, 1, 1, 2, 3]
+    assert both.says == ()
 
 
 def test_trained_experts_with_a_quarter_of_their_units_drawn_anew() -> None:

@@ -39,6 +39,7 @@ _ALWAYS = 5e10
 
 _HELD = 1 << 27  # values of B's units in memory, all three matrices
 _EXPERTS = 16  # of a block, in a row that stands for the block
+_RUN = 8  # units read in one go, short so that every part of an FFN is represented
 _TIE = np.float32(1e-4)
 
 
@@ -94,7 +95,7 @@ class Row:
         n = len(self.parts)
         chosen = self.parts if n <= _EXPERTS else [self.parts[int(i)] for i in np.linspace(0, n - 1, _EXPERTS)]
         each = max(1, want // len(chosen))
-        return [(f, pick(f.units, each, seed, f"units {f.units}")) for f in chosen]
+        return [(f, pick(f.units, each, seed, f"units {f.units}", _RUN)) for f in chosen]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ The basis that brought the two streams together pays for its candidates, and wha
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,7 +46,7 @@ from weightprint.evidence._unit_table import (
 )
 from weightprint.evidence._units import Ffn, ffns
 
-__all__ = ["unit_agreement"]
+__all__ = ["found_share", "unit_agreement"]
 
 F64 = npt.NDArray[np.float64]
 _LOG10_P = -6.0
@@ -240,7 +241,11 @@ def _answer(
         price = math.log10(len(looks)) + math.log10(max(models.basis.candidates, 1))
         p, statistic = min(0.0, looks[best][0] + price), float(looks[best][1])
     tried = found.pairs if pairs is None else pairs
-    shares = {m.b: m.share for m in matches if m.log10_p + math.log10(tried) <= _LOG10_P}
+    real: dict[Key, list[UnitMatch]] = defaultdict(list)
+    for match in (*matches, *others):
+        if match.log10_p + math.log10(tried) <= _LOG10_P:
+            real[match.b].append(match)
+    shares = {b: found_share(found_there) for b, found_there in real.items()}
     numel = {f.key: f.numel for f in every}
     top = max(matches, key=lambda m: (-m.log10_p, m.agreed), default=None)
     details: dict[str, Any] = {
@@ -272,6 +277,13 @@ def _answer(
         others=tuple(others),
         details=details,
     )
+
+
+def found_share(matches: Sequence[UnitMatch]) -> float:
+    """Of one FFN's units, those that were found in any of these FFNs of A, beyond chance; doubled ones count."""
+    units = {unit for m in matches if m.units is not None for unit in m.units[:, 0].tolist()}
+    expected = sum(m.expected for m in matches)
+    return max(0.0, (len(units) - expected) / max(matches[0].tested - expected, 1.0))
 
 
 def _agreement(match: UnitMatch) -> str:

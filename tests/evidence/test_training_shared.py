@@ -1,0 +1,169 @@
+"""Common initialisation against descent, on models whose initialisation and training are known because made here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import Arrays, decoder, models
+from weightprint.direction import direction
+from weightprint.evidence import training_shared as module
+from weightprint.evidence._base import Basis
+from weightprint.evidence.training_shared import read, strong_over_weak, training_shared
+
+D, H, LAYERS = 64, 160, 4
+
+
+def initial(seed: int) -> Arrays:
+    """Matrices of normal noise, gains of one."""
+    rng = np.random.default_rng([seed, 1])
+    shapes = {n: x.shape for n, x in decoder(0, d=D, h=H, layers=LAYERS, vocabulary=80).items()}
+    return {n: (np.ones(s) if len(s) == 1 else rng.normal(0, D**-0.5, s)).astype(np.float32) for n, s in shapes.items()}
+
+
+def trained(start: Arrays, seed: int, amount: float = 1.0) -> Arrays:
+    """What training adds: a few strong directions per matrix, some noise, and gains that move."""
+    rng = np.random.default_rng([seed, 2])
+    out = {}
+    for name, x in start.items():
+        if x.ndim == 1:
+            move = 0.2 * amount * rng.standard_normal(x.shape)
+        else:
+            m, n = x.shape
+            move = (rng.standard_normal((m, 4)) @ rng.standard_normal((4, n))) * 0.5 * D**-0.5 / 2
+            move = amount * (move + 0.4 * D**-0.5 * rng.standard_normal(x.shape))
+        out[name] = (x + move).astype(np.float32)
+    return out
+
+
+def reading(a: Arrays, b: Arrays) -> str:
+    return str(training_shared(models(a, b)).details["reads_as"])
+
+
+def test_slopes_of_known_matrices() -> None:
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.standard_normal((24, 24)))[0] for _ in range(2))
+    s = np.arange(24, 0, -1.0)
+
+    def made(slopes: np.ndarray) -> np.ndarray:
+        return (u * (s * slopes)) @ v.T
+
+    x = made(np.ones(24))
+    assert strong_over_weak(x, x) == pytest.approx(1)
+    assert strong_over_weak(x, 3 * x) == pytest.approx(1)
+    kept = np.r_[0.2, 0.6, np.full(10, 9.0), np.full(12, 0.5)]  # 24 // 12 = 2 leading directions, 12 weak ones
+    leading = (24**2 * 0.2 + 23**2 * 0.6) / (24**2 + 23**2)
+    assert strong_over_weak(x, made(kept)) == pytest.approx(leading / 0.5)
+    assert strong_over_weak(x, made(np.r_[np.ones(12), np.zeros(12) - 0.1])) == 4
+
+
+def test_common_initialisation_trained_apart() -> None:
+    start = initial(0)
+    a, b = trained(start, 1), trained(start, 2)
+    found = training_shared(models(a, b))
+    assert found.details["reads_as"] == "shared_initialisation"
+    assert max(found.details["r_a"], found.details["r_b"]) < 0.8
+    assert abs(found.details["gains"]) < 0.2
+    assert found.details["cosine"] > 0.4
+    assert found.log10_p is None
+
+
+@pytest.mark.parametrize("amount", [0.5, 1.0])
+def test_descent(amount: float) -> None:
+    parent = trained(initial(1), 3)
+    child = trained(parent, 4, amount)
+    found = training_shared(models(parent, child))
+    assert found.details["r_a"] > 0.96
+    assert found.details["r_b"] < found.details["r_a"]
+    assert found.details["reads_as"] == ("descent" if found.details["gains"] >= 0.65 else "either")
+    back = training_shared(models(child, parent))
+    assert (back.details["r_b"], back.details["r_a"]) == pytest.approx((found.details["r_a"], found.details["r_b"]))
+
+
+def test_what_disagrees_is_either() -> None:
+    """Gains of a stranger on a descendant, and a descendant's gains on a model of the same initialisation."""
+    start = initial(2)
+    parent, other = trained(start, 5), trained(start, 6)
+    child = trained(parent, 7, 0.3)
+    gains = {n: x for n, x in trained(start, 8).items() if x.ndim == 1}
+    assert reading(parent, child) == "descent"
+    assert reading(parent, child | gains) == "either"
+    assert reading(parent, other) == "shared_initialisation"
+    assert reading(parent, other | {n: x for n, x in parent.items() if x.ndim == 1}) == "either"
+
+
+def test_gains_folded_into_the_matrices_leave_the_directions() -> None:
+    parent = trained(initial(3), 9)
+    child = trained(parent, 10, 0.3)
+    folded = dict(child)
+    for i in range(LAYERS):
+        for norm, roles in (("input_layernorm", "qkv"), ("post_attention_layernorm", ("gate", "up"))):
+            name = f"model.layers.{i}.{norm}.weight"
+            for role in roles:
+                at = f"model.layers.{i}.{'self_attn' if norm[0] == 'i' else 'mlp'}.{role}_proj.weight"
+                folded[at] = child[at] * child[name]
+            folded[name] = np.ones_like(child[name])
+    folded["model.norm.weight"] = np.ones(D, np.float32)
+    plain, found = training_shared(models(parent, child)), training_shared(models(parent, folded))
+    assert found.details["r_a"] == pytest.approx(plain.details["r_a"], abs=0.02)
+    assert found.details["gains"] is None
+    assert found.details["reads_as"] == "descent"
+    assert found.details["confidence"] <= 0.7
+
+
+def test_a_permuted_stream_through_its_basis() -> None:
+    parent = trained(initial(4), 11)
+    child = trained(parent, 12, 0.3)
+    rng = np.random.default_rng(4)
+    order = rng.permutation(D)
+    hidden = {}
+    for n, x in child.items():
+        axis = x.ndim - 1 if x.ndim == 1 or ("o_proj" not in n and "down" not in n) else 0
+        hidden[n] = np.take(x, order, axis=axis)
+    m = models(parent, hidden)
+    assert "in place" in (training_shared(m).why_not or "")
+    found = training_shared(replace(m, basis=Basis("signed_permutation", channels=np.argsort(order))))
+    plain = training_shared(models(parent, child)).details
+    for key in ("r_a", "r_b", "gains", "cosine"):
+        assert found.details[key] == pytest.approx(plain[key], rel=1e-5)
+
+
+def test_strangers_are_not_asked() -> None:
+    assert not training_shared(models(trained(initial(5), 13), trained(initial(6), 14))).applied
+    assert "hidden size" in (training_shared(models({"x": np.ones(4, np.float32)}, {})).why_not or "")
+
+
+def test_the_table_of_readings() -> None:
+    for r in (0.3, 0.92, 0.94, 0.96, 1.1):
+        for gains in (None, -0.1, 0.58, 0.6, 0.65, 0.99):
+            name, confidence, why = read(r, gains)
+            descends, shares = r >= 0.96 and (gains or 1) >= 0.65, r <= 0.92 and (gains or 0) <= 0.58
+            assert name == ("descent" if descends else "shared_initialisation" if shares else "either")
+            assert (confidence is None) == (name == "either")
+            assert confidence is None or 0.5 <= confidence < 1
+            assert f"{r:.0%}" in why
+
+
+def test_confidence_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEASURED", {"descent": (8, 7, 1, 0), "shared_initialisation": (18, 15, 1, 2)})
+    assert read(1.0, 0.9)[1] == pytest.approx(1 - 3 / 20)
+    assert read(0.7, 0.2)[1] == pytest.approx(1 - 1 / 10)
+
+
+def test_direction_from_strong_directions() -> None:
+    parent = trained(initial(7), 15)
+    child = trained(parent, 16, 0.6)
+    other = trained(initial(7), 17)
+    rng = np.random.default_rng(0)
+    noised = {n: (x + 0.2 * x.std() * rng.standard_normal(x.shape)).astype(np.float32) for n, x in parent.items()}
+
+    def later(a: Arrays, b: Arrays) -> str | None:
+        m = models(a, b)
+        found = direction(m, {"training_shared": training_shared(m)})["later"]
+        return None if found is None else str(found)
+
+    assert (later(parent, child), later(child, parent)) == ("b", "a")
+    assert later(parent, other) is None
+    assert (later(parent, noised), later(noised, parent)) == (None, None)
+    assert later(trained(parent, 18, 0.6), trained(parent, 19, 0.6)) is None
