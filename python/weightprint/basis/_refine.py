@@ -44,8 +44,9 @@ def refine(
     found_by: str,
     fitted: frozenset[str],
     within: _Kind = "rotation",
+    kinds: tuple[_Kind, ...] = ("signed_permutation", "rotation"),
 ) -> list[Basis]:
-    """A signed permutation and a rotation, after rounds of matching and solving from a first set of pairs.
+    """Bases of these kinds, after rounds of matching and solving from a first set of pairs.
 
     ``within``: what the rounds solve for."""
     cross = first
@@ -60,7 +61,6 @@ def refine(
             break
         cross = following
     words = f"{found_by}: {sum(m.a.size for m in now)} of {sum(len(m.down_b) for m in now)} matched"
-    kinds: tuple[_Kind, ...] = ("signed_permutation", "rotation")
     return [replace(_solve(cross, kind), found_by=words, fitted=fitted) for kind in kinds]
 
 

@@ -15,7 +15,6 @@ Only the sums are kept, so pairs can stream by.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.evidence._base import F32
 from weightprint.evidence._sample import Indices
@@ -64,9 +63,10 @@ class Cross:
 
     def rotation(self) -> F32:
         """The orthogonal (d_b, d_a) matrix R for which rows y R come closest to rows x."""
-        u, _, vt = np.linalg.svd(self._products, full_matrices=False)
-        out: npt.NDArray[np.float64] = u @ vt
-        return out.astype(np.float32)
+        scale = float(np.abs(self._products).max()) or 1.0
+        u, _, vt = np.linalg.svd((self._products / scale).astype(np.float32), full_matrices=False)
+        out: F32 = u @ vt
+        return out
 
 
 def assign(score: F32) -> Indices:

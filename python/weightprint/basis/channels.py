@@ -88,7 +88,7 @@ def by_channels(models: Models) -> list[Basis]:
         first.add(unit_rows(m.read_a[0][m.a]), unit_rows(m.read_b[0][m.b]))
     found = f"{len(common)} sizes of each channel"
     fitted = frozenset(m.name for m in matched)
-    return [b for b in refine(matched, first, found, fitted, "signed_permutation") if b.kind == "signed_permutation"]
+    return refine(matched, first, found, fitted, "signed_permutation", ("signed_permutation",))
 
 
 def _over_blocks(profiles: Profiles) -> Profiles:
