@@ -121,7 +121,7 @@ def verdict_table(numbers: Numbers, groups: Sequence[str]) -> str:
     columns = [v for v in VERDICTS if any(v in r["verdicts"] for r in chosen)]
     rows = [
         [
-            f"{r['group']}: {r['name']}" if len(groups) > 1 else r["name"],
+            (f"{r['group']}: {r['name']}" if len(groups) > 1 else r["name"]).replace("_", " "),
             *(str(r["verdicts"].get(v, "")) for v in columns),
             number(r["share"], 2),
             str(r["pairs"]),
@@ -215,6 +215,10 @@ def _failure(name: str, m: Numbers) -> str:
         said.append(f"Held to 1 % false alarms (score ≥ {threshold:.3g}) it finds {percent(tpr)} of the related pairs.")
     elif tpr is not None:
         said.append("No score keeps false alarms to 1 %.")
+    if s["missed_by_step"]:
+        shown = list(s["missed_by_step"].items())
+        words = ", ".join(f"{step.replace('_', ' ')} {hit} of {n}" for step, (hit, n) in shown[:14])
+        said.append(f"Missed at that line: {words}{', and others' if len(shown) > 14 else ''}.")
     lowest = [x for x in s["related_lowest"] if x[2] is not None]
     if lowest:
         said.append("Lowest between kin: " + _listed(lowest[:3]) + ".")

@@ -174,10 +174,14 @@ def in_words(operations: Sequence[Any]) -> str:
     return " → ".join(_one_in_words(operation) for operation in operations)
 
 
+#: What says how a model was trained, not how much was done to it.
+_NOT_STRENGTH = frozenset({"optimiser", "rate", "steps", "vocabulary", "seed", "batch_seed"})
+
+
 def _one_in_words(operation: Any) -> str:
     shown = []
     for key, value in sorted(dict(operation.get("parameters", {})).items()):
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        if not isinstance(value, dict) and len(text) <= 24:
+        if key not in _NOT_STRENGTH and not isinstance(value, dict) and len(text) <= 24:
             shown.append(f"{key} {text}")
     return f"{operation['name']} ({', '.join(shown)})" if shown else str(operation["name"])

@@ -1,10 +1,11 @@
 """The independent models, and the models that share nothing with them but a random initialisation or a teacher.
 
 Per architecture several seeds on the *same* data: the hardest strangers, because all that data and recipe impose is
-equal. Then other data, other widths and depths, SGD, and two other vocabularies.
+equal. Then other data, other widths and depths, SGD, two other vocabularies, and four that were trained for four times
+as long: strangers come closer to each other the longer they see the same data.
 
-The length of a root's training, `STEPS` · 256 tokens, is the unit for everything after it ("washed for as long as its
-own training").
+The length of a root's own training, `STEPS` · 256 tokens for all others, is the unit for everything after it ("washed
+for as long as its own training").
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .forms_train import Recipe
 from .plans import Plan
 
 STEPS = 500
+LONG = 4 * STEPS
 RATE = {"llama": 5e-3, "qwen2": 5e-3, "gemma": 5e-3, "gpt2": 3e-3, "moe": 5e-3}
 
 LLAMA = shape("llama", hidden=64, layers=8, ffn=176)
@@ -57,6 +59,10 @@ _ROOTS: tuple[tuple[str, Shape, int, str, str, dict[str, Any]], ...] = (
     ("wide-2", WIDE, 18, "packages", "test", {}),
     ("deep-1", DEEP, 19, "modules", "test", {}),
     ("deep-2", DEEP, 20, "packages", "fit", {}),
+    ("long-1", LLAMA, 21, "modules", "fit", {"steps": LONG}),
+    ("long-2", LLAMA, 22, "modules", "fit", {"steps": LONG}),
+    ("long-3", LLAMA, 23, "modules", "test", {"steps": LONG}),
+    ("long-4", LLAMA, 24, "modules", "test", {"steps": LONG}),
 )
 
 

@@ -1,6 +1,6 @@
 """What is made by training on: from a root as it is, from one that an operation changed first, and chains of these.
 
-Lengths are in units of the root's own training (`plans_roots.STEPS`). "Washed" is the same length, or three times it,
+Lengths are in units of the root's own training. "Washed" is the same length, or three times it,
 on other data and at the root's full rate: everything that data and recipe can overwrite is overwritten.
 """
 
@@ -51,19 +51,20 @@ def students(plans: Plans) -> Iterator[Plan]:
     """Trained from their own random weights on a teacher's distribution, on the teacher's text."""
     for i, (teacher, shape, form) in enumerate(
         [("llama-1", LLAMA, "llama"), ("llama-3", LLAMA, "llama"), ("llama-3", WIDE, "wide"),
-         ("qwen2-3", None, "qwen2"), ("gpt2-1", None, "gpt2")]
+         ("qwen2-3", None, "qwen2"), ("gpt2-1", None, "gpt2"), ("long-3", LLAMA, "llama")]
     ):  # fmt: skip
         plan = plans[teacher]
         s = shape or plan.shape
         assert s is not None
         assert plan.recipe is not None
-        run = recipe(s.form, plan.recipe.text, 2100 + i)
+        run = recipe(s.form, plan.recipe.text, 2100 + i, plan.recipe.steps)
         yield Plan(f"{teacher}-student-{form}", "distilled", plan.split, 60 + i, s, recipe=run, teacher=teacher)
 
 
 def fine_tunes(plans: Plans) -> Iterator[Plan]:
     """On prose, gently, three strengths; two of the middle one where a merge needs siblings."""
-    tuned = ("llama-1", "llama-3", "qwen2-1", "qwen2-3", "gpt2-1", "gpt2-3", "gemma-1", "gemma-3", "moe-2")
+    tuned = ("llama-1", "llama-3", "qwen2-1", "qwen2-3", "gpt2-1", "gpt2-3", "gemma-1", "gemma-3", "moe-2",
+             "long-1", "long-3")  # fmt: skip
     for i, root in enumerate(tuned):
         seed = 2200 + 10 * i
         for n, (steps, rate) in enumerate(FINE_TUNES):
@@ -86,7 +87,7 @@ def continued(plans: Plans) -> Iterator[Plan]:
     """Continued pre-training on other data, at a moderate rate, for a fifth, a half and the whole of the root's own."""
     for i, root in enumerate(["llama-3", "gpt2-3", "llama-1", "qwen2-3", "gemma-3", "moe-1"]):
         for n, (share, rate) in enumerate(CONTINUED):
-            steps = round(share * STEPS)
+            steps = round(share * _recipe_of(plans, root).steps)
             name = f"{root}-continued-{n + 1}"
             yield _on(plans, name, root, 2500 + 10 * i + n, "continued_pretraining", steps, rate=rate)
 
@@ -94,10 +95,11 @@ def continued(plans: Plans) -> Iterator[Plan]:
 def washed(plans: Plans) -> Iterator[Plan]:
     """The root's full rate on other data, for once and for three times the length of the root's own training."""
     for i, (root, times) in enumerate(
-        [("llama-3", 1), ("gpt2-3", 1), ("qwen2-3", 1), ("llama-1", 1), ("llama-3", 3), ("gpt2-3", 3), ("llama-1", 3)]
+        [("llama-3", 1), ("gpt2-3", 1), ("qwen2-3", 1), ("llama-1", 1), ("llama-3", 3), ("gpt2-3", 3), ("llama-1", 3),
+         ("qwen2-3", 3), ("gemma-3", 1), ("moe-2", 1), ("long-3", 1)]
     ):  # fmt: skip
-        rate = _recipe_of(plans, root).rate
-        yield _on(plans, f"{root}-washed-{times}x", root, 2600 + i, "wash", times * STEPS, rate=rate)
+        own = _recipe_of(plans, root)
+        yield _on(plans, f"{root}-washed-{times}x", root, 2600 + i, "wash", times * own.steps, rate=own.rate)
 
 
 #: name, parent, operation, parameters, steps, what is unusual in the recipe. The step is further_training.
@@ -130,6 +132,12 @@ _CHANGED: tuple[tuple[str, str, str, Mapping[str, Any], int, Mapping[str, Any]],
     ("rope-trained", "gpt2-4", "learned_positions_to_rope", {}, 100, {}),
     ("gqa-trained", "gemma-4", "heads_to_gqa", {}, 80, {}),
     ("noisy-trained", "deep-1", "gaussian_noise", {"relative": 0.3}, 80, {}),
+    ("upcycled-trained", "long-3", "moe_upcycling", {"fresh": 0.5}, 250, {}),
+    ("upcycled-trained", "long-1", "moe_upcycling", {"fresh": 0.25}, 250, {}),
+    ("dropped-trained", "long-4", "depth_drop", {"share": 0.5}, 250, {}),
+    ("widened-trained", "long-2", "ffn_widening", {"factor": 1.33, "new": "random"}, 250, {}),
+    ("pruned-trained", "llama-packages-1", "ffn_pruning", {"keep": 0.5}, 100, {}),
+    ("new-vocabulary", "llama-1", "vocabulary_swap", {"factor": PAIRS / 256}, 150, {"vocabulary": f"pairs-{PAIRS}"}),
 )
 
 

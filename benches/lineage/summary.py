@@ -101,6 +101,9 @@ def _method(name: str, by_side: Mapping[str, list[Row]], boots: Mapping[str, Boo
                 relation: [int(np.count_nonzero(above & mask)), int(np.count_nonzero(mask))]
                 for relation, mask in ((RELATED, decided & related), (UNRELATED, decided & ~related))
             }
+        line = out[side]["thresholds"]["0.01"]
+        low = ~(np.nan_to_num(scores, nan=-np.inf) >= (np.inf if line is None else line))
+        out[side]["missed_by_step"] = _by_step(rows, low, decided & related)
         out[side]["applied_related"] = _mean(~np.isnan(scores[decided & related]))
         out[side]["applied_unrelated"] = _mean(~np.isnan(scores[decided & ~related]))
     rows = by_side["all"]
@@ -117,6 +120,17 @@ def _method(name: str, by_side: Mapping[str, list[Row]], boots: Mapping[str, Boo
             for relation in (RELATED, SHARED_INIT, UNRELATED)
         }  # fmt: skip
     return out
+
+
+def _by_step(rows: Sequence[Row], hits: NDArray[np.bool_], mask: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Operation → [pairs that are hits, pairs]; a chain counts in each of its steps; the most hits first."""
+    found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for row, hit, keep in zip(rows, hits, mask, strict=True):
+        for step in dict.fromkeys(row["steps"] or ("siblings",)) if keep else ():
+            found[step][0] += bool(hit)
+            found[step][1] += 1
+    some = {step: counts for step, counts in found.items() if counts[0]}
+    return dict(sorted(some.items(), key=lambda item: (-item[1][0] / item[1][1], item[0])))
 
 
 def _class(reason: str) -> str:

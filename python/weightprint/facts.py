@@ -220,6 +220,13 @@ class Facts:
         return tuple(dict.fromkeys((*in_place, *units)))
 
     @cached_property
+    def absent_beside_found(self) -> tuple[str, ...]:
+        """Those in a stack of which other blocks were found: a stack of its own beside it (a tower, a decoy) makes the
+        rest no less shared."""
+        stacks = {key[0] for key in self.blocks}
+        return tuple(name for name in self.absent_blocks if any(name.startswith(f"{stack}.") for stack in stacks))
+
+    @cached_property
     def heads(self) -> Mapping[tuple[str, int], float]:
         """(stack, block) of B → the share of its attention heads that were found."""
         heads = self.applied("head_agreement")

@@ -97,9 +97,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: (bool(f.blocks) or f.units_only) and bool(f.absent_blocks),
-        f"some blocks agree (log10 p <= {LOG10_P:g}, and a cosine or share of units >= {EFFECT:g}), others were looked "
-        f"for with power and are not there",
+        lambda f: bool(f.blocks) and bool(f.absent_beside_found),
+        f"some blocks agree (log10 p <= {LOG10_P:g}, and a cosine or share of units >= {EFFECT:g}), others of "
+        f"the same stack were looked for with power and are not there",
         DECIDING,
     ),
     Rule(

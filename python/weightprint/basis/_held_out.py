@@ -18,8 +18,8 @@ from functools import partial
 import numpy as np
 
 from weightprint.basis._solve import cosines
-from weightprint.evidence._base import F32, Basis, Models, Side
-from weightprint.evidence._sample import BUDGETS, Indices, pick
+from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
+from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 
 __all__ = ["Score", "fit_half", "score"]
@@ -28,6 +28,8 @@ _BLOCKS = 3  # FFNs of B
 _NEAREST = 4  # FFNs of A for each, by relative depth, unless all are cheap
 _CHEAP = 1e10  # multiplications
 _UNITS = 128
+_CHANNELS = 768  # of A's, sampled: enough to tell units apart
+_LARGE = 1 << 24  # values of an FFN's matrix from which fewer blocks are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,11 @@ def fit_half(found: Sequence[Ffn]) -> list[Ffn]:
 def score(models: Models, basis: Basis) -> Score:
     """Unit agreement through a basis on FFNs that are not in its ``fitted``."""
     ours, theirs = ffns(models.a), [f for f in ffns(models.b) if f.name not in basis.fitted]
-    theirs = [
-        theirs[i] for i in np.unique(np.linspace(0, len(theirs) - 1, min(_BLOCKS, len(theirs))).round().astype(int))
-    ]
+    if not ours or not theirs:
+        return Score(0, 0, 0.0)
+    large = models.effort != "full" and max(f.up.numel for f in (*ours, *theirs)) >= _LARGE
+    blocks, nearest = (_BLOCKS - 1, _NEAREST // 2) if large else (_BLOCKS, _NEAREST)
+    theirs = [theirs[i] for i in np.unique(np.linspace(0, len(theirs) - 1, min(blocks, len(theirs))).astype(int))]
     depth_a, depth_b = _depth(ours), _depth(ffns(models.b))
     cheap = sum(f.numel for f in ours) * _UNITS * len(theirs) <= _CHEAP
     agreed = tested = 0
@@ -69,11 +73,12 @@ def score(models: Models, basis: Basis) -> Score:
         at = ffn.block / depth_b
         near = sorted(ours, key=partial(_apart, depth_a, at))
         best, best_p, looks = 0, 0.0, 0
-        for other in near[: None if models.effort == "full" or cheap else _NEAREST]:
-            known_read, known_written = _two(models, models.a, other, None)
+        for other in near[: None if models.effort == "full" or cheap else nearest]:
+            channels = pick(other.width, _CHANNELS, models.seed, "held out")
+            known_read, known_written = _known(models, other, channels)
             if known_written is None or known_read is None or read is None:
                 continue
-            k, chance = _agree(basis, read, written, known_read, known_written)
+            k, chance = _agree(basis, channels, read, written, known_read, known_written)
             looks += 1
             p = _poisson_tail(k, chance)
             if p < best_p or not best:
@@ -103,12 +108,34 @@ def _two(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> tuple[P
     return ((up,) if gate is None else (gate, up)), unit_outputs(side, ffn, units)
 
 
-def _agree(basis: Basis, read: Parts, written: F32, known_read: Parts, known_written: F32) -> tuple[int, float]:
+def _known(models: Models, ffn: Ffn, channels: Indices) -> tuple[Parts | None, F32 | None]:
+    """The same of all units of an FFN of A, on these channels only; reads a few MB at a time."""
+    side = models.a
+    up, gate = (None if t is None else _on_channels(side, t, channels) for t in (ffn.up, ffn.gate))
+    assert up is not None
+    if ffn.down is None or ffn.down.numel > BUDGETS[models.effort].streamed:
+        return (None, None) if gate is None else ((gate,), up)
+    written = sampled_columns(side, ffn.down, np.arange(ffn.units), channels)
+    return ((up,) if gate is None else (gate, up)), written
+
+
+def _on_channels(side: Side, tensor: Tensor, channels: Indices) -> F32:
+    """All rows of a matrix that reads the stream, gain folded in, on these channels."""
+    gain = side.gain(tensor)
+    out = np.empty((tensor.shape[0], channels.size), np.float32)
+    for start, rows in side.slices(tensor):
+        out[start : start + len(rows)] = rows[:, channels]
+    return out if gain is None else out * gain[channels]
+
+
+def _agree(
+    basis: Basis, channels: Indices, read: Parts, written: F32, known_read: Parts, known_written: F32
+) -> tuple[int, float]:
     """Units whose two looks agree, and how many would by chance."""
     if len(read) != len(known_read):
         read, known_read = read[-1:], known_read[-1:]
-    first = sum(np.abs(cosines(basis.to_a(y), x)) for y, x in zip(read, known_read, strict=True))
-    second = np.abs(cosines(basis.to_a(written), known_written))
+    first = sum(np.abs(cosines(basis.to_a(y)[:, channels], x)) for y, x in zip(read, known_read, strict=True))
+    second = np.abs(cosines(basis.to_a(written)[:, channels], known_written))
     one, two = np.asarray(first).argmax(axis=1), second.argmax(axis=1)
     named = [np.bincount(x, minlength=len(known_written)) for x in (one, two)]
     return int(np.count_nonzero(one == two)), float(named[0] @ named[1]) / max(one.size, 1)

@@ -177,6 +177,8 @@ def _look(models: Models, pair: Pair) -> _Matrix | None:
     if not looks:
         return None
     cosine, x, y = max(looks, key=lambda look: look[0])
+    if cosine < _AGREES:  # nothing to ask, and decompositions are dear
+        return _Matrix(pair.b.name, cosine, math.nan, math.nan)
     return _Matrix(pair.b.name, cosine, strong_over_weak(x, y), strong_over_weak(y, x))
 
 
