@@ -8,10 +8,13 @@ are Poisson with one rate, K given K + S is Binomial(K + S, 1/(1 + R)) whatever 
 No rate is estimated and no normal tail taken, so it may be read at 1e-200. It is discrete, so on the safe side.
 
 *Borrowing.* Permutations are dear and chance rates small, so one pair's own S says little, while thousands of permuted
-pairs say that the rate is about mu. Taking the pair's rate to be exponentially distributed around mu (heavier than
-what strangers show, and the pair's own S still counts) is the same formula with 1/mu more permutations:
-q = 1/(1 + R + alpha/mu), alpha = 1. Where permuted counts vary more from pair to pair than exponential rates would,
-alpha is what they show.
+pairs say that rates are about mu. Let a pair's rate be Gamma distributed with mean mu and shape alpha; given its own S,
+K is then negative binomial:
+
+    P(K >= k) = I_q(k, S + alpha),   q = 1/(1 + R + alpha/mu)
+
+alpha says how even the rates are. It is 1 (exponential rates), less where the permuted counts show more spread, and
+more, up to 16, only where they show less by two errors. Where alpha < 1, S + 1 stays in the formula, on the safe side.
 
 *Over-dispersion.* Agreements may come in clusters. phi = variance over mean of one pair's counts from permutation to
 permutation, pooled over pairs; where it is beyond 1 by more than its error, both counts are divided by it (K rounded
@@ -30,6 +33,8 @@ __all__ = ["Chance", "chance", "dispersion", "log10_beta_tail"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
+
+_MOST_EVEN = 16.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Chance:
         phi = max(phi, self.phi)
         permuted, rate = int(np.sum(self.permuted[at])), float(np.sum(self.rates[at]))
         q = 1 / (1 + self.permutations + self.alpha / rate) if rate > 0 else 1 / (1 + self.permutations)
-        return log10_beta_tail(math.floor(k / phi), math.ceil(permuted / phi) + 1, q)
+        return log10_beta_tail(math.floor(k / phi), math.ceil(permuted / phi) + max(1.0, self.alpha), q)
 
 
 def chance(permuted: I64, sizes: F64, part: float = 1.0) -> Chance:
@@ -63,12 +68,15 @@ def chance(permuted: I64, sizes: F64, part: float = 1.0) -> Chance:
     scale = (float(total.sum()) + 1 + math.sqrt(float(total.sum()))) / max(r * float(sizes.sum()), 1e-300)
     rates = scale * sizes
     seen = float(total.sum()) / max(r * float(sizes.sum()), 1e-300) * sizes * r
-    excess = float(np.sum(np.square(total - seen)) - seen.sum())
-    alpha = min(1.0, float(np.sum(np.square(seen))) / excess) if excess > 0 else 1.0
+    squares = float(np.sum(np.square(seen)))
+    error = math.sqrt(2 * squares + float(seen.sum()))  # of the sum of squares, were all rates as expected
+    excess = max(0.0, float(np.sum(np.square(total - seen)) - seen.sum()))
+    plain, wide = (squares / e if e > 0 else 1.0 for e in (excess, excess + 2 * error))
+    alpha = min(_MOST_EVEN, max(wide, min(1.0, plain)))
     return Chance(total, rates, r, alpha, dispersion(permuted.reshape(permuted.shape[0], -1)))
 
 
-def log10_beta_tail(k: int, r: int, q: float) -> float:
+def log10_beta_tail(k: int, r: float, q: float) -> float:
     """log10 I_q(k, r): P(at least k failures before r successes) where a failure has probability q; 0 for k <= 0."""
     if k <= 0:
         return 0.0

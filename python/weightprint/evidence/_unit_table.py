@@ -25,7 +25,7 @@ from weightprint.evidence._match import count, probes
 from weightprint.evidence._sample import Indices, pick
 from weightprint.evidence._units import Ffn, width_in_a
 
-__all__ = ["ENOUGH", "LEAST", "PLANS", "Plan", "Row", "Table", "by_block", "compare", "plan_for", "rows_of"]
+__all__ = ["ENOUGH", "PLANS", "Plan", "Row", "Table", "by_block", "compare", "plan_for", "rows_of"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -76,10 +76,8 @@ PLANS = tuple(
         (8, 256, 2, 1),
     )
 )
+#: Sees a tenth of an FFN's units; experts that it can't be afforded for are looked for by way of their blocks.
 ENOUGH = PLANS[6]
-
-#: Fewer units than this say too little of one FFN.
-LEAST = 32
 
 
 @dataclass(frozen=True, slots=True)

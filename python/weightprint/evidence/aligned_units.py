@@ -35,9 +35,10 @@ from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
 __all__ = ["aligned_units"]
 
 I64 = npt.NDArray[np.int64]
-#: Units per block, and multiply-adds x 2 that all pairs of blocks may cost.
+#: Units per block, and multiply-adds x 2 that all pairs of blocks may cost: per parameter of A and B, and at most.
 _UNITS = {"quick": 32, "standard": 256, "full": 512}
 _FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}
+_FLOPS_EACH, _FLOPS_ALWAYS = 1e3, 5e10
 _FEWEST = 16
 _HELD = 1 << 26  # values of B's rows in memory
 _QUICK_SHARE, _QUICK_VALUES = 0.003, 1 << 18  # of a model, or at least so many values, may be read at quick effort
@@ -127,7 +128,8 @@ def _look(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Looked
 def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ffn]) -> int:
     """Units per block that the budget allows for these pairs; 0 where it does not allow a few."""
     width = max((a.width for a in ours), default=1)
-    by_cost = math.sqrt(_FLOPS[models.effort] / (4 * width * max(int(chosen.sum()), 1)))
+    flops = min(_FLOPS[models.effort], max(_FLOPS_ALWAYS, _FLOPS_EACH * (models.a.numel + models.b.numel)))
+    by_cost = math.sqrt(flops / (4 * width * max(int(chosen.sum()), 1)))
     values = 2 * width * max(int(chosen.any(axis=1).sum()), 1)
     want = min(_UNITS[models.effort], int(by_cost), _HELD // values)
     if models.effort == "quick":
