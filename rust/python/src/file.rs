@@ -203,7 +203,7 @@ impl SafetensorsFile {
         self.check_index(i)?;
         let dtype = self.header().dtype(i);
         let (start, stop) = clip(py, start, stop, self.header().numel(i) * dtype.components())?;
-        let values = gateway::run(py, None, |control| {
+        let values = gateway::run_sized(py, 4 * (stop - start) as usize, |control| {
             let span = BitSpan::of(dtype, start, stop);
             let bytes = read_range(&self.inner, self.begin(i) + span.first_byte, span.n_bytes, control)?;
             let mut out = vec![0f32; (stop - start) as usize];

@@ -20,6 +20,9 @@ use crate::errors::to_python;
 
 const POLL: Duration = Duration::from_millis(50);
 
+/// Bytes that are moved in less than a millisecond.
+const SMALL: usize = 1 << 18;
+
 /// Progress to report while a job runs: a Python callable `(done, total)` and the total in bytes.
 pub struct Progress {
     pub callback: Py<PyAny>,
@@ -40,6 +43,21 @@ pub fn run<T: Send>(
     }
 }
 
+/// As `run`, for a job that reads or writes `bytes`: a small one is done before a thread would have started, so it runs
+/// here, still without the interpreter and with panics caught.
+pub fn run_sized<T: Send>(py: Python<'_>, bytes: usize, job: impl FnOnce(&Control) -> Result<T> + Send) -> PyResult<T> {
+    if bytes > SMALL {
+        return run(py, None, job);
+    }
+    let control = Control::new();
+    let result = py.detach(|| caught(|| job(&control)));
+    result.map_err(|error| to_python(py, error))
+}
+
+fn caught<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| Err(internal(&*panic)))
+}
+
 fn wait<T: Send>(
     control: &Control,
     progress: Option<&Progress>,
@@ -48,7 +66,7 @@ fn wait<T: Send>(
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(1);
         scope.spawn(move || {
-            let result = catch_unwind(AssertUnwindSafe(|| job(control))).unwrap_or_else(|panic| Err(internal(&*panic)));
+            let result = caught(|| job(control));
             // The receiver lives until a result came, so this cannot fail.
             let _ = sender.send(result);
         });

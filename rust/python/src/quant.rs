@@ -28,7 +28,7 @@ pub fn float_bytes<'py>(
         return Err(to_python(py, usage("too_large", message)));
     };
     PyBytes::new_with(py, size, |target| {
-        gateway::run(py, None, |control| {
+        gateway::run_sized(py, size, |control| {
             if let Some(floats) = quant::as_floats(target) {
                 return decode(control, floats);
             }

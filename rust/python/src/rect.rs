@@ -35,6 +35,6 @@ pub fn read_rect<'py>(
     let size = || -> Result<usize> { Ok(rect.check(file, i)? * rect::raw_width(file, i)?) };
     let size = size().map_err(|e| to_python(py, e))?;
     PyBytes::new_with(py, size, |target| {
-        gateway::run(py, None, |control| rect::read_raw(file, i, rect, control, target))
+        gateway::run_sized(py, size, |control| rect::read_raw(file, i, rect, control, target))
     })
 }
