@@ -25,7 +25,7 @@ from weightprint.evidence._match import count, probes
 from weightprint.evidence._sample import Indices, pick
 from weightprint.evidence._units import Ffn, width_in_a
 
-__all__ = ["ENOUGH", "PLANS", "Plan", "Row", "Table", "by_block", "compare", "plan_for", "rows_of"]
+__all__ = ["ENOUGH", "PLANS", "Plan", "Row", "Table", "by_block", "compare", "is_dear", "plan_for", "rows_of"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -36,6 +36,7 @@ _EACH = {"standard": 3e3, "full": 1e5}
 _EASY = {"standard": 1e12, "full": 1e14}
 _LIMIT = {"standard": 1.2e13, "full": 4e14}
 _ALWAYS = 5e10
+_DEAR = 4e12
 
 _HELD = 1 << 27  # values of B's units in memory, all three matrices
 _EXPERTS = 16  # of a block, in a row that stands for the block
@@ -137,17 +138,26 @@ def rows_of(models: Models, theirs: Sequence[Ffn], *, pooled: bool = False) -> l
 
 def plan_for(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], part: float = 1.0) -> Plan | None:
     """What this part of the budget is spent on; None where the smallest plan is beyond it."""
-    numel, effort = models.a.numel + models.b.numel, models.effort
-    limit = max(_ALWAYS, _LIMIT[effort]) * part
-    easy = min(limit, max(_ALWAYS, min(_EASY[effort], _EACH[effort] * numel)) * part)
-    pairs = sum(float(f.units) * f.width * sum(row.width == f.width for row in rows) for f in ours)
+    limit = max(_ALWAYS, _LIMIT[models.effort]) * part
+    numel = models.a.numel + models.b.numel
+    easy = min(limit, max(_ALWAYS, min(_EASY[models.effort], _EACH[models.effort] * numel)) * part)
     widest = max((f.width for f in ours), default=1)
     for plan in PLANS:
         allowed = easy if plan.units > ENOUGH.units or plan.channels > ENOUGH.channels else limit
-        cost = 6.0 * pairs * plan.looked_for * min(1.0, plan.channels / widest)
-        if cost <= allowed and 3 * len(rows) * plan.units * min(plan.channels, widest) <= _HELD:
+        if _cost(plan, rows, ours) <= allowed and 3 * len(rows) * plan.units * min(plan.channels, widest) <= _HELD:
             return plan
     return None
+
+
+def is_dear(plan: Plan | None, rows: Sequence[Row], ours: Sequence[Ffn]) -> bool:
+    """All pairs cost so much, or so much had to be saved, that experts are better looked for by way of their blocks."""
+    return plan is None or PLANS.index(plan) > PLANS.index(ENOUGH) or _cost(plan, rows, ours) > _DEAR
+
+
+def _cost(plan: Plan, rows: Sequence[Row], ours: Sequence[Ffn]) -> float:
+    """Multiply-adds x 2 of a table."""
+    pairs = sum(f.units * min(plan.channels, f.width) * sum(row.width == f.width for row in rows) for f in ours)
+    return 6.0 * pairs * plan.looked_for
 
 
 def compare(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan) -> Table:

@@ -34,14 +34,13 @@ import numpy.typing as npt
 from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._counts import Chance, chance, dispersion
 from weightprint.evidence._unit_table import (
-    ENOUGH,
-    PLANS,
     Key,
     Plan,
     Row,
     Table,
     by_block,
     compare,
+    is_dear,
     plan_for,
     rows_of,
 )
@@ -84,7 +83,7 @@ def unit_agreement(models: Models) -> Evidence:
         return not_applied(_QUESTION, "no FFNs of the same residual width on both sides")
     plan = plan_for(models, rows, ours)
     blocks = rows_of(models, theirs, pooled=True)
-    if (plan is None or PLANS.index(plan) > PLANS.index(ENOUGH)) and len(blocks) < len(rows):
+    if is_dear(plan, rows, ours) and len(blocks) < len(rows):
         return _in_two_steps(models, rows, blocks, ours, every)
     if plan is None:
         return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
