@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -65,7 +66,8 @@ def _results(tasks: Sequence[Task], jobs: int, peers: tuple[Peer, ...]) -> Itera
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # processes, not threads, share the cores
     try:  # one process, too, is a new one: numpy reads these when it is loaded
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context, initializer=_end_with_parent) as pool:
             waiting: dict[Future[list[Any]], Task] = {}
             queue = iter(tasks)
             while True:
@@ -82,6 +84,17 @@ def _results(tasks: Sequence[Task], jobs: int, peers: tuple[Peer, ...]) -> Itera
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever; a thread of its own ends it."""
+
+    def watch() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one(task: Task, peers: tuple[Peer, ...]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -6,7 +6,11 @@ r + s ──► merged                                       student of r       
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from benches.lineage.pairs import Pair, Want, choose, every_pair
 from benches.lineage.peers import Peer
 from benches.lineage.records import Records
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT: dict[str, Any] = {"kind": "root", "form": "llama", "text": "modules", "tokens": 1000, "total_tokens": 1000}
 TRUTH: dict[str, dict[str, Any]] = {
     "r": {**ROOT, "roots": ["r"], "init_seed": 1},
@@ -257,13 +262,14 @@ def test_the_page_says_what_the_rows_say(family: Family, tmp_path: Path) -> None
     assert json.loads(json.dumps(numbers)) == json.loads(json.dumps(summary.summarise(found)))
 
 
-def test_the_command_ends_with_the_table(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import argparse
-
+def parsed(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     score.add(parser.add_subparsers())
-    words = ["score", "--zoo", str(zoo), "--output", str(tmp_path), "--methods", "sigma_curve,pcs", "--limit", "6"]
-    args = parser.parse_args(words)
+    return parser.parse_args(["score", *words])
+
+
+def test_the_command_ends_with_the_table(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = parsed(["--zoo", str(zoo), "--output", str(tmp_path), "--methods", "sigma_curve,pcs", "--limit", "6"])
     args.run(args)
     shown = capsys.readouterr().out
     assert shown.startswith("method")
@@ -283,3 +289,32 @@ def test_the_regression_test_objects() -> None:
     assert "0.95 of the related pairs" in score.broken(fine, 0.99)
     assert "x and y" in score.broken({**fine, "false_claims": [{"a": "x", "b": "y"}]}, 0.9)
     assert score.broken({"false_claims": [], "verdicts": {"all": {}}}, 0.9)
+
+
+def test_workers_end_with_a_killed_run_and_the_next_goes_on(zoo: Path, tmp_path: Path) -> None:
+    words = ["--zoo", str(zoo), "--output", str(tmp_path), "--methods", "sigma_curve,tests"]
+    command = [sys.executable, "-m", "benches.lineage", "score", *words]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    written = tmp_path / "tests.jsonl"
+    deadline = time.monotonic() + 120
+    while not written.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = children.read_text().split() if children.exists() else []
+    process.kill()
+    process.wait()
+    before = len(written.read_bytes().splitlines())
+    assert before >= 1
+    while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(worker) for worker in workers)
+    args = parsed([*words, "--limit", "1"])
+    args.run(args)
+    assert len(written.read_bytes().splitlines()) >= before + 1
+
+
+def alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
