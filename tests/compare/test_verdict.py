@@ -105,6 +105,17 @@ def test_an_equal_embedding_alone_is_partly_shared() -> None:
     assert verdict.share.low == pytest.approx(a["model.embed_tokens.weight"].size / sum(x.size for x in b.values()))
 
 
+def test_rows_of_an_embedding_are_a_part() -> None:
+    """A vocabulary that was taken over in part: no tensor is equal, and 80 rows are."""
+    a, b = wide(0), wide(1)
+    name = "model.embed_tokens.weight"
+    b[name] = np.concatenate([a[name][100:180], b[name][80:]])
+    verdict = judge(a, b)
+    assert verdict.name == "partly_shared"
+    assert verdict.share.low == pytest.approx(80 * 128 / sum(x.size for x in b.values()), rel=0.01)
+    assert any("80 of 512 rows" in line for line in verdict.in_favour)
+
+
 def test_strangers_that_are_too_small_to_tell_are_inconclusive_and_the_report_says_why() -> None:
     verdict = judge(decoder(0, d=24, h=40), decoder(1, d=24, h=40))
     assert verdict.name == "inconclusive"
