@@ -78,8 +78,8 @@ def footnotes(numbers: Numbers, about: Numbers) -> str:
     """What the table's names mean, and what did not run."""
     lines = [
         "`weightprint` ranks by its verdict, then −log10 p; `weightprint.TEST` is one of its tests alone (−log10 p"
-        " where it has one), `@rotation` and `@signed_permutation` the same test after an alignment that was found"
-        " (`*`: through shared tokens). The rest are published measures, as the package carries them, and other tools."
+        " where it has one), as stored, without alignments. The rest are published measures, as the package carries"
+        " them, and other tools."
     ]
     for name, version in about["peers"].items():
         lines.append(f"{name}: version {version}, in its own interpreter, offline, on local folders.")
@@ -287,8 +287,9 @@ def calibration(found: Numbers) -> str:
     head = ["test", "pairs", *(f"P(p ≤ {a:g})" for a in alphas), "KS, one-sided", "its p", "smallest log10 p", "p = 1"]
     return (
         "Unrelated pairs only. A sound test has at most α in the column of α; `!` marks an excess that a sound test"
-        " would show less than once in a thousand. A test in an alignment is run only where one was worth a look; the"
-        " other pairs count with p = 1. The KS number is the largest excess of small p-values.\n\n" + table(head, rows)
+        " would show less than once in a thousand. A test in an alignment (`@`; `*`: found through shared tokens, where p"
+        " is not one against shared training data) is run only where one was worth a look; the other pairs count with"
+        " p = 1. The KS number is the largest excess of small p-values.\n\n" + table(head, rows)
     )
 
 

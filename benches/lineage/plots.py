@@ -155,16 +155,19 @@ def _time(plt: Any, rows: Sequence[Row], numbers: Mapping[str, Any]) -> Any:
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     colours = plt.get_cmap("tab20").colors
     for i, name in enumerate(names):
-        points = [
-            (sum(r["nbytes"]), r["methods"][name]["seconds"]) for r in rows if r["methods"].get(name, {}).get("seconds")
-        ]
+        cells = [(sum(r["nbytes"]) / 1e6, r["methods"].get(name, {})) for r in rows]
+        points = [(x, c["seconds"]) for x, c in cells if c.get("seconds") and c["score"] is not None]
         if points:
             x, y = np.array(points).T
             first = name == "weightprint"
-            axis.plot(x / 1e6, y, "o" if first else ".", ms=4 if first else 3, alpha=0.35, label=name, ls="",
+            axis.plot(x, y, "o" if first else ".", ms=4 if first else 3, alpha=0.35, label=name, ls="",
                       color="black" if first else colours[i % len(colours)])  # fmt: skip
     axis.set_xscale("log")
     axis.set_yscale("log")
+    low, high = axis.get_xlim()
+    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= t <= high]
+    axis.set_xticks(ticks, map(str, ticks))
+    axis.minorticks_off()
     axis.set_xlabel("MB of both models")
     axis.set_ylabel("seconds per pair")
     legend = axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

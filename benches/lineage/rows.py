@@ -68,7 +68,7 @@ def weightprint_score(record: Record) -> float | None:
 
 
 def _answer(record: Record, score: float | None) -> Row:
-    out: Row = {"score": None if score is None else _short(score), "seconds": _short(record.get("seconds"))}
+    out: Row = {"score": None if score is None else _short(score), "seconds": _time(record.get("seconds"))}
     for key in ("why_not", "error"):
         if record.get(key):
             out["why_not"] = record[key]
@@ -86,7 +86,7 @@ def _tests(record: Record, published: Collection[str]) -> dict[str, Row]:
         if e["test"] in published:
             out[e["test"]] = {
                 "score": _short(e["statistic"] if e["applied"] else None),
-                "seconds": _short(e["seconds"]),
+                "seconds": _time(e["seconds"]),
             }
             if e.get("why_not"):
                 out[e["test"]]["why_not"] = e["why_not"]
@@ -99,9 +99,7 @@ def _tests(record: Record, published: Collection[str]) -> dict[str, Row]:
         known = out.get(name)
         if known is not None and (score is None or (known["score"] is not None and known["score"] >= score)):
             continue
-        out[name] = {"score": _short(score), "seconds": _short(e["seconds"]), "log10_p": _short(e["log10_p"])}
-        if e.get("effect") is not None:
-            out[name]["effect"] = _short(e["effect"])
+        out[name] = {"score": _short(score), "seconds": _time(e["seconds"]), "log10_p": _short(e["log10_p"])}
     return out
 
 
@@ -161,6 +159,10 @@ def _experts_right(truth: Mapping[tuple[int, int], int] | None, told: Sequence[S
         return None
     said = {(int(row[0]), int(row[1])): row[2] for row in told if row[1] is not None}
     return [sum(said.get(key) == layer for key, layer in truth.items()), len(truth), len(said)]
+
+
+def _time(x: float | None) -> float | None:
+    return None if x is None else float(f"{x:.2g}")
 
 
 def _short(x: float | None) -> float | None:

@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         rows.save(RESULTS / "pairs.json.gz", found)
         (RESULTS / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
-        (RESULTS / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
+        (RESULTS / "results.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
         real = rows.load(RESULTS / "real.json.gz") if (RESULTS / "real.json.gz").exists() else []
         drawn = plots.draw(found, real, numbers, RESULTS)
         PAGE.write_text(page.full(numbers, about, real, drawn, RESULTS))
