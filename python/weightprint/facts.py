@@ -121,8 +121,8 @@ class Facts:
 
     @cached_property
     def complete(self) -> bool:
-        """Nothing but trivial tensors is missing on either side."""
-        return not self.missing_in_a and not self.missing_in_b
+        """Nothing but trivial tensors is missing on either side; quick effort can't know."""
+        return self.models.effort != "quick" and not self.missing_in_a and not self.missing_in_b
 
     @cached_property
     def missing_outside_blocks_only(self) -> bool:
@@ -310,6 +310,8 @@ def _missing(side: Side, other: Side, covered: set[str]) -> tuple[Tensor, ...]:
         (t.dtype, t.shape, t.digest) for name in covered if (t := side.tensors[name])
     }  # tied tensors, stored twice
     left = [
-        t for t in side.tensors.values() if t.name not in covered and (t.dtype, t.shape, t.digest) not in equal | copied
+        t
+        for t in side.tensors.values()
+        if t.digest is not None and t.name not in covered and (t.dtype, t.shape, t.digest) not in equal | copied
     ]
     return tuple(t for t in left if not side.is_trivial(t))

@@ -69,6 +69,7 @@ class Rule:
 _COPY = ("exact_sharing", "same_values")
 _NOTHING = ("inconclusive", "no_evidence")
 _NO_DIRECTION = {"later": None, "confidence": None, "because": "nothing shows that one was made from the other"}
+_NOT_ASKED = {"later": None, "confidence": None, "because": "quick effort reads too little to tell who came first"}
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -140,7 +141,11 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         complete=facts.complete,
         in_favour=in_favour(rule, facts),
         against=against(rule, facts),
-        direction=_NO_DIRECTION if nothing else direction(models, facts.by_test),
+        direction=_NO_DIRECTION
+        if nothing
+        else _NOT_ASKED
+        if models.effort == "quick"
+        else direction(models, facts.by_test),
         operations=() if nothing else operations(facts),
         layer_map=layer_map(facts),
         expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),

@@ -44,7 +44,7 @@ BUDGETS: dict[str, Budget] = {
 
 
 #: Quick reads at most this share of a model's values, or this many where that would be too few to see anything.
-QUICK_SHARE, QUICK_VALUES = 0.015, 1 << 20
+QUICK_SHARE, QUICK_VALUES = 0.006, 1 << 20
 
 
 def budget_of(models: Models) -> Budget:

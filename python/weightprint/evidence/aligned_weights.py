@@ -173,7 +173,11 @@ def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair
             left_out[pair.b.name] = "no axis is surely the residual stream"
         elif pair.a.constant or pair.b.constant:
             left_out[pair.b.name] = "constant"
-        elif pair.a.digest == pair.b.digest and (role is None or is_fixed(models.a, pair.a)):
+        elif (
+            pair.a.digest is not None
+            and pair.a.digest == pair.b.digest
+            and (role is None or is_fixed(models.a, pair.a))
+        ):
             left_out[pair.b.name] = "equal in both, and maybe a fixed table"
         elif pair.a.numel > budget.streamed and (axis == 0 or pair.transposed):
             left_out[pair.b.name] = "too large to stream at this effort"

@@ -49,7 +49,7 @@ _ROWS = {"quick": 64, "standard": 512, "full": 2048}  # of B that look for their
 _COLUMNS = {"quick": 512, "standard": 8192, "full": 32768}  # rows over which channels are compared
 _KNOWN = {"quick": 8192, "standard": 1 << 18, "full": 1 << 20}  # rows of A among which the nearest is sought
 _NEAR, _APART = 0.5, 0.1  # or 5 standard deviations of a chance cosine, where channels are few
-_DIGESTED = 1 << 26  # values per table that effort "quick" may digest
+_DIGESTED = 1 << 18  # values per table that effort "quick" may read whole
 
 _QUESTION = Evidence(
     test="embeddings",
@@ -101,7 +101,10 @@ class _Table:
 @timed
 def embeddings(models: Models) -> Evidence:
     """Equal rows, near rows and channels, for the token embedding and the output head."""
-    found = [_compare(models, role, a, b) for role, a, b in _pairs(models)]
+    pairs = list(_pairs(models))
+    if models.effort == "quick" and any(max(a.numel, b.numel) > _DIGESTED for _, a, b in pairs):
+        return not_applied(_QUESTION, "quick effort reads samples, and rows are looked up in whole tables")
+    found = [_compare(models, role, a, b) for role, a, b in pairs]
     if not found:
         return not_applied(_QUESTION, "no token table of equal width (in A's basis) was recognised in both models")
     best = max(found, key=lambda t: (len(t.map), t.share))
@@ -170,7 +173,7 @@ def _pairs(models: Models) -> list[tuple[str, Tensor, Tensor]]:
 def _compare(models: Models, role: str, a: Tensor, b: Tensor) -> _Table:
     basis = models.basis
     equal, tested = np.empty((0, 2), np.int64), b.shape[0]
-    if basis.kind != "rotation" and (models.effort != "quick" or max(a.numel, b.numel) <= _DIGESTED):
+    if basis.kind != "rotation":
         equal, tested = _equal_rows(_digests(models.a, a, Basis()), _digests(models.b, b, basis))
     near, sampled = _near_rows(models, a, b)
     cosine, other = _in_place(models, a, b)

@@ -47,7 +47,7 @@ Float64 = npt.NDArray[np.float64]
 Reading = Literal["descent", "shared_initialisation", "either"]
 _ROLES = ("q", "k", "v", "gate", "up")
 _ROWS, _COLUMNS = 256, 768
-_BLOCKS = {"quick": 3, "standard": 8, "full": 64}
+_BLOCKS = {"quick": 0, "standard": 8, "full": 64}
 _AGREES = 0.1  # centred cosine from which a matrix agrees in place
 
 #: Limits of R and of the gains' correlation: at or above the first it reads as descent, at or below the second as
@@ -83,6 +83,8 @@ class _Matrix:
 @timed
 def training_shared(models: Models) -> Evidence:
     """Slopes along singular directions and correlation of gains, read as descent, shared initialisation or either."""
+    if models.effort == "quick":
+        return not_applied(_QUESTION, "quick effort reads too few rows for singular directions")
     width = hidden_size(models)
     if width is None:
         return not_applied(_QUESTION, "no hidden size common to both models was found")

@@ -45,10 +45,10 @@ __all__ = ["unit_geometry"]
 
 _RIDGE = 0.3
 _SIZES = (1024, 512, 256, 128, 64)  # units read per FFN, half of them tested
-_FFNS = {"quick": 64, "standard": 512, "full": 1 << 20}  # per model, spread evenly
+_FFNS = {"quick": 12, "standard": 512, "full": 1 << 20}  # per model, spread evenly
 _TIED = -2.0  # log10 p from which two FFNs of B count as copies of each other
 _SURE = -6.0  # log10 p from which an FFN counts as found in the details
-_READ = 0.01  # of a model's values, at effort "quick"
+_READ = 0.006  # of a model's values, at effort "quick"
 
 _QUESTION = Evidence(
     test="unit_geometry",
