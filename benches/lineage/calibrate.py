@@ -130,10 +130,14 @@ def _zoo(args: argparse.Namespace) -> Record | None:
 
 
 def rotation_pairs(unrelated: Sequence[pairs.Pair], n: int) -> list[pairs.Pair]:
-    """At least half on the same data, teachers with their students first, then by a hash of the names."""
+    """At least half on the same data: teachers with their students, then those of one architecture, then by a hash."""
 
-    def key(pair: pairs.Pair) -> tuple[bool, bytes]:
-        return (pair.kind != "teacher_student", hashlib.sha256(f"rotation {pair.key}".encode()).digest())
+    def key(pair: pairs.Pair) -> tuple[bool, bool, bytes]:
+        return (
+            pair.kind != "teacher_student",
+            pair.kind != pairs.HARDEST,
+            hashlib.sha256(f"rotation {pair.key}".encode()).digest(),
+        )
 
     ordered = sorted(unrelated, key=key)
     alike: dict[bool, list[pairs.Pair]] = {True: [], False: []}
