@@ -104,6 +104,7 @@ def _strength(block: FoundBlock) -> tuple[bool, float, float]:
 def share_of(
     models: Models,
     copied: set[str],
+    rows: Mapping[str, float],
     regions: Sequence[Region],
     cosines: Mapping[str, float],
     found: Mapping[Key, FoundBlock],
@@ -116,6 +117,7 @@ def share_of(
     Args:
         models: the pair.
         copied: tensors of B that hold A's values.
+        rows: B's token tables → the part of their rows that is A's.
         regions: those found in place; ``cosines`` says which of their tensors agree.
         cosines: B's tensor → its centred cosine in place.
         found: blocks and experts found by their units, which count their FFN.
@@ -125,7 +127,7 @@ def share_of(
     """
     b = models.b
     total = max(b.numel, 1)
-    part: dict[str, float] = dict.fromkeys(copied, 1.0)
+    part: dict[str, float] = {**rows, **dict.fromkeys(copied, 1.0)}
     for region in regions:
         part |= {name: 1.0 for name in region.tensors if cosines.get(name, 0.0) >= EFFECT}
     by_place = _by_place(b.tensors.values())

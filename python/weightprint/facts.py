@@ -29,6 +29,9 @@ __all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Sh
 LOG10_P = -6.0
 ABSENT = 0.02
 
+#: Equal rows of an embedding that make a part shared: each is tens of learned values, so a few would do.
+ROWS = 32
+
 #: "No evidence" may be said only where a descendant with an effect of this size would have been seen, a cosine or a
 #: share of hidden units: what was not seen stands in the report beside it.
 DETECTABLE = 0.25
@@ -132,6 +135,13 @@ class Facts:
     def copies_unclear(self) -> bool:
         """Tensors of B hold A's values, but nothing says that they were learned."""
         return any(f.kind in ("exact", "re_encoded") for f in self.copies) and not self.shown
+
+    @cached_property
+    def equal_rows(self) -> Evidence | None:
+        """Rows of B's token tables that are rows of A's value by value, where there are enough to be no accident."""
+        looks = [e for e in self.evidence if e.test == "embeddings" and e.applied]
+        best = max(looks, key=lambda e: int(e.details["rows_equal"]), default=None)
+        return best if best is not None and best.details["rows_equal"] >= ROWS else None
 
     # Aligned
 
@@ -242,8 +252,8 @@ class Facts:
         cosines: Mapping[str, float] = self.weights.details["cosines"] if self.weights else {}
         copied = {f.b for f in self.copies}
         return share_of(
-            self.models, copied, self.found_regions, cosines, self.blocks, self.absent_regions, self.absent_units,
-            self.heads,
+            self.models, copied, self._rows, self.found_regions, cosines, self.blocks, self.absent_regions,
+            self.absent_units, self.heads,
         )  # fmt: skip
 
     @cached_property
@@ -257,6 +267,12 @@ class Facts:
         """What was found may be a common random initialisation and no more, as far as the weights tell."""
         training = self.applied("training_shared")
         return training is not None and training.details["reads_as"] == "shared_initialisation"
+
+    @cached_property
+    def _rows(self) -> Mapping[str, float]:
+        """B's token tables → the part of their rows that is A's."""
+        found = self.equal_rows.found if self.equal_rows else ()
+        return {f.b: f.numel / max(self.models.b.tensors[f.b].numel, 1) for f in found}
 
     # Power
 

@@ -111,9 +111,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: bool(f.shown) or bool(f.found_regions),
-        "some tensors are equal or agree, and no more than these was shown",
-        (*_COPY, *DECIDING),
+        lambda f: bool(f.shown) or bool(f.found_regions) or f.equal_rows is not None,
+        "some tensors, or rows of an embedding, are equal or agree, and no more than these was shown",
+        (*_COPY, "embeddings", *DECIDING),
     ),
     Rule(
         "no_evidence",

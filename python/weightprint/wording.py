@@ -88,6 +88,8 @@ def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
         scales = sum(f.kind == "parameter" for f in same.found)
         if scales:
             lines.append(f"{_plural(scales, 'further tensor')} of B hold exactly the scales of this quantisation")
+    if facts.equal_rows is not None:
+        lines.append(f"embeddings: {facts.equal_rows.says}")
     if facts.decisive:
         chosen = [e for e in facts.evidence if e.applied and (e.test in DECIDING or e.test == "norm_gains")]
         for e in chosen:
@@ -130,9 +132,9 @@ def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
         return tuple(lines)
     if rule.verdict == "no_evidence":
         return (*_near_misses(facts), *_BLIND)
-    if facts.shown or facts.blocks or facts.units_only:
+    if facts.shown or facts.blocks or facts.units_only or facts.equal_rows:
         lines.extend(_missing(facts) if facts.shown else ())
-        lines.extend(_initialisation(facts))
+        lines.extend(_initialisation(facts) if facts.blocks or facts.units_only or facts.shown else ())
         if facts.absent_blocks or facts.absent_regions:
             parts = [*facts.absent_blocks, *(r.name for r in facts.absent_regions if r.layer is None)]
             lines.append(f"Looked for with power and not found in A: {_names(parts)}.")

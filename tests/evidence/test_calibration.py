@@ -12,25 +12,25 @@ import itertools
 import numpy as np
 import pytest
 from synthetic import decoder, models
-from weightprint.evidence import TESTS
+from weightprint.evidence import PUBLISHED, TESTS
 from weightprint.verdict import decide
 
-N = 25
+N = 20
 
 
 @pytest.fixture(scope="module")
 def strangers() -> list[tuple[str, dict[str, float | None]]]:
-    """(verdict, log10 p by test) of all pairs among 25 models of one architecture: 300 pairs."""
+    """(verdict, log10 p by test) of all pairs among 20 models of one architecture: 190 pairs."""
     zoo = [decoder(100 + s, layers=4) for s in range(N)]
     out = []
     for a, b in itertools.combinations(zoo, 2):
         m = models(a, b)
-        evidence = [test(m) for test in TESTS]
+        evidence = [test(m) for test in TESTS if test not in PUBLISHED]
         out.append((decide(m, evidence).name, {e.test: e.log10_p for e in evidence}))
     return out
 
 
-@pytest.mark.parametrize("test", ["aligned_weights", "aligned_units", "norm_gains"])
+@pytest.mark.parametrize("test", ["aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "norm_gains"])
 def test_p_values_are_not_too_small(strangers: list[tuple[str, dict[str, float]]], test: str) -> None:
     p = np.array([values[test] for _, values in strangers])
     for alpha in (0.5, 0.2, 0.1, 0.05, 0.01, 0.001):
@@ -39,4 +39,4 @@ def test_p_values_are_not_too_small(strangers: list[tuple[str, dict[str, float]]
 
 
 def test_no_stranger_is_called_kin(strangers: list[tuple[str, dict[str, float]]]) -> None:
-    assert {name for name, _ in strangers} == {"inconclusive"}
+    assert {name for name, _ in strangers} <= {"no_evidence", "inconclusive"}

@@ -19,6 +19,9 @@ import zoo
 from weightprint.compare import Comparison
 from weightprint.evidence import Evidence
 
+#: What strangers may be called: how much power there was decides which.
+NOTHING = {"no_evidence", "inconclusive"}
+
 
 def evidence(result: Comparison, test: str) -> Evidence:
     return next(e for e in result.evidence if e.test == test)
@@ -52,7 +55,7 @@ def strangers() -> list[Comparison]:
 
 def test_strangers_of_one_architecture_are_never_kin(strangers: list[Comparison]) -> None:
     assert len(strangers) == 66
-    assert {result.verdict for result in strangers} == {"inconclusive"}
+    assert {result.verdict for result in strangers} <= NOTHING
     assert all(evidence(result, "exact_sharing").statistic == 0 for result in strangers)
 
 
@@ -75,12 +78,12 @@ def test_real_strangers_stay_within_the_quoted_deviation(strangers: list[Compari
 def test_the_fine_tune_is_no_kin_of_the_others() -> None:
     for name in zoo.SCEPTR_INDEPENDENT:
         if name != "SCEPTR":
-            assert weightprint.compare(zoo.sceptr(name), zoo.sceptr("SCEPTR_finetuned")).verdict == "inconclusive"
+            assert weightprint.compare(zoo.sceptr(name), zoo.sceptr("SCEPTR_finetuned")).verdict in NOTHING
 
 
-def test_other_sizes_are_inconclusive() -> None:
+def test_other_sizes_are_not_called_kin() -> None:
     for name in zoo.SCEPTR_OTHER_SIZES:
-        assert weightprint.compare(zoo.sceptr("SCEPTR"), zoo.sceptr(name)).verdict == "inconclusive"
+        assert weightprint.compare(zoo.sceptr("SCEPTR"), zoo.sceptr(name)).verdict in NOTHING
 
 
 def test_minilm_and_its_int8_copy() -> None:

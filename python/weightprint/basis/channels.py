@@ -33,6 +33,8 @@ _GAINS = ("attn_norm", "ffn_norm", "final_norm", "attn_post_norm", "ffn_post_nor
 _ROWS = 512
 _FFNS = 2
 _UNITS = 512
+_CHANNELS = 1024  # over which sizes of units are compared
+_LARGE = 1 << 24  # values of a matrix from which one FFN has to do
 _FEWEST = 12  # features
 
 Profiles = dict[tuple[str, int | None], F32]
@@ -108,7 +110,9 @@ def _by_size(models: Models, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: 
     depth = [1 + max(f.block for f in found) for found in (ours, fit)]
     basis = Basis("signed_permutation", channels=channels)
     out = []
-    for ffn in (fit[0], fit[-1])[: min(_FFNS, len(fit))]:
+    few = 1 if fit[0].up.numel >= _LARGE and models.effort != "full" else _FFNS
+    chosen = np.sort(pick(channels.size, _CHANNELS, models.seed, "sizes"))
+    for ffn in (fit[0], fit[-1])[: min(few, len(fit))]:
         at = ffn.block / depth[1]
         near = min(ours, key=_Apart(depth[0], at))
         if ffn.down is None or near.down is None or (ffn.gate is None) != (near.gate is None):
@@ -117,8 +121,8 @@ def _by_size(models: Models, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: 
             _vectors(models.a, near, None),
             _vectors(models.b, ffn, pick(ffn.units, _UNITS, models.seed, "signatures", run=8)),
         )
-        sizes_a = np.concatenate([_sizes(v) for v in (*read_a, down_a)], axis=1)
-        sizes_b = np.concatenate([_sizes(basis.to_a(v)) for v in (*read_b, down_b)], axis=1)
+        sizes_a = np.concatenate([_sizes(v[:, chosen]) for v in (*read_a, down_a)], axis=1)
+        sizes_b = np.concatenate([_sizes(basis.to_a(v)[:, chosen]) for v in (*read_b, down_b)], axis=1)
         alike = sizes_b @ sizes_a.T
         best = alike.argmax(axis=1)
         mutual = alike.argmax(axis=0)[best] == np.arange(best.size)

@@ -66,7 +66,9 @@ def verdicts(comparisons: Mapping[str, Comparison]) -> Iterator[Text]:
         )
     yield _line()
     if any(comparison.verdict == "inconclusive" for comparison in comparisons.values()):
-        yield _line(("inconclusive: nothing shared was found, but not every disguise has been looked for.", "dim"))
+        yield _line(("inconclusive: nothing shared was found, and the tests could have missed it.", "dim"))
+    if any(comparison.verdict == "no_evidence" for comparison in comparisons.values()):
+        yield _line(("no evidence: nothing shared was found, and the tests would have seen it.", "dim"))
     yield _line(("p: how often models from independent starts would agree as much by chance.", "dim"))
     yield _line(("cosine: of matched matrices, centred; it is 1 for a copy and 0 between strangers.", "dim"))
 

@@ -8,7 +8,8 @@ head of B, in every block, is matched with its nearest head among *all* blocks o
 with all channels permuted jointly (its q, k, v and o alike, so that everything inside B stays as it is) is as likely
 as B. With S agreements over R permuted copies and K in B itself, K given K + S is at most Binomial(K + S, 1/(R + 1))
 for Poisson counts (Przyborowski and Wilenski 1940, the conditional test of two rates). Heads are few, so counts are
-pooled over blocks; A's heads count once per permuted copy and block of B, so a hub or a repeated head can't pile up.
+pooled over blocks. In these counts a head of A counts once per copy, so that a hub, or blocks that B repeats, can't
+pile up: agreements must come independently for the counts to be Poisson.
 
 *Null for order.* Sharper, and no alignment fitted elsewhere can fake it: initialisation and training treat the heads
 of a block alike, so their order is arbitrary. Each head of B is matched by both products together; a hit is a head
@@ -80,8 +81,7 @@ class _Seen:
     attention: Attention
     alive: int
     agreed: list[tuple[int, int, float, float]]  # head of B, head of A (among all), cosines of the two products
-    count: int
-    chance: list[int]  # the same count for every permuted copy
+    named: list[frozenset[int]]  # heads of A that were agreed on, for B itself and for every permuted copy
     hits: int
     order: tuple[int, int]  # groups, heads per group
 
@@ -184,7 +184,7 @@ def _look(
     above[:, :, :, ~(heads.qk.any(axis=1) & heads.vo.any(axis=1))] = -np.inf
     best = above.argmax(axis=3)
     agree = (best[0] == best[1]) & ~dead
-    counts = [int(np.unique(best[0, copy][agree[copy]]).size) for copy in range(1 + len(orders))]
+    named = [frozenset(best[0, copy][agree[copy]].tolist()) for copy in range(1 + len(orders))]
     found = [
         (int(j), int(a := best[0, 0, j]), float(cosines[0, 0, j, a]), float(cosines[1, 0, j, a]))
         for j in np.nonzero(agree[0])[0]
@@ -196,7 +196,7 @@ def _look(
         together[:, ~comparable[heads.block]] = -np.inf
         hits = int(np.count_nonzero((heads.head[together.argmax(axis=1)] == np.arange(n)) & ~dead))
     order_of = (attention.kv_heads, n // attention.kv_heads)
-    return _Seen(attention, int(np.count_nonzero(~dead)), found, counts[0], counts[1:], hits, order_of)
+    return _Seen(attention, int(np.count_nonzero(~dead)), found, named, hits, order_of)
 
 
 def log10_p_counts(k: int, chance: Sequence[int]) -> float:
@@ -259,7 +259,7 @@ def _answer(
     channels: Indices,
 ) -> Evidence:
     tested = sum(s.alive for s in seen)
-    k, chance = sum(s.count for s in seen), np.sum([s.chance for s in seen], axis=0).tolist()
+    k, *chance = (len(frozenset().union(*heads_of_a)) for heads_of_a in zip(*(s.named for s in seen), strict=True))
     agreed = sum(len(s.agreed) for s in seen)
     expected = (sum(chance) + 1) / len(orders)
     hits = sum(s.hits for s in seen)
@@ -313,7 +313,7 @@ def _matches(heads: _Heads, s: _Seen) -> list[UnitMatch]:
     by_block: dict[int, list[tuple[int, int]]] = {}
     for j, a, *_ in s.agreed:
         by_block.setdefault(int(heads.block[a]), []).append((j, int(heads.head[a])))
-    total = (sum(s.chance) + 1) / max(len(s.chance), 1)
+    total = (sum(map(len, s.named[1:])) + 1) / max(len(s.named) - 1, 1)
     out = []
     for block, pairs in by_block.items():
         ours = heads.attentions[block]

@@ -52,7 +52,7 @@ _AGREES = 0.1  # centred cosine from which a matrix agrees in place
 
 #: Limits of R and of the gains' correlation: at or above the first it reads as descent, at or below the second as
 #: shared initialisation. Chosen on models of the fit side only.
-DESCENT_R, SHARED_R = 0.96, 0.92
+DESCENT_R, SHARED_R = 0.975, 0.92
 DESCENT_GAINS, SHARED_GAINS = 0.65, 0.58
 
 #: What the limits did on pairs that they were not chosen on: pairs, read right, read as "either", read wrong.

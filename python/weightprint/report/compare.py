@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from weightprint.facts import DECIDING, may_decide
+from weightprint.facts import DECIDING, LOG10_P, may_decide
 from weightprint.report.escape import escape, html
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
@@ -47,7 +47,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Verdict", f"{_NAMES.get(result.name, result.name.replace('_', ' ')).upper()}. {result.sentence}"),
         ("Strength", strength(result.name, result.log10_p)),
     ]
-    if result.log10_p is not None:
+    if result.log10_p is not None and (result.log10_p <= LOG10_P or result.name in ("no_evidence", "inconclusive")):
         deciding = [e for e in comparison.evidence if may_decide(e)]
         first = min(deciding, key=lambda e: e.log10_p or 0.0)
         rows.append(
