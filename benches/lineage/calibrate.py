@@ -46,6 +46,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--pairs", type=int, default=5000, help="synthetic pairs (%(default)s)")
     parser.add_argument("--rotations", type=int, default=1000, help="pairs of the zoo for alignments (%(default)s)")
     parser.add_argument("--zoo", type=Path, default=Path("target/zoo"), help="folder of models (%(default)s)")
+    parser.add_argument("--scores", type=Path, help="output folder of `score` (default: ZOO/scores)")
     parser.add_argument("--sceptr", type=Path, default=_cache() / "sceptr", help="folder of SCEPTR_*.safetensors")
     parser.add_argument(
         "--output", type=Path, default=Path("target/calibrate"), help="records and models (%(default)s)"
@@ -129,14 +130,20 @@ def _zoo(args: argparse.Namespace) -> Record | None:
 
 
 def rotation_pairs(unrelated: Sequence[pairs.Pair], n: int) -> list[pairs.Pair]:
-    """At least half on the same data, teachers with their students first, then by a hash of the names."""
+    """At least half on the same data: teachers with their students, then those of one architecture, then by a hash."""
 
-    def key(pair: pairs.Pair) -> tuple[bool, bytes]:
-        return (pair.kind != "teacher_student", hashlib.sha256(f"rotation {pair.key}".encode()).digest())
+    def key(pair: pairs.Pair) -> tuple[bool, bool, bytes]:
+        return (
+            pair.kind != "teacher_student",
+            pair.kind != pairs.HARDEST,
+            hashlib.sha256(f"rotation {pair.key}".encode()).digest(),
+        )
 
     ordered = sorted(unrelated, key=key)
-    same = [p for p in ordered if p.kind.endswith("same_data") or p.kind == "teacher_student"]
-    other = [p for p in ordered if p not in set(same)]
+    alike: dict[bool, list[pairs.Pair]] = {True: [], False: []}
+    for pair in ordered:
+        alike[pair.kind.endswith("same_data") or pair.kind == "teacher_student"].append(pair)
+    same, other = alike[True], alike[False]
     half = min(len(same), max(n - len(other), round(0.7 * n)))
     return same[:half] + other[: n - half]
 
@@ -146,17 +153,20 @@ def _rotations(args: argparse.Namespace) -> Record | None:
     if known is None:
         return None
     family, unrelated = known
-    chosen = rotation_pairs(unrelated, args.rotations)
+    scored = {pair.key for pair in pairs.choose(family, pairs.Want())}  # `score` has most of these on record
+    chosen = rotation_pairs([p for p in unrelated if p.key in scored], args.rotations)
+    chosen += rotation_pairs([p for p in unrelated if p.key not in scored], args.rotations - len(chosen))
     return _on_zoo(args, family, chosen, "rotations")
 
 
 def _on_zoo(args: argparse.Namespace, family: Family, chosen: Sequence[pairs.Pair], label: str) -> Record:
     """Records of `score` are used as they are, and what is missing is added to them."""
     cases = [(p.key, family[p.a].folder, family[p.b].folder) for p in chosen]
-    found = _run(cases, "weightprint", args.zoo / "scores", args, label)
+    found = _run(cases, "weightprint", args.scores or args.zoo / "scores", args, label)
     out = _summed(found)
     out["kinds"] = dict(Counter(p.kind for p in chosen if p.key in found))
     out["roots"] = len({root for p in chosen for root in p.clusters})
+    out["searched"] = sum(any(e["test"] == "alignment" for e in r.get("evidence", ())) for r in found.values())
     tried = {key: _bases(record) for key, record in found.items()}
     by_key = {p.key: p for p in chosen}
     out["aligned"] = {

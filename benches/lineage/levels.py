@@ -81,10 +81,13 @@ def log10_binomial_tail(hits: int, n: int, p: float) -> float:
 
 def with_silent(found: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Tests in an alignment (`test@basis`) are run only where one was worth a look, which is a choice by values. So the
-    pairs on which they were not run count with p = 1, as many as there are for the test as stored."""
+    pairs on which they were not run count with p = 1: as many as there are for the test as stored, or for the test that
+    was run most where it is run in alignments only."""
     out = {}
+    most = max(map(len, found.values()), default=0)
     for name, values in found.items():
-        asked = len(found.get(name.split("@")[0], values))
+        base, _, basis = name.partition("@")
+        asked = len(found[base]) if base in found else most if basis else 0
         out[name] = [*values, *([0.0] * max(0, asked - len(values)))]
     return out
 

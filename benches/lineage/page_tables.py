@@ -287,8 +287,8 @@ def calibration(found: Numbers) -> str:
     head = ["test", "pairs", *(f"P(p ≤ {a:g})" for a in alphas), "KS, one-sided", "its p", "smallest log10 p", "p = 1"]
     return (
         "Unrelated pairs only. A sound test has at most α in the column of α; `!` marks an excess that a sound test"
-        " would show less than once in a thousand. A test in an alignment (`@`; `*`: found through shared tokens, where p"
-        " is not one against shared training data) is run only where one was worth a look; the other pairs count with"
+        " would show less than once in a thousand. A test in an alignment (`@`; `*`: found through shared tokens, where"
+        " p is not one against shared training data) is run only where one was worth a look; the other pairs count with"
         " p = 1. The KS number is the largest excess of small p-values.\n\n" + table(head, rows)
     )
 
@@ -317,6 +317,9 @@ def calibration_page(found: Numbers) -> str:
                 )
                 + "."
             )
+        if "kinds" in c:
+            text += " Of these " + ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(c["kinds"].items()))
+            text += f". An alignment of the residual channels was looked for in {c['searched']}."
         for basis, kinds in c.get("aligned", {}).items():
             total = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(kinds.items()))
             text += f" A {basis.replace('_', ' ')} was found worth testing on {sum(kinds.values())} of them ({total})."

@@ -10,7 +10,8 @@ Sides. Every root is on the side `fit` or `test` (thresholds may be looked at on
 if both models are, and `between` if they are not.
 
 Choice. Parents with their children, and pairs of roots, come first; the rest is dealt out family by family (for
-strangers: by kind and by pair of families), so that none with many children drowns the others. Within a family a hash
+strangers: by kind and by pair of families), so that none with many children drowns the others; last come more of the
+hardest strangers, of one architecture and one text. Within a family a hash
 of the names decides, and another which of the two is "A": a method that always calls B the later one is right half of
 the time.
 """
@@ -26,9 +27,11 @@ from typing import Any
 
 from .family import Family
 
-__all__ = ["RELATED", "SHARED_INIT", "UNRELATED", "Pair", "Want", "choose", "every_pair"]
+__all__ = ["HARDEST", "RELATED", "SHARED_INIT", "UNRELATED", "Pair", "Want", "choose", "every_pair"]
 
 RELATED, SHARED_INIT, UNRELATED = "related", "shared_init", "unrelated"
+#: Strangers for which all is equal that data and recipe impose.
+HARDEST = "same_architecture_same_data"
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,12 @@ TRAINING = frozenset({"fine_tune", "continued_pretraining", "wash", "further_tra
 
 @dataclass(frozen=True)
 class Want:
-    """How many pairs of each relation, at most."""
+    """How many pairs of each relation, at most; ``hard`` more strangers of one architecture, trained on one text."""
 
     related: int = 650
     shared_init: int = 60
     unrelated: int = 2050
+    hard: int = 400
 
 
 #: Strangers are dealt out in these shares: the test side decides, the fit side was looked at, `between` is neither.
@@ -112,6 +116,9 @@ def choose(family: Family, want: Want) -> list[Pair]:
     taken = {pair.key for pair in strangers}
     rest = [pair for pair in by[UNRELATED] if pair.key not in taken]
     strangers += _deal(rest, want.unrelated - len(strangers), lambda p: (p.kind, p.clusters))
+    taken = {pair.key for pair in strangers}
+    hard = [pair for pair in by[UNRELATED] if pair.kind == HARDEST and pair.key not in taken]
+    strangers += _deal(hard, want.hard, lambda p: p.clusters)
     return sorted(chosen + strangers, key=lambda p: _hash("order", p.key))
 
 

@@ -81,8 +81,11 @@ def _child(name: str, python: str) -> subprocess.Popen[str]:
 def _ask(process: subprocess.Popen[str], question: dict[str, str]) -> dict[str, Any]:
     if process.stdin is None or process.poll() is not None:
         return {"failed": "the tool's process ended"}
-    process.stdin.write(json.dumps(question) + "\n")
-    process.stdin.flush()
+    try:
+        process.stdin.write(json.dumps(question) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:  # it ended between the two lines
+        return {"failed": "the tool's process ended"}
     return _read(process)
 
 

@@ -137,7 +137,8 @@ def _methods_power(plt: Any, axis: Any, found: Mapping[str, list[list[float]]]) 
     colours = plt.get_cmap("tab20").colors
     names = [name for name in found if name == "weightprint" or "." not in name]
     for i, name in enumerate(names):
-        x, y = (np.array([point[k] for point in found[name]]) for k in (0, 1))
+        points = [point for point in found[name] if point[2] >= 3]
+        x, y = (np.array([point[k] for point in points]) for k in (0, 1))
         first = name == "weightprint"
         axis.plot(x, y, "o-" if first else ".-", color="black" if first else colours[i % len(colours)],
                   lw=2 if first else 1, ms=4, label=name)  # fmt: skip

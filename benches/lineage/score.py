@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGE = HERE.parents[1] / "docs" / "lineage.md"
 ZOO, SMALL_ZOO = Path("target/zoo"), Path("target/zoo-small")
-SMALL = pairs.Want(related=60, shared_init=10, unrelated=80)
+SMALL = pairs.Want(related=60, shared_init=10, unrelated=60, hard=20)
 
 
 def add(commands: Any) -> None:
@@ -90,7 +90,7 @@ def broken(numbers: dict[str, Any], at_least: float) -> str:
 def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
     zoo = args.zoo or (SMALL_ZOO if args.small else ZOO)
     known = family.Family.read(zoo)
-    want = SMALL if args.small else pairs.Want(args.related, pairs.Want.shared_init, args.unrelated)
+    want = SMALL if args.small else pairs.Want(args.related, unrelated=args.unrelated)
     chosen = pairs.choose(known, want)
     started, reasons = peers.start(args.peer_python)
     picked = methods.find(args.methods, started)

@@ -147,4 +147,4 @@ def test_levels_count() -> None:
 
 def test_pairs_without_an_alignment_count_as_silent() -> None:
     found = with_silent({"t": [-1.0, -2.0, 0.0], "t@rotation": [-4.0], "u@rotation": [-1.0]})
-    assert found == {"t": [-1.0, -2.0, 0.0], "t@rotation": [-4.0, 0.0, 0.0], "u@rotation": [-1.0]}
+    assert found == {"t": [-1.0, -2.0, 0.0], "t@rotation": [-4.0, 0.0, 0.0], "u@rotation": [-1.0, 0.0, 0.0]}

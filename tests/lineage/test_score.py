@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from benches.lineage import methods, page, rows, runner, score, strangers, summary
+from benches.lineage.calibrate import rotation_pairs, synthetic_pairs
 from benches.lineage.family import Family
 from benches.lineage.operations_score import operations_table, same_parameter
 from benches.lineage.pairs import Pair, Want, choose, every_pair
@@ -123,8 +124,8 @@ def test_maps_go_through_the_common_ancestor(family: Family) -> None:
 
 
 def test_the_choice_is_stable_and_keeps_its_counts(family: Family) -> None:
-    chosen = choose(family, Want(related=4, shared_init=2, unrelated=9))
-    assert chosen == choose(family, Want(related=4, shared_init=2, unrelated=9))
+    chosen = choose(family, Want(related=4, shared_init=2, unrelated=7, hard=2))
+    assert chosen == choose(family, Want(related=4, shared_init=2, unrelated=7, hard=2))
     counts = {r: sum(p.relation == r for p in chosen) for r in ("related", "shared_init", "unrelated")}
     assert counts == {"related": 4, "shared_init": 2, "unrelated": 9}
     assert len({frozenset((p.a, p.b)) for p in chosen}) == 15
@@ -318,3 +319,19 @@ def alive(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_rotations_are_tried_on_strangers_of_one_text_first(family: Family) -> None:
+    strangers_ = [p for p in every_pair(family) if p.relation == "unrelated"]
+    chosen = rotation_pairs(strangers_, 10)
+    alike = [p.kind for p in chosen if p.kind.endswith("same_data") or p.kind == "teacher_student"]
+    assert len(chosen) == len(set(chosen)) == 10
+    assert 5 <= len(alike) <= 7
+    assert "teacher_student" in alike
+
+
+def test_synthetic_pairs_are_of_different_models() -> None:
+    chosen = synthetic_pairs(1000)
+    assert len(chosen) == len({frozenset(pair) for pair in chosen}) == 1000
+    assert all(one != other for one, other in chosen)
+    assert sum(one[0] == other[0] for one, other in chosen) >= 800
