@@ -143,6 +143,13 @@ def test_smollm2_and_a_noised_copy() -> None:
     assert result.result.share.low > 0.999
 
 
+def test_quick_effort_reads_a_fiftieth_and_sees_the_noised_copy() -> None:
+    result = weightprint.compare(zoo.smollm2_bf16(), zoo.smollm2_noised(), effort="quick")
+    assert result.verdict == "shared_origin"
+    assert result.bytes_read < 0.02 * (result.a.n_bytes + result.b.n_bytes)
+    assert evidence(result, "exact_sharing").why_not is not None
+
+
 def test_smollm2_with_half_of_its_blocks_replaced(tmp_path: Path) -> None:
     """Blocks 15-29 are replaced by noise of the same spread: partly shared, and the map says which."""
     rng = np.random.default_rng(1)
