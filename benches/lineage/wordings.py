@@ -26,15 +26,21 @@ def number(x: float | None, digits: int = 3) -> str:
 
 def percent(x: float | None) -> str:
     """`12.3 %`; a dash for None."""
-    return "–" if x is None else f"{100 * x:.1f} %"
+    return "–" if x is None else f"{_hundredths(x)} %"
+
+
+def _hundredths(x: float) -> str:
+    """One digit after the point; more where that would call something nothing, or not quite all all."""
+    text = f"{100 * x:.1f}"
+    return f"{100 * x:.3f}" if (text == "0.0" and x > 0) or (text == "100.0" and x < 1) else text
 
 
 def rate(r: Mapping[str, Any] | None, as_percent: bool = False) -> str:
     """A value with its interval: `.981 [.95–.99]`."""
     if r is None or r["value"] is None:
         return "–"
-    scale, digits, unit = (100, 1, " %") if as_percent else (1, 3, "")
-    value, low, high = (None if r[key] is None else f"{scale * r[key]:.{digits}f}" for key in ("value", "low", "high"))
+    show, unit = (_hundredths, " %") if as_percent else (number, "")
+    value, low, high = (None if r[key] is None else show(r[key]) for key in ("value", "low", "high"))
     return f"{value}{unit}" if low is None else f"{value}{unit} [{low}–{high}]"
 
 

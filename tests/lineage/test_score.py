@@ -24,6 +24,7 @@ from benches.lineage.operations_score import operations_table, same_parameter
 from benches.lineage.pairs import Pair, Want, choose, every_pair
 from benches.lineage.peers import Peer
 from benches.lineage.records import Records
+from benches.lineage.wordings import percent, rate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT: dict[str, Any] = {"kind": "root", "form": "llama", "text": "modules", "tokens": 1000, "total_tokens": 1000}
@@ -335,3 +336,10 @@ def test_synthetic_pairs_are_of_different_models() -> None:
     assert len(chosen) == len({frozenset(pair) for pair in chosen}) == 1000
     assert all(one != other for one, other in chosen)
     assert sum(one[0] == other[0] for one, other in chosen) >= 800
+
+
+def test_one_in_two_thousand_is_not_nothing() -> None:
+    assert percent(1 / 2050) == "0.049 %"
+    assert percent(0.0) == "0.0 %"
+    assert percent(2049 / 2050) == "99.951 %"
+    assert rate({"value": 1 / 2050, "low": 0.0, "high": 0.01}, True) == "0.049 % [0.0–1.0]"

@@ -55,7 +55,7 @@ def fit_half(found: Sequence[Ffn]) -> list[Ffn]:
 
 def score(models: Models, basis: Basis) -> Score:
     """Unit agreement through a basis on FFNs that are not in its ``fitted``."""
-    ours, theirs = ffns(models.a), [f for f in ffns(models.b) if f.name not in basis.fitted]
+    ours, theirs = ffns(models.a), [f for f in ffns(models.b) if not basis.saw(f.name)]
     if not ours or not theirs:
         return Score(0, 0, 0.0)
     large = models.effort != "full" and max(f.up.numel for f in (*ours, *theirs)) >= _LARGE

@@ -218,6 +218,11 @@ class Basis:
     candidates: int = 1
     scores: Mapping[str, float] = field(default_factory=dict)
 
+    def saw(self, name: str) -> bool:
+        """Whether it was fitted on this FFN or on another expert of its block: experts are often copies of one FFN."""
+        block = name.partition(".expert.")[0]
+        return any(region.partition(".expert.")[0] == block for region in self.fitted)
+
     def to_a(self, x: F32) -> F32:
         """Rows over B's residual channels (…, d_b) → rows over A's (…, d_a), float32."""
         if self.matrix is not None:

@@ -168,7 +168,7 @@ def _region(ffn: Ffn, similarity: F32, k: int) -> Region:
 
 def _answer(models: Models, looked: _Looked) -> Evidence:
     fitted = models.basis.fitted
-    free = {} if fitted & {"up", "gate"} else {i: f for i, f in enumerate(looked.b) if f.name not in fitted}
+    free = {} if fitted & {"up", "gate"} else {i: f for i, f in enumerate(looked.b) if not models.basis.saw(f.name)}
     best = {i: int(looked.hits[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
     looks = _looks(looked, {i: j for i, j in best.items() if i in free})
     pairs = int((looked.hits >= 0).sum())

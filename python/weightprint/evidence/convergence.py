@@ -103,7 +103,7 @@ def convergence(models: Models) -> Evidence:
     """Weak parts of units matched by their strong parts, on FFNs that the basis was not fitted on."""
     basis = models.basis
     ours = [f for f in ffns(models.a) if f.down is not None]
-    theirs = [f for f in ffns(models.b) if f.down is not None and f.name not in basis.fitted]
+    theirs = [f for f in ffns(models.b) if f.down is not None and not basis.saw(f.name)]
     if not ours or not theirs:
         return not_applied(
             _QUESTION, "no feed-forward block with a down-projection is left that the basis was not fitted on"
