@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from weightprint.basis._copies import with_copies
 from weightprint.basis._held_out import Score, score
 from weightprint.basis.channels import by_channels
 from weightprint.basis.tokens import by_tokens
@@ -48,6 +49,7 @@ def find_bases(models: Models) -> list[Basis]:
         if any(s.share >= _SETTLED for _, s in scored):
             break
         for basis in finder(models):
+            basis = replace(basis, fitted=with_copies(models, basis.fitted))
             tried += 1
             if not _is_identity(basis):
                 scored.append((basis, score(models, basis)))
