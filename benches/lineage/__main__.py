@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import big_shapes, build, calibrate, demo_models, real_scale, score
+from . import big_shapes, build, calibrate, demo_models, readings, real_scale, score
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
     build.add_command(commands)
     score.add(commands)
     calibrate.add(commands)
+    readings.add(commands)
     real_scale.add_command(commands)
     big_shapes.add_command(commands)
     args = parser.parse_args()

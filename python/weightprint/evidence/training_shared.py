@@ -75,6 +75,7 @@ _QUESTION = Evidence(
 @dataclass(frozen=True, slots=True)
 class _Matrix:
     name: str
+    region: str
     cosine: float
     of_a: float
     of_b: float
@@ -93,7 +94,7 @@ def training_shared(models: Models) -> Evidence:
     if len(agreeing) < 3 or 2 * len(agreeing) < len(matrices):
         return not_applied(_QUESTION, "blocks don't agree in place")
     of_a, of_b = (float(np.median([getattr(m, side) for m in agreeing])) for side in ("of_a", "of_b"))
-    gains = _gains(models, width)
+    gains = _gains(models, width, {m.region for m in agreeing})
     reading, confidence, why = read(max(of_a, of_b), gains)
     return replace(
         _QUESTION,
@@ -180,8 +181,8 @@ def _look(models: Models, pair: Pair) -> _Matrix | None:
         return None
     cosine, x, y = max(looks, key=lambda look: look[0])
     if cosine < _AGREES:  # nothing to ask, and decompositions are dear
-        return _Matrix(pair.b.name, cosine, math.nan, math.nan)
-    return _Matrix(pair.b.name, cosine, strong_over_weak(x, y), strong_over_weak(y, x))
+        return _Matrix(pair.b.name, pair.known.region, cosine, math.nan, math.nan)
+    return _Matrix(pair.b.name, pair.known.region, cosine, strong_over_weak(x, y), strong_over_weak(y, x))
 
 
 def _taken(models: Models, pair: Pair, which: int, gain: F32 | None) -> Float64:
@@ -208,9 +209,10 @@ def strong_over_weak(x: Float64, y: Float64) -> float:
     return float(np.clip(strong / weak, 0, 4)) if weak > 0 else 4.0
 
 
-def _gains(models: Models, width: int) -> float | None:
-    """Mean Spearman correlation of norm gains and offsets; None where none was trained in both."""
-    pairs = [p for p in models.pairs if p.known.role is not None and p.known.role.part == "norm" and p.by_name]
+def _gains(models: Models, width: int, regions: set[str]) -> float | None:
+    """Mean Spearman correlation of norm gains and offsets of these blocks; None where none was trained in both."""
+    norms = [p for p in models.pairs if p.known.role is not None and p.known.role.part == "norm" and p.by_name]
+    pairs = [p for p in norms if p.known.region in regions]
     a, b, _ = channel_vectors(models, pairs, width)
     if not len(a):
         return None
