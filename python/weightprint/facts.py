@@ -110,6 +110,20 @@ class Facts:
         return exact is not None and not exact.details["n_only_in_a"] and not exact.details["n_only_in_b"]
 
     @cached_property
+    def moved(self) -> tuple[str, ...]:
+        """Tensors of B that stand in A value for value, but do something else there: another block, role or expert."""
+        a, b = self.models.a.tensors, self.models.b.tensors
+        exact = self.applied("exact_sharing")
+        at = {t.place: t for t in a.values() if t.place is not None}
+        out = []
+        for f in exact.found if exact else ():
+            here, there = b[f.b], a[f.a]
+            own = at.get(here.place) if here.place is not None else None
+            if own is not None and there.place is not None and own.digest != here.digest:
+                out.append(f.b)
+        return tuple(out)
+
+    @cached_property
     def missing_in_a(self) -> tuple[Tensor, ...]:
         """Tensors of B, trivial ones aside, whose values are not in A."""
         return _missing(self.models.b, self.models.a, {f.b for f in self.copies})

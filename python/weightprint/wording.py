@@ -54,6 +54,9 @@ def sentence(rule: Rule, facts: Facts) -> str:
         exact = facts.applied("exact_sharing")
         renamed = len(exact.details["renamed"]) if exact else 0
         return "A and B hold the same values, bit for bit" + (", under other names." if renamed else ".")
+    if facts.equal_both_ways:
+        moved = _plural(len(facts.moved), "tensor")
+        return f"A and B hold the same tensors, value for value, but {moved} stand at another place: layers were moved."
     if rule.verdict == "re_encoded":
         extra = "" if facts.complete else ", except for what is listed below"
         return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."

@@ -54,6 +54,14 @@ def test_layers_that_moved(order: list[int | None], name: str, parameters: dict[
     assert verdict.name == ("partly_shared" if None in order else "shared_origin")
 
 
+def test_the_same_layers_in_another_order_are_not_identical() -> None:
+    a = parent()
+    verdict = judge(a, restacked(a, [3, 1, 5, 0, 2, 4]))
+    assert verdict.name == "shared_origin"
+    assert "another place" in verdict.sentence
+    assert done(verdict)["layer_shuffle"] == {"from": [3, 1, 5, 0, 2, 4]}
+
+
 def test_permuted_units_are_undone_and_named() -> None:
     a = parent()
     rng = np.random.default_rng(0)
