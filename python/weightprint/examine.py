@@ -13,6 +13,7 @@ p-value found there pays for the number of alignments that were tried.
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,7 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     evidence = [test(models) for test in tests]
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
         started = time.perf_counter()
+        models = _of_one_width(models)
         bases = find_bases(models)
         evidence.append(_search(bases, time.perf_counter() - started))
         for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
@@ -117,6 +119,25 @@ def _search(bases: list[Basis], seconds: float) -> Evidence:
         details={"found": kept},
         seconds=seconds,
     )
+
+
+def _of_one_width(models: Models) -> Models:
+    """The stacks of each side that share its commonest residual width: a basis is of one stream, not of a tower beside
+    it."""
+    sides = []
+    for side in (models.a, models.b):
+        sizes: Counter[int] = Counter()
+        widths: dict[str, set[int]] = defaultdict(set)
+        for ffn in ffns(side):
+            sizes[ffn.width] += ffn.numel
+            widths[ffn.stack].add(ffn.width)
+        main = max(sizes, key=lambda width: sizes[width], default=0)
+        other = {stack for stack, found in widths.items() if found != {main}}
+        kept = {n: t for n, t in side.tensors.items() if t.place is None or t.place.stack not in other}
+        sides.append(replace(side, tensors=kept))
+    a, b = sides
+    pairs = tuple(p for p in models.pairs if p.a.name in a.tensors and p.b.name in b.tensors)
+    return replace(models, a=a, b=b, pairs=pairs)
 
 
 def _all_found(models: Models, evidence: list[Evidence]) -> bool:

@@ -223,6 +223,14 @@ class Basis:
         block = name.partition(".expert.")[0]
         return any(region.partition(".expert.")[0] == block for region in self.fitted)
 
+    def fits(self, d_b: int, d_a: int) -> bool:
+        """Whether rows of this length can be taken to rows of that one."""
+        if self.matrix is not None:
+            return self.matrix.shape == (d_b, d_a)
+        if self.channels is None:
+            return d_a == d_b
+        return self.channels.size == d_a and int(self.channels.max(initial=-1)) < d_b
+
     def to_a(self, x: F32) -> F32:
         """Rows over B's residual channels (…, d_b) → rows over A's (…, d_a), float32."""
         if self.matrix is not None:

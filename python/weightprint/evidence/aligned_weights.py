@@ -120,6 +120,8 @@ def aligned_weights(models: Models) -> Evidence:
     width = hidden_size(models)
     if width is None:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
+    if not models.basis.fits(width, width):
+        return not_applied(_QUESTION, "the alignment is of a stream of another width")
     if width < 8:
         return not_applied(_QUESTION, f"a hidden size of {width} is too small to test")
     budget = budget_of(models)

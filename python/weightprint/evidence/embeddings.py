@@ -165,7 +165,7 @@ def _pairs(models: Models) -> list[tuple[str, Tensor, Tensor]]:
     out = []
     for role, b in tables[1].items():
         a = tables[0].get(role)
-        if a is not None and (models.basis.kind != "identity" or a.shape[1] == b.shape[1]):
+        if a is not None and models.basis.fits(b.shape[1], a.shape[1]):
             out.append((role, a, b))
     return out
 
