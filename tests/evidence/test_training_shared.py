@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from synthetic import Arrays, decoder, models
 from weightprint.direction import direction
-from weightprint.evidence import training_shared as module
 from weightprint.evidence._base import Basis
 from weightprint.evidence.training_shared import read, strong_over_weak, training_shared
 
@@ -146,7 +146,11 @@ def test_the_table_of_readings() -> None:
 
 
 def test_confidence_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MEASURED", {"descent": (8, 7, 1, 0), "shared_initialisation": (18, 15, 1, 2)})
+    monkeypatch.setattr(
+        sys.modules["weightprint.evidence.training_shared"],
+        "MEASURED",
+        {"descent": (8, 7, 1, 0), "shared_initialisation": (18, 15, 1, 2)},
+    )
     assert read(1.0, 0.9)[1] == pytest.approx(1 - 3 / 20)
     assert read(0.7, 0.2)[1] == pytest.approx(1 - 1 / 10)
 

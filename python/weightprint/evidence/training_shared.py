@@ -55,8 +55,8 @@ _AGREES = 0.1  # centred cosine from which a matrix agrees in place
 DESCENT_R, SHARED_R = 0.975, 0.92
 DESCENT_GAINS, SHARED_GAINS = 0.65, 0.58
 
-#: What the limits did on pairs that they were not chosen on: pairs, read right, read as "either", read wrong. Pairs of the
-#: lineage benchmark's test side (docs/lineage.md), of 20 roots; 8 of the models share an initialisation only.
+#: What the limits did on pairs that they were not chosen on: pairs, read right, read as "either", read wrong. They are
+#: pairs of the lineage benchmark's test side (docs/lineage.md), of 20 roots and few shared initialisations.
 MEASURED: dict[Reading, tuple[int, int, int, int]] = {
     "descent": (263, 239, 24, 0),
     "shared_initialisation": (27, 21, 6, 0),
