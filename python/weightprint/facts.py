@@ -118,8 +118,10 @@ class Facts:
         out = []
         for f in exact.found if exact else ():
             here, there = b[f.b], a[f.a]
-            own = at.get(here.place) if here.place is not None else None
-            if own is not None and there.place is not None and own.digest != here.digest:
+            if here.place is None or there.place is None or here.place.stack != there.place.stack:
+                continue
+            own = at.get(here.place)
+            if here.place != there.place and (own is None or own.digest != here.digest):
                 out.append(f.b)
         return tuple(out)
 

@@ -62,6 +62,13 @@ def test_the_same_layers_in_another_order_are_not_identical() -> None:
     assert done(verdict)["layer_shuffle"] == {"from": [3, 1, 5, 0, 2, 4]}
 
 
+def test_repeated_layers_are_not_identical() -> None:
+    a = parent()
+    verdict = judge(a, restacked(a, [0, 1, 2, 3, 4, 5, 4, 5]))
+    assert verdict.name == "shared_origin"
+    assert "depth_upscaling" in done(verdict)
+
+
 def test_permuted_units_are_undone_and_named() -> None:
     a = parent()
     rng = np.random.default_rng(0)
