@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -236,6 +237,10 @@ def test_interrupted_is_130(tmp_path):
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)
     process = shell("stats", str(path), "--threads", "1")
+    maps = Path(f"/proc/{process.pid}/maps")  # a busy machine may take its time to start an interpreter
+    started = time.monotonic()
+    while maps.exists() and "_core" not in maps.read_text() and time.monotonic() - started < 30:
+        time.sleep(0.05)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
