@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from weightprint.evidence._base import Evidence, Expert, Models, Region, Tensor, UnitMatch
 
-__all__ = ["ABSENT_UNITS", "BLOCK_LOG10_P", "EFFECT", "FoundBlock", "Share", "found_blocks", "share_of"]
+__all__ = ["ABSENT_UNITS", "BLOCK_LOG10_P", "EFFECT", "FITTED_SHARE", "FoundBlock", "Share", "found_blocks", "share_of"]
 
 #: Cosine, or share of units, that a part must reach to be called found (see facts.py for where it comes from).
 EFFECT = 0.1
@@ -82,7 +82,7 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region]) -> dic
         tried = math.log10(max(1, e.details.get("pairs_tried", len(e.matches))))
         for match in e.matches:
             p = min(0.0, match.log10_p + tried)
-            least = FITTED_SHARE if _name(match.b) in e.details.get("left_out_of_p", ()) else EFFECT
+            least = FITTED_SHARE if match.name in e.details.get("left_out_of_p", ()) else EFFECT
             if p > BLOCK_LOG10_P or match.share < least:
                 continue
             block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
@@ -90,11 +90,6 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region]) -> dic
             if before is None or before.test == "aligned_weights" or _strength(block) > _strength(before):
                 found[match.b] = block
     return found
-
-
-def _name(key: Key) -> str:
-    stack, block, expert = key
-    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
 
 
 def _strength(block: FoundBlock) -> tuple[bool, float, float]:

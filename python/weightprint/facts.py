@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from weightprint.blocks import ABSENT_UNITS, EFFECT, FoundBlock, Key, Share, found_blocks, share_of
+from weightprint.blocks import ABSENT_UNITS, EFFECT, FITTED_SHARE, FoundBlock, Key, Share, found_blocks, share_of
 from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
 from weightprint.evidence._exchange import log10_p_hits
 from weightprint.maps import Maps, maps
@@ -216,10 +216,23 @@ class Facts:
     @cached_property
     def maps(self) -> Maps | None:
         """Layers, experts and units as the test shows them that found most of B."""
-        found = [maps(e, self.models) for e in self.locating if e.matches and e.test != "head_agreement"]
-        if not self.decisive or not found:
+        looks = [e for e in self.locating if e.matches and e.test != "head_agreement"]
+        if not self.decisive or not looks:
             return None
-        return max(found, key=lambda m: (sum(r.a is not None for r in m.layers), sum(r.share for r in m.layers)))
+        best = max(looks, key=self._mapped)
+        fitted = best.details.get("left_out_of_p", ())
+        kept = {
+            key: tuple(m for m in getattr(best, key) if m.name not in fitted or m.share >= FITTED_SHARE)
+            for key in ("matches", "others")
+        }
+        return maps(replace(best, matches=kept["matches"], others=kept["others"]), self.models)
+
+    def _mapped(self, evidence: Evidence) -> tuple[int, bool, float]:
+        """How much of B a test found where its basis was not fitted; as stored goes first."""
+        fitted = evidence.details.get("left_out_of_p", ())
+        found = [m for m in evidence.matches if m.name not in fitted and m.b in self.blocks]
+        layers = {m.b[:2] for m in found if m.log10_p <= LOG10_P}
+        return (len(layers), evidence.basis == "identity", sum(m.share for m in found))
 
     @cached_property
     def absent_regions(self) -> tuple[Region, ...]:

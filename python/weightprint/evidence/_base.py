@@ -330,6 +330,12 @@ class UnitMatch:
     nearest: int = 0
 
     @property
+    def name(self) -> str:
+        """``"decoder.7"`` or ``"decoder.7.expert.3"``: the FFN of B."""
+        stack, block, expert = self.b
+        return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
+
+    @property
     def share(self) -> float:
         """Units of B found in A beyond chance, 0..1."""
         return max(0.0, (self.agreed - self.expected) / max(self.tested - self.expected, 1.0))
