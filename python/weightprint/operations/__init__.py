@@ -1,0 +1,27 @@
+"""What was done to make B, as far as the weights show it: one file per kind of operation, one list of readers.
+
+A reader takes the facts and yields rows ``{name, parameters, confidence, where}``, named as in METHODS section 5. Where
+two readings leave the same trace, the row says the one with fewer steps, and its confidence is below 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from weightprint.facts import Facts
+from weightprint.operations._base import LayerMap, Row, layer_map
+from weightprint.operations.encoded import encoded
+from weightprint.operations.experts import experts
+from weightprint.operations.gauge import gauge
+from weightprint.operations.layers import layers
+from weightprint.operations.widths import widths
+
+__all__ = ["OPERATIONS", "LayerMap", "layer_map", "operations"]
+
+#: Readers of operations, in the order of the report.
+OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (encoded, layers, experts, widths, gauge)
+
+
+def operations(facts: Facts) -> tuple[Row, ...]:
+    """All operations that show, in the order of the table."""
+    return tuple(row for read in OPERATIONS for row in read(facts))
