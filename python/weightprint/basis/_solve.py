@@ -18,6 +18,7 @@ import numpy as np
 
 from weightprint.evidence._base import F32
 from weightprint.evidence._sample import Indices
+from weightprint.linear import product, svd
 
 __all__ = ["Cross", "assign", "cosines", "unit_rows"]
 
@@ -39,7 +40,7 @@ class Cross:
     def add(self, x: F32, y: F32) -> None:
         """Rows over A's channels (n, d_a) beside rows over B's (n, d_b)."""
         self.n += len(x)
-        self._products += y.T @ x
+        self._products += product(y.T, x)
         for rows, total, squares in zip((x, y), self._sums, self._squares, strict=True):
             total += rows.sum(axis=0, dtype=np.float64)
             squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
@@ -64,8 +65,8 @@ class Cross:
     def rotation(self) -> F32:
         """The orthogonal (d_b, d_a) matrix R for which rows y R come closest to rows x."""
         scale = float(np.abs(self._products).max()) or 1.0
-        u, _, vt = np.linalg.svd((self._products / scale).astype(np.float32), full_matrices=False)
-        out: F32 = u @ vt
+        u, _, vt = svd((self._products / scale).astype(np.float32))
+        out: F32 = product(u, vt)
         return out
 
 
@@ -100,5 +101,5 @@ def unit_rows(x: F32) -> F32:
 
 def cosines(x: F32, y: F32) -> F32:
     """Cosine of every row of x with every row of y, after the mean row of each set is taken away."""
-    out: F32 = unit_rows(x - x.mean(axis=0)) @ unit_rows(y - y.mean(axis=0)).T
+    out: F32 = product(unit_rows(x - x.mean(axis=0)), unit_rows(y - y.mean(axis=0)).T)
     return out

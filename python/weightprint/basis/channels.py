@@ -24,6 +24,7 @@ from weightprint.basis._solve import Cross, assign, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.linear import product
 
 __all__ = ["by_channels", "channel_profiles"]
 
@@ -81,7 +82,7 @@ def by_channels(models: Models) -> list[Basis]:
     if len(common) < _FEWEST and ours[0].width > 256:
         return []
     x, y = (unit_rows(_centred_ranks(np.stack([p[key] for key in common], axis=1))) for p in (a, b))
-    channels = assign(np.asarray(x @ y.T, np.float32))
+    channels = assign(np.asarray(product(x, y.T), np.float32))
     matched = _by_size(models, ours, fit, channels)
     if not matched:
         return []
@@ -123,7 +124,7 @@ def _by_size(models: Models, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: 
         )
         sizes_a = np.concatenate([_sizes(v[:, chosen]) for v in (*read_a, down_a)], axis=1)
         sizes_b = np.concatenate([_sizes(basis.to_a(v)[:, chosen]) for v in (*read_b, down_b)], axis=1)
-        alike = sizes_b @ sizes_a.T
+        alike = product(sizes_b, sizes_a.T)
         best = alike.argmax(axis=1)
         mutual = alike.argmax(axis=0)[best] == np.arange(best.size)
         out.append(Matched(ffn.name, read_a, read_b, down_a, down_b, best[mutual], np.nonzero(mutual)[0]))

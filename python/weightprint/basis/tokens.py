@@ -16,6 +16,7 @@ import numpy as np
 from weightprint.basis._solve import Cross, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
 from weightprint.evidence._sample import pick, sampled_rows
+from weightprint.linear import product
 
 __all__ = ["by_tokens", "token_table"]
 
@@ -47,7 +48,7 @@ def by_tokens(models: Models) -> list[Basis]:
     cross, other = (Cross(x.shape[1], y.shape[1]) for _ in range(2))
     cross.add(x[~held], y[~held])
     other.add(x[held], y[held])
-    held_out = _row_cosine(x[held], y[held] @ cross.rotation())
+    held_out = _row_cosine(x[held], product(y[held], cross.rotation()))
     fitted = frozenset({a.place.role, *(() if _has_head(models) else _TABLES)})
     once, twice = (c.signed_permutation()[0] for c in (cross, other))
     cross.add(x[held], y[held])

@@ -36,6 +36,7 @@ from weightprint.basis._solve import Cross, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.linear import eigh, product
 
 __all__ = ["by_unit_signatures", "moments", "signatures"]
 
@@ -65,7 +66,7 @@ def moments(side: Side, d: int) -> Moments:
         total = np.zeros((d, d), np.float32)
         for tensor in tensors:
             x = _vectors(side, tensor, max(64, _ROWS // len(tensors)), role in _WRITES)
-            total += x.T @ x
+            total += product(x.T, x)
         if np.trace(total) > 0:
             out[role] = total / np.float32(np.trace(total))
     return out
@@ -84,7 +85,7 @@ def _span(m: Moments) -> F32 | None:
     total = np.stack(list(m.values())).sum(axis=0, dtype=np.float64)
     if total.shape[0] <= _SPAN:
         return None
-    return np.ascontiguousarray(np.linalg.eigh(total)[1][:, -_SPAN:], dtype=np.float32)
+    return np.ascontiguousarray(eigh(total)[1][:, -_SPAN:], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,10 @@ def signatures(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
             gu, gw = (np.einsum("ij,ij->i", g, x) for x in (u, w))
             out += [np.linalg.norm(gate, axis=1), np.abs(gu), np.abs(gw), gu * gw]
         for moment in m.values():
-            um, wm = u @ moment, w @ moment
+            um, wm = product(u, moment), product(w, moment)
             out += [np.einsum("ij,ij->i", x, y) for x, y in ((um, u), (wm, w), (um, w), (um, um), (wm, wm), (um, wm))]
             if g is not None:
-                gm = g @ moment
+                gm = product(g, moment)
                 gu, gw = (np.einsum("ij,ij->i", gm, x) for x in (u, w))
                 out += [np.einsum("ij,ij->i", gm, g), np.einsum("ij,ij->i", gm, gm), np.abs(gu), np.abs(gw), gu * gw]
         columns.append([np.asarray(x, np.float32) for x in out])
@@ -186,9 +187,17 @@ def _signed(units: Sequence[_Units], m: Moments) -> F32:
     span = _span(m)
     if span is None:
         return signatures([(u.up, u.gate, u.down) for u in units], m)
-    within = {role: span.T @ x @ span for role, x in m.items()}
+    within = {role: product(product(span.T, x), span) for role, x in m.items()}
     return signatures(
-        [(u.up @ span, None if u.gate is None else np.nan_to_num(u.gate) @ span, u.down @ span) for u in units], within
+        [
+            (
+                product(u.up, span),
+                None if u.gate is None else product(np.nan_to_num(u.gate), span),
+                product(u.down, span),
+            )
+            for u in units
+        ],
+        within,
     )
 
 
@@ -199,11 +208,11 @@ def _seeds(a: Sequence[_Units], b: Sequence[_Units], m_a: Moments, m_b: Moments)
     start_a, start_b = (np.concatenate([[0], np.cumsum([len(u.up) for u in x])]) for x in (a, b))
     squares = np.einsum("ij,ij->i", sign_a, sign_a)
     nearest = np.concatenate(
-        [(squares - 2 * (sign_b[i : i + 512] @ sign_a.T)).argmin(axis=1) for i in range(0, len(sign_b), 512)]
+        [(squares - 2 * product(sign_b[i : i + 512], sign_a.T)).argmin(axis=1) for i in range(0, len(sign_b), 512)]
     )
     squares = np.einsum("ij,ij->i", sign_b, sign_b)
     back = np.concatenate(
-        [(squares - 2 * (sign_a[i : i + 512] @ sign_b.T)).argmin(axis=1) for i in range(0, len(sign_a), 512)]
+        [(squares - 2 * product(sign_a[i : i + 512], sign_b.T)).argmin(axis=1) for i in range(0, len(sign_a), 512)]
     )
     mutual = np.nonzero(back[nearest] == np.arange(len(sign_b)))[0]
     pairs: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)

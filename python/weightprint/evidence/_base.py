@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
+from weightprint.linear import product
 
 __all__ = [
     "F32",
@@ -234,7 +235,7 @@ class Basis:
     def to_a(self, x: F32) -> F32:
         """Rows over B's residual channels (…, d_b) → rows over A's (…, d_a), float32."""
         if self.matrix is not None:
-            turned: F32 = x @ self.matrix
+            turned: F32 = product(x, self.matrix)
             return turned
         if self.channels is None:
             return x

@@ -27,6 +27,7 @@ from weightprint.evidence._base import F32, SLICE_VALUES, Basis, Side
 from weightprint.evidence._exchange import tame
 from weightprint.evidence._sample import Indices, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn
+from weightprint.linear import product
 
 __all__ = ["Counts", "Probes", "count", "probes", "standardised"]
 
@@ -172,7 +173,7 @@ def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64], ever
         for start in range(0, targets.shape[0], step):
             total: F32 | None = None
             for x, (_, y, signed) in zip(turned, parts, strict=True):
-                score = x @ y[start : start + step].T
+                score = product(x, y[start : start + step].T)
                 if not signed:
                     np.abs(score, out=score)
                 total = score if total is None else np.add(total, score, out=total)

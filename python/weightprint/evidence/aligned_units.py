@@ -31,6 +31,7 @@ from weightprint.evidence._match import standardised
 from weightprint.evidence._sample import Indices, budget_of, hidden_size, pick
 from weightprint.evidence._stem_pairs import paired_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
+from weightprint.linear import product
 
 __all__ = ["aligned_units"]
 
@@ -148,11 +149,11 @@ def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F3
 
 def _similarity(x: tuple[F32, F32 | None], y: tuple[F32, F32 | None]) -> F32:
     """Cosines (units of A, units of B): of the gates plus, by size, of the ups; of plain FFNs as they are."""
-    up: F32 = x[0] @ y[0].T
+    up: F32 = product(x[0], y[0].T)
     if x[1] is None and y[1] is None:
         return up
     up = np.abs(up)
-    return up + x[1] @ y[1].T if x[1] is not None and y[1] is not None else up
+    return up + product(x[1], y[1].T) if x[1] is not None and y[1] is not None else up
 
 
 def _region(ffn: Ffn, similarity: F32, k: int) -> Region:
@@ -256,7 +257,7 @@ def _by_pairs(models: Models) -> Evidence:
     blocks = paired_rows(models, width, budget_of(models))
     regions: list[Region] = []
     for name, layer, x, y in blocks.found:
-        similarity = standardised(x, signed=True) @ standardised(y, signed=True).T
+        similarity = product(standardised(x, signed=True), standardised(y, signed=True).T)
         k, n = hits(similarity), similarity.shape[0]
         own = float(np.mean(np.diagonal(similarity)))
         other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))

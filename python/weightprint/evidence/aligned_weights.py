@@ -54,6 +54,7 @@ from weightprint.evidence._sample import (
     sampled_rows,
 )
 from weightprint.evidence.exact_sharing import is_fixed, is_position
+from weightprint.linear import product
 
 __all__ = ["aligned_weights"]
 
@@ -242,7 +243,7 @@ def _add(
     if x.shape[0] < 2 or not x.any() or not y.any():
         return
     if counts:
-        block.c += x.T @ y
+        block.c += product(x.T, y)
         block.norms_a += np.einsum("ij,ij->j", x, x)
         block.norms_b += np.einsum("ij,ij->j", y, y)
         block.n += x.size

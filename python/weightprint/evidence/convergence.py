@@ -33,6 +33,7 @@ from weightprint.evidence._base import F32, Basis, Evidence, Models, Region, Sid
 from weightprint.evidence._exchange import hits, log10_p_hits, trace_sd
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.linear import eigh, product
 
 __all__ = ["convergence"]
 
@@ -151,12 +152,12 @@ def _directions(models: Models, ours: Sequence[Ffn]) -> F32:
         down = unit_outputs(models.a, ffn, pick(ffn.units, 1024, models.seed, "directions"))
         if down is not None:
             _add(total, down)
-    values, vectors = np.linalg.eigh(total)
+    values, vectors = eigh(total)
     return np.ascontiguousarray(vectors[:, np.argsort(-values)], dtype=np.float32)
 
 
 def _add(total: np.ndarray[tuple[int, int], np.dtype[np.float64]], x: F32) -> None:
-    moment = x.T @ x
+    moment = product(x.T, x)
     trace = float(np.trace(moment))
     if 0 < trace < math.inf:
         total += moment / trace
@@ -166,7 +167,7 @@ def _units(models: Models, side: Side, ffn: Ffn, basis: Basis, v: F32, units: In
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
     assert down is not None
-    return _Units(ffn, tuple(np.nan_to_num(basis.to_a(x)) @ v for x in (gate, up, down) if x is not None))
+    return _Units(ffn, tuple(product(np.nan_to_num(basis.to_a(x)), v) for x in (gate, up, down) if x is not None))
 
 
 def _best(models: Models, ours: Sequence[Ffn], b: _Units, directions: F32) -> _Found | None:
@@ -208,7 +209,7 @@ def _best(models: Models, ours: Sequence[Ffn], b: _Units, directions: F32) -> _F
 
 
 def _cosines(x: F32, y: F32) -> F32:
-    out: F32 = _unit_rows(x - x.mean(axis=0)) @ _unit_rows(y - y.mean(axis=0)).T
+    out: F32 = product(_unit_rows(x - x.mean(axis=0)), _unit_rows(y - y.mean(axis=0)).T)
     return out
 
 

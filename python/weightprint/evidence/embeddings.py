@@ -41,6 +41,7 @@ from weightprint.evidence._base import (
 )
 from weightprint.evidence._exchange import hits, log10_p_hits
 from weightprint.evidence._sample import Indices, pick, sampled_rows
+from weightprint.linear import product
 
 __all__ = ["embeddings"]
 
@@ -219,7 +220,7 @@ def _near_rows(models: Models, a: Tensor, b: Tensor) -> tuple[Indices, int]:
     for part in (known[i : i + step] for i in range(0, known.size, step)):
         x = _table(models.a, a, part) - mean
         norms = np.linalg.norm(x, axis=1, keepdims=True)
-        alike = y @ (x / np.where(norms > 0, norms, np.float32(1))).T
+        alike = product(y, (x / np.where(norms > 0, norms, np.float32(1))).T)
         both = np.concatenate([top, np.sort(alike, axis=1)[:, -2:]], axis=1)
         better = alike.max(axis=1) > top[:, 0]
         where = np.where(better, part[alike.argmax(axis=1)], where)
@@ -245,7 +246,7 @@ def _in_place(models: Models, a: Tensor, b: Tensor) -> tuple[float, float]:
 def _channel_hits(models: Models, a: Tensor, b: Tensor) -> int:
     rows = pick(min(a.shape[0], b.shape[0]), _COLUMNS[models.effort], models.seed, "channels of rows")
     x, y = (_centred(_centred(_table(s, t, rows)).T) for s, t in ((models.a, a), (models.b, b)))
-    return hits(x @ y.T)
+    return hits(product(x, y.T))
 
 
 def _table(side: Side, tensor: Tensor, rows: Indices) -> F32:

@@ -40,6 +40,7 @@ import numpy.typing as npt
 from weightprint.evidence._base import F32, Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._heads import Attention, Factors, Sketch, attentions, factors, overlap
 from weightprint.evidence._sample import BUDGETS, Indices, pick
+from weightprint.linear import product
 
 __all__ = ["head_agreement", "log10_p_counts", "log10_p_order"]
 
@@ -176,8 +177,8 @@ def _look(
     n = attention.heads
     cosines = np.empty((2, 1 + len(orders), n, heads.head.size), np.float32)
     for copy, order in enumerate([None, *orders]):
-        cosines[0, copy] = sketch(qk, order) @ heads.qk.T
-        cosines[1, copy] = sketch(vo, order) @ heads.vo.T
+        cosines[0, copy] = product(sketch(qk, order), heads.qk.T)
+        cosines[1, copy] = product(sketch(vo, order), heads.vo.T)
     dead = ~(np.abs(cosines[:, 0]).max(axis=2).min(axis=0) > 0)
     # Some heads of A are near to everything: what a head reaches on average over all copies is no likeness.
     above = cosines - cosines.mean(axis=(1, 2), keepdims=True)

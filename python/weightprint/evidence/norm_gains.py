@@ -40,6 +40,7 @@ from weightprint.anatomy.roles import matrix_of, role_of
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Side, Tensor, not_applied, timed
 from weightprint.evidence._exchange import hits, log10_p_hits
 from weightprint.evidence._sample import hidden_size
+from weightprint.linear import product
 
 __all__ = ["PERMUTATIONS", "channel_vectors", "norm_gains", "outliers", "ranks"]
 
@@ -145,7 +146,7 @@ def norm_gains(models: Models) -> Evidence:
         (1 + int(np.count_nonzero(null >= x))) / (PERMUTATIONS + 1)
         for null, x in ((in_place, matched), (in_any, any_order))
     ]
-    k = hits(_profiles(a) @ _profiles(b).T) if len(kept) >= 3 else 0
+    k = hits(product(_profiles(a), _profiles(b).T)) if len(kept) >= 3 else 0
     log10_p = min(0.0, min(*map(math.log10, drawn), log10_p_hits(k)) + math.log10(3))
 
     raw = _raw_cosine(kept, raw_a, raw_b)
@@ -239,7 +240,7 @@ def _middled(x: F32, out: list[int]) -> F32:
 
 def _best_anywhere(roles: list[_Role], order: Any = slice(None)) -> float:
     """Mean over B's vectors of the best correlation with any vector of A of the same role."""
-    best = [(role.b[:, order] @ role.a.T).max(axis=1) for role in roles]
+    best = [product(role.b[:, order], role.a.T).max(axis=1) for role in roles]
     return float(np.concatenate(best).mean()) if best else 0.0
 
 

@@ -40,6 +40,7 @@ from weightprint.evidence._base import F32, Evidence, Expert, Models, Region, Si
 from weightprint.evidence._exchange import double_centre, hits, log10_p_hits
 from weightprint.evidence._sample import BUDGETS, Indices, pick
 from weightprint.evidence._units import Ffn, ffns, unit_inputs
+from weightprint.linear import product, solve
 
 __all__ = ["unit_geometry"]
 
@@ -232,12 +233,12 @@ def _hat(x: F32, references: Indices, tested: Indices, centre: bool) -> F32:
     their means over channels mean nothing."""
     x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
     x = _unit_rows(x - x.mean(axis=1, keepdims=True) if centre else x)
-    gram = (x @ x.T).astype(np.float64)
+    gram = product(x, x.T).astype(np.float64)
     ridge = _RIDGE * np.trace(gram) / max(1, min(x.shape))
     if not ridge > 0:
         return np.zeros((tested.size, references.size), np.float32)
     # H is symmetric: H[R, T] = (K + lambda I)^-1 K[:, T], rows R.
-    solved = np.linalg.solve(gram + ridge * np.eye(gram.shape[0]), gram[:, tested])
+    solved = solve(gram + ridge * np.eye(gram.shape[0]), gram[:, tested])
     return _unit_rows(double_centre(solved[references].T.astype(np.float32)))
 
 
@@ -249,10 +250,10 @@ def _unit_rows(x: F32) -> F32:
 
 def _looks(a: _Profiles, b: _Profiles) -> list[F32]:
     """Similarity of A's tested units with B's: by gate and up together, and by the gate alone."""
-    up: F32 = a.up @ b.up.T
+    up: F32 = product(a.up, b.up.T)
     if a.gate is None or b.gate is None:
         return [up]
-    gate: F32 = a.gate @ b.gate.T
+    gate: F32 = product(a.gate, b.gate.T)
     return [(gate + up) / np.float32(2), gate]
 
 

@@ -162,7 +162,8 @@ def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
         lines.extend(["", *_labelled("Decided by:", rule)])
         lines.extend(_layer_lines(comparison.result.layer_map))
     rss = f", peak memory {byte_count(comparison.peak_rss_bytes)}" if comparison.peak_rss_bytes else ""
-    lines.extend(["", f"{seconds(comparison.seconds)}, {byte_count(comparison.bytes_read)} read{rss}."])
+    products = f" ({seconds(comparison.gemm_seconds)} of it products of matrices)" if verbose else ""
+    lines.extend(["", f"{seconds(comparison.seconds)}{products}, {byte_count(comparison.bytes_read)} read{rss}."])
     if not verbose:
         lines[-1] += " -v shows every test with its numbers."
     return "\n".join(lines) + "\n"

@@ -38,6 +38,7 @@ from weightprint.evidence.published._parts import (
     grouped,
     too_large,
 )
+from weightprint.linear import product
 
 __all__ = ["BRANCHES", "composed", "crs", "similarity"]
 
@@ -83,7 +84,7 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
         return None
     second = expanded(sampled_columns(side, inner, channels).T, queries, size)
     first = sampled_columns(side, reads, channels) if inner is writes else sampled_rows(side, writes, channels)
-    out: F32 = finite(first) @ finite(second)
+    out: F32 = product(finite(first), finite(second))
     return out
 
 

@@ -34,6 +34,7 @@ from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
 from weightprint.evidence._sample import Indices, budget_of, pick, sampled_rows
 from weightprint.evidence.published._parts import LIMITS, blocks, evenly, finite, shared_tokens
+from weightprint.linear import product
 
 __all__ = ["Channels", "match_channels", "ucka", "unbiased_cka", "without_leading"]
 
@@ -78,7 +79,7 @@ def without_leading(w: F32, rounds: int = 30) -> F32:
     v = v if np.any(v) else np.ones(x.shape[1])
     for _ in range(rounds):
         v = v / max(float(np.linalg.norm(v)), 1e-300)
-        v = x.T @ (x @ v)
+        v = product(x.T, product(x, v))
     v /= max(float(np.linalg.norm(v)), 1e-300)
     return np.asarray(x - np.outer(x @ v, v), np.float32)
 
@@ -97,7 +98,7 @@ class Channels:
 def match_channels(x: F32, y: F32) -> Channels:
     """Signed assignment of embedding columns: x (tokens, d_a), y (tokens, d_b) over the same tokens."""
     unit_x, unit_y = (m / np.maximum(np.linalg.norm(m, axis=0), np.float32(1e-30)) for m in (x, y))
-    cosines = unit_x.T @ unit_y
+    cosines = product(unit_x.T, unit_y)
     found = assign(1 - np.abs(cosines))
     a = np.nonzero(found.columns >= 0)[0]
     b = found.columns[a]
@@ -110,7 +111,7 @@ def _kernels(side: Side, tensor: Tensor, channels: Indices, signs: F32 | None, r
     w = finite(sampled_rows(side, tensor, rows)[:, channels])  # in this order: they are matched one by one
     w = w if signs is None else w * signs
     less = without_leading(w)
-    return w.T @ w, less.T @ less
+    return product(w.T, w), product(less.T, less)
 
 
 @timed
