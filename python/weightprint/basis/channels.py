@@ -22,6 +22,7 @@ from weightprint.basis._held_out import fit_half
 from weightprint.basis._refine import Matched, refine
 from weightprint.basis._solve import Cross, assign, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side
+from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.linear import product
@@ -62,7 +63,7 @@ def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
 
 def _rms(x: F32) -> F32:
     """Root mean square of the columns of rows of length one, so that no row dominates."""
-    out: F32 = np.sqrt(np.mean(np.square(unit_rows(np.nan_to_num(x))), axis=0))
+    out: F32 = np.sqrt(np.mean(np.square(unit_rows(finite(x))), axis=0))
     return out
 
 
@@ -145,7 +146,7 @@ def _vectors(side: Side, ffn: Ffn, units: Indices | None) -> tuple[list[F32], F3
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
     assert down is not None
-    return [np.nan_to_num(x) for x in ((up,) if gate is None else (gate, up))], np.nan_to_num(down)
+    return [finite(x) for x in ((up,) if gate is None else (gate, up))], finite(down)
 
 
 def _sizes(x: F32) -> F32:

@@ -34,6 +34,7 @@ from weightprint.basis._held_out import fit_half
 from weightprint.basis._refine import Matched, refine
 from weightprint.basis._solve import Cross, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
+from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.linear import eigh, product
@@ -77,7 +78,7 @@ def _vectors(side: Side, tensor: Tensor, most: int, writes: bool) -> F32:
     vectors = pick(tensor.shape[1 if writes else 0], most, 0, "moments")
     x = sampled_columns(side, tensor, vectors) if writes else sampled_rows(side, tensor, vectors)
     gain = None if writes else side.gain(tensor)
-    return np.nan_to_num(x if gain is None else x * gain, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite(x if gain is None else x * gain)
 
 
 def _span(m: Moments) -> F32 | None:
@@ -101,7 +102,7 @@ class _Units:
 def _units(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> _Units | None:
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
-    return None if down is None else _Units(ffn, np.nan_to_num(up), gate, np.nan_to_num(down))
+    return None if down is None else _Units(ffn, finite(up), gate, finite(down))
 
 
 def signatures(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
@@ -110,7 +111,7 @@ def signatures(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
     for up, gate, down in units:
         lengths = [np.linalg.norm(x, axis=1) for x in (up, down)]
         u, w = unit_rows(up), unit_rows(down)
-        g = None if gate is None else unit_rows(np.nan_to_num(gate))
+        g = None if gate is None else unit_rows(finite(gate))
         out = [lengths[0] * lengths[1], np.einsum("ij,ij->i", u, w)]
         if g is not None and gate is not None:
             gu, gw = (np.einsum("ij,ij->i", g, x) for x in (u, w))
@@ -192,7 +193,7 @@ def _signed(units: Sequence[_Units], m: Moments) -> F32:
         [
             (
                 product(u.up, span),
-                None if u.gate is None else product(np.nan_to_num(u.gate), span),
+                None if u.gate is None else product(finite(u.gate), span),
                 product(u.down, span),
             )
             for u in units

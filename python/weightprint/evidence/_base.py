@@ -42,6 +42,7 @@ __all__ = [
     "Test",
     "UnitMatch",
     "no_gain",
+    "no_words",
     "not_applied",
     "timed",
 ]
@@ -119,6 +120,11 @@ class Reader(Protocol):
     def __call__(self, name: str, start: int, stop: int) -> F32: ...
 
 
+def no_words(name: str, start: int, stop: int) -> npt.NDArray[np.uint16] | None:
+    """For tensors that are not stored as bfloat16, or not read from a file."""
+    return None
+
+
 def no_gain(tensor: Tensor) -> F32 | None:
     """For a model whose norms are not known."""
     return None
@@ -128,7 +134,9 @@ def no_gain(tensor: Tensor) -> F32 | None:
 class Side:
     """One of the two models: its tensors by name, and a way to read slices of them.
 
-    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell.
+    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell. ``words``: flat elements
+    of a tensor as they are stored where that is bfloat16 (the upper halves of float32), else None: whoever keeps a few
+    of the columns needs not decode them all.
     """
 
     label: Literal["a", "b"]
@@ -136,6 +144,7 @@ class Side:
     reader: Reader = field(repr=False)
     gains: Callable[[Tensor], F32 | None] = field(default=no_gain, repr=False)
     geometry: Mapping[str, Geometry] = field(default_factory=dict, repr=False)
+    words: Callable[[str, int, int], npt.NDArray[np.uint16] | None] = field(default=no_words, repr=False)
 
     @property
     def numel(self) -> int:

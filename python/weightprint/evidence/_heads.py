@@ -31,7 +31,8 @@ from typing import Literal
 import numpy as np
 
 from weightprint.evidence._base import F32, Geometry, Models, Side, Tensor
-from weightprint.evidence._sample import Indices, sampled_rows
+from weightprint.evidence._exchange import finite
+from weightprint.evidence._sample import Indices, on_channels, sampled_rows
 from weightprint.linear import product
 
 __all__ = ["Attention", "Factors", "Sketch", "attentions", "factors", "overlap"]
@@ -146,11 +147,13 @@ def factors(models: Models, side: Side, attention: Attention, channels: Indices)
 
 def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
     """Rows over A's channels with the norm's gain folded in: (rows, channels)."""
+    if side is models.a or (models.basis.matrix is None and models.basis.channels is None):
+        return on_channels(side, tensor, channels)
     gain = side.gain(tensor)
     pieces = []
     for _, piece in side.slices(tensor):
         x = piece if gain is None else piece * gain
-        pieces.append((models.basis.to_a(x) if side is models.b else x)[:, channels])
+        pieces.append(models.basis.to_a(x)[:, channels])
     return np.concatenate(pieces)
 
 
@@ -202,7 +205,7 @@ def _standardised(left: F32, right: F32) -> Factors:
 
 def _tame(x: F32) -> F32:
     """Finite, each head's largest value one: squares of squares stay within float32."""
-    x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    x = finite(x)
     peak = np.abs(x).max(axis=(1, 2), keepdims=True, initial=0)
     out: F32 = x / np.where(peak > 0, peak, np.float32(1))
     return out

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightprint.evidence._base import F32, Basis, Evidence, Models, Region, Side, not_applied, timed
-from weightprint.evidence._exchange import hits, log10_p_hits, trace_sd
+from weightprint.evidence._exchange import finite, hits, log10_p_hits, trace_sd
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.linear import eigh, product
@@ -167,7 +167,7 @@ def _units(models: Models, side: Side, ffn: Ffn, basis: Basis, v: F32, units: In
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
     assert down is not None
-    return _Units(ffn, tuple(product(np.nan_to_num(basis.to_a(x)), v) for x in (gate, up, down) if x is not None))
+    return _Units(ffn, tuple(product(finite(basis.to_a(x)), v) for x in (gate, up, down) if x is not None))
 
 
 def _best(models: Models, ours: Sequence[Ffn], b: _Units, directions: F32) -> _Found | None:

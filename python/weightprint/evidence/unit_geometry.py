@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Region, Side, UnitMatch, not_applied, timed
-from weightprint.evidence._exchange import double_centre, hits, log10_p_hits
+from weightprint.evidence._exchange import double_centre, finite, hits, log10_p_hits
 from weightprint.evidence._sample import BUDGETS, Indices, pick
 from weightprint.evidence._units import Ffn, ffns, unit_inputs
 from weightprint.linear import product, solve
@@ -231,7 +231,7 @@ def _profiles(side: Side, found: Sequence[Ffn], references: Indices, tested: Ind
 def _hat(x: F32, references: Indices, tested: Indices, centre: bool) -> F32:
     """Centred profiles, rows of length one: float32 (tested, references). ``centre``: a LayerNorm feeds the rows, so
     their means over channels mean nothing."""
-    x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    x = finite(x)
     x = _unit_rows(x - x.mean(axis=1, keepdims=True) if centre else x)
     gram = product(x, x.T).astype(np.float64)
     ridge = _RIDGE * np.trace(gram) / max(1, min(x.shape))

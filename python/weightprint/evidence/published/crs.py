@@ -29,13 +29,13 @@ from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
 from weightprint.evidence._sample import Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence.published._parts import (
-    LIMITS,
     blocks,
     common_width,
     evenly,
     expanded,
     finite,
     grouped,
+    limit_of,
     too_large,
 )
 from weightprint.linear import product
@@ -91,7 +91,7 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
 @timed
 def crs(models: Models) -> Evidence:
     """Matched inner products per branch, and their mean."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     scores: dict[str, float] = {}
     matches: dict[str, list[tuple[int, int]]] = {}
     why = "no branch has both its matrices on both sides, with one hidden size"

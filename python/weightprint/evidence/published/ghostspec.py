@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
-from weightprint.evidence.published._parts import LIMITS, blocks, evenly, expanded, finite, grouped, too_large
+from weightprint.evidence.published._parts import blocks, evenly, expanded, finite, grouped, limit_of, too_large
 from weightprint.linear import product, svdvals
 
 __all__ = ["align", "ghostspec", "scaled"]
@@ -106,7 +106,7 @@ def _sketched(side: Side, tensor: Tensor, sketch: F32 | None, turned: bool) -> F
 
 def _spectra(models: Models, side: Side, roles: tuple[str, str]) -> Sequence[F64] | str:
     """One scaled spectrum per sampled layer, in depth order; else the reason why there is none."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     found = blocks(side, roles)
     if len(found) < 2:
         return "fewer than two layers with q, k, v and o told apart by name"

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
 from weightprint.evidence._sample import pick
-from weightprint.evidence.published._parts import LIMITS, shared_tokens
+from weightprint.evidence.published._parts import limit_of, shared_tokens
 from weightprint.linear import product, svd
 
 __all__ = ["log10_haar_tail", "mdir", "polar"]
@@ -67,7 +67,7 @@ def log10_haar_tail(t: float, d: int) -> float:
 @timed
 def mdir(models: Models) -> Evidence:
     """Trace of the polar factor at the identity and at the best permutation, and the claimed p-value."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     tokens = shared_tokens(models, limit.tokens)
     if isinstance(tokens, str):
         return not_applied(_QUESTION, tokens)
