@@ -23,6 +23,10 @@ from weightprint.linear import product, svd
 __all__ = ["Cross", "assign", "cosines", "unit_rows"]
 
 
+#: Values of a set of rows from which it is centred in parts.
+_HELD = 1 << 22
+
+
 class Cross:
     """Sums over pairs of rows: enough for correlations of channels and for the best rotation."""
 
@@ -49,11 +53,13 @@ class Cross:
         """Correlation over the pairs of each channel of A with each of B: (d_a, d_b); 0 where one is constant."""
         if self.n < 2:
             return np.zeros(self._products.T.shape, np.float32)
-        covariance = self._products.T - np.outer(*self._sums) / self.n
+        covariance = np.outer(self._sums[0] / -self.n, self._sums[1])
+        covariance += self._products.T
         spread = [np.sqrt(np.maximum(q - s * s / self.n, 0)) for s, q in zip(self._sums, self._squares, strict=True)]
-        scale = np.outer(*spread)
-        out: F32 = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0).astype(np.float32)
-        return out
+        inverse = [np.divide(1, x, out=np.zeros_like(x), where=x > 0) for x in spread]
+        covariance *= inverse[0][:, None]
+        covariance *= inverse[1]
+        return covariance.astype(np.float32)
 
     def signed_permutation(self) -> tuple[Indices, F32]:
         """For each channel of A the channel of B (-1: none), and its sign (0: none)."""
@@ -101,5 +107,19 @@ def unit_rows(x: F32) -> F32:
 
 def cosines(x: F32, y: F32) -> F32:
     """Cosine of every row of x with every row of y, after the mean row of each set is taken away."""
+    if y.size >= _HELD:
+        return cosines(y, x).T if x.size < _HELD else _in_parts(x, y)
+    if x.size >= _HELD:
+        return _in_parts(x, y)
     out: F32 = product(unit_rows(x - x.mean(axis=0)), unit_rows(y - y.mean(axis=0)).T)
+    return out
+
+
+def _in_parts(x: F32, y: F32) -> F32:
+    """The same for large sets: a few thousand rows of x are centred and scaled at a time, and stay in the cache."""
+    mean, known = x.mean(axis=0), np.ascontiguousarray(unit_rows(y - y.mean(axis=0)).T)
+    out = np.empty((x.shape[0], y.shape[0]), np.float32)
+    step = max(1, _HELD // 8 // x.shape[1])
+    for start in range(0, x.shape[0], step):
+        out[start : start + step] = product(unit_rows(x[start : start + step] - mean), known)
     return out

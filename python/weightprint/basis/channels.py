@@ -38,6 +38,8 @@ _UNITS = 512
 _CHANNELS = 1024  # over which sizes of units are compared
 _LARGE = 1 << 24  # values of a matrix from which one FFN has to do
 _FEWEST = 12  # features
+_BLOCKS = 8  # whose matrices are looked at in models of _MANY parameters and more; norms are, in all blocks
+_MANY = 1 << 29
 
 Profiles = dict[tuple[str, int | None], F32]
 
@@ -45,10 +47,13 @@ Profiles = dict[tuple[str, int | None], F32]
 def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
     """How large each channel is, by role and block: log root mean square or |gain|, float32 (d,) each."""
     found: dict[tuple[str, int | None], list[F32]] = defaultdict(list)
+    blocks = _looked_at(models, side)
     for tensor in side.tensors.values():
         if tensor.place is None or tensor.constant:
             continue
         role, key = tensor.place.role, (tensor.place.role, tensor.place.block)
+        if role not in _GAINS and tensor.place.block is not None and tensor.place.block not in blocks:
+            continue
         if role in _GAINS and tensor.shape == (d,):
             found[key].append(np.abs(side.rows(tensor)[0]))
         elif role in _READS and tensor.rank2 and tensor.shape[1] == d:
@@ -59,6 +64,14 @@ def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
             columns = pick(tensor.shape[1], _ROWS, models.seed, "channels")
             found[key].append(_rms(sampled_columns(side, tensor, columns)))
     return {key: np.log(np.mean(xs, axis=0) + 1e-12).astype(np.float32) for key, xs in found.items()}
+
+
+def _looked_at(models: Models, side: Side) -> set[int]:
+    """The blocks whose matrices are looked at: all, but in large models at most so many, evenly over the depth."""
+    every = sorted({t.place.block for t in side.tensors.values() if t.place is not None and t.place.block is not None})
+    if models.effort == "full" or min(models.a.numel, models.b.numel) < _MANY or len(every) <= _BLOCKS:
+        return set(every)
+    return {every[i] for i in np.unique(np.linspace(0, len(every) - 1, _BLOCKS).round().astype(int))}
 
 
 def _rms(x: F32) -> F32:

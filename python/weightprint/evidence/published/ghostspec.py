@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,7 @@ def _spectrum(models: Models, side: Side, pair: tuple[Tensor, Tensor], limit: in
     return scaled(svdvals(both))
 
 
+@lru_cache(maxsize=2)
 def _normal(seed: int, width: int, columns: int, which: int) -> F32:
     rng = np.random.default_rng([seed, which, 31])
     return rng.standard_normal((width, columns), dtype=np.float32)
