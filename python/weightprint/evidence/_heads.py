@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -69,6 +70,12 @@ class Factors:
 
     left: F32
     right: F32
+
+    @cached_property
+    def trace(self) -> F32:
+        """Trace of each head's product over channels less one: what channels have to do with themselves; (heads,)."""
+        found: F32 = np.einsum("hdc,hdc->h", self.left, self.right) / max(self.left.shape[2] - 1, 1)
+        return found
 
 
 def attentions(side: Side, other: Side) -> list[Attention]:
@@ -197,8 +204,8 @@ def _standardised(left: F32, right: F32) -> Factors:
     inner_l, inner_r = product(left, left.transpose(0, 2, 1)), product(right, right.transpose(0, 2, 1))
     square = np.einsum("hij,hij->h", inner_l, inner_r, dtype=np.float64)
     weight = np.where(square > 0, 1 / np.where(square > 0, square, 1), 0).astype(np.float32)
-    power_l = np.einsum("hdc,hdc,h->c", product(inner_r, left), left, weight)
-    power_r = np.einsum("hdc,hdc,h->c", product(inner_l, right), right, weight)
+    power_l = weight @ np.einsum("hdc,hdc->hc", product(inner_r, left), left)
+    power_r = weight @ np.einsum("hdc,hdc->hc", product(inner_l, right), right)
     left, right = left * _inverse_root(power_l), right * _inverse_root(power_r)
     return Factors(left - left.mean(axis=2, keepdims=True), right - right.mean(axis=2, keepdims=True))
 
@@ -232,10 +239,8 @@ class Sketch:
         """Unit vectors (heads, dims²), zero for a dead head; ``order``: of the same heads with channels permuted."""
         left, right = (self.left, self.right) if order is None else (self.left[order], self.right[order])
         x = product(product(factors.left, left).transpose(0, 2, 1), product(factors.right, right))
-        channels = factors.left.shape[2]
-        trace = np.einsum("hdc,hdc->h", factors.left, factors.right) / max(channels - 1, 1)
         same = product((left - left.mean(axis=0)).T, right - right.mean(axis=0))  # the sketch of the centred identity
-        x -= trace[:, None, None] * same
+        x -= factors.trace[:, None, None] * same
         x = x.reshape(x.shape[0], -1)
         norm = np.linalg.norm(x, axis=1, keepdims=True)
         out: F32 = np.where(norm > 0, x / np.where(norm > 0, norm, 1), 0).astype(np.float32)

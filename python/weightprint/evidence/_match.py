@@ -79,14 +79,14 @@ def standardised(x: F32, *, signed: bool) -> F32:
     x = tame(x)
     x = x - x.mean(axis=0, keepdims=True) if signed else x.copy()
     for _ in range(2):
-        power = np.mean(np.square(x), axis=0)
+        power = np.einsum("ij,ij->j", x, x) / np.float32(len(x))
         weights = 1 / np.where(power > 0, power, np.float32(np.inf))
         x -= (x @ weights / max(float(weights.sum()), 1e-30))[:, None]
         x[:, power == 0] = 0
-    rms = np.sqrt(np.mean(np.square(x), axis=0))
-    x /= np.where(rms > 0, rms, np.float32(1))
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    x /= np.where(norms > 0, norms, np.float32(1))
+    rms = np.sqrt(np.einsum("ij,ij->j", x, x) / np.float32(len(x)))
+    x *= 1 / np.where(rms > 0, rms, np.float32(1))
+    norms = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
+    x *= 1 / np.where(norms > 0, norms, np.float32(1))
     return x
 
 

@@ -48,7 +48,7 @@ __all__ = ["embeddings"]
 
 _TABLES = ("embedding", "head")
 _ROWS = {"quick": 64, "standard": 512, "full": 2048}  # of B that look for their nearest row
-_COLUMNS = {"quick": 512, "standard": 8192, "full": 32768}  # rows over which channels are compared
+_COLUMNS = {"quick": 2048, "standard": 8192, "full": 32768}  # rows over which channels are compared
 _KNOWN = {"quick": 8192, "standard": 1 << 18, "full": 1 << 20}  # rows of A among which the nearest is sought
 _CHANNELS = {"quick": 1024, "standard": 1024, "full": 1 << 20}  # over which the nearest is sought
 _LARGE = 1 << 25  # values of a table from which rows are told apart by a few of their values first
@@ -277,7 +277,9 @@ def _in_place(models: Models, a: Tensor, b: Tensor) -> tuple[float, float]:
 
 
 def _channel_hits(models: Models, a: Tensor, b: Tensor) -> int:
-    rows = pick(min(a.shape[0], b.shape[0]), _COLUMNS[models.effort], models.seed, "channels of rows")
+    few = min(a.numel, b.numel) >= _LARGE and models.effort == "standard"
+    want = _COLUMNS["quick" if few else models.effort]
+    rows = pick(min(a.shape[0], b.shape[0]), want, models.seed, "channels of rows")
     x, y = (_centred(_centred(_table(s, t, rows)).T) for s, t in ((models.a, a), (models.b, b)))
     return hits(product(x, y.T))
 
