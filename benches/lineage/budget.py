@@ -34,19 +34,23 @@ __all__ = ["Measured", "add_command", "measure", "plain_read"]
 _BUFFER = 8 << 20
 
 _SCAN = """
-import sys, time, weightprint
-started = time.perf_counter()
+import json, sys, time, weightprint
+started, cpu = time.perf_counter(), time.process_time()
 for model in sys.argv[2:]:
     weightprint.scan(model, digest=True, threads=int(sys.argv[1]))
-print(time.perf_counter() - started)
+print(json.dumps([time.perf_counter() - started, time.process_time() - cpu]))
 """
 
 _COMPARE = """
 import json, sys, time, weightprint
-found = weightprint.compare(sys.argv[2], sys.argv[3], effort=sys.argv[1])
+from weightprint.linear import accounted
+cpu = time.process_time()
+with accounted() as spent:
+    found = weightprint.compare(sys.argv[2], sys.argv[3], effort=sys.argv[1])
 json.dump({
     "verdict": found.verdict, "log10_p": found.log10_p, "seconds": found.seconds, "gemm": found.gemm_seconds,
-    "read": found.bytes_read, "peak": found.peak_rss_bytes, "cpu": time.process_time(),
+    "read": found.bytes_read, "peak": found.peak_rss_bytes,
+    "cpu": time.process_time() - cpu, "gemm_cpu": spent.cpu,
     "tests": [[e.test, e.basis, e.seconds] for e in found.evidence],
 }, sys.stdout)
 """
@@ -54,7 +58,8 @@ json.dump({
 
 @dataclass(frozen=True)
 class Measured:
-    """One pair: wall seconds of plain reads, of scans and of the comparison, and what the comparison reports."""
+    """One pair: wall seconds of plain reads, of scans and of the comparison, CPU seconds of the last two, and what the
+    comparison reports."""
 
     a: str
     b: str
@@ -62,11 +67,13 @@ class Measured:
     bytes: int
     plain: tuple[float, float]
     scan: tuple[float, float]
+    scan_cpu: float
     verdict: str
     log10_p: float | None
     seconds: float
     gemm: float
     cpu: float
+    gemm_cpu: float
     read: int
     peak: int
     tests: list[tuple[str, str, float]]
@@ -80,6 +87,11 @@ class Measured:
     def over_scan(self) -> float:
         """The same in scans of both."""
         return (self.seconds - self.gemm) / (sum(self.scan) / 2)
+
+    @property
+    def cpu_over_scan(self) -> float:
+        """The same in CPU seconds, which a busy machine changes less."""
+        return (self.cpu - self.gemm_cpu) / self.scan_cpu
 
 
 def files_of(model: Path) -> list[Path]:
@@ -118,17 +130,19 @@ def measure(a: Path, b: Path, effort: str, threads: int) -> Measured:
 
     files = [*files_of(a), *files_of(b)]
     plain_read(files, threads)  # into the page cache
-    plain, scans = [], []
+    plain, scans, cpu = [], [], []
     found: dict[str, Any] = {}
     size = 0
     for turn in (0, 1):
         seconds, size = plain_read(files, threads)
         plain.append(seconds)
-        scans.append(float(fresh(_SCAN, str(threads), str(a), str(b))))
+        both = fresh(_SCAN, str(threads), str(a), str(b))
+        scans.append(both[0])
+        cpu.append(both[1])
         if turn == 0:
             found = fresh(_COMPARE, effort, str(a), str(b))
     pair: dict[str, Any] = {"a": a.name, "b": b.name, "effort": effort, "bytes": size}
-    return Measured(**pair, plain=(plain[0], plain[1]), scan=(scans[0], scans[1]), **found)
+    return Measured(**pair, plain=(plain[0], plain[1]), scan=(scans[0], scans[1]), scan_cpu=sum(cpu) / 2, **found)
 
 
 def add_command(commands: Any) -> None:
@@ -160,8 +174,10 @@ def _lines(m: Measured) -> list[str]:
         f"{m.a} and {m.b}, {m.bytes / 1e9:.1f} GB, {m.effort}: {m.verdict}",
         f"  reading both once: plain {m.plain[0]:.1f} and {m.plain[1]:.1f} s, scan with digests {m.scan[0]:.1f} and "
         f"{m.scan[1]:.1f} s",
-        f"  compare: {m.seconds:.1f} s, of which {m.gemm:.1f} s linear algebra; {m.cpu:.1f} CPU s; "
+        f"  compare: {m.seconds:.1f} s, of which {m.gemm:.1f} s linear algebra; CPU {m.cpu:.1f} s and "
+        f"{m.gemm_cpu:.1f} s, of the scan {m.scan_cpu:.1f} s; "
         f"{m.read / 1e9:.1f} GB read; peak memory {m.peak / 1e9:.2f} GB",
-        f"  beyond linear algebra: {m.over_plain:.2f} x plain reading, {m.over_scan:.2f} x scanning",
+        f"  beyond linear algebra: {m.over_plain:.2f} x plain reading, {m.over_scan:.2f} x scanning "
+        f"({m.cpu_over_scan:.2f} x in CPU seconds)",
         "  slowest: " + ", ".join(f"{test} {seconds:.1f} s" for test, _, seconds in slowest),
     ]

@@ -24,9 +24,10 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Spent:
-    """Seconds of dense linear algebra so far."""
+    """Wall seconds and CPU seconds (of all threads) of dense linear algebra so far."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
 
 
 _SPENT: ContextVar[tuple[Spent, ...]] = ContextVar("spent", default=())
@@ -45,13 +46,14 @@ def accounted() -> Iterator[Spent]:
 
 @contextmanager
 def _counted() -> Iterator[None]:
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     try:
         yield
     finally:
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         for spent in _SPENT.get():
             spent.seconds += seconds
+            spent.cpu += cpu
 
 
 def product(x: Array, y: Array) -> Any:
