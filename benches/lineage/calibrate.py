@@ -6,6 +6,10 @@
                  trained on the same data with the same vocabulary, distilled students among them
     sceptr       twelve small published encoders, 66 pairs, where the tests' cache holds them
 
+Two things are looked at: whether P(p <= alpha) <= alpha for the p-values that verdicts are made of (bounds, on the safe
+side), and whether the ranks of B among permuted copies of itself are uniform (two-sided Kolmogorov-Smirnov), which
+tests the nulls themselves, of exchangeability.
+
 Every pair runs every test and the verdict; a pair that is on record under the same version of the package is not run
 again. Results go to benches/lineage/results/calibration.json and onto the page.
 """
@@ -195,6 +199,7 @@ def _summed(found: Mapping[str, Record]) -> Record:
     """Verdicts, and every p-value's rates."""
     values: dict[str, list[float]] = defaultdict(list)
     smallest: dict[str, tuple[float, str]] = {}
+    ranks: dict[str, list[float]] = defaultdict(list)
     claims = []
     for key, record in found.items():
         claimed = [(_name(e), e["log10_p"]) for e in record.get("evidence", ()) if e["applied"]]
@@ -203,12 +208,16 @@ def _summed(found: Mapping[str, Record]) -> Record:
             if p is not None:
                 values[name].append(p)
                 smallest[name] = min(smallest.get(name, (1.0, "")), (p, key))
+        for e in record.get("evidence", ()):
+            if e.get("rank_p") is not None:
+                ranks[_name(e)].append(e["rank_p"])
         if record.get("verdict") not in ("inconclusive", "no_evidence"):
             claims.append([key, record.get("verdict"), record.get("log10_p")])
     return {
         "pairs": len(found),
         "verdicts": dict(Counter(str(record.get("verdict", "error")) for record in found.values())),
         "claims": claims,
+        "uniform": {name: levels.uniformity(p) for name, p in sorted(ranks.items())},
         "tests": {
             name: levels.calibration(p).to_dict() | {"worst": smallest[name][1], "run": len(values[name])}
             for name, p in sorted(levels.with_silent(values).items())

@@ -31,7 +31,7 @@ PACKAGE = Path(weightprint.__file__).parent
 EVERY: dict[str, int] = {}
 
 #: What is kept of one test's answer.
-_KEPT = ("test", "basis", "semantic", "applied", "why_not", "statistic", "effect", "n", "log10_p", "seconds")
+_KEPT = ("test", "basis", "semantic", "applied", "why_not", "statistic", "effect", "n", "log10_p", "rank_p", "seconds")
 
 
 @dataclass(frozen=True)
