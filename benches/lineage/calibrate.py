@@ -4,6 +4,8 @@
     zoo          every pair of the zoo's independently initialised and trained models
     rotations    strangers of the zoo for which alignments of the residual channels were tried, at least half of them
                  trained on the same data with the same vocabulary, distilled students among them
+    fitted       the same strangers with a signed permutation and a rotation fitted on their shared tokens, each pair,
+                 worth a look or not: the tests and the verdict in both
     sceptr       twelve small published encoders, 66 pairs, where the tests' cache holds them
 
 Two things are looked at: whether P(p <= alpha) <= alpha for the p-values that verdicts are made of (bounds, on the safe
@@ -163,10 +165,25 @@ def _rotations(args: argparse.Namespace) -> Record | None:
     return _on_zoo(args, family, chosen, "rotations")
 
 
-def _on_zoo(args: argparse.Namespace, family: Family, chosen: Sequence[pairs.Pair], label: str) -> Record:
+def _fitted(args: argparse.Namespace) -> Record | None:
+    known = _zoo_pairs(args.zoo)
+    if known is None:
+        return None
+    family, unrelated = known
+    return _on_zoo(args, family, rotation_pairs(unrelated, args.rotations), "fitted", "fitted", args.output / "fitted")
+
+
+def _on_zoo(
+    args: argparse.Namespace,
+    family: Family,
+    chosen: Sequence[pairs.Pair],
+    label: str,
+    method: str = "weightprint",
+    folder: Path | None = None,
+) -> Record:
     """Records of `score` are used as they are, and what is missing is added to them."""
     cases = [(p.key, family[p.a].folder, family[p.b].folder) for p in chosen]
-    found = _run(cases, "weightprint", args.scores or args.zoo / "scores", args, label)
+    found = _run(cases, method, folder or args.scores or args.zoo / "scores", args, label)
     out = _summed(found)
     out["kinds"] = dict(Counter(p.kind for p in chosen if p.key in found))
     out["roots"] = len({root for p in chosen for root in p.clusters})
@@ -232,4 +249,4 @@ def _name(evidence: Mapping[str, Any]) -> str:
     )
 
 
-PARTS = {"synthetic": _synthetic, "zoo": _zoo, "rotations": _rotations, "sceptr": _sceptr}
+PARTS = {"synthetic": _synthetic, "zoo": _zoo, "rotations": _rotations, "fitted": _fitted, "sceptr": _sceptr}
