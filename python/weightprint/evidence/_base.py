@@ -372,6 +372,8 @@ class Evidence:
         semantic: that alignment came through shared tokens, so strangers that learned from the same data may agree.
         matches: one for each FFN or expert of B, its best of A, whether that means anything or not.
         others: the runner-up of each, and all further ones that chance does not explain, best first.
+        rank_p: from the rank of the statistic among permuted copies of B, ties broken at random: uniform under the
+            null, where ``log10_p`` is on the safe side. It can't be small; it is there to test the null.
     """
 
     test: str
@@ -396,6 +398,7 @@ class Evidence:
     basis: str = "identity"
     semantic: bool = False
     others: tuple[UnitMatch, ...] = ()
+    rank_p: float | None = None
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -413,7 +416,7 @@ class Evidence:
             "blind_to",
             "seconds",
         )
-        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic")
+        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic", "rank_p")
         return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
 
 

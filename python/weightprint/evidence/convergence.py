@@ -30,7 +30,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightprint.evidence._base import F32, Basis, Evidence, Models, Region, Side, not_applied, timed
-from weightprint.evidence._exchange import finite, hits, log10_p_hits, trace_sd
+from weightprint.evidence._exchange import choices, finite, hits, log10_p_hits, trace_sd
+from weightprint.evidence._ranked import hits_of_copies, joint_orders, rank_p
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.linear import eigh, product
@@ -219,6 +220,13 @@ def _unit_rows(x: F32) -> F32:
     return out
 
 
+def _ranked(found: Sequence[_Found], seed: int) -> float:
+    """B among copies whose weak parts were dealt out anew: the best FFN's hits, then all hits."""
+    named = [choices(f.weak) for f in found]
+    copies = np.stack([hits_of_copies(chosen, joint_orders(chosen.size, seed)) for chosen in named])
+    return rank_p(copies.max(axis=0), copies.sum(axis=0), salt=[chosen.tolist() for chosen in named])
+
+
 def _answer(models: Models, found: list[_Found], d: int) -> Evidence:
     best = max(found, key=lambda f: f.hits)
     matched = sum(len(f.weak) for f in found)
@@ -234,6 +242,7 @@ def _answer(models: Models, found: list[_Found], d: int) -> Evidence:
         effect=effect,
         n=matched,
         log10_p=min(0.0, log10_p_hits(best.hits) + price),
+        rank_p=_ranked(found, models.seed),
         detectable=float(np.mean([5 * trace_sd(f.weak) / len(f.weak) for f in found])),
         regions=tuple(
             Region(f.b.name, f.b.block, len(f.weak), f.effect, 0.0, trace_sd(f.weak) / len(f.weak), f.hits, len(f.weak))

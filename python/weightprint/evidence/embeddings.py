@@ -40,7 +40,8 @@ from weightprint.evidence._base import (
     not_applied,
     timed,
 )
-from weightprint.evidence._exchange import finite, hits, log10_p_hits
+from weightprint.evidence._exchange import choices, finite, log10_p_hits
+from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
 from weightprint.evidence._sample import Indices, pick, sampled_rows
 from weightprint.linear import product
 
@@ -84,9 +85,16 @@ class _Table:
     near: Indices  # (n, 2): row of B, row of A, near
     cosine: float  # of rows of equal number
     other: float
-    hits: int
-    channels: int
+    named: Indices  # channel of B that each channel of A is most like, -1 for none; empty where that was not asked
     fitted: bool  # the basis was fitted on this table
+
+    @property
+    def channels(self) -> int:
+        return self.named.size
+
+    @property
+    def hits(self) -> int:
+        return int(np.count_nonzero(self.named == np.arange(self.named.size)))
 
     @property
     def kind(self) -> str:
@@ -123,6 +131,7 @@ def embeddings(models: Models) -> Evidence:
         effect=best.share,
         n=sum(t.tested for t in found),
         log10_p=None if log10_p is None else float(log10_p),
+        rank_p=_ranked([t for t in found if t.channels], models.seed),
         found=tuple(
             Shared(t.b.name, t.a.name, "exact", len(t.map) * t.b.shape[1])
             for t in found
@@ -158,6 +167,13 @@ def embeddings(models: Models) -> Evidence:
     )
 
 
+def _ranked(found: Sequence[_Table], seed: int) -> float | None:
+    if not found:
+        return None
+    copies = np.stack([hits_of_copies(t.named, joint_orders(t.channels, seed)) for t in found])
+    return rank_p(-log10_p_of(copies.max(axis=0)), copies.sum(axis=0), salt=[t.named.tolist() for t in found])
+
+
 def _pairs(models: Models) -> list[tuple[str, Tensor, Tensor]]:
     """Tables of the same role, of equal width once B is written in A's basis."""
     tables: list[dict[str, Tensor]] = []
@@ -185,10 +201,8 @@ def _compare(models: Models, role: str, a: Tensor, b: Tensor) -> _Table:
     near, sampled = _near_rows(models, a, b)
     cosine, other = _in_place(models, a, b)
     counts = basis.kind == "identity" and a.shape[1] == b.shape[1] and min(a.shape[0], b.shape[0]) >= MIN_DISTINCT
-    k = _channel_hits(models, a, b) if counts else 0
-    return _Table(
-        role, a, b, tested, equal, sampled, near, cosine, other, k, b.shape[1] if counts else 0, role in basis.fitted
-    )
+    named = _channels_named(models, a, b) if counts else np.empty(0, np.int64)
+    return _Table(role, a, b, tested, equal, sampled, near, cosine, other, named, role in basis.fitted)
 
 
 def _digests(side: Side, tensor: Tensor, basis: Basis) -> list[bytes | None]:
@@ -276,12 +290,12 @@ def _in_place(models: Models, a: Tensor, b: Tensor) -> tuple[float, float]:
     return own / max(n, 1), (float(x.sum(axis=0) @ y.sum(axis=0)) - own) / max(n * n - n, 1)
 
 
-def _channel_hits(models: Models, a: Tensor, b: Tensor) -> int:
+def _channels_named(models: Models, a: Tensor, b: Tensor) -> Indices:
     few = min(a.numel, b.numel) >= _LARGE and models.effort == "standard"
     want = _COLUMNS["quick" if few else models.effort]
     rows = pick(min(a.shape[0], b.shape[0]), want, models.seed, "channels of rows")
     x, y = (_centred(_centred(_table(s, t, rows)).T) for s, t in ((models.a, a), (models.b, b)))
-    return hits(product(x, y.T))
+    return choices(product(x, y.T))
 
 
 def _table(side: Side, tensor: Tensor, rows: Indices, channels: Indices | None = None) -> F32:

@@ -204,6 +204,8 @@ def _test_lines(evidence: Evidence) -> list[str]:
         f"n {evidence.n:,}; log10 p {p}; null: {evidence.null}",
         f"assumes: {evidence.assumes}",
     ]
+    if evidence.rank_p is not None:
+        numbers.append(f"rank among permuted copies of B, uniform under the null: p {evidence.rank_p:.3f}")
     if evidence.detectable is not None:
         numbers.append(f"would have seen an effect of about {number(evidence.detectable)}")
     simple = [
