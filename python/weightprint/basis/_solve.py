@@ -15,6 +15,7 @@ Only the sums are kept, so pairs can stream by.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint.evidence._base import F32
 from weightprint.evidence._sample import Indices
@@ -84,17 +85,26 @@ def assign(score: F32) -> Indices:
     """
     out = np.full(score.shape[0], -1, np.int64)
     rows, columns = np.arange(score.shape[0]), np.arange(score.shape[1])
-    left = np.nan_to_num(score, nan=-np.inf)
+    left = np.where(np.isnan(score), -np.inf, score) if np.isnan(score).any() else score
     while rows.size and columns.size:
         best_column = left.argmax(axis=1)
-        mutual = left.argmax(axis=0)[best_column] == np.arange(rows.size)
+        top = left[np.arange(rows.size), best_column]
+        mutual = top >= left.max(axis=0)[best_column]
+        mutual[mutual] = _first(best_column[mutual])
         if not mutual.any():  # ties that chase each other in a circle
-            mutual[int(left.max(axis=1).argmax())] = True
+            mutual[int(top.argmax())] = True
         out[rows[mutual]] = columns[best_column[mutual]]
         keep = np.ones(columns.size, bool)
         keep[best_column[mutual]] = False
         left = left[~mutual][:, keep]
         rows, columns = rows[~mutual], columns[keep]
+    return out
+
+
+def _first(x: Indices) -> npt.NDArray[np.bool_]:
+    """True where a value stands for the first time."""
+    out = np.zeros(x.size, bool)
+    out[np.unique(x, return_index=True)[1]] = True
     return out
 
 
