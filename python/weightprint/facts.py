@@ -225,7 +225,10 @@ class Facts:
             key: tuple(m for m in getattr(best, key) if m.name not in fitted or m.share >= FITTED_SHARE)
             for key in ("matches", "others")
         }
-        return maps(replace(best, matches=kept["matches"], others=kept["others"]), self.models)
+        main = replace(best, matches=kept["matches"], others=kept["others"])
+        # Inserted blocks may write nothing until they are trained: then only what their units read can be found.
+        inputs = [e for e in looks if e.test == "aligned_units" and e.basis == best.basis and e is not best]
+        return maps([main, *inputs], self.models)
 
     def _mapped(self, evidence: Evidence) -> tuple[int, bool, float]:
         """How much of B a test found where its basis was not fitted; as stored goes first."""
