@@ -159,14 +159,21 @@ class Family:
     def layers(self, ancestor: str, child: str) -> Layers:
         """Block of the child → block of the ancestor that it was made from, None for a new one."""
         path = self.paths(child)[ancestor]
-        out: Layers = {i: i for i in range(self.members[child].layers)}
+        out: Layers = {i: i for i in range(self._depth(child))}
         for here, above in itertools.pairwise(path):
             if self._gave_rows_only(here, above):
                 return dict.fromkeys(out)
             stated = {row[0]: row[1] for row in self.members[here].truth.layer_map.get(above, ())}
-            depth = self.members[above].layers
+            depth = self._depth(above)
             out = {i: None if j is None else stated.get(j, j if j < depth else None) for i, j in out.items()}
         return out
+
+    def _depth(self, name: str) -> int:
+        """Blocks; those of its parent where it has no config and only its names were changed."""
+        member = self.members[name]
+        if member.layers or not member.truth.parents or member.truth.layer_map:
+            return member.layers
+        return self._depth(member.truth.parents[0])
 
     def _gave_rows_only(self, child: str, parent: str) -> bool:
         """This parent's blocks are not in the child: only rows of its token tables are."""

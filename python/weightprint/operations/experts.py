@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence._base import F32, Side
+from weightprint.evidence._sample import pick, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
@@ -26,6 +27,8 @@ __all__ = ["experts"]
 
 _LAYERS = 8  # whose values are read
 _UNITS = 128  # of an FFN
+_WHOLE, _READ = 512, 32  # units of an expert, and experts, that are compared with their own numbers
+_SAME = 0.5  # cosine of a unit with itself; a unit drawn anew has 5/sqrt(d) at most
 _MOST = 32  # experts in one least squares
 _WEIGHT = 0.03  # a smaller weight is none
 _FITS = 0.3  # of the variance that experts must explain
@@ -41,7 +44,7 @@ def experts(facts: Facts) -> Iterable[Row]:
     moved = [f for f in found if isinstance(f.b.expert, int) and isinstance(f.a.expert, int)]
     merged = [f for f in found if f.b.expert is None and isinstance(f.a.expert, int)]
     if made and len(made) >= max(len(moved), len(merged)):
-        yield _from_dense(made, common([count[f.b.key[:2]] for f in made]))
+        yield _from_dense(facts, made, common([count[f.b.key[:2]] for f in made]))
     elif moved and len(moved) >= len(merged):
         yield from _moved(facts, moved, count)
     elif merged:
@@ -56,7 +59,7 @@ def _counts(side: Side) -> Mapping[Block, int]:
 # Dense to experts
 
 
-def _from_dense(made: Sequence[Found], n: int) -> Row:
+def _from_dense(facts: Facts, made: Sequence[Found], n: int) -> Row:
     layers = len({f.b.block for f in made})
     share = sum(f.row.share for f in made) / len(made)
     parts = common([f.a.units // f.b.units if f.a.units % f.b.units == 0 else 0 for f in made])
@@ -64,20 +67,28 @@ def _from_dense(made: Sequence[Found], n: int) -> Row:
     if parts > 1 and n % parts == 0 and _tile(made, parts):
         parameters: Row = {"parts": parts, "copies": n // parts, "experts": n, "share_of_units": round(share, 4)}
         return row("expert_split", parameters, f"{where}, each a part of the layer's FFN", 0.95)
-    fresh = 1 - float(np.mean([_kept(f) for f in made]))
+    fresh = 1 - float(np.mean([_kept(facts, f) for f in made[:: max(1, len(made) // _READ)]]))
     fresh = 0.0 if fresh < 0.01 else number(fresh)
     words = f", {fresh:.0%} of their units not A's" if fresh else ""
     parameters = {"experts": n, "fresh": fresh, "share_of_units": round(share, 4)}
     return row("moe_upcycling", parameters, f"{where}, each a copy of the layer's FFN{words}", 0.95)
 
 
-def _kept(f: Found) -> float:
-    """Share of the units looked for that were found: under their own numbers where these were kept."""
-    if f.row.order != "same" or not len(f.row.units):
-        return f.row.share
-    tested = f.row.found and len(f.row.units) / max(f.row.share, 1e-9)
-    own = int(np.count_nonzero(f.row.units[:, 0] == f.row.units[:, 1]))
-    return min(1.0, own / max(float(tested), float(own)))
+def _kept(facts: Facts, f: Found) -> float:
+    """Share of an expert's units that are A's. Where numbers were kept every unit is compared with its own."""
+    if f.row.order != "same" or f.a.units != f.b.units:
+        return f.row.found
+    units = pick(f.b.units, _WHOLE, facts.models.seed, "units of an expert")
+    x, y = (
+        sampled_rows(s, t, units)
+        for s, t in ((facts.models.a, f.a.gate or f.a.up), (facts.models.b, f.b.gate or f.b.up))
+    )
+    if x.shape != y.shape:  # a turned stream of another width
+        return f.row.found
+    x, y = (z - z.mean(axis=0) for z in (x, y))
+    cosine = np.einsum("uc,uc->u", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
+    own = float(np.mean(cosine > _SAME))
+    return own if own >= f.row.found else f.row.found
 
 
 def _tile(made: Sequence[Found], parts: int) -> bool:

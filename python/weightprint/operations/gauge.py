@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Side, Tensor
 from weightprint.evidence._sample import sampled_rows
-from weightprint.evidence._units import Ffn, unit_outputs
+from weightprint.evidence._units import unit_outputs
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
 from weightprint.operations._structure import Channels, Found, channels, found_ffns, number, placed
@@ -30,6 +30,7 @@ _MOST = 0.5  # of the channels, for a channel map
 _FEW = 0.02  # a smaller share of units or channels is none
 _CLOSED = 0.8  # of the numbers that units left must be numbers that units took
 _UNITS = 256
+_OPPOSITE = 0.3  # cosine of a flipped unit with itself is below minus this
 _LAYERS = 4
 _FOLDED = 0.02  # spread of the logarithm of factors, at least
 _EXACT = 0.1  # of that spread may remain in their products
@@ -42,7 +43,7 @@ def gauge(facts: Facts) -> Iterable[Row]:
         return
     found = found_ffns(facts)
     seen = channels(facts)
-    yield from _stream(facts, seen)
+    yield from _stream(facts, seen, found)
     yield from _units(found)
     if seen is not None and seen.width_a == seen.of_a.size and seen.known > 0.99 and seen.moved == 0.0:
         yield from _scales(facts, found)
@@ -52,7 +53,7 @@ def gauge(facts: Facts) -> Iterable[Row]:
 # The stream
 
 
-def _stream(facts: Facts, seen: Channels | None) -> Iterable[Row]:
+def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iterable[Row]:
     """Channels permuted, their signs flipped, or the stream turned."""
     basis = facts.weights.basis if facts.weights else "identity"
     if seen is None or seen.known < _MOST:
@@ -70,10 +71,26 @@ def _stream(facts: Facts, seen: Channels | None) -> Iterable[Row]:
         parameters = {"share": number(seen.moved), "channels": seen.of_a.tolist()}
         yield row("channel_permutation", parameters, f"{seen.moved:.0%} of {there.sum():,} residual channels moved")
     flipped = float(np.mean(seen.signs[there] < 0))
-    if flipped > _FEW:
-        where = f"{flipped:.0%} of {there.sum():,} residual channels"
-        signs = [int(sign) for sign in seen.signs.tolist()]
-        yield row("sign_flips", {"channels": True, "share": number(flipped), "channel_signs": signs}, where)
+    units = float(np.mean([_flipped_units(facts, f, seen) for f in found[:_LAYERS]]))
+    if max(flipped, units) > _FEW:
+        parameters = {"channels": flipped > _FEW, "units": units > _FEW, "share": number(max(flipped, units))}
+        if flipped > _FEW:
+            parameters["channel_signs"] = [int(sign) for sign in seen.signs.tolist()]
+        what = {"residual channels": flipped, "gated units": units}
+        where = " and ".join(f"{share:.0%} of the {name}" for name, share in what.items() if share > _FEW)
+        yield row("sign_flips", parameters, where)
+
+
+def _flipped_units(facts: Facts, f: Found, seen: Channels) -> float:
+    """Share of matched units whose up-projection points the other way while the gate does not."""
+    if f.b.gate is None or f.a.gate is None or len(f.row.units) < 16:
+        return 0.0
+    there = np.nonzero(seen.of_a >= 0)[0]
+    pairs = f.row.units[:_UNITS]
+    x = sampled_rows(facts.models.a, f.a.up, pairs[:, 1])[:, seen.of_a[there]]
+    y = sampled_rows(facts.models.b, f.b.up, pairs[:, 0])[:, there] * seen.signs[there]
+    cosine = np.einsum("uc,uc->u", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
+    return float(np.mean(cosine < -_OPPOSITE))
 
 
 def _spread_of_gains(side: Side) -> float | None:
@@ -142,16 +159,12 @@ def _unit_factors(facts: Facts, f: Found) -> tuple[F32, F32] | None:
     if len(pairs) < 16 or f.b.gate is None:
         return None
     up = [_rows_with_gain(s, t, x) for s, t, x in _sides(facts, f.a.up, f.b.up, pairs)]
-    down = [_outputs(facts.models.a, f.a, pairs[:, 1]), _outputs(facts.models.b, f.b, pairs[:, 0])]
+    down = [unit_outputs(facts.models.a, f.a, pairs[:, 1]), unit_outputs(facts.models.b, f.b, pairs[:, 0])]
     if down[0] is None or down[1] is None:
         return None
     return _ratio(*(np.linalg.norm(x, axis=1) for x in up)), _ratio(
         *(np.linalg.norm(x, axis=1) for x in down if x is not None)
     )
-
-
-def _outputs(side: Side, ffn: Ffn, units: I64) -> F32 | None:
-    return unit_outputs(side, ffn, units)
 
 
 def _rows_with_gain(side: Side, tensor: Tensor, rows: I64) -> F32:

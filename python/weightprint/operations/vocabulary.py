@@ -1,25 +1,29 @@
 """What was done to the vocabulary: read off the rows of the token tables and their sizes.
 
 Said only where the blocks were found and the rows could be looked up in the same basis as these, so that a table that
-is not A's was changed and not merely hidden. A table drawn anew for a vocabulary of equal size, and one put in its
-place, leave the same trace: then the name is `embedding_replaced`, with half the confidence.
+is not A's was changed and not merely hidden. A table of equal size that is not A's was put in its place or belongs to
+a new vocabulary: the trace is the same, the name is `vocabulary_swap` where it was drawn and not learned, else
+`embedding_replaced`, and either has half the confidence.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from weightprint.evidence._base import Evidence, Side, Tensor
-from weightprint.facts import Facts
+from weightprint.facts import ROWS, Facts
 from weightprint.operations._base import Row, row
 from weightprint.operations._structure import channels, number, placed
 
 __all__ = ["vocabulary"]
 
 _GONE = 0.05  # cosine of rows of equal number, beyond other rows', that is none
+_LITTLE = 0.3  # that a new vocabulary reaches by training, where some tokens stay
+_DRAWN = 1.5  # times the spread of lengths that rows drawn at random have
 _NEW = 4096  # new rows that are read
 _MEAN = 0.25  # of the table's spread: new rows that scatter less about the mean row were made from it
 
@@ -45,18 +49,14 @@ def vocabulary(facts: Facts) -> Iterable[Row]:
         yield row("vocabulary_pruning", parameters, f"{n_a:,} -> {n_b:,} rows, in A's order")
     elif kind == "renumbered":
         yield row("vocabulary_permutation", {"size": n_b}, f"{n_b:,} rows under other numbers")
-    elif kind == "same rows, some replaced":
-        new = 1 - told["equal"] / max(told["tested"], 1) if told["equal"] >= 2 else 1 - _near(told)
+    elif kind == "same rows, some replaced" and told["equal"] >= ROWS and n_a == n_b:
+        new = 1 - told["equal"] / max(told["tested"], 1)
         where = f"{new:.0%} of the rows are not A's, the others stand where they stood"
         yield row("vocabulary_stitching", {"share": number(new)}, where, 0.8)
-    elif kind.endswith("joined with other rows"):
-        kept = told["equal"] / max(told["tested"], 1) if told["equal"] >= 2 else _near(told)
+    elif kind.endswith("joined with other rows") and told["equal"] >= ROWS:
+        kept = told["equal"] / max(told["tested"], 1)
         parameters = {"size": n_b, "factor": number(n_b / n_a), "kept": number(kept)}
         yield row("vocabulary_swap", parameters, f"{kept:.0%} of the rows are A's, under other numbers", 0.7)
-
-
-def _near(told: Mapping[str, Any]) -> float:
-    return float(told["near"]) / max(int(told["sampled"]), 1)
 
 
 def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) -> Iterable[Row]:
@@ -69,16 +69,32 @@ def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) ->
         return
     told = asked[0]["embedding"]
     n_a, n_b = told["rows"]
-    if abs(told["cosine_of_equal_numbers"] - told["cosine_of_other_rows"]) > _GONE:
+    left = abs(told["cosine_of_equal_numbers"] - told["cosine_of_other_rows"])
+    if left > (_GONE if n_a == n_b else _LITTLE):
         return
     head = asked[0].get("head")
     with_head = head is None or head["kind"] == "none"
     if n_a != n_b:
         parameters: Row = {"size": n_b, "factor": number(n_b / n_a)}
-        yield row("vocabulary_swap", parameters, f"{n_a:,} -> {n_b:,} rows, none of them A's", 0.9)
+        sure = 0.9 if left <= _GONE else 0.6
+        yield row("vocabulary_swap", parameters, f"{n_a:,} -> {n_b:,} rows, none of them A's", sure)
+        return
+    if with_head and not _learned(facts.models.b):
+        where = "every row drawn anew: a vocabulary of the same size, or a table put in its place"
+        yield row("vocabulary_swap", {"size": n_b, "factor": 1.0}, where, 0.5)
         return
     where = "no row of the embedding is A's" + ("" if with_head else ", the head's rows are")
     yield row("embedding_replaced", {"head": with_head, "size": n_b}, where, 0.5 if with_head else 0.9)
+
+
+def _learned(side: Side) -> bool:
+    """Rows differ in length by more than drawn ones do, whose log lengths have a deviation of 1/sqrt(2 d)."""
+    table = next(iter(placed(side, "embedding")), None)
+    if table is None:
+        return True
+    lengths = np.linalg.norm(side.rows(table, 0, _NEW), axis=1)
+    spread = float(np.log(np.maximum(lengths, 1e-30)).std())
+    return spread > _DRAWN / math.sqrt(2 * table.shape[1])
 
 
 def _extended(facts: Facts, n_a: int, n_b: int) -> Row:

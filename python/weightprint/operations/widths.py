@@ -50,7 +50,14 @@ def _new(b: Side, chosen: Sequence[Found]) -> str:
     zero = [_silent_units(b, f.b) for f in chosen[:_LOOKED_AT]]
     if all(n >= 0.9 * extra for n in zero):
         return "zero"
-    return "copied" if common([f.row.repeats >= 2 for f in chosen]) else "random"
+    return "copied" if common([_again(f) >= 0.5 for f in chosen]) else "random"
+
+
+def _again(f: Found) -> float:
+    """Units found a second time, as a share of the new ones that were looked for."""
+    held = f.row.units[:, 1]
+    new = (f.b.units - f.a.units) * len(held) / (f.b.units * max(f.row.found, 1e-9))
+    return (held.size - np.unique(held).size) / max(new, 1.0)
 
 
 def _silent_units(side: Side, ffn: Ffn) -> int:
