@@ -28,6 +28,7 @@ __all__ = ["experts"]
 _LAYERS = 8  # whose values are read
 _UNITS = 128  # of an FFN
 _WHOLE, _READ = 512, 32  # units of an expert, and experts, that are compared with their own numbers
+_OWN = 0.9  # of what was found under any number
 _SAME = 0.5  # cosine of a unit with itself; a unit drawn anew has 5/sqrt(d) at most
 _MOST = 32  # experts in one least squares
 _WEIGHT = 0.03  # a smaller weight is none
@@ -88,7 +89,7 @@ def _kept(facts: Facts, f: Found) -> float:
     x, y = (z - z.mean(axis=0) for z in (x, y))
     cosine = np.einsum("uc,uc->u", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
     own = float(np.mean(cosine > _SAME))
-    return own if own >= f.row.found else f.row.found
+    return own if own >= _OWN * f.row.found else f.row.found
 
 
 def _tile(made: Sequence[Found], parts: int) -> bool:

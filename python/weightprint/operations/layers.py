@@ -78,11 +78,11 @@ def _decoys(facts: Facts) -> Iterable[Row]:
         return
     main, theirs = facts.maps.stack, ffns(facts.models.b)
     width = next((f.width for f in theirs if f.stack == main), None)
-    real = {f.stack for f in theirs if any(key[0] == f.stack for key in facts.blocks)}
-    there = {f.stack for f in ffns(facts.models.a)}
+    real = {r.b[0] for r in facts.maps.layers if r.a is not None}
+    more = len({f.stack for f in theirs}) > len({f.stack for f in ffns(facts.models.a)})  # their names tell nothing
     depth = len({f.block for f in theirs if f.stack == main})
     for stack in dict.fromkeys(f.stack for f in theirs):
-        if stack in real | there or main not in real or any(f.stack == stack and f.width != width for f in theirs):
+        if stack in real or not more or main not in real or any(f.stack == stack and f.width != width for f in theirs):
             continue
         names = [t.name for t in facts.models.b.tensors.values() if t.stack == stack and t.layer is not None]
         blocks = len({f.block for f in theirs if f.stack == stack})

@@ -49,7 +49,7 @@ def vocabulary(facts: Facts) -> Iterable[Row]:
         yield row("vocabulary_pruning", parameters, f"{n_a:,} -> {n_b:,} rows, in A's order")
     elif kind == "renumbered":
         yield row("vocabulary_permutation", {"size": n_b}, f"{n_b:,} rows under other numbers")
-    elif kind == "same rows, some replaced" and told["equal"] >= ROWS and n_a == n_b:
+    elif kind == "same rows, some replaced" and told["equal"] >= ROWS and n_a == n_b and _others_differ(told):
         new = 1 - told["equal"] / max(told["tested"], 1)
         where = f"{new:.0%} of the rows are not A's, the others stand where they stood"
         yield row("vocabulary_stitching", {"share": number(new)}, where, 0.8)
@@ -57,6 +57,12 @@ def vocabulary(facts: Facts) -> Iterable[Row]:
         kept = told["equal"] / max(told["tested"], 1)
         parameters = {"size": n_b, "factor": number(n_b / n_a), "kept": number(kept)}
         yield row("vocabulary_swap", parameters, f"{kept:.0%} of the rows are A's, under other numbers", 0.7)
+
+
+def _others_differ(told: Mapping[str, Any]) -> bool:
+    """Rows that are not equal are not A's either: a sparse change (TIES, DARE) leaves all of them near."""
+    equal = told["equal"] / max(told["tested"], 1)
+    return bool(told["cosine_of_equal_numbers"] - equal < _LITTLE * (1 - equal))
 
 
 def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) -> Iterable[Row]:
