@@ -41,7 +41,7 @@ def done(verdict: Verdict) -> dict[str, Any]:
     ("order", "name", "parameters"),
     [
         ([0, 1, 4, 5], "depth_drop", {"layers": [2, 3], "count": 2}),
-        ([0, 1, 2, 3, 2, 3, 4, 5], "depth_upscaling", {"ranges": [[0, 3], [2, 5]], "from": [0, 1, 2, 3, 2, 3, 4, 5]}),
+        ([0, 1, 2, 3, 2, 3, 4, 5], "depth_upscaling", {"ranges": [[0, 3], [2, 5]]}),
         ([3, 1, 5, 0, 2, 4], "layer_shuffle", {"order": [3, 1, 5, 0, 2, 4]}),
         ([0, 1, None, 2, 3, None, 4, 5], "layer_insertion", {"at": [2, 5], "count": 2, "zero_output": False}),
     ],

@@ -36,7 +36,7 @@ def layers(facts: Facts) -> Iterable[Row]:
     if repeated:
         words = ", ".join(_range(r) for r in ranges)
         sure = 0.95 if len(ranges) == 2 and not missing and not new else 0.8
-        yield row("depth_upscaling", {"ranges": ranges, "from": there}, f"{words} -> {len(there)} layers", sure)
+        yield row("depth_upscaling", {"ranges": ranges}, f"{words} -> {len(there)} layers", sure)
     elif not all(x < y for x, y in itertools.pairwise(there)):
         moved = sum(x != y for x, y in zip(there, sorted(there), strict=True))
         yield row("layer_shuffle", {"order": there}, f"{moved} of {len(there)} layers moved")
