@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -20,6 +21,9 @@ from typing import Any
 from .made import Truth
 
 Layers = dict[int, int | None]
+
+#: Steps in which every parent but the first gives rows of the token tables and no block.
+ROWS_ONLY = frozenset({"vocabulary_stitching", "embedding_replaced"})
 
 
 @dataclass(frozen=True)
@@ -155,12 +159,27 @@ class Family:
     def layers(self, ancestor: str, child: str) -> Layers:
         """Block of the child → block of the ancestor that it was made from, None for a new one."""
         path = self.paths(child)[ancestor]
-        out: Layers = {i: i for i in range(self.members[child].layers)}
+        out: Layers = {i: i for i in range(self._depth(child))}
         for here, above in itertools.pairwise(path):
+            if self._gave_rows_only(here, above):
+                return dict.fromkeys(out)
             stated = {row[0]: row[1] for row in self.members[here].truth.layer_map.get(above, ())}
-            depth = self.members[above].layers
+            depth = self._depth(above)
             out = {i: None if j is None else stated.get(j, j if j < depth else None) for i, j in out.items()}
         return out
+
+    def _depth(self, name: str) -> int:
+        """Blocks; those of its parent where it has no config and only its names were changed."""
+        member = self.members[name]
+        if member.layers or not member.truth.parents or member.truth.layer_map:
+            return member.layers
+        return self._depth(member.truth.parents[0])
+
+    def _gave_rows_only(self, child: str, parent: str) -> bool:
+        """This parent's blocks are not in the child: only rows of its token tables are."""
+        truth = self.members[child].truth
+        of_two = {o["name"] for o in truth.operations if o["name"] in ROWS_ONLY or str(o["name"]).endswith("merge")}
+        return parent != truth.parents[0] and bool(of_two) and of_two <= ROWS_ONLY
 
     def layer_truth(self, a: str, b: str) -> dict[int, set[int | None]] | None:
         """Block of B → the blocks of A that came from the same one; {None} where there is none. None for strangers."""
@@ -174,8 +193,9 @@ class Family:
             out[i] = found if origin is not None and found else {None}
         return out
 
-    def expert_truth(self, a: str, b: str) -> dict[tuple[int, int], int] | None:
-        """(block, expert) of B → block of A, where B was upcycled on the way down from A; None where not known."""
+    def expert_truth(self, a: str, b: str) -> dict[tuple[int, int | None], set[tuple[int, int | None]]] | None:
+        """(block, expert) of B → the blocks and experts of A in it, where experts were made, moved or merged on the way
+        down from A; None for an FFN that is dense, and the whole where not known."""
         path = self.paths(b).get(a)
         if path is None:
             return None
@@ -184,12 +204,15 @@ class Family:
             return None
         below = self.layers(made[0], b)
         above = self.layers(a, path[path.index(made[0]) + 1])
-        stated = {(row[0], row[1]): row[2] for row in self.members[made[0]].truth.expert_map}
-        out: dict[tuple[int, int], int] = {}
+        stated: dict[tuple[int, int | None], set[tuple[int, int | None]]] = defaultdict(set)
+        for row in self.members[made[0]].truth.expert_map:
+            stated[row[0], row[1]].add((row[2], row[4] if len(row) > 4 else None))
+        out: dict[tuple[int, int | None], set[tuple[int, int | None]]] = {}
         for layer, there in below.items():
-            for (block, expert), origin in stated.items():
-                if block == there and (source := above.get(origin)) is not None:
-                    out[(layer, expert)] = source
+            for (block, expert), origins in stated.items():
+                sources = {(up, e) for origin, e in origins if (up := above.get(origin)) is not None}
+                if block == there and sources:
+                    out[(layer, expert)] = sources
         return out
 
     def __iter__(self) -> Iterator[str]:

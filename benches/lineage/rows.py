@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,11 +155,17 @@ def _layers_right(truth: Mapping[int, set[int | None]] | None, told: Sequence[Se
     return [right, len(truth), sum(a is not None for a in said.values())]
 
 
-def _experts_right(truth: Mapping[tuple[int, int], int] | None, told: Sequence[Sequence[Any]]) -> list[int] | None:
+def _experts_right(
+    truth: Mapping[tuple[int, int | None], set[tuple[int, int | None]]] | None, told: Sequence[Sequence[Any]]
+) -> list[int] | None:
+    """[rows right, rows in truth, rows claimed] of an expert map: a row is right if it names the sources, no other and
+    none less; None where B's experts, or the ones it was made from, are not known."""
     if not truth:
         return None
-    said = {(int(row[0]), int(row[1])): row[2] for row in told if row[1] is not None}
-    return [sum(said.get(key) == layer for key, layer in truth.items()), len(truth), len(said)]
+    said: dict[tuple[int, int | None], set[tuple[int, int | None]]] = defaultdict(set)
+    for b_layer, expert, a_layer, _, a_expert, *_ in told:
+        said[b_layer, expert].add((a_layer, a_expert))
+    return [sum(said.get(key) == sources for key, sources in truth.items()), len(truth), len(said)]
 
 
 def _time(x: float | None) -> float | None:

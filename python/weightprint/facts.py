@@ -220,12 +220,14 @@ class Facts:
         if not self.decisive or not looks:
             return None
         best = max(looks, key=self._mapped)
-        fitted = best.details.get("left_out_of_p", ())
-        kept = {
-            key: tuple(m for m in getattr(best, key) if m.name not in fitted or m.share >= FITTED_SHARE)
-            for key in ("matches", "others")
-        }
-        return maps(replace(best, matches=kept["matches"], others=kept["others"]), self.models)
+        # Of one basis, the test that tells runners-up speaks first: an FFN may be a mean of experts. Inputs under their
+        # own numbers come second: blocks inserted with zero outputs have nothing else that could be found.
+        first, *_ = [e for e in looks if e.basis == best.basis and e.test == "unit_agreement"] or [best]
+        others = [e for e in looks if e is not first and e in (best, self._inputs(best.basis))]
+        return maps([_unfitted(e) for e in (first, *others)], self.models)
+
+    def _inputs(self, basis: str) -> Evidence | None:
+        return next((e for e in self.locating if e.test == "aligned_units" and e.basis == basis), None)
 
     def _mapped(self, evidence: Evidence) -> tuple[int, bool, float]:
         """How much of B a test found where its basis was not fitted; as stored goes first."""
@@ -331,6 +333,16 @@ class Facts:
         if not evidence.applied:
             return f"{test} could not be run: {evidence.why_not}"
         return f"{test} would not have seen an effect below {evidence.detectable or 0.0:.2f}"
+
+
+def _unfitted(evidence: Evidence) -> Evidence:
+    """Without weak matches on blocks that its basis was fitted on."""
+    fitted = evidence.details.get("left_out_of_p", ())
+    kept = {
+        key: tuple(m for m in getattr(evidence, key) if m.name not in fitted or m.share >= FITTED_SHARE)
+        for key in ("matches", "others")
+    }
+    return replace(evidence, matches=kept["matches"], others=kept["others"])
 
 
 def _missing(side: Side, other: Side, covered: set[str]) -> tuple[Tensor, ...]:

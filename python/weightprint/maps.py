@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import Evidence, Expert, Models, UnitMatch
 from weightprint.evidence._units import Ffn, ffns
-from weightprint.evidence.unit_agreement import found_share
+from weightprint.evidence.unit_agreement import BLOCK_LOG10_P, found_share
 
 __all__ = ["FfnRow", "LayerRow", "Maps", "maps"]
 
@@ -146,6 +146,8 @@ def maps(evidence: Evidence | Sequence[Evidence], models: Models) -> Maps:
     """The maps that matches (and ``others``) show. Of several tests the first that found an FFN beyond chance tells of
     it: where an FFN's output was zeroed, say, `aligned_units` still sees its inputs."""
     tests = [evidence] if isinstance(evidence, Evidence) else list(evidence)
+    ours = {f.key: f for f in ffns(models.a)}
+    experts = Counter(key[:2] for key in ours if key[2] is not None)
     real: dict[Key, list[UnitMatch]] = {}
     looked_for: set[Key] = set()
     for test in tests:
@@ -153,14 +155,20 @@ def maps(evidence: Evidence | Sequence[Evidence], models: Models) -> Maps:
         by_b: dict[Key, list[UnitMatch]] = defaultdict(list)
         for match in (*test.matches, *test.others):
             looked_for.add(match.b)
-            if match.log10_p + price <= LOG10_P:
+            if match.log10_p + price <= LOG10_P or _mixed_in(match, by_b[match.b], experts):
                 by_b[match.b].append(match)
-        real = {**by_b, **real}
-    ours = {f.key: f for f in ffns(models.a)}
+        real = {**{b: found for b, found in by_b.items() if found}, **real}
     rows = tuple(_ffn_row(f, real.get(f.key, []), f.key in looked_for, ours) for f in ffns(models.b))
     layers = _layer_rows(rows, real)
     named = {a for row in rows for a, _ in _sources(row)}
     return Maps(layers, rows, tuple(key for key in ours if key not in named), tuple(_says(layers)))
+
+
+def _mixed_in(match: UnitMatch, found: Sequence[UnitMatch], experts: Mapping[Block, int]) -> bool:
+    """A dense FFN was found in one expert; of the others of that block each is asked on its own."""
+    if match.b[2] is not None or match.a[2] is None or not any(m.a[:2] == match.a[:2] for m in found):
+        return False
+    return match.log10_p + math.log10(max(1, experts[match.a[:2]])) <= BLOCK_LOG10_P
 
 
 # One FFN

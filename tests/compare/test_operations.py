@@ -40,10 +40,10 @@ def done(verdict: Verdict) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("order", "name", "parameters"),
     [
-        ([0, 1, 4, 5], "depth_drop", {"dropped": [2, 3]}),
-        ([0, 1, 2, 3, 2, 3, 4, 5], "depth_upscaling", {"from": [0, 1, 2, 3, 2, 3, 4, 5]}),
-        ([3, 1, 5, 0, 2, 4], "layer_shuffle", {"from": [3, 1, 5, 0, 2, 4]}),
-        ([0, 1, None, 2, 3, None, 4, 5], "layer_insertion", {"inserted": [2, 5]}),
+        ([0, 1, 4, 5], "depth_drop", {"layers": [2, 3], "count": 2}),
+        ([0, 1, 2, 3, 2, 3, 4, 5], "depth_upscaling", {"ranges": [[0, 3], [2, 5]]}),
+        ([3, 1, 5, 0, 2, 4], "layer_shuffle", {"order": [3, 1, 5, 0, 2, 4]}),
+        ([0, 1, None, 2, 3, None, 4, 5], "layer_insertion", {"at": [2, 5], "count": 2, "zero_output": False}),
     ],
 )
 def test_layers_that_moved(order: list[int | None], name: str, parameters: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ def test_the_same_layers_in_another_order_are_not_identical() -> None:
     verdict = judge(a, restacked(a, [3, 1, 5, 0, 2, 4]))
     assert verdict.name == "shared_origin"
     assert "another place" in verdict.sentence
-    assert done(verdict)["layer_shuffle"] == {"from": [3, 1, 5, 0, 2, 4]}
+    assert done(verdict)["layer_shuffle"] == {"order": [3, 1, 5, 0, 2, 4]}
 
 
 def test_repeated_layers_are_not_identical() -> None:
@@ -100,7 +100,10 @@ def test_another_width_of_the_feed_forward_blocks(kept: int, name: str) -> None:
                 b[key] = np.concatenate([b[key], more[key].take(range(kept - 256), axis)], axis)
     verdict = judge(a, b)
     assert verdict.name == "shared_origin"
-    assert done(verdict)[name] == {"units": kept, "units_of_a": 256}
+    told = done(verdict)[name]
+    assert (told["units"], told["units_of_a"]) == (kept, 256)
+    assert told.get("keep", told.get("factor")) == pytest.approx(kept / 256, rel=0.005)
+    assert told.get("new", "random") == "random"
 
 
 def test_a_fine_tune_has_nothing_done_to_its_structure() -> None:

@@ -120,7 +120,7 @@ def test_maps_go_through_the_common_ancestor(family: Family) -> None:
     assert family.layer_truth("tuned", "r") == {0: {0}, 1: {None}, 2: {1}}
     assert family.layer_truth("merged", "tuned") == {0: {0}, 1: {2}}
     assert family.layer_truth("s", "r") is None
-    assert family.expert_truth("s", "moe") == {(layer, e): layer for layer in range(3) for e in range(2)}
+    assert family.expert_truth("s", "moe") == {(layer, e): {(layer, None)} for layer in range(3) for e in range(2)}
     assert family.expert_truth("r", "tuned") is None
 
 

@@ -47,11 +47,14 @@ from weightprint.evidence._unit_table import (
 )
 from weightprint.evidence._units import Ffn, ffns
 
-__all__ = ["found_share", "unit_agreement"]
+__all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement"]
 
 F64 = npt.NDArray[np.float64]
 _LOG10_P = -6.0
 _RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at as B is
+
+#: Of a further expert in the block where a dense FFN was found, corrected for that block's experts.
+BLOCK_LOG10_P = -4.0
 
 _QUESTION = Evidence(
     test="unit_agreement",
@@ -152,11 +155,19 @@ class _Found:
         first: list[UnitMatch] = []
         others: list[UnitMatch] = []
         for i in range(len(self.table.b)):
-            for rank, j in enumerate(self.ranked(i)):
-                if rank > 1 and not self.real(i, j):
-                    break
-                (others if rank else first).append(self._match(i, j))
+            ranked = self.ranked(i)
+            for rank, j in enumerate(ranked):
+                if rank < 2 or self.real(i, j) or self._mixed_in(i, j, ranked[0]):
+                    (others if rank else first).append(self._match(i, j))
         return first, others
+
+    def _mixed_in(self, i: int, j: int, best: int) -> bool:
+        """Another expert of the block where a dense FFN was found: only that block's experts are still in question."""
+        place = self.table.a[j]
+        if self.table.b[i][2] is not None or place[2] is None or not self.real(i, best):
+            return False
+        inside = [key for key in self.table.a if key[:2] == self.table.a[best][:2]]
+        return place in inside and bool(self.log10_p[i, j] + math.log10(len(inside)) <= BLOCK_LOG10_P)
 
     def _match(self, i: int, j: int) -> UnitMatch:
         rate = (int(self.chance.permuted[i, j]) + 1) / (self.chance.permutations + 1 / float(self.chance.rates[i, j]))

@@ -10,16 +10,28 @@ from collections.abc import Callable, Iterable
 
 from weightprint.facts import Facts
 from weightprint.operations._base import LayerMap, Row, layer_map
+from weightprint.operations.architecture import architecture
 from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
 from weightprint.operations.gauge import gauge
+from weightprint.operations.heads import heads
 from weightprint.operations.layers import layers
+from weightprint.operations.vocabulary import vocabulary
 from weightprint.operations.widths import widths
 
 __all__ = ["OPERATIONS", "LayerMap", "layer_map", "operations"]
 
 #: Readers of operations, in the order of the report.
-OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (encoded, layers, experts, widths, gauge)
+OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (
+    encoded,
+    layers,
+    experts,
+    widths,
+    heads,
+    vocabulary,
+    architecture,
+    gauge,
+)
 
 
 def operations(facts: Facts) -> tuple[Row, ...]:

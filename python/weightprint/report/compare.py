@@ -70,9 +70,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     if direction["later"]:
         rows.append(("Direction", f"{direction['later'].upper()} is the later one: {direction['because']}"))
     for operation in result.operations:
-        rows.append(
-            ("Done", f"{operation['name'].replace('_', '-')} ({operation['where']}): {_plain(operation['parameters'])}")
-        )
+        rows.append(("Done", ": ".join(filter(None, (_named(operation), _plain(operation["parameters"]))))))
     return rows
 
 
@@ -118,10 +116,30 @@ def _percent(part: float) -> str:
     return f"{min(max(part, 0.0001), 0.9999):.2%}"
 
 
+def _named(operation: Mapping[str, Any]) -> str:
+    """``"depth-upscaling (0-5, 2-7 -> 12 layers)"``, with how sure where it is not."""
+    sure = operation["confidence"]
+    doubt = f", confidence {sure:g}" if sure < 0.9 else ""
+    return f"{operation['name'].replace('_', '-')} ({operation['where']}{doubt})"
+
+
+_SHOWN = 12  # items of a list; a longer one is in the JSON
+
+
 def _plain(parameters: Mapping[str, Any]) -> str:
-    return "; ".join(
-        "; ".join(map(str, v)) if isinstance(v, (list, tuple)) else f"{v} {k}" for k, v in parameters.items()
-    )
+    """``"experts 4; fresh 0.25; order 2, 0, 1"``: names and values in words, long lists left to the JSON."""
+    return "; ".join(text for key, value in parameters.items() if (text := _parameter(key.replace("_", " "), value)))
+
+
+def _parameter(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if isinstance(value, (list, tuple)):
+        if len(value) > _SHOWN:
+            return f"{name}: {len(value)} values"
+        words = ", ".join("-".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in value)
+        return words if name == "how" else f"{name} {words}"
+    return f"{name} {value}"
 
 
 def blind_spots(evidence: Iterable[Evidence], *, every: bool = True) -> list[str]:
