@@ -20,7 +20,7 @@ pub(super) const SIDE: usize = 16;
 /// How many rows of words ahead to prefetch.
 const AHEAD: usize = 16;
 /// Inputs of some outputs that are taken one after the other.
-const STRIP: usize = 64;
+const STRIP: usize = 128;
 
 /// Values by input, then output; turned, the other way round.
 type Block = [[f32; SIDE]; SIDE];
