@@ -14,12 +14,26 @@ from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
 from weightprint.operations.gauge import gauge
 from weightprint.operations.layers import layers
+from weightprint.operations.low_rank import low_rank
+from weightprint.operations.noise import noise
+from weightprint.operations.pruning import pruning
+from weightprint.operations.training import training
 from weightprint.operations.widths import widths
 
 __all__ = ["OPERATIONS", "LayerMap", "layer_map", "operations"]
 
 #: Readers of operations, in the order of the report.
-OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (encoded, layers, experts, widths, gauge)
+OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (
+    encoded,
+    layers,
+    experts,
+    widths,
+    gauge,
+    pruning,
+    low_rank,
+    noise,
+    training,
+)
 
 
 def operations(facts: Facts) -> tuple[Row, ...]:
