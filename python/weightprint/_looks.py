@@ -14,6 +14,9 @@ last of them over the first of the rest. A part of the rows and columns has the 
 *Scaling.* y_ij = r_i x_ij c_j: factors moved between tensors that follow each other, or flipped signs, compute the
 same. r and c by alternating least squares; what is left of d tells.
 
+*Head maps.* An invertible map between the value and output maps of one head (and some between query and key) change no
+output: y = M x on the rows of a head, M by least squares.
+
 *Grid.* y lies on few evenly spaced points per group of inputs: it was quantised, whatever the type it is stored in. Two
 kinds of grid per group of g inputs (or a row), b bits: ``absmax``: multiples of max|y| / (2^(b-1) - 1); ``minmax``:
 min y + k (max y - min y) / (2^b - 1), k = 0 … 2^b - 1. Off the grid means further than a tenth of a step from it, which
@@ -45,6 +48,7 @@ _SIZE = 8  # rows and columns at least: of fewer every rank is low
 _MOST_RANK = 0.5  # of the sampled rows or columns: above it "low" is nothing that could be seen
 _SCALINGS = 12  # rounds of alternating least squares
 _ON_GRID, _OFF = 0.1, 0.02  # of a step; share of values that may lie off a grid
+_GLANCE, _TOLD = 4096, 64  # values that a grid is first looked for in, and how many must be near enough to zero to tell
 _GROUPS = (512, 256, 128, 64, 32, 16)
 _BITS = (2, 3, 4, 5, 6, 8)
 _PATTERNS = (2, 4, 8, 16, 32)
@@ -75,8 +79,9 @@ class Look:
         edge: largest singular value over sd (sqrt(m) + sqrt(n)).
         rank: of d, 0 where it is not low; ``gap``: last singular value of it over the next.
         scaled: |y - r x c| / |d| after the best scaling of rows and columns.
+        turned: |y - M x| / |d| of one head after the best map M inside it; 1 where there is no head to look at.
         coupled: correlation of |d| with |x|.
-        grid, grid_of_a: where y, or x, lies on a grid and the other does not.
+        grid, grid_of_a: the grid that y, or x, lies on; None for both where it is the same.
         pattern: (kept, of), or None.
     """
 
@@ -89,16 +94,31 @@ class Look:
     rank: int
     gap: float
     scaled: float
+    turned: float
     coupled: float
     grid: Grid | None
     grid_of_a: Grid | None
     pattern: tuple[int, int] | None
 
 
-def look(x: F32, y: F32, dtype_a: str, dtype_b: str, columns: npt.NDArray[np.int64] | None = None) -> Look:
-    """Measure one difference. ``x``, ``y``: whole rows, float32 (rows, channels), finite where both are; what needs
-    no whole row is measured on ``columns``."""
+def look(
+    x: F32,
+    y: F32,
+    dtype_a: str,
+    dtype_b: str,
+    columns: npt.NDArray[np.int64] | None = None,
+    heads: tuple[F32, F32] | None = None,
+) -> Look:
+    """Measure one difference.
+
+    Args:
+        x, y: whole rows of A and B, float32 (rows, channels).
+        dtype_a, dtype_b: the types that they were stored in.
+        columns: what needs no whole row is measured on these; None: on all.
+        heads: one attention head of each, float32 (head size, channels).
+    """
     grids = grid(y, x), grid(x, y)
+    alike = all(grids) and len({(g.bits, g.group, g.kind) for g in grids if g}) == 1
     pattern = _pattern(y)
     if columns is not None:
         x, y = x[:, columns], y[:, columns]
@@ -118,9 +138,10 @@ def look(x: F32, y: F32, dtype_a: str, dtype_b: str, columns: npt.NDArray[np.int
         rank=rank,
         gap=gap,
         scaled=_scaled(a, b, d),
+        turned=1.0 if heads is None else _turned(*heads),
         coupled=_correlation(np.abs(d), np.abs(a)),
-        grid=grids[0] if grids[1] is None else None,
-        grid_of_a=grids[1] if grids[0] is None else None,
+        grid=None if alike else grids[0],
+        grid_of_a=None if alike else grids[1],
         pattern=pattern,
     )
 
@@ -169,7 +190,13 @@ def _uneven(square: F64, usable: npt.NDArray[np.bool_], mean: float, axis: int) 
 
 
 def _largest(d: F64) -> float:
-    return float(np.sqrt(max(np.linalg.eigvalsh(d @ d.T if d.shape[0] <= d.shape[1] else d.T @ d)[-1], 0.0)))
+    return float(_singular_values(d)[0])
+
+
+def _singular_values(d: F64) -> F64:
+    """From the Gram matrix, largest first: what is below a hundred millionth of the largest is lost."""
+    values: F64 = np.linalg.eigvalsh(d @ d.T if d.shape[0] <= d.shape[1] else d.T @ d)[::-1]
+    return np.sqrt(np.maximum(values, 0.0))
 
 
 def _rank(a: F64, b: F64, d: F64, dtype_a: str, dtype_b: str) -> tuple[int, float]:
@@ -178,7 +205,8 @@ def _rank(a: F64, b: F64, d: F64, dtype_a: str, dtype_b: str) -> tuple[int, floa
         return 0, 0.0
     variance = (ulp(a, dtype_a) ** 2 + ulp(b, dtype_b) ** 2 + ulp(d, dtype_b) ** 2) / 12
     floor = _FLOOR * (math.sqrt(float(variance.sum(axis=1).max())) + math.sqrt(float(variance.sum(axis=0).max())))
-    s = np.linalg.svd(d, compute_uv=False)
+    s = _singular_values(d)
+    floor = max(floor, 1e-7 * float(s[0]))
     rank = int(np.count_nonzero(s > floor))
     if not 0 < rank <= _MOST_RANK * s.size:
         return 0, 0.0
@@ -200,6 +228,16 @@ def _scaled(a: F64, b: F64, d: F64) -> float:
     return float(np.linalg.norm(b - rows[:, None] * a * columns)) / size
 
 
+def _turned(x: F32, y: F32) -> float:
+    """What is left of the difference once the rows of a head are mixed as fits best."""
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    size = float(np.linalg.norm(b - a))
+    if 2 * len(a) > a.shape[1] or size == 0 or not np.isfinite(size):
+        return 1.0
+    mixed, *_ = np.linalg.lstsq(a.T, b.T, rcond=None)
+    return float(np.linalg.norm(b.T - a.T @ mixed)) / size
+
+
 def _correlation(x: F64, y: F64) -> float:
     x, y = x - x.mean(), y - y.mean()
     norm = float(np.linalg.norm(x) * np.linalg.norm(y))
@@ -211,23 +249,32 @@ def grid(y: F32, x: F32) -> Grid | None:
     wide, other = y[:64].astype(np.float64), x[:64].astype(np.float64)
     if not wide.size or not np.isfinite(wide).all() or np.count_nonzero(wide) < 0.25 * wide.size:
         return None
+    first = wide[: max(1, _GLANCE // wide.shape[1])]
     groups = [None, *(g for g in _GROUPS if g < wide.shape[1] and wide.shape[1] % g == 0)]
     for bits in _BITS:
         for group in groups:
-            if (group or wide.shape[1]) < 2 ** min(bits, 4):
+            size = group or wide.shape[1]
+            if size < 2 ** min(bits, 4):
                 continue  # so few values lie on some grid by themselves
             for kind in ("absmax", "minmax"):
-                steps, step, low = _steps(wide if group is None else wide.reshape(-1, group), bits, kind)
-                # Zeros lie on every grid. A rounded type blurs one far from zero, where its ulp hides the step.
-                value = np.abs(steps * step + low)
-                near = (value > 0.5 * step) & ((value <= 16 * step) | (bits < 8))
-                away = np.abs(steps - np.rint(steps))[near]
-                if away.size < 256 or float(np.mean(away > _ON_GRID)) > _OFF:
+                if _off_grid(first.reshape(-1, size), bits, kind) > 2 * _OFF:
                     continue
-                flat = other if group is None else other.reshape(-1, group)
-                nearest = np.abs((flat - low) / step - np.rint(steps)) <= 0.6
+                if _off_grid(wide.reshape(-1, size), bits, kind) > _OFF:
+                    continue
+                steps, step, low = _steps(wide.reshape(-1, size), bits, kind)
+                nearest = np.abs((other.reshape(-1, size) - low) / step - np.rint(steps)) <= 0.6
                 return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99))
     return None
+
+
+def _off_grid(y: F64, bits: int, kind: str) -> float:
+    """Share of the values that lie off the grid; 1 where too few could lie off it."""
+    steps, step, low = _steps(y, bits, kind)
+    # Zeros lie on every grid. A rounded type blurs one far from zero, where its ulp hides the step.
+    value = np.abs(steps * step + low)
+    near = (value > 0.5 * step) & ((value <= 16 * step) | (bits < 8))
+    away = np.abs(steps - np.rint(steps))[near]
+    return float(np.mean(away > _ON_GRID)) if away.size >= _TOLD else 1.0
 
 
 def _steps(y: F64, bits: int, kind: str) -> tuple[F64, F64, F64]:

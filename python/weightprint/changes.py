@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint._looks import F64, MANTISSA, Look, look, ulp
-from weightprint.evidence._base import Models, Pair, Tensor
+from weightprint.evidence._base import F32, Models, Pair, Tensor
 from weightprint.evidence._sample import pick, sampled_rows
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Effort:
 
 
 _EFFORTS = {
-    "standard": _Effort(tensors=768, values=1 << 16, looks=42, rows=256, columns=768),
+    "standard": _Effort(tensors=768, values=1 << 16, looks=32, rows=256, columns=640),
     "full": _Effort(tensors=1 << 20, values=1 << 20, looks=1 << 20, rows=1024, columns=4096),
 }
 
@@ -130,11 +130,12 @@ class Change:
 KINDS: tuple[tuple[str, Callable[[Change, Look], bool]], ...] = (
     ("zeros", lambda c, s: c.zeroed >= ZEROED and c.kept >= 0.99 * (1 - c.zeroed)),
     ("(zeros)", lambda c, s: c.refilled >= ZEROED and c.kept >= 0.99 * (1 - c.refilled)),
-    ("grid", lambda c, s: s.grid is not None and s.grid.nearest),
-    ("(grid)", lambda c, s: s.grid_of_a is not None and s.grid_of_a.nearest),
     ("low rank", lambda c, s: s.rank > 0 and s.gap >= GAP),
+    ("grid", lambda c, s: s.grid is not None and s.grid.nearest),
     ("noise", lambda c, s: s.normal),
     ("scaling", lambda c, s: s.scaled < SCALED),
+    ("head map", lambda c, s: s.turned < SCALED),
+    ("(grid)", lambda c, s: s.grid_of_a is not None and s.grid_of_a.nearest),
     ("other", lambda c, s: True),
 )
 
@@ -332,7 +333,17 @@ def _looked(models: Models, change: Change, effort: _Effort) -> Look:
     rows = pick(change.b.shape[0], effort.rows, models.seed, f"rows of {change.b.name}")
     columns = pick(change.b.shape[1], effort.columns, models.seed, f"channels of {change.b.name}")
     x, y = sampled_rows(models.a, change.a, rows), sampled_rows(models.b, change.b, rows)
-    return look(x, y, change.a.dtype, change.b.dtype, columns if columns.size < change.b.shape[1] else None)
+    narrow = columns if columns.size < change.b.shape[1] else None
+    return look(x, y, change.a.dtype, change.b.dtype, narrow, _one_head(models, change))
+
+
+def _one_head(models: Models, change: Change) -> tuple[F32, F32] | None:
+    """The first head's rows of a query, key or value map, on both sides; None elsewhere."""
+    geometry = models.b.geometry.get(change.b.stack)
+    if change.role not in ("q", "k", "v") or geometry is None or not geometry.head_dim:
+        return None
+    n = int(geometry.head_dim)
+    return models.a.rows(change.a, 0, n), models.b.rows(change.b, 0, n)
 
 
 def pooled(changes: Iterable[Change]) -> Change | None:

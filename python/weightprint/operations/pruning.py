@@ -15,13 +15,14 @@ from weightprint.operations._base import Row, row
 
 __all__ = ["pruning"]
 
+_SOME = 0.1  # of the changed matrices: a few zeros in one or two come of rounding
 _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 
 def pruning(facts: Facts) -> Iterable[Row]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
     thinned = [c for c in facts.changes.matrices if c.zeroed >= ZEROED]
-    if len(thinned) < 2:
+    if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
         return
     rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)
     where = f"{len(thinned)} matrices" + (

@@ -29,8 +29,9 @@ def training(facts: Facts) -> Iterable[Row]:
     """``{"cosine", "relative_change", "layers": [[B's layer, relative change], …], "outside": {role: relative change},
     "frozen": names of tensors left as they were}``."""
     changes = facts.changes
-    if facts.initialisation_only or not changes.of_kind("other"):
-        return
+    lost = sum(c.b.rank2 and not c.kin for c in changes.all)
+    if facts.initialisation_only or not changes.of_kind("other") or lost > len(changes.matrices):
+        return  # most matrices that differ have nothing left of A in place: something was moved or mapped, not trained
     whole = pooled(changes.matrices)
     if whole is None:
         return
