@@ -172,7 +172,8 @@ def _noise(a: F64, b: F64, d: F64, dtype: str) -> tuple[int, float, float, float
     uneven = max(_uneven(np.where(usable, d * d, 0.0), usable, second, axis) for axis in (0, 1))
     top = _largest(np.where(usable, d, 0.0))
     edge = top / (math.sqrt(second) * (math.sqrt(len(d)) + math.sqrt(d.shape[1])))
-    flat = abs(kurtosis) < 6 * math.sqrt(24 / n) + 0.02 and uneven < 6
+    along = abs(float(values @ a[usable])) / (math.sqrt(second) * float(np.linalg.norm(a[usable])) + 1e-300)
+    flat = along < 6 and abs(kurtosis) < 6 * math.sqrt(24 / n) + 0.02 and uneven < 6
     # Fluctuations of the largest singular value: about m^(-2/3) of it (Johansson 2000; Johnstone 2001).
     return n, sd, kurtosis, uneven, flat and edge < 1 + 3 * min(d.shape) ** (-2 / 3), edge
 
@@ -262,7 +263,8 @@ def grid(y: F32, x: F32) -> Grid | None:
                 if _off_grid(wide.reshape(-1, size), bits, kind) > _OFF:
                     continue
                 steps, step, low = _steps(wide.reshape(-1, size), bits, kind)
-                nearest = np.abs((other.reshape(-1, size) - low) / step - np.rint(steps)) <= 0.6
+                nearest = np.abs((other.reshape(-1, size) - low) / step - np.rint(steps))
+                nearest = nearest <= 0.6 + np.abs(steps) / 256  # the step itself was read off a rounded value
                 return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99))
     return None
 

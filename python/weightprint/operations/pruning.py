@@ -21,7 +21,7 @@ _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 def pruning(facts: Facts) -> Iterable[Row]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
-    thinned = [c for c in facts.changes.matrices if c.zeroed >= ZEROED]
+    thinned = [c for c in facts.changes.matrices if c.zeroed >= ZEROED and c.kind != "grid"]
     if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
         return
     rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)

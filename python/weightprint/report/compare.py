@@ -118,10 +118,18 @@ def _percent(part: float) -> str:
     return f"{min(max(part, 0.0001), 0.9999):.2%}"
 
 
+_SHORT = 160  # characters of a parameter that the report shows; the JSON has all
+
+
 def _plain(parameters: Mapping[str, Any]) -> str:
-    return "; ".join(
-        "; ".join(map(str, v)) if isinstance(v, (list, tuple)) else f"{v} {k}" for k, v in parameters.items()
-    )
+    shown = {k: v for k, v in parameters.items() if v not in (None, [], {}) and len(str(v)) <= _SHORT}
+    return "; ".join(f"{k.replace('_', ' ')} {_words(v)}" for k, v in shown.items())
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def blind_spots(evidence: Iterable[Evidence], *, every: bool = True) -> list[str]:
