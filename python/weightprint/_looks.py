@@ -2,9 +2,10 @@
 
 *Noise.* If d is independent normal noise of one standard deviation s, then its kurtosis is 3, the sums of squares over
 rows and over columns are chi-squared, and its largest singular value is at the edge s(sqrt(m) + sqrt(n)) of a random
-matrix (Marchenko & Pastur 1967; Geman 1980) and not above. Training fails all four by far. B was rounded when it was
-stored, which adds ulp²/12 to the mean square of d; where the ulp is not small beside s the addition is no longer that,
-so only entries with ulp <= s/2 count, told from A's value alone, of which the noise is independent.
+matrix (Marchenko & Pastur 1967; Geman 1980) and not above. Training fails all four by far. And d is independent of A:
+<d, x> / s|x| is standard normal, so of two noised copies of one model neither is the other plus noise. B was rounded
+when it was stored, which adds ulp²/12 to the mean square of d; where the ulp is not small beside s the addition is no
+longer that, so only entries with ulp <= s/2 count, told from A's value alone, of which the noise is independent.
 
 *Low rank.* d = L + e with L of rank r and e from rounding: independent entries of variance v_ij = (ulp(x_ij)² +
 ulp(y_ij)² + ulp(d_ij)²)/12, whose largest singular value is about max_i sqrt(sum_j v_ij) + max_j sqrt(sum_i v_ij)
