@@ -238,6 +238,8 @@ def _counterparts(models: Models, maps: Maps | None) -> tuple[list[Pair], dict[s
             skipped["without a counterpart"] += 1
         elif pair.transposed or pair.a.shape != tensor.shape:
             skipped["of another shape"] += 1
+        elif place is not None and pair.a.place is not None and (place.expert is None) != (pair.a.place.expert is None):
+            skipped["made of experts, or experts made of it"] += 1
         elif place is not None and place.part == "fixed":
             skipped["fixed by the architecture"] += 1
         elif (
