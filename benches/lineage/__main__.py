@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import big_shapes, build, calibrate, demo_models, readings, real_scale, score
+from . import big_shapes, budget, build, calibrate, demo_models, readings, real_scale, score
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
     readings.add(commands)
     real_scale.add_command(commands)
     big_shapes.add_command(commands)
+    budget.add_command(commands)
     args = parser.parse_args()
     args.run(args)
 

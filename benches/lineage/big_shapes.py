@@ -69,6 +69,8 @@ SHAPES = {
         "deepseek_v3", 7168, 61, 128, 128, 2048, 129280, experts=256, shared=2048, latent=(1536, 512, 128, 64, 128),
         fp8=True,
     ),
+    # Llama-3.2-3B's widths, with 32 layers and a head of its own: 4.0e9 parameters, 8.0 GB.
+    "llama-8gb": Shape("llama", 3072, 32, 24, 8, 8192, 128256),
 }  # fmt: skip
 
 

@@ -4,7 +4,13 @@
     zoo          every pair of the zoo's independently initialised and trained models
     rotations    strangers of the zoo for which alignments of the residual channels were tried, at least half of them
                  trained on the same data with the same vocabulary, distilled students among them
+    fitted       the same strangers with a signed permutation and a rotation fitted on their shared tokens, each pair,
+                 worth a look or not: the tests and the verdict in both
     sceptr       twelve small published encoders, 66 pairs, where the tests' cache holds them
+
+Two things are looked at: whether P(p <= alpha) <= alpha for the p-values that verdicts are made of (bounds, on the safe
+side), and whether the ranks of B among permuted copies of itself are uniform (two-sided Kolmogorov-Smirnov), which
+tests the nulls themselves, of exchangeability.
 
 Every pair runs every test and the verdict; a pair that is on record under the same version of the package is not run
 again. Results go to benches/lineage/results/calibration.json and onto the page.
@@ -159,10 +165,25 @@ def _rotations(args: argparse.Namespace) -> Record | None:
     return _on_zoo(args, family, chosen, "rotations")
 
 
-def _on_zoo(args: argparse.Namespace, family: Family, chosen: Sequence[pairs.Pair], label: str) -> Record:
+def _fitted(args: argparse.Namespace) -> Record | None:
+    known = _zoo_pairs(args.zoo)
+    if known is None:
+        return None
+    family, unrelated = known
+    return _on_zoo(args, family, rotation_pairs(unrelated, args.rotations), "fitted", "fitted", args.output / "fitted")
+
+
+def _on_zoo(
+    args: argparse.Namespace,
+    family: Family,
+    chosen: Sequence[pairs.Pair],
+    label: str,
+    method: str = "weightprint",
+    folder: Path | None = None,
+) -> Record:
     """Records of `score` are used as they are, and what is missing is added to them."""
     cases = [(p.key, family[p.a].folder, family[p.b].folder) for p in chosen]
-    found = _run(cases, "weightprint", args.scores or args.zoo / "scores", args, label)
+    found = _run(cases, method, folder or args.scores or args.zoo / "scores", args, label)
     out = _summed(found)
     out["kinds"] = dict(Counter(p.kind for p in chosen if p.key in found))
     out["roots"] = len({root for p in chosen for root in p.clusters})
@@ -195,6 +216,7 @@ def _summed(found: Mapping[str, Record]) -> Record:
     """Verdicts, and every p-value's rates."""
     values: dict[str, list[float]] = defaultdict(list)
     smallest: dict[str, tuple[float, str]] = {}
+    ranks: dict[str, list[float]] = defaultdict(list)
     claims = []
     for key, record in found.items():
         claimed = [(_name(e), e["log10_p"]) for e in record.get("evidence", ()) if e["applied"]]
@@ -203,12 +225,16 @@ def _summed(found: Mapping[str, Record]) -> Record:
             if p is not None:
                 values[name].append(p)
                 smallest[name] = min(smallest.get(name, (1.0, "")), (p, key))
+        for e in record.get("evidence", ()):
+            if e.get("rank_p") is not None:
+                ranks[_name(e)].append(e["rank_p"])
         if record.get("verdict") not in ("inconclusive", "no_evidence"):
             claims.append([key, record.get("verdict"), record.get("log10_p")])
     return {
         "pairs": len(found),
         "verdicts": dict(Counter(str(record.get("verdict", "error")) for record in found.values())),
         "claims": claims,
+        "uniform": {name: levels.uniformity(p) for name, p in sorted(ranks.items())},
         "tests": {
             name: levels.calibration(p).to_dict() | {"worst": smallest[name][1], "run": len(values[name])}
             for name, p in sorted(levels.with_silent(values).items())
@@ -223,4 +249,4 @@ def _name(evidence: Mapping[str, Any]) -> str:
     )
 
 
-PARTS = {"synthetic": _synthetic, "zoo": _zoo, "rotations": _rotations, "sceptr": _sceptr}
+PARTS = {"synthetic": _synthetic, "zoo": _zoo, "rotations": _rotations, "fitted": _fitted, "sceptr": _sceptr}

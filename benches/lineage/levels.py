@@ -68,6 +68,30 @@ def ks_one_sided(log10_p: F64) -> tuple[float, float]:
     return d, min(1.0, math.exp(-2 * n * d * d - 2 * d / 3))
 
 
+def ks_two_sided(p: F64) -> tuple[float, float]:
+    """(D, its p-value) of Kolmogorov's test that p-values are uniform on (0, 1).
+
+    Limit law with Stephens' (1970) term for finite n: P(D >= d) = 2 sum (-1)^(i-1) exp(-2 i² t²),
+    t = d (sqrt n + .12 + .11 / sqrt n).
+    """
+    n = p.size
+    ordered = np.sort(p)
+    d = float(max(np.max(np.arange(1, n + 1) / n - ordered), np.max(ordered - np.arange(n) / n)))
+    t = d * (math.sqrt(n) + 0.12 + 0.11 / math.sqrt(n))
+    if t < 0.2:  # the series converges slowly there, to 1
+        return d, 1.0
+    tail = 2 * math.fsum((-1) ** (i - 1) * math.exp(-2 * i * i * t * t) for i in range(1, 101))
+    return d, min(1.0, max(0.0, tail))
+
+
+def uniformity(p: Sequence[float]) -> dict[str, Any]:
+    """How uniform ranks are: the two-sided test, and the share in either twentieth at the ends."""
+    values = np.asarray(p, np.float64)
+    d, ks_p = ks_two_sided(values)
+    low, high = float(np.mean(values <= 0.05)), float(np.mean(values > 0.95))
+    return {"n": values.size, "ks": d, "ks_p": ks_p, "lowest": low, "highest": high, "mean": float(values.mean())}
+
+
 def log10_binomial_tail(hits: int, n: int, p: float) -> float:
     """log10 P(X >= hits) for X ~ Binomial(n, p), summed exactly in logs."""
     if hits <= 0:

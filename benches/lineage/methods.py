@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import weightprint
-from weightprint.evidence import PUBLISHED, TESTS, Evidence
+from weightprint.basis.tokens import by_tokens
+from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models
 from weightprint.examine import gather
 from weightprint.output import finite
 from weightprint.verdict import decide
@@ -31,7 +32,7 @@ PACKAGE = Path(weightprint.__file__).parent
 EVERY: dict[str, int] = {}
 
 #: What is kept of one test's answer.
-_KEPT = ("test", "basis", "semantic", "applied", "why_not", "statistic", "effect", "n", "log10_p", "seconds")
+_KEPT = ("test", "basis", "semantic", "applied", "why_not", "statistic", "effect", "n", "log10_p", "rank_p", "seconds")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,21 @@ def _tests_only(a: Path, b: Path) -> dict[str, Any]:
     """The verdict and the tests it may read, on models that are opened once: what `compare` says, without opening them
     again and without the published measures."""
     models = _opened().models(a, b)
-    evidence = gather(models, [test for test in TESTS if test not in PUBLISHED])
+    return _decided(models, gather(models, [test for test in TESTS if test not in PUBLISHED]))
+
+
+def _fitted(a: Path, b: Path) -> dict[str, Any]:
+    """The same, but with every alignment that shared tokens give, worth a look or not."""
+    models = _opened().models(a, b)
+    evidence = [test(models) for test in TESTS if test not in PUBLISHED]
+    bases = by_tokens(models)
+    for basis in bases:
+        turned = replace(models, basis=replace(basis, candidates=len(bases)))
+        evidence += [replace(test(turned), basis=basis.kind, semantic=basis.semantic) for test in REBASED]
+    return _decided(models, tuple(evidence))
+
+
+def _decided(models: Models, evidence: tuple[Evidence, ...]) -> dict[str, Any]:
     verdict = decide(models, evidence)
     rows = [finite(e.to_dict()) for e in evidence]
     return {
@@ -121,6 +136,11 @@ def tests_only() -> Method:
     return Method("tests", _source(), _tests_only)
 
 
+def fitted() -> Method:
+    """The tests in alignments fitted to every pair: for calibration."""
+    return Method("fitted", _source(), _fitted)
+
+
 @cache
 def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     """Every method, weightprint first; `peers` are the tools that an interpreter was named for."""
@@ -143,7 +163,7 @@ def find(names: Sequence[str] | None, peers: tuple[Peer, ...]) -> tuple[Method, 
     if names is None:
         shown = {test.__name__ for test in TESTS}
         return tuple(method for method in found if method.name not in shown)
-    by_name = {method.name: method for method in (*found, tests_only())}
+    by_name = {method.name: method for method in (*found, tests_only(), fitted())}
     if unknown := [name for name in names if name not in by_name]:
         hint = " (peers need --peer-python)" if set(unknown) & set(PEERS) else ""
         raise SystemExit(f"no method {unknown[0]!r}{hint}; there are: {', '.join(by_name)}")

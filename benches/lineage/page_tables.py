@@ -299,10 +299,25 @@ def calibration(found: Numbers) -> str:
     )
 
 
+def uniformity(found: Numbers) -> str:
+    """Two-sided Kolmogorov-Smirnov test of the ranks of every test."""
+    if not found:
+        return ""
+    rows = [
+        [name, str(u["n"]), f"{u['lowest']:.3f}", f"{u['highest']:.3f}", f"{u['ks']:.3f}", f"{u['ks_p']:.2g}"]
+        for name, u in found.items()
+    ]
+    return (
+        "Ranks of B among permuted copies of itself, ties broken at random (`rank_p`): uniform on (0, 1) if the null "
+        "of the test holds.\n\n" + table(["test", "pairs", "lowest 5 %", "highest 5 %", "KS, two-sided", "its p"], rows)
+    )
+
+
 _POPULATIONS = {
     "synthetic": "Synthetic strangers with realistic structure",
     "zoo": "Independently initialised and trained models of the zoo",
     "rotations": "Strangers of the zoo, alignments of the residual channels tried",
+    "fitted": "Strangers of the zoo, a signed permutation and a rotation fitted to each pair through shared tokens",
     "sceptr": "Twelve published encoders (SCEPTR)",
 }
 
@@ -325,12 +340,15 @@ def calibration_page(found: Numbers) -> str:
             )
         if "kinds" in c:
             text += " Of these " + ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(c["kinds"].items()))
-            text += f". An alignment of the residual channels was looked for in {c['searched']}."
+            text += (
+                f". An alignment of the residual channels was looked for in {c['searched']}." if c["searched"] else "."
+            )
+        how = "found worth testing" if c.get("searched") else "fitted, and the tests run in it,"
         for basis, kinds in c.get("aligned", {}).items():
             total = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(kinds.items()))
-            text += f" A {basis.replace('_', ' ')} was found worth testing on {sum(kinds.values())} of them ({total})."
-        parts += [text, calibration(c["tests"])]
-    return "\n\n".join(parts)
+            text += f" A {basis.replace('_', ' ')} was {how} on {sum(kinds.values())} of them ({total})."
+        parts += [text, calibration(c["tests"]), uniformity(c.get("uniform", {}))]
+    return "\n\n".join(part for part in parts if part)
 
 
 def real_size(rows: Sequence[Row]) -> str:

@@ -1,6 +1,7 @@
 """SmolLM2-135M's real weights put through everything that can be done without training.
 
     python -m benches.lineage real-scale DIR [--only 'smollm2-*merge*']
+    python -m benches.lineage real-scale DIR --score [--write]
 
 The parent is the published instruct model (its GGUF dequantised; see tests/real/zoo.py), under Hugging Face's names.
 GGUF interleaves the rows of q and k inside a head; here they are put back (with them back, the model's loss on a
@@ -8,13 +9,17 @@ sentence about capitals is 1.45 and it goes on with Rome; without, 2.40 and "the
 they are stand-ins made without training: fine-tunes are the parent plus a low-rank and a small dense change, the other
 root of a merge has the same shapes and per-tensor spreads but its own draws.
 
-Models are made one at a time and never kept: a few hundred megabytes each. Folders that are there are left alone.
+Models are made one at a time: a few hundred megabytes each. Folders that are there are left alone. With `--score` every
+model is compared with the parent as soon as it is made, and deleted; what was found is a line in DIR/rows.jsonl, and a
+second run goes on where the first was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +31,15 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from weightprint.evidence import PUBLISHED
 
+from . import methods, pairs, rows, runner
+from .family import Family
 from .made import Made, Tensors, Truth, save
 from .operations import OPERATIONS, Operation, chain, named
+from .records import Records
 
+RESULTS = Path(__file__).resolve().parent / "results"
 ROOT = "smollm2"
 LAYERS, HEADS, KV_HEADS, HEAD = 30, 9, 3, 64
 CONFIG: dict[str, Any] = {
@@ -157,9 +167,8 @@ def descendants(
 
     @cache
     def parents(kind: str) -> tuple[Made, ...]:
-        if kind == "relatives":
-            return root, stand_in(root, f"{ROOT}-tuned-a", 1), stand_in(root, f"{ROOT}-tuned-b", 2)
-        return (root, other_root(root, 3)) if kind == "roots" else (root,)
+        _, one, other, drawn = _parents(root) if kind in ("relatives", "roots") else (root,) * 4
+        return {"relatives": (root, one, other), "roots": (root, drawn)}.get(kind, (root,))
 
     if ROOT in chosen:
         yield ROOT, rounded(root)
@@ -176,6 +185,14 @@ def descendants(
         yield name, made if steps[-1][0] in _ENCODED else rounded(made)
 
 
+def _parents(root: Made) -> Iterator[Made]:
+    """The parent, two stand-ins for its fine-tunes, and a stranger."""
+    yield root
+    yield stand_in(root, f"{ROOT}-tuned-a", 1)
+    yield stand_in(root, f"{ROOT}-tuned-b", 2)
+    yield other_root(root, 3)
+
+
 def rounded(made: Made) -> Made:
     """In bfloat16, as such models are published."""
     return replace(made, tensors={name: x.astype(ml_dtypes.bfloat16) for name, x in made.tensors.items()})
@@ -189,6 +206,36 @@ def build(folder: Path, only: str = "*", seed: int = 0) -> None:
         print(name, f"{sum(x.nbytes for x in made.tensors.values()) / 1e6:.0f} MB", flush=True)
 
 
+def score(folder: Path, only: str = "*", seed: int = 0) -> list[dict[str, Any]]:
+    """Every descendant compared with the parent, rows as :func:`.rows.build` makes them; models are not kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "rows.jsonl"
+    known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = {name for row in known for name in (row["a"], row["b"])}
+    for made in _parents(smollm2()):  # a family needs all parents
+        if not (folder / made.truth.name).exists():
+            save(folder / made.truth.name, rounded(made))
+    records = Records(folder / "scores")
+    for name, made in descendants(only, seed, lambda name: name != ROOT and name not in done):
+        save(folder / name, made)
+        del made
+        family = Family.read(folder)
+        pair = next(p for p in pairs.every_pair(family) if {p.a, p.b} == {ROOT, name})
+        chosen = methods.find(("weightprint",), ())
+        cases = [(pair.key, family[pair.a].folder, family[pair.b].folder)]
+        runner.run(runner.due(cases, chosen, records), records, 1, (), name)
+        row = rows.build(family, [pair], {"weightprint": records.read("weightprint")}, [t.__name__ for t in PUBLISHED])[
+            0
+        ]
+        with log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        known.append(row)
+        shutil.rmtree(folder / name)
+        told = row.get("weightprint", {})
+        print(f"{name}: {told.get('verdict', 'error')}", flush=True)
+    return known
+
+
 def add_command(commands: Any) -> None:
     """The command line of this module, under `python -m benches.lineage`."""
     parser = commands.add_parser("real-scale", help="SmolLM2-135M through every training-free operation")
@@ -196,11 +243,17 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--only", default="*", metavar="GLOB", help="names to build (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="print the names and stop")
+    parser.add_argument("--score", action="store_true", help="compare each with the parent, and delete it")
+    parser.add_argument("--write", action="store_true", help="keep the scores in benches/lineage/results/real.json.gz")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
     if args.list:
         print("\n".join(names()))
+    elif args.score:
+        found = score(args.output, args.only, args.seed)
+        if args.write:
+            rows.save(RESULTS / "real.json.gz", found)
     else:
         build(args.output, args.only, args.seed)

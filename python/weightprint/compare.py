@@ -19,6 +19,7 @@ from weightprint.errors import UsageError
 from weightprint.evidence import Evidence, Models
 from weightprint.evidence._sample import BUDGETS, hidden_size
 from weightprint.examine import Examined, examine, gather
+from weightprint.linear import accounted
 from weightprint.output import finite, to_json
 from weightprint.verdict import Verdict, decide
 
@@ -50,7 +51,10 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. Frozen; prints as the report a person reads; ``to_dict`` is the JSON contract."""
+    """What `compare` found. Frozen; prints as the report a person reads; ``to_dict`` is the JSON contract.
+
+    ``gemm_seconds``: of the ``seconds``, those spent in products and decompositions of dense matrices.
+    """
 
     a: ModelSummary
     b: ModelSummary
@@ -60,6 +64,7 @@ class Comparison:
     seconds: float
     bytes_read: int
     peak_rss_bytes: int | None
+    gemm_seconds: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -102,6 +107,7 @@ class Comparison:
             "rule": {"words": verdict.rule, "reads": list(verdict.reads)},
             "in_favour": list(verdict.in_favour),
             "complete": verdict.complete,
+            "gemm_seconds": self.gemm_seconds,
         }
         return dict(finite(out))
 
@@ -171,9 +177,10 @@ def compare(
 def _compare(
     a: Checkpoint, b: Checkpoint, effort: Effort, seed: int, progress: Progress | None, started: float
 ) -> Comparison:
-    first, second, models = examine(a, b, effort, seed, progress)
-    evidence = gather(models)
-    verdict = decide(models, evidence)
+    with accounted() as spent:
+        first, second, models = examine(a, b, effort, seed, progress)
+        evidence = gather(models)
+        verdict = decide(models, evidence)
     for checkpoint in (a, b):
         checkpoint.check_unchanged()
     return Comparison(
@@ -190,6 +197,7 @@ def _compare(
         seconds=time.perf_counter() - started,
         bytes_read=(0 if effort == "quick" else a.n_bytes + b.n_bytes) + first.reads.nbytes + second.reads.nbytes,
         peak_rss_bytes=_peak_rss(),
+        gemm_seconds=spent.seconds,
     )
 
 

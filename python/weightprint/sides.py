@@ -13,6 +13,7 @@ import math
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint.anatomy.access import Anatomy
 from weightprint.anatomy.place import Assignment
@@ -68,6 +69,15 @@ class Reads:
         first = rows.start * width
         return found[start - first : stop - first]
 
+    def words(self, name: str, start: int, stop: int) -> npt.NDArray[np.uint16] | None:
+        """Elements [start, stop) as the bfloat16 words that are stored; None where something else is."""
+        info = self.as_stored(name)
+        if info is None or info.dtype != "BF16":
+            return None
+        self.nbytes += 2 * (stop - start)
+        file = self.anatomy.checkpoint.core_file(info.file)
+        return np.frombuffer(file.read_bytes(info.index, 2 * start, 2 * stop), "<u2")
+
     def gain(self, tensor: Tensor) -> F32 | None:
         """Gain of the norm in front of a canonical matrix, as it acts (a family's offset added), float32."""
         norm = None if tensor.place is None else self.anatomy.norm_before(tensor.place)
@@ -106,7 +116,7 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
             numel = math.prod(part.view.shape)
             nbytes = weight.nbytes * numel // max(weight.numel, 1)
             tensors[name] = Tensor(name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place)
-    return Side(label, tensors, reads, reads.gain, anatomy.geometry), reads
+    return Side(label, tensors, reads, reads.gain, anatomy.geometry, reads.words), reads
 
 
 def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor:

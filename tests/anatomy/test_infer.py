@@ -79,6 +79,7 @@ def blocks_right(case: Case, found: Found, role: str) -> float:
     return float(np.mean([(s := said(found, n)) is not None and s[0] == case.truth[n][0] for n in names]))
 
 
+RESIDUAL = ("attn_norm_bias", "ffn_norm_bias", "o_bias", "down_bias", "final_norm_bias")
 TRAINED = {
     "parent": lambda: llama("parent"),
     "stranger": lambda: llama("stranger"),
@@ -121,9 +122,22 @@ def test_a_gpt2_without_names_or_order_keeps_its_roles(order: str) -> None:
         assert roles_right(case, found, role) == 1, role
     for role in ("up", "down"):
         assert blocks_right(case, found, role) == 1, role
-    # Nothing tells offsets and biases of the hidden size apart: left out, not guessed.
-    for role in ("attn_norm_bias", "ffn_norm_bias", "o_bias", "down_bias"):
-        assert all(said(found, n) is None for n, t in case.truth.items() if t[1] == role)
+    for role in ("q_bias+k_bias+v_bias", "up_bias"):
+        assert blocks_right(case, found, role) == 1, role
+    # Offsets and biases of the hidden size: what is claimed is right, and the rest is left out.
+    vectors = [n for n, t in case.truth.items() if t[1] in RESIDUAL]
+    claimed = [n for n in vectors if said(found, n) is not None]
+    assert len(claimed) >= 7
+    assert {n: case.truth[n] for n in claimed} == {n: said(found, n) for n in claimed}
+
+
+def test_untrained_offsets_are_left_out() -> None:
+    case = gpt2()
+    rng = np.random.default_rng(1)
+    noise = {n: rng.normal(0, 0.1, 48).astype(np.float32) for n, t in case.truth.items() if t[1] in RESIDUAL}
+    case = rename(Case({**case.tensors, **noise}, case.truth), "shuffled")
+    found = run(case)
+    assert all(said(found, n) is None for n, t in case.truth.items() if t[1] in RESIDUAL)
 
 
 def test_experts_without_names_or_order_keep_their_roles() -> None:

@@ -18,8 +18,8 @@ from functools import partial
 import numpy as np
 
 from weightprint.basis._solve import cosines
-from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
-from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns
+from weightprint.evidence._base import F32, Basis, Models, Side
+from weightprint.evidence._sample import BUDGETS, Indices, on_channels, pick, sampled_columns
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 
 __all__ = ["Score", "fit_half", "score"]
@@ -111,21 +111,12 @@ def _two(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> tuple[P
 def _known(models: Models, ffn: Ffn, channels: Indices) -> tuple[Parts | None, F32 | None]:
     """The same of all units of an FFN of A, on these channels only; reads a few MB at a time."""
     side = models.a
-    up, gate = (None if t is None else _on_channels(side, t, channels) for t in (ffn.up, ffn.gate))
+    up, gate = (None if t is None else on_channels(side, t, channels) for t in (ffn.up, ffn.gate))
     assert up is not None
     if ffn.down is None or ffn.down.numel > BUDGETS[models.effort].streamed:
         return (None, None) if gate is None else ((gate,), up)
     written = sampled_columns(side, ffn.down, np.arange(ffn.units), channels)
     return ((up,) if gate is None else (gate, up)), written
-
-
-def _on_channels(side: Side, tensor: Tensor, channels: Indices) -> F32:
-    """All rows of a matrix that reads the stream, gain folded in, on these channels."""
-    gain = side.gain(tensor)
-    out = np.empty((tensor.shape[0], channels.size), np.float32)
-    for start, rows in side.slices(tensor):
-        out[start : start + len(rows)] = rows[:, channels]
-    return out if gain is None else out * gain[channels]
 
 
 def _agree(

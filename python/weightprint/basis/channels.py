@@ -22,8 +22,10 @@ from weightprint.basis._held_out import fit_half
 from weightprint.basis._refine import Matched, refine
 from weightprint.basis._solve import Cross, assign, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side
+from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.linear import product
 
 __all__ = ["by_channels", "channel_profiles"]
 
@@ -36,6 +38,8 @@ _UNITS = 512
 _CHANNELS = 1024  # over which sizes of units are compared
 _LARGE = 1 << 24  # values of a matrix from which one FFN has to do
 _FEWEST = 12  # features
+_BLOCKS = 8  # whose matrices are looked at in models of _MANY parameters and more; norms are, in all blocks
+_MANY = 1 << 29
 
 Profiles = dict[tuple[str, int | None], F32]
 
@@ -43,10 +47,13 @@ Profiles = dict[tuple[str, int | None], F32]
 def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
     """How large each channel is, by role and block: log root mean square or |gain|, float32 (d,) each."""
     found: dict[tuple[str, int | None], list[F32]] = defaultdict(list)
+    blocks = _looked_at(models, side)
     for tensor in side.tensors.values():
         if tensor.place is None or tensor.constant:
             continue
         role, key = tensor.place.role, (tensor.place.role, tensor.place.block)
+        if role not in _GAINS and tensor.place.block is not None and tensor.place.block not in blocks:
+            continue
         if role in _GAINS and tensor.shape == (d,):
             found[key].append(np.abs(side.rows(tensor)[0]))
         elif role in _READS and tensor.rank2 and tensor.shape[1] == d:
@@ -59,9 +66,17 @@ def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
     return {key: np.log(np.mean(xs, axis=0) + 1e-12).astype(np.float32) for key, xs in found.items()}
 
 
+def _looked_at(models: Models, side: Side) -> set[int]:
+    """The blocks whose matrices are looked at: all, but in large models at most so many, evenly over the depth."""
+    every = sorted({t.place.block for t in side.tensors.values() if t.place is not None and t.place.block is not None})
+    if models.effort == "full" or min(models.a.numel, models.b.numel) < _MANY or len(every) <= _BLOCKS:
+        return set(every)
+    return {every[i] for i in np.unique(np.linspace(0, len(every) - 1, _BLOCKS).round().astype(int))}
+
+
 def _rms(x: F32) -> F32:
     """Root mean square of the columns of rows of length one, so that no row dominates."""
-    out: F32 = np.sqrt(np.mean(np.square(unit_rows(np.nan_to_num(x))), axis=0))
+    out: F32 = np.sqrt(np.mean(np.square(unit_rows(finite(x))), axis=0))
     return out
 
 
@@ -81,7 +96,7 @@ def by_channels(models: Models) -> list[Basis]:
     if len(common) < _FEWEST and ours[0].width > 256:
         return []
     x, y = (unit_rows(_centred_ranks(np.stack([p[key] for key in common], axis=1))) for p in (a, b))
-    channels = assign(np.asarray(x @ y.T, np.float32))
+    channels = assign(np.asarray(product(x, y.T), np.float32))
     matched = _by_size(models, ours, fit, channels)
     if not matched:
         return []
@@ -123,7 +138,7 @@ def _by_size(models: Models, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: 
         )
         sizes_a = np.concatenate([_sizes(v[:, chosen]) for v in (*read_a, down_a)], axis=1)
         sizes_b = np.concatenate([_sizes(basis.to_a(v)[:, chosen]) for v in (*read_b, down_b)], axis=1)
-        alike = sizes_b @ sizes_a.T
+        alike = product(sizes_b, sizes_a.T)
         best = alike.argmax(axis=1)
         mutual = alike.argmax(axis=0)[best] == np.arange(best.size)
         out.append(Matched(ffn.name, read_a, read_b, down_a, down_b, best[mutual], np.nonzero(mutual)[0]))
@@ -144,7 +159,7 @@ def _vectors(side: Side, ffn: Ffn, units: Indices | None) -> tuple[list[F32], F3
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
     assert down is not None
-    return [np.nan_to_num(x) for x in ((up,) if gate is None else (gate, up))], np.nan_to_num(down)
+    return [finite(x) for x in ((up,) if gate is None else (gate, up))], finite(down)
 
 
 def _sizes(x: F32) -> F32:

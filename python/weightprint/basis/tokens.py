@@ -15,7 +15,9 @@ import numpy as np
 
 from weightprint.basis._solve import Cross, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
+from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import pick, sampled_rows
+from weightprint.linear import product
 
 __all__ = ["by_tokens", "token_table"]
 
@@ -47,7 +49,7 @@ def by_tokens(models: Models) -> list[Basis]:
     cross, other = (Cross(x.shape[1], y.shape[1]) for _ in range(2))
     cross.add(x[~held], y[~held])
     other.add(x[held], y[held])
-    held_out = _row_cosine(x[held], y[held] @ cross.rotation())
+    held_out = _row_cosine(x[held], product(y[held], cross.rotation()))
     fitted = frozenset({a.place.role, *(() if _has_head(models) else _TABLES)})
     once, twice = (c.signed_permutation()[0] for c in (cross, other))
     cross.add(x[held], y[held])
@@ -87,7 +89,7 @@ def _has_head(models: Models) -> bool:
 def _table(side: Side, tensor: Tensor, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> F32:
     x = sampled_rows(side, tensor, rows)
     gain = side.gain(tensor)
-    return np.nan_to_num(x if gain is None else x * gain, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite(x if gain is None else x * gain)
 
 
 def _row_cosine(x: F32, y: F32) -> float:

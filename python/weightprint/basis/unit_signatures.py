@@ -34,8 +34,10 @@ from weightprint.basis._held_out import fit_half
 from weightprint.basis._refine import Matched, refine
 from weightprint.basis._solve import Cross, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
+from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.linear import eigh, product
 
 __all__ = ["by_unit_signatures", "moments", "signatures"]
 
@@ -65,7 +67,7 @@ def moments(side: Side, d: int) -> Moments:
         total = np.zeros((d, d), np.float32)
         for tensor in tensors:
             x = _vectors(side, tensor, max(64, _ROWS // len(tensors)), role in _WRITES)
-            total += x.T @ x
+            total += product(x.T, x)
         if np.trace(total) > 0:
             out[role] = total / np.float32(np.trace(total))
     return out
@@ -76,7 +78,7 @@ def _vectors(side: Side, tensor: Tensor, most: int, writes: bool) -> F32:
     vectors = pick(tensor.shape[1 if writes else 0], most, 0, "moments")
     x = sampled_columns(side, tensor, vectors) if writes else sampled_rows(side, tensor, vectors)
     gain = None if writes else side.gain(tensor)
-    return np.nan_to_num(x if gain is None else x * gain, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite(x if gain is None else x * gain)
 
 
 def _span(m: Moments) -> F32 | None:
@@ -84,7 +86,7 @@ def _span(m: Moments) -> F32 | None:
     total = np.stack(list(m.values())).sum(axis=0, dtype=np.float64)
     if total.shape[0] <= _SPAN:
         return None
-    return np.ascontiguousarray(np.linalg.eigh(total)[1][:, -_SPAN:], dtype=np.float32)
+    return np.ascontiguousarray(eigh(total)[1][:, -_SPAN:], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class _Units:
 def _units(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> _Units | None:
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
-    return None if down is None else _Units(ffn, np.nan_to_num(up), gate, np.nan_to_num(down))
+    return None if down is None else _Units(ffn, finite(up), gate, finite(down))
 
 
 def signatures(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
@@ -109,16 +111,16 @@ def signatures(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
     for up, gate, down in units:
         lengths = [np.linalg.norm(x, axis=1) for x in (up, down)]
         u, w = unit_rows(up), unit_rows(down)
-        g = None if gate is None else unit_rows(np.nan_to_num(gate))
+        g = None if gate is None else unit_rows(finite(gate))
         out = [lengths[0] * lengths[1], np.einsum("ij,ij->i", u, w)]
         if g is not None and gate is not None:
             gu, gw = (np.einsum("ij,ij->i", g, x) for x in (u, w))
             out += [np.linalg.norm(gate, axis=1), np.abs(gu), np.abs(gw), gu * gw]
         for moment in m.values():
-            um, wm = u @ moment, w @ moment
+            um, wm = product(u, moment), product(w, moment)
             out += [np.einsum("ij,ij->i", x, y) for x, y in ((um, u), (wm, w), (um, w), (um, um), (wm, wm), (um, wm))]
             if g is not None:
-                gm = g @ moment
+                gm = product(g, moment)
                 gu, gw = (np.einsum("ij,ij->i", gm, x) for x in (u, w))
                 out += [np.einsum("ij,ij->i", gm, g), np.einsum("ij,ij->i", gm, gm), np.abs(gu), np.abs(gw), gu * gw]
         columns.append([np.asarray(x, np.float32) for x in out])
@@ -186,9 +188,17 @@ def _signed(units: Sequence[_Units], m: Moments) -> F32:
     span = _span(m)
     if span is None:
         return signatures([(u.up, u.gate, u.down) for u in units], m)
-    within = {role: span.T @ x @ span for role, x in m.items()}
+    within = {role: product(product(span.T, x), span) for role, x in m.items()}
     return signatures(
-        [(u.up @ span, None if u.gate is None else np.nan_to_num(u.gate) @ span, u.down @ span) for u in units], within
+        [
+            (
+                product(u.up, span),
+                None if u.gate is None else product(finite(u.gate), span),
+                product(u.down, span),
+            )
+            for u in units
+        ],
+        within,
     )
 
 
@@ -199,11 +209,11 @@ def _seeds(a: Sequence[_Units], b: Sequence[_Units], m_a: Moments, m_b: Moments)
     start_a, start_b = (np.concatenate([[0], np.cumsum([len(u.up) for u in x])]) for x in (a, b))
     squares = np.einsum("ij,ij->i", sign_a, sign_a)
     nearest = np.concatenate(
-        [(squares - 2 * (sign_b[i : i + 512] @ sign_a.T)).argmin(axis=1) for i in range(0, len(sign_b), 512)]
+        [(squares - 2 * product(sign_b[i : i + 512], sign_a.T)).argmin(axis=1) for i in range(0, len(sign_b), 512)]
     )
     squares = np.einsum("ij,ij->i", sign_b, sign_b)
     back = np.concatenate(
-        [(squares - 2 * (sign_a[i : i + 512] @ sign_b.T)).argmin(axis=1) for i in range(0, len(sign_a), 512)]
+        [(squares - 2 * product(sign_a[i : i + 512], sign_b.T)).argmin(axis=1) for i in range(0, len(sign_a), 512)]
     )
     mutual = np.nonzero(back[nearest] == np.arange(len(sign_b)))[0]
     pairs: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)

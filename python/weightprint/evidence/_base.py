@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
+from weightprint.linear import product
 
 __all__ = [
     "F32",
@@ -41,6 +42,7 @@ __all__ = [
     "Test",
     "UnitMatch",
     "no_gain",
+    "no_words",
     "not_applied",
     "timed",
 ]
@@ -120,6 +122,11 @@ class Reader(Protocol):
     def __call__(self, name: str, start: int, stop: int) -> F32: ...
 
 
+def no_words(name: str, start: int, stop: int) -> npt.NDArray[np.uint16] | None:
+    """For tensors that are not stored as bfloat16, or not read from a file."""
+    return None
+
+
 def no_gain(tensor: Tensor) -> F32 | None:
     """For a model whose norms are not known."""
     return None
@@ -129,7 +136,9 @@ def no_gain(tensor: Tensor) -> F32 | None:
 class Side:
     """One of the two models: its tensors by name, and a way to read slices of them.
 
-    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell.
+    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell. ``words``: flat elements
+    of a tensor as they are stored where that is bfloat16 (the upper halves of float32), else None: whoever keeps a few
+    of the columns needs not decode them all.
     """
 
     label: Literal["a", "b"]
@@ -137,6 +146,7 @@ class Side:
     reader: Reader = field(repr=False)
     gains: Callable[[Tensor], F32 | None] = field(default=no_gain, repr=False)
     geometry: Mapping[str, Geometry] = field(default_factory=dict, repr=False)
+    words: Callable[[str, int, int], npt.NDArray[np.uint16] | None] = field(default=no_words, repr=False)
 
     @property
     def numel(self) -> int:
@@ -236,7 +246,7 @@ class Basis:
     def to_a(self, x: F32) -> F32:
         """Rows over B's residual channels (…, d_b) → rows over A's (…, d_a), float32."""
         if self.matrix is not None:
-            turned: F32 = x @ self.matrix
+            turned: F32 = product(x, self.matrix)
             return turned
         if self.channels is None:
             return x
@@ -364,6 +374,8 @@ class Evidence:
         semantic: that alignment came through shared tokens, so strangers that learned from the same data may agree.
         matches: one for each FFN or expert of B, its best of A, whether that means anything or not.
         others: the runner-up of each, and all further ones that chance does not explain, best first.
+        rank_p: from the rank of the statistic among permuted copies of B, ties broken at random: uniform under the
+            null, where ``log10_p`` is on the safe side. It can't be small; it is there to test the null.
     """
 
     test: str
@@ -388,6 +400,7 @@ class Evidence:
     basis: str = "identity"
     semantic: bool = False
     others: tuple[UnitMatch, ...] = ()
+    rank_p: float | None = None
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -405,7 +418,7 @@ class Evidence:
             "blind_to",
             "seconds",
         )
-        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic")
+        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic", "rank_p")
         return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +77,7 @@ def chance(permuted: I64, sizes: F64, part: float = 1.0) -> Chance:
     return Chance(total, rates, r, alpha, dispersion(permuted.reshape(permuted.shape[0], -1)))
 
 
+@lru_cache(maxsize=1 << 14)
 def log10_beta_tail(k: int, r: float, q: float) -> float:
     """log10 I_q(k, r): P(at least k failures before r successes) where a failure has probability q; 0 for k <= 0."""
     if k <= 0:

@@ -27,10 +27,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint.evidence._base import F32
 
-__all__ = ["double_centre", "hits", "log10_p_hits", "tame", "trace_sd"]
+__all__ = ["choices", "double_centre", "finite", "hits", "log10_p_hits", "tame", "trace_sd"]
 
 
 _TAME = (1e-12, 1e12)
@@ -44,10 +45,19 @@ def double_centre(x: F32) -> F32:
     return _centre(tame(x))
 
 
+def finite(x: F32) -> F32:
+    """NaN and infinities count as 0. The same array where there are none, which a sum of squares tells at once."""
+    with np.errstate(all="ignore"):
+        if math.isfinite(float(np.vdot(x, x))):
+            return x
+    out: F32 = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    return out
+
+
 def tame(x: F32) -> F32:
     """The values with non-finite ones as 0 and, where they are extreme, all divided by the largest."""
-    x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
-    peak = float(np.abs(x).max(initial=0.0))
+    x = finite(x)
+    peak = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
     if peak > 0 and not _TAME[0] < peak < _TAME[1]:
         x = x / np.float32(peak)
     return x
@@ -59,14 +69,19 @@ def _centre(x: F32) -> F32:
     return out
 
 
+def choices(similarity: F32) -> npt.NDArray[np.int64]:
+    """The column of each row's single largest entry, int64 (rows,); -1 for a tie or where nothing is finite."""
+    if similarity.shape[1] < 2:
+        return np.full(similarity.shape[0], -1, np.int64)
+    top = similarity.max(axis=1, keepdims=True)
+    single = ((similarity == top).sum(axis=1) == 1) & np.isfinite(top[:, 0])
+    return np.where(single, similarity.argmax(axis=1), -1).astype(np.int64)
+
+
 def hits(similarity: F32) -> int:
     """Number of rows j whose single largest entry is at column j. Rows with a tie or nothing finite are misses."""
-    if similarity.shape[1] < 2:
-        return 0
-    top = similarity.max(axis=1, keepdims=True)
-    single = (similarity == top).sum(axis=1) == 1
-    own = np.diagonal(similarity) == top[:, 0]
-    return int(np.count_nonzero(single & own & np.isfinite(top[:, 0])))
+    chosen = choices(similarity)
+    return int(np.count_nonzero(chosen == np.arange(chosen.size)))
 
 
 def log10_p_hits(k: int, groups: int = 1) -> float:

@@ -26,12 +26,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from weightprint.evidence._base import F32, Geometry, Models, Side, Tensor
-from weightprint.evidence._sample import Indices, sampled_rows
+from weightprint.evidence._exchange import finite
+from weightprint.evidence._sample import Indices, on_channels, sampled_rows
+from weightprint.linear import product
 
 __all__ = ["Attention", "Factors", "Sketch", "attentions", "factors", "overlap"]
 
@@ -67,6 +70,12 @@ class Factors:
 
     left: F32
     right: F32
+
+    @cached_property
+    def trace(self) -> F32:
+        """Trace of each head's product over channels less one: what channels have to do with themselves; (heads,)."""
+        found: F32 = np.einsum("hdc,hdc->h", self.left, self.right) / max(self.left.shape[2] - 1, 1)
+        return found
 
 
 def attentions(side: Side, other: Side) -> list[Attention]:
@@ -145,11 +154,13 @@ def factors(models: Models, side: Side, attention: Attention, channels: Indices)
 
 def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
     """Rows over A's channels with the norm's gain folded in: (rows, channels)."""
+    if side is models.a or (models.basis.matrix is None and models.basis.channels is None):
+        return on_channels(side, tensor, channels)
     gain = side.gain(tensor)
     pieces = []
     for _, piece in side.slices(tensor):
         x = piece if gain is None else piece * gain
-        pieces.append((models.basis.to_a(x) if side is models.b else x)[:, channels])
+        pieces.append(models.basis.to_a(x)[:, channels])
     return np.concatenate(pieces)
 
 
@@ -163,7 +174,7 @@ def _writing(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F
     turn = np.ascontiguousarray(basis.matrix[:, channels])
     out = np.zeros((tensor.shape[1], channels.size), np.float32)
     for start, piece in side.slices(tensor):
-        out += piece.T @ turn[start : start + piece.shape[0]]
+        out += product(piece.T, turn[start : start + piece.shape[0]])
     return out
 
 
@@ -177,31 +188,31 @@ def _multiplied(models: Models, side: Side, attention: Attention, channels: Indi
         return x if gain is None else x * gain
 
     if "q_b" in parts:
-        q = folded("q_b") @ _reading(models, side, parts["q_a"], channels)
+        q = product(folded("q_b"), _reading(models, side, parts["q_a"], channels))
     else:
         q = _reading(models, side, parts["q"], channels)
     inner = _reading(models, side, parts["kv_a"], channels)
     latent, rotary = inner[:-rope], inner[-rope:]
     outer = folded("kv_b").reshape(heads, -1, latent.shape[0])
-    keys = np.concatenate([outer[:, :nope] @ latent, np.broadcast_to(rotary, (heads, *rotary.shape))], axis=1)
-    return q, keys.reshape(-1, channels.size), (outer[:, nope:] @ latent).reshape(-1, channels.size)
+    keys = np.concatenate([product(outer[:, :nope], latent), np.broadcast_to(rotary, (heads, *rotary.shape))], axis=1)
+    return q, keys.reshape(-1, channels.size), product(outer[:, nope:], latent).reshape(-1, channels.size)
 
 
 def _standardised(left: F32, right: F32) -> Factors:
     """Channels on one scale (a function of products alone), then both factors centred over channels."""
     left, right = _tame(left), _tame(right)
-    inner_l, inner_r = left @ left.transpose(0, 2, 1), right @ right.transpose(0, 2, 1)
+    inner_l, inner_r = product(left, left.transpose(0, 2, 1)), product(right, right.transpose(0, 2, 1))
     square = np.einsum("hij,hij->h", inner_l, inner_r, dtype=np.float64)
     weight = np.where(square > 0, 1 / np.where(square > 0, square, 1), 0).astype(np.float32)
-    power_l = np.einsum("hdc,hdc,h->c", inner_r @ left, left, weight)
-    power_r = np.einsum("hdc,hdc,h->c", inner_l @ right, right, weight)
+    power_l = weight @ np.einsum("hdc,hdc->hc", product(inner_r, left), left)
+    power_r = weight @ np.einsum("hdc,hdc->hc", product(inner_l, right), right)
     left, right = left * _inverse_root(power_l), right * _inverse_root(power_r)
     return Factors(left - left.mean(axis=2, keepdims=True), right - right.mean(axis=2, keepdims=True))
 
 
 def _tame(x: F32) -> F32:
     """Finite, each head's largest value one: squares of squares stay within float32."""
-    x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    x = finite(x)
     peak = np.abs(x).max(axis=(1, 2), keepdims=True, initial=0)
     out: F32 = x / np.where(peak > 0, peak, np.float32(1))
     return out
@@ -227,11 +238,9 @@ class Sketch:
     def __call__(self, factors: Factors, order: Indices | None = None) -> F32:
         """Unit vectors (heads, dims²), zero for a dead head; ``order``: of the same heads with channels permuted."""
         left, right = (self.left, self.right) if order is None else (self.left[order], self.right[order])
-        x = (factors.left @ left).transpose(0, 2, 1) @ (factors.right @ right)
-        channels = factors.left.shape[2]
-        trace = np.einsum("hdc,hdc->h", factors.left, factors.right) / max(channels - 1, 1)
-        same = (left - left.mean(axis=0)).T @ (right - right.mean(axis=0))  # the sketch of the centred identity
-        x -= trace[:, None, None] * same
+        x = product(product(factors.left, left).transpose(0, 2, 1), product(factors.right, right))
+        same = product((left - left.mean(axis=0)).T, right - right.mean(axis=0))  # the sketch of the centred identity
+        x -= factors.trace[:, None, None] * same
         x = x.reshape(x.shape[0], -1)
         norm = np.linalg.norm(x, axis=1, keepdims=True)
         out: F32 = np.where(norm > 0, x / np.where(norm > 0, norm, 1), 0).astype(np.float32)

@@ -16,6 +16,7 @@ Memory: the probes, and one matrix of one FFN of A on the chosen channels.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,15 +24,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, SLICE_VALUES, Basis, Side
+from weightprint.evidence._base import F32, Basis, Side
 from weightprint.evidence._exchange import tame
-from weightprint.evidence._sample import Indices, sampled_columns, sampled_rows
+from weightprint.evidence._sample import Indices, on_channels, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn
+from weightprint.linear import product
 
 __all__ = ["Counts", "Probes", "count", "probes", "standardised"]
 
 I64 = npt.NDArray[np.int64]
-_CHUNK = 1 << 22  # scores held at a time
+_PROBES, _TARGETS = 512, 1024  # looked up at a time: their scores stay in the cache
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,14 @@ def standardised(x: F32, *, signed: bool) -> F32:
     x = tame(x)
     x = x - x.mean(axis=0, keepdims=True) if signed else x.copy()
     for _ in range(2):
-        power = np.mean(np.square(x), axis=0)
+        power = np.einsum("ij,ij->j", x, x) / np.float32(len(x))
         weights = 1 / np.where(power > 0, power, np.float32(np.inf))
         x -= (x @ weights / max(float(weights.sum()), 1e-30))[:, None]
         x[:, power == 0] = 0
-    rms = np.sqrt(np.mean(np.square(x), axis=0))
-    x /= np.where(rms > 0, rms, np.float32(1))
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    x /= np.where(norms > 0, norms, np.float32(1))
+    rms = np.sqrt(np.einsum("ij,ij->j", x, x) / np.float32(len(x)))
+    x *= 1 / np.where(rms > 0, rms, np.float32(1))
+    norms = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
+    x *= 1 / np.where(norms > 0, norms, np.float32(1))
     return x
 
 
@@ -145,11 +147,7 @@ def count(
 def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool) -> F32:
     """All rows of up or gate on these channels, standardised."""
     tensor = ffn.up if role == "up" or ffn.gate is None else ffn.gate
-    gain = side.gain(tensor)
-    out = np.empty((ffn.units, channels.size), np.float32)
-    for start, rows in side.slices(tensor, SLICE_VALUES):
-        out[start : start + rows.shape[0]] = (rows if gain is None else rows * gain)[:, channels]
-    return standardised(out, signed=signed)
+    return standardised(on_channels(side, tensor, channels), signed=signed)
 
 
 def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64], every: int) -> tuple[I64, F32, float]:
@@ -167,20 +165,20 @@ def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64], ever
         of = slice(None) if r == 0 else slice(None, None, every)
         turned = [x if r == 0 else x[of][:, orders[r - 1]] for x, _, _ in parts]
         m = turned[0].shape[0]
-        step, rows = max(1, _CHUNK // max(m, 1)), np.arange(m)
         best, at = np.zeros(m, np.float32), np.full(m, -1, np.int64)
-        for start in range(0, targets.shape[0], step):
+        for first, start in itertools.product(range(0, m, _PROBES), range(0, targets.shape[0], _TARGETS)):
+            here = slice(first, first + _PROBES)
             total: F32 | None = None
             for x, (_, y, signed) in zip(turned, parts, strict=True):
-                score = x @ y[start : start + step].T
+                score = product(x[here], y[start : start + _TARGETS].T)
                 if not signed:
                     np.abs(score, out=score)
                 total = score if total is None else np.add(total, score, out=total)
             assert total is not None
             nearest = total.argmax(axis=1)
-            top = total[rows, nearest]
-            better = top > best
-            best[better], at[better] = top[better], nearest[better] + start
+            top = total[np.arange(nearest.size), nearest]
+            better = top > best[here]
+            best[here][better], at[here][better] = top[better], nearest[better] + start
         out[r, of] = at
         tops = best if r == 0 else tops
     return out, tops, time.perf_counter() - started

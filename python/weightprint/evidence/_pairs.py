@@ -32,6 +32,7 @@ import numpy as np
 
 from weightprint.evidence._base import F32, Pair, Side, Tensor
 from weightprint.evidence._exchange import double_centre
+from weightprint.linear import product
 
 __all__ = ["MIN_COSINE", "pair_by_name", "pair_tensors"]
 
@@ -183,7 +184,7 @@ def _match_group(a: Side, b: Side, ours: Sequence[Tensor], theirs: Sequence[Tens
             for turn in (False, True):
                 if (tensor.shape[::-1] if turn else tensor.shape) != shape or (turn and not tensor.rank2):
                     continue
-                cosines = stack @ _corner(b, tensor, size, turn)
+                cosines = product(stack, _corner(b, tensor, size, turn))
                 candidates.extend(
                     (float(cosines[row]), members[row], j, turn) for row in np.nonzero(cosines >= MIN_COSINE)[0]
                 )

@@ -18,6 +18,7 @@ rows of every block and no column, so it also runs at the quickest effort.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, Region, Side, UnitMatch, not_applied, timed
-from weightprint.evidence._exchange import hits, log10_p_hits
+from weightprint.evidence._exchange import choices, hits, log10_p_hits
 from weightprint.evidence._match import standardised
+from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence._sample import Indices, budget_of, hidden_size, pick
 from weightprint.evidence._stem_pairs import paired_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
+from weightprint.linear import product
 
 __all__ = ["aligned_units"]
 
@@ -40,6 +43,7 @@ _UNITS = {"quick": 32, "standard": 256, "full": 512}
 _FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}
 _FLOPS_EACH, _FLOPS_ALWAYS = 1e3, 5e10
 _FEWEST = 16
+_RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
 _HELD = 1 << 26  # values of B's rows in memory
 _QUICK_SHARE, _QUICK_VALUES = 0.003, 1 << 18  # of a model, or at least so many values, may be read at quick effort
 
@@ -71,6 +75,8 @@ class _Looked:
     regions: dict[int, Region]
     numbers: dict[tuple[int, int], I64]
     scope: str
+    copies: I64 | None = None  # hits of permuted copies of B, (copies, n_b, n_a); None where they would be too many
+    salt: str = ""
 
 
 @timed
@@ -109,20 +115,28 @@ def _look(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Looked
     found, tested = np.full(fits.shape, -1, np.int64), np.zeros(len(theirs), np.int64)
     regions: dict[int, Region] = {}
     numbers: dict[tuple[int, int], I64] = {}
+    # One order for all of B's FFNs: copies of one FFN (upcycled experts) stay copies.
+    copies = np.full((COPIES, *fits.shape), -1, np.int64) if fits.size <= _RANKED else None
+    salt = hashlib.blake2b()
     for j in (int(j) for j in np.nonzero(chosen.any(axis=0))[0]):
         a = ours[j]
         units = pick(a.units, want, models.seed, f"units {a.units}")
         x = _rows(models, models.a, a, units)
         for i in (int(i) for i in np.nonzero(chosen[:, j])[0]):
             similarity = _similarity(x, held[i])
-            found[i, j], tested[i] = hits(similarity), units.size
+            named = choices(similarity)
+            counts = hits_of_copies(named, joint_orders(units.size, models.seed, 0 if copies is None else COPIES))
+            found[i, j], tested[i] = counts[0], units.size
+            salt.update(named.tobytes())
+            if copies is not None:
+                copies[:, i, j] = counts[1:]
             if own.get(i) == j:
                 regions[i] = _region(theirs[i], similarity, int(found[i, j]))
             if found[i, j] > 3:
                 mine = units[similarity.argmax(axis=1) == np.arange(units.size)]
                 numbers[i, j] = np.stack([mine, mine], axis=1)
     own = {i: j for i, j in own.items() if found[i, j] >= 0}
-    return _Looked(tuple(theirs), tuple(ours), found, tested, own, regions, numbers, scope)
+    return _Looked(tuple(theirs), tuple(ours), found, tested, own, regions, numbers, scope, copies, salt.hexdigest())
 
 
 def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ffn]) -> int:
@@ -148,11 +162,11 @@ def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F3
 
 def _similarity(x: tuple[F32, F32 | None], y: tuple[F32, F32 | None]) -> F32:
     """Cosines (units of A, units of B): of the gates plus, by size, of the ups; of plain FFNs as they are."""
-    up: F32 = x[0] @ y[0].T
+    up: F32 = product(x[0], y[0].T)
     if x[1] is None and y[1] is None:
         return up
     up = np.abs(up)
-    return up + x[1] @ y[1].T if x[1] is not None and y[1] is not None else up
+    return up + product(x[1], y[1].T) if x[1] is not None and y[1] is not None else up
 
 
 def _region(ffn: Ffn, similarity: F32, k: int) -> Region:
@@ -172,6 +186,7 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
     best = {i: int(looked.hits[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
     looks = _looks(looked, {i: j for i, j in best.items() if i in free})
     pairs = int((looked.hits >= 0).sum())
+    ranked = _ranked(looked, looks) if looks and models.basis.kind == "identity" else None
     look = min(looks, key=lambda name: looks[name][0]) if looks else None
     p, statistic = None, None
     if look is not None:
@@ -196,6 +211,7 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
         effect=max(0.0, effect),
         n=tested,
         log10_p=p,
+        rank_p=ranked,
         regions=tuple(looked.regions[i] for i in sorted(looked.regions)),
         matches=tuple(_match(looked, i, j) for i, j in best.items()),
         details={
@@ -210,6 +226,18 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
             "left_out_of_p": sorted(fitted),
         },
     )
+
+
+def _ranked(looked: _Looked, looks: dict[str, tuple[float, int]]) -> float | None:
+    """B among its permuted copies, each looked at as B is; hits in the same places settle ties."""
+    if looked.copies is None:
+        return None
+    found = [looks]
+    for copy in looked.copies:
+        best = {i: int(copy[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
+        found.append(_looks(replace(looked, hits=np.where(looked.hits >= 0, copy, -1)), best))
+    same = [each.get("same place", (0.0, 0))[1] for each in found]
+    return rank_p([-min(p for p, _ in each.values()) for each in found], same, salt=looked.salt)
 
 
 def _sure(looked: _Looked, i: int, j: int, pairs: int) -> bool:
@@ -256,7 +284,7 @@ def _by_pairs(models: Models) -> Evidence:
     blocks = paired_rows(models, width, budget_of(models))
     regions: list[Region] = []
     for name, layer, x, y in blocks.found:
-        similarity = standardised(x, signed=True) @ standardised(y, signed=True).T
+        similarity = product(standardised(x, signed=True), standardised(y, signed=True).T)
         k, n = hits(similarity), similarity.shape[0]
         own = float(np.mean(np.diagonal(similarity)))
         other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))

@@ -40,9 +40,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, not_applied, timed
-from weightprint.evidence._exchange import double_centre, hits, log10_p_hits, trace_sd
+from weightprint.evidence._exchange import choices, double_centre, hits, log10_p_hits, trace_sd
+from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
 from weightprint.evidence._sample import (
     Budget,
     Indices,
@@ -54,8 +56,11 @@ from weightprint.evidence._sample import (
     sampled_rows,
 )
 from weightprint.evidence.exact_sharing import is_fixed, is_position
+from weightprint.linear import product
 
 __all__ = ["aligned_weights"]
+
+I64 = npt.NDArray[np.int64]
 
 _QUESTION = Evidence(
     test="aligned_weights",
@@ -135,6 +140,8 @@ def aligned_weights(models: Models) -> Evidence:
 
     total = _new_block(d)
     regions: list[Region] = []
+    orders = joint_orders(d, models.seed)
+    copies: list[I64] = []
     per_tensor: dict[str, float] = {}
     previous: dict[tuple[str, str, Expert], F32] = {}
     # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
@@ -146,6 +153,7 @@ def aligned_weights(models: Models) -> Evidence:
             _add(models, pair, axis, channels, rows, block, previous, per_tensor, counts=pair.by_name or price > 0)
         if block.n:
             regions.append(block.region(name))
+            copies.append(hits_of_copies(choices(_cosines(block)), orders))
             total.c += block.c
             total.norms_a += block.norms_a
             total.norms_b += block.norms_b
@@ -157,7 +165,14 @@ def aligned_weights(models: Models) -> Evidence:
     regions = [r if r.layer is None or r.control != 0.0 else replace(r, control=common) for r in regions]
     if not regions:
         return not_applied(_QUESTION, "every matrix that could be paired is constant")
-    return _answer(models, total, regions, per_tensor, left_out, width, rows, price)
+    found = _answer(models, total, regions, per_tensor, left_out, width, rows, price)
+    if models.basis.kind != "identity" or price > 0:
+        return found
+    named_now = choices(_cosines(total))
+    whole = hits_of_copies(named_now, orders)
+    best = np.max(copies, axis=0)
+    looks = smallest([log10_p_of(whole), log10_p_of(best) + math.log10(len(copies))])
+    return replace(found, rank_p=rank_p(-looks, whole, best, salt=named_now.tolist()))
 
 
 def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair, int]], dict[str, str]]:
@@ -242,7 +257,7 @@ def _add(
     if x.shape[0] < 2 or not x.any() or not y.any():
         return
     if counts:
-        block.c += x.T @ y
+        block.c += product(x.T, y)
         block.norms_a += np.einsum("ij,ij->j", x, x)
         block.norms_b += np.einsum("ij,ij->j", y, y)
         block.n += x.size

@@ -30,9 +30,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightprint.evidence._base import F32, Basis, Evidence, Models, Region, Side, not_applied, timed
-from weightprint.evidence._exchange import hits, log10_p_hits, trace_sd
+from weightprint.evidence._exchange import choices, finite, hits, log10_p_hits, trace_sd
+from weightprint.evidence._ranked import hits_of_copies, joint_orders, rank_p
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.linear import eigh, product
 
 __all__ = ["convergence"]
 
@@ -151,12 +153,12 @@ def _directions(models: Models, ours: Sequence[Ffn]) -> F32:
         down = unit_outputs(models.a, ffn, pick(ffn.units, 1024, models.seed, "directions"))
         if down is not None:
             _add(total, down)
-    values, vectors = np.linalg.eigh(total)
+    values, vectors = eigh(total)
     return np.ascontiguousarray(vectors[:, np.argsort(-values)], dtype=np.float32)
 
 
 def _add(total: np.ndarray[tuple[int, int], np.dtype[np.float64]], x: F32) -> None:
-    moment = x.T @ x
+    moment = product(x.T, x)
     trace = float(np.trace(moment))
     if 0 < trace < math.inf:
         total += moment / trace
@@ -166,7 +168,7 @@ def _units(models: Models, side: Side, ffn: Ffn, basis: Basis, v: F32, units: In
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
     assert down is not None
-    return _Units(ffn, tuple(np.nan_to_num(basis.to_a(x)) @ v for x in (gate, up, down) if x is not None))
+    return _Units(ffn, tuple(product(finite(basis.to_a(x)), v) for x in (gate, up, down) if x is not None))
 
 
 def _best(models: Models, ours: Sequence[Ffn], b: _Units, directions: F32) -> _Found | None:
@@ -208,7 +210,7 @@ def _best(models: Models, ours: Sequence[Ffn], b: _Units, directions: F32) -> _F
 
 
 def _cosines(x: F32, y: F32) -> F32:
-    out: F32 = _unit_rows(x - x.mean(axis=0)) @ _unit_rows(y - y.mean(axis=0)).T
+    out: F32 = product(_unit_rows(x - x.mean(axis=0)), _unit_rows(y - y.mean(axis=0)).T)
     return out
 
 
@@ -216,6 +218,13 @@ def _unit_rows(x: F32) -> F32:
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     out: F32 = x / np.where(norms > 0, norms, np.float32(1))
     return out
+
+
+def _ranked(found: Sequence[_Found], seed: int) -> float:
+    """B among copies whose weak parts were dealt out anew: the best FFN's hits, then all hits."""
+    named = [choices(f.weak) for f in found]
+    copies = np.stack([hits_of_copies(chosen, joint_orders(chosen.size, seed)) for chosen in named])
+    return rank_p(copies.max(axis=0), copies.sum(axis=0), salt=[chosen.tolist() for chosen in named])
 
 
 def _answer(models: Models, found: list[_Found], d: int) -> Evidence:
@@ -233,6 +242,7 @@ def _answer(models: Models, found: list[_Found], d: int) -> Evidence:
         effect=effect,
         n=matched,
         log10_p=min(0.0, log10_p_hits(best.hits) + price),
+        rank_p=_ranked(found, models.seed),
         detectable=float(np.mean([5 * trace_sd(f.weak) / len(f.weak) for f in found])),
         regions=tuple(
             Region(f.b.name, f.b.block, len(f.weak), f.effect, 0.0, trace_sd(f.weak) / len(f.weak), f.hits, len(f.weak))

@@ -29,6 +29,7 @@ import numpy as np
 from weightprint.evidence._base import (
     F32,
     MIN_DISTINCT,
+    SLICE_VALUES,
     Basis,
     Evidence,
     Models,
@@ -39,15 +40,20 @@ from weightprint.evidence._base import (
     not_applied,
     timed,
 )
-from weightprint.evidence._exchange import hits, log10_p_hits
+from weightprint.evidence._exchange import choices, finite, log10_p_hits
+from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
 from weightprint.evidence._sample import Indices, pick, sampled_rows
+from weightprint.linear import product
 
 __all__ = ["embeddings"]
 
 _TABLES = ("embedding", "head")
 _ROWS = {"quick": 64, "standard": 512, "full": 2048}  # of B that look for their nearest row
-_COLUMNS = {"quick": 512, "standard": 8192, "full": 32768}  # rows over which channels are compared
+_COLUMNS = {"quick": 2048, "standard": 8192, "full": 32768}  # rows over which channels are compared
 _KNOWN = {"quick": 8192, "standard": 1 << 18, "full": 1 << 20}  # rows of A among which the nearest is sought
+_CHANNELS = {"quick": 1024, "standard": 1024, "full": 1 << 20}  # over which the nearest is sought
+_LARGE = 1 << 25  # values of a table from which rows are told apart by a few of their values first
+_KEY = 32
 _NEAR, _APART = 0.5, 0.1  # or 5 standard deviations of a chance cosine, where channels are few
 _DIGESTED = 1 << 18  # values per table that effort "quick" may read whole
 
@@ -79,9 +85,16 @@ class _Table:
     near: Indices  # (n, 2): row of B, row of A, near
     cosine: float  # of rows of equal number
     other: float
-    hits: int
-    channels: int
+    named: Indices  # channel of B that each channel of A is most like, -1 for none; empty where that was not asked
     fitted: bool  # the basis was fitted on this table
+
+    @property
+    def channels(self) -> int:
+        return self.named.size
+
+    @property
+    def hits(self) -> int:
+        return int(np.count_nonzero(self.named == np.arange(self.named.size)))
 
     @property
     def kind(self) -> str:
@@ -118,6 +131,7 @@ def embeddings(models: Models) -> Evidence:
         effect=best.share,
         n=sum(t.tested for t in found),
         log10_p=None if log10_p is None else float(log10_p),
+        rank_p=_ranked([t for t in found if t.channels], models.seed),
         found=tuple(
             Shared(t.b.name, t.a.name, "exact", len(t.map) * t.b.shape[1])
             for t in found
@@ -153,6 +167,13 @@ def embeddings(models: Models) -> Evidence:
     )
 
 
+def _ranked(found: Sequence[_Table], seed: int) -> float | None:
+    if not found:
+        return None
+    copies = np.stack([hits_of_copies(t.named, joint_orders(t.channels, seed)) for t in found])
+    return rank_p(-log10_p_of(copies.max(axis=0)), copies.sum(axis=0), salt=[t.named.tolist() for t in found])
+
+
 def _pairs(models: Models) -> list[tuple[str, Tensor, Tensor]]:
     """Tables of the same role, of equal width once B is written in A's basis."""
     tables: list[dict[str, Tensor]] = []
@@ -173,15 +194,15 @@ def _pairs(models: Models) -> list[tuple[str, Tensor, Tensor]]:
 def _compare(models: Models, role: str, a: Tensor, b: Tensor) -> _Table:
     basis = models.basis
     equal, tested = np.empty((0, 2), np.int64), b.shape[0]
-    if basis.kind != "rotation":
+    if basis.kind == "identity" and a.shape[1] == b.shape[1] and min(a.numel, b.numel) >= _LARGE:
+        equal, tested = _equal_by_keys(models, a, b)
+    elif basis.kind != "rotation":
         equal, tested = _equal_rows(_digests(models.a, a, Basis()), _digests(models.b, b, basis))
     near, sampled = _near_rows(models, a, b)
     cosine, other = _in_place(models, a, b)
     counts = basis.kind == "identity" and a.shape[1] == b.shape[1] and min(a.shape[0], b.shape[0]) >= MIN_DISTINCT
-    k = _channel_hits(models, a, b) if counts else 0
-    return _Table(
-        role, a, b, tested, equal, sampled, near, cosine, other, k, b.shape[1] if counts else 0, role in basis.fitted
-    )
+    named = _channels_named(models, a, b) if counts else np.empty(0, np.int64)
+    return _Table(role, a, b, tested, equal, sampled, near, cosine, other, named, role in basis.fitted)
 
 
 def _digests(side: Side, tensor: Tensor, basis: Basis) -> list[bytes | None]:
@@ -198,6 +219,28 @@ def _digests(side: Side, tensor: Tensor, basis: Basis) -> list[bytes | None]:
     return out
 
 
+def _equal_by_keys(models: Models, a: Tensor, b: Tensor) -> tuple[Indices, int]:
+    """What `_equal_rows` says, for large tables: rows are told apart by a few of their values, and only those that
+    have their like on the other side are read and digested whole."""
+    columns = pick(a.shape[1], _KEY, models.seed, "keys of rows")
+    keys: list[list[bytes | None]] = []
+    for side, tensor in ((models.a, a), (models.b, b)):
+        rows = np.arange(tensor.shape[0])
+        values = sampled_rows(side, tensor, rows, columns) + np.float32(0)
+        rich = np.count_nonzero(np.diff(np.sort(values, axis=1), axis=1) > 0, axis=1) >= 7
+        keys.append([row.tobytes() if ok else None for row, ok in zip(values, rich, strict=True)])
+    likely, tested = _equal_rows(*keys)
+    kept = []
+    step = max(1, SLICE_VALUES // a.shape[1])
+    for part in (likely[i : i + step] for i in range(0, len(likely), step)):
+        order = np.argsort(part[:, 1])
+        back = np.empty_like(order)
+        back[order] = np.arange(order.size)
+        x = sampled_rows(models.a, a, part[order, 1])[back]
+        kept.append(part[np.all(x == sampled_rows(models.b, b, part[:, 0]), axis=1)])
+    return (np.concatenate(kept) if kept else likely), tested
+
+
 def _equal_rows(a: Sequence[bytes | None], b: Sequence[bytes | None]) -> tuple[Indices, int]:
     """(row of B, row of A) for rows that are single in both tables, and how many rows of B could have been found."""
     single_a, single_b = Counter(a), Counter(b)
@@ -210,21 +253,26 @@ def _equal_rows(a: Sequence[bytes | None], b: Sequence[bytes | None]) -> tuple[I
 def _near_rows(models: Models, a: Tensor, b: Tensor) -> tuple[Indices, int]:
     """Sampled rows of B with the row of A that they are nearest to, where that stands apart."""
     asked = pick(b.shape[0], _ROWS[models.effort], models.seed, "near rows", run=4)
-    y = _centred(models.basis.to_a(_table(models.b, b, asked)))
+    channels = pick(a.shape[1], _CHANNELS[models.effort], models.seed, "channels of near rows")
+    y = _centred(models.basis.to_a(_table(models.b, b, asked))[:, channels])
     known = pick(a.shape[0], _KNOWN[models.effort], models.seed, "known rows")
-    mean = _table(models.a, a, pick(a.shape[0], 4096, models.seed, "mean row")).mean(axis=0)
+    mean = _table(models.a, a, pick(a.shape[0], 4096, models.seed, "mean row"), channels).mean(axis=0)
     top = np.full((asked.size, 2), -np.inf, np.float32)
     where = np.full(asked.size, -1, np.int64)
     step = max(1, (1 << 22) // a.shape[1])
     for part in (known[i : i + step] for i in range(0, known.size, step)):
-        x = _table(models.a, a, part) - mean
-        norms = np.linalg.norm(x, axis=1, keepdims=True)
-        alike = y @ (x / np.where(norms > 0, norms, np.float32(1))).T
-        both = np.concatenate([top, np.sort(alike, axis=1)[:, -2:]], axis=1)
-        better = alike.max(axis=1) > top[:, 0]
-        where = np.where(better, part[alike.argmax(axis=1)], where)
+        x = _table(models.a, a, part, channels)
+        x -= mean
+        norms = np.sqrt(np.einsum("ij,ij->i", x, x))
+        alike = product(y, x.T)
+        alike /= np.where(norms > 0, norms, np.float32(1))
+        rows, nearest = np.arange(asked.size), alike.argmax(axis=1)
+        first = alike[rows, nearest]
+        alike[rows, nearest] = -np.inf
+        where = np.where(first > top[:, 0], part[nearest], where)
+        both = np.concatenate([top, first[:, None], alike.max(axis=1, keepdims=True)], axis=1)
         top = -np.sort(-both, axis=1)[:, :2]
-    near = max(_NEAR, 5 / math.sqrt(a.shape[1]))
+    near = max(_NEAR, 5 / math.sqrt(channels.size))
     found = (top[:, 0] >= near) & (top[:, 0] - top[:, 1] >= _APART)
     pairs = np.stack([asked[found], where[found]], axis=1)
     # A row of A that many rows of B take for theirs is a hub.
@@ -242,16 +290,20 @@ def _in_place(models: Models, a: Tensor, b: Tensor) -> tuple[float, float]:
     return own / max(n, 1), (float(x.sum(axis=0) @ y.sum(axis=0)) - own) / max(n * n - n, 1)
 
 
-def _channel_hits(models: Models, a: Tensor, b: Tensor) -> int:
-    rows = pick(min(a.shape[0], b.shape[0]), _COLUMNS[models.effort], models.seed, "channels of rows")
+def _channels_named(models: Models, a: Tensor, b: Tensor) -> Indices:
+    few = min(a.numel, b.numel) >= _LARGE and models.effort == "standard"
+    want = _COLUMNS["quick" if few else models.effort]
+    rows = pick(min(a.shape[0], b.shape[0]), want, models.seed, "channels of rows")
     x, y = (_centred(_centred(_table(s, t, rows)).T) for s, t in ((models.a, a), (models.b, b)))
-    return hits(x @ y.T)
+    return choices(product(x, y.T))
 
 
-def _table(side: Side, tensor: Tensor, rows: Indices) -> F32:
-    x = sampled_rows(side, tensor, rows)
+def _table(side: Side, tensor: Tensor, rows: Indices, channels: Indices | None = None) -> F32:
+    x = sampled_rows(side, tensor, rows, channels)
     gain = side.gain(tensor)
-    return np.nan_to_num(x if gain is None else x * gain, nan=0.0, posinf=0.0, neginf=0.0)
+    if gain is not None:
+        x *= gain if channels is None else gain[channels]
+    return finite(x)
 
 
 def _centred(x: F32) -> F32:

@@ -39,7 +39,9 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._heads import Attention, Factors, Sketch, attentions, factors, overlap
+from weightprint.evidence._ranked import rank_p
 from weightprint.evidence._sample import BUDGETS, Indices, pick
+from weightprint.linear import product
 
 __all__ = ["head_agreement", "log10_p_counts", "log10_p_order"]
 
@@ -82,7 +84,7 @@ class _Seen:
     alive: int
     agreed: list[tuple[int, int, float, float]]  # head of B, head of A (among all), cosines of the two products
     named: list[frozenset[int]]  # heads of A that were agreed on, for B itself and for every permuted copy
-    hits: int
+    hits: list[int]  # in B, and in every copy, whose heads are put in a random order too
     order: tuple[int, int]  # groups, heads per group
 
 
@@ -127,7 +129,7 @@ def head_agreement(models: Models) -> Evidence:
     compared = {x.name for x in _spread(theirs, limits.compared)}
     for attention in theirs:
         products = factors(models, models.b, attention, channels)
-        one = _look(heads, attention, sketch, products["qk"], products["vo"], orders)
+        one = _look(heads, attention, sketch, products["qk"], products["vo"], orders, models.seed)
         seen.append(one)
         if attention.name in compared:
             _compare_inside(models, heads, one, products["qk"], products["vo"], channels, inside)
@@ -170,14 +172,15 @@ def _all_heads(models: Models, blocks: list[Attention], channels: Indices, sketc
 
 
 def _look(
-    heads: _Heads, attention: Attention, sketch: Sketch, qk: Factors, vo: Factors, orders: list[Indices]
+    heads: _Heads, attention: Attention, sketch: Sketch, qk: Factors, vo: Factors, orders: list[Indices], seed: int
 ) -> _Seen:
     """Match every head of one block of B, and of its permuted copies, with all heads of A by each product."""
     n = attention.heads
+    rng = np.random.default_rng([seed, n, attention.kv_heads, 12])  # equal for all blocks: copies stay copies
     cosines = np.empty((2, 1 + len(orders), n, heads.head.size), np.float32)
     for copy, order in enumerate([None, *orders]):
-        cosines[0, copy] = sketch(qk, order) @ heads.qk.T
-        cosines[1, copy] = sketch(vo, order) @ heads.vo.T
+        cosines[0, copy] = product(sketch(qk, order), heads.qk.T)
+        cosines[1, copy] = product(sketch(vo, order), heads.vo.T)
     dead = ~(np.abs(cosines[:, 0]).max(axis=2).min(axis=0) > 0)
     # Some heads of A are near to everything: what a head reaches on average over all copies is no likeness.
     above = cosines - cosines.mean(axis=(1, 2), keepdims=True)
@@ -189,14 +192,25 @@ def _look(
         (int(j), int(a := best[0, 0, j]), float(cosines[0, 0, j, a]), float(cosines[1, 0, j, a]))
         for j in np.nonzero(agree[0])[0]
     ]
-    together = above[0, 0] + above[1, 0]
+    together = above[0] + above[1]
+    moved = [np.arange(n), *(_reordered(attention, rng) for _ in orders)]
     comparable = np.array([(x.heads, x.kv_heads) == (n, attention.kv_heads) for x in heads.attentions])
-    hits = 0
+    hits = [0] * len(moved)
     if comparable.any():
-        together[:, ~comparable[heads.block]] = -np.inf
-        hits = int(np.count_nonzero((heads.head[together.argmax(axis=1)] == np.arange(n)) & ~dead))
+        together[:, :, ~comparable[heads.block]] = -np.inf
+        nearest = heads.head[together.argmax(axis=2)]
+        hits = [int(np.count_nonzero((nearest[copy] == number) & ~dead)) for copy, number in enumerate(moved)]
     order_of = (attention.kv_heads, n // attention.kv_heads)
     return _Seen(attention, int(np.count_nonzero(~dead)), found, named, hits, order_of)
+
+
+def _reordered(attention: Attention, rng: np.random.Generator) -> Indices:
+    """A number for every head of a block as if groups, and heads within each group, stood in a random order."""
+    groups, members = attention.kv_heads, attention.heads // attention.kv_heads
+    order = rng.permutation(groups)
+    inside = np.stack([rng.permutation(members) for _ in range(groups)])
+    numbers: Indices = (order[:, None] * members + inside).ravel()
+    return numbers
 
 
 def log10_p_counts(k: int, chance: Sequence[int]) -> float:
@@ -262,7 +276,8 @@ def _answer(
     k, *chance = (len(frozenset().union(*heads_of_a)) for heads_of_a in zip(*(s.named for s in seen), strict=True))
     agreed = sum(len(s.agreed) for s in seen)
     expected = (sum(chance) + 1) / len(orders)
-    hits = sum(s.hits for s in seen)
+    copies = [sum(counts) for counts in zip(*(s.hits for s in seen), strict=True)]
+    hits = copies[0]
     price = math.log10(max(models.basis.candidates, 1))
     by_agreement = min(0.0, log10_p_counts(k, chance) + price)
     by_order = min(0.0, log10_p_order(hits, [s.order for s in seen]) + price)
@@ -276,6 +291,9 @@ def _answer(
         effect=effect,
         n=tested,
         log10_p=log10_p,
+        rank_p=_ranked([k, *chance], copies, [s.order for s in seen], heads, seen)
+        if models.basis.kind == "identity"
+        else None,
         detectable=min(1.0, (expected + 5 * math.sqrt(max(expected, 1.0))) / max(tested, 1)),
         matches=tuple(m for s in seen for m in _matches(heads, s)),
         details={
@@ -295,6 +313,18 @@ def _answer(
             "convergence_possible": models.basis.semantic,
         },
     )
+
+
+def _ranked(
+    named: Sequence[int], hits: Sequence[int], order: Sequence[tuple[int, int]], heads: _Heads, seen: Sequence[_Seen]
+) -> float:
+    """B among its permuted copies, each looked at as B is: its agreements against those of all others; its order."""
+    told = [
+        min(0.0, log10_p_counts(k, [*named[:i], *named[i + 1 :]]), log10_p_order(there, order))
+        for i, (k, there) in enumerate(zip(named, hits, strict=True))
+    ]
+    salt = [float(heads.qk.sum()), float(heads.vo.sum()), [[sorted(x) for x in s.named] for s in seen]]
+    return rank_p([-p for p in told], named, hits, salt=salt)
 
 
 def _head_map(heads: _Heads, seen: list[_Seen]) -> list[dict[str, Any]]:

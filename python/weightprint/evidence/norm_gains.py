@@ -35,13 +35,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint.anatomy.roles import matrix_of, role_of
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Side, Tensor, not_applied, timed
-from weightprint.evidence._exchange import hits, log10_p_hits
+from weightprint.evidence._exchange import choices, log10_p_hits
+from weightprint.evidence._ranked import hits_of_copies, log10_p_of, rank_p, smallest
 from weightprint.evidence._sample import hidden_size
+from weightprint.linear import product
 
 __all__ = ["PERMUTATIONS", "channel_vectors", "norm_gains", "outliers", "ranks"]
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 PERMUTATIONS = 999
 _MAX_VECTORS = 512
@@ -136,16 +142,17 @@ def norm_gains(models: Models) -> Evidence:
     others = _other_layers(kept, a @ b.T)
     any_order = _best_anywhere(everywhere)
     rng = np.random.default_rng([models.seed, width])
+    orders = np.stack([rng.permutation(width) for _ in range(PERMUTATIONS)])
     in_place, in_any = np.empty(PERMUTATIONS), np.empty(PERMUTATIONS)
-    for i in range(PERMUTATIONS):
-        order = rng.permutation(width)
+    for i, order in enumerate(orders):
         in_place[i] = np.einsum("ij,ij->", a, b[:, order]) / len(kept)
         in_any[i] = _best_anywhere(everywhere, order)
     drawn = [
         (1 + int(np.count_nonzero(null >= x))) / (PERMUTATIONS + 1)
         for null, x in ((in_place, matched), (in_any, any_order))
     ]
-    k = hits(_profiles(a) @ _profiles(b).T) if len(kept) >= 3 else 0
+    named = choices(product(_profiles(a), _profiles(b).T)) if len(kept) >= 3 else np.full(width, -1)
+    k = int(np.count_nonzero(named == np.arange(width)))
     log10_p = min(0.0, min(*map(math.log10, drawn), log10_p_hits(k)) + math.log10(3))
 
     raw = _raw_cosine(kept, raw_a, raw_b)
@@ -164,6 +171,7 @@ def norm_gains(models: Models) -> Evidence:
         effect=matched - (control or 0.0),
         n=len(kept),
         log10_p=log10_p,
+        rank_p=_ranked(matched, in_place, any_order, in_any, named, orders),
         detectable=float(5 * in_place.std()),
         details={
             "vectors": len(kept),
@@ -184,6 +192,16 @@ def norm_gains(models: Models) -> Evidence:
             "raw_cosine_not_evidence": raw,
         },
     )
+
+
+def _ranked(matched: float, in_place: F64, any_order: float, in_any: F64, named: I64, orders: I64) -> float:
+    """B among its permuted copies, each looked at as B is: three looks, the smallest."""
+    looks = []
+    for values in (np.array([matched, *in_place]), np.array([any_order, *in_any])):
+        reached = values.size - np.searchsorted(np.sort(values), values, side="left")
+        looks.append(np.log10(reached / values.size))
+    k = hits_of_copies(named, np.vstack([np.arange(named.size), orders]))
+    return rank_p(-smallest([*looks, log10_p_of(k)]), [matched, *in_place], salt=named.tolist())
 
 
 def writes_the_stream(tensor: Tensor) -> bool:
@@ -239,7 +257,7 @@ def _middled(x: F32, out: list[int]) -> F32:
 
 def _best_anywhere(roles: list[_Role], order: Any = slice(None)) -> float:
     """Mean over B's vectors of the best correlation with any vector of A of the same role."""
-    best = [(role.b[:, order] @ role.a.T).max(axis=1) for role in roles]
+    best = [product(role.b[:, order], role.a.T).max(axis=1) for role in roles]
     return float(np.concatenate(best).mean()) if best else 0.0
 
 

@@ -40,6 +40,7 @@ from weightprint.evidence._base import F32, Evidence, Models, Pair, not_applied,
 from weightprint.evidence._exchange import double_centre
 from weightprint.evidence._sample import BUDGETS, hidden_size, pick, sampled_rows
 from weightprint.evidence.norm_gains import channel_vectors, ranks
+from weightprint.linear import product, svd
 
 __all__ = ["MEASURED", "Reading", "read", "training_shared"]
 
@@ -205,8 +206,8 @@ def strong_over_weak(x: Float64, y: Float64) -> float:
 
     Slopes that are not clearly above 0 along the weak half make it infinite or negative: clipped to 0..4.
     """
-    u, s, v = np.linalg.svd(x, full_matrices=False)
-    along = np.einsum("ij,ij->j", u, y @ v.T) * s
+    u, s, v = svd(x)
+    along = np.einsum("ij,ij->j", u, product(y, v.T)) * s
     top, half = max(1, s.size // 12), s.size // 2
     strong = float(along[:top].sum() / np.square(s[:top]).sum())
     weak = float(along[half:].sum() / max(float(np.square(s[half:]).sum()), 1e-30))

@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._counts import Chance, chance, dispersion
+from weightprint.evidence._ranked import rank_p
 from weightprint.evidence._unit_table import (
     Key,
     Plan,
@@ -50,6 +51,7 @@ __all__ = ["found_share", "unit_agreement"]
 
 F64 = npt.NDArray[np.float64]
 _LOG10_P = -6.0
+_RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at as B is
 
 _QUESTION = Evidence(
     test="unit_agreement",
@@ -204,6 +206,20 @@ class _Found:
         looks["best map"] = pooled
         return {name: (min(0.0, float(value)), n) for name, (value, n) in looks.items()}
 
+    def rank_p(self) -> float | None:
+        """B among its permuted copies, each held against all others as B is. Needs every unit looked for in each."""
+        table = self.table
+        if table.part < 1 or table.agreed[0].size > _RANKED:
+            return None
+        told, agreed = [], []
+        for i in range(len(table.agreed)):
+            arranged = np.concatenate([table.agreed[i : i + 1], np.delete(table.agreed, i, axis=0)])
+            looks = _Found(self.models, replace(table, agreed=arranged), self.pairs).looks()
+            told.append(-min((p for p, _ in looks.values()), default=0.0))
+            agreed.append(int(table.agreed[i].sum()))
+        salt = [units.tolist() for units in table.named.values()], table.agreed.tolist()
+        return rank_p(told, agreed, salt=salt)
+
     def detectable(self) -> float | None:
         """The smallest share of one row's units that a single pair would have shown, at the level that decides."""
         price = math.log10(3 * self.pairs)
@@ -272,6 +288,7 @@ def _answer(
         effect=sum(share * numel[b] for b, share in shares.items()) / sum(numel.values()),
         n=int(found.table.tested.sum()),
         log10_p=p,
+        rank_p=found.rank_p() if models.basis.kind == "identity" else None,
         detectable=found.detectable(),
         matches=tuple(matches),
         others=tuple(others),

@@ -29,23 +29,29 @@ Only rows of up and gate are read, and only sampled ones: the cheapest test that
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Region, Side, UnitMatch, not_applied, timed
-from weightprint.evidence._exchange import double_centre, hits, log10_p_hits
+from weightprint.evidence._exchange import choices, double_centre, finite, hits, log10_p_hits
+from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence._sample import BUDGETS, Indices, pick
 from weightprint.evidence._units import Ffn, ffns, unit_inputs
+from weightprint.linear import product, solve
 
 __all__ = ["unit_geometry"]
 
+I64 = npt.NDArray[np.int64]
 _RIDGE = 0.3
 _SIZES = (1024, 512, 256, 128, 64)  # units read per FFN, half of them tested
 _FFNS = {"quick": 12, "standard": 512, "full": 1 << 20}  # per model, spread evenly
+_RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
 _TIED = -2.0  # log10 p from which two FFNs of B count as copies of each other
 _SURE = -6.0  # log10 p from which an FFN counts as found in the details
 _READ = 0.006  # of a model's values, at effort "quick"
@@ -88,6 +94,8 @@ class _Best:
     tested: Indices
     price: float  # log10 of A's FFNs times looks
     family: int  # FFNs of B with the same number are copies of each other
+    copies: I64  # the most hits that each permuted copy of B has in any of A's FFNs; int64 (1 + copies,)
+    named: bytes  # what the tested units name in all of them
 
     @property
     def log10_p(self) -> float:
@@ -137,14 +145,14 @@ def unit_geometry(models: Models) -> Evidence:
     if not common:
         return not_applied(_QUESTION, "no two feed-forward blocks with equally many hidden units were recognised")
     best: list[_Best] = []
-    in_place: list[tuple[int, int]] = []
+    in_place: list[tuple[I64, I64]] = []
     families = 0
     for h in common:
         ours, theirs = sides[0][h], sides[1][h]
         units = pick(h, _size(models, h, ours, theirs), models.seed, f"unit geometry {h}")
         references, tested = _split(units, models.seed)
         known = _profiles(models.a, ours, references, tested)
-        found, same = _compare(known, _profiles(models.b, theirs, references, tested), tested, families)
+        found, same = _compare(known, _profiles(models.b, theirs, references, tested), tested, families, models.seed)
         families = 1 + max(m.family for m in found)
         best += found
         in_place += same
@@ -182,20 +190,26 @@ def _split(units: Indices, seed: int) -> tuple[Indices, Indices]:
 
 
 def _compare(
-    ours: Sequence[_Profiles], theirs: Sequence[_Profiles], tested: Indices, first: int
-) -> tuple[list[_Best], list[tuple[int, int]]]:
+    ours: Sequence[_Profiles], theirs: Sequence[_Profiles], tested: Indices, first: int, seed: int
+) -> tuple[list[_Best], list[tuple[I64, I64]]]:
     """The best FFN of A for each of B, and the hits (two looks) in the same place, of one FFN per family.
 
     ``first``: number of the first family.
     """
     families = _families(theirs)
     best: list[_Best] = []
-    in_place: dict[int, tuple[int, int]] = {}
+    in_place: dict[int, tuple[I64, I64]] = {}
+    # One order of the tested units for all of B's FFNs of this size: copies stay copies, families stay families.
+    orders = joint_orders(tested.size, seed, COPIES if len(ours) * len(theirs) <= _RANKED else 0)
     for b, family in zip(theirs, families, strict=True):
         looked = [(a, look) for a in ours for look in _looks(a, b)]
-        a, look = max(looked, key=lambda found: (hits(found[1]), float(np.trace(found[1]))))
-        best.append(_Best(b, a, look, hits(look), tested, math.log10(len(looked)), first + family))
-        same = [hits(found) for a, found in looked if a.place == b.place]
+        named = [choices(look) for _, look in looked]
+        counts = np.stack([hits_of_copies(chosen, orders) for chosen in named])
+        i = max(range(len(looked)), key=lambda i: (counts[i, 0], float(np.trace(looked[i][1]))))
+        a, look = looked[i]
+        price, seen = math.log10(len(looked)), b"".join(chosen.tobytes() for chosen in named)
+        best.append(_Best(b, a, look, int(counts[i, 0]), tested, price, first + family, counts.max(axis=0), seen))
+        same = [found for (a, _), found in zip(looked, counts, strict=True) if a.place == b.place]
         if same:
             in_place.setdefault(family, (same[0], same[-1]))
     return best, list(in_place.values())
@@ -230,14 +244,14 @@ def _profiles(side: Side, found: Sequence[Ffn], references: Indices, tested: Ind
 def _hat(x: F32, references: Indices, tested: Indices, centre: bool) -> F32:
     """Centred profiles, rows of length one: float32 (tested, references). ``centre``: a LayerNorm feeds the rows, so
     their means over channels mean nothing."""
-    x = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    x = finite(x)
     x = _unit_rows(x - x.mean(axis=1, keepdims=True) if centre else x)
-    gram = (x @ x.T).astype(np.float64)
+    gram = product(x, x.T).astype(np.float64)
     ridge = _RIDGE * np.trace(gram) / max(1, min(x.shape))
     if not ridge > 0:
         return np.zeros((tested.size, references.size), np.float32)
     # H is symmetric: H[R, T] = (K + lambda I)^-1 K[:, T], rows R.
-    solved = np.linalg.solve(gram + ridge * np.eye(gram.shape[0]), gram[:, tested])
+    solved = solve(gram + ridge * np.eye(gram.shape[0]), gram[:, tested])
     return _unit_rows(double_centre(solved[references].T.astype(np.float32)))
 
 
@@ -249,20 +263,35 @@ def _unit_rows(x: F32) -> F32:
 
 def _looks(a: _Profiles, b: _Profiles) -> list[F32]:
     """Similarity of A's tested units with B's: by gate and up together, and by the gate alone."""
-    up: F32 = a.up @ b.up.T
+    up: F32 = product(a.up, b.up.T)
     if a.gate is None or b.gate is None:
         return [up]
-    gate: F32 = a.gate @ b.gate.T
+    gate: F32 = product(a.gate, b.gate.T)
     return [(gate + up) / np.float32(2), gate]
 
 
-def _answer(best: list[_Best], in_place: list[tuple[int, int]]) -> Evidence:
+def _weighed(best: list[_Best], in_place: list[tuple[I64, I64]], copy: int) -> float:
+    """log10 p of B (copy 0) or of one of its permuted copies."""
     families: dict[int, list[float]] = defaultdict(list)
     for m in best:
-        families[m.family].append(m.log10_p)
+        families[m.family].append(min(0.0, log10_p_hits(int(m.copies[copy])) + m.price))
     looks = [_fisher([min(0.0, min(ps) + math.log10(len(ps))) for ps in families.values()])]
-    looks += [log10_p_hits(sum(counts), len(in_place)) for counts in zip(*in_place, strict=True)]
-    log10_p = min(0.0, min(looks) + math.log10(len(looks)))
+    looks += [log10_p_hits(sum(int(c[copy]) for c in counts), len(in_place)) for counts in zip(*in_place, strict=True)]
+    return min(0.0, min(looks) + math.log10(len(looks)))
+
+
+def _ranked(best: list[_Best], in_place: list[tuple[I64, I64]]) -> float | None:
+    """B among its permuted copies, each weighed as B is; hits in the same places settle ties."""
+    copies = range(min(m.copies.size for m in best))
+    if len(copies) < 2:
+        return None
+    same = [sum(int(counts[0][copy]) for counts in in_place) for copy in copies]
+    digest = hashlib.blake2b(b"".join(m.named for m in best)).hexdigest()
+    return rank_p([-_weighed(best, in_place, copy) for copy in copies], same, salt=digest)
+
+
+def _answer(best: list[_Best], in_place: list[tuple[I64, I64]]) -> Evidence:
+    log10_p = _weighed(best, in_place, 0)
     tested, total, chance = (sum(xs) for xs in zip(*((m.tested.size, m.hits, m.chance) for m in best), strict=True))
     sure = [m for m in best if m.log10_p <= _SURE]
     easiest = min((_needed(_SURE - m.price) / m.tested.size for m in best), default=1.0)
@@ -274,6 +303,7 @@ def _answer(best: list[_Best], in_place: list[tuple[int, int]]) -> Evidence:
         effect=max(0.0, (total - chance) / max(tested - chance, 1)),
         n=tested,
         log10_p=log10_p,
+        rank_p=_ranked(best, in_place),
         detectable=min(1.0, easiest),
         regions=tuple(m.region for m in best),
         matches=tuple(m.match for m in best),
@@ -281,8 +311,10 @@ def _answer(best: list[_Best], in_place: list[tuple[int, int]]) -> Evidence:
             "ffns": len(best),
             "pairs_tried": round(sum(10**m.price for m in best)),
             "ffns_found": len(sure),
-            "families_of_ffns_in_b": len(families),
-            "hits_in_the_same_place": max((sum(c) for c in zip(*in_place, strict=True)), default=None),
+            "families_of_ffns_in_b": len({m.family for m in best}),
+            "hits_in_the_same_place": max(
+                (sum(int(c[0]) for c in counts) for counts in zip(*in_place, strict=True)), default=None
+            ),
             "map": {m.b.ffn.name: [m.a.ffn.name, m.hits, m.tested.size] for m in sure},
         },
     )

@@ -170,7 +170,8 @@ def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
         lines.extend(["", *_labelled("Decided by:", rule)])
         lines.extend(_layer_lines(comparison.result.layer_map))
     rss = f", peak memory {byte_count(comparison.peak_rss_bytes)}" if comparison.peak_rss_bytes else ""
-    lines.extend(["", f"{seconds(comparison.seconds)}, {byte_count(comparison.bytes_read)} read{rss}."])
+    products = f" ({seconds(comparison.gemm_seconds)} of it products of matrices)" if verbose else ""
+    lines.extend(["", f"{seconds(comparison.seconds)}{products}, {byte_count(comparison.bytes_read)} read{rss}."])
     if not verbose:
         lines[-1] += " -v shows every test with its numbers."
     return "\n".join(lines) + "\n"
@@ -211,6 +212,8 @@ def _test_lines(evidence: Evidence) -> list[str]:
         f"n {evidence.n:,}; log10 p {p}; null: {evidence.null}",
         f"assumes: {evidence.assumes}",
     ]
+    if evidence.rank_p is not None:
+        numbers.append(f"rank among permuted copies of B, uniform under the null: p {evidence.rank_p:.3f}")
     if evidence.detectable is not None:
         numbers.append(f"would have seen an effect of about {number(evidence.detectable)}")
     simple = [

@@ -10,8 +10,7 @@ shapes, a shape that occurs m L times stands m times in a block, and :mod:`.shap
 Both are said apart in ``because`` ("role .97, block .60"), and ``confidence`` is their product. The chance of a block
 number is what was measured for the join that gives it, not a claim for every model. In weights that were never trained
 the joins find nothing, and blocks are numbered in file order within their role, with confidence 1/L and the word
-"arbitrary"; so are experts, which nothing joins to their router. Offsets and biases of the hidden size are left
-unmapped: nothing was found that tells them apart.
+"arbitrary"; so are experts, which nothing joins to their router. Vectors: :mod:`.heap_vectors`.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ import numpy.typing as npt
 
 from weightprint.anatomy.infer.blocks import Slot
 from weightprint.anatomy.infer.company import Company, Heap, as_units
+from weightprint.anatomy.infer.heap_vectors import place_residual, place_vectors, rows_of
 from weightprint.anatomy.infer.join import assign, scaled
 from weightprint.anatomy.infer.outside import find_outside
 from weightprint.anatomy.infer.shapes import Choice, Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer.values import Axis, Matrix, Probe, fold, head_sizes, logistic
-from weightprint.anatomy.place import Place, Rows, View
-from weightprint.anatomy.roles import bias_of
+from weightprint.anatomy.place import Place, View
 
 __all__ = ["read_heap"]
 
@@ -74,7 +73,7 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
     first = [f.name for f in outer if not f.turned and f.role in ("position", *(("embedding",) if both else ()))]
     _join(heap, shapes, first, probe if few else None)
     out = _matrices(heap, shapes, reading)
-    out += _vectors(heap, by_shape, shapes, reading, probe)
+    out += place_vectors(heap, by_shape, shapes, reading, probe if few else None)
     used = {view.weight for _, view, _, _ in out}
     rest = [name for name in names if name not in used]
     block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
@@ -86,7 +85,7 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
         view = View(found.name, shape, transposed=found.turned)
         sure = found.confidence * (min(0.9, 0.3 + norms) if found.role.startswith("final_norm") else 0.9)
         out.append((Place("decoder", None, found.role), view, sure, found.because))
-    return out
+    return out + place_residual(heap, out, names, shapes, probe) if few else out
 
 
 def _blocks(counts: Sequence[int]) -> int:
@@ -296,73 +295,8 @@ def _matrices(heap: Heap, shapes: Mapping[str, Shape], reading: Reading) -> list
             why += " (arbitrary: in file order)" if arbitrary else " (from values)"
             shape = shapes[name][::-1] if heap.turned else shapes[name]
             for i, one in enumerate(roles):
-                rows = _rows(roles, i, shape[0], reading)
+                rows = rows_of(roles, i, shape[0], reading)
                 view = View(name, (rows.n, shape[1]) if rows else shape, transposed=heap.turned, rows=rows)
                 fused = 0.7 if rows and len(roles) == 3 else 1.0
                 out.append((Place("decoder", block, one, expert), view, 0.95 * sure * trust * fused, why))
-    return out
-
-
-def _rows(roles: Sequence[str], i: int, total: int, reading: Reading) -> Rows | None:
-    if len(roles) == 1:
-        return None
-    if len(roles) == 2:
-        return Rows(i * (total // 2), total // 2)
-    kv = reading.kv or total // 3
-    starts = (0, total - 2 * kv, total - kv)
-    return Rows(starts[i], total - 2 * kv if i == 0 else kv)
-
-
-def _vectors(
-    heap: Heap,
-    by_shape: Mapping[Shape, list[str]],
-    shapes: Mapping[str, Shape],
-    reading: Reading,
-    probe: Probe,
-) -> list[Placed]:
-    """Gains by what reads them, biases by a length that only one role puts out."""
-    out: list[Placed] = []
-    n = heap.blocks
-    d = heap.hidden
-    for shape, names in by_shape.items():
-        if len(shape) == 1 and shape[0] != d and len(names) == n:
-            lengths = {r: shapes[m[0]][heap.turned] for r, m in heap.roles.items()}
-            fits = [r for r, length in lengths.items() if length == shape[0]]
-            if len(fits) == 1:
-                roles = fits[0].split("+")
-                for i, name in enumerate(names):
-                    for j, one in enumerate(roles):
-                        rows = _rows(roles, j, shape[0], reading)
-                        view = View(name, (rows.n,) if rows else shape, rows=rows)
-                        why = f"length of {fits[0]}'s output; role 0.80, block {1 / n:.2f} (arbitrary: in file order)"
-                        out.append((Place("decoder", i, bias_of(one)), view, 0.8 / n, why))
-    gains = []
-    for name in by_shape.get((d,), []):
-        value = probe.vector(name)
-        if value is not None and float((value > 0).mean()) >= 0.9:
-            gains.append((name, np.log(np.abs(value) + 1e-3)))
-    if len(gains) not in (2 * n, 2 * n + 1) or len(shapes) > _MOST:
-        return out
-    table = np.zeros((2 * n, len(gains)))
-    columns = np.array([g for _, g in gains])
-    for part, readers in enumerate(
-        (("q", "k", "v", "q+k+v"), ("router",) if heap.experts else ("gate", "up", "gate+up"))
-    ):
-        for role in readers:
-            for name in heap.roles.get(role, []):
-                norms = probe.norms(as_units(name, shapes[name], role.split("+")[0], heap.turned), 1)
-                if norms is not None:
-                    row = part * n + heap.block[name][0]
-                    table[row] += (scaled(norms[None]) @ scaled(columns).T)[0] / sum(r in heap.roles for r in readers)
-    picked = assign(table)
-    fit = float(np.median(table[np.arange(2 * n), picked]))
-    sure = 0.5 + 0.45 * float(np.clip(fit, 0, 1))
-    for row, j in enumerate(picked):
-        role, block = ("attn_norm", "ffn_norm")[row // n], row % n
-        name = gains[j][0]
-        trust = float(np.clip(fit, 1.0 / n, 0.7)) if heap.joined else 1.0 / n
-        why = (
-            f"a gain, by the channel norms of what reads it (r {table[row, j]:.2f}); role {sure:.2f}, block {trust:.2f}"
-        )
-        out.append((Place("decoder", block, role), View(name, (d,)), 0.95 * sure * trust, why))
     return out

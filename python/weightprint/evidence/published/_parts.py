@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Models, Pair, Side, Tensor
+from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import budget_of, pick, sampled_rows
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "expanded",
     "finite",
     "grouped",
+    "limit_of",
     "main_stack",
     "named_pairs",
     "readable",
@@ -62,6 +64,18 @@ LIMITS: dict[str, Limit] = {
     "standard": Limit(layers=8, channels=512, units=512, tokens=2048, values=1 << 16),
     "full": Limit(layers=1 << 20, channels=1 << 20, units=1 << 20, tokens=8192, values=1 << 40),
 }
+
+
+#: From this many parameters on, the published measures look at fewer layers and units: exact assignments cost n^3.
+LARGE = 1 << 29
+
+
+def limit_of(models: Models) -> Limit:
+    """What the models' effort allows: at `standard`, of two large models, four layers spread evenly over the depth."""
+    limit = LIMITS[models.effort]
+    if models.effort == "standard" and min(models.a.numel, models.b.numel) >= LARGE:
+        return replace(limit, layers=4, units=256)
+    return limit
 
 
 def readable(tensor: Tensor | None) -> TypeGuard[Tensor]:
@@ -182,12 +196,6 @@ def sampled_pair(models: Models, pair: Pair) -> tuple[F32, F32]:
     n_rows, columns = pair.a.matrix
     rows = pick(n_rows, max(4, LIMITS[models.effort].values // max(columns, 1)), models.seed, pair.b.name, run=4)
     return finite(sampled_rows(models.a, pair.a, rows)), finite(sampled_rows(models.b, pair.b, rows))
-
-
-def finite(x: F32) -> F32:
-    """NaN and infinities count as 0."""
-    out: F32 = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
-    return out
 
 
 def cosine(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating]) -> float:

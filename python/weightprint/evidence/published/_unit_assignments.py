@@ -13,6 +13,7 @@ from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Models, Side, Tensor
 from weightprint.evidence._sample import Indices, pick, sampled_rows
 from weightprint.evidence.published._parts import Blocks, finite
+from weightprint.linear import product
 
 __all__ = ["assigned", "block_pairs", "rows_of", "units"]
 
@@ -32,7 +33,7 @@ def rows_of(side: Side, tensor: Tensor, which: Indices) -> F32:
 
 def assigned(a: F32, b: F32) -> Indices:
     """For each unit of A the unit of B that the assignment gives it."""
-    return assign(-(a @ b.T)).columns
+    return assign(-product(a, b.T)).columns
 
 
 def block_pairs(a: Blocks, b: Blocks, shape_of: str) -> list[tuple[int, int]]:

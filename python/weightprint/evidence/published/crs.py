@@ -29,15 +29,16 @@ from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
 from weightprint.evidence._sample import Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence.published._parts import (
-    LIMITS,
     blocks,
     common_width,
     evenly,
     expanded,
     finite,
     grouped,
+    limit_of,
     too_large,
 )
+from weightprint.linear import product
 
 __all__ = ["BRANCHES", "composed", "crs", "similarity"]
 
@@ -83,14 +84,14 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
         return None
     second = expanded(sampled_columns(side, inner, channels).T, queries, size)
     first = sampled_columns(side, reads, channels) if inner is writes else sampled_rows(side, writes, channels)
-    out: F32 = finite(first) @ finite(second)
+    out: F32 = product(finite(first), finite(second))
     return out
 
 
 @timed
 def crs(models: Models) -> Evidence:
     """Matched inner products per branch, and their mean."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     scores: dict[str, float] = {}
     matches: dict[str, list[tuple[int, int]]] = {}
     why = "no branch has both its matrices on both sides, with one hidden size"

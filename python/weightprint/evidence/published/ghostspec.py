@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
-from weightprint.evidence.published._parts import LIMITS, blocks, evenly, expanded, finite, grouped, too_large
+from weightprint.evidence.published._parts import blocks, evenly, expanded, finite, grouped, limit_of, too_large
+from weightprint.linear import product, svdvals
 
 __all__ = ["align", "ghostspec", "scaled"]
 
@@ -81,10 +83,11 @@ def _spectrum(models: Models, side: Side, pair: tuple[Tensor, Tensor], limit: in
     maps = [None if width <= limit else _normal(models.seed, width, limit // 2, which) for which in (0, 1)]
     left = _sketched(side, first, maps[0], turned)
     right = _sketched(side, second, maps[1], False)
-    product = left.T @ expanded(right, queries, size)
-    return scaled(np.linalg.svd(product, compute_uv=False))
+    both = product(left.T, expanded(right, queries, size))
+    return scaled(svdvals(both))
 
 
+@lru_cache(maxsize=2)
 def _normal(seed: int, width: int, columns: int, which: int) -> F32:
     rng = np.random.default_rng([seed, which, 31])
     return rng.standard_normal((width, columns), dtype=np.float32)
@@ -97,15 +100,15 @@ def _sketched(side: Side, tensor: Tensor, sketch: F32 | None, turned: bool) -> F
             return np.ascontiguousarray(finite(side.rows(tensor)).T)
         out = np.zeros((tensor.shape[1], sketch.shape[1]), np.float32)
         for start, piece in side.slices(tensor):
-            out += finite(piece).T @ sketch[start : start + piece.shape[0]]
+            out += product(finite(piece).T, sketch[start : start + piece.shape[0]])
         return out
-    pieces = [finite(piece) if sketch is None else finite(piece) @ sketch for _, piece in side.slices(tensor)]
+    pieces = [finite(piece) if sketch is None else product(finite(piece), sketch) for _, piece in side.slices(tensor)]
     return np.concatenate(pieces)
 
 
 def _spectra(models: Models, side: Side, roles: tuple[str, str]) -> Sequence[F64] | str:
     """One scaled spectrum per sampled layer, in depth order; else the reason why there is none."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     found = blocks(side, roles)
     if len(found) < 2:
         return "fewer than two layers with q, k, v and o told apart by name"

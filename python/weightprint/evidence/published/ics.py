@@ -35,6 +35,7 @@ from weightprint.evidence.published._parts import (
     shared_tokens,
     too_large,
 )
+from weightprint.linear import product
 
 __all__ = ["ics", "terms"]
 
@@ -60,7 +61,7 @@ def _through(side: Side, tensor: Tensor, x: F32, other: Tensor | None = None) ->
         w = finite(w)
         if other is not None:
             w = w * finite(side.rows(other, start, start + w.shape[0]))
-        pieces.append(x @ w.T)
+        pieces.append(product(x, w.T))
     return np.concatenate(pieces, axis=1)
 
 
@@ -68,7 +69,7 @@ def _against(side: Side, tensor: Tensor, x: F32) -> F32:
     """x @ W in slices of W's rows: (tokens, columns of W)."""
     out = np.zeros((x.shape[0], tensor.shape[1]), np.float32)
     for start, w in side.slices(tensor):
-        out += x[:, start : start + w.shape[0]] @ finite(w)
+        out += product(x[:, start : start + w.shape[0]], finite(w))
     return out
 
 
@@ -84,15 +85,15 @@ def terms(models: Models, side: Side, block: dict[str, Tensor], x: F32) -> dict[
     if "q" in block and "k" in block:
         keys = _shared(models, side, block["k"], block["q"].shape[0], x)
         if keys is not None:
-            out["q'k"] = _through(side, block["q"], x) @ keys.T
+            out["q'k"] = product(_through(side, block["q"], x), keys.T)
     if "v" in block and "o" in block:
         values = _shared(models, side, block["v"], block["o"].shape[1], x)
         if values is not None:
-            out["v'o'"] = values @ _against(side, block["o"], x).T
+            out["v'o'"] = product(values, _against(side, block["o"], x).T)
     if "up" in block and "down" in block and block["down"].shape == block["up"].shape[::-1]:
         gate = block.get("gate")
         gate = gate if gate is not None and gate.shape == block["up"].shape else None
-        out["u'd'"] = _through(side, block["up"], x, gate) @ _against(side, block["down"], x).T
+        out["u'd'"] = product(_through(side, block["up"], x, gate), _against(side, block["down"], x).T)
     return out
 
 

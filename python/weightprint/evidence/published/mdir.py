@@ -29,7 +29,8 @@ import numpy.typing as npt
 from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
 from weightprint.evidence._sample import pick
-from weightprint.evidence.published._parts import LIMITS, shared_tokens
+from weightprint.evidence.published._parts import limit_of, shared_tokens
+from weightprint.linear import product, svd
 
 __all__ = ["log10_haar_tail", "mdir", "polar"]
 
@@ -49,8 +50,8 @@ _QUESTION = Evidence(
 
 def polar(x: F32) -> npt.NDArray[np.float64]:
     """The orthogonal factor of a square matrix."""
-    u, _, vt = np.linalg.svd(x.astype(np.float64))
-    out: npt.NDArray[np.float64] = u @ vt
+    u, _, vt = svd(x.astype(np.float64))
+    out: npt.NDArray[np.float64] = product(u, vt)
     return out
 
 
@@ -66,7 +67,7 @@ def log10_haar_tail(t: float, d: int) -> float:
 @timed
 def mdir(models: Models) -> Evidence:
     """Trace of the polar factor at the identity and at the best permutation, and the claimed p-value."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     tokens = shared_tokens(models, limit.tokens)
     if isinstance(tokens, str):
         return not_applied(_QUESTION, tokens)
@@ -78,7 +79,7 @@ def mdir(models: Models) -> Evidence:
     if min(want, x.shape[1]) < _MIN_CHANNELS:
         return not_applied(_QUESTION, "too few shared tokens to fix an orthogonal map")
     channels = pick(x.shape[1], want, models.seed, "mdir", run=min(32, want))
-    q = polar(x[:, channels].T @ y[:, channels])
+    q = polar(product(x[:, channels].T, y[:, channels]))
     d = q.shape[0]
     order = assign(-q).columns
     here, moved = (float(q[np.arange(d), at].sum()) / d for at in (np.arange(d), order))

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from weightprint.evidence._base import F32, Evidence, Models, Side, not_applied, timed
-from weightprint.evidence.published._parts import LIMITS, Blocks, blocks, common_width, evenly
+from weightprint.evidence.published._parts import Blocks, blocks, common_width, evenly, limit_of
 from weightprint.evidence.published._tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published._unit_assignments import assigned, rows_of, units
 
@@ -46,7 +46,7 @@ _QUESTION = Evidence(
 @timed
 def phi_match(models: Models) -> Evidence:
     """Rank correlation of the two assignments per block of B, and the p-value that the authors would claim."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     a, b = blocks(models.a, _ROLES), blocks(models.b, _ROLES)
     if not a or not b:
         return not_applied(_QUESTION, "no gated FFN was recognised in both models")

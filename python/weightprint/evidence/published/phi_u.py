@@ -21,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 from weightprint.evidence._base import Evidence, Models, not_applied, timed
-from weightprint.evidence.published._parts import LIMITS, blocks, evenly
+from weightprint.evidence.published._parts import blocks, evenly, limit_of
 from weightprint.evidence.published._tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published._unit_assignments import assigned, block_pairs, rows_of, units
 
@@ -44,7 +44,7 @@ _QUESTION = Evidence(
 @timed
 def phi_u(models: Models) -> Evidence:
     """Rank correlation per block, and the p-value that the authors would claim."""
-    limit = LIMITS[models.effort]
+    limit = limit_of(models)
     a, b = blocks(models.a, ("up",)), blocks(models.b, ("up",))
     pairs = [p for p in block_pairs(a, b, "up") if a[p[0]]["up"].shape[0] >= _MIN_UNITS]
     if not pairs:

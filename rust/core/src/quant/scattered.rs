@@ -2,13 +2,14 @@
 //!
 //! Along a row each code has another scale, but down a column all have one group's: 16 outputs of one input take 16
 //! neighbours of that group's scales. So a block of 16 inputs × 16 outputs is computed input by input,
-//! `(code − zero) · scale` in each lane, and turned once: its rows are then a cache line of the output each. The scales
+//! `(code − zero) · scale` in each lane, and turned before it leaves the registers (through memory it took half as long
+//! again): its rows are then a cache line of the output each, which is asked for a strip ahead. The scales
 //! of 16 outputs are laid out together first, group by group, which is cheap beside the codes and stays in the cache
 //! whatever power of two the outputs' number is.
 
 use super::grid::Grid;
 use super::nibbles::{Portable, look_shells};
-use super::transpose::{Word, fetch_ahead};
+use super::transpose::{Word, fetch_ahead, fetch_lines};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use crate::kernels::Isa;
@@ -18,19 +19,23 @@ pub(super) const SIDE: usize = 16;
 
 /// How many rows of words ahead to prefetch.
 const AHEAD: usize = 16;
+/// Inputs of some outputs that are taken one after the other.
+const STRIP: usize = 64;
 
 /// Values by input, then output; turned, the other way round.
-pub(super) type Block = [[f32; SIDE]; SIDE];
+type Block = [[f32; SIDE]; SIDE];
 
-/// Turns a block, in one instruction set.
+/// Computes and turns a block, in one instruction set.
 pub(super) trait Turn {
-    /// `out[i · stride + j] = block[j][i]`.
-    fn turn(block: &Block, out: &mut [f32], stride: usize);
+    /// `out[i · stride + j]` is the value of input `j` of output `i`, for 16 of each.
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize);
 }
 
 impl Turn for Portable {
     #[inline(always)]
-    fn turn(block: &Block, out: &mut [f32], stride: usize) {
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
+        let mut block: Block = [[0.0; SIDE]; SIDE];
+        columns::<PER, SIGNED>(square, SIDE, SIDE / PER, &mut block);
         for (inputs, j) in block.as_chunks::<4>().0.iter().zip((0..SIDE).step_by(4)) {
             for i in (0..SIDE).step_by(4) {
                 let mut turned = [[0.0; 4]; 4];
@@ -45,8 +50,20 @@ impl Turn for Portable {
     }
 }
 
+/// Where a block's codes and scales lie.
+#[derive(Clone, Copy)]
+pub(super) struct Square<'a> {
+    /// The words of output `i` are `words[i]`, `words[i + stride]`...; the first holds input 0.
+    pub words: &'a [Word],
+    pub stride: usize,
+    /// By group.
+    pub lanes: &'a [Lanes],
+    /// The group of each input.
+    pub groups: &'a [i32; SIDE],
+}
+
 /// Scales and zero points of 16 outputs under one group.
-type Lanes = [[f32; SIDE]; 2];
+pub(super) type Lanes = [[f32; SIDE]; 2];
 
 /// Scales and zero points of some outputs: 16 outputs after 16, for each of these group after group.
 #[derive(Default)]
@@ -118,39 +135,61 @@ fn decode_body<T: Turn, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &m
 }
 
 /// Blocks begin at every 16th place of the words, so that only the first and the last hold places that are not wanted.
+///
+/// Of 16 outputs after 16, [`STRIP`] inputs are taken before the next outputs': then a row's cache lines are written one
+/// after the other, and words of outputs side by side are taken together.
 #[inline(always)]
 fn blocks<T: Turn, const PER: usize, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
-    let (first, end) = (tile.first, tile.first + tile.groups.len());
-    // Places that are not wanted keep what they held.
-    let mut block: Block = [[0.0; SIDE]; SIDE];
-    for start in (0..end).step_by(SIDE) {
-        let (from, to) = (start.max(first), end.min(start + SIDE));
-        let wanted = &tile.groups[from - first..to - first];
-        // The group of a place that is not wanted does not matter.
-        let mut groups = [0; SIDE];
-        match wanted.first_chunk() {
-            Some(all) => groups = *all,
-            None => groups[from - start..to - start].copy_from_slice(wanted),
-        }
-        let words = &tile.words[start / PER * tile.stride..];
-        // Words after the last wanted place need not be there.
-        let n_words = (to - start).div_ceil(PER);
-        fetch_ahead(words, AHEAD * tile.stride, tile.stride, (SIDE / PER, rows));
+    let end = tile.first + tile.groups.len();
+    for strip in (0..end).step_by(STRIP) {
         for i in (0..rows).step_by(SIDE) {
-            let lanes = &tile.panel.lanes[i / SIDE * tile.panel.n_groups..][..tile.panel.n_groups];
-            let n_rows = SIDE.min(rows - i);
-            let inputs = block.as_chunks_mut::<PER>().0.iter_mut().zip(groups.as_chunks::<PER>().0);
-            for (w, (inputs, groups)) in inputs.take(n_words).enumerate() {
-                let words = &words[w * tile.stride + i..][..n_rows];
-                column::<PER, SIGNED>(&load(words), lanes, groups, inputs);
-            }
-            let out = &mut out[i * tile.out_stride + tile.out_first + from - first..];
-            if wanted.len() == SIDE && n_rows == SIDE {
-                T::turn(&block, out, tile.out_stride);
-            } else {
-                edge(&block[from - start..to - start], n_rows, out, tile.out_stride);
+            for start in (strip..end.min(strip + STRIP)).step_by(SIDE) {
+                one_block::<T, PER, SIGNED>(tile, (start, i), rows, out);
             }
         }
+    }
+}
+
+/// The block of 16 outputs from output `i` on, and 16 inputs from place `start` on, or those of them that are wanted.
+#[inline(always)]
+fn one_block<T: Turn, const PER: usize, const SIGNED: bool>(
+    tile: Tile<'_>,
+    (start, i): (usize, usize),
+    rows: usize,
+    out: &mut [f32],
+) {
+    let (first, end) = (tile.first, tile.first + tile.groups.len());
+    let (from, to) = (start.max(first), end.min(start + SIDE));
+    let wanted = &tile.groups[from - first..to - first];
+    let words = &tile.words[start / PER * tile.stride + i..];
+    fetch_ahead(words, AHEAD * tile.stride, tile.stride, (SIDE / PER, SIDE));
+    let lanes = &tile.panel.lanes[i / SIDE * tile.panel.n_groups..][..tile.panel.n_groups];
+    let n_rows = SIDE.min(rows - i);
+    // A store waits for its line, and the rows' lines are too far apart for the machine to guess.
+    let (below, beside) = if i + SIDE < rows { (i + SIDE, 0) } else { (0, STRIP) };
+    fetch_lines(out, below * tile.out_stride + tile.out_first + from - first + beside, tile.out_stride);
+    let out = &mut out[i * tile.out_stride + tile.out_first + from - first..];
+    if let Some(groups) = wanted.first_chunk().filter(|_| n_rows == SIDE) {
+        return T::block::<PER, SIGNED>(Square { words, stride: tile.stride, lanes, groups }, out, tile.out_stride);
+    }
+    // The group of a place that is not wanted does not matter.
+    let mut groups = [0; SIDE];
+    groups[from - start..to - start].copy_from_slice(wanted);
+    let mut block: Block = [[0.0; SIDE]; SIDE];
+    // Words after the last wanted place need not be there.
+    let n_words = (to - start).div_ceil(PER);
+    let square = Square { words, stride: tile.stride, lanes, groups: &groups };
+    columns::<PER, SIGNED>(square, n_rows, n_words, &mut block);
+    edge(&block[from - start..to - start], n_rows, out, tile.out_stride);
+}
+
+/// The values of a block's first `n_words` words of each of `n_rows` outputs.
+#[inline(always)]
+fn columns<const PER: usize, const SIGNED: bool>(square: Square<'_>, n_rows: usize, n_words: usize, block: &mut Block) {
+    let inputs = block.as_chunks_mut::<PER>().0.iter_mut().zip(square.groups.as_chunks::<PER>().0);
+    for (w, (inputs, groups)) in inputs.take(n_words).enumerate() {
+        let words = &square.words[w * square.stride..][..n_rows];
+        column::<PER, SIGNED>(&load(words), square.lanes, groups, inputs);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::bytes::look_up;
 use super::grid::Affine;
 use super::nibbles::{Look, Table};
-use super::scattered::{Block, SIDE, Turn};
+use super::scattered::{SIDE, Square, Turn};
 use crate::dtype::Dtype;
 
 /// Whether the machine has permutations of bytes besides the rest of AVX-512.
@@ -133,32 +133,51 @@ impl Look for V3 {
 
 impl Turn for V4 {
     #[inline(always)]
-    fn turn(block: &Block, out: &mut [f32], stride: usize) {
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
         // SAFETY: only functions with AVX-512 use this type.
-        unsafe { turn_v4(block, out, stride) }
+        unsafe { block_v4::<PER, SIGNED>(square, out, stride) }
     }
 }
 
+/// What a block's loads and stores stay within.
+#[inline(always)]
+fn check_block<const PER: usize>(square: Square<'_>, out: &[f32], stride: usize) {
+    assert!(stride >= SIDE && out.len() >= (SIDE - 1) * stride + SIDE);
+    assert!(square.words.len() >= (SIDE / PER - 1) * square.stride + SIDE);
+}
+
+/// Values are computed input by input, 16 outputs each, and turned before they leave the registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn turn_v4(block: &Block, out: &mut [f32], stride: usize) {
-    assert!(stride >= SIDE && out.len() >= (SIDE - 1) * stride + SIDE);
-    let mut quarters = [[_mm512_setzero_ps(); 4]; 4];
-    for (inputs, turned) in block.as_chunks::<4>().0.iter().zip(&mut quarters) {
-        // SAFETY: 64 readable bytes.
-        let row = |k: usize| unsafe { _mm512_loadu_ps(inputs[k].as_ptr()) };
-        // 4 × 4 turned in each quarter: four inputs of the outputs k, 4 + k, 8 + k and 12 + k, for k below 4.
-        let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+fn block_v4<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
+    check_block::<PER>(square, out, stride);
+    let bits = 32 / PER;
+    let down = _mm_cvtsi32_si128(32 - bits as i32);
+    let input = |j: usize| {
+        let [scales, zeros] = &square.lanes[square.groups[j] as usize];
+        let above = _mm_cvtsi32_si128((32 - bits * (j % PER + 1)) as i32);
+        // SAFETY: 64 readable bytes each; the words were checked to hold 16 of the last row.
+        let (words, scales, zeros) = unsafe {
+            let words = square.words.as_ptr().add(j / PER * square.stride);
+            (_mm512_loadu_si512(words.cast()), _mm512_loadu_ps(scales.as_ptr()), _mm512_loadu_ps(zeros.as_ptr()))
+        };
+        let top = _mm512_sll_epi32(words, above);
+        let number = if SIGNED { _mm512_sra_epi32(top, down) } else { _mm512_srl_epi32(top, down) };
+        _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(number), zeros), scales)
+    };
+    // 4 × 4 turned in each quarter: four inputs of the outputs k, 4 + k, 8 + k and 12 + k, for k below 4.
+    let quarter = |j: usize| {
+        let (a, b, c, d) = (input(j), input(j + 1), input(j + 2), input(j + 3));
         let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
         let (lower, higher) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-        *turned = [
+        [
             _mm512_shuffle_ps::<0x44>(low, lower),
             _mm512_shuffle_ps::<0xee>(low, lower),
             _mm512_shuffle_ps::<0x44>(high, higher),
             _mm512_shuffle_ps::<0xee>(high, higher),
-        ];
-    }
-    let [a, b, c, d] = quarters;
+        ]
+    };
+    let (a, b, c, d) = (quarter(0), quarter(4), quarter(8), quarter(12));
     for k in 0..4 {
         // Quarters 0 and 2, and 1 and 3, of two; then every other one of those.
         let (ab, cd) = (_mm512_shuffle_f32x4::<0x88>(a[k], b[k]), _mm512_shuffle_f32x4::<0x88>(c[k], d[k]));
@@ -178,36 +197,52 @@ fn turn_v4(block: &Block, out: &mut [f32], stride: usize) {
 
 impl Turn for V3 {
     #[inline(always)]
-    fn turn(block: &Block, out: &mut [f32], stride: usize) {
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
         // SAFETY: only functions with AVX2 use this type.
-        unsafe { turn_v3(block, out, stride) }
+        unsafe { block_v3::<PER, SIGNED>(square, out, stride) }
     }
 }
 
+/// As with AVX-512, in quarters of eight outputs and eight inputs.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn turn_v3(block: &Block, out: &mut [f32], stride: usize) {
-    assert!(stride >= SIDE && out.len() >= (SIDE - 1) * stride + SIDE);
-    for i in (0..SIDE).step_by(4) {
-        for (inputs, j) in block.as_chunks::<8>().0.iter().zip([0, 8]) {
-            // Four outputs of the inputs k and 4 + k, side by side; then 4 × 4 turned in each half.
-            let part = |k: usize| {
-                let at = |k: usize| inputs[k][i..i + 4].as_ptr();
-                // SAFETY: 16 readable bytes each.
-                unsafe { _mm256_loadu2_m128(at(4 + k), at(k)) }
+fn block_v3<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
+    check_block::<PER>(square, out, stride);
+    let bits = 32 / PER;
+    let down = _mm_cvtsi32_si128(32 - bits as i32);
+    for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+        let input = |k: usize| {
+            let [scales, zeros] = &square.lanes[square.groups[j + k] as usize];
+            let above = _mm_cvtsi32_si128((32 - bits * ((j + k) % PER + 1)) as i32);
+            // SAFETY: 32 readable bytes each; the words were checked to hold 16 of the last row.
+            let (words, scales, zeros) = unsafe {
+                let words = square.words.as_ptr().add((j + k) / PER * square.stride + i);
+                let (scales, zeros) = (scales.as_ptr().add(i), zeros.as_ptr().add(i));
+                (_mm256_loadu_si256(words.cast()), _mm256_loadu_ps(scales), _mm256_loadu_ps(zeros))
             };
-            let (a, b, c, d) = (part(0), part(1), part(2), part(3));
+            let top = _mm256_sll_epi32(words, above);
+            let number = if SIGNED { _mm256_sra_epi32(top, down) } else { _mm256_srl_epi32(top, down) };
+            _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(number), zeros), scales)
+        };
+        // 4 × 4 turned in each half: four inputs of the outputs k and 4 + k, for k below 4.
+        let half = |k: usize| {
+            let (a, b, c, d) = (input(k), input(k + 1), input(k + 2), input(k + 3));
             let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
             let (lower, higher) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-            let rows = [
+            [
                 _mm256_shuffle_ps::<0x44>(low, lower),
                 _mm256_shuffle_ps::<0xee>(low, lower),
                 _mm256_shuffle_ps::<0x44>(high, higher),
                 _mm256_shuffle_ps::<0xee>(high, higher),
-            ];
-            for (k, row) in rows.into_iter().enumerate() {
-                // SAFETY: 32 writable bytes, since row 15 ends within the output.
-                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add((i + k) * stride + j), row) };
+            ]
+        };
+        let (front, back) = (half(0), half(4));
+        for k in 0..4 {
+            // SAFETY: 32 writable bytes each, since row 15 ends within the output.
+            unsafe {
+                let to = out.as_mut_ptr().add((i + k) * stride + j);
+                _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(front[k], back[k]));
+                _mm256_storeu_ps(to.add(4 * stride), _mm256_permute2f128_ps::<0x31>(front[k], back[k]));
             }
         }
     }

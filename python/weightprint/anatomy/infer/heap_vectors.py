@@ -1,0 +1,210 @@
+"""Vectors of a heap: gains by what reads them, biases by their length, and offsets by what training tied them to.
+
+A vector as long as only one role's output is that role's bias; in which block, the energy |W^T b|^2 says: gradient
+descent moves a bias along with its matrix, so b lies along directions that W puts out (for q|k|v the sum over the
+three). *Measured*: right for all blocks of six tiny GPT-2s and Whisper's encoders, for q|k|v and for up. Gains are
+positive nearly everywhere and go with the channel norms of what reads them. What is left of the residual length:
+:mod:`weightprint.anatomy.infer.offsets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.anatomy.infer.company import Heap, as_units
+from weightprint.anatomy.infer.join import assign, scaled
+from weightprint.anatomy.infer.offsets import End, Relatives, place_offsets
+from weightprint.anatomy.infer.shapes import Reading
+from weightprint.anatomy.infer.values import Matrix, Probe
+from weightprint.anatomy.place import Place, Rows, View
+from weightprint.anatomy.roles import bias_of
+
+__all__ = ["place_residual", "place_vectors", "rows_of"]
+
+F64 = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+Placed = tuple[Place, View, float, str]
+
+_CHANNELS = 512  # of the residual stream that offsets are judged by
+_ELEMENTS = 1 << 27  # read for that, in all
+#: How often an offset that all votes agree on was right where measured (docs/anatomy.md), noise and edits included.
+_OFFSET = 0.93
+
+
+def rows_of(roles: Sequence[str], i: int, total: int, reading: Reading) -> Rows | None:
+    """Which rows of a fused tensor of `total` rows are the i-th of its roles; None: it has only one."""
+    if len(roles) == 1:
+        return None
+    if len(roles) == 2:
+        return Rows(i * (total // 2), total // 2)
+    kv = reading.kv or total // 3
+    starts = (0, total - 2 * kv, total - kv)
+    return Rows(starts[i], total - 2 * kv if i == 0 else kv)
+
+
+def place_vectors(
+    heap: Heap, by_shape: Mapping[Shape, list[str]], shapes: Mapping[str, Shape], reading: Reading, probe: Probe | None
+) -> list[Placed]:
+    """Gains by what reads them, biases by a length that only one role puts out."""
+    out: list[Placed] = []
+    n, d = heap.blocks, heap.hidden
+    for shape, names in by_shape.items():
+        if len(shape) == 1 and shape[0] != d and len(names) == n:
+            lengths = {r: shapes[m[0]][heap.turned] for r, m in heap.roles.items()}
+            fits = [r for r, length in lengths.items() if length == shape[0]]
+            if len(fits) == 1:
+                out += _biases(heap, names, fits[0], shapes, reading, probe)
+    return out + (_gains(heap, by_shape.get((d,), []), shapes, probe) if probe is not None else [])
+
+
+def _biases(
+    heap: Heap, names: Sequence[str], role: str, shapes: Mapping[str, Shape], reading: Reading, probe: Probe | None
+) -> list[Placed]:
+    """Biases of one role, each with the matrix that puts out most of it."""
+    n = heap.blocks
+    owners = heap.roles[role]
+    energy = _energies(heap, names, role, shapes, probe) if probe is not None and heap.joined else None
+    out: list[Placed] = []
+    for i, (name, j) in enumerate(zip(names, range(n) if energy is None else assign(energy), strict=True)):
+        block, trust = heap.block[owners[int(j)]] if energy is not None else (i, 1 / n)
+        how = "from values: |W^T b|" if energy is not None else "arbitrary: in file order"
+        roles = role.split("+")
+        for k, one in enumerate(roles):
+            rows = rows_of(roles, k, shapes[name][0], reading)
+            view = View(name, (rows.n,) if rows else shapes[name], rows=rows)
+            why = f"length of {role}'s output; role 0.80, block {trust:.2f} ({how})"
+            out.append((Place("decoder", block, bias_of(one)), view, 0.8 * trust, why))
+    return out
+
+
+def _energies(heap: Heap, names: Sequence[str], role: str, shapes: Mapping[str, Shape], probe: Probe) -> F64 | None:
+    """(biases x matrices): log of |W^T b|^2, summed over the parts of a fused W, levelled."""
+    parts = len(role.split("+"))
+    biases = [probe.vector(name) for name in names]
+    table = np.zeros((len(names), len(names)))
+    for j, owner in enumerate(heap.roles[role]):
+        m = as_units(owner, shapes[owner], role.split("+")[0], heap.turned)
+        w = _read(probe, m, heap)
+        if w is None:
+            return None
+        cut = np.split(w, parts) if len(w) % parts == 0 else [w]
+        for i, b in enumerate(biases):
+            if b is None or len(b) != len(w):
+                return None
+            moved = [x.T @ y for x, y in zip(cut, np.split(b, len(cut)), strict=True)]
+            table[i, j] = np.log(sum(float(x @ x) for x in moved) + 1e-30)
+    return np.asarray(table - table.mean(0) - table.mean(1, keepdims=True))
+
+
+def _read(probe: Probe, m: Matrix, heap: Heap) -> F64 | None:
+    """All units of a matrix by its first channels, as many as the budget has for every matrix of the heap."""
+    each = max(1, _ELEMENTS // (4 * heap.blocks * m.shape[0]))
+    return probe.rectangle(m, m.shape[0], min(m.shape[1], _CHANNELS, each))
+
+
+def _gains(heap: Heap, names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
+    out: list[Placed] = []
+    n, d = heap.blocks, heap.hidden
+    gains = []
+    for name in names:
+        value = probe.vector(name)
+        if value is not None and _positive(value):
+            gains.append((name, np.log(np.abs(value) + 1e-3)))
+    if len(gains) not in (2 * n, 2 * n + 1):
+        return out
+    table = np.zeros((2 * n, len(gains)))
+    columns = np.array([g for _, g in gains])
+    for part, readers in enumerate(
+        (("q", "k", "v", "q+k+v"), ("router",) if heap.experts else ("gate", "up", "gate+up"))
+    ):
+        for role in readers:
+            for name in heap.roles.get(role, []):
+                norms = probe.norms(as_units(name, shapes[name], role.split("+")[0], heap.turned), 1)
+                if norms is not None:
+                    row = part * n + heap.block[name][0]
+                    table[row] += (scaled(norms[None]) @ scaled(columns).T)[0] / sum(r in heap.roles for r in readers)
+    picked = assign(table)
+    fit = float(np.median(table[np.arange(2 * n), picked]))
+    sure = 0.5 + 0.45 * float(np.clip(fit, 0, 1))
+    for row, j in enumerate(picked):
+        role, block = ("attn_norm", "ffn_norm")[row // n], row % n
+        name = gains[j][0]
+        trust = float(np.clip(fit, 1.0 / n, 0.7)) if heap.joined else 1.0 / n
+        why = (
+            f"a gain, by the channel norms of what reads it (r {table[row, j]:.2f}); role {sure:.2f}, block {trust:.2f}"
+        )
+        out.append((Place("decoder", block, role), View(name, (d,)), 0.95 * sure * trust, why))
+    return out
+
+
+def _positive(value: F64) -> bool:
+    """As a gain is: one before training."""
+    return float((value > 0).mean()) >= 0.9
+
+
+def place_residual(
+    heap: Heap, placed: Sequence[Placed], names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe
+) -> list[Placed]:
+    """Norms' offsets and the biases of o and down, where every block is GPT-2's and values tell them apart.
+
+    `placed`: everything else. Nothing where a matrix or a bias is missing, or the joins are not from values.
+    """
+    d, n = heap.hidden, heap.blocks
+    used = {view.weight for _, view, _, _ in placed}
+    free = [name for name in names if shapes[name] == (d,) and name not in used]
+    values = [probe.vector(name) for name in free]
+    vectors = [v for v in values if v is not None and not _positive(v)]
+    at = {(p.role, p.block): (view, sure) for p, view, sure, _ in placed if p.expert is None}
+    if not heap.joined or heap.experts or len(vectors) != len(free) or len(free) not in (4 * n, 4 * n + 1):
+        return []
+    blocks = [_relatives(heap, block, {r: view for (r, b), (view, _) in at.items() if b == block}, shapes, probe)
+              for block in range(n)]  # fmt: skip
+    known = [b for b in blocks if b is not None]
+    if len(known) != n:
+        return []
+    width = known[0].up.shape[1]
+    end = _end({r: view for (r, b), (view, _) in at.items() if b is None}, width, shapes, probe)
+    trust = {b: min(sure for (r, c), (_, sure) in at.items() if c == b and r in ("o", "up", "down")) for b in range(n)}
+    out: list[Placed] = []
+    for vote in place_offsets([v[:width] for v in vectors], known, end):
+        sure = _OFFSET * (1.0 if vote.block is None else trust[vote.block])
+        why = f"what training ties it to: energies and biases of the matrices beside it; all ways agree ({n} blocks)"
+        view = View(free[vote.vector], (d,))
+        out.append((Place("decoder", vote.block, vote.role), view, sure, why))
+    return out
+
+
+def _relatives(
+    heap: Heap, block: int, at: Mapping[str, View], shapes: Mapping[str, Shape], probe: Probe
+) -> Relatives | None:
+    """The matrices and biases that stand in a block, by the same channels; None where one is missing."""
+    needed = ("q", "k", "v", "o", "up", "down", "q_bias", "v_bias", "up_bias")
+    if any(role not in at for role in needed):
+        return None
+    widest = max(shapes[at[role].weight][heap.turned] for role in ("q", "up"))
+    width = min(heap.hidden, _CHANNELS, max(1, _ELEMENTS // (4 * heap.blocks * widest)))
+    found: dict[str, F64] = {}
+    for role in needed:
+        view = at[role]
+        if role.endswith("_bias"):
+            value = probe.vector(view.weight)
+        else:
+            m = as_units(view.weight, shapes[view.weight], role, heap.turned)
+            value = probe.rectangle(m, m.shape[0], width)
+        if value is None:
+            return None
+        found[role] = value if view.rows is None else value[view.rows.indices()]
+    return Relatives(*(found[role] for role in needed))
+
+
+def _end(at: Mapping[str, View], width: int, shapes: Mapping[str, Shape], probe: Probe) -> End:
+    gain = probe.vector(at["final_norm"].weight) if "final_norm" in at else None
+    table = at.get("head") or at.get("embedding")
+    head = None
+    if table is not None and not table.transposed:
+        rows = min(shapes[table.weight][0], 2048)
+        head = probe.rectangle(Matrix(table.weight, (rows, width)), rows, width)
+    return End(None if gain is None else gain[:width], head)

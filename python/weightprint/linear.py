@@ -1,0 +1,87 @@
+"""Dense linear algebra, and the seconds it takes.
+
+What a comparison costs beyond reading is products, solutions and decompositions of dense matrices, which are LAPACK's
+and BLAS's and as fast as the machine allows. So they go through here, and `accounted` says how long they took:
+`Comparison.gemm_seconds`. Sampling, decoding, sorting and looking for the nearest are not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Spent", "accounted", "eigh", "product", "solve", "svd", "svdvals"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Spent:
+    """Wall seconds and CPU seconds (of all threads) of dense linear algebra so far."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+
+_SPENT: ContextVar[tuple[Spent, ...]] = ContextVar("spent", default=())
+
+
+@contextmanager
+def accounted() -> Iterator[Spent]:
+    """Counts what runs inside, in this thread; accounts may be nested, and the outer one counts everything."""
+    spent = Spent()
+    token = _SPENT.set((*_SPENT.get(), spent))
+    try:
+        yield spent
+    finally:
+        _SPENT.reset(token)
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    started, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        for spent in _SPENT.get():
+            spent.seconds += seconds
+            spent.cpu += cpu
+
+
+def product(x: Array, y: Array) -> Any:
+    """``x @ y``."""
+    with _counted():
+        return x @ y
+
+
+def solve(x: Array, y: Array) -> Any:
+    """z with ``x @ z = y``."""
+    with _counted():
+        return np.linalg.solve(x, y)
+
+
+def svd(x: Array) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition: u, s and v' with ``x = u @ diag(s) @ v'``."""
+    with _counted():
+        return np.linalg.svd(x, full_matrices=False)
+
+
+def svdvals(x: Array) -> Array:
+    """Singular values, largest first."""
+    with _counted():
+        return np.linalg.svd(x, compute_uv=False)
+
+
+def eigh(x: Array) -> tuple[Array, Array]:
+    """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors as columns."""
+    with _counted():
+        values, vectors = np.linalg.eigh(x)
+        return values, vectors

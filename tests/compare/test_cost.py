@@ -1,0 +1,151 @@
+"""What a comparison says it cost, what it reads, and that the cheaper ways of reading give the same numbers."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import weightprint
+from safetensors.numpy import save_file
+from synthetic import child, decoder, models, side
+from weightprint.anatomy.access import Anatomy
+from weightprint.basis import _solve
+from weightprint.evidence import _sample
+from weightprint.evidence.embeddings import embeddings
+from weightprint.evidence.published import _parts
+from weightprint.linear import accounted, eigh, product, solve, svd, svdvals
+from weightprint.report.compare import render_text
+from weightprint.sides import outline
+
+ROOT = str(Path(__file__).resolve().parents[2])
+sys.path.insert(0, ROOT)
+big = pytest.importorskip("benches.lineage.big_shapes")
+budget = pytest.importorskip("benches.lineage.budget")
+sys.path.remove(ROOT)
+
+_MIDDLE = big.Shape("llama", 128, 4, 4, 2, 384, 2000)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root, a child of it with its units permuted, and a stranger."""
+    folder = tmp_path_factory.mktemp("big")
+    for name, kind, seed in (("root", "root", 0), ("child", "permuted", 0), ("stranger", "root", 1)):
+        big.write(folder / name, big.Plan(_MIDDLE, 4, kind=kind, seed=seed))
+    return folder
+
+
+@pytest.mark.parametrize(("other", "verdict"), [("child", "shared_origin"), ("stranger", "no_evidence")])
+def test_linear_algebra_is_part_of_the_time_and_reading_is_bounded(written: Path, other: str, verdict: str) -> None:
+    found = weightprint.compare(written / "root", written / other)
+    assert found.verdict == verdict
+    assert 0 < found.gemm_seconds <= found.seconds
+    assert found.to_dict()["gemm_seconds"] == found.gemm_seconds
+    assert "products of matrices" in render_text(found, verbose=True)
+    # One pass, and samples: no tensor is read more than a few times over, though here every sample is of whole tensors.
+    whole = sum(f.stat().st_size for name in ("root", other) for f in (written / name).glob("*.safetensors"))
+    assert whole * 0.99 <= found.bytes_read <= whole * (10 if other == "child" else 20)
+
+
+def test_an_account_counts_what_runs_inside_it_and_nothing_else() -> None:
+    x = np.random.default_rng(0).standard_normal((200, 200))
+    with accounted() as outer:
+        with accounted() as inner:
+            np.testing.assert_array_equal(product(x, x), x @ x)
+        first = inner.seconds
+        time.sleep(0.05)
+        assert 0 < first == outer.seconds
+        np.testing.assert_allclose(x @ solve(x, x), x, atol=1e-8)
+        u, s, vt = svd(x)
+        np.testing.assert_allclose((u * s) @ vt, x, atol=1e-10)
+        np.testing.assert_allclose(svdvals(x), s)
+        np.testing.assert_allclose(np.sort(eigh(x.T @ x)[0])[::-1], s**2, atol=1e-8)
+    assert inner.seconds == first < outer.seconds
+    product(x, x)
+    with accounted() as later:
+        pass
+    assert later.seconds == 0
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
+def test_columns_of_stored_tensors_are_those_of_the_decoded_ones(tmp_path: Path, dtype: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((70, 200)).astype(dtype)
+    x.reshape(-1)[:6] = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-6]
+    save_file({"x": x}, tmp_path / "model.safetensors")
+    with weightprint.open(tmp_path / "model.safetensors") as checkpoint:
+        here, reads = outline(Anatomy(checkpoint, values=False), "a")
+        rows, tensor = np.array([0, 1, 2, 30, 68, 69]), here.tensors["x"]
+        assert (here.words("x", 3, 9) is not None) == (dtype is ml_dtypes.bfloat16)
+        for columns in (np.arange(40, 104), np.array([0, 7, 90, 199]), np.arange(200)):
+            found = _sample.sampled_rows(here, tensor, rows, columns)
+            np.testing.assert_array_equal(found, x[np.ix_(rows, columns)].astype(np.float32))
+        before = reads.nbytes
+        _sample.sampled_rows(here, tensor, rows, np.arange(40, 104))
+        assert reads.nbytes - before == rows.size * 200 * x.itemsize
+
+
+def test_large_sets_have_the_same_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((n, 40)).astype(np.float32) + 1 for n in (90, 70))
+    whole = _solve.cosines(x, y)
+    for held in (80 * 40, 1):
+        monkeypatch.setattr(_solve, "_HELD", held)
+        np.testing.assert_allclose(_solve.cosines(x, y), whole, atol=1e-6)
+        np.testing.assert_allclose(_solve.cosines(y, x), whole.T, atol=1e-6)
+
+
+def test_equal_rows_of_large_tables_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = decoder(0, vocabulary=600)
+    b = dict(child(a, 0.9))
+    name = "model.embed_tokens.weight"
+    table = b[name].copy()
+    kept = np.random.default_rng(1).permutation(600)[:250]
+    table[kept] = a[name][kept[::-1]]
+    table[:40] = a[name][7]  # one row of A many times: never counts
+    table[50:60] = 0
+    b[name] = table
+    found = embeddings(models(a, b)).details["tables"]["embedding"]
+    monkeypatch.setattr(importlib.import_module("weightprint.evidence.embeddings"), "_LARGE", 1)
+    large = embeddings(models(a, b)).details["tables"]["embedding"]
+    assert found["equal"] >= 150
+    assert {key: large[key] for key in ("equal", "tested", "runs", "kind", "near")} == {
+        key: found[key] for key in ("equal", "tested", "runs", "kind", "near")
+    }
+
+
+def test_published_measures_of_large_models_agree_with_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled layers and channels: a child at rho .9 keeps about rho^2, strangers nothing, within the stated error."""
+    a = decoder(0, d=64, h=280, layers=8)
+    strange = decoder(1, d=64, h=280, layers=8)
+    pairs = [models(a, child(a, 0.9)), models(a, strange)]
+    names = ("ucka", "crs", "ghostspec", "phi_u", "phi_match")
+    tests = [getattr(importlib.import_module(f"weightprint.evidence.published.{n}"), n) for n in names]
+    whole = [[test(pair) for test in tests] for pair in pairs]
+    monkeypatch.setattr(_parts, "LARGE", 1)
+    monkeypatch.setattr(importlib.import_module("weightprint.evidence.published.ucka"), "_MATCHED", 16)
+    for pair, before in zip(pairs, whole, strict=True):
+        for test, one in zip(tests, before, strict=True):
+            some = test(pair)
+            assert some.applied
+            assert one.statistic is not None
+            assert some.statistic is not None
+            assert some.n <= one.n
+            assert abs(some.statistic - one.statistic) < (0.15 if test.__name__.startswith("phi") else 0.1), some.test
+
+
+def test_a_plain_read_reads_every_byte(tmp_path: Path) -> None:
+    for k, size in enumerate((0, 5, 3 << 20)):
+        (tmp_path / f"{k}.safetensors").write_bytes(bytes(size))
+    files = budget.files_of(tmp_path)
+    assert budget.plain_read(files, 2)[1] == sum(f.stat().st_size for f in files) == 5 + (3 << 20)
+
+
+def test_a_model_in_memory_has_no_stored_words() -> None:
+    here = side("a", decoder(0))
+    assert here.words("model.norm.weight", 0, 4) is None
