@@ -176,15 +176,21 @@ def operations(numbers: Numbers) -> str:
     """Naming what was done."""
     rows = [
         [
-            o["name"], str(o["pairs"]), str(o["roots"]), str(o["named"]), str(o["named_elsewhere"]),
+            o["name"],
+            *(str(o[key]) for key in ("pairs", "roots", "named", "named_kin", "named_elsewhere")),
             f"{o['parameters_right']} of {o['parameters_told']}" if o["parameters_told"] else "–",
         ]
         for o in numbers["operations"]
     ]  # fmt: skip
     if not rows:
         return ""
-    head = ["operation", "done in pairs", "roots", "named there", "named elsewhere", "parameters right"]
-    return "Descent pairs with B the later one; a chain counts each of its steps.\n\n" + table(head, rows)
+    head = ["operation", "done in pairs", "roots", "named there", "as a kin", "named elsewhere", "parameters right"]
+    words = (
+        "Descent pairs with B the later one; a chain counts each of its steps. *As a kin*: not the step, but another "
+        "that leaves the same trace was named (training of any length and purpose, and merges with a model that is not "
+        "there; changed names of any kind).\n\n"
+    )
+    return words + table(head, rows)
 
 
 def failures(numbers: Numbers) -> str:

@@ -163,25 +163,26 @@ def _measured(examined: Examined, by_value: bool, progress: Progress | None) -> 
     over what is not measured as it is stored."""
     side, reads = examined.side, examined.reads
     found = scan(reads.anatomy.checkpoint, digest=True, progress=progress)
-    keys = ("name", "digest", "std", "min", "max", "n_nan")
+    keys = ("name", "digest", "std", "min", "max", "n_nan", "n_zero")
     stored = {name: rest for name, *rest in zip(*(found.table[key] for key in keys), strict=True)}
     tensors: dict[str, Tensor] = {}
     for name, tensor in side.tensors.items():
         as_stored = reads.as_stored(name) is not None and not (by_value and tensor.dtype in _BY_VALUE)
-        digest, std, low, high, nan = stored[name] if as_stored else _measured_values(side, tensor)
+        digest, std, low, high, nan, zeros = stored[name] if as_stored else _measured_values(side, tensor)
         constant = low is not None and low == high and not nan
-        tensors[name] = replace(tensor, digest=digest, std=float(std), constant=constant)
+        tensors[name] = replace(tensor, digest=digest, std=float(std), constant=constant, zeros=int(zeros))
     return replace(examined, side=replace(side, tensors=tensors), digest=found.digest)
 
 
-def _measured_values(side: Side, tensor: Tensor) -> tuple[str, float, float | None, float | None, int]:
-    """(BLAKE3 of the float32 values, std, min, max, NaN) of a tensor that is cut or decoded, slice by slice."""
+def _measured_values(side: Side, tensor: Tensor) -> tuple[str, float, float | None, float | None, int, int]:
+    """(BLAKE3 of the float32 values, std, min, max, NaN, zeros) of a tensor that is cut or decoded, slice by slice."""
     measure = _core.Measure(tensor.shape, digest=True)
     for _, values in side.slices(tensor):
         measure.add(values.tobytes())
     found = measure.finish()
-    std, nan = (float(np.frombuffer(found[key], kind)[0]) for key, kind in (("std", np.float64), ("n_nan", np.uint64)))
-    return found["digest"][0], std, found["min"][0], found["max"][0], int(nan)
+    std = float(np.frombuffer(found["std"], np.float64)[0])
+    nan, zeros = (int(np.frombuffer(found[key], np.uint64)[0]) for key in ("n_nan", "n_zero"))
+    return found["digest"][0], std, found["min"][0], found["max"][0], nan, zeros
 
 
 def _glanced(side: Side) -> Side:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from weightprint.blocks import ABSENT_UNITS, EFFECT, FITTED_SHARE, FoundBlock, Key, Share, found_blocks, share_of
+from weightprint.changes import Changes, measured
 from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
 from weightprint.evidence._exchange import log10_p_hits
 from weightprint.maps import Maps, maps
@@ -235,6 +236,12 @@ class Facts:
         found = [m for m in evidence.matches if m.name not in fitted and m.b in self.blocks]
         layers = {m.b[:2] for m in found if m.log10_p <= LOG10_P}
         return (len(layers), evidence.basis == "identity", sum(m.share for m in found))
+
+    @cached_property
+    def changes(self) -> Changes:
+        """B minus A, measured when a reader of operations first asks. No rule of the verdict does."""
+        aligned = self.decisive and self.weights is not None and self.weights.basis != "identity"
+        return measured(self.models, self.maps, {f.b for f in self.copies}, aligned)
 
     @cached_property
     def absent_regions(self) -> tuple[Region, ...]:

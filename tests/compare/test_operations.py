@@ -106,6 +106,6 @@ def test_another_width_of_the_feed_forward_blocks(kept: int, name: str) -> None:
     assert told.get("new", "random") == "random"
 
 
-def test_a_fine_tune_has_nothing_done_to_its_structure() -> None:
+def test_continued_training_has_nothing_done_to_its_structure() -> None:
     a = parent()
-    assert judge(a, child(a, 0.9)).operations == ()
+    assert done(judge(a, child(a, 0.9))).keys() == {"continued_pretraining"}

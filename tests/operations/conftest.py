@@ -1,4 +1,4 @@
-"""Makes the synthetic models of tests/evidence and the descendants of benches/lineage importable."""
+"""Makes the modules beside the tests, the synthetic models of tests/evidence and benches/lineage importable."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import sys
 from pathlib import Path
 
 _TESTS = Path(__file__).resolve().parents[1]
-for folder in (_TESTS / "evidence", _TESTS.parent):
+for folder in (Path(__file__).parent, _TESTS / "evidence", _TESTS.parent):
     sys.path.insert(0, str(folder))

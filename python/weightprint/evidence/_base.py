@@ -62,7 +62,8 @@ class Tensor:
     """What is known of one canonical tensor without reading it again.
 
     ``name`` is the stored name, or says what is cut out of which stored tensor. ``digest`` is BLAKE3 of its bytes, hex.
-    ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared.
+    ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared. ``zeros``
+    counts values that are zero, None where they were not counted.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Tensor:
     std: float = math.nan
     constant: bool = False
     place: Place | None = None
+    zeros: int | None = None
 
     @property
     def matrix(self) -> tuple[int, int]:

@@ -16,6 +16,10 @@ from weightprint.operations.experts import experts
 from weightprint.operations.gauge import gauge
 from weightprint.operations.heads import heads
 from weightprint.operations.layers import layers
+from weightprint.operations.low_rank import low_rank
+from weightprint.operations.noise import noise
+from weightprint.operations.pruning import pruning
+from weightprint.operations.training import training
 from weightprint.operations.vocabulary import vocabulary
 from weightprint.operations.widths import widths
 
@@ -31,6 +35,10 @@ OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (
     vocabulary,
     architecture,
     gauge,
+    pruning,
+    low_rank,
+    noise,
+    training,
 )
 
 

@@ -132,6 +132,12 @@ def _plain(parameters: Mapping[str, Any]) -> str:
 
 
 def _parameter(name: str, value: Any) -> str:
+    if value is None or value == {} or value == []:
+        return ""
+    if isinstance(value, Mapping):
+        if len(value) > _SHOWN:
+            return f"{name}: {len(value)} values"
+        return f"{name} " + ", ".join(f"{k} {v}" for k, v in value.items())
     if isinstance(value, bool):
         return name if value else f"no {name}"
     if isinstance(value, (list, tuple)):

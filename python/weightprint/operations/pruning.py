@@ -1,0 +1,52 @@
+"""Zeros where the parent has values: one by one (by magnitude, say), or in a pattern such as two in every four inputs.
+
+The share of zeros is counted over whole tensors where their values were scanned, else over the sampled rows. What was
+trained or updated behind the pruning is told by its own row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from weightprint.changes import ZEROED, Change
+from weightprint.facts import Facts
+from weightprint.operations._base import Row, row
+
+__all__ = ["pruning"]
+
+_SOME = 0.1  # of the changed matrices: a few zeros in one or two come of rounding
+_ALIKE = 0.01  # difference between fractions of roles that needs no list
+
+
+def pruning(facts: Facts) -> Iterable[Row]:
+    """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
+    thinned = [c for c in facts.changes.matrices if c.zeroed >= ZEROED and c.kind != "grid"]
+    if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
+        return
+    rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)
+    where = f"{len(thinned)} matrices" + (
+        ", their other values as they were" if rest else ", their other values changed"
+    )
+    patterns = Counter(c.seen.pattern for c in thinned if c.seen is not None)
+    pattern, n = patterns.most_common(1)[0] if patterns else (None, 0)
+    confidence = 0.98 if rest else 0.9
+    if pattern is not None and n >= 0.8 * sum(patterns.values()):
+        yield row("semi_structured_pruning", {"kept": pattern[0], "of": pattern[1]}, where, confidence)
+        return
+    by_role: dict[str, list[Change]] = defaultdict(list)
+    for change in thinned:
+        by_role[change.role].append(change)
+    fractions = {role: _zeros(changes) for role, changes in by_role.items()}
+    parameters: Row = {"fraction": _zeros(thinned)}
+    if max(fractions.values()) - min(fractions.values()) > _ALIKE:
+        parameters["by_role"] = fractions
+    yield row("unstructured_pruning", parameters, where, confidence)
+
+
+def _zeros(changes: Sequence[Change]) -> float:
+    """Share of B's values that are zero."""
+    counted = [c for c in changes if c.b.zeros is not None]
+    if len(counted) == len(changes):
+        return round(sum(c.b.zeros or 0 for c in counted) / sum(c.b.numel for c in counted), 4)
+    return round(sum(c.zeroed * c.b.numel for c in changes) / sum(c.b.numel for c in changes), 4)
