@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from weightprint.changes import Change
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
 
@@ -22,7 +23,7 @@ _MOST = 0.8  # of the changed matrices must be noise, or something else was done
 def noise(facts: Facts) -> Iterable[Row]:
     """``{"sd"}`` or ``{"relative"}``; the range over tensors where neither is the same everywhere."""
     found = facts.changes.of_kind("noise", _MOST)
-    if not found:
+    if not found or _of_copies(facts, [c for c, _ in found]):
         return
     weights = [float(s.n) for _, s in found]
     sds = [s.sd for _, s in found]
@@ -34,6 +35,16 @@ def noise(facts: Facts) -> Iterable[Row]:
         yield row("gaussian_noise", {"relative": _mean(shares, weights)}, f"{where}, its sd in proportion", 0.98)
     else:
         yield row("gaussian_noise", {"sd_from": min(sds), "sd_to": max(sds)}, f"{where}, of several sds", 0.8)
+
+
+def _of_copies(facts: Facts, noisy: Sequence[Change]) -> bool:
+    """Only experts changed, and others of the same roles did not: noise that tells copies apart, part of making them."""
+
+    def experts(changes: Iterable[Change]) -> set[str]:
+        return {c.role for c in changes if c.b.place is not None and c.b.place.expert is not None}
+
+    every = all(c.b.place is not None and c.b.place.expert is not None for c in noisy)
+    return every and bool(experts(noisy) & experts(facts.changes.untouched))
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
