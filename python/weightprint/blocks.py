@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from weightprint.evidence._base import Evidence, Expert, Models, Region, Tensor, UnitMatch
+from weightprint.evidence._base import Evidence, Expert, Models, Region, Side, Tensor, UnitMatch
 
 __all__ = ["ABSENT_UNITS", "BLOCK_LOG10_P", "EFFECT", "FITTED_SHARE", "FoundBlock", "Share", "found_blocks", "share_of"]
 
@@ -70,14 +70,17 @@ class Share:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region]) -> dict[Key, FoundBlock]:
+def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Side) -> dict[Key, FoundBlock]:
     """Blocks and experts of B → the strongest look at each. ``regions`` are those found in place, which speak where
-    no hidden units do."""
+    no hidden units do; they are named after A's blocks, and B may call its stack otherwise."""
     found: dict[Key, FoundBlock] = {}
     for region in regions:
         if region.layer is not None:
-            key: Key = (region.name.rsplit(".", 1)[0], region.layer, None)
-            found[key] = FoundBlock(key, key, "aligned_weights", "identity", region.excess, -math.inf)
+            ours: Key = (region.name.rsplit(".", 1)[0], region.layer, None)
+            places = [b.tensors[name].place for name in region.tensors if name in b.tensors]
+            there = [(p.stack, p.block) for p in places if p is not None and p.block is not None]
+            key: Key = (*max(set(there), key=there.count), None) if there else ours
+            found[key] = FoundBlock(key, ours, "aligned_weights", "identity", region.excess, -math.inf)
     for e in evidence:
         tried = math.log10(max(1, e.details.get("pairs_tried", len(e.matches))))
         for match in e.matches:

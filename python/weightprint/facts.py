@@ -204,7 +204,7 @@ class Facts:
     @cached_property
     def blocks(self) -> Mapping[Key, FoundBlock]:
         """Blocks and experts of B that were found in A, in place or anywhere."""
-        return found_blocks(self.locating, self.found_regions) if self.decisive else {}
+        return found_blocks(self.locating, self.found_regions, self.models.b) if self.decisive else {}
 
     @cached_property
     def locating(self) -> tuple[Evidence, ...]:

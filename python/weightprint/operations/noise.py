@@ -38,7 +38,7 @@ def noise(facts: Facts) -> Iterable[Row]:
 
 
 def _of_copies(facts: Facts, noisy: Sequence[Change]) -> bool:
-    """Only experts changed, and others of the same roles did not: noise that tells copies apart, part of making them."""
+    """Only experts changed, and others of the same roles did not: noise that tells copies of one apart."""
 
     def experts(changes: Iterable[Change]) -> set[str]:
         return {c.role for c in changes if c.b.place is not None and c.b.place.expert is not None}
