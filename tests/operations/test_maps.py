@@ -58,6 +58,32 @@ def test_layer_maps_are_exact(kind: str, seed: int, rho: float) -> None:
     assert [row[:2] for row in found.layer_map] == [[i, j if j >= 0 else None] for i, j in enumerate(order)]
 
 
+def neighbourly(arrays: Arrays, share: float) -> Arrays:
+    """The decoder with the first units of every layer much like those of the layer before, as in trained ones."""
+    out = dict(arrays)
+    rng = np.random.default_rng(9)
+    n = round(share * H)
+    for i in range(1, LAYERS):
+        for part in ("gate", "up", "down"):
+            x = out[f"model.layers.{i}.mlp.{part}_proj.weight"].copy()
+            before = out[f"model.layers.{i - 1}.mlp.{part}_proj.weight"]
+            same = (slice(n), slice(None)) if part != "down" else (slice(None), slice(n))
+            x[same] = 0.8 * before[same] + 0.3 * x.std() * rng.standard_normal(before[same].shape).astype(np.float32)
+            out[f"model.layers.{i}.mlp.{part}_proj.weight"] = x
+    return out
+
+
+def test_dropped_layers_are_not_their_neighbours() -> None:
+    """What A lacks is new in B, however much its neighbours resemble it; stacked copies go on being copies."""
+    whole = neighbourly(decoder(7, layers=LAYERS), 0.2)
+    dropped = relayered(whole, [0, 1, 3, 6, 7])
+    told = mapped(dropped, whole)
+    assert [a for _, a, _ in told.layer_map] == [0, 1, None, 2, None, None, 3, 4]
+    stacked = [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7]
+    told = mapped(whole, child(relayered(whole, stacked), 0.9))
+    assert [a for _, a, _ in told.layer_map] == stacked
+
+
 def rows(found: Maps) -> set[tuple[Any, ...]]:
     """(B's layer, expert, A's layer, A's expert)."""
     return {(b, e, a, origin) for b, e, a, _, origin, _ in found.expert_map}
