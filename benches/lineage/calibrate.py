@@ -25,7 +25,7 @@ import json
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _zoo(args: argparse.Namespace) -> Record | None:
     family, unrelated = known
     roots = set(family.roots)
     chosen = [pair for pair in unrelated if {pair.a, pair.b} <= roots]
-    return _on_zoo(args, family, chosen, "zoo")
+    return _on_zoo(args, family, chosen, "zoo", "tests", args.output / "zoo")
 
 
 def rotation_pairs(unrelated: Sequence[pairs.Pair], n: int) -> list[pairs.Pair]:
@@ -184,7 +184,9 @@ def _on_zoo(
     """Records of `score` are used as they are, and what is missing is added to them."""
     cases = [(p.key, family[p.a].folder, family[p.b].folder) for p in chosen]
     found = _run(cases, method, folder or args.scores or args.zoo / "scores", args, label)
-    out = _summed(found)
+    # Ranks of pairs are independent only where the models are: one pair for every two initialisations.
+    first = {frozenset(p.clusters): p.key for p in reversed(chosen)}
+    out = _summed(found, set(first.values()))
     out["kinds"] = dict(Counter(p.kind for p in chosen if p.key in found))
     out["roots"] = len({root for p in chosen for root in p.clusters})
     out["searched"] = sum(any(e["test"] == "alignment" for e in r.get("evidence", ())) for r in found.values())
@@ -212,8 +214,8 @@ def _run(cases: Iterable[Case], method: str, folder: Path, args: argparse.Namesp
     return {key: known[key] for key, _, _ in cases if key in known}
 
 
-def _summed(found: Mapping[str, Record]) -> Record:
-    """Verdicts, and every p-value's rates."""
+def _summed(found: Mapping[str, Record], independent: Container[str] | None = None) -> Record:
+    """Verdicts, every p-value's rates, and how uniform the ranks of ``independent`` pairs are (all if None)."""
     values: dict[str, list[float]] = defaultdict(list)
     smallest: dict[str, tuple[float, str]] = {}
     ranks: dict[str, list[float]] = defaultdict(list)
@@ -226,7 +228,7 @@ def _summed(found: Mapping[str, Record]) -> Record:
                 values[name].append(p)
                 smallest[name] = min(smallest.get(name, (1.0, "")), (p, key))
         for e in record.get("evidence", ()):
-            if e.get("rank_p") is not None:
+            if e.get("rank_p") is not None and (independent is None or key in independent):
                 ranks[_name(e)].append(e["rank_p"])
         if record.get("verdict") not in ("inconclusive", "no_evidence"):
             claims.append([key, record.get("verdict"), record.get("log10_p")])

@@ -309,7 +309,8 @@ def uniformity(found: Numbers) -> str:
     ]
     return (
         "Ranks of B among permuted copies of itself, ties broken at random (`rank_p`): uniform on (0, 1) if the null "
-        "of the test holds.\n\n" + table(["test", "pairs", "lowest 5 %", "highest 5 %", "KS, two-sided", "its p"], rows)
+        "of the test holds; in the zoo one pair for every two initialisations, as others are not independent.\n\n"
+        + table(["test", "pairs", "lowest 5 %", "highest 5 %", "KS, two-sided", "its p"], rows)
     )
 
 
