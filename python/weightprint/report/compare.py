@@ -131,6 +131,13 @@ def _plain(parameters: Mapping[str, Any]) -> str:
     return "; ".join(text for key, value in parameters.items() if (text := _parameter(key.replace("_", " "), value)))
 
 
+def _item(value: Any) -> str:
+    """A range of layers as ``2-7``, a layer with its number as ``2: 0.05``."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    return ("-" if all(isinstance(v, int) for v in value) else ": ").join(map(str, value))
+
+
 def _parameter(name: str, value: Any) -> str:
     if value is None or value == {} or value == []:
         return ""
@@ -143,7 +150,7 @@ def _parameter(name: str, value: Any) -> str:
     if isinstance(value, (list, tuple)):
         if len(value) > _SHOWN:
             return f"{name}: {len(value)} values"
-        words = ", ".join("-".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in value)
+        words = ", ".join(map(_item, value))
         return words if name == "how" else f"{name} {words}"
     return f"{name} {value}"
 
