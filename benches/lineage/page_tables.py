@@ -299,6 +299,9 @@ def calibration(found: Numbers) -> str:
     )
 
 
+_FEW_RANKS = 50  # fewer say nothing of uniformity
+
+
 def uniformity(found: Numbers) -> str:
     """Two-sided Kolmogorov-Smirnov test of the ranks of every test."""
     if not found:
@@ -306,7 +309,10 @@ def uniformity(found: Numbers) -> str:
     rows = [
         [name, str(u["n"]), f"{u['lowest']:.3f}", f"{u['highest']:.3f}", f"{u['ks']:.3f}", f"{u['ks_p']:.2g}"]
         for name, u in found.items()
+        if u["n"] >= _FEW_RANKS
     ]
+    if not rows:
+        return ""
     return (
         "Ranks of B among permuted copies of itself, ties broken at random (`rank_p`): uniform on (0, 1) if the null "
         "of the test holds; in the zoo one pair for every two initialisations, as others are not independent.\n\n"
