@@ -48,7 +48,7 @@ def seconds(x: float | None) -> str:
     """`0.08 s`, `1.3 ms`."""
     if x is None:
         return "–"
-    return f"{1000 * x:.2g} ms" if x < 0.1 else f"{x:.2g} s"
+    return f"{1000 * x:.2g} ms" if x < 0.1 else f"{x:.2g} s" if x < 100 else f"{x:.0f} s"
 
 
 def log10(x: float | None) -> str:
