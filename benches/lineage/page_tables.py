@@ -366,9 +366,9 @@ def real_size(rows: Sequence[Row]) -> str:
     times = sorted(r["methods"]["weightprint"]["seconds"] or 0.0 for r in answered)
     largest = max(sum(r["parameters"]) for r in answered) / 1e6
     text = (
-        f"SmolLM2-135M put through every training-free operation (`python -m benches.lineage real-scale DIR --score`), each "
-        f"descendant against its parent: {len(answered)} pairs, up to {largest:.0f} million parameters together; median "
-        f"{seconds(times[len(times) // 2])}, longest {seconds(times[-1])} per pair."
+        "SmolLM2-135M put through every training-free operation (`python -m benches.lineage real-scale DIR --score`), "
+        f"each descendant against its parent: {len(answered)} pairs, up to {largest:.0f} million parameters "
+        f"together; median {seconds(times[len(times) // 2])}, longest {seconds(times[-1])} per pair."
     )
     return "\n\n".join(["## At real size", text, verdict_table({"verdict_table": verdicts_of(rows)}, tuple(GROUPS))])
 
