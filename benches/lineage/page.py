@@ -65,6 +65,7 @@ def full(
         tables.times(numbers, about),
         _picture(drawn, results, "time", "Seconds per pair against the size of both models"),
         tables.real_size(real),
+        tables.large(_lines(results / "large.jsonl")),
         "## The same, on other sides",
         tables.methods(numbers, about, "all"),
         tables.methods(numbers, about, "fit"),
@@ -73,6 +74,10 @@ def full(
     if calibrated.exists():
         parts += ["## Calibration on independent models", tables.calibration_page(json.loads(calibrated.read_text()))]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def short(numbers: Mapping[str, Any]) -> str:

@@ -373,15 +373,47 @@ def real_size(rows: Sequence[Row]) -> str:
     return "\n\n".join(["## At real size", text, verdict_table({"verdict_table": verdicts_of(rows)}, tuple(GROUPS))])
 
 
+def large(found: Sequence[Mapping[str, Any]]) -> str:
+    """What `budget` measured at the shapes of large models."""
+    if not found:
+        return ""
+    rows = [
+        [
+            f"{m['a']}, {m['b']}",
+            f"{m['bytes'] / 1e9:.1f} GB",
+            str(m["verdict"]).replace("_", " "),
+            seconds(sum(m["scan"]) / 2),
+            seconds(m["seconds"]),
+            seconds(m["gemm"]),
+            f"{m['read'] / 1e9:.1f} GB",
+            f"{m['peak'] / 1e9:.2f} GB",
+        ]
+        for m in found
+    ]
+    head = ["pair", "both files", "verdict", "scan of both", "compare", "of it linear algebra", "read", "peak memory"]
+    return (
+        "## At the shapes of large models\n\n"
+        "Synthetic roots with realistic structure and a child of each (`big-shapes`), one comparison at effort standard "
+        "in a process of its own (`budget`, two threads):\n\n" + table(head, rows)
+    )
+
+
 def times(numbers: Numbers, about: Numbers) -> str:
     """Median seconds per pair."""
-    machine = about["machine"]
+    machine, read = about["machine"], numbers.get("bytes")
+    size = (
+        f" It reads {read['median']:.1f} times the size of both files (median; at most {read['most']:.0f}): once for "
+        "digests, then samples, which in models this small are whole tensors."
+        if read
+        else ""
+    )
     rows = [
         [name, seconds(m["seconds"]), str(m["n"])] for name, m in numbers["methods"].items() if m["seconds"] is not None
     ]
     return (
         f"{machine['cpu']}, Python {machine['python']}, numpy {machine['numpy']}, one thread per process. "
         "`weightprint` is the whole command's work, from opening the files to the verdict; its tests and the published "
-        "measures are timed on open models; the other tools with what they take of each model, less their start.\n\n"
-        + table(["method", "median per pair", "pairs"], rows)
+        "measures are timed on open models; the other tools with what they take of each model, less their start. Wall "
+        "seconds of a machine that did other work beside: read them against each other."
+        f"{size}\n\n" + table(["method", "median per pair", "pairs"], rows)
     )

@@ -71,7 +71,18 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "calibration": _calibration(by_side["all"]),
         "misses": _misses(rows),
         "false_claims": _false_claims(rows),
+        "bytes": _bytes(rows),
     }
+
+
+def _bytes(rows: Sequence[Row]) -> dict[str, float] | None:
+    """Bytes that weightprint reads, in sizes of both files: median and most."""
+    read = [
+        r["weightprint"]["bytes"] / sum(r["nbytes"])
+        for r in rows
+        if (r.get("weightprint") or {}).get("bytes") is not None
+    ]
+    return {"median": float(np.median(read)), "most": float(max(read))} if read else None
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, Any]:
