@@ -393,8 +393,8 @@ def large(found: Sequence[Mapping[str, Any]]) -> str:
     head = ["pair", "both files", "verdict", "scan of both", "compare", "of it linear algebra", "read", "peak memory"]
     return (
         "## At the shapes of large models\n\n"
-        "Synthetic roots with realistic structure and a child of each (`big-shapes`), one comparison at effort standard "
-        "in a process of its own (`budget`, two threads):\n\n" + table(head, rows)
+        "Synthetic roots with realistic structure and a child of each (`big-shapes`), one comparison at effort "
+        "standard in a process of its own (`budget`, two threads):\n\n" + table(head, rows)
     )
 
 
@@ -402,7 +402,7 @@ def times(numbers: Numbers, about: Numbers) -> str:
     """Median seconds per pair."""
     machine, read = about["machine"], numbers.get("bytes")
     size = (
-        f" It reads {read['median']:.1f} times the size of both files (median; at most {read['most']:.0f}): once for "
+        f" `weightprint` reads {read['median']:.1f} times the size of both files (median; at most {read['most']:.0f}): once for "
         "digests, then samples, which in models this small are whole tensors."
         if read
         else ""
