@@ -402,8 +402,8 @@ def times(numbers: Numbers, about: Numbers) -> str:
     """Median seconds per pair."""
     machine, read = about["machine"], numbers.get("bytes")
     size = (
-        f" `weightprint` reads {read['median']:.1f} times the size of both files (median; at most {read['most']:.0f}): once for "
-        "digests, then samples, which in models this small are whole tensors."
+        f" `weightprint` reads {read['median']:.1f} times the size of both files (median; at most {read['most']:.0f}): "
+        "once for digests, then samples, which in models this small are whole tensors."
         if read
         else ""
     )
