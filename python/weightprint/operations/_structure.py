@@ -75,7 +75,10 @@ class Channels:
 
 
 def channels(facts: Facts) -> Channels | None:
-    """The channel map read off matched units; None where too few units are known."""
+    """The channel map read off matched units; None where too few units are known, or at effort "quick", where their
+    rows would be most of what is read."""
+    if facts.models.effort == "quick":
+        return None
     found = sorted((f for f in found_ffns(facts) if len(f.row.units) >= _FEWEST), key=lambda f: -len(f.row.units))
     if not found:
         return None
