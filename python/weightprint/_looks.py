@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32
+from weightprint.linear import eigvalsh, product
 
 __all__ = ["F64", "MANTISSA", "Grid", "Look", "grid", "look", "ulp"]
 
@@ -197,7 +198,7 @@ def _largest(d: F64) -> float:
 
 def _singular_values(d: F64) -> F64:
     """From the Gram matrix, largest first: what is below a hundred millionth of the largest is lost."""
-    values: F64 = np.linalg.eigvalsh(d @ d.T if d.shape[0] <= d.shape[1] else d.T @ d)[::-1]
+    values: F64 = eigvalsh(product(d, d.T) if d.shape[0] <= d.shape[1] else product(d.T, d))[::-1]
     return np.sqrt(np.maximum(values, 0.0))
 
 

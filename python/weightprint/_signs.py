@@ -19,6 +19,7 @@ import numpy as np
 
 from weightprint.evidence._base import F32, Evidence, Models, Pair, Side, Tensor, UnitMatch
 from weightprint.evidence._sample import pick, sampled_rows
+from weightprint.linear import svd
 
 __all__ = [
     "Found",
@@ -169,7 +170,7 @@ def low_rank(seen: Seen) -> Found | None:
 
 def _without_low_rank(difference: np.ndarray) -> tuple[int, np.ndarray]:
     """(rank, remainder) where singular values fall by a factor of 5 before an eighth of them; else (0, difference)."""
-    u, s, v = np.linalg.svd(difference, full_matrices=False)
+    u, s, v = svd(difference)
     limit = max(1, s.size // 8)
     with np.errstate(divide="ignore", invalid="ignore"):
         falls = s[:limit] / s[1 : limit + 1]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Spent", "accounted", "eigh", "product", "solve", "svd", "svdvals"]
+__all__ = ["Spent", "accounted", "eigh", "eigvalsh", "product", "qr", "solve", "svd", "svdvals"]
 
 Array = npt.NDArray[Any]
 
@@ -78,6 +78,19 @@ def svdvals(x: Array) -> Array:
     """Singular values, largest first."""
     with _counted():
         return np.linalg.svd(x, compute_uv=False)
+
+
+def eigvalsh(x: Array) -> Array:
+    """Eigenvalues of a symmetric matrix, smallest first."""
+    with _counted():
+        return np.linalg.eigvalsh(x)
+
+
+def qr(x: Array) -> tuple[Array, Array]:
+    """Orthonormal columns and the upper triangle: ``x = q @ r``."""
+    with _counted():
+        q, r = np.linalg.qr(x)
+        return q, r
 
 
 def eigh(x: Array) -> tuple[Array, Array]:

@@ -34,7 +34,7 @@ import numpy as np
 from weightprint.evidence._base import F32, Geometry, Models, Side, Tensor
 from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import Indices, on_channels, sampled_rows
-from weightprint.linear import product
+from weightprint.linear import product, qr
 
 __all__ = ["Attention", "Factors", "Sketch", "attentions", "factors", "overlap"]
 
@@ -249,5 +249,5 @@ class Sketch:
 
 def overlap(x: F32, y: F32) -> float:
     """Mean squared cosine of the principal angles of two row spaces, 1 for the same space: (rows, channels) each."""
-    q_x, q_y = (np.linalg.qr(m.T.astype(np.float64))[0] for m in (x, y))
-    return float(np.sum(np.square(q_x.T @ q_y))) / int(min(q_x.shape[1], q_y.shape[1]))
+    q_x, q_y = (qr(m.T.astype(np.float64))[0] for m in (x, y))
+    return float(np.sum(np.square(product(q_x.T, q_y)))) / int(min(q_x.shape[1], q_y.shape[1]))
