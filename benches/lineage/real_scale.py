@@ -227,9 +227,10 @@ def score(folder: Path, only: str = "*", seed: int = 0) -> list[dict[str, Any]]:
         row = rows.build(family, [pair], {"weightprint": records.read("weightprint")}, [t.__name__ for t in PUBLISHED])[
             0
         ]
-        with log.open("a") as file:
-            file.write(json.dumps(row) + "\n")
         known.append(row)
+        whole = log.with_suffix(".part")  # a kill leaves the old file, never half a line
+        whole.write_text("".join(json.dumps(each) + "\n" for each in known))
+        whole.replace(log)
         shutil.rmtree(folder / name)
         told = row.get("weightprint", {})
         print(f"{name}: {told.get('verdict', 'error')}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_a_model_depends_on_its_name_and_seed_alone(tmp_path: Path) -> None:
     real_scale.build(tmp_path, "*rotation*")
     assert (tmp_path / "smollm2-rotation-0" / "model.safetensors").stat().st_mtime_ns == before
     assert made_module.truth_of(tmp_path / "smollm2-rotation-1").name == "smollm2-rotation-1"
+
+
+def test_scores_are_kept_and_models_are_not(tmp_path: Path) -> None:
+    (row,) = real_scale.score(tmp_path, "smollm2-unit_permutation-0")
+    assert row["weightprint"]["verdict"] == "shared_origin"
+    assert {row["a"], row["b"]} == {"smollm2", "smollm2-unit_permutation-0"}
+    assert not (tmp_path / "smollm2-unit_permutation-0").exists()
+    before = (tmp_path / "rows.jsonl").read_text()
+    again = real_scale.score(tmp_path, "smollm2-unit_permutation-0")
+    assert json.dumps(again) == json.dumps([row])  # its seconds too: nothing is made or compared again
+    assert (tmp_path / "rows.jsonl").read_text() == before
 
 
 def test_rows_of_q_and_k_are_put_back() -> None:
