@@ -11,11 +11,13 @@ mod decode;
 pub(crate) mod lanes;
 mod minifloat;
 pub(crate) mod wide;
+mod widen;
 
 use std::sync::OnceLock;
 
 pub use decode::{decode_f32, decode_f64};
 pub(crate) use decode::{for_each, small_values, value16};
+pub(crate) use widen::widen;
 
 /// Which instructions the kernels may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@
 use super::Moments;
 use super::power::Power;
 use crate::dtype::Dtype;
-use crate::kernels::{Isa, for_each, lanes, small_values, wide};
+use crate::kernels::{Isa, for_each, lanes, small_values, wide, widen};
 
 /// One row, or the part of it seen so far: its finite values only.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -165,9 +165,13 @@ impl RowMoments {
             let take = (n - done).min(block.len() as u64 / 2);
             let bit = u64::from(first_bit) + done * u64::from(dtype.bits());
             let (places, _) = block.as_chunks_mut::<2>();
-            for_each(dtype, &bytes[(bit / 8) as usize..], (bit % 8) as u32, take as usize, |i, code| {
-                places[i] = words[code].to_le_bytes();
-            });
+            if dtype.bits() == 8 {
+                widen(isa, dtype, &bytes[done as usize..(done + take) as usize], places);
+            } else {
+                for_each(dtype, &bytes[(bit / 8) as usize..], (bit % 8) as u32, take as usize, |i, code| {
+                    places[i] = words[code].to_le_bytes();
+                });
+            }
             moments.update_rows(isa, &block[..2 * take as usize], self.next, self);
             done += take;
         }
