@@ -379,8 +379,17 @@ pub(super) struct Tally<'a> {
 }
 
 impl Tally<'_> {
-    pub fn get(self, code: usize) -> u64 {
-        self.bins.get(code).copied().unwrap_or(0) + u64::from(self.cells.get(code).copied().unwrap_or(0))
+    /// The counts from `first` on, and whether there are any.
+    pub fn read(self, first: usize, counts: &mut [u64]) -> bool {
+        counts.fill(0);
+        let range = first..first + counts.len();
+        if let Some(bins) = self.bins.get(range.clone()) {
+            counts.copy_from_slice(bins);
+        }
+        if let Some(cells) = self.cells.get(range) {
+            counts.iter_mut().zip(cells).for_each(|(count, &c)| *count += u64::from(c));
+        }
+        counts.iter().fold(0, |any, c| any | c) > 0
     }
 
     /// How many of the codes in `range` occur, or more where both tables hold some.

@@ -9,6 +9,7 @@ use super::counts::{Counts, Tally, bin_count, is_wide, value};
 use super::power::Power;
 use super::{Number, Summary};
 use crate::dtype::{Class, Dtype};
+use crate::kernels::value16;
 
 /// The levels of [`Distribution::quantiles`].
 pub const QUANTILE_LEVELS: [f64; 9] = [0.0001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.9999];
@@ -108,17 +109,20 @@ fn code_at(class: Class, signed: bool, rank: usize, size: usize) -> usize {
 /// Calls `f(code, count)` for the codes that occur, in the order of [`code_at`].
 fn for_each_code(class: Class, signed: bool, tally: Tally, size: usize, mut f: impl FnMut(usize, u64)) {
     // Codes next to each other in order are so in the table, up or down, and most groups of a large one are empty.
-    let group = (size / 2).min(64);
+    const GROUP: usize = 64;
+    let group = (size / 2).min(GROUP);
+    let mut counts = [0; GROUP];
     for start in (0..size).step_by(group) {
-        let codes = |rank| code_at(class, signed, rank, size);
-        let first = codes(start).min(codes(start + group - 1));
-        if tally.occupied(first..first + group) == 0 {
+        let ends = [start, start + group - 1].map(|rank| code_at(class, signed, rank, size));
+        let first = ends[0].min(ends[1]);
+        let counts = &mut counts[..group];
+        if !tally.read(first, counts) {
             continue;
         }
-        for code in (start..start + group).map(codes) {
-            let count = tally.get(code);
-            if count > 0 {
-                f(code, count);
+        for i in 0..group {
+            let at = if ends[0] == first { i } else { group - 1 - i };
+            if counts[at] > 0 {
+                f(first + at, counts[at]);
             }
         }
     }
@@ -153,11 +157,20 @@ impl Table {
     }
 
     fn fill(&mut self, dtype: Dtype, tally: Tally, size: usize) {
-        for_each_code(dtype.class(), dtype != Dtype::F8E8M0, tally, size, |code, count| match value(dtype, code) {
+        // A loop of its own for each of the types that have tens of thousands of values.
+        match dtype {
+            Dtype::F16 => self.fill_by(dtype, tally, size, |code| value16(Dtype::F16, code as u16).into()),
+            Dtype::Bf16 => self.fill_by(dtype, tally, size, |code| value16(Dtype::Bf16, code as u16).into()),
+            _ => self.fill_by(dtype, tally, size, |code| value(dtype, code)),
+        }
+    }
+
+    fn fill_by(&mut self, dtype: Dtype, tally: Tally, size: usize, value: impl Fn(usize) -> f64) {
+        for_each_code(dtype.class(), dtype != Dtype::F8E8M0, tally, size, |code, count| match value(code) {
+            x if x.is_finite() => self.push(x, count),
             x if x.is_nan() => self.n_nan += count,
-            f64::INFINITY => self.n_posinf += count,
-            f64::NEG_INFINITY => self.n_neginf += count,
-            x => self.push(x, count),
+            x if x > 0.0 => self.n_posinf += count,
+            _ => self.n_neginf += count,
         });
     }
 
@@ -220,7 +233,8 @@ impl Table {
         let counts = self.finite.iter().map(|v| v.1).chain([self.n_nan, self.n_posinf, self.n_neginf]);
         let n = self.n as f64;
         let terms = counts.filter(|&c| c > 0).map(|c| c as f64 / n).map(|p| -p * p.log2());
-        compensated(terms).abs()
+        let [entropy] = compensated(terms.map(|term| [term]));
+        entropy.abs()
     }
 
     fn power(&self) -> Power {
@@ -231,23 +245,31 @@ impl Table {
         if n == 0 {
             return Power::EMPTY;
         }
-        let mean = compensated(self.finite.iter().map(|&(x, c)| x * c as f64)) / n as f64;
-        let l1 = compensated(self.finite.iter().map(|&(x, c)| x.abs() * c as f64));
-        let moment = |k: i32| compensated(self.finite.iter().map(|&(x, c)| (x - mean).powi(k) * c as f64));
+        let [sum, l1] = compensated(self.finite.iter().map(|&(x, c)| [x * c as f64, x.abs() * c as f64]));
+        let mean = sum / n as f64;
+        let sums = compensated(self.finite.iter().map(|&(x, c)| {
+            let (d, c) = (x - mean, c as f64);
+            let q = d * d;
+            [d * c, q * c, q * d * c, q * q * c]
+        }));
         // Σd is what the rounded mean leaves; `from_sums` takes it out of the others.
-        Power { exponent: 0, ..Power::from_sums(n, mean, [moment(1), moment(2), moment(3), moment(4)], l1) }
+        Power { exponent: 0, ..Power::from_sums(n, mean, sums, l1) }
     }
 }
 
-/// Neumaier's sum: the roundings are summed too.
-fn compensated(terms: impl Iterator<Item = f64>) -> f64 {
-    let (mut sum, mut lost) = (0.0f64, 0.0f64);
+/// Neumaier's sums of `N` terms side by side: the roundings are summed too. Each is the whole rounding by Knuth's TwoSum,
+/// which compares nothing: a chain of additions per sum, and `N` chains at once.
+fn compensated<const N: usize>(terms: impl Iterator<Item = [f64; N]>) -> [f64; N] {
+    let (mut sum, mut lost) = ([0.0f64; N], [0.0f64; N]);
     for x in terms {
-        let next = sum + x;
-        lost += if sum.abs() >= x.abs() { (sum - next) + x } else { (x - next) + sum };
-        sum = next;
+        for j in 0..N {
+            let next = sum[j] + x[j];
+            let part = next - sum[j];
+            lost[j] += (sum[j] - (next - part)) + (x[j] - part);
+            sum[j] = next;
+        }
     }
-    sum + lost
+    std::array::from_fn(|j| sum[j] + lost[j])
 }
 
 /// ⌈level·n / 10000⌉
