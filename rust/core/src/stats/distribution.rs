@@ -9,7 +9,7 @@ use super::counts::{Counts, Tally, bin_count, is_wide, value};
 use super::power::Power;
 use super::{Number, Summary};
 use crate::dtype::{Class, Dtype};
-use crate::kernels::value16;
+use crate::kernels::{Isa, compensated, value16};
 
 /// The levels of [`Distribution::quantiles`].
 pub const QUANTILE_LEVELS: [f64; 9] = [0.0001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.9999];
@@ -230,10 +230,23 @@ impl Table {
     }
 
     fn entropy(&self) -> f64 {
-        let counts = self.finite.iter().map(|v| v.1).chain([self.n_nan, self.n_posinf, self.n_neginf]);
         let n = self.n as f64;
-        let terms = counts.filter(|&c| c > 0).map(|c| c as f64 / n).map(|p| -p * p.log2());
-        let [entropy] = compensated(terms.map(|term| [term]));
+        let term = |count: u64| {
+            let p = count as f64 / n;
+            -p * p.log2()
+        };
+        // Tens of thousands of values share some hundreds of counts, and a logarithm is what costs.
+        let mut alike = [0u32; 2048];
+        let mut terms = Vec::new();
+        for count in self.finite.iter().map(|v| v.1).chain([self.n_nan, self.n_posinf, self.n_neginf]) {
+            match usize::try_from(count).ok().and_then(|count| alike.get_mut(count)) {
+                Some(alike) => *alike += 1,
+                None => terms.push((term(count), 1)),
+            }
+        }
+        let shared = (1..).zip(&alike[1..]).filter(|(_, n)| **n > 0);
+        terms.extend(shared.map(|(count, &n)| (term(count), u64::from(n))));
+        let [entropy, _] = compensated::totals(Isa::detect(), &terms);
         entropy.abs()
     }
 
@@ -245,31 +258,13 @@ impl Table {
         if n == 0 {
             return Power::EMPTY;
         }
-        let [sum, l1] = compensated(self.finite.iter().map(|&(x, c)| [x * c as f64, x.abs() * c as f64]));
+        let isa = Isa::detect();
+        let [sum, l1] = compensated::totals(isa, &self.finite);
         let mean = sum / n as f64;
-        let sums = compensated(self.finite.iter().map(|&(x, c)| {
-            let (d, c) = (x - mean, c as f64);
-            let q = d * d;
-            [d * c, q * c, q * d * c, q * q * c]
-        }));
+        let sums = compensated::powers(isa, &self.finite, mean);
         // Σd is what the rounded mean leaves; `from_sums` takes it out of the others.
         Power { exponent: 0, ..Power::from_sums(n, mean, sums, l1) }
     }
-}
-
-/// Neumaier's sums of `N` terms side by side: the roundings are summed too. Each is the whole rounding by Knuth's TwoSum,
-/// which compares nothing: a chain of additions per sum, and `N` chains at once.
-fn compensated<const N: usize>(terms: impl Iterator<Item = [f64; N]>) -> [f64; N] {
-    let (mut sum, mut lost) = ([0.0f64; N], [0.0f64; N]);
-    for x in terms {
-        for j in 0..N {
-            let next = sum[j] + x[j];
-            let part = next - sum[j];
-            lost[j] += (sum[j] - (next - part)) + (x[j] - part);
-            sum[j] = next;
-        }
-    }
-    std::array::from_fn(|j| sum[j] + lost[j])
 }
 
 /// ⌈level·n / 10000⌉
