@@ -3,7 +3,10 @@
 //! Along a row each code has another scale, but down a column all have one group's: 16 outputs of one input take 16
 //! neighbours of that group's scales. So a block of 16 inputs × 16 outputs is computed input by input,
 //! `(code − zero) · scale` in each lane, and turned before it leaves the registers (through memory it took half as long
-//! again): its rows are then a cache line of the output each, which is asked for a strip ahead. The scales
+//! again): its rows are then a cache line of the output each, which is asked for ahead. With 256-bit vectors a block is
+//! taken in two halves of 8 outputs, a strip of each: rows of 4 KiB or a multiple put one column's lines into one set
+//! of the first-level cache, which has 8 ways, so that of 16 rows asked for half are gone before they are written (to
+//! memory .48 of the plain read against .58 on Zen 3; rows put together in a strip of 8 KiB and copied gave .39). The scales
 //! of 16 outputs are laid out together first, group by group, which is cheap beside the codes and stays in the cache
 //! whatever power of two the outputs' number is.
 
@@ -21,19 +24,24 @@ pub(super) const SIDE: usize = 16;
 const AHEAD: usize = 16;
 /// Inputs of some outputs that are taken one after the other.
 const STRIP: usize = 128;
+/// How many inputs of the same outputs ahead to ask for lines of half a block: longer than memory takes for them.
+const LINES_AHEAD: usize = 64;
 
 /// Values by input, then output; turned, the other way round.
 type Block = [[f32; SIDE]; SIDE];
 
 /// Computes and turns a block, in one instruction set.
 pub(super) trait Turn {
-    /// `out[i · stride + j]` is the value of input `j` of output `i`, for 16 of each.
-    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize);
+    /// Outputs of a call: all 16 of a block, or half of them.
+    const ROWS: usize;
+    /// `out[i · stride + j]` is the value of input `j` of output `i`, for 16 inputs and [`Self::ROWS`] outputs from `part` on.
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, part: usize, out: &mut [f32], stride: usize);
 }
 
 impl Turn for Portable {
+    const ROWS: usize = SIDE;
     #[inline(always)]
-    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, _: usize, out: &mut [f32], stride: usize) {
         let mut block: Block = [[0.0; SIDE]; SIDE];
         columns::<PER, SIGNED>(square, SIDE, SIDE / PER, &mut block);
         for (inputs, j) in block.as_chunks::<4>().0.iter().zip((0..SIDE).step_by(4)) {
@@ -143,18 +151,22 @@ fn blocks<T: Turn, const PER: usize, const SIGNED: bool>(tile: Tile<'_>, rows: u
     let end = tile.first + tile.groups.len();
     for strip in (0..end).step_by(STRIP) {
         for i in (0..rows).step_by(SIDE) {
-            for start in (strip..end.min(strip + STRIP)).step_by(SIDE) {
-                one_block::<T, PER, SIGNED>(tile, (start, i), rows, out);
+            for part in (0..SIDE).step_by(T::ROWS) {
+                for start in (strip..end.min(strip + STRIP)).step_by(SIDE) {
+                    one_block::<T, PER, SIGNED>(tile, (start, i), part, rows, out);
+                }
             }
         }
     }
 }
 
-/// The block of 16 outputs from output `i` on, and 16 inputs from place `start` on, or those of them that are wanted.
+/// The block of 16 outputs from output `i` on, and 16 inputs from place `start` on, or those of them that are wanted; of a
+/// whole block the outputs from `part` on, of another all where `part` is 0.
 #[inline(always)]
 fn one_block<T: Turn, const PER: usize, const SIGNED: bool>(
     tile: Tile<'_>,
     (start, i): (usize, usize),
+    part: usize,
     rows: usize,
     out: &mut [f32],
 ) {
@@ -162,15 +174,27 @@ fn one_block<T: Turn, const PER: usize, const SIGNED: bool>(
     let (from, to) = (start.max(first), end.min(start + SIDE));
     let wanted = &tile.groups[from - first..to - first];
     let words = &tile.words[start / PER * tile.stride + i..];
-    fetch_ahead(words, AHEAD * tile.stride, tile.stride, (SIDE / PER, SIDE));
+    if part == 0 {
+        fetch_ahead(words, AHEAD * tile.stride, tile.stride, (SIDE / PER, SIDE));
+    }
     let lanes = &tile.panel.lanes[i / SIDE * tile.panel.n_groups..][..tile.panel.n_groups];
     let n_rows = SIDE.min(rows - i);
     // A store waits for its line, and the rows' lines are too far apart for the machine to guess.
-    let (below, beside) = if i + SIDE < rows { (i + SIDE, 0) } else { (0, STRIP) };
-    fetch_lines(out, below * tile.out_stride + tile.out_first + from - first + beside, tile.out_stride);
-    let out = &mut out[i * tile.out_stride + tile.out_first + from - first..];
+    let at = tile.out_first + from - first;
+    let (row, column) = match start % STRIP + LINES_AHEAD {
+        _ if T::ROWS == SIDE && i + SIDE < rows => (i + SIDE, at),
+        _ if T::ROWS == SIDE => (0, at + STRIP),
+        ahead if ahead < STRIP => (i + part, at + LINES_AHEAD),
+        _ => (i + part + T::ROWS, (at + LINES_AHEAD).saturating_sub(STRIP)),
+    };
+    fetch_lines(out, row * tile.out_stride + column, tile.out_stride, T::ROWS);
+    let out = &mut out[i * tile.out_stride + at..];
     if let Some(groups) = wanted.first_chunk().filter(|_| n_rows == SIDE) {
-        return T::block::<PER, SIGNED>(Square { words, stride: tile.stride, lanes, groups }, out, tile.out_stride);
+        let square = Square { words, stride: tile.stride, lanes, groups };
+        return T::block::<PER, SIGNED>(square, part, out, tile.out_stride);
+    }
+    if part > 0 {
+        return;
     }
     // The group of a place that is not wanted does not matter.
     let mut groups = [0; SIDE];

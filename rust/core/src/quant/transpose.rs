@@ -95,17 +95,17 @@ pub(super) fn fetch_ahead(from: &[Word], first: usize, stride: usize, (rows, col
     let _ = (from, first, stride, rows, columns);
 }
 
-/// Asks for the lines of 16 rows of output, to which value `first` and those `stride` further belong.
+/// Asks for the lines of `rows` rows of output, to which value `first` and those `stride` further belong.
 #[inline(always)]
-pub(super) fn fetch_lines(out: &[f32], first: usize, stride: usize) {
+pub(super) fn fetch_lines(out: &[f32], first: usize, stride: usize, rows: usize) {
     #[cfg(target_arch = "x86_64")]
-    for k in 0..LINE {
+    for k in 0..rows {
         let at = out.as_ptr().wrapping_add(first + k * stride);
         // SAFETY: as above.
         unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (out, first, stride);
+    let _ = (out, first, stride, rows);
 }
 
 #[cfg(test)]

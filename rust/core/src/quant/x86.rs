@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::bytes::look_up;
 use super::grid::Affine;
 use super::nibbles::{Look, Table};
-use super::scattered::{SIDE, Square, Turn};
+use super::scattered::{Lanes, SIDE, Square, Turn};
 use crate::dtype::Dtype;
 
 /// Whether the machine has permutations of bytes besides the rest of AVX-512.
@@ -132,8 +132,9 @@ impl Look for V3 {
 }
 
 impl Turn for V4 {
+    const ROWS: usize = SIDE;
     #[inline(always)]
-    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, _: usize, out: &mut [f32], stride: usize) {
         // SAFETY: only functions with AVX-512 use this type.
         unsafe { block_v4::<PER, SIGNED>(square, out, stride) }
     }
@@ -196,55 +197,90 @@ fn block_v4<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut 
 }
 
 impl Turn for V3 {
+    const ROWS: usize = SIDE / 2;
     #[inline(always)]
-    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
+    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, part: usize, out: &mut [f32], stride: usize) {
         // SAFETY: only functions with AVX2 use this type.
-        unsafe { block_v3::<PER, SIGNED>(square, out, stride) }
+        unsafe { half_block_v3::<PER, SIGNED>(square, part, out, stride) }
     }
 }
 
-/// As with AVX-512, in quarters of eight outputs and eight inputs.
+/// Eight outputs from output `part` on, in quarters of eight inputs: a cache line of each is whole before the next.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn block_v3<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
+fn half_block_v3<const PER: usize, const SIGNED: bool>(
+    square: Square<'_>,
+    part: usize,
+    out: &mut [f32],
+    stride: usize,
+) {
     check_block::<PER>(square, out, stride);
+    assert!(part <= SIDE / 2);
+    let lanes: [&Lanes; SIDE] = std::array::from_fn(|j| &square.lanes[square.groups[j] as usize]);
+    // SAFETY: this function has AVX2, and the block and the part were checked.
+    unsafe {
+        quarter_v3::<PER, SIGNED, 0>(square, &lanes, part, out, stride);
+        quarter_v3::<PER, SIGNED, 8>(square, &lanes, part, out, stride);
+    }
+}
+
+/// Eight outputs from output `i` on, and eight inputs from input `J` on. A function with constants and no closures of
+/// arrays: those are not always inlined, and then pass everything through memory, which takes twice as long.
+///
+/// # Safety
+/// The caller has AVX2, `check_block` held, and `i` is at most 8.
+#[inline(always)]
+unsafe fn quarter_v3<const PER: usize, const SIGNED: bool, const J: usize>(
+    square: Square<'_>,
+    lanes: &[&Lanes; SIDE],
+    i: usize,
+    out: &mut [f32],
+    stride: usize,
+) {
     let bits = 32 / PER;
-    let down = _mm_cvtsi32_si128(32 - bits as i32);
-    for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+    // SAFETY: 32 readable bytes of each row of words, scales and zero points, and 32 writable ones of each output.
+    unsafe {
+        let down = _mm_cvtsi32_si128(32 - bits as i32);
         let input = |k: usize| {
-            let [scales, zeros] = &square.lanes[square.groups[j + k] as usize];
-            let above = _mm_cvtsi32_si128((32 - bits * ((j + k) % PER + 1)) as i32);
-            // SAFETY: 32 readable bytes each; the words were checked to hold 16 of the last row.
-            let (words, scales, zeros) = unsafe {
-                let words = square.words.as_ptr().add((j + k) / PER * square.stride + i);
-                let (scales, zeros) = (scales.as_ptr().add(i), zeros.as_ptr().add(i));
-                (_mm256_loadu_si256(words.cast()), _mm256_loadu_ps(scales), _mm256_loadu_ps(zeros))
-            };
+            let [scales, zeros] = lanes[J + k];
+            let above = _mm_cvtsi32_si128((32 - bits * ((J + k) % PER + 1)) as i32);
+            let words = _mm256_loadu_si256(square.words.as_ptr().add((J + k) / PER * square.stride + i).cast());
             let top = _mm256_sll_epi32(words, above);
             let number = if SIGNED { _mm256_sra_epi32(top, down) } else { _mm256_srl_epi32(top, down) };
-            _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(number), zeros), scales)
+            let centred = _mm256_sub_ps(_mm256_cvtepi32_ps(number), _mm256_loadu_ps(zeros.as_ptr().add(i)));
+            _mm256_mul_ps(centred, _mm256_loadu_ps(scales.as_ptr().add(i)))
         };
-        // 4 × 4 turned in each half: four inputs of the outputs k and 4 + k, for k below 4.
-        let half = |k: usize| {
-            let (a, b, c, d) = (input(k), input(k + 1), input(k + 2), input(k + 3));
-            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            let (lower, higher) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-            [
-                _mm256_shuffle_ps::<0x44>(low, lower),
-                _mm256_shuffle_ps::<0xee>(low, lower),
-                _mm256_shuffle_ps::<0x44>(high, higher),
-                _mm256_shuffle_ps::<0xee>(high, higher),
-            ]
-        };
-        let (front, back) = (half(0), half(4));
-        for k in 0..4 {
-            // SAFETY: 32 writable bytes each, since row 15 ends within the output.
-            unsafe {
-                let to = out.as_mut_ptr().add((i + k) * stride + j);
-                _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(front[k], back[k]));
-                _mm256_storeu_ps(to.add(4 * stride), _mm256_permute2f128_ps::<0x31>(front[k], back[k]));
-            }
+        let x = [input(0), input(1), input(2), input(3), input(4), input(5), input(6), input(7)];
+        for (k, row) in turn_v3(x).into_iter().enumerate() {
+            _mm256_storeu_ps(out.as_mut_ptr().add((i + k) * stride + J), row);
         }
+    }
+}
+
+/// Eight rows of eight, turned.
+///
+/// # Safety
+/// The caller has AVX2.
+#[inline(always)]
+unsafe fn turn_v3(x: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        // 4 × 4 turned in each half: four inputs of the outputs k and 4 + k, for k below 4.
+        let mut halves = x;
+        for k in [0, 4] {
+            let (low, high) = (_mm256_unpacklo_ps(x[k], x[k + 1]), _mm256_unpackhi_ps(x[k], x[k + 1]));
+            let (lower, higher) = (_mm256_unpacklo_ps(x[k + 2], x[k + 3]), _mm256_unpackhi_ps(x[k + 2], x[k + 3]));
+            halves[k] = _mm256_shuffle_ps::<0x44>(low, lower);
+            halves[k + 1] = _mm256_shuffle_ps::<0xee>(low, lower);
+            halves[k + 2] = _mm256_shuffle_ps::<0x44>(high, higher);
+            halves[k + 3] = _mm256_shuffle_ps::<0xee>(high, higher);
+        }
+        let mut out = x;
+        for k in 0..4 {
+            out[k] = _mm256_permute2f128_ps::<0x20>(halves[k], halves[k + 4]);
+            out[k + 4] = _mm256_permute2f128_ps::<0x31>(halves[k], halves[k + 4]);
+        }
+        out
     }
 }
 
