@@ -6,7 +6,7 @@
 //! again): its rows are then a cache line of the output each, which is asked for ahead. With 256-bit vectors a block is
 //! taken in two halves of 8 outputs, a strip of each: rows of 4 KiB or a multiple put one column's lines into one set
 //! of the first-level cache, which has 8 ways, so that of 16 rows asked for half are gone before they are written (to
-//! memory .48 of the plain read against .58 on Zen 3; rows put together in a strip of 8 KiB and copied gave .39). The scales
+//! memory .49 of the plain read against .56 on Zen 3; rows put together in a strip of 8 KiB and copied gave less). The scales
 //! of 16 outputs are laid out together first, group by group, which is cheap beside the codes and stays in the cache
 //! whatever power of two the outputs' number is.
 
