@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, TypeAlias, final
 
+import numpy as np
+import numpy.typing as npt
+
 __version__: str
 
 __all__ = [
@@ -18,8 +21,10 @@ __all__ = [
     "decode_scaled",
     "find_above",
     "isa_available",
+    "nearest",
     "parse_index",
     "read_rect",
+    "read_sample",
     "scan",
     "unpack",
 ]
@@ -163,6 +168,35 @@ def read_rect(
     A vector is one row, a scalar one element. Float32, or with `raw` the stored bytes (dtypes of at least 8 bits).
     Reads little more than the rectangle's bytes. Raises UsageError where the rectangle leaves the matrix, or for
     complex values asked for as float32.
+    """
+
+def read_sample(
+    file: SafetensorsFile,
+    i: int,
+    out: npt.NDArray[np.float32],
+    rows: Sequence[tuple[int, int]],
+    columns: Sequence[tuple[int, int]] | None = None,
+    *,
+    threads: int = 0,
+) -> int:
+    """Some rows and columns of tensor `i` seen as in `read_rect`, into `out`, a contiguous array of (rows, columns).
+
+    Both are given as runs (start, length): rows in any order, columns ascending. `threads` 0 takes one per core for a
+    large sample. Returns how many bytes of the file were read. Raises UsageError for runs that leave the matrix,
+    columns that overlap, an `out` of another size, and complex values.
+    """
+
+def nearest(
+    parts: Sequence[tuple[npt.NDArray[np.float32], bool]],
+    start: int,
+    best: npt.NDArray[np.float32],
+    at: npt.NDArray[np.int64],
+) -> None:
+    """For each row the column with the largest sum over one or two `parts`, put into `best` (the sum) and `at`.
+
+    A part is (scores, whether their signs count, else their sizes do): contiguous, (rows, columns). Columns are
+    numbered from `start` on, and only what exceeds `best` is put down, so a table may come tile by tile. Raises
+    UsageError for arrays whose sizes don't go together.
     """
 
 def decode_scaled(

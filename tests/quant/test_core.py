@@ -71,6 +71,44 @@ def test_rectangle_is_a_slice_of_the_whole(save: Save, name: str) -> None:
             same(found, part.astype(np.float32))
 
 
+def test_a_sample_is_rows_and_columns_of_the_whole(save: Save) -> None:
+    values = np.random.default_rng(1).standard_normal((2, 3, 70), dtype=np.float32)
+    file = _core.SafetensorsFile(save("a.safetensors", {"x": values, "z": values.view(np.complex64)}))
+    x, out = file.find("x"), np.empty((4, 5), np.float32)
+    read = _core.read_sample(file, x, out, [(5, 1), (0, 3)], [(2, 3), (68, 2)])
+    assert np.array_equal(out, values.reshape(6, 70)[[5, 0, 1, 2]][:, [2, 3, 4, 68, 69]])
+    assert read == 4 * 68 + 4 * (3 * 70 - 2)  # neighbouring rows in one go, with the little between them
+    for bad, rows, columns, code in [
+        (out, [(6, 1)], None, "range_out_of_bounds"),
+        (out, [(0, 4)], [(3, 2), (0, 3)], "bad_runs"),
+        (out, [(0, 3)], [(0, 5)], "length_mismatch"),
+        (out.T, [(0, 5)], [(0, 4)], "not_contiguous"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            _core.read_sample(file, x, bad, rows, columns)
+        assert caught.value.code == code
+    with pytest.raises(UsageError) as caught:
+        _core.read_sample(file, file.find("z"), out, [(0, 4)], [(0, 5)])
+    assert caught.value.code == "complex_values"
+
+
+def test_nearest_adds_up_parts_tile_after_tile() -> None:
+    rng = np.random.default_rng(3)
+    up, gate = rng.standard_normal((2, 50, 200)).astype(np.float32)
+    best, at = np.zeros(50, np.float32), np.full(50, -1, np.int64)
+    for start in range(0, 200, 64):
+        tile = slice(start, start + 64)
+        parts = [(np.ascontiguousarray(up[:, tile]), False), (np.ascontiguousarray(gate[:, tile]), True)]
+        _core.nearest(parts, start, best, at)
+    total = np.abs(up) + gate
+    assert np.array_equal(at, total.argmax(axis=1))
+    assert np.array_equal(best, total.max(axis=1))
+    for parts in ([(up, True)] * 3, [(up[:, ::2], True)], [(up[:40], True), (gate, True)]):
+        with pytest.raises(UsageError) as caught:
+            _core.nearest(parts, 0, best, at)
+        assert caught.value.code == "bad_scores"
+
+
 @pytest.mark.parametrize(("name", "bits"), [("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6)])
 def test_rectangle_of_elements_that_share_bytes(tmp_path: Path, name: str, bits: int) -> None:
     rows, columns = 8, 37

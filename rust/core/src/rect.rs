@@ -8,12 +8,12 @@ use crate::control::Control;
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::decode_f32;
-use crate::source::SafetensorsFile;
+use crate::source::{Buffer, SafetensorsFile};
 
 /// Bytes read between two looks at whether the caller wants to stop.
 const STEP: u64 = 1 << 20;
 /// A gap between two pieces that is read rather than skipped.
-const CHEAP_GAP: u64 = 4 << 10;
+pub(crate) const CHEAP_GAP: u64 = 4 << 10;
 
 /// Rows and columns of a tensor's matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Rect {
 }
 
 /// Rows and columns of tensor `i`.
-fn matrix(file: &SafetensorsFile, i: usize) -> (u64, u64) {
+pub(crate) fn matrix(file: &SafetensorsFile, i: usize) -> (u64, u64) {
     let shape = file.header().shape(i);
     let columns = shape.last().copied().unwrap_or(1);
     // The header's check of the tensor's size bounds the product where no axis is 0.
@@ -53,7 +53,7 @@ fn matrix(file: &SafetensorsFile, i: usize) -> (u64, u64) {
     (rows, columns)
 }
 
-fn about(file: &SafetensorsFile, i: usize, code: &'static str, message: String) -> Error {
+pub(crate) fn about(file: &SafetensorsFile, i: usize, code: &'static str, message: String) -> Error {
     Error::new(ErrorKind::Usage, code, message).with_tensor(file.header().name(i)).with_path(file.path())
 }
 
@@ -122,7 +122,7 @@ fn pieces(
     let together = if gap <= CHEAP_GAP || gap <= width * bits / 8 { (STEP * 8 / (columns * bits)).max(1) } else { 1 };
     // A multiple of 8, so that later steps of one row begin at a byte if its first one does.
     let step = (STEP * 8 / bits / 8 * 8).min(width);
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     let mut row = 0;
     while row < rows {
         let now = together.min(rows - row);
@@ -133,11 +133,10 @@ fn pieces(
             let n = if now > 1 { width } else { step.min(width - column) };
             let start = first + row * columns + column;
             let span = Span::of(dtype, start, start + (now - 1) * columns + n);
-            buffer.resize(span.n_bytes as usize, 0);
-            file.read_exact_at(&mut buffer, begin + span.first_byte)?;
+            let bytes = buffer.read(file, begin + span.first_byte, span.n_bytes as usize)?;
             for k in 0..now {
                 let piece = Span::of(dtype, start + k * columns, start + k * columns + n);
-                take(&buffer[(piece.first_byte - span.first_byte) as usize..], piece.first_bit, n as usize);
+                take(&bytes[(piece.first_byte - span.first_byte) as usize..], piece.first_bit, n as usize);
             }
             control.advance(span.n_bytes);
             column += n;
@@ -148,14 +147,14 @@ fn pieces(
 }
 
 /// Where elements `[start, stop)` lie within a tensor's bytes.
-struct Span {
-    first_byte: u64,
-    first_bit: u32,
-    n_bytes: u64,
+pub(crate) struct Span {
+    pub first_byte: u64,
+    pub first_bit: u32,
+    pub n_bytes: u64,
 }
 
 impl Span {
-    fn of(dtype: Dtype, start: u64, stop: u64) -> Self {
+    pub fn of(dtype: Dtype, start: u64, stop: u64) -> Self {
         let bits = u64::from(dtype.bits());
         let byte = |element: u64| (element / 8 * bits + element % 8 * bits / 8, element % 8 * bits % 8);
         let ((first_byte, first_bit), (last_byte, last_bit)) = (byte(start), byte(stop));

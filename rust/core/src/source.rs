@@ -150,6 +150,31 @@ impl SafetensorsFile {
     }
 }
 
+/// A buffer that parts of files are read into, one after the other.
+#[derive(Debug, Default)]
+pub struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// Read `len` bytes from byte `offset` of `file` on. Errors: as [`SafetensorsFile::read_exact_at`].
+    pub fn read(&mut self, file: &SafetensorsFile, offset: u64, len: usize) -> Result<&[u8]> {
+        self.0.resize(self.0.len().max(len + PAGE), 0);
+        let at = place(self.0.as_ptr().addr(), offset);
+        let bytes = &mut self.0[at..at + len];
+        file.read_exact_at(bytes, offset)?;
+        Ok(bytes)
+    }
+}
+
+const PAGE: usize = 4096;
+
+/// Where in a buffer at address `base` the bytes from `offset` of a file should go: 8 bytes before the same place in a
+/// page. The kernel copies from pages, and a copy whose target lies a little *ahead* of its source in this sense makes
+/// each load wait for a store that only looks like its own (4K aliasing): 64 bytes ahead and less cost up to 5 times
+/// the time on a Zen 4, and equal places a tenth.
+fn place(base: usize, offset: u64) -> usize {
+    ((offset % PAGE as u64) as usize).wrapping_sub(8).wrapping_sub(base) % PAGE
+}
+
 /// A file that changed while it was open.
 fn changed(path: &Path, why: &str) -> Error {
     let message = format!("the file changed while it was read: {why}; run again when nothing writes to it");

@@ -21,7 +21,7 @@ use crate::errors::to_python;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Bytes that are moved in less than a millisecond.
-const SMALL: usize = 1 << 18;
+pub const SMALL: usize = 1 << 18;
 
 /// Progress to report while a job runs: a Python callable `(done, total)` and the total in bytes.
 pub struct Progress {

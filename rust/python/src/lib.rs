@@ -5,9 +5,11 @@ mod errors;
 mod file;
 mod gateway;
 mod measure;
+mod nearest;
 mod pair;
 mod quant;
 mod rect;
+mod sample;
 mod scan;
 
 /// The native half of weightprint; its documented face is the `weightprint` package.
@@ -23,11 +25,15 @@ mod _core {
     #[pymodule_export]
     use crate::measure::Measure;
     #[pymodule_export]
+    use crate::nearest::nearest;
+    #[pymodule_export]
     use crate::pair::compare_values;
     #[pymodule_export]
     use crate::quant::{decode_codebook, decode_lookup, decode_packed, decode_scaled, unpack};
     #[pymodule_export]
     use crate::rect::read_rect;
+    #[pymodule_export]
+    use crate::sample::read_sample;
     #[pymodule_export]
     use crate::scan::{find_above, isa_available, scan};
 }

@@ -8,12 +8,12 @@ use std::thread;
 use memmap2::Mmap;
 
 use super::digest::{self, Piece, UnitHasher};
-use super::plan::{CHUNK, Plan, Tensor, Unit};
+use super::plan::{Plan, Tensor, Unit};
 use super::{Io, Lines, Request, Settings, TensorResult};
 use crate::control::Control;
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
-use crate::source::SafetensorsFile;
+use crate::source::{Buffer, SafetensorsFile};
 use crate::stats::{ColumnMoments, Counts, Moments, RowMoments, RowPartial};
 
 /// Scan `tensors` of `files`: every byte once, one result per tensor, in order.
@@ -134,14 +134,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One thread's buffers, reused from unit to unit.
 pub(super) struct Worker<'a> {
     job: &'a Job<'a>,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// The count table of the last counted dtype.
     counts: Option<(Dtype, Box<Counts>)>,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>) -> Self {
-        Self { job, buffer: Vec::new(), counts: None }
+        Self { job, buffer: Buffer::default(), counts: None }
     }
 
     /// Take units until there are none, or until some thread failed.
@@ -212,16 +212,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-const PAGE: usize = 4096;
-
-/// Where in a buffer at address `base` the bytes from `offset` of a file should go: 8 bytes before the same place in a
-/// page. The kernel copies from pages, and a copy whose target lies a little *ahead* of its source in this sense makes
-/// each load wait for a store that only looks like its own (4K aliasing): 64 bytes ahead and less cost up to 5 times
-/// the time on a Zen 4, and equal places a tenth.
-fn place(base: usize, offset: u64) -> usize {
-    ((offset % PAGE as u64) as usize).wrapping_sub(8).wrapping_sub(base) % PAGE
-}
-
 /// The worker's count table for `dtype`, empty.
 fn table(slot: &mut Option<(Dtype, Box<Counts>)>, dtype: Dtype) -> &mut Counts {
     if slot.as_ref().is_none_or(|(last, _)| *last != dtype) {
@@ -281,15 +271,11 @@ impl<'a> Job<'a> {
     }
 
     /// Bytes `[begin, end)` of `tensor`, read into `buffer`.
-    fn read<'b>(&'b self, tensor: &Tensor, begin: u64, end: u64, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+    fn read<'b>(&'b self, tensor: &Tensor, begin: u64, end: u64, buffer: &'b mut Buffer) -> Result<&'b [u8]> {
         if let Some((start, bytes)) = self.memory {
             return Ok(&bytes[(begin - start) as usize..(end - start) as usize]);
         }
-        buffer.resize(buffer.len().max(CHUNK as usize + PAGE), 0);
-        let at = place(buffer.as_ptr().addr(), tensor.offset + begin);
-        let bytes = &mut buffer[at..at + (end - begin) as usize];
-        self.files[tensor.file].read_exact_at(bytes, tensor.offset + begin)?;
-        Ok(bytes)
+        buffer.read(self.files[tensor.file], tensor.offset + begin, (end - begin) as usize)
     }
 
     /// Take in what `unit` found; if its tensor is complete, merge.

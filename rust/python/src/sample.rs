@@ -1,0 +1,35 @@
+//! `read_sample`: runs of rows and columns in, float32 out.
+
+use numpy::PyReadwriteArray2;
+use pyo3::prelude::*;
+use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::sample::{self, Runs};
+
+use crate::errors::to_python;
+use crate::file::SafetensorsFile;
+use crate::gateway;
+
+/// Rows and columns of tensor `i` seen as a matrix, each given as runs (start, length), into `out`: (rows, columns).
+/// Returns the bytes that were read.
+#[pyfunction]
+#[pyo3(signature = (file, i, out, rows, columns = None, *, threads = 0))]
+pub fn read_sample(
+    py: Python<'_>,
+    file: &SafetensorsFile,
+    i: usize,
+    mut out: PyReadwriteArray2<'_, f32>,
+    rows: Vec<(u64, u64)>,
+    columns: Option<Vec<(u64, u64)>>,
+    threads: usize,
+) -> PyResult<u64> {
+    file.check_index(i)?;
+    let file = &*file.inner;
+    let out = out.as_slice_mut().map_err(|_| {
+        let why = "the array that a sample is read into is not contiguous".to_owned();
+        to_python(py, Error::new(ErrorKind::Usage, "not_contiguous", why))
+    })?;
+    gateway::run_sized(py, size_of_val(out), |control| {
+        let (rows, columns) = (Runs::new(rows)?, columns.map(Runs::ascending).transpose()?);
+        sample::read_f32(file, i, &rows, columns.as_ref(), threads, control, out)
+    })
+}
