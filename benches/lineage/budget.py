@@ -11,8 +11,10 @@ them (the fastest there is), and by `weightprint.scan` with digests. The ratio i
 
     (seconds of compare - seconds of dense linear algebra that it reports) / seconds of reading both once
 
-with the mean of the reads before and after. Peak memory is the whole process', Python and numpy included. Seconds are
-wall seconds, so on a busy machine only the ratios mean something; CPU seconds stand beside them.
+with the mean of the reads before and after. With `--cold` the files are dropped from the page cache before each of
+these, so that everything comes from the disk, as for two models that were just downloaded. Peak memory is the whole
+process', Python and numpy included. Seconds are wall seconds, so on a busy machine only the ratios mean something; CPU
+seconds stand beside them.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ json.dump({
     "verdict": found.verdict, "log10_p": found.log10_p, "seconds": found.seconds, "gemm": found.gemm_seconds,
     "read": found.bytes_read, "peak": found.peak_rss_bytes,
     "cpu": time.process_time() - cpu, "gemm_cpu": spent.cpu,
-    "tests": [[e.test, e.basis, e.seconds] for e in found.evidence],
+    "tests": [[e.test, e.basis, e.seconds, e.gemm_seconds] for e in found.evidence],
 }, sys.stdout)
 """
 
@@ -76,7 +78,8 @@ class Measured:
     gemm_cpu: float
     read: int
     peak: int
-    tests: list[tuple[str, str, float]]
+    tests: list[tuple[str, str, float, float]]
+    cold: bool = False
 
     @property
     def over_plain(self) -> float:
@@ -118,7 +121,14 @@ def plain_read(files: Sequence[Path], threads: int) -> tuple[float, int]:
     return time.perf_counter() - started, total
 
 
-def measure(a: Path, b: Path, effort: str, threads: int) -> Measured:
+def forget(files: Sequence[Path]) -> None:
+    """Drop files from the page cache, so that they are read from the disk again."""
+    for file in files:
+        with file.open("rb") as source:
+            os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(a: Path, b: Path, effort: str, threads: int, cold: bool = False) -> Measured:
     """Reads, compares, reads again."""
     environment = dict(os.environ) | {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
@@ -129,19 +139,23 @@ def measure(a: Path, b: Path, effort: str, threads: int) -> Measured:
         return json.loads(done.stdout)
 
     files = [*files_of(a), *files_of(b)]
+    prepare = forget if cold else lambda files: None
     plain_read(files, threads)  # into the page cache
     plain, scans, cpu = [], [], []
     found: dict[str, Any] = {}
     size = 0
     for turn in (0, 1):
+        prepare(files)
         seconds, size = plain_read(files, threads)
         plain.append(seconds)
+        prepare(files)
         both = fresh(_SCAN, str(threads), str(a), str(b))
         scans.append(both[0])
         cpu.append(both[1])
         if turn == 0:
+            prepare(files)
             found = fresh(_COMPARE, effort, str(a), str(b))
-    pair: dict[str, Any] = {"a": a.name, "b": b.name, "effort": effort, "bytes": size}
+    pair: dict[str, Any] = {"a": a.name, "b": b.name, "effort": effort, "bytes": size, "cold": cold}
     return Measured(**pair, plain=(plain[0], plain[1]), scan=(scans[0], scans[1]), scan_cpu=sum(cpu) / 2, **found)
 
 
@@ -151,6 +165,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="the first is compared with the others")
     parser.add_argument("--effort", choices=("quick", "standard", "full"), default="standard")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of reads and products (%(default)s)")
+    parser.add_argument("--cold", action="store_true", help="everything from the disk, not from the page cache")
     parser.add_argument("--output", type=Path, help="all numbers, one JSON object a line")
     parser.set_defaults(run=_run)
 
@@ -160,7 +175,7 @@ def _run(args: argparse.Namespace) -> None:
     if not others:
         raise SystemExit("at least two models")
     for other in others:
-        found = measure(first, other, args.effort, args.threads)
+        found = measure(first, other, args.effort, args.threads, args.cold)
         if args.output:
             with args.output.open("a") as file:
                 file.write(json.dumps(asdict(found)) + "\n")
@@ -171,7 +186,7 @@ def _run(args: argparse.Namespace) -> None:
 def _lines(m: Measured) -> list[str]:
     slowest = sorted(m.tests, key=lambda t: -t[2])[:6]
     return [
-        f"{m.a} and {m.b}, {m.bytes / 1e9:.1f} GB, {m.effort}: {m.verdict}",
+        f"{m.a} and {m.b}, {m.bytes / 1e9:.1f} GB{', from disk' if m.cold else ''}, {m.effort}: {m.verdict}",
         f"  reading both once: plain {m.plain[0]:.1f} and {m.plain[1]:.1f} s, scan with digests {m.scan[0]:.1f} and "
         f"{m.scan[1]:.1f} s",
         f"  compare: {m.seconds:.1f} s, of which {m.gemm:.1f} s linear algebra; CPU {m.cpu:.1f} s and "
@@ -179,5 +194,6 @@ def _lines(m: Measured) -> list[str]:
         f"{m.read / 1e9:.1f} GB read; peak memory {m.peak / 1e9:.2f} GB",
         f"  beyond linear algebra: {m.over_plain:.2f} x plain reading, {m.over_scan:.2f} x scanning "
         f"({m.cpu_over_scan:.2f} x in CPU seconds)",
-        "  slowest: " + ", ".join(f"{test} {seconds:.1f} s" for test, _, seconds in slowest),
+        "  slowest, and of that linear algebra: "
+        + ", ".join(f"{test} {seconds:.1f} s ({gemm:.1f})" for test, _, seconds, gemm in slowest),
     ]

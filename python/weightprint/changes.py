@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import parallel
 from weightprint._looks import F64, MANTISSA, Look, look, ulp
 from weightprint.evidence._base import F32, Models, Pair, Tensor
 from weightprint.evidence._sample import pick, sampled_rows
@@ -193,13 +194,17 @@ def measured(models: Models, maps: Maps | None, copies: AbstractSet[str], aligne
     glanced = {p.b.name for p in _evenly(todo, effort.tensors)}
     if len(glanced) < len(todo):
         skipped["sampled"] = len(todo) - len(glanced)
-    out = [
-        Change(p.a, p.b, equal=True) if _same(p, copies) else _glance(models, p, effort)
-        for p in pairs
-        if _same(p, copies) or p.b.name in glanced
-    ]
+
+    def glance(pair: Pair) -> Change:
+        return Change(pair.a, pair.b, equal=True) if _same(pair, copies) else _glance(models, pair, effort)
+
+    out = list(parallel.each(glance, (p for p in pairs if _same(p, copies) or p.b.name in glanced)))
     wanted = {c.b.name for c in _chosen([c for c in out if not c.equal and c.kin and c.b.rank2], effort.looks)}
-    out = [replace(c, seen=_looked(models, c, effort)) if c.b.name in wanted else c for c in out]
+
+    def look(change: Change) -> Change:
+        return replace(change, seen=_looked(models, change, effort)) if change.b.name in wanted else change
+
+    out = list(parallel.each(look, out))
     return Changes(tuple(out), skipped)
 
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weightprint import _core
+from weightprint import _core, parallel
 from weightprint.anatomy.access import Anatomy
 from weightprint.basis import find_bases
 from weightprint.checkpoint import Checkpoint
-from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models, Side, Tensor, Test
+from weightprint.evidence import PUBLISHED, REBASED, SHARED_OUT, TESTS, Evidence, Models, Side, Tensor, Test
 from weightprint.evidence._base import Basis
 from weightprint.evidence._pairs import pair_tensors
 from weightprint.evidence._units import ffns
@@ -80,7 +80,11 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
     if models.effort == "quick":
         tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
-    evidence = [test(models) for test in tests]
+    # A test that shares out its own work runs by itself, the others side by side; the report keeps its order.
+    alone = {test: test(models) for test in tests if test in SHARED_OUT}
+    others = [test for test in tests if test not in SHARED_OUT]
+    answers = alone | dict(zip(others, parallel.each(lambda test: test(models), others), strict=True))
+    evidence = [answers[test] for test in tests]
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
         started = time.perf_counter()
         models = _of_one_width(models)

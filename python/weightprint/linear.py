@@ -2,11 +2,13 @@
 
 What a comparison costs beyond reading is products, solutions and decompositions of dense matrices, which are LAPACK's
 and BLAS's and as fast as the machine allows. So they go through here, and `accounted` says how long they took:
-`Comparison.gemm_seconds`. Sampling, decoding, sorting and looking for the nearest are not counted.
+`Comparison.gemm_seconds`. Sampling, decoding, sorting and looking for the nearest are not counted. Of pieces of work
+that run side by side (:mod:`weightprint.parallel`) each counts for its part of the machine.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Spent", "accounted", "eigh", "eigvalsh", "product", "qr", "solve", "svd", "svdvals"]
+from weightprint import parallel
+
+__all__ = ["Spent", "accounted", "eigh", "eigvalsh", "product", "solve", "svd", "svdvals"]
 
 Array = npt.NDArray[Any]
 
@@ -30,6 +34,7 @@ class Spent:
     cpu: float = 0.0
 
 
+_ADDING = threading.Lock()
 _SPENT: ContextVar[tuple[Spent, ...]] = ContextVar("spent", default=())
 
 
@@ -46,14 +51,18 @@ def accounted() -> Iterator[Spent]:
 
 @contextmanager
 def _counted() -> Iterator[None]:
-    started, cpu = time.perf_counter(), time.process_time()
+    parallel.check()
+    sharing = parallel.sharing()
+    clock = time.process_time if sharing == 1 else time.thread_time
+    started, cpu = time.perf_counter(), clock()
     try:
         yield
     finally:
-        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        for spent in _SPENT.get():
-            spent.seconds += seconds
-            spent.cpu += cpu
+        seconds, cpu = (time.perf_counter() - started) / sharing, clock() - cpu
+        with _ADDING:
+            for spent in _SPENT.get():
+                spent.seconds += seconds
+                spent.cpu += cpu
 
 
 def product(x: Array, y: Array) -> Any:
@@ -84,13 +93,6 @@ def eigvalsh(x: Array) -> Array:
     """Eigenvalues of a symmetric matrix, smallest first."""
     with _counted():
         return np.linalg.eigvalsh(x)
-
-
-def qr(x: Array) -> tuple[Array, Array]:
-    """Orthonormal columns and the upper triangle: ``x = q @ r``."""
-    with _counted():
-        q, r = np.linalg.qr(x)
-        return q, r
 
 
 def eigh(x: Array) -> tuple[Array, Array]:

@@ -10,15 +10,16 @@ that does not hold together are there as they are stored.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from weightprint import _core, parallel
 from weightprint.anatomy.access import Anatomy
 from weightprint.anatomy.place import Assignment
 from weightprint.checkpoint import TensorInfo
-from weightprint.evidence._base import F32, Side, Tensor
+from weightprint.evidence._base import F32, Runs, Side, Tensor
 from weightprint.weights import Weight
 
 __all__ = ["SURE", "Reads", "canonical_name", "outline"]
@@ -33,6 +34,7 @@ class Reads:
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.nbytes = 0
+        self._adding = threading.Lock()
         self.parts: dict[str, Assignment | None] = {}
         self.stored: dict[str, TensorInfo] = {}  # components of what can't be decoded, by their own names
 
@@ -55,11 +57,11 @@ class Reads:
         """Elements [start, stop) of a canonical tensor."""
         part = self.parts.get(name)
         if (info := self.as_stored(name)) is not None:
-            self.nbytes += math.ceil(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
+            self._count(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
             file = self.anatomy.checkpoint.core_file(info.file)
             return np.frombuffer(file.read_f32(info.index, start, stop), np.float32)
         weight = self.anatomy.weights[name if part is None else part.view.weight]
-        self.nbytes += math.ceil(weight.nbytes * (stop - start) / max(weight.numel, 1))
+        self._count(weight.nbytes * (stop - start) / max(weight.numel, 1))
         shape = weight.shape if part is None else part.view.shape
         width = math.prod(shape[1:])
         rows = slice(start // max(width, 1), -(-stop // max(width, 1)))
@@ -69,14 +71,21 @@ class Reads:
         first = rows.start * width
         return found[start - first : stop - first]
 
-    def words(self, name: str, start: int, stop: int) -> npt.NDArray[np.uint16] | None:
-        """Elements [start, stop) as the bfloat16 words that are stored; None where something else is."""
+    def sample(self, name: str, rows: Runs, columns: Runs | None) -> F32 | None:
+        """Runs of rows and columns of a matrix; None where it isn't one that is stored as it is read."""
         info = self.as_stored(name)
-        if info is None or info.dtype != "BF16":
+        if info is None or info.components != 1:
             return None
-        self.nbytes += 2 * (stop - start)
+        width = math.prod(info.shape[-1:]) if columns is None else sum(n for _, n in columns)
+        out = np.empty((sum(n for _, n in rows), width), np.float32)
         file = self.anatomy.checkpoint.core_file(info.file)
-        return np.frombuffer(file.read_bytes(info.index, 2 * start, 2 * stop), "<u2")
+        nbytes = _core.read_sample(file, info.index, out, rows, columns, threads=0 if parallel.sharing() == 1 else 1)
+        self._count(nbytes)
+        return out
+
+    def _count(self, nbytes: float) -> None:
+        with self._adding:
+            self.nbytes += math.ceil(nbytes)
 
     def gain(self, tensor: Tensor) -> F32 | None:
         """Gain of the norm in front of a canonical matrix, as it acts (a family's offset added), float32."""
@@ -116,7 +125,7 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
             numel = math.prod(part.view.shape)
             nbytes = weight.nbytes * numel // max(weight.numel, 1)
             tensors[name] = Tensor(name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place)
-    return Side(label, tensors, reads, reads.gain, anatomy.geometry, reads.words), reads
+    return Side(label, tensors, reads, reads.gain, anatomy.geometry, reads.sample), reads
 
 
 def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor:

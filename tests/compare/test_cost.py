@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 import weightprint
 from safetensors.numpy import save_file
-from synthetic import child, decoder, models, side
+from synthetic import child, decoder, models
 from weightprint.anatomy.access import Anatomy
 from weightprint.basis import _solve
 from weightprint.evidence import _sample
+from weightprint.evidence._base import no_sample
 from weightprint.evidence.embeddings import embeddings
-from weightprint.evidence.published import _parts
 from weightprint.linear import accounted, eigh, product, solve, svd, svdvals
 from weightprint.report.compare import render_text
 from weightprint.sides import outline
@@ -81,13 +82,16 @@ def test_columns_of_stored_tensors_are_those_of_the_decoded_ones(tmp_path: Path,
     with weightprint.open(tmp_path / "model.safetensors") as checkpoint:
         here, reads = outline(Anatomy(checkpoint, values=False), "a")
         rows, tensor = np.array([0, 1, 2, 30, 68, 69]), here.tensors["x"]
-        assert (here.words("x", 3, 9) is not None) == (dtype is ml_dtypes.bfloat16)
-        for columns in (np.arange(40, 104), np.array([0, 7, 90, 199]), np.arange(200)):
-            found = _sample.sampled_rows(here, tensor, rows, columns)
-            np.testing.assert_array_equal(found, x[np.ix_(rows, columns)].astype(np.float32))
+        sliced = replace(here, sample=no_sample)
+        for columns in (np.arange(40, 104), np.array([0, 7, 90, 199]), np.arange(200), np.array([9, 3, 3, 100])):
+            for some in (rows, rows[::-1], np.array([5, 5, 6, 0])):
+                want = x[np.ix_(some, columns)].astype(np.float32)
+                np.testing.assert_array_equal(_sample.sampled_rows(here, tensor, some, columns), want)
+                np.testing.assert_array_equal(_sample.sampled_rows(sliced, tensor, some, columns), want)
         before = reads.nbytes
         _sample.sampled_rows(here, tensor, rows, np.arange(40, 104))
-        assert reads.nbytes - before == rows.size * 200 * x.itemsize
+        # Rows 0 to 2 in one go, 30 by itself, 68 and 69: from the first column asked for to the last.
+        assert reads.nbytes - before == (3 * 64 + 64 + 2 * 64 + 3 * (200 - 64)) * x.itemsize
 
 
 def test_large_sets_have_the_same_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +123,26 @@ def test_equal_rows_of_large_tables_are_the_same(monkeypatch: pytest.MonkeyPatch
     }
 
 
+@pytest.mark.parametrize(("seed", "verdict"), [(None, "shared_origin"), (1, "no_evidence")])
+def test_large_models_get_the_same_verdict_from_fewer_channels(
+    written: Path, monkeypatch: pytest.MonkeyPatch, seed: int | None, verdict: str
+) -> None:
+    pair = written / "root", written / ("child" if seed is None else "stranger")
+    whole = weightprint.compare(*pair)
+    monkeypatch.setattr(_sample, "LARGE", 1)
+    monkeypatch.setitem(_sample.BUDGETS, "standard", replace(_sample.BUDGETS["standard"], channels=128))
+    heads, units = (
+        importlib.import_module(f"weightprint.evidence.{name}") for name in ("head_agreement", "aligned_units")
+    )
+    monkeypatch.setattr(heads, "_LARGE", replace(heads._LARGE, channels=96))
+    monkeypatch.setattr(units, "_CHANNELS", 64)
+    some = weightprint.compare(*pair)
+    assert some.verdict == whole.verdict == verdict
+    details = {e.test: e.details for e in some.evidence}
+    assert details["aligned_weights"]["channels"] == 64
+    assert details["head_agreement"]["channels"] == 96
+
+
 def test_published_measures_of_large_models_agree_with_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampled layers and channels: a child at rho .9 keeps about rho^2, strangers nothing, within the stated error."""
     a = decoder(0, d=64, h=280, layers=8)
@@ -127,7 +151,7 @@ def test_published_measures_of_large_models_agree_with_the_whole_ones(monkeypatc
     names = ("ucka", "crs", "ghostspec", "phi_u", "phi_match")
     tests = [getattr(importlib.import_module(f"weightprint.evidence.published.{n}"), n) for n in names]
     whole = [[test(pair) for test in tests] for pair in pairs]
-    monkeypatch.setattr(_parts, "LARGE", 1)
+    monkeypatch.setattr(_sample, "LARGE", 1)
     monkeypatch.setattr(importlib.import_module("weightprint.evidence.published.ucka"), "_MATCHED", 16)
     for pair, before in zip(pairs, whole, strict=True):
         for test, one in zip(tests, before, strict=True):
@@ -146,6 +170,16 @@ def test_a_plain_read_reads_every_byte(tmp_path: Path) -> None:
     assert budget.plain_read(files, 2)[1] == sum(f.stat().st_size for f in files) == 5 + (3 << 20)
 
 
-def test_a_model_in_memory_has_no_stored_words() -> None:
-    here = side("a", decoder(0))
-    assert here.words("model.norm.weight", 0, 4) is None
+def test_forgotten_files_still_read_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"abc" * 1000)
+    budget.forget([file])
+    assert budget.plain_read([file], 1)[1] == 3000
+
+
+def test_every_test_says_how_much_of_its_time_was_linear_algebra(written: Path) -> None:
+    found = weightprint.compare(written / "root", written / "child")
+    spent = {e.test: (e.gemm_seconds, e.seconds) for e in found.evidence}
+    assert all(0 <= gemm <= seconds for gemm, seconds in spent.values())
+    assert spent["unit_agreement"][0] > 0
+    assert {e["test"]: e["gemm_seconds"] for e in found.to_dict()["evidence"]} == {t: g for t, (g, _) in spent.items()}

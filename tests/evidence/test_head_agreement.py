@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models, side
 from weightprint.evidence._base import Basis, Models
-from weightprint.evidence._heads import Sketch, attentions, factors, overlap
+from weightprint.evidence._heads import Sketch, attentions, factors, overlaps
 from weightprint.evidence.head_agreement import head_agreement, log10_p_counts, log10_p_order
 
 D, HEADS, GROUPS, SIZE, LAYERS = 64, 8, 4, 8, 4
@@ -96,21 +96,28 @@ def test_vectors_are_the_products() -> None:
     m = pair(x, x)
     found = factors(m, m.a, attentions(m.a, m.b)[1], np.arange(D))["qk"]
     exact = brute_vectors(x, 1)
-    assert Sketch(D, D, 0)(found) == pytest.approx(exact, abs=2e-4)
-    small = Sketch(D, 32, 0)(found)
+    assert Sketch(D, D, 0)(found)[0] == pytest.approx(exact, abs=2e-4)
+    small = Sketch(D, 32, 0)(found)[0]
     assert np.abs(small @ small.T - exact @ exact.T).max() < 6 / 32
     order = np.random.default_rng(0).permutation(D)
-    permuted = exact.reshape(HEADS, D, D)
-    turned = Sketch(D, D, 0)(found, order).reshape(HEADS, D, D)
-    assert turned[:, order][:, :, order] == pytest.approx(permuted, abs=2e-4)
+    sketch = Sketch(D, D, 0, [order])
+    as_it_is, turned = sketch(found).reshape(2, HEADS, D, D)
+    assert as_it_is == pytest.approx(exact.reshape(HEADS, D, D), abs=2e-4)
+    assert turned[:, order][:, :, order] == pytest.approx(as_it_is, abs=2e-4)
+    assert np.array_equal(sketch(found, copies=False)[0], as_it_is.reshape(HEADS, -1))
 
 
 def test_overlap_of_known_spaces() -> None:
     e = np.eye(6, dtype=np.float32)
-    assert overlap(e[:2], 3 * e[:2] + 0) == pytest.approx(1)
-    assert overlap(e[:2], e[2:4]) == pytest.approx(0)
     tilted = np.stack([e[0], (e[1] + e[4]) / np.sqrt(2)])
-    assert overlap(e[:2], tilted) == pytest.approx((1 + 0.5) / 2)
+    other = np.stack([3 * e[:2], e[2:4], tilted, [e[0], e[0]]])
+    assert overlaps(np.stack([e[:2]] * 4), other) == pytest.approx([1, 0, (1 + 0.5) / 2, 0.5], abs=1e-8)
+    assert overlaps(np.zeros((1, 2, 6), np.float32), e[None, :2]) == pytest.approx([0])
+    # Far from orthogonal rows: against an orthonormal basis of both.
+    x, y = np.random.default_rng(0).standard_normal((2, 1, 5, 40)).astype(np.float32) @ np.diag(np.logspace(-2, 2, 40))
+    q_x, q_y = (np.linalg.qr(m[0].T)[0] for m in (x, y))
+    want = float(np.square(q_x.T @ q_y).sum()) / 5
+    assert overlaps(x.astype(np.float32), y.astype(np.float32)) == pytest.approx([want], rel=1e-4)
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0])
@@ -295,7 +302,7 @@ def test_latent_attention_is_multiplied_out() -> None:
     centre = np.eye(D) - 1 / D
     want = centre @ (plain / rows[None, :, None] / columns[None, None, :]) @ centre
     found = factors(m, m.a, attention, np.arange(D))["qk"]
-    got = found.left.transpose(0, 2, 1) @ found.right
+    got = found.left.transpose(0, 2, 1) @ found.right[found.of]
     for g, w in zip(got.reshape(heads, -1), want.reshape(heads, -1), strict=True):
         assert float(g @ w / np.linalg.norm(g) / np.linalg.norm(w)) > 1 - 1e-5
     assert head_agreement(m).details["agreed"] == 2 * heads

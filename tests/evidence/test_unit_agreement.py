@@ -11,6 +11,7 @@ import pytest
 from synthetic import Arrays, child, decoder, models
 from weightprint.evidence._base import Basis
 from weightprint.evidence._counts import chance, dispersion, log10_beta_tail
+from weightprint.evidence._match import standardised
 from weightprint.evidence.unit_agreement import unit_agreement
 
 
@@ -234,3 +235,48 @@ def test_what_the_basis_was_fitted_on_stays_out_of_p() -> None:
     assert (fitted.log10_p or 0.0) > -3
     assert fitted.details["found"] == 1
     assert unit_agreement(replace(m, basis=Basis(fitted=frozenset({"down"})))).log10_p is None
+
+
+def step_by_step(x: np.ndarray, *, signed: bool) -> np.ndarray:
+    """What `standardised` promises, in float64 and over all rows."""
+    x = x.astype(np.float64)
+    x = x - x.mean(axis=0) if signed else x.copy()
+    for _ in range(2):
+        power = np.square(x).mean(axis=0)
+        weights = np.divide(1, power, out=np.zeros_like(power), where=power > 0)
+        x -= (x @ weights / weights.sum())[:, None]
+        x[:, power == 0] = 0
+    rms = np.sqrt(np.square(x).mean(axis=0))
+    x /= np.where(rms > 0, rms, 1)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("rows", [60, 1024, 3000])
+def test_standardised_rows_against_each_step_by_itself(rows: int, signed: bool) -> None:
+    rng = np.random.default_rng(rows)
+    # Columns with means and scales of their own, an outlier, rows with a mean, a column that says nothing.
+    x = rng.standard_normal((rows, 40)) * rng.lognormal(0, 1, 40) + rng.standard_normal((rows, 1))
+    x += 3 * rng.standard_normal(40)
+    x[:, 5] *= 100
+    x[:, 7] = 0
+    x = x.astype(np.float32)
+    found, want = standardised(x, signed=signed), step_by_step(x, signed=signed)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+    assert not found[:, 7].any()
+    if rows <= 1024:
+        assert found == pytest.approx(want, abs=2e-5)
+    else:  # some rows stand for all
+        assert np.einsum("ij,ij->i", found, want).min() > 0.98
+    # A transposed view is taken as it lies.
+    assert standardised(np.ascontiguousarray(x.T).T, signed=signed) == pytest.approx(found, abs=2e-5)
+
+
+def test_standardised_values_stay_finite() -> None:
+    x = np.random.default_rng(0).standard_normal((50, 20)).astype(np.float32)
+    x[3, 4], x[5, 6], x[7, 8] = np.nan, np.inf, -np.inf
+    for scale in (1, 1e-30, 1e30):
+        found = standardised(x * np.float32(scale), signed=True)
+        assert np.isfinite(found).all()
+        assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+    assert not standardised(np.zeros((5, 4), np.float32), signed=True).any()

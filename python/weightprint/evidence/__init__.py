@@ -19,10 +19,28 @@ from weightprint.evidence.training_shared import training_shared
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.evidence.unit_geometry import unit_geometry
 
-__all__ = ["PUBLISHED", "REBASED", "TESTS", "Evidence", "Models", "Pair", "Region", "Shared", "Side", "Tensor", "Test"]
+__all__ = [
+    "PUBLISHED",
+    "REBASED",
+    "SHARED_OUT",
+    "TESTS",
+    "Evidence",
+    "Models",
+    "Pair",
+    "Region",
+    "Shared",
+    "Side",
+    "Tensor",
+    "Test",
+]
 
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
 REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement, convergence, embeddings)
+
+#: Tests that share out blocks or parts of tables over all cores.
+SHARED_OUT: frozenset[Test] = frozenset(
+    {aligned_weights, aligned_units, unit_agreement, head_agreement, embeddings, norm_gains}
+)
 
 #: Every test, in the order of the report.
 TESTS: tuple[Test, ...] = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
-from weightprint.linear import product
+from weightprint.linear import accounted, product
 
 __all__ = [
     "F32",
@@ -42,7 +42,7 @@ __all__ = [
     "Test",
     "UnitMatch",
     "no_gain",
-    "no_words",
+    "no_sample",
     "not_applied",
     "timed",
 ]
@@ -122,8 +122,12 @@ class Reader(Protocol):
     def __call__(self, name: str, start: int, stop: int) -> F32: ...
 
 
-def no_words(name: str, start: int, stop: int) -> npt.NDArray[np.uint16] | None:
-    """For tensors that are not stored as bfloat16, or not read from a file."""
+#: Runs (start, length) of consecutive indices; of rows in any order, of columns ascending.
+Runs = Sequence[tuple[int, int]]
+
+
+def no_sample(name: str, rows: Runs, columns: Runs | None) -> F32 | None:
+    """For tensors that are not read from a file, or not as they are stored."""
     return None
 
 
@@ -136,9 +140,9 @@ def no_gain(tensor: Tensor) -> F32 | None:
 class Side:
     """One of the two models: its tensors by name, and a way to read slices of them.
 
-    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell. ``words``: flat elements
-    of a tensor as they are stored where that is bfloat16 (the upper halves of float32), else None: whoever keeps a few
-    of the columns needs not decode them all.
+    ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell. ``sample``: runs of rows
+    and columns (None: all) of a tensor in one go, float32 (rows, columns); None for one that isn't stored as it is
+    read.
     """
 
     label: Literal["a", "b"]
@@ -146,7 +150,7 @@ class Side:
     reader: Reader = field(repr=False)
     gains: Callable[[Tensor], F32 | None] = field(default=no_gain, repr=False)
     geometry: Mapping[str, Geometry] = field(default_factory=dict, repr=False)
-    words: Callable[[str, int, int], npt.NDArray[np.uint16] | None] = field(default=no_words, repr=False)
+    sample: Callable[[str, Runs, Runs | None], F32 | None] = field(default=no_sample, repr=False)
 
     @property
     def numel(self) -> int:
@@ -156,6 +160,8 @@ class Side:
         """Rows [start, stop) of a tensor seen as a matrix, float32, shape (stop - start, columns)."""
         n_rows, columns = tensor.matrix
         stop = n_rows if stop is None else min(stop, n_rows)
+        if stop > start and (found := self.sample(tensor.name, [(start, stop - start)], None)) is not None:
+            return found
         return self.reader(tensor.name, start * columns, stop * columns).reshape(stop - start, columns)
 
     def slices(self, tensor: Tensor, values: int = SLICE_VALUES) -> Iterator[tuple[int, F32]]:
@@ -376,6 +382,7 @@ class Evidence:
         others: the runner-up of each, and all further ones that chance does not explain, best first.
         rank_p: from the rank of the statistic among permuted copies of B, ties broken at random: uniform under the
             null, where ``log10_p`` is on the safe side. It can't be small; it is there to test the null.
+        seconds, gemm_seconds: what it took, and how much of that products and decompositions of matrices.
     """
 
     test: str
@@ -402,6 +409,7 @@ class Evidence:
     others: tuple[UnitMatch, ...] = ()
     rank_p: float | None = None
     seconds: float = 0.0
+    gemm_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract's keys in its order, then what we add."""
@@ -418,7 +426,17 @@ class Evidence:
             "blind_to",
             "seconds",
         )
-        added = ("asked", "says", "statistic_of", "effect_of", "detectable", "basis", "semantic", "rank_p")
+        added = (
+            "asked",
+            "says",
+            "statistic_of",
+            "effect_of",
+            "detectable",
+            "basis",
+            "semantic",
+            "rank_p",
+            "gemm_seconds",
+        )
         return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
 
 
@@ -435,7 +453,9 @@ def timed(test: Test) -> Test:
 
     def run(models: Models) -> Evidence:
         started = time.perf_counter()
-        return replace(test(models), seconds=time.perf_counter() - started)
+        with accounted() as spent:
+            found = test(models)
+        return replace(found, seconds=time.perf_counter() - started, gemm_seconds=spent.seconds)
 
     run.__name__ = test.__name__
     run.__doc__ = test.__doc__

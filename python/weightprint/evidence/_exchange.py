@@ -55,9 +55,12 @@ def finite(x: F32) -> F32:
 
 
 def tame(x: F32) -> F32:
-    """The values with non-finite ones as 0 and, where they are extreme, all divided by the largest."""
-    x = finite(x)
-    peak = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
+    """The values with non-finite ones as 0 and, where they are extreme, all divided by the largest. The same array
+    where there is nothing to do."""
+    high, low = float(x.max(initial=0.0)), float(x.min(initial=0.0))
+    if not math.isfinite(high - low):  # one NaN makes both NaN
+        return tame(finite(x))
+    peak = max(high, -low)
     if peak > 0 and not _TAME[0] < peak < _TAME[1]:
         x = x / np.float32(peak)
     return x

@@ -25,22 +25,27 @@ between; they are multiplied out (:mod:`weightprint.anatomy.products` says how),
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Geometry, Models, Side, Tensor
 from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import Indices, on_channels, sampled_rows
-from weightprint.linear import product, qr
+from weightprint.linear import product, solve
 
-__all__ = ["Attention", "Factors", "Sketch", "attentions", "factors", "overlap"]
+__all__ = ["Attention", "Factors", "Sketch", "attentions", "factors", "overlaps"]
 
 Kind = Literal["qk", "vo"]
 _PLAIN = ("q", "k", "v", "o")
 _LATENT = ("q_a", "q_b", "kv_a", "kv_b")
+_EXTREME = (1e-8, 1e8)  # largest values of a head outside of which it is scaled first
+_RIDGE = 1e-10  # of rows' mean square
+_HELD = 1 << 23  # values of sketched factors in memory
 
 
 @dataclass(frozen=True)
@@ -66,16 +71,18 @@ class Attention:
 
 @dataclass(frozen=True)
 class Factors:
-    """Left and right factors of all heads' products of one kind: float32 (heads, size, channels) each."""
+    """Left and right factors of all heads' products of one kind: float32 (heads, size, channels) and (key-value heads,
+    size, channels). ``of`` is the number of a head's right factor, int64 (heads,)."""
 
     left: F32
     right: F32
+    of: Indices
 
     @cached_property
     def trace(self) -> F32:
         """Trace of each head's product over channels less one: what channels have to do with themselves; (heads,)."""
-        found: F32 = np.einsum("hdc,hdc->h", self.left, self.right) / max(self.left.shape[2] - 1, 1)
-        return found
+        traces = [np.einsum("dc,dc->", x, self.right[g]) for x, g in zip(self.left, self.of, strict=True)]
+        return np.array([t / max(self.left.shape[2] - 1, 1) for t in traces], np.float32)
 
 
 def attentions(side: Side, other: Side) -> list[Attention]:
@@ -131,11 +138,11 @@ def _latent(stack: str, block: int, parts: dict[str, Tensor], geometry: Geometry
 
 
 def factors(models: Models, side: Side, attention: Attention, channels: Indices) -> dict[Kind, Factors]:
-    """Both products' factors of every head, over these of A's channels; key-value heads repeated for their group.
+    """Both products' factors of every head, over these of A's channels.
 
     Holds one matrix of the block at a time, and the sampled channels of the others.
     """
-    parts, heads = attention.parts, attention.heads
+    parts, heads, groups = attention.parts, attention.heads, attention.kv_heads
     if attention.latent is None:
         q, k, v = (_reading(models, side, parts[role], channels) for role in ("q", "k", "v"))
     else:
@@ -143,12 +150,12 @@ def factors(models: Models, side: Side, attention: Attention, channels: Indices)
     o = _writing(models, side, parts["o"], channels)
 
     def split(x: F32, count: int) -> F32:
-        return np.repeat(x.reshape(count, -1, channels.size), heads // count, axis=0)
+        return x.reshape(count, -1, channels.size)
 
-    groups = attention.kv_heads
+    of = np.arange(heads) // (heads // groups)
     return {
-        "qk": _standardised(split(q, heads), split(k, groups)),
-        "vo": _standardised(split(o, heads), split(v, groups)),
+        "qk": _standardised(split(q, heads), split(k, groups), of),
+        "vo": _standardised(split(o, heads), split(v, groups), of),
     }
 
 
@@ -168,7 +175,8 @@ def _writing(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F
     """Columns of a matrix that writes the stream, as rows over A's channels: (columns, channels)."""
     basis = models.basis
     if side is models.a or (basis.matrix is None and basis.channels is None):
-        return np.ascontiguousarray(sampled_rows(side, tensor, channels).T)
+        written: F32 = sampled_rows(side, tensor, channels).T
+        return written
     if basis.matrix is None:
         return basis.to_a(np.ascontiguousarray(side.rows(tensor).T))[:, channels]
     turn = np.ascontiguousarray(basis.matrix[:, channels])
@@ -198,56 +206,100 @@ def _multiplied(models: Models, side: Side, attention: Attention, channels: Indi
     return q, keys.reshape(-1, channels.size), product(outer[:, nope:], latent).reshape(-1, channels.size)
 
 
-def _standardised(left: F32, right: F32) -> Factors:
-    """Channels on one scale (a function of products alone), then both factors centred over channels."""
+def _standardised(left: F32, right: F32, of: Indices) -> Factors:
+    """Channels on one scale (a function of products alone), then both factors centred over channels. Both arrays are
+    overwritten, head by head, which keeps to the cache."""
     left, right = _tame(left), _tame(right)
     inner_l, inner_r = product(left, left.transpose(0, 2, 1)), product(right, right.transpose(0, 2, 1))
-    square = np.einsum("hij,hij->h", inner_l, inner_r, dtype=np.float64)
+    square = np.einsum("hij,hij->h", inner_l, inner_r[of], dtype=np.float64)
     weight = np.where(square > 0, 1 / np.where(square > 0, square, 1), 0).astype(np.float32)
-    power_l = weight @ np.einsum("hdc,hdc->hc", product(inner_r, left), left)
-    power_r = weight @ np.einsum("hdc,hdc->hc", product(inner_l, right), right)
-    left, right = left * _inverse_root(power_l), right * _inverse_root(power_r)
-    return Factors(left - left.mean(axis=2, keepdims=True), right - right.mean(axis=2, keepdims=True))
+    # Of the products that share a right factor, the left ones are added up first.
+    pooled = np.zeros_like(inner_r)
+    np.add.at(pooled, of, weight[:, None, None] * inner_l)
+    power_l = _diagonals(left, [w * inner_r[g] for w, g in zip(weight, of, strict=True)])
+    power_r = _diagonals(right, pooled)
+    for heads, power in ((left, power_l), (right, power_r)):
+        scale = np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1)), 0).astype(np.float32)
+        for x in heads:
+            x *= scale
+            x -= x.mean(axis=1, keepdims=True)
+    return Factors(left, right, of)
+
+
+def _diagonals(heads: F32, inner: Sequence[F32]) -> F32:
+    """Sum over heads of the diagonal of x' m x, for x (size, channels) and m (size, size): float32 (channels,)."""
+    total = np.zeros(heads.shape[2], np.float32)
+    for x, m in zip(heads, inner, strict=True):
+        total += np.einsum("dc,dc->c", product(m, x), x)
+    return total
 
 
 def _tame(x: F32) -> F32:
-    """Finite, each head's largest value one: squares of squares stay within float32."""
-    x = finite(x)
-    peak = np.abs(x).max(axis=(1, 2), keepdims=True, initial=0)
-    out: F32 = x / np.where(peak > 0, peak, np.float32(1))
-    return out
-
-
-def _inverse_root(power: F32) -> F32:
-    out: F32 = np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1)), 0).astype(np.float32)
+    """Finite, and no head's largest value so extreme that squares of squares leave float32."""
+    peak = np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2)))
+    if not np.isfinite(peak).all():
+        return _tame(finite(x))
+    if np.all((peak == 0) | ((peak > _EXTREME[0]) & (peak < _EXTREME[1]))):
+        return x
+    out: F32 = x / np.where(peak > 0, peak, np.float32(1))[:, None, None]
     return out
 
 
 class Sketch:
-    """Turns heads into vectors whose inner products are those of their products. ``dims`` ≥ channels: exact."""
+    """Turns heads into vectors whose inner products are those of their products. ``dims`` ≥ channels: exact.
 
-    def __init__(self, channels: int, dims: int, seed: int) -> None:
+    ``orders``: of channels; a head is also turned into what it would be with its channels in each of them.
+    """
+
+    def __init__(self, channels: int, dims: int, seed: int, orders: Sequence[Indices] = ()) -> None:
         rng = np.random.default_rng([seed, channels, 11])
         if channels <= dims:
-            self.left = self.right = np.eye(channels, dtype=np.float32)
+            left = right = np.eye(channels, dtype=np.float32)
         else:
-            self.left, self.right = (
+            left, right = (
                 rng.standard_normal((channels, dims), dtype=np.float32) / np.float32(np.sqrt(dims)) for _ in range(2)
             )
+        # Of the centred identity, whatever the order: what every head has of it is taken out.
+        self.identity = product((left - left.mean(axis=0)).T, right - right.mean(axis=0))
+        self.dims = left.shape[1]
+        # Channels in another order are the same as the sketch's rows in another order: one product for all orders.
+        self.left, self.right = (np.concatenate([x, *(x[order] for order in orders)], axis=1) for x in (left, right))
 
-    def __call__(self, factors: Factors, order: Indices | None = None) -> F32:
-        """Unit vectors (heads, dims²), zero for a dead head; ``order``: of the same heads with channels permuted."""
-        left, right = (self.left, self.right) if order is None else (self.left[order], self.right[order])
-        x = product(product(factors.left, left).transpose(0, 2, 1), product(factors.right, right))
-        same = product((left - left.mean(axis=0)).T, right - right.mean(axis=0))  # the sketch of the centred identity
-        x -= factors.trace[:, None, None] * same
-        x = x.reshape(x.shape[0], -1)
-        norm = np.linalg.norm(x, axis=1, keepdims=True)
-        out: F32 = np.where(norm > 0, x / np.where(norm > 0, norm, 1), 0).astype(np.float32)
+    def __call__(self, factors: Factors, copies: bool = True) -> F32:
+        """Unit vectors (1 + orders, heads, dims²), zero for a dead head; without ``copies`` only (1, heads, dims²)."""
+        dims, heads = self.dims, len(factors.left)
+        total, away = self.left.shape[1] // dims if copies else 1, factors.trace[:, None, None] * self.identity
+        out = np.empty((total, heads, dims * dims), np.float32)
+        together = max(1, _HELD // (factors.left[:, :, 0].size * dims))
+        for first in range(0, total, together):
+            some = slice(first * dims, min(first + together, total) * dims)
+            left, right = product(factors.left, self.left[:, some]), product(factors.right, self.right[:, some])
+            right = right[factors.of] if len(right) < heads else right
+            for copy, at in zip(out[first : first + together], range(0, left.shape[2], dims), strict=True):
+                here = slice(at, at + dims)
+                x = product(left[:, :, here].transpose(0, 2, 1), right[:, :, here])
+                x -= away
+                x = x.reshape(heads, -1)
+                norm = np.sqrt(np.einsum("hx,hx->h", x, x))[:, None]
+                np.multiply(x, np.where(norm > 0, 1 / np.where(norm > 0, norm, 1), 0), out=copy)
         return out
 
 
-def overlap(x: F32, y: F32) -> float:
-    """Mean squared cosine of the principal angles of two row spaces, 1 for the same space: (rows, channels) each."""
-    q_x, q_y = (qr(m.T.astype(np.float64))[0] for m in (x, y))
-    return float(np.sum(np.square(product(q_x.T, q_y)))) / int(min(q_x.shape[1], q_y.shape[1]))
+def overlaps(x: F32, y: F32) -> npt.NDArray[np.float64]:
+    """Mean squared cosine of the principal angles of pairs of row spaces, 1 for the same space: (pairs, rows, channels)
+    each. With X'X = G, it is tr(G_x^-1 X'Y G_y^-1 Y'X) over the smaller number of rows."""
+    wide, other = x.astype(np.float64), y.astype(np.float64)
+    across = product(wide, other.transpose(0, 2, 1))
+    turned = across.transpose(0, 2, 1)
+    found: npt.NDArray[np.float64] = np.einsum(
+        "nij,nji->n", solve(_gram(wide), across), solve(_gram(other), turned)
+    ) / min(x.shape[1], y.shape[1])
+    return found
+
+
+def _gram(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Inner products of rows, (pairs, rows, rows), with so much of the identity that rows may depend on each other."""
+    gram: npt.NDArray[np.float64] = product(x, x.transpose(0, 2, 1))
+    sizes = np.trace(gram, axis1=1, axis2=2) / x.shape[1]
+    gram += np.where(sizes > 0, _RIDGE * sizes, 1)[:, None, None] * np.eye(x.shape[1])
+    return gram

@@ -16,14 +16,13 @@ Memory: the probes, and one matrix of one FFN of A on the chosen channels.
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import _core, parallel
 from weightprint.evidence._base import F32, Basis, Side
 from weightprint.evidence._exchange import tame
 from weightprint.evidence._sample import Indices, on_channels, sampled_columns, sampled_rows
@@ -34,6 +33,7 @@ __all__ = ["Counts", "Probes", "count", "probes", "standardised"]
 
 I64 = npt.NDArray[np.int64]
 _PROBES, _TARGETS = 512, 1024  # looked up at a time: their scores stay in the cache
+_BLOCK, _RUNS = 128, 8  # rows scaled at a time, and blocks of rows that tell the columns' statistics
 
 
 @dataclass(frozen=True)
@@ -59,60 +59,91 @@ class Counts:
 
     Attributes:
         agreed: units of A named twice, by arrangement (0 as it is, then permuted) and FFN of B; int64 (1 + R, n).
-        named: for every probe the unit of A that both name, -1 where they differ; int64 (rows,).
-        likeness: for every probe the mean cosine with that unit, 0 where there is none; float32 (rows,).
-        seconds: spent multiplying.
+        named: for every probe the unit of A that both name, -1 where they differ; int64 (probes,).
+        likeness: for every probe the mean cosine with that unit, 0 where there is none; float32 (probes,).
     """
 
     agreed: I64
     named: I64
     likeness: F32
-    seconds: float
 
 
 def standardised(x: F32, *, signed: bool) -> F32:
     """Columns centred (where signs mean something) and of unit rms, rows without their mean and of unit length.
 
     A LayerNorm takes the stream's mean away, so any constant may be added to a row. The mean is one over channels
-    weighted by 1/rms^2, since plain means would carry an outlier channel into all others.
+    weighted by 1/rms^2, since plain means would carry an outlier channel into all others. Of many rows some say what
+    the columns' means and rms are, so that all are gone through once, block by block.
     """
     x = tame(x)
-    x = x - x.mean(axis=0, keepdims=True) if signed else x.copy()
+    means, weights, scales = _of_columns(x, signed=signed)
+    out = np.empty_like(x)
+    for start in range(0, len(x), _BLOCK):
+        y = np.subtract(x[start : start + _BLOCK], means, out=out[start : start + _BLOCK])
+        y -= (y @ weights)[:, None]
+        y *= scales
+        norms = np.sqrt(np.einsum("ij,ij->i", y, y))[:, None]
+        y *= 1 / np.where(norms > 0, norms, np.float32(1))
+    return out
+
+
+def _of_columns(x: F32, *, signed: bool) -> tuple[F32, F32, F32]:
+    """Of some rows, spread evenly: means to be taken from the columns, weights of a row's mean (their sum is 1), and
+    what columns are then multiplied by to have unit rms (0 for a column without spread); float32 (columns,) each."""
+    if len(x) > _RUNS * _BLOCK:
+        some = np.concatenate([x[i : i + _BLOCK] for i in np.linspace(0, len(x) - _BLOCK, _RUNS).astype(int)])
+    else:
+        some = x.copy()
+    means = some.mean(axis=0) if signed else np.zeros(x.shape[1], np.float32)
+    some -= means
+    weights = np.zeros(x.shape[1], np.float32)
     for _ in range(2):
-        power = np.einsum("ij,ij->j", x, x) / np.float32(len(x))
+        power = np.einsum("ij,ij->j", some, some) / np.float32(len(some))
         weights = 1 / np.where(power > 0, power, np.float32(np.inf))
-        x -= (x @ weights / max(float(weights.sum()), 1e-30))[:, None]
-        x[:, power == 0] = 0
-    rms = np.sqrt(np.einsum("ij,ij->j", x, x) / np.float32(len(x)))
-    x *= 1 / np.where(rms > 0, rms, np.float32(1))
-    norms = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
-    x *= 1 / np.where(norms > 0, norms, np.float32(1))
-    return x
+        weights /= np.float32(max(float(weights.sum()), 1e-30))
+        some -= (some @ weights)[:, None]
+        some[:, power == 0] = 0
+    rms = np.sqrt(np.einsum("ij,ij->j", some, some) / np.float32(len(some)))
+    return means, weights, np.where(rms > 0, 1 / np.where(rms > 0, rms, np.float32(1)), np.float32(0))
 
 
 def probes(side: Side, group: Sequence[tuple[int, Ffn, Indices]], basis: Basis, channels: Indices) -> Probes:
     """The chosen units of some FFNs (number, FFN, units) of B on these of A's channels; all gated or all plain."""
-    ups: list[F32] = []
-    gates: list[F32] = []
-    downs: list[F32] = []
-    for _, ffn, units in group:
-        gated = ffn.gate is not None
-        assert ffn.down is not None
-        for tensor, out in ((ffn.up, ups), (ffn.gate, gates)):
-            if tensor is not None:
-                x = sampled_rows(side, tensor, units)
-                gain = side.gain(tensor)
-                x = basis.to_a(x if gain is None else x * gain)[:, channels]
-                out.append(standardised(x, signed=not gated or tensor is ffn.gate))
-        x = basis.to_a(sampled_columns(side, ffn.down, units))[:, channels]
-        downs.append(standardised(x, signed=not gated))
+    found = list(parallel.each(lambda one: _probes_of(side, one[1], one[2], basis, channels), group))
+    gates = [gate for _, gate, _ in found if gate is not None]
     return Probes(
         of=np.concatenate([np.full(units.size, number, np.int64) for number, _, units in group]),
         units=np.concatenate([units for _, _, units in group]),
-        up=np.concatenate(ups),
+        up=np.concatenate([up for up, _, _ in found]),
         gate=np.concatenate(gates) if gates else None,
-        down=np.concatenate(downs),
+        down=np.concatenate([down for _, _, down in found]),
     )
+
+
+def _probes_of(side: Side, ffn: Ffn, units: Indices, basis: Basis, channels: Indices) -> tuple[F32, F32 | None, F32]:
+    """Standardised up, gate (None without one) and down of some units of one FFN."""
+    assert ffn.down is not None
+    gated = ffn.gate is not None
+    # In the basis as stored, only the channels that are looked at need be read.
+    as_stored = basis.matrix is None and basis.channels is None
+    only = channels if as_stored else None
+
+    def turned(x: F32) -> F32:
+        return x if as_stored else basis.to_a(x)[:, channels]
+
+    inputs: list[F32 | None] = []
+    for tensor in (ffn.up, ffn.gate):
+        if tensor is None:
+            inputs.append(None)
+            continue
+        x = sampled_rows(side, tensor, units, only)
+        gain = side.gain(tensor)
+        x = turned(x if gain is None else x * (gain if only is None else gain[only]))
+        inputs.append(standardised(x, signed=not gated or tensor is ffn.gate))
+    down = turned(sampled_columns(side, ffn.down, units, only))
+    up, gate = inputs
+    assert up is not None
+    return up, gate, standardised(down, signed=not gated)
 
 
 def count(
@@ -121,27 +152,23 @@ def count(
     """All probes against one FFN of A, as they are; and each `every`-th with their channels in each of `orders`; `n`
     FFNs of B."""
     gated = ffn.gate is not None or found.gate is not None
-    both = ffn.gate is not None and found.gate is not None
-    seconds = 0.0
-    by_input: list[tuple[F32, F32, bool]] = [
-        (found.up, _inputs(side, ffn, "up", channels, signed=not gated), not gated)
-    ]
-    if both and found.gate is not None:
+    by_input = [(found.up, _inputs(side, ffn, "up", channels, signed=not gated), not gated)]
+    if ffn.gate is not None and found.gate is not None:
         by_input.append((found.gate, _inputs(side, ffn, "gate", channels, signed=True), True))
-    named_in, top_in, spent = _nearest(by_input, orders, every)
-    seconds += spent
+    named_in, top_in = _nearest(by_input, orders, every)
     parts = len(by_input)
     del by_input
     assert ffn.down is not None
-    down = standardised(np.ascontiguousarray(sampled_rows(side, ffn.down, channels).T), signed=not gated)
-    named_out, top_out, spent = _nearest([(found.down, down, not gated)], orders, every)
+    # Transposed as a view: products and everything else take it as it lies.
+    down = standardised(sampled_rows(side, ffn.down, channels).T, signed=not gated)
+    named_out, top_out = _nearest([(found.down, down, not gated)], orders, every)
     agree = (named_in == named_out) & (named_in >= 0)
     agreed = np.zeros((agree.shape[0], n), np.int64)
     for r, row in enumerate(agree):
         distinct = np.unique(found.of[row] * ffn.units + named_in[r, row])
         agreed[r] = np.bincount(distinct // ffn.units, minlength=n)
     likeness = np.where(agree[0], (top_in + top_out) / np.float32(parts + 1), np.float32(0))
-    return Counts(agreed, np.where(agree[0], named_in[0], -1), likeness, seconds + spent)
+    return Counts(agreed, np.where(agree[0], named_in[0], -1), likeness)
 
 
 def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool) -> F32:
@@ -150,35 +177,26 @@ def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool)
     return standardised(on_channels(side, tensor, channels), signed=signed)
 
 
-def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64], every: int) -> tuple[I64, F32, float]:
-    """For every probe the row of the targets with the largest summed cosine, int64 (1 + orders, probes); that sum as
-    things are, float32 (probes,); and seconds.
+def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64], every: int) -> tuple[I64, F32]:
+    """For every probe the row of the targets with the largest summed cosine, int64 (1 + orders, probes), and that sum
+    as things are, float32 (probes,).
 
     ``parts``: (probes, targets, signed); unsigned cosines count by size. -1 where nothing speaks for any target, and
     for probes left out of the permutations.
     """
-    n, targets = parts[0][0].shape[0], parts[0][1]
-    out = np.full((1 + len(orders), n), -1, np.int64)
-    tops = np.zeros(n, np.float32)
-    started = time.perf_counter()
-    for r in range(1 + len(orders)):
-        of = slice(None) if r == 0 else slice(None, None, every)
-        turned = [x if r == 0 else x[of][:, orders[r - 1]] for x, _, _ in parts]
-        m = turned[0].shape[0]
+    n, units = len(parts[0][0]), len(parts[0][1])
+    out, tops = np.full((1 + len(orders), n), -1, np.int64), np.zeros(n, np.float32)
+    for r, order in enumerate([None, *orders]):
+        of = slice(None, None, 1 if order is None else every)
+        m = len(range(n)[of])
         best, at = np.zeros(m, np.float32), np.full(m, -1, np.int64)
-        for first, start in itertools.product(range(0, m, _PROBES), range(0, targets.shape[0], _TARGETS)):
+        for first in range(0, m, _PROBES):
             here = slice(first, first + _PROBES)
-            total: F32 | None = None
-            for x, (_, y, signed) in zip(turned, parts, strict=True):
-                score = product(x[here], y[start : start + _TARGETS].T)
-                if not signed:
-                    np.abs(score, out=score)
-                total = score if total is None else np.add(total, score, out=total)
-            assert total is not None
-            nearest = total.argmax(axis=1)
-            top = total[np.arange(nearest.size), nearest]
-            better = top > best[here]
-            best[here][better], at[here][better] = top[better], nearest[better] + start
+            rows = [x[of][here] if order is None else x[of][here][:, order] for x, _, _ in parts]
+            for start in range(0, units, _TARGETS):
+                there = slice(start, start + _TARGETS)
+                scores = [(product(x, y[there].T), signed) for x, (_, y, signed) in zip(rows, parts, strict=True)]
+                _core.nearest(scores, start, best[here], at[here])
         out[r, of] = at
-        tops = best if r == 0 else tops
-    return out, tops, time.perf_counter() - started
+        tops = best if order is None else tops
+    return out, tops

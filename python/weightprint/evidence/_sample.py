@@ -11,18 +11,18 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, SLICE_VALUES, Models, Side, Tensor
+from weightprint.evidence._base import F32, SLICE_VALUES, Models, Runs, Side, Tensor
 
 __all__ = [
     "BUDGETS",
     "Budget",
     "budget_of",
     "hidden_size",
+    "is_large",
     "on_channels",
     "pick",
     "residual_axis",
@@ -58,15 +58,25 @@ BUDGETS: dict[str, Budget] = {
 QUICK_SHARE, QUICK_VALUES = 0.006, 1 << 20
 
 
+#: From this many parameters on, `standard` samples further: what is sampled says enough.
+LARGE = 1 << 29
+
+
+def is_large(models: Models) -> bool:
+    """Whether effort `standard` samples further."""
+    return models.effort == "standard" and min(models.a.numel, models.b.numel) >= LARGE
+
+
 def budget_of(models: Models) -> Budget:
-    """What the models' effort allows. Quick shrinks its samples to a share of the smaller model.
+    """What the models' effort allows. Quick shrinks its samples to a share of the smaller model; of two large models
+    standard samples half as many channels.
 
     A sampled block costs about nine row samples (the matrices that read the stream, and the looks that take gate and
     up again) and six unit samples.
     """
     budget = BUDGETS[models.effort]
     if models.effort != "quick":
-        return budget
+        return replace(budget, channels=budget.channels // 2) if is_large(models) else budget
     allowed = max(QUICK_VALUES, int(QUICK_SHARE * min(models.a.numel, models.b.numel)))
     per_row = budget.layers * (hidden_size(models) or 1024)
     return replace(
@@ -88,57 +98,42 @@ def pick(n: int, want: int, seed: int, key: str, run: int = _RUN) -> Indices:
 
 
 def _runs(indices: Indices) -> list[tuple[int, int]]:
-    """Maximal runs of consecutive indices as (start, stop)."""
+    """Maximal runs of consecutive ascending indices as (start, length)."""
     if not indices.size:
         return []
     cuts = np.nonzero(np.diff(indices) != 1)[0]
-    starts, stops = indices[np.r_[0, cuts + 1]], indices[np.r_[cuts, indices.size - 1]] + 1
-    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+    starts, last = indices[np.r_[0, cuts + 1]], indices[np.r_[cuts, indices.size - 1]]
+    return list(zip(starts.tolist(), (last - starts + 1).tolist(), strict=True))
 
 
 def sampled_rows(side: Side, tensor: Tensor, rows: Indices, columns: Indices | None = None) -> F32:
-    """Only these rows (and columns) of a matrix; reads the rows' runs, a few MB at a time."""
+    """Only these rows (and columns) of a matrix, in the order given: float32 (rows, columns). Where the tensor is not
+    stored as it is read, the rows' runs are read a few MB at a time."""
     width = tensor.matrix[1]
-    if columns is not None and np.array_equal(columns, np.arange(width)):
-        columns = None  # all of them as they stand: nothing to copy
+    if columns is not None and np.any(np.diff(columns) <= 0):
+        ascending, back = np.unique(columns, return_inverse=True)
+        return sampled_rows(side, tensor, rows, ascending)[:, back]
+    if columns is not None and columns.size == width:
+        columns = None  # all of them as they stand: nothing to gather
+    runs, across = _runs(rows), None if columns is None else _runs(columns)
+    if (found := side.sample(tensor.name, runs, across)) is not None:
+        return found
     out = np.empty((rows.size, width if columns is None else columns.size), np.float32)
     step, done = max(1, SLICE_VALUES // max(width, 1)), 0
-    across = [] if columns is None else _runs(columns)
-    for start, stop in _runs(rows):
-        for at in range(start, stop, step):
-            end = min(at + step, stop)
-            there = out[done : done + end - at]
-            if columns is None:
-                there[:] = side.rows(tensor, at, end)
-            else:
-                _narrow(side, tensor, at, end, columns, across, there)
+    for start, n in runs:
+        for at in range(start, start + n, step):
+            end = min(at + step, start + n)
+            _take(side.rows(tensor, at, end), across, out[done : done + end - at])
             done += end - at
     return out
 
 
-def _narrow(
-    side: Side, tensor: Tensor, start: int, stop: int, columns: Indices, runs: list[tuple[int, int]], out: F32
-) -> None:
-    """Some columns of rows [start, stop), decoded after the others are dropped where that can be."""
-    width = tensor.matrix[1]
-    words = side.words(tensor.name, start * width, stop * width)
-    if words is None:
-        _take(side.rows(tensor, start, stop), columns, runs, out)
-        return
-    kept = np.empty(out.shape, np.uint16)
-    _take(words.reshape(-1, width), columns, runs, kept)
-    np.left_shift(kept, 16, out=out.view(np.uint32), dtype=np.uint32)
-
-
-def _take(x: npt.NDArray[Any], columns: Indices, runs: list[tuple[int, int]], out: npt.NDArray[Any]) -> None:
-    """``out[:] = x[:, columns]``, run by run where the runs are long: ten times faster than index by index."""
-    if 8 * len(runs) > columns.size:
-        np.take(x, columns, axis=1, out=out, mode="clip")
-        return
+def _take(x: F32, runs: Runs | None, out: F32) -> None:
+    """The columns of these runs, or all."""
     at = 0
-    for start, stop in runs:
-        out[:, at : at + stop - start] = x[:, start:stop]
-        at += stop - start
+    for start, n in [(0, x.shape[1])] if runs is None else runs:
+        out[:, at : at + n] = x[:, start : start + n]
+        at += n
 
 
 def on_channels(side: Side, tensor: Tensor, channels: Indices, *, fold: bool = True) -> F32:

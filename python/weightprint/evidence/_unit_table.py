@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import parallel
 from weightprint.evidence._base import F32, Expert, Models
 from weightprint.evidence._match import count, probes
 from weightprint.evidence._sample import Indices, pick
@@ -109,7 +111,6 @@ class Table:
         sizes: tested units over units of A, the chance rate without hubs; 0 where not compared; float64 (n_b, n_a).
         named: per (b, a) the units that agree, int64 (n, 2) as (unit of B, unit of A).
         nearest: those of them that resemble no unit of another column more; int64 (n_b, n_a).
-        seconds: spent multiplying.
     """
 
     b: tuple[Key, ...]
@@ -120,7 +121,6 @@ class Table:
     sizes: F64
     named: Mapping[tuple[int, int], I64]
     nearest: I64
-    seconds: float
 
     @property
     def compared(self) -> npt.NDArray[np.bool_]:
@@ -166,7 +166,6 @@ def compare(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan
     tested, sizes = np.zeros(len(rows), np.int64), np.zeros((len(rows), len(ours)))
     named: dict[tuple[int, int], I64] = {}
     likeness: dict[tuple[int, int], F32] = {}
-    seconds = 0.0
     for width in sorted({f.width for f in ours}):
         channels = _channels(models, width, plan.channels)
         rng = np.random.default_rng([models.seed, width])
@@ -184,13 +183,13 @@ def compare(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan
             found = probes(models.b, group, models.basis, channels)
             counted = np.bincount(found.of, minlength=len(rows))
             tested += counted
-            for j, ffn in enumerate(ours):
-                if ffn.width != width:
-                    continue
-                counts = count(models.a, ffn, found, len(rows), channels, orders, plan.every)
+            there = [j for j, ffn in enumerate(ours) if ffn.width == width]
+            look = partial(
+                count, models.a, found=found, n=len(rows), channels=channels, orders=orders, every=plan.every
+            )
+            for j, counts in zip(there, parallel.each(look, [ours[j] for j in there]), strict=True):
                 agreed[:, :, j] += counts.agreed
-                sizes[:, j] += counted / ffn.units
-                seconds += counts.seconds
+                sizes[:, j] += counted / ours[j].units
                 hit = counts.named >= 0
                 for i in np.unique(found.of[hit]):
                     mine = hit & (found.of == i)
@@ -198,7 +197,7 @@ def compare(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan
                     likeness[int(i), j] = counts.likeness[mine]
     nearest = _nearest(agreed[0].shape, named, likeness)
     keys = tuple(row.key for row in rows), tuple(f.key for f in ours)
-    return Table(*keys, agreed, tested, 1 / plan.every, sizes, named, nearest, seconds)
+    return Table(*keys, agreed, tested, 1 / plan.every, sizes, named, nearest)
 
 
 def by_block(table: Table) -> Table:

@@ -81,17 +81,21 @@ def ffns(side: Side, smallest: int = 16) -> list[Ffn]:
     return sorted(out, key=lambda f: (f.stack, f.block, str(f.expert).zfill(8)))
 
 
-def unit_inputs(side: Side, ffn: Ffn, units: Indices | None = None, *, fold: bool = False) -> tuple[F32, F32 | None]:
-    """Rows of up and of gate for these units (None: all): two float32 arrays (units, channels), the second None
-    without a gate. ``fold`` multiplies in the gain of the norm that feeds them."""
+def unit_inputs(
+    side: Side, ffn: Ffn, units: Indices | None = None, channels: Indices | None = None, *, fold: bool = False
+) -> tuple[F32, F32 | None]:
+    """Rows of up and of gate for these units over these channels (None: all): two float32 arrays (units, channels), the
+    second None without a gate. ``fold`` multiplies in the gain of the norm that feeds them."""
     out: list[F32 | None] = []
     for tensor in (ffn.up, ffn.gate):
         if tensor is None:
             out.append(None)
             continue
-        x = side.rows(tensor) if units is None else sampled_rows(side, tensor, units)
+        x = sampled_rows(side, tensor, np.arange(ffn.units) if units is None else units, channels)
         gain = side.gain(tensor) if fold else None
-        out.append(x if gain is None else x * gain)
+        if gain is not None:
+            x *= gain if channels is None else gain[channels]
+        out.append(x)
     assert out[0] is not None
     return out[0], out[1]
 

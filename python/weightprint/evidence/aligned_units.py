@@ -26,11 +26,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import parallel
 from weightprint.evidence._base import F32, Evidence, Models, Region, Side, UnitMatch, not_applied, timed
 from weightprint.evidence._exchange import choices, hits, log10_p_hits
 from weightprint.evidence._match import standardised
 from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
-from weightprint.evidence._sample import Indices, budget_of, hidden_size, pick
+from weightprint.evidence._sample import Indices, budget_of, hidden_size, is_large, pick
 from weightprint.evidence._stem_pairs import paired_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
 from weightprint.linear import product
@@ -43,6 +44,7 @@ _UNITS = {"quick": 32, "standard": 256, "full": 512}
 _FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}
 _FLOPS_EACH, _FLOPS_ALWAYS = 1e3, 5e10
 _FEWEST = 16
+_CHANNELS = 1024  # of two large models at effort standard; the bound holds for any choice that looks at no value
 _RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
 _HELD = 1 << 26  # values of B's rows in memory
 _QUICK_SHARE, _QUICK_VALUES = 0.003, 1 << 18  # of a model, or at least so many values, may be read at quick effort
@@ -108,32 +110,43 @@ def _look(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Looked
     if scope is None:
         return None
     chosen, want = scopes[scope], wants[scope]
-    held: dict[int, tuple[F32, F32 | None]] = {}
-    for i in (int(i) for i in np.nonzero(chosen.any(axis=1))[0]):
-        b = theirs[i]
-        held[i] = _rows(models, models.b, b, pick(b.units, want, models.seed, f"units {b.units}"))
+    looked_for = [int(i) for i in np.nonzero(chosen.any(axis=1))[0]]
+
+    def standing(i: int) -> tuple[F32, F32 | None]:
+        return _rows(models, models.b, theirs[i], pick(theirs[i].units, want, models.seed, f"units {theirs[i].units}"))
+
+    held = dict(zip(looked_for, parallel.each(standing, looked_for), strict=True))
     found, tested = np.full(fits.shape, -1, np.int64), np.zeros(len(theirs), np.int64)
     regions: dict[int, Region] = {}
     numbers: dict[tuple[int, int], I64] = {}
     # One order for all of B's FFNs: copies of one FFN (upcycled experts) stay copies.
     copies = np.full((COPIES, *fits.shape), -1, np.int64) if fits.size <= _RANKED else None
+    drawn = 0 if copies is None else COPIES
     salt = hashlib.blake2b()
-    for j in (int(j) for j in np.nonzero(chosen.any(axis=0))[0]):
-        a = ours[j]
-        units = pick(a.units, want, models.seed, f"units {a.units}")
-        x = _rows(models, models.a, a, units)
+
+    def look(j: int) -> tuple[I64, list[tuple[int, I64, I64, Region | None]]]:
+        units = pick(ours[j].units, want, models.seed, f"units {ours[j].units}")
+        x = _rows(models, models.a, ours[j], units)
+        seen = []
         for i in (int(i) for i in np.nonzero(chosen[:, j])[0]):
             similarity = _similarity(x, held[i])
             named = choices(similarity)
-            counts = hits_of_copies(named, joint_orders(units.size, models.seed, 0 if copies is None else COPIES))
+            counts = hits_of_copies(named, joint_orders(units.size, models.seed, drawn))
+            region = _region(theirs[i], similarity, int(counts[0])) if own.get(i) == j else None
+            seen.append((i, named, counts, region))
+        return units, seen
+
+    columns = [int(j) for j in np.nonzero(chosen.any(axis=0))[0]]
+    for j, (units, seen) in zip(columns, parallel.each(look, columns), strict=True):
+        for i, named, counts, region in seen:
             found[i, j], tested[i] = counts[0], units.size
             salt.update(named.tobytes())
             if copies is not None:
                 copies[:, i, j] = counts[1:]
-            if own.get(i) == j:
-                regions[i] = _region(theirs[i], similarity, int(found[i, j]))
+            if region is not None:
+                regions[i] = region
             if found[i, j] > 3:
-                mine = units[similarity.argmax(axis=1) == np.arange(units.size)]
+                mine = units[named == np.arange(units.size)]
                 numbers[i, j] = np.stack([mine, mine], axis=1)
     own = {i: j for i, j in own.items() if found[i, j] >= 0}
     return _Looked(tuple(theirs), tuple(ours), found, tested, own, regions, numbers, scope, copies, salt.hexdigest())
@@ -154,7 +167,9 @@ def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ff
 def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F32 | None]:
     """Standardised rows of up and gate of these units in A's channels."""
     gated = ffn.gate is not None
-    up, gate = unit_inputs(side, ffn, units, fold=True)
+    stored = models.basis.matrix is None and models.basis.channels is None
+    few = pick(ffn.width, _CHANNELS, models.seed, "channels of units") if stored and is_large(models) else None
+    up, gate = unit_inputs(side, ffn, units, few, fold=True)
     if side.label == "b":
         up, gate = models.basis.to_a(up), None if gate is None else models.basis.to_a(gate)
     return standardised(up, signed=not gated), None if gate is None else standardised(gate, signed=True)

@@ -42,6 +42,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import parallel
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, not_applied, timed
 from weightprint.evidence._exchange import choices, double_centre, hits, log10_p_hits, trace_sd
 from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
@@ -91,7 +92,8 @@ class _Block:
     controls: list[float] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
-    def region(self, name: str) -> Region:
+    def region(self, name: str, found: int) -> Region:
+        """``found``: its hits."""
         weights = [n for _, n in self.cosines]
         matched = float(np.average([c for c, _ in self.cosines], weights=weights)) if weights else 0.0
         control = float(np.mean(self.controls)) if self.controls else 0.0
@@ -102,7 +104,7 @@ class _Block:
             effect=matched,
             control=control,
             sd=trace_sd(self.c) / max(self.n, 1),
-            hits=hits(_cosines(self)),
+            hits=found,
             channels=self.c.shape[0],
             tensors=tuple(self.names),
         )
@@ -147,13 +149,17 @@ def aligned_weights(models: Models) -> Evidence:
     # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
     named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
     price = 0.0 if named >= d else models.log10_pairings
-    for name, members in _by_region(usable).items():
+    by_region = _by_region(usable)
+    seen = parallel.each(lambda p: _look(models, *p, channels, rows), [p for all_ in by_region.values() for p in all_])
+    for name, members in by_region.items():
         block = _new_block(d, members[0][0].known.layer)
-        for pair, axis in members:
-            _add(models, pair, axis, channels, rows, block, previous, per_tensor, counts=pair.by_name or price > 0)
+        for (pair, _), one in zip(members, seen, strict=False):
+            if one is not None:
+                _add(one, pair, block, previous, per_tensor, counts=pair.by_name or price > 0)
         if block.n:
-            regions.append(block.region(name))
-            copies.append(hits_of_copies(choices(_cosines(block)), orders))
+            counts = hits_of_copies(choices(_cosines(block)), orders)
+            regions.append(block.region(name, int(counts[0])))
+            copies.append(counts)
             total.c += block.c
             total.norms_a += block.norms_a
             total.norms_b += block.norms_b
@@ -241,28 +247,42 @@ def _take(models: Models, pair: Pair, axis: int, channels: Indices, rows: int) -
     return out[0], out[1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One pair: sampled rows of A's and B's tensor over the channels, and how channels of one resemble the other's."""
+
+    x: F32
+    y: F32
+    c: F32
+    norms_a: F32
+    norms_b: F32
+
+
+def _look(models: Models, pair: Pair, axis: int, channels: Indices, rows: int) -> _Seen | None:
+    """None where there is nothing to compare."""
+    x, y = _take(models, pair, axis, channels, rows)
+    if x.shape[0] < 2 or not x.any() or not y.any():
+        return None
+    return _Seen(x, y, product(x.T, y), np.einsum("ij,ij->j", x, x), np.einsum("ij,ij->j", y, y))
+
+
 def _add(
-    models: Models,
+    seen: _Seen,
     pair: Pair,
-    axis: int,
-    channels: Indices,
-    rows: int,
     block: _Block,
     previous: dict[tuple[str, str, Expert], F32],
     per_tensor: dict[str, float],
     counts: bool,
 ) -> None:
     """Add one pair to its block. ``counts``: it enters the p-value and not just the picture."""
-    x, y = _take(models, pair, axis, channels, rows)
-    if x.shape[0] < 2 or not x.any() or not y.any():
-        return
+    x, y = seen.x, seen.y
     if counts:
-        block.c += product(x.T, y)
-        block.norms_a += np.einsum("ij,ij->j", x, x)
-        block.norms_b += np.einsum("ij,ij->j", y, y)
+        block.c += seen.c
+        block.norms_a += seen.norms_a
+        block.norms_b += seen.norms_b
         block.n += x.size
     block.names.append(pair.b.name)
-    cosine = float(np.vdot(x, y)) / x.size
+    cosine = float(np.trace(seen.c)) / x.size
     block.cosines.append((cosine, x.size))
     per_tensor[pair.b.name] = cosine
     if pair.known.layer is not None:
@@ -283,13 +303,13 @@ def _answer(
     rows: int,
     price: float,
 ) -> Evidence:
-    whole = total.region("all")
+    noise = _cosines(total)
+    whole = total.region("all", hits(noise))
     best = max(regions, key=lambda r: r.hits)
     looks = (log10_p_hits(whole.hits), log10_p_hits(best.hits) + math.log10(len(regions)))
     log10_p = min(0.0, min(looks) + math.log10(len(looks)) + price)
     effect = whole.effect - whole.control
     # A channel is found about half of the time when its cosine equals the expected maximum of d - 1 chance cosines.
-    noise = _cosines(total)
     np.fill_diagonal(noise, np.nan)
     spread = float(np.nanstd(np.where(np.isfinite(noise), noise, np.nan)))
     detectable = spread * math.sqrt(2 * math.log(whole.channels))

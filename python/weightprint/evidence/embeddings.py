@@ -25,7 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from weightprint import parallel
 from weightprint.evidence._base import (
     F32,
     MIN_DISTINCT,
@@ -52,6 +54,7 @@ _ROWS = {"quick": 64, "standard": 512, "full": 2048}  # of B that look for their
 _COLUMNS = {"quick": 2048, "standard": 8192, "full": 32768}  # rows over which channels are compared
 _KNOWN = {"quick": 8192, "standard": 1 << 18, "full": 1 << 20}  # rows of A among which the nearest is sought
 _CHANNELS = {"quick": 1024, "standard": 1024, "full": 1 << 20}  # over which the nearest is sought
+_FEW = 256  # channels for that in large tables at effort standard
 _LARGE = 1 << 25  # values of a table from which rows are told apart by a few of their values first
 _KEY = 32
 _NEAR, _APART = 0.5, 0.1  # or 5 standard deviations of a chance cosine, where channels are few
@@ -223,13 +226,10 @@ def _equal_by_keys(models: Models, a: Tensor, b: Tensor) -> tuple[Indices, int]:
     """What `_equal_rows` says, for large tables: rows are told apart by a few of their values, and only those that
     have their like on the other side are read and digested whole."""
     columns = pick(a.shape[1], _KEY, models.seed, "keys of rows")
-    keys: list[list[bytes | None]] = []
-    for side, tensor in ((models.a, a), (models.b, b)):
-        rows = np.arange(tensor.shape[0])
-        values = sampled_rows(side, tensor, rows, columns) + np.float32(0)
-        rich = np.count_nonzero(np.diff(np.sort(values, axis=1), axis=1) > 0, axis=1) >= 7
-        keys.append([row.tobytes() if ok else None for row, ok in zip(values, rich, strict=True)])
-    likely, tested = _equal_rows(*keys)
+    ours, theirs = (_single_keys(side, tensor, columns) for side, tensor in ((models.a, a), (models.b, b)))
+    _, in_a, in_b = np.intersect1d(ours[0], theirs[0], assume_unique=True, return_indices=True)
+    order = np.argsort(theirs[1][in_b])
+    likely, tested = np.stack([theirs[1][in_b], ours[1][in_a]], axis=1)[order], theirs[1].size
     kept = []
     step = max(1, SLICE_VALUES // a.shape[1])
     for part in (likely[i : i + step] for i in range(0, len(likely), step)):
@@ -239,6 +239,18 @@ def _equal_by_keys(models: Models, a: Tensor, b: Tensor) -> tuple[Indices, int]:
         x = sampled_rows(models.a, a, part[order, 1])[back]
         kept.append(part[np.all(x == sampled_rows(models.b, b, part[:, 0]), axis=1)])
     return (np.concatenate(kept) if kept else likely), tested
+
+
+def _single_keys(side: Side, tensor: Tensor, columns: Indices) -> tuple[npt.NDArray[np.uint64], Indices]:
+    """Keys of the rows that differ from all others in these columns, and the rows' numbers. Equal rows have equal keys;
+    the others hardly ever: a key is a sum of the values' bits with random odd factors, modulo 2^64."""
+    values = sampled_rows(side, tensor, np.arange(tensor.shape[0]), columns) + np.float32(0)  # -0 is 0
+    rich = np.flatnonzero(np.count_nonzero(np.diff(np.sort(values, axis=1), axis=1) > 0, axis=1) >= 7)
+    factors = np.random.default_rng(columns.size).integers(0, 1 << 64, columns.size, np.uint64) | np.uint64(1)
+    keys, first, times = np.unique(
+        (values.view(np.uint32)[rich] * factors).sum(axis=1, dtype=np.uint64), return_index=True, return_counts=True
+    )
+    return keys[times == 1], rich[first[times == 1]]
 
 
 def _equal_rows(a: Sequence[bytes | None], b: Sequence[bytes | None]) -> tuple[Indices, int]:
@@ -253,24 +265,30 @@ def _equal_rows(a: Sequence[bytes | None], b: Sequence[bytes | None]) -> tuple[I
 def _near_rows(models: Models, a: Tensor, b: Tensor) -> tuple[Indices, int]:
     """Sampled rows of B with the row of A that they are nearest to, where that stands apart."""
     asked = pick(b.shape[0], _ROWS[models.effort], models.seed, "near rows", run=4)
-    channels = pick(a.shape[1], _CHANNELS[models.effort], models.seed, "channels of near rows")
+    want = _FEW if _is_large(models, a, b) else _CHANNELS[models.effort]
+    channels = pick(a.shape[1], want, models.seed, "channels of near rows")
     y = _centred(models.basis.to_a(_table(models.b, b, asked))[:, channels])
     known = pick(a.shape[0], _KNOWN[models.effort], models.seed, "known rows")
     mean = _table(models.a, a, pick(a.shape[0], 4096, models.seed, "mean row"), channels).mean(axis=0)
     top = np.full((asked.size, 2), -np.inf, np.float32)
     where = np.full(asked.size, -1, np.int64)
     step = max(1, (1 << 22) // a.shape[1])
-    for part in (known[i : i + step] for i in range(0, known.size, step)):
+    rows = np.arange(asked.size)
+
+    def look(part: Indices) -> tuple[Indices, F32, F32]:
         x = _table(models.a, a, part, channels)
         x -= mean
         norms = np.sqrt(np.einsum("ij,ij->i", x, x))
         alike = product(y, x.T)
         alike /= np.where(norms > 0, norms, np.float32(1))
-        rows, nearest = np.arange(asked.size), alike.argmax(axis=1)
+        nearest = alike.argmax(axis=1)
         first = alike[rows, nearest]
         alike[rows, nearest] = -np.inf
-        where = np.where(first > top[:, 0], part[nearest], where)
-        both = np.concatenate([top, first[:, None], alike.max(axis=1, keepdims=True)], axis=1)
+        return part[nearest], first, alike.max(axis=1)
+
+    for nearest, first, second in parallel.each(look, (known[i : i + step] for i in range(0, known.size, step))):
+        where = np.where(first > top[:, 0], nearest, where)
+        both = np.concatenate([top, first[:, None], second[:, None]], axis=1)
         top = -np.sort(-both, axis=1)[:, :2]
     near = max(_NEAR, 5 / math.sqrt(channels.size))
     found = (top[:, 0] >= near) & (top[:, 0] - top[:, 1] >= _APART)
@@ -291,11 +309,14 @@ def _in_place(models: Models, a: Tensor, b: Tensor) -> tuple[float, float]:
 
 
 def _channels_named(models: Models, a: Tensor, b: Tensor) -> Indices:
-    few = min(a.numel, b.numel) >= _LARGE and models.effort == "standard"
-    want = _COLUMNS["quick" if few else models.effort]
+    want = _COLUMNS["quick" if _is_large(models, a, b) else models.effort]
     rows = pick(min(a.shape[0], b.shape[0]), want, models.seed, "channels of rows")
     x, y = (_centred(_centred(_table(s, t, rows)).T) for s, t in ((models.a, a), (models.b, b)))
     return choices(product(x, y.T))
+
+
+def _is_large(models: Models, a: Tensor, b: Tensor) -> bool:
+    return models.effort == "standard" and min(a.numel, b.numel) >= _LARGE
 
 
 def _table(side: Side, tensor: Tensor, rows: Indices, channels: Indices | None = None) -> F32:

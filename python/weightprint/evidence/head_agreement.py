@@ -29,18 +29,20 @@ angles, less what chance gives. Descriptive.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import parallel
 from weightprint.evidence._base import F32, Evidence, Models, UnitMatch, not_applied, timed
-from weightprint.evidence._heads import Attention, Factors, Sketch, attentions, factors, overlap
+from weightprint.evidence._heads import Attention, Factors, Sketch, attentions, factors, overlaps
 from weightprint.evidence._ranked import rank_p
-from weightprint.evidence._sample import BUDGETS, Indices, pick
+from weightprint.evidence._sample import BUDGETS, Indices, is_large, pick
 from weightprint.linear import product
 
 __all__ = ["head_agreement", "log10_p_counts", "log10_p_order"]
@@ -74,6 +76,7 @@ _BUDGETS = {
     "standard": _Budget(1024, 64, 20, 8),
     "full": _Budget(4096, 96, 50, 64),
 }
+_LARGE = _Budget(512, 64, 20, 4)  # two large models at effort standard
 
 
 @dataclass
@@ -98,11 +101,17 @@ class _Heads:
     head: npt.NDArray[np.int64]
     attentions: list[Attention] = field(default_factory=list)
 
+    @cached_property
+    def alive(self) -> npt.NDArray[np.bool_]:
+        """Heads that do something."""
+        alive: npt.NDArray[np.bool_] = np.logical_and(self.qk.any(axis=1), self.vo.any(axis=1))
+        return alive
+
 
 @timed
 def head_agreement(models: Models) -> Evidence:
     """Heads named alike by both products, with the counts of permuted copies, and heads in the same order."""
-    budget, limits = BUDGETS[models.effort], _BUDGETS[models.effort]
+    budget, limits = BUDGETS[models.effort], _LARGE if is_large(models) else _BUDGETS[models.effort]
     ours, theirs = attentions(models.a, models.b), attentions(models.b, models.a)
     if not ours or not theirs:
         return not_applied(_QUESTION, f"{'A' if not ours else 'B'} has no attention whose heads can be told apart")
@@ -120,19 +129,25 @@ def head_agreement(models: Models) -> Evidence:
         return not_applied(_QUESTION, "the alignment was fitted on every attention block of B")
 
     channels = _channels(models, widths[0].pop(), limits.channels)
-    sketch = Sketch(channels.size, limits.dims, models.seed)
-    heads = _all_heads(models, ours, channels, sketch)
     rng = np.random.default_rng([models.seed, channels.size, 12])
     orders = [rng.permutation(channels.size) for _ in range(limits.permutations)]
-    seen = []
-    inside: dict[str, list[float]] = {}
+    sketch = Sketch(channels.size, limits.dims, models.seed, orders)
+    heads = _all_heads(models, ours, channels, sketch)
     compared = {x.name for x in _spread(theirs, limits.compared)}
-    for attention in theirs:
+
+    def look(attention: Attention) -> tuple[_Seen, dict[str, list[float]]]:
         products = factors(models, models.b, attention, channels)
-        one = _look(heads, attention, sketch, products["qk"], products["vo"], orders, models.seed)
+        one = _look(heads, attention, sketch, products["qk"], products["vo"], models.seed)
+        if attention.name not in compared:
+            return one, {}
+        return one, _compare_inside(models, heads, one, products["qk"], products["vo"], channels)
+
+    seen: list[_Seen] = []
+    inside: dict[str, list[float]] = defaultdict(list)
+    for one, angles in parallel.each(look, theirs):
         seen.append(one)
-        if attention.name in compared:
-            _compare_inside(models, heads, one, products["qk"], products["vo"], channels, inside)
+        for role, found in angles.items():
+            inside[role] += found
     return _answer(models, heads, seen, inside, orders, channels)
 
 
@@ -157,43 +172,39 @@ def _channels(models: Models, width: int, limit: int) -> Indices:
 
 
 def _all_heads(models: Models, blocks: list[Attention], channels: Indices, sketch: Sketch) -> _Heads:
-    qk, vo = [], []
-    for attention in blocks:
+    def sketched(attention: Attention) -> tuple[F32, F32]:
         products = factors(models, models.a, attention, channels)
-        qk.append(sketch(products["qk"]))
-        vo.append(sketch(products["vo"]))
+        return sketch(products["qk"], copies=False)[0], sketch(products["vo"], copies=False)[0]
+
+    made = list(parallel.each(sketched, blocks))
     return _Heads(
-        np.concatenate(qk),
-        np.concatenate(vo),
+        np.concatenate([qk for qk, _ in made]),
+        np.concatenate([vo for _, vo in made]),
         np.repeat(np.arange(len(blocks)), [x.heads for x in blocks]),
         np.concatenate([np.arange(x.heads) for x in blocks]),
         blocks,
     )
 
 
-def _look(
-    heads: _Heads, attention: Attention, sketch: Sketch, qk: Factors, vo: Factors, orders: list[Indices], seed: int
-) -> _Seen:
+def _look(heads: _Heads, attention: Attention, sketch: Sketch, qk: Factors, vo: Factors, seed: int) -> _Seen:
     """Match every head of one block of B, and of its permuted copies, with all heads of A by each product."""
     n = attention.heads
     rng = np.random.default_rng([seed, n, attention.kv_heads, 12])  # equal for all blocks: copies stay copies
-    cosines = np.empty((2, 1 + len(orders), n, heads.head.size), np.float32)
-    for copy, order in enumerate([None, *orders]):
-        cosines[0, copy] = product(sketch(qk, order), heads.qk.T)
-        cosines[1, copy] = product(sketch(vo, order), heads.vo.T)
+    cosines = np.stack([product(sketch(qk), heads.qk.T), product(sketch(vo), heads.vo.T)])
+    copies = cosines.shape[1]
     dead = ~(np.abs(cosines[:, 0]).max(axis=2).min(axis=0) > 0)
     # Some heads of A are near to everything: what a head reaches on average over all copies is no likeness.
     above = cosines - cosines.mean(axis=(1, 2), keepdims=True)
-    above[:, :, :, ~(heads.qk.any(axis=1) & heads.vo.any(axis=1))] = -np.inf
+    above[:, :, :, ~heads.alive] = -np.inf
     best = above.argmax(axis=3)
     agree = (best[0] == best[1]) & ~dead
-    named = [frozenset(best[0, copy][agree[copy]].tolist()) for copy in range(1 + len(orders))]
+    named = [frozenset(best[0, copy][agree[copy]].tolist()) for copy in range(copies)]
     found = [
         (int(j), int(a := best[0, 0, j]), float(cosines[0, 0, j, a]), float(cosines[1, 0, j, a]))
         for j in np.nonzero(agree[0])[0]
     ]
     together = above[0] + above[1]
-    moved = [np.arange(n), *(_reordered(attention, rng) for _ in orders)]
+    moved = [np.arange(n), *(_reordered(attention, rng) for _ in range(copies - 1))]
     comparable = np.array([(x.heads, x.kv_heads) == (n, attention.kv_heads) for x in heads.attentions])
     hits = [0] * len(moved)
     if comparable.any():
@@ -245,23 +256,27 @@ def log10_p_order(k: int, blocks: Sequence[tuple[int, int]]) -> float:
 
 
 def _compare_inside(
-    models: Models, heads: _Heads, one: _Seen, qk: Factors, vo: Factors, channels: Indices, out: dict[str, list[float]]
-) -> None:
-    """Row spaces of q, k, v and o of the heads found in the block of A that holds most of them."""
+    models: Models, heads: _Heads, one: _Seen, qk: Factors, vo: Factors, channels: Indices
+) -> dict[str, list[float]]:
+    """Row spaces of q, k, v and o of the heads found in the block of A that holds most of them: role → overlaps."""
     if not one.agreed:
-        return
+        return {}
+    out: dict[str, list[float]] = {}
     (block, _), *_ = Counter(int(heads.block[a]) for _, a, *_ in one.agreed).most_common(1)
     theirs = factors(models, models.a, heads.attentions[block], channels)
     pairs = [(j, int(heads.head[a])) for j, a, *_ in one.agreed if heads.block[a] == block]
-    for role, b, a in (
-        ("q", qk.left, theirs["qk"].left),
-        ("k", qk.right, theirs["qk"].right),
-        ("v", vo.right, theirs["vo"].right),
-        ("o", vo.left, theirs["vo"].left),
+    b, a = (np.array(x) for x in zip(*pairs, strict=True))
+    of_b, of_a = qk.of[b], theirs["qk"].of[a]
+    for role, x, y in (
+        ("q", qk.left[b], theirs["qk"].left[a]),
+        ("k", qk.right[of_b], theirs["qk"].right[of_a]),
+        ("v", vo.right[of_b], theirs["vo"].right[of_a]),
+        ("o", vo.left[b], theirs["vo"].left[a]),
     ):
-        chance = max(b.shape[1], a.shape[1]) / (channels.size - 1)
+        chance = max(x.shape[1], y.shape[1]) / (channels.size - 1)
         if chance < 0.5:
-            out.setdefault(role, []).extend((overlap(b[j], a[i]) - chance) / (1 - chance) for j, i in pairs)
+            out[role] = ((overlaps(x, y) - chance) / (1 - chance)).tolist()
+    return out
 
 
 def _answer(

@@ -32,11 +32,13 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import parallel
 from weightprint.anatomy.roles import matrix_of, role_of
 from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Side, Tensor, not_applied, timed
 from weightprint.evidence._exchange import choices, log10_p_hits
@@ -143,10 +145,14 @@ def norm_gains(models: Models) -> Evidence:
     any_order = _best_anywhere(everywhere)
     rng = np.random.default_rng([models.seed, width])
     orders = np.stack([rng.permutation(width) for _ in range(PERMUTATIONS)])
-    in_place, in_any = np.empty(PERMUTATIONS), np.empty(PERMUTATIONS)
-    for i, order in enumerate(orders):
-        in_place[i] = np.einsum("ij,ij->", a, b[:, order]) / len(kept)
-        in_any[i] = _best_anywhere(everywhere, order)
+
+    by_channel = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)  # whole rows are moved
+
+    def permuted(order: I64) -> tuple[float, float]:
+        in_place = np.einsum("ji,ji->", by_channel[0], by_channel[1][order])
+        return float(in_place) / len(kept), _best_anywhere(everywhere, order)
+
+    in_place, in_any = np.array(list(parallel.each(permuted, orders))).T
     drawn = [
         (1 + int(np.count_nonzero(null >= x))) / (PERMUTATIONS + 1)
         for null, x in ((in_place, matched), (in_any, any_order))
@@ -221,6 +227,11 @@ class _Role:
     blocks_a: list[str]
     blocks_b: list[str]
 
+    @cached_property
+    def b_by_channel(self) -> F32:
+        """B's, (channels, vectors)."""
+        return np.ascontiguousarray(self.b.T)
+
 
 def _by_role(models: Models, width: int, out_a: list[int], out_b: list[int]) -> list[_Role]:
     """Vectors of either side by role, of whatever stack and block; at most so many per role, spread over the depth."""
@@ -257,7 +268,7 @@ def _middled(x: F32, out: list[int]) -> F32:
 
 def _best_anywhere(roles: list[_Role], order: Any = slice(None)) -> float:
     """Mean over B's vectors of the best correlation with any vector of A of the same role."""
-    best = [product(role.b[:, order], role.a.T).max(axis=1) for role in roles]
+    best = [product(role.b_by_channel[order].T, role.a.T).max(axis=1) for role in roles]
     return float(np.concatenate(best).mean()) if best else 0.0
 
 

@@ -107,7 +107,6 @@ def _in_two_steps(
     near = {row.key: [layers.table.a[j] for j in layers.nearest(i)] for i, row in enumerate(blocks)}
     first: list[UnitMatch] = []
     others: list[UnitMatch] = []
-    seconds = layers.table.seconds
     pairs = len(rows) * len(ours)
     for block, places in near.items():
         inside = [row for row in rows if (*row.key[:2], None) == block]
@@ -115,11 +114,8 @@ def _in_two_steps(
         if (step := plan_for(models, inside, there, 1 / (2 * len(near)))) is None:
             continue
         experts = _Found(models, compare(models, inside, there, step), pairs)
-        seconds += experts.table.seconds
         best, rest = experts.matches()
         first, others = [*first, *best], [*others, *rest]
-    table = replace(layers.table, seconds=seconds)
-    layers = _Found(models, table)
     return _answer(models, layers, first, others, every, plan, "blocks, then experts of the blocks found", pairs)
 
 
@@ -287,7 +283,6 @@ def _answer(
         "agreed_when_permuted": float(found.chance.permuted[found.table.compared].mean() / found.chance.permutations),
         "over_dispersion": found.chance.phi,
         "spread_of_rates": 1 / found.chance.alpha,
-        "gemm_seconds": found.table.seconds,
         "basis": models.basis.found_by,
         "left_out_of_p": sorted(models.basis.fitted),
     }

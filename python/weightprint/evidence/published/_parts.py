@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Models, Pair, Side, Tensor
 from weightprint.evidence._exchange import finite
-from weightprint.evidence._sample import budget_of, pick, sampled_rows
+from weightprint.evidence._sample import budget_of, is_large, pick, sampled_rows
 
 __all__ = [
     "LIMITS",
@@ -66,16 +66,11 @@ LIMITS: dict[str, Limit] = {
 }
 
 
-#: From this many parameters on, the published measures look at fewer layers and units: exact assignments cost n^3.
-LARGE = 1 << 29
-
-
 def limit_of(models: Models) -> Limit:
-    """What the models' effort allows: at `standard`, of two large models, four layers spread evenly over the depth."""
+    """What the models' effort allows: at `standard`, of two large models, four layers spread evenly over the depth, and
+    fewer units, as exact assignments cost n^3."""
     limit = LIMITS[models.effort]
-    if models.effort == "standard" and min(models.a.numel, models.b.numel) >= LARGE:
-        return replace(limit, layers=4, units=256)
-    return limit
+    return replace(limit, layers=4, units=256) if is_large(models) else limit
 
 
 def readable(tensor: Tensor | None) -> TypeGuard[Tensor]:

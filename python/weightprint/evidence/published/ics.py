@@ -39,6 +39,7 @@ from weightprint.linear import product
 
 __all__ = ["ics", "terms"]
 
+_SLICE = 1 << 23  # values of a matrix that are multiplied at once
 _TOKENS = {"quick": 256, "standard": 512, "full": 4096}
 _LAYERS = 2
 
@@ -68,7 +69,7 @@ def _through(side: Side, tensor: Tensor, x: F32, other: Tensor | None = None) ->
 def _against(side: Side, tensor: Tensor, x: F32) -> F32:
     """x @ W in slices of W's rows: (tokens, columns of W)."""
     out = np.zeros((x.shape[0], tensor.shape[1]), np.float32)
-    for start, w in side.slices(tensor):
+    for start, w in side.slices(tensor, _SLICE):  # few, since each is a pass over the output
         out += product(x[:, start : start + w.shape[0]], finite(w))
     return out
 
