@@ -103,7 +103,12 @@ def test_nearest_adds_up_parts_tile_after_tile() -> None:
     total = np.abs(up) + gate
     assert np.array_equal(at, total.argmax(axis=1))
     assert np.array_equal(best, total.max(axis=1))
-    for parts in ([(up, True)] * 3, [(up[:, ::2], True)], [(up[:40], True), (gate, True)]):
+    for parts in (
+        [(up, True)] * 3,
+        [(up[:, ::2], True)],
+        [(up[:40], True), (gate, True)],
+        [(np.asfortranarray(up), True)],
+    ):
         with pytest.raises(UsageError) as caught:
             _core.nearest(parts, 0, best, at)
         assert caught.value.code == "bad_scores"

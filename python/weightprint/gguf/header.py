@@ -252,9 +252,7 @@ class _Cursor:
         if n > self.size - self.at:
             message = f"the header is cut short: {n:,} bytes should follow, but there are {self._rest()}"
             raise FormatError(message, offset=self.at, code="gguf_truncated")
-        if self.at + n > _HEADER_BYTES:
-            message = f"the header has more than {_HEADER_BYTES:,} bytes"
-            raise LimitError(message, offset=self.at, code="header_too_large")
+        self._within_cap(n)
         self.at += n
 
     def take(self, n: int) -> bytes:
@@ -282,6 +280,7 @@ class _Cursor:
 
     def skip_strings(self, count: int) -> None:
         """Go on by `count` strings: many, so the window is walked without a call for each."""
+        self._within_cap(8 * count)  # not one by one up to the cap, where their lengths alone go beyond it
         length_at = struct.Struct("<Q").unpack_from
         while count:
             begin = self.at
@@ -293,6 +292,11 @@ class _Cursor:
                 offset += 8 + length_at(window, offset)[0]
                 count -= 1
             self.skip(offset + self._from - begin)
+
+    def _within_cap(self, n: int) -> None:
+        if self.at + n > _HEADER_BYTES:
+            message = f"the header has more than {_HEADER_BYTES:,} bytes"
+            raise LimitError(message, offset=self.at, code="header_too_large")
 
     def _fill(self, begin: int, n: int) -> None:
         wanted = min(max(n, _WINDOW), self.size - begin)

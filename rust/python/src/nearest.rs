@@ -1,6 +1,6 @@
 //! `nearest`: scores in, the best of each row out.
 
-use numpy::{PyReadonlyArray2, PyReadwriteArray1};
+use numpy::{PyReadonlyArray2, PyReadwriteArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use weightprint_core::error::{Error, ErrorKind};
 use weightprint_core::nearest::{self as core, Part};
@@ -19,13 +19,16 @@ pub fn nearest(
     mut at: PyReadwriteArray1<'_, i64>,
 ) -> PyResult<()> {
     let bad = || {
-        let why = "scores are contiguous arrays of one shape, with one best value and column for each row".to_owned();
+        let why = "scores are contiguous arrays (row by row) of one shape, with one best value and column for each row"
+            .to_owned();
         to_python(py, Error::new(ErrorKind::Usage, "bad_scores", why))
     };
     let (best, at) = (best.as_slice_mut().map_err(|_| bad())?, at.as_slice_mut().map_err(|_| bad())?);
     let mut seen = Vec::with_capacity(parts.len());
     for (scores, signed) in &parts {
-        seen.push(Part { scores: scores.as_slice().map_err(|_| bad())?, signed: *signed });
+        // A slice is given of Fortran's order too.
+        let slice = scores.as_slice().ok().filter(|_| scores.is_c_contiguous());
+        seen.push(Part { scores: slice.ok_or_else(bad)?, signed: *signed });
     }
     let bytes = seen.iter().map(|part| size_of_val(part.scores)).sum::<usize>();
     // Within a millisecond or two: scores are looked through a tile at a time.
