@@ -379,7 +379,7 @@ def large(found: Sequence[Mapping[str, Any]]) -> str:
         return ""
     rows = [
         [
-            f"{m['a']}, {m['b']}",
+            ", ".join([m["a"], m["b"], *(["from disk"] if m.get("cold") else []), *m.get("notes", [])]),
             f"{m['bytes'] / 1e9:.1f} GB",
             str(m["verdict"]).replace("_", " "),
             seconds(sum(m["scan"]) / 2),
