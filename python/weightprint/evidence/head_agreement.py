@@ -30,10 +30,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,8 @@ from weightprint.evidence._sample import BUDGETS, Indices, is_large, pick
 from weightprint.linear import product
 
 __all__ = ["head_agreement", "log10_p_counts", "log10_p_order"]
+
+R = TypeVar("R")
 
 _QUESTION = Evidence(
     test="head_agreement",
@@ -77,6 +79,7 @@ _BUDGETS = {
     "full": _Budget(4096, 96, 50, 64),
 }
 _LARGE = _Budget(512, 64, 20, 4)  # two large models at effort standard
+_WHOLE = 1 << 24  # values of a latent matrix from which blocks are looked at one by one
 
 
 @dataclass
@@ -144,11 +147,17 @@ def head_agreement(models: Models) -> Evidence:
 
     seen: list[_Seen] = []
     inside: dict[str, list[float]] = defaultdict(list)
-    for one, angles in parallel.each(look, theirs):
+    for one, angles in _each(look, theirs):
         seen.append(one)
         for role, found in angles.items():
             inside[role] += found
     return _answer(models, heads, seen, inside, orders, channels)
+
+
+def _each(work: Callable[[Attention], R], blocks: Sequence[Attention]) -> Iterator[R]:
+    """Side by side; one by one where latent attention's large matrices, which are read whole, would fill the memory."""
+    whole = any(x.latent is not None and x.largest > _WHOLE for x in blocks)
+    return map(work, blocks) if whole else parallel.each(work, blocks)
 
 
 def _width(attention: Attention) -> int:
@@ -176,7 +185,7 @@ def _all_heads(models: Models, blocks: list[Attention], channels: Indices, sketc
         products = factors(models, models.a, attention, channels)
         return sketch(products["qk"], copies=False)[0], sketch(products["vo"], copies=False)[0]
 
-    made = list(parallel.each(sketched, blocks))
+    made = list(_each(sketched, blocks))
     return _Heads(
         np.concatenate([qk for qk, _ in made]),
         np.concatenate([vo for _, vo in made]),
