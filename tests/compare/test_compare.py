@@ -217,3 +217,27 @@ def test_a_fused_copy_is_identical(tmp_path: Path) -> None:
     result = weightprint.compare(tmp_path / "a.safetensors", tmp_path / "b")
     assert result.verdict == "identical"
     assert result.b.family == "phi3"
+
+
+@pytest.mark.parametrize("value", [1e38, 1e-38, np.nan, np.inf])
+@pytest.mark.parametrize("effort", ["standard", "full"])
+def test_values_at_the_ends_of_float32_break_nothing(tmp_path: Path, value: float, effort: Any) -> None:
+    shapes = {
+        "q": (16, 16),
+        "k": (16, 16),
+        "v": (16, 16),
+        "o": (16, 16),
+        "gate": (40, 16),
+        "up": (40, 16),
+        "down": (16, 40),
+    }
+    for k, file in enumerate((tmp_path / "a.safetensors", tmp_path / "b.safetensors")):
+        tensors = {"model.embed_tokens.weight": np.full((90, 16), value, np.float32)}
+        for role, shape in shapes.items():
+            part = "self_attn" if role in "qkvo" else "mlp"
+            tensors[f"model.layers.0.{part}.{role}_proj.weight"] = np.full(shape, value, np.float32)
+        tensors["model.layers.0.mlp.up_proj.weight"][k, 3] = 1
+        save_file(tensors, file)
+    with np.errstate(all="ignore"):
+        found = weightprint.compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors", effort=effort)
+    assert json.loads(found.to_json())["verdict"] == found.verdict

@@ -15,7 +15,7 @@ import numpy as np
 
 from weightprint.basis._solve import Cross, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side, Tensor
-from weightprint.evidence._exchange import finite
+from weightprint.evidence._exchange import tame
 from weightprint.evidence._sample import pick, sampled_rows
 from weightprint.linear import product
 
@@ -89,7 +89,7 @@ def _has_head(models: Models) -> bool:
 def _table(side: Side, tensor: Tensor, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> F32:
     x = sampled_rows(side, tensor, rows)
     gain = side.gain(tensor)
-    return finite(x if gain is None else x * gain)
+    return tame(x if gain is None else x * gain)  # products of extreme values would leave float32
 
 
 def _row_cosine(x: F32, y: F32) -> float:
