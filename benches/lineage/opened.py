@@ -13,7 +13,7 @@ from pathlib import Path
 import weightprint
 from weightprint.evidence import Models
 from weightprint.evidence._pairs import pair_tensors
-from weightprint.examine import Examined, _measured, outlined
+from weightprint.examine import Examined, measured, outlined
 
 
 class Opened:
@@ -42,7 +42,7 @@ class Opened:
     def _side(self, path: Path, by_value: bool) -> Examined:
         key = (path, by_value)
         if key not in self._measured:
-            self._measured[key] = _measured(self._outline(path), by_value, None)
+            self._measured[key] = measured(self._outline(path), by_value)
         return self._measured[key]
 
     def _close(self, path: Path) -> None:

@@ -106,6 +106,9 @@ def scan(
     io: str = "auto",
     isa: str | None = None,
     progress: Callable[[int, int], object] | None = None,
+    keep: Sequence[
+        tuple[int, npt.NDArray[np.float32], Sequence[tuple[int, int]], Sequence[tuple[int, int]] | None]
+    ] = ...,
 ) -> dict[str, Any]:
     """Read every byte of `tensors` (pairs of file number and tensor number) once and return columns of statistics.
 
@@ -115,7 +118,8 @@ def scan(
     abs_max` (float, int or None), `digest` (64 hex digits, BLAKE3 of the raw bytes), and `row_mean row_std row_l2
     column_mean column_std column_l2` (bytes of float64, or None where the tensor has no rows). What was not asked for
     is absent. `progress(done, total)` is called with bytes about every 50 ms from the calling thread; an exception in
-    it stops the scan.
+    it stops the scan. `keep`: (place in `tensors`, array, rows, columns): what `read_sample` would read into the array,
+    put by as the bytes pass; rows ascend too. UsageError for elements of less than a byte and for complex ones.
     """
 
 @final

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32
-from weightprint.linear import eigvalsh, product
+from weightprint.linear import eigvalsh, lstsq, product
 
 __all__ = ["F64", "MANTISSA", "Grid", "Look", "grid", "look", "ulp"]
 
@@ -237,7 +237,7 @@ def _turned(x: F32, y: F32) -> float:
     size = float(np.linalg.norm(b - a))
     if 2 * len(a) > a.shape[1] or size == 0 or not np.isfinite(size):
         return 1.0
-    mixed, *_ = np.linalg.lstsq(a.T, b.T, rcond=None)
+    mixed = lstsq(a.T, b.T)
     return float(np.linalg.norm(b.T - a.T @ mixed)) / size
 
 

@@ -13,13 +13,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 
+from weightprint import parallel
 from weightprint.evidence._base import F32, Evidence, Models, Pair, Side, Tensor, UnitMatch
 from weightprint.evidence._sample import pick, sampled_rows
-from weightprint.linear import svd
+from weightprint.linear import eigvalsh, product, svd
 
 __all__ = [
     "Found",
@@ -42,6 +44,7 @@ _RELATED = 0.3  # centred cosine of sampled rows from which two matrices in one 
 _MANTISSA = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7}
 #: Of pairs where this sign spoke; see `own_directions` and training_shared.MEASURED for how it was measured.
 DIRECTIONS_CONFIDENCE = 0.7
+_LOW_RANK, _FALL = 8, 5  # matrices of low rank that are enough, and how far their singular values fall at once
 _SHARE = 0.3  # units of a block that must be found for it to count as made from that block
 
 
@@ -146,19 +149,22 @@ def _coarseness(x: F32) -> tuple[float, float]:
 
 def low_rank(seen: Seen) -> Found | None:
     """A difference of low rank, and whose rounding it carries."""
-    ranks: list[int] = []
-    beyond = np.zeros(3)
-    for pair, x, y in seen.samples:
-        if np.array_equal(x, y) or pair.a.dtype != pair.b.dtype or pair.a.dtype not in _MANTISSA or len(ranks) >= 8:
-            continue
+    usable = [
+        pair
+        for pair, x, y in seen.samples
+        if not np.array_equal(x, y) and pair.a.dtype == pair.b.dtype and pair.a.dtype in _MANTISSA
+    ]
+
+    def look(pair: Pair) -> tuple[int, np.ndarray]:
         rows = pick(pair.a.shape[0], 256, seen.models.seed, "low rank")
         columns = pick(pair.a.shape[1], 1024, seen.models.seed, "low rank columns")
         x = sampled_rows(seen.models.a, pair.a, rows, columns)
         y = sampled_rows(seen.models.b, pair.b, rows, columns)
         rank, rest = _without_low_rank(y.astype(np.float64) - x.astype(np.float64))
-        if rank:
-            ranks.append(rank)
-            beyond += _beyond_rounding(x, y, rest, _MANTISSA[pair.a.dtype])
+        return rank, _beyond_rounding(x, y, rest, _MANTISSA[pair.a.dtype]) if rank else np.zeros(3)
+
+    found = list(islice((one for one in parallel.each(look, usable) if one[0]), _LOW_RANK))
+    ranks, beyond = [rank for rank, _ in found], np.sum([np.zeros(3), *(counts for _, counts in found)], axis=0)
     later: Label = "b" if beyond[1] < beyond[0] else "a"
     most, least = max(beyond[:2]), min(beyond[:2])
     if beyond[2] < 100 or most < 0.08 * beyond[2] or least > most / 3:
@@ -169,15 +175,27 @@ def low_rank(seen: Seen) -> Found | None:
 
 
 def _without_low_rank(difference: np.ndarray) -> tuple[int, np.ndarray]:
-    """(rank, remainder) where singular values fall by a factor of 5 before an eighth of them; else (0, difference)."""
+    """(rank, remainder) where singular values fall by `_FALL` before an eighth of them; else (0, difference)."""
+    if not np.isfinite(difference).all():
+        return 0, difference
+    s = np.sqrt(np.maximum(eigvalsh(product(difference, difference.T))[::-1], 0))
+    rank, falls = _steepest(s)
+    if not falls > _FALL or s[rank - 1] == 0:
+        return 0, difference
     u, s, v = svd(difference)
+    rank, falls = _steepest(s)
+    if not falls > _FALL:
+        return 0, difference
+    return rank, difference - product(u[:, :rank] * s[:rank], v[:rank])
+
+
+def _steepest(s: np.ndarray) -> tuple[int, float]:
+    """After how many singular values they fall by the largest factor, of the first eighth, and that factor."""
     limit = max(1, s.size // 8)
     with np.errstate(divide="ignore", invalid="ignore"):
-        falls = s[:limit] / s[1 : limit + 1]
-    rank = int(np.argmax(np.nan_to_num(falls, posinf=np.inf))) + 1
-    if not falls[rank - 1] > 5 or s[rank - 1] == 0:
-        return 0, difference
-    return rank, difference - (u[:, :rank] * s[:rank]) @ v[:rank]
+        falls = np.nan_to_num(s[:limit] / s[1 : limit + 1], posinf=np.inf)
+    at = int(np.argmax(falls))
+    return at + 1, float(falls[at])
 
 
 def _beyond_rounding(x: F32, y: F32, rest: np.ndarray, bits: int) -> np.ndarray:

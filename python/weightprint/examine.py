@@ -2,7 +2,8 @@
 
     quick      samples of rows, less than 2 % of the bytes of a large model; nothing is read whole, so nothing is called
                equal, and no alignment is looked for
-    standard   one pass over both files for digests and spreads, then the tests on samples
+    standard   one pass over both files, block by block: digests, spreads, and what looks at every block; then the other
+               tests on samples
     full       the same, with every block, alignment and pair of blocks at full width
 
 The tests first run in the bases as stored. Where that does not find every block of B in A, alignments of the residual
@@ -19,25 +20,36 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weightprint import _core, parallel
+from weightprint import parallel
 from weightprint.anatomy.access import Anatomy
 from weightprint.basis import find_bases
 from weightprint.checkpoint import Checkpoint
-from weightprint.evidence import PUBLISHED, REBASED, SHARED_OUT, TESTS, Evidence, Models, Side, Tensor, Test
+from weightprint.evidence import (
+    ALONE,
+    LONGEST,
+    PUBLISHED,
+    REBASED,
+    STREAMING,
+    TESTS,
+    Evidence,
+    Models,
+    Side,
+    Tensor,
+    Test,
+)
 from weightprint.evidence._base import Basis
 from weightprint.evidence._pairs import pair_tensors
+from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
 from weightprint.evidence.published.sigma_curve import sigma_curve
 from weightprint.facts import Facts
-from weightprint.scan import scan
 from weightprint.sides import Reads, outline
+from weightprint.streaming import Meter, stream
 
-__all__ = ["Examined", "examine", "gather", "outlined"]
+__all__ = ["Examined", "examine", "gather", "measured", "outlined"]
 
 Progress = Callable[[int, int], object]
 
-#: Types whose float32 values say everything about them.
-_BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
 _BASES = 2  # alignments that the tests are run again in, best first
 _GLANCE = 256  # values per tensor that quick looks at, to tell a constant
 
@@ -56,17 +68,31 @@ def examine(
     a: Checkpoint, b: Checkpoint, effort: str = "standard", seed: int = 0, progress: Progress | None = None
 ) -> tuple[Examined, Examined, Models]:
     """Outline and measure both, and pair their tensors. ``progress(bytes done, bytes in all)`` runs with the scans."""
-    total = a.n_bytes + b.n_bytes
     first, second = outlined(a, "a"), outlined(b, "b")
-    # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: digests are of values.
-    by_value = first.reads.cuts or second.reads.cuts
+    looks: list[Looks] = []
     if effort == "quick":
         first, second = (replace(x, side=_glanced(x.side)) for x in (first, second))
     else:
-        first = _measured(first, by_value, _shifted(progress, 0, total))
-        second = _measured(second, by_value, _shifted(progress, a.n_bytes, total))
+        # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: then digests are of
+        # values.
+        by_value = first.reads.cuts or second.reads.cuts
+        meter = Meter(progress, a.n_bytes + b.n_bytes)
+        outlines = Models(first.side, second.side, (), 0.0, seed, effort)
+        looks = [look for streaming in STREAMING if (look := streaming(outlines)) is not None]
+        second = measured(second, by_value, looks, meter)
+        for look in looks:
+            look.turn()
+        first = measured(first, by_value, looks, meter)
     pairs, log10_pairings = pair_tensors(first.side, second.side)
-    return first, second, Models(first.side, second.side, pairs, log10_pairings, seed, effort)
+    return first, second, Models(first.side, second.side, pairs, log10_pairings, seed, effort, looks=tuple(looks))
+
+
+def measured(examined: Examined, by_value: bool, looks: Sequence[Looks] = (), meter: Meter | None = None) -> Examined:
+    """One pass over a model (:func:`weightprint.streaming.stream`)."""
+    side, reads = examined.side, examined.reads
+    meter = meter or Meter(None, examined.anatomy.checkpoint.n_bytes)
+    side, digest = stream(examined.anatomy.checkpoint, side, reads, by_value, looks, meter)
+    return replace(examined, side=side, digest=digest)
 
 
 def outlined(checkpoint: Checkpoint, label: str) -> Examined:
@@ -80,10 +106,10 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
     if models.effort == "quick":
         tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
-    # A test that shares out its own work runs by itself, the others side by side; the report keeps its order.
-    alone = {test: test(models) for test in tests if test in SHARED_OUT}
-    others = [test for test in tests if test not in SHARED_OUT]
-    answers = alone | dict(zip(others, parallel.each(lambda test: test(models), others), strict=True))
+    answers = {test: test(models) for test in tests if test in ALONE}
+    first = [test for test in LONGEST if test in tests]
+    others = first + [test for test in tests if test not in answers and test not in first]
+    answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)
     evidence = [answers[test] for test in tests]
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
         started = time.perf_counter()
@@ -154,39 +180,6 @@ def _all_found(models: Models, evidence: list[Evidence]) -> bool:
         return True
     listed = {(f.stack, f.block) for f in ffns(models.b)}
     return bool(listed) and listed <= {key[:2] for key, found in facts.blocks.items() if found.test != "unit_geometry"}
-
-
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done, total)
-
-
-def _measured(examined: Examined, by_value: bool, progress: Progress | None) -> Examined:
-    """Digest and spread of every canonical tensor, and the digest of the whole: one pass over the files, and another
-    over what is not measured as it is stored."""
-    side, reads = examined.side, examined.reads
-    found = scan(reads.anatomy.checkpoint, digest=True, progress=progress)
-    keys = ("name", "digest", "std", "min", "max", "n_nan", "n_zero")
-    stored = {name: rest for name, *rest in zip(*(found.table[key] for key in keys), strict=True)}
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in side.tensors.items():
-        as_stored = reads.as_stored(name) is not None and not (by_value and tensor.dtype in _BY_VALUE)
-        digest, std, low, high, nan, zeros = stored[name] if as_stored else _measured_values(side, tensor)
-        constant = low is not None and low == high and not nan
-        tensors[name] = replace(tensor, digest=digest, std=float(std), constant=constant, zeros=int(zeros))
-    return replace(examined, side=replace(side, tensors=tensors), digest=found.digest)
-
-
-def _measured_values(side: Side, tensor: Tensor) -> tuple[str, float, float | None, float | None, int, int]:
-    """(BLAKE3 of the float32 values, std, min, max, NaN, zeros) of a tensor that is cut or decoded, slice by slice."""
-    measure = _core.Measure(tensor.shape, digest=True)
-    for _, values in side.slices(tensor):
-        measure.add(values.tobytes())
-    found = measure.finish()
-    std = float(np.frombuffer(found["std"], np.float64)[0])
-    nan, zeros = (int(np.frombuffer(found[key], np.uint64)[0]) for key in ("n_nan", "n_zero"))
-    return found["digest"][0], std, found["min"][0], found["max"][0], nan, zeros
 
 
 def _glanced(side: Side) -> Side:

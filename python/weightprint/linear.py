@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from weightprint import parallel
 
-__all__ = ["Spent", "accounted", "eigh", "eigvalsh", "product", "solve", "svd", "svdvals"]
+__all__ = ["Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "solve", "svd", "svdvals"]
 
 Array = npt.NDArray[Any]
 
@@ -75,6 +75,12 @@ def solve(x: Array, y: Array) -> Any:
     """z with ``x @ z = y``."""
     with _counted():
         return np.linalg.solve(x, y)
+
+
+def lstsq(x: Array, y: Array) -> Array:
+    """The z for which ``x @ z`` is nearest to y."""
+    with _counted():
+        return np.linalg.lstsq(x, y, rcond=None)[0]
 
 
 def svd(x: Array) -> tuple[Array, Array, Array]:

@@ -53,8 +53,10 @@ def check() -> None:
         raise _Stopped
 
 
-def each(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def each(work: Callable[[T], R], items: Iterable[T], ahead: int = 1) -> Iterator[R]:
     """``work(item)`` for each item, in the order of the items; few more run than were asked for.
+
+    ``ahead``: how many results may wait to be asked for. While an early item takes long, so many more are worked on.
 
     As many run at once as BLAS was to use threads (``OMP_NUM_THREADS`` and the like say how many); inside a piece of
     work that is already one of several, they run one by one. An exception of one is raised in its turn.
@@ -77,7 +79,7 @@ def each(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     running: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="weightprint") as pool, _blas().limit(limits=1):
         try:
-            running.extend(pool.submit(copy_context().run, inside, item) for item in islice(left, threads + 1))
+            running.extend(pool.submit(copy_context().run, inside, item) for item in islice(left, threads + ahead))
             while running:
                 done = running.popleft().result()
                 running.extend(pool.submit(copy_context().run, inside, item) for item in islice(left, 1))

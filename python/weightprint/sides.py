@@ -53,6 +53,13 @@ class Reads:
             return None
         return self.stored.get(name) or self.anatomy.weights.stored(name)
 
+    def components(self, name: str) -> tuple[str, ...]:
+        """The stored tensors that a canonical one is made of."""
+        if (info := self.as_stored(name)) is not None:
+            return (info.name,)
+        part = self.parts.get(name)
+        return self.anatomy.weights[name if part is None else part.view.weight].components
+
     def __call__(self, name: str, start: int, stop: int) -> F32:
         """Elements [start, stop) of a canonical tensor."""
         part = self.parts.get(name)

@@ -5,24 +5,31 @@ Adding a test: write its module, add its function to :data:`TESTS`. Nothing else
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor, Test
+from weightprint.evidence._streamed import Looks
 from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.convergence import convergence
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.exact_sharing import exact_sharing
-from weightprint.evidence.head_agreement import head_agreement
+from weightprint.evidence.head_agreement import head_agreement, head_looks
 from weightprint.evidence.norm_gains import norm_gains
 from weightprint.evidence.published import PUBLISHED
+from weightprint.evidence.published.ghostspec import ghostspec
+from weightprint.evidence.published.ics import ics
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import training_shared
-from weightprint.evidence.unit_agreement import unit_agreement
+from weightprint.evidence.unit_agreement import unit_agreement, unit_looks
 from weightprint.evidence.unit_geometry import unit_geometry
 
 __all__ = [
+    "ALONE",
+    "LONGEST",
     "PUBLISHED",
     "REBASED",
-    "SHARED_OUT",
+    "STREAMING",
     "TESTS",
     "Evidence",
     "Models",
@@ -37,10 +44,14 @@ __all__ = [
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
 REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement, convergence, embeddings)
 
-#: Tests that share out blocks or parts of tables over all cores.
-SHARED_OUT: frozenset[Test] = frozenset(
-    {aligned_weights, aligned_units, unit_agreement, head_agreement, embeddings, norm_gains}
-)
+#: What tests do with every block while the models stream by: headers → looks, or None where the test won't apply.
+STREAMING: tuple[Callable[[Models], Looks | None], ...] = (unit_looks, head_looks)
+
+#: Tests that may have large products left to share out: each runs by itself, the others side by side.
+ALONE: frozenset[Test] = frozenset({unit_agreement, head_agreement})
+
+#: Of those that run side by side, the ones that take longest, so that they start first.
+LONGEST: tuple[Test, ...] = (embeddings, ics, aligned_units, training_shared, aligned_weights, ghostspec, unit_geometry)
 
 #: Every test, in the order of the report.
 TESTS: tuple[Test, ...] = (

@@ -269,7 +269,8 @@ class Models:
     """What a test is given.
 
     ``log10_pairings``: how many pairings were open to a choice that looked at values. ``basis``: how B's residual
-    channels are written in A's.
+    channels are written in A's. ``looks``: what was looked at while the models streamed by
+    (:mod:`weightprint.evidence._streamed`).
     """
 
     a: Side
@@ -279,6 +280,7 @@ class Models:
     seed: int = 0
     effort: str = "standard"
     basis: Basis = IDENTITY
+    looks: tuple[Any, ...] = field(default=(), repr=False)
 
     def price(self, pairs: Iterable[Pair]) -> float:
         """What a p-value on these pairs must pay for the pairing, in log10: nothing if any of them met by name."""
@@ -449,13 +451,14 @@ def not_applied(evidence: Evidence, why: str) -> Evidence:
 
 
 def timed(test: Test) -> Test:
-    """Wrap a test so that its Evidence carries the seconds it took."""
+    """Wrap a test so that its Evidence carries the seconds it took, added to those that it knows of."""
 
     def run(models: Models) -> Evidence:
         started = time.perf_counter()
         with accounted() as spent:
             found = test(models)
-        return replace(found, seconds=time.perf_counter() - started, gemm_seconds=spent.seconds)
+        elapsed = time.perf_counter() - started
+        return replace(found, seconds=found.seconds + elapsed, gemm_seconds=found.gemm_seconds + spent.seconds)
 
     run.__name__ = test.__name__
     run.__doc__ = test.__doc__

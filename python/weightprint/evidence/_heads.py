@@ -33,12 +33,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Geometry, Models, Side, Tensor
+from weightprint.evidence._base import F32, Basis, Geometry, Models, Side, Tensor
 from weightprint.evidence._exchange import finite
-from weightprint.evidence._sample import Indices, on_channels, sampled_rows
+from weightprint.evidence._sample import Indices, Read, on_channels, sampled_rows
 from weightprint.linear import product, solve
 
-__all__ = ["Attention", "Factors", "Sketch", "attentions", "factors", "overlaps"]
+__all__ = ["Attention", "Factors", "Kind", "Sketch", "attentions", "factors", "overlaps", "reads"]
 
 Kind = Literal["qk", "vo"]
 _PLAIN = ("q", "k", "v", "o")
@@ -137,6 +137,19 @@ def _latent(stack: str, block: int, parts: dict[str, Tensor], geometry: Geometry
     return Attention(stack, block, kept, heads, heads, (nope, rope)) if fits else None
 
 
+def as_stored(basis: Basis, side: Side) -> bool:
+    """Whether the side's channels are A's as they stand."""
+    return side.label == "a" or (basis.matrix is None and basis.channels is None)
+
+
+def reads(attention: Attention, channels: Indices) -> tuple[Read, ...]:
+    """What `factors` reads of a block on channels as they are stored; nothing is promised of latent attention."""
+    if attention.latent is not None:
+        return ()
+    parts = attention.parts
+    return *(Read(parts[role], None, channels) for role in ("q", "k", "v")), Read(parts["o"], channels, None)
+
+
 def factors(models: Models, side: Side, attention: Attention, channels: Indices) -> dict[Kind, Factors]:
     """Both products' factors of every head, over these of A's channels.
 
@@ -161,7 +174,7 @@ def factors(models: Models, side: Side, attention: Attention, channels: Indices)
 
 def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
     """Rows over A's channels with the norm's gain folded in: (rows, channels)."""
-    if side is models.a or (models.basis.matrix is None and models.basis.channels is None):
+    if as_stored(models.basis, side):
         return on_channels(side, tensor, channels)
     gain = side.gain(tensor)
     pieces = []
@@ -174,7 +187,7 @@ def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F
 def _writing(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
     """Columns of a matrix that writes the stream, as rows over A's channels: (columns, channels)."""
     basis = models.basis
-    if side is models.a or (basis.matrix is None and basis.channels is None):
+    if as_stored(basis, side):
         written: F32 = sampled_rows(side, tensor, channels).T
         return written
     if basis.matrix is None:

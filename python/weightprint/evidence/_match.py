@@ -22,14 +22,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from weightprint import _core, parallel
+from weightprint import _core
 from weightprint.evidence._base import F32, Basis, Side
 from weightprint.evidence._exchange import tame
-from weightprint.evidence._sample import Indices, on_channels, sampled_columns, sampled_rows
+from weightprint.evidence._sample import Indices, Read, on_channels, sampled_columns, sampled_rows
 from weightprint.evidence._units import Ffn
 from weightprint.linear import product
 
-__all__ = ["Counts", "Probes", "count", "probes", "standardised"]
+__all__ = [
+    "Counts",
+    "Piece",
+    "Probes",
+    "count",
+    "count_reads",
+    "probe",
+    "probe_reads",
+    "probes",
+    "standardised",
+]
 
 I64 = npt.NDArray[np.int64]
 _PROBES, _TARGETS = 512, 1024  # looked up at a time: their scores stay in the cache
@@ -107,21 +117,38 @@ def _of_columns(x: F32, *, signed: bool) -> tuple[F32, F32, F32]:
     return means, weights, np.where(rms > 0, 1 / np.where(rms > 0, rms, np.float32(1)), np.float32(0))
 
 
-def probes(side: Side, group: Sequence[tuple[int, Ffn, Indices]], basis: Basis, channels: Indices) -> Probes:
-    """The chosen units of some FFNs (number, FFN, units) of B on these of A's channels; all gated or all plain."""
-    found = list(parallel.each(lambda one: _probes_of(side, one[1], one[2], basis, channels), group))
-    gates = [gate for _, gate, _ in found if gate is not None]
+#: Standardised up, gate (None without one) and down of some units of one FFN.
+Piece = tuple[F32, F32 | None, F32]
+
+
+def probes(group: Sequence[tuple[int, Ffn, Indices]], pieces: Sequence[Piece]) -> Probes:
+    """The chosen units of some FFNs (number, FFN, units) of B, a piece for each; all gated or all plain."""
+    gates = [gate for _, gate, _ in pieces if gate is not None]
     return Probes(
         of=np.concatenate([np.full(units.size, number, np.int64) for number, _, units in group]),
         units=np.concatenate([units for _, _, units in group]),
-        up=np.concatenate([up for up, _, _ in found]),
+        up=np.concatenate([up for up, _, _ in pieces]),
         gate=np.concatenate(gates) if gates else None,
-        down=np.concatenate([down for _, _, down in found]),
+        down=np.concatenate([down for _, _, down in pieces]),
     )
 
 
-def _probes_of(side: Side, ffn: Ffn, units: Indices, basis: Basis, channels: Indices) -> tuple[F32, F32 | None, F32]:
-    """Standardised up, gate (None without one) and down of some units of one FFN."""
+def probe_reads(ffn: Ffn, units: Indices, channels: Indices) -> tuple[Read, ...]:
+    """What `probe` reads in the basis as stored."""
+    assert ffn.down is not None
+    inputs = [Read(tensor, units, channels) for tensor in (ffn.up, ffn.gate) if tensor is not None]
+    return *inputs, Read(ffn.down, channels, units)
+
+
+def count_reads(ffn: Ffn, channels: Indices) -> tuple[Read, ...]:
+    """What `count` reads."""
+    assert ffn.down is not None
+    inputs = [Read(tensor, None, channels) for tensor in (ffn.up, ffn.gate) if tensor is not None]
+    return *inputs, Read(ffn.down, channels, None)
+
+
+def probe(side: Side, ffn: Ffn, units: Indices, basis: Basis, channels: Indices) -> Piece:
+    """These units of one FFN of B on these of A's channels."""
     assert ffn.down is not None
     gated = ffn.gate is not None
     # In the basis as stored, only the channels that are looked at need be read.

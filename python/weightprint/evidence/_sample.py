@@ -20,6 +20,7 @@ from weightprint.evidence._base import F32, SLICE_VALUES, Models, Runs, Side, Te
 __all__ = [
     "BUDGETS",
     "Budget",
+    "Read",
     "budget_of",
     "hidden_size",
     "is_large",
@@ -85,6 +86,28 @@ def budget_of(models: Models) -> Budget:
         units=min(budget.units, max(32, allowed // (6 * per_row))),
         streamed=allowed // (12 * budget.layers),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """Rows and columns of a matrix that are read together; None for all."""
+
+    tensor: Tensor
+    rows: Indices | None = None
+    columns: Indices | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of what is read."""
+        n_rows, width = self.tensor.matrix
+        return n_rows if self.rows is None else self.rows.size, width if self.columns is None else self.columns.size
+
+    @property
+    def runs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]] | None]:
+        """As `Side.sample` is asked for them."""
+        n_rows, width = self.tensor.matrix
+        rows = np.arange(n_rows) if self.rows is None else self.rows
+        return _runs(rows), None if self.columns is None or self.columns.size == width else _runs(self.columns)
 
 
 def pick(n: int, want: int, seed: int, key: str, run: int = _RUN) -> Indices:

@@ -14,20 +14,20 @@ expert in the experts of the layers found.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint import parallel
-from weightprint.evidence._base import F32, Expert, Models
-from weightprint.evidence._match import count, probes
+from weightprint.evidence._base import F32, Expert, Models, Side
+from weightprint.evidence._match import Counts, Piece, Probes, count, count_reads, probe, probe_reads, probes
 from weightprint.evidence._sample import Indices, pick
+from weightprint.evidence._streamed import Looks, Step
 from weightprint.evidence._units import Ffn, width_in_a
 
-__all__ = ["ENOUGH", "PLANS", "Plan", "Row", "Table", "by_block", "compare", "is_dear", "plan_for", "rows_of"]
+__all__ = ["ENOUGH", "PLANS", "Lookup", "Plan", "Row", "Table", "by_block", "is_dear", "plan_for", "rows_of"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -160,44 +160,106 @@ def _cost(plan: Plan, rows: Sequence[Row], ours: Sequence[Ffn]) -> float:
     return 6.0 * pairs * plan.looked_for
 
 
-def compare(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan) -> Table:
-    """Every FFN of A is read once, and the rows' units of equal width are looked up in it."""
-    agreed = np.zeros((1 + plan.permutations, len(rows), len(ours)), np.int64)
-    tested, sizes = np.zeros(len(rows), np.int64), np.zeros((len(rows), len(ours)))
-    named: dict[tuple[int, int], I64] = {}
-    likeness: dict[tuple[int, int], F32] = {}
-    for width in sorted({f.width for f in ours}):
-        channels = _channels(models, width, plan.channels)
-        rng = np.random.default_rng([models.seed, width])
-        orders = [rng.permutation(channels.size) for _ in range(plan.permutations)]
-        chosen = [
-            (i, ffn, units)
-            for i, row in enumerate(rows)
-            if row.width == width
-            for ffn, units in row.units(plan.units, models.seed)
-        ]
-        for gated in (False, True):
-            group = [(i, f, units) for i, f, units in chosen if (f.gate is not None) == gated]
-            if not group:
-                continue
-            found = probes(models.b, group, models.basis, channels)
-            counted = np.bincount(found.of, minlength=len(rows))
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows and FFNs of one width, all gated or all plain: units of B that are looked for, numbers of A's FFNs, what
+    channels they are compared on, and the orders that these are permuted into."""
+
+    chosen: list[tuple[int, Ffn, Indices]]
+    there: list[int]
+    channels: I64
+    orders: list[I64]
+
+
+class Lookup(Looks):
+    """The rows' units, looked up in every FFN of A of equal width, which is read once."""
+
+    def __init__(self, models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan) -> None:
+        super().__init__()
+        self.basis, self.rows, self.ours, self.plan = models.basis, tuple(rows), tuple(ours), plan
+        self.seed = models.seed
+        self._groups = self._grouped(models)
+        self._pieces: dict[tuple[int, int], Piece] = {}
+        self._found: list[Probes] = []
+        self._counts: dict[tuple[int, int], Counts] = {}
+
+    def _grouped(self, models: Models) -> list[_Group]:
+        out = []
+        for width in sorted({f.width for f in self.ours}):
+            channels = _channels(models, width, self.plan.channels)
+            rng = np.random.default_rng([models.seed, width])
+            orders = [rng.permutation(channels.size) for _ in range(self.plan.permutations)]
+            there = [j for j, ffn in enumerate(self.ours) if ffn.width == width]
+            chosen = [
+                (i, ffn, units)
+                for i, row in enumerate(self.rows)
+                if row.width == width
+                for ffn, units in row.units(self.plan.units, models.seed)
+            ]
+            for gated in (False, True):
+                if group := [(i, f, units) for i, f, units in chosen if (f.gate is not None) == gated]:
+                    out.append(_Group(group, there, channels, orders))
+        return out
+
+    @property
+    def what(self) -> Hashable:
+        rows = tuple((row.key, row.width, tuple(_names(f) for f in row.parts)) for row in self.rows)
+        return rows, tuple(map(_names, self.ours)), self.plan, self.seed, self.basis.kind, self.basis.found_by
+
+    def steps(self, label: str) -> list[Step]:
+        out = []
+        for g, group in enumerate(self._groups):
+            if label == "b":
+                for k, (_, ffn, units) in enumerate(group.chosen):
+                    reads = probe_reads(ffn, units, group.channels)
+                    out.append(Step((ffn.stack, ffn.block), partial(self._probe, g, k), reads))
+            else:
+                for j in group.there:
+                    ffn = self.ours[j]
+                    out.append(
+                        Step((ffn.stack, ffn.block), partial(self._count, g, j), count_reads(ffn, group.channels))
+                    )
+        return out
+
+    def _probe(self, g: int, k: int, side: Side) -> None:
+        group = self._groups[g]
+        _, ffn, units = group.chosen[k]
+        self._pieces[g, k] = probe(side, ffn, units, self.basis, group.channels)
+
+    def turn(self) -> None:
+        for g, group in enumerate(self._groups):
+            self._found.append(probes(group.chosen, [self._pieces.pop((g, k)) for k in range(len(group.chosen))]))
+
+    def _count(self, g: int, j: int, side: Side) -> None:
+        group, n, every = self._groups[g], len(self.rows), self.plan.every
+        self._counts[g, j] = count(side, self.ours[j], self._found[g], n, group.channels, group.orders, every)
+
+    def table(self) -> Table:
+        """What all steps found."""
+        shape = len(self.rows), len(self.ours)
+        agreed = np.zeros((1 + self.plan.permutations, *shape), np.int64)
+        tested, sizes = np.zeros(len(self.rows), np.int64), np.zeros(shape)
+        named: dict[tuple[int, int], I64] = {}
+        likeness: dict[tuple[int, int], F32] = {}
+        for g, (group, found) in enumerate(zip(self._groups, self._found, strict=True)):
+            counted = np.bincount(found.of, minlength=len(self.rows))
             tested += counted
-            there = [j for j, ffn in enumerate(ours) if ffn.width == width]
-            look = partial(
-                count, models.a, found=found, n=len(rows), channels=channels, orders=orders, every=plan.every
-            )
-            for j, counts in zip(there, parallel.each(look, [ours[j] for j in there]), strict=True):
+            for j in group.there:
+                counts = self._counts[g, j]
                 agreed[:, :, j] += counts.agreed
-                sizes[:, j] += counted / ours[j].units
+                sizes[:, j] += counted / self.ours[j].units
                 hit = counts.named >= 0
                 for i in np.unique(found.of[hit]):
                     mine = hit & (found.of == i)
                     named[int(i), j] = np.stack([found.units[mine], counts.named[mine]], axis=1)
                     likeness[int(i), j] = counts.likeness[mine]
-    nearest = _nearest(agreed[0].shape, named, likeness)
-    keys = tuple(row.key for row in rows), tuple(f.key for f in ours)
-    return Table(*keys, agreed, tested, 1 / plan.every, sizes, named, nearest)
+        nearest = _nearest(shape, named, likeness)
+        keys = tuple(row.key for row in self.rows), tuple(f.key for f in self.ours)
+        return Table(*keys, agreed, tested, 1 / self.plan.every, sizes, named, nearest)
+
+
+def _names(ffn: Ffn) -> tuple[Hashable, ...]:
+    return ffn.key, *(None if tensor is None else tensor.name for tensor in (ffn.up, ffn.gate, ffn.down))
 
 
 def by_block(table: Table) -> Table:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,20 +34,21 @@ import numpy.typing as npt
 from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
 from weightprint.evidence._counts import Chance, chance, dispersion
 from weightprint.evidence._ranked import rank_p
+from weightprint.evidence._streamed import done
 from weightprint.evidence._unit_table import (
     Key,
+    Lookup,
     Plan,
     Row,
     Table,
     by_block,
-    compare,
     is_dear,
     plan_for,
     rows_of,
 )
 from weightprint.evidence._units import Ffn, ffns
 
-__all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement"]
+__all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_looks"]
 
 F64 = npt.NDArray[np.float64]
 _LOG10_P = -6.0
@@ -76,47 +77,73 @@ _QUESTION = Evidence(
 def unit_agreement(models: Models) -> Evidence:
     """Units of B's FFNs and experts found in A's, and how likely that is by chance. ``matches`` has one entry for each
     FFN of B (its best FFN of A), ``others`` the runners-up, best first."""
+    planned = _planned(models)
+    if isinstance(planned, str):
+        return not_applied(_QUESTION, planned)
+    lookup, streamed = done(models, Lookup(models, planned.rows, planned.ours, planned.plan))
+    answer = _by_way_of_blocks(models, planned, lookup) if planned.inside else _all_pairs(models, planned, lookup)
+    return lookup.added_to(answer) if streamed else answer
+
+
+def unit_looks(models: Models) -> Lookup | None:
+    """What this test does while the models stream by; needs their headers only."""
+    planned = _planned(models)
+    return None if isinstance(planned, str) else Lookup(models, planned.rows, planned.ours, planned.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """Rows that are looked up in A's FFNs. ``inside``: experts that are then looked for inside the blocks found, where
+    the rows are blocks."""
+
+    rows: Sequence[Row]
+    ours: Sequence[Ffn]
+    plan: Plan
+    inside: Sequence[Row] = ()
+
+
+def _planned(models: Models) -> _Planned | str:
+    """What is looked up, or why nothing is."""
     if models.effort == "quick":
-        return not_applied(_QUESTION, "it reads down-projections whole, too much for this effort: aligned_units looks")
-    every = ffns(models.b)
-    ours = [f for f in ffns(models.a) if f.down is not None]
-    theirs = [f for f in every if f.down is not None]
+        return "it reads down-projections whole, too much for this effort: aligned_units looks"
+    ours, theirs = ([f for f in ffns(side) if f.down is not None] for side in (models.a, models.b))
     if not ours or not theirs:
-        return not_applied(_QUESTION, "no FFN with an up- and a down-projection was recognised on both sides")
+        return "no FFN with an up- and a down-projection was recognised on both sides"
     rows = rows_of(models, theirs)
     if not {row.width for row in rows} & {f.width for f in ours}:
-        return not_applied(_QUESTION, "no FFNs of the same residual width on both sides")
+        return "no FFNs of the same residual width on both sides"
     plan = plan_for(models, rows, ours)
     blocks = rows_of(models, theirs, pooled=True)
-    if is_dear(plan, rows, ours) and len(blocks) < len(rows):
-        return _in_two_steps(models, rows, blocks, ours, every)
+    two_steps = is_dear(plan, rows, ours) and len(blocks) < len(rows)
+    if two_steps:
+        plan = plan_for(models, blocks, ours, 1 / 2)
     if plan is None:
-        return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
-    found = _Found(models, compare(models, rows, ours, plan))
-    return _answer(models, found, *found.matches(), every, plan, "all pairs of FFNs")
+        return "the smallest sample of units would cost more than this effort allows"
+    return _Planned(blocks, ours, plan, rows) if two_steps else _Planned(rows, ours, plan)
 
 
-def _in_two_steps(
-    models: Models, rows: Sequence[Row], blocks: Sequence[Row], ours: Sequence[Ffn], every: Sequence[Ffn]
-) -> Evidence:
-    """First B's blocks in A's, then B's experts in the FFNs and experts of the blocks found."""
-    plan = plan_for(models, blocks, ours, 1 / 2)
-    if plan is None:
-        return not_applied(_QUESTION, "the smallest sample of units would cost more than this effort allows")
-    layers = _Found(models, by_block(compare(models, blocks, ours, plan)))
+def _all_pairs(models: Models, planned: _Planned, lookup: Lookup) -> Evidence:
+    found = _Found(models, lookup.table())
+    return _answer(models, found, *found.matches(), planned.plan, "all pairs of FFNs")
+
+
+def _by_way_of_blocks(models: Models, planned: _Planned, lookup: Lookup) -> Evidence:
+    """B's blocks were looked up in A's: now its experts, in the FFNs and experts of the blocks found."""
+    blocks, rows, ours = planned.rows, planned.inside, planned.ours
+    layers = _Found(models, by_block(lookup.table()))
     near = {row.key: [layers.table.a[j] for j in layers.nearest(i)] for i, row in enumerate(blocks)}
+    pairs = len(rows) * len(ours)
     first: list[UnitMatch] = []
     others: list[UnitMatch] = []
-    pairs = len(rows) * len(ours)
     for block, places in near.items():
         inside = [row for row in rows if (*row.key[:2], None) == block]
         there = [f for f in ours if (f.stack, f.block, None) in places]
         if (step := plan_for(models, inside, there, 1 / (2 * len(near)))) is None:
             continue
-        experts = _Found(models, compare(models, inside, there, step), pairs)
+        experts = _Found(models, done(models, Lookup(models, inside, there, step))[0].table(), pairs)
         best, rest = experts.matches()
         first, others = [*first, *best], [*others, *rest]
-    return _answer(models, layers, first, others, every, plan, "blocks, then experts of the blocks found", pairs)
+    return _answer(models, layers, first, others, planned.plan, "blocks, then experts of the blocks found", pairs)
 
 
 class _Found:
@@ -252,7 +279,6 @@ def _answer(
     found: _Found,
     matches: Sequence[UnitMatch],
     others: Iterable[UnitMatch],
-    every: Sequence[Ffn],
     plan: Plan,
     scope: str,
     pairs: int | None = None,
@@ -269,7 +295,7 @@ def _answer(
         if match.log10_p + math.log10(tried) <= _LOG10_P:
             real[match.b].append(match)
     shares = {b: found_share(found_there) for b, found_there in real.items()}
-    numel = {f.key: f.numel for f in every}
+    numel = {f.key: f.numel for f in ffns(models.b)}
     top = max(matches, key=lambda m: (-m.log10_p, m.agreed), default=None)
     details: dict[str, Any] = {
         "look": best,

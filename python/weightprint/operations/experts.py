@@ -20,6 +20,7 @@ from weightprint.evidence._base import F32, Side
 from weightprint.evidence._sample import pick, sampled_rows
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.facts import Facts
+from weightprint.linear import lstsq
 from weightprint.operations._base import Row, row
 from weightprint.operations._structure import Found, common, found_ffns, number
 
@@ -201,7 +202,7 @@ def _mixture(facts: Facts, f: Found, group: Sequence[Ffn]) -> tuple[str | None, 
 def _mean(facts: Facts, b: Ffn, numbered: Sequence[tuple[int, Ffn]]) -> tuple[str | None, list[int], list[float]]:
     y = _rows(facts.models.b, b)
     x = np.stack([_rows(facts.models.a, e) for _, e in numbered], axis=1)
-    weights, *_ = np.linalg.lstsq(x, y, rcond=None)
+    weights = lstsq(x, y)
     left = float(np.square(y - x @ weights).sum() / max(float(np.square(y).sum()), 1e-30))
     if left > 1 - _FITS:
         return None, [], []

@@ -56,8 +56,29 @@ impl Runs {
         }
     }
 
+    /// The runs, (start, length) each.
+    pub(crate) fn runs(&self) -> &[(u64, u64)] {
+        &self.runs
+    }
+
+    /// Indices in all.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Of runs that ascend: those parts that lie in `range`, and how many indices there are before each.
+    pub(crate) fn within(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+        let mut before = 0;
+        self.runs.iter().filter_map(move |&(start, n)| {
+            let part = start.max(range.start)..(start + n).min(range.end);
+            let rank = before + part.start.saturating_sub(start);
+            before += n;
+            (part.start < part.end).then_some((rank, part))
+        })
+    }
+
     /// All of an axis of `n`.
-    fn all(n: u64) -> Self {
+    pub(crate) fn all(n: u64) -> Self {
         Self { runs: if n > 0 { vec![(0, n)] } else { Vec::new() }, len: n, end: n }
     }
 

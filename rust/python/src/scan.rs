@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use numpy::{PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use weightprint_core::error::{Error, ErrorKind, Result};
 use weightprint_core::kernels::Isa;
+use weightprint_core::sample::Runs;
 use weightprint_core::scan as core;
-use weightprint_core::scan::{Io, Lines, Request, Settings, TensorResult};
+use weightprint_core::scan::{Io, Keep, Lines, Request, Settings, TensorResult};
 use weightprint_core::stats::{Distribution, Number, Summary};
 
 use crate::errors::to_python;
@@ -42,10 +44,17 @@ pub fn isa_available() -> Vec<&'static str> {
     Isa::available().into_iter().map(Isa::name).collect()
 }
 
-/// Read every byte of `tensors` (pairs of file number and tensor number) once; see the stub for the columns.
+/// Runs (start, length) of indices.
+type PyRuns = Vec<(u64, u64)>;
+
+/// What is kept of the tensor at some place of a scan's list: an array, rows, and columns if not all.
+type PyKeep<'py> = (usize, PyReadwriteArray2<'py, f32>, PyRuns, Option<PyRuns>);
+
+/// Read every byte of `tensors` (pairs of file number and tensor number) once; see the stub for the columns. `keep`: of
+/// the tensor at this place of the list these rows and columns go into an array as they pass.
 #[pyfunction]
 #[pyo3(signature = (files, tensors, *, exact = false, rows = false, columns = false, digest = false, threads = 0,
-                    io = "auto", isa = None, progress = None))]
+                    io = "auto", isa = None, progress = None, keep = Vec::new()))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub fn scan<'py>(
     py: Python<'py>,
@@ -59,6 +68,7 @@ pub fn scan<'py>(
     io: &str,
     isa: Option<&str>,
     progress: Option<Py<PyAny>>,
+    mut keep: Vec<PyKeep<'py>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let request = Request { exact, rows, columns, digest };
     let settings = (|| Ok(Settings { threads, io: io_from_name(io)?, isa: isa_from_name(isa)? }))();
@@ -72,11 +82,31 @@ pub fn scan<'py>(
     let sources: Vec<_> = files.iter().map(|f| Arc::clone(&f.inner)).collect();
     drop(files);
     let sources: Vec<_> = sources.iter().map(Arc::as_ref).collect();
+    let kept = keep.iter_mut().map(|one| kept(&sources, &tensors, one)).collect::<Result<Vec<_>>>();
+    let kept = kept.map_err(|e| to_python(py, e))?;
     let tensors: Vec<_> = tensors.iter().map(|&(file, i)| core::Tensor::new(&sources, file, i)).collect();
     let total = tensors.iter().map(|t| t.nbytes).sum();
     let progress = progress.map(|callback| Progress { callback, total });
-    let results = gateway::run(py, progress, |control| core::scan(&sources, &tensors, request, settings, control))?;
+    let results = gateway::run(py, progress, |control| {
+        core::scan_keeping(&sources, &tensors, &kept, request, settings, control)
+    })?;
     to_columns(py, &results, request)
+}
+
+fn kept<'a>(
+    files: &[&weightprint_core::source::SafetensorsFile],
+    tensors: &[(usize, usize)],
+    (place, out, rows, columns): &'a mut PyKeep<'_>,
+) -> Result<Keep<'a>> {
+    let &(file, i) = tensors.get(*place).ok_or_else(|| {
+        usage("no_such_tensor", format!("something is to be kept of tensor {place} of a scan of {}", tensors.len()))
+    })?;
+    let (rows, columns) = (Runs::ascending(std::mem::take(rows))?, columns.take().map(Runs::ascending).transpose()?);
+    // A slice is given of Fortran's order too.
+    let rows_first = out.is_c_contiguous();
+    let out = out.as_slice_mut().ok().filter(|_| rows_first);
+    let out = out.ok_or_else(|| usage("not_contiguous", "an array to keep a sample in is contiguous".to_owned()))?;
+    Keep::new((*place, files[file], i), rows, columns, out)
 }
 
 /// Where tensor `i` holds finite components with |x| > threshold: (how many, first indices, their values).

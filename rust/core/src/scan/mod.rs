@@ -9,16 +9,18 @@
 //! order, so about as many tensors are in flight as there are threads.
 
 mod digest;
+mod keep;
 mod locate;
 mod memory;
 mod plan;
 mod run;
 
 pub use digest::LEAF;
+pub use keep::Keep;
 pub use locate::{Found, find_above};
 pub use memory::Measure;
 pub use plan::{CHUNK, Plan, Tensor, Unit};
-pub use run::scan;
+pub use run::{scan, scan_keeping};
 
 use crate::kernels::Isa;
 use crate::stats::{Distribution, Summary};

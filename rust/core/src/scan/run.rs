@@ -9,7 +9,7 @@ use memmap2::Mmap;
 
 use super::digest::{self, Piece, UnitHasher};
 use super::plan::{Plan, Tensor, Unit};
-use super::{Io, Lines, Request, Settings, TensorResult};
+use super::{Io, Keep, Lines, Request, Settings, TensorResult};
 use crate::control::Control;
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
@@ -27,8 +27,25 @@ pub fn scan(
     settings: Settings,
     control: &Control,
 ) -> Result<Vec<TensorResult>> {
+    scan_keeping(files, tensors, &[], request, settings, control)
+}
+
+/// As [`scan`], and what `kept` asks for is put by as the bytes pass.
+pub fn scan_keeping(
+    files: &[&SafetensorsFile],
+    tensors: &[Tensor],
+    kept: &[Keep<'_>],
+    request: Request,
+    settings: Settings,
+    control: &Control,
+) -> Result<Vec<TensorResult>> {
     let states = tensors.iter().map(|_| State::Waiting).collect();
-    let job = Job::new(files, None, tensors, request, settings, control, states);
+    let put_by = |tensor: usize, bytes: &[u8], first: u64, buffer: &mut Vec<u8>| {
+        for keep in kept.iter().filter(|keep| keep.tensor == tensor) {
+            keep.take(bytes, first, buffer);
+        }
+    };
+    let job = Job::new(files, None, tensors, request, settings, control, states).putting_by(&put_by);
     let threads = match settings.threads {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         n => n,
@@ -48,12 +65,16 @@ pub fn scan(
     Ok(job.into_states().map(State::done).collect())
 }
 
+/// What is done with a chunk of a tensor beyond measuring it: (tensor, bytes, first component, scratch space).
+type PutBy<'a> = dyn Fn(usize, &[u8], u64, &mut Vec<u8>) + Sync + 'a;
+
 /// What the threads of one scan share.
 pub(super) struct Job<'a> {
     files: &'a [&'a SafetensorsFile],
     /// In place of files.
     memory: Option<(u64, &'a [u8])>,
     tensors: &'a [Tensor],
+    put_by: &'a PutBy<'a>,
     plan: Plan<'a>,
     request: Request,
     settings: Settings,
@@ -137,11 +158,12 @@ pub(super) struct Worker<'a> {
     buffer: Buffer,
     /// The count table of the last counted dtype.
     counts: Option<(Dtype, Box<Counts>)>,
+    gathered: Vec<u8>,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>) -> Self {
-        Self { job, buffer: Buffer::default(), counts: None }
+        Self { job, buffer: Buffer::default(), counts: None, gathered: Vec::new() }
     }
 
     /// Take units until there are none, or until some thread failed.
@@ -168,7 +190,7 @@ impl<'a> Worker<'a> {
 
     /// Read one unit, and merge its tensor if it was the last one missing.
     pub(super) fn run(&mut self, unit: Unit) -> Result<()> {
-        let Self { job, buffer, counts } = self;
+        let Self { job, buffer, counts, gathered } = self;
         let tensor = &job.tensors[unit.tensor];
         let needs = Needs::of(tensor, job.request);
         let isa = job.settings.isa;
@@ -204,6 +226,7 @@ impl<'a> Worker<'a> {
             if let Some(hasher) = &mut hasher {
                 hasher.update(bytes);
             }
+            (job.put_by)(unit.tensor, bytes, first, gathered);
             job.control.advance(end - begin);
         }
         let digest = hasher.map(UnitHasher::finish);
@@ -241,6 +264,7 @@ impl<'a> Job<'a> {
             files,
             memory,
             tensors,
+            put_by: &|_, _, _, _| {},
             plan: Plan::new(tensors),
             request,
             settings,
@@ -250,6 +274,11 @@ impl<'a> Job<'a> {
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
+    }
+
+    /// The same with something done with every chunk.
+    fn putting_by(self, put_by: &'a PutBy<'a>) -> Self {
+        Self { put_by, ..self }
     }
 
     /// How far every tensor has come.

@@ -1,0 +1,105 @@
+"""Work that wants every block of both models, done while they stream by.
+
+Every byte of both models is read once, B first, then A, block by block (:mod:`weightprint.streaming`). A test that
+looks at all blocks would read them all again, which for models larger than memory is a second trip to the disk. So its
+look at a block is a `Step`, taken right when that block is read: of B's blocks each step keeps little (samples,
+sketches), and each step of A's is held against all of that at once.
+
+A test asks `done` for the result of its steps: those that were taken while the models streamed by, if they look at the
+same things, else the same steps taken now. So there is one way to compute, whoever reads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from weightprint import parallel
+from weightprint.evidence._base import Evidence, Models, Side
+from weightprint.evidence._sample import Read
+from weightprint.linear import Spent, accounted
+
+__all__ = ["Block", "Looks", "Step", "done"]
+
+#: Stack and number.
+Block = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One look at one block of one side. ``take`` is given that side; ``reads`` says which samples it will ask it for,
+    so that they can be put by as the block's bytes pass."""
+
+    block: Block
+    take: Callable[[Side], None] = field(repr=False)
+    reads: tuple[Read, ...] = field(repr=False, default=())
+
+
+class Looks(ABC):
+    """The steps of one test. Those of one side may be taken in any order and side by side; A's come after B's."""
+
+    def __init__(self) -> None:
+        self.spent = Spent()
+        self.seconds = 0.0
+        self._adding = threading.Lock()
+        self._by_block: dict[str, dict[Block, list[Step]]] = {}
+
+    @property
+    @abstractmethod
+    def what(self) -> Hashable:
+        """What is looked at, and how: of two that are equal the results are."""
+
+    @abstractmethod
+    def steps(self, label: str) -> Sequence[Step]:
+        """All steps of side ``"a"`` or ``"b"``."""
+
+    @abstractmethod
+    def turn(self) -> None:
+        """Called once between B's steps and A's."""
+
+    def of_block(self, label: str, block: Block) -> Sequence[Step]:
+        """The steps of one block."""
+        if label not in self._by_block:
+            found: dict[Block, list[Step]] = defaultdict(list)
+            for step in self.steps(label):
+                found[step.block].append(step)
+            self._by_block[label] = found
+        return self._by_block[label].get(block, ())
+
+    def take_all(self, side: Side, steps: Iterable[Step]) -> None:
+        """Take these steps, side by side."""
+        for _ in parallel.each(lambda step: self.take(step, side), steps):
+            pass
+
+    def take(self, step: Step, side: Side) -> None:
+        """Take a step, and count what it costs."""
+        started = time.perf_counter()
+        with accounted() as spent:
+            step.take(side)
+        with self._adding:
+            self.seconds += (time.perf_counter() - started) / parallel.sharing()
+            self.spent.seconds += spent.seconds
+            self.spent.cpu += spent.cpu
+
+    def added_to(self, found: Evidence) -> Evidence:
+        """The evidence with what the steps cost, where they were taken before the test ran."""
+        return replace(found, seconds=self.seconds, gemm_seconds=self.spent.seconds)
+
+
+L = TypeVar("L", bound=Looks)
+
+
+def done(models: Models, wanted: L) -> tuple[L, bool]:
+    """``wanted`` with all of its steps taken, and whether that was while the models streamed by."""
+    for found in models.looks:
+        if type(found) is type(wanted) and found.what == wanted.what:
+            return found, True
+    wanted.take_all(models.b, wanted.steps("b"))
+    wanted.turn()
+    wanted.take_all(models.a, wanted.steps("a"))
+    return wanted, False
