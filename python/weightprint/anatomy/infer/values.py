@@ -58,7 +58,7 @@ import numpy.typing as npt
 
 from weightprint.errors import WeightprintError
 
-__all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "logistic"]
+__all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "is_positive", "logistic"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -125,6 +125,16 @@ class Probe:
             return None if block is None else 0.5 * np.log((block * block).mean(1 - axis) + _TINY)
 
         return self._once(("norms", m, axis), measure)
+
+    def means(self, m: Matrix) -> F64 | None:
+        """Logarithms of the mean absolute value of m's channels, from the elements that `norms` reads."""
+
+        def measure() -> F64 | None:
+            k = max(1, min(m.shape[0], _RECTANGLE // max(1, m.shape[1])))
+            block = self.rectangle(m, k, m.shape[1])
+            return None if block is None else np.log(np.abs(block).mean(0) + _TINY)
+
+        return self._once(("means", m), measure)
 
     def mean_row(self, m: Matrix) -> float | None:
         """n |mean row|^2 / mean |row|^2 over m's units."""
@@ -210,6 +220,11 @@ def fold(values: F64 | None, key_units: int, head: int) -> F64 | None:
         return values
     group = values.size // key_units
     return np.asarray(values.reshape(-1, group, head).mean(1).ravel())
+
+
+def is_positive(value: F64) -> bool:
+    """Nearly everywhere, as a gain is: one before training."""
+    return float((value > 0).mean()) >= 0.9
 
 
 def logistic(odds: float) -> float:
