@@ -165,6 +165,21 @@ def test_untrained_offsets_are_left_out() -> None:
     assert all(said(found, n) is None for n, t in case.truth.items() if t[1] in RESIDUAL)
 
 
+@pytest.mark.parametrize("others", [(), ("embedding",)])
+def test_positions_that_drift_are_no_embedding(others: tuple[str, ...]) -> None:
+    """As in an encoder of sound, whose only table is of sines; longer than the vocabulary beside it."""
+    case = gpt2()
+    angle = np.arange(400)[:, None] / 1000 ** (np.arange(24) / 24)
+    position = next(n for n, t in case.truth.items() if t[1] == "position")
+    kept = {n: v for n, v in case.tensors.items() if case.truth[n][1] != "embedding" or "embedding" in others}
+    sines = {position: np.concatenate([np.sin(angle), np.cos(angle)], 1).astype(np.float32)}
+    case = rename(Case({**kept, **sines}, {n: case.truth[n] for n in kept}), "shuffled")
+    found = run(case)
+    for role in ("position", *others):
+        assert roles_right(case, found, role) == 1, role
+    assert ("embedding" in {a.place.role for parts in found.values() for a in parts}) == bool(others)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_experts_without_names_or_order_keep_their_roles(seed: int) -> None:
     case = rename(llama("moe"), "shuffled", seed)

@@ -150,6 +150,21 @@ class Probe:
 
         return self._once(("mean_row", m), measure)
 
+    def drift(self, m: Matrix) -> float | None:
+        """How much more alike rows one apart are than rows four apart: mean cosines of centred rows, subtracted."""
+
+        def measure() -> float | None:
+            rows = min(m.shape[0], _RECTANGLE // max(1, m.shape[1]))
+            block = self.rectangle(m, rows, m.shape[1]) if rows > 8 else None
+            if block is None:
+                return None
+            u = block - block.mean(0)
+            u /= np.sqrt((u * u).sum(1, keepdims=True)) + _TINY
+            near, far = (float((u[step:] * u[:-step]).sum(1).mean()) for step in (1, 4))
+            return near - far
+
+        return self._once(("drift", m), measure)
+
     def moment(self, m: Matrix, axis: Axis) -> F32 | None:
         """Second moment over the channels (axis 1) or the units (axis 0): the upper triangle, scaled to length one.
 
