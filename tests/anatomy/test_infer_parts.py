@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from weightprint.anatomy.infer.blocks import Slot, periodic, runs_by_name
 from weightprint.anatomy.infer.cues import fused_layout
-from weightprint.anatomy.infer.join import assign, path
+from weightprint.anatomy.infer.join import assign, path, settle
 from weightprint.anatomy.infer.order import ORDERS
 from weightprint.anatomy.infer.shapes import Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer.values import Probe
@@ -48,6 +48,32 @@ def test_assignment_is_the_best_of_all(seed: int) -> None:
     best = max(sum(score[i, j] for i, j in enumerate(way)) for way in permutations(range(columns), rows))
     assert len(set(assign(score).tolist())) == rows
     assert total == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_places_side_by_side_are_settled_together(seed: int) -> None:
+    """A drift with weak scores: no worse than without neighbours, and the order once scores say its direction."""
+    rng = np.random.default_rng(seed)
+    n = 12
+    steps = np.cumsum(rng.normal(size=(n, 300)), 0)
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    mix = rng.permutation(n)
+    alike = steps[mix] @ steps[mix].T
+    score = np.eye(n)[:, mix] * 0.6 + rng.normal(0, 0.25, (n, n))
+    beside = (np.abs(np.subtract.outer(np.arange(n), np.arange(n))) == 1) * 1.0
+
+    def total(p: np.ndarray) -> float:
+        return float(score[np.arange(n), p].sum() + (beside * alike[np.ix_(p, p)]).sum())
+
+    found, gain = settle(score, beside, alike)
+    assert sorted(found.tolist()) == list(range(n))
+    assert total(found) >= total(assign(score)) - 1e-9
+    off = alike - np.diag(np.diag(alike))
+    rows = np.arange(n)
+    assert gain[rows, found].sum() == pytest.approx(total(found) + (beside * off[np.ix_(found, found)]).sum())
+    alone, same = settle(score, None, alike)
+    np.testing.assert_array_equal(alone, assign(score))
+    np.testing.assert_array_equal(same, score)
 
 
 def test_a_drift_is_put_in_order() -> None:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from weightprint.anatomy.infer.blocks import Slot
 from weightprint.anatomy.infer.company import Company, Heap, as_units
 from weightprint.anatomy.infer.heap_vectors import place_residual, place_vectors, rows_of
-from weightprint.anatomy.infer.join import assign, scaled
+from weightprint.anatomy.infer.join import assign, likeness, scaled
 from weightprint.anatomy.infer.outside import find_outside
 from weightprint.anatomy.infer.shapes import Choice, Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer.values import Axis, Matrix, Probe, fold, head_sizes, logistic
@@ -46,23 +46,16 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
         by_shape[shapes[name]].append(name)
     slots = [Slot("", i, shapes[name]) for i, name in enumerate(names)]
     d = hidden_size(slots)
-    counts = {s: len(n) for s, n in by_shape.items() if len(s) == 2 and d in s and min(s) > 1}
-    blocks = _blocks(list(counts.values()))
-    if d is None or blocks < 2:
+    if d is None:
         return []
+    counts: dict[Shape, int] = {s: len(n) for s, n in by_shape.items() if len(s) == 2 and d in s and min(s) > 1}
+    unit = _unit(counts, d)
+    if unit is None:
+        return []
+    blocks, experts, reading = unit
     inside: dict[Shape, list[str]] = {
         s: _typical(by_shape[s], c // blocks * blocks, probe) for s, c in counts.items() if c >= blocks
     }
-    experts = _experts(inside, d, blocks)
-    unit: list[Slot] = []
-    for shape, members in inside.items():
-        many = len(members) // blocks
-        if many > 8 and not (experts and many % experts == 0):
-            return []
-        each = experts if experts and many % experts == 0 else 0
-        for _ in range(many // (each or 1)):
-            unit.append(Slot("", len(unit), shape, {(0, e): "" for e in range(each)}))
-    reading = read_matrices(unit, d)
     heap = Heap(d, blocks, bool(reading.turned), experts)
     few = len(names) <= _MOST
     _ffn_roles(reading, inside, heap, probe if few else None)
@@ -79,31 +72,44 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
     block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
     block_like |= {n for members in inside.values() for n in members}
     left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
-    norms = min((sure for place, _, sure, _ in out if place.role in ("attn_norm", "ffn_norm")), default=1.0)
     for found in find_outside(left, shapes, d, probe, ordered=False, readable=False):
         shape = shapes[found.name][::-1] if found.turned else shapes[found.name]
         view = View(found.name, shape, transposed=found.turned)
-        sure = found.confidence * (min(0.9, 0.3 + norms) if found.role.startswith("final_norm") else 0.9)
-        out.append((Place("decoder", None, found.role), view, sure, found.because))
+        out.append((Place("decoder", None, found.role), view, 0.9 * found.confidence, found.because))
     return out + place_residual(heap, out, names, shapes, probe) if few else out
 
 
-def _blocks(counts: Sequence[int]) -> int:
-    """How many blocks explain the counts: most tensors in whole multiples, few over (a table, a pooler); 0: none."""
-    best = (0, 0)
-    for n in range(2, max(counts, default=0) + 1):
-        over = sum(c % n for c in counts if c >= n)
-        if over <= 2:
-            best = max(best, (sum(c // n * n for c in counts) - over, n))
-    return best[1]
+def _unit(counts: Mapping[Shape, int], d: int) -> tuple[int, int, Reading] | None:
+    """(blocks, experts, reading of one block): the number of blocks under which most matrices get a role.
+
+    Counts need not be whole multiples: two may be over (a pooler, a table of the blocks' shape). Among equals the
+    larger number: blocks in pairs could be read too.
+    """
+    best: tuple[int, int, int, Reading] | None = None
+    for n in range(2, max(counts.values(), default=0) + 1):
+        inside = {s: c // n for s, c in counts.items() if c >= n}
+        if sum(c % n for c in counts.values() if c >= n) > 2:
+            continue
+        experts = _experts(inside, d)
+        slots: list[Slot] = []
+        for shape, many in inside.items():
+            each = experts if experts and many % experts == 0 else 0
+            for _ in range(many // (each or 1)):
+                slots.append(Slot("", len(slots), shape, {(0, e): "" for e in range(each)}))
+        if all(sum(s.shape == shape for s in slots) <= 8 for shape in inside):
+            reading = read_matrices(slots, d)
+            read = n * sum(len(s.names) or 1 for s in slots if s not in reading.rest)
+            if read and (best is None or (read, n) > best[:2]):
+                best = (read, n, experts, reading)
+    return best and best[1:]
 
 
-def _experts(inside: Mapping[Shape, Sequence[str]], d: int, blocks: int) -> int:
+def _experts(inside: Mapping[Shape, int], d: int) -> int:
     """e where every block has one matrix (e, d), and 3e or more matrices of two opposite shapes; else 0."""
-    for shape, members in inside.items():
+    for shape, each in inside.items():
         e = shape[0] if shape[1] == d else shape[1]
-        if len(members) == blocks and 2 <= e < d:
-            many = [s for s, n in inside.items() if s[0] != s[1] and len(n) % (e * blocks) == 0]
+        if each == 1 and 2 <= e < d:
+            many = [s for s, n in inside.items() if s[0] != s[1] and n % e == 0]
             if any(s[::-1] in many for s in many):
                 return e
     return 0
@@ -227,25 +233,34 @@ def _axes(
 
 
 def _take_values(names: Sequence[str], shape: Shape, heap: Heap, turned: bool, probe: Probe | None) -> list[str]:
-    """Give v to the tensors whose rows go with o's columns; gives the others back."""
-    outputs = heap.roles.get("o", [])
-    table = np.zeros((len(outputs), len(names)))
+    """Give v to the tensors whose rows go with o's columns; gives the others back.
+
+    Beside as many keys every q, too, takes one, by second moments: what is k already can't be v.
+    """
+    outputs, n = heap.roles.get("o", []), heap.blocks
+    table = np.zeros((n, len(names)))
+    queries = heap.roles.get("q", [])
     if probe is not None:
-        rows = [probe.norms(as_units(n, shape, "v", turned), 0) for n in names]
-        columns = [probe.norms(as_units(n, _shape_of(n, probe), "o", turned), 0) for n in outputs]
+        rows = [probe.norms(as_units(name, shape, "v", turned), 0) for name in names]
+        columns = [probe.norms(as_units(name, probe.shapes[name], "o", turned), 0) for name in outputs]
         units = next((r.size for r in rows if r is not None), 0)
         width = next((c.size for c in columns if c is not None), 0)
         for h in head_sizes(width, units)[:8] if units and width else []:
             found = _pairing(columns, rows, units, h)
             if np.sort(found.max(1)).mean() > np.sort(table.max(1)).mean():
                 table = found
-    picked = assign(table)
+        asked = [probe.moment(as_units(name, probe.shapes[name], "q", turned), 1) for name in queries]
+        asking = [probe.moment(as_units(name, shape, "k", turned), 1) for name in names]
+        known = [m for m in (*asked, *asking) if m is not None]
+        if len(queries) == n and len(names) == 2 * n and len(known) == 3 * n:
+            table = np.concatenate([table, likeness(np.array(known[:n]), np.array(known[n:]))])
+    picked = assign(table)[:n]
     values = [names[j] for j in picked]
     rest = [name for name in names if name not in set(values)]
-    apart = float(np.median(table[np.arange(len(picked)), picked]) - np.median(np.delete(table, picked, 1).max(0)))
+    apart = float(np.median(table[np.arange(n), picked]) - np.median(np.delete(table[:n], picked, 1).max(0)))
     sure = 0.5 + 0.45 * float(np.tanh(3 * max(0.0, apart)))
     order = np.argsort([names.index(v) for v in values])
-    heap.give("v", [values[i] for i in order], [sure] * len(values), "paired norms")
+    heap.give("v", [values[i] for i in order], [sure] * n, "paired norms")
     return rest
 
 
@@ -254,10 +269,6 @@ def _pairing(columns: Sequence[F64 | None], rows: Sequence[F64 | None], units: i
     flat = np.zeros(units)
     folded = [flat if (f := fold(c, units, head)) is None or f.size != units else f for c in columns]
     return np.asarray(scaled(np.array(folded)) @ scaled(np.array([flat if r is None else r for r in rows])).T)
-
-
-def _shape_of(name: str, probe: Probe) -> Shape:
-    return probe.shapes[name]
 
 
 def _join(heap: Heap, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:

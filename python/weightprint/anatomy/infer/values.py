@@ -58,7 +58,7 @@ import numpy.typing as npt
 
 from weightprint.errors import WeightprintError
 
-__all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "logistic"]
+__all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "is_positive", "logistic"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -126,6 +126,16 @@ class Probe:
 
         return self._once(("norms", m, axis), measure)
 
+    def means(self, m: Matrix) -> F64 | None:
+        """Logarithms of the mean absolute value of m's channels, from the elements that `norms` reads."""
+
+        def measure() -> F64 | None:
+            k = max(1, min(m.shape[0], _RECTANGLE // max(1, m.shape[1])))
+            block = self.rectangle(m, k, m.shape[1])
+            return None if block is None else np.log(np.abs(block).mean(0) + _TINY)
+
+        return self._once(("means", m), measure)
+
     def mean_row(self, m: Matrix) -> float | None:
         """n |mean row|^2 / mean |row|^2 over m's units."""
 
@@ -139,6 +149,21 @@ class Probe:
             return float(rows * (block.mean(0) ** 2).sum() / size) if size > 0 else None
 
         return self._once(("mean_row", m), measure)
+
+    def drift(self, m: Matrix) -> float | None:
+        """How much more alike rows one apart are than rows four apart: mean cosines of centred rows, subtracted."""
+
+        def measure() -> float | None:
+            rows = min(m.shape[0], _RECTANGLE // max(1, m.shape[1]))
+            block = self.rectangle(m, rows, m.shape[1]) if rows > 8 else None
+            if block is None:
+                return None
+            u = block - block.mean(0)
+            u /= np.sqrt((u * u).sum(1, keepdims=True)) + _TINY
+            near, far = (float((u[step:] * u[:-step]).sum(1).mean()) for step in (1, 4))
+            return near - far
+
+        return self._once(("drift", m), measure)
 
     def moment(self, m: Matrix, axis: Axis) -> F32 | None:
         """Second moment over the channels (axis 1) or the units (axis 0): the upper triangle, scaled to length one.
@@ -210,6 +235,11 @@ def fold(values: F64 | None, key_units: int, head: int) -> F64 | None:
         return values
     group = values.size // key_units
     return np.asarray(values.reshape(-1, group, head).mean(1).ravel())
+
+
+def is_positive(value: F64) -> bool:
+    """Nearly everywhere, as a gain is: one before training."""
+    return float((value > 0).mean()) >= 0.9
 
 
 def logistic(odds: float) -> float:
