@@ -188,7 +188,7 @@ def _glanced(side: Side) -> Side:
     for name, tensor in side.tensors.items():
         values = side.reader(name, 0, min(tensor.numel, _GLANCE))
         finite = values[np.isfinite(values)]
-        constant = bool(finite.size == values.size > 0 and finite.min() == finite.max())
+        constant = not finite.size or bool(finite.min() == finite.max())
         std = float(finite.std(dtype=np.float64)) if finite.size else float("nan")
         tensors[name] = replace(tensor, std=std, constant=constant)
     return replace(side, tensors=tensors)

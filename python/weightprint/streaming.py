@@ -36,8 +36,8 @@ _HELD = 256 << 20  # bytes of samples that are put by of one block
 _PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})  # elements that share bytes
 _ASKED = {"exact": False, "rows": False, "columns": False, "digest": True, "io": "auto"}
 
-#: What is known of a tensor after the pass: digest, std, min, max, NaN, zeros.
-_Measured = tuple[str, float, float | None, float | None, int, int]
+#: What is known of a tensor after the pass: digest, std, min, max, zeros.
+_Measured = tuple[str, float, float | None, float | None, int]
 
 
 class Meter:
@@ -200,11 +200,11 @@ def _of_values(side: Side, tensor: Tensor) -> _Measured:
 
 def _columns(found: dict[str, Any]) -> Iterator[_Measured]:
     std = np.frombuffer(found["std"], np.float64).tolist()
-    nan, zeros = (np.frombuffer(found[key], np.uint64).tolist() for key in ("n_nan", "n_zero"))
-    return zip(found["digest"], std, found["min"], found["max"], nan, zeros, strict=True)
+    zeros = np.frombuffer(found["n_zero"], np.uint64).tolist()
+    return zip(found["digest"], std, found["min"], found["max"], zeros, strict=True)
 
 
 def _known(tensor: Tensor, measured: _Measured) -> Tensor:
-    digest, std, low, high, nan, zeros = measured
-    constant = low is not None and low == high and not nan
-    return replace(tensor, digest=digest, std=std, constant=constant, zeros=zeros)
+    digest, std, low, high, zeros = measured
+    # NaN and infinities are no values: of a tensor that is nothing else, or one value beside them, nothing can be told.
+    return replace(tensor, digest=digest, std=std, constant=low == high, zeros=zeros)

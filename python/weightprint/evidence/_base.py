@@ -62,6 +62,7 @@ class Tensor:
     """What is known of one canonical tensor without reading it again.
 
     ``name`` is the stored name, or says what is cut out of which stored tensor. ``digest`` is BLAKE3 of its bytes, hex.
+    ``constant``: it has no two finite values that differ.
     ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared. ``zeros``
     counts values that are zero, None where they were not counted.
     """
