@@ -38,7 +38,7 @@ from weightprint.evidence import (
     Test,
 )
 from weightprint.evidence._base import Basis
-from weightprint.evidence._pairs import pair_tensors
+from weightprint.evidence._pairs import pair_by_name, pair_tensors
 from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
 from weightprint.evidence.published.sigma_curve import sigma_curve
@@ -77,7 +77,9 @@ def examine(
         # values.
         by_value = first.reads.cuts or second.reads.cuts
         meter = Meter(progress, a.n_bytes + b.n_bytes)
-        outlines = Models(first.side, second.side, (), 0.0, seed, effort)
+        named = pair_by_name(first.side, second.side)
+        pairs = tuple(named[name] for name in second.side.tensors if name in named)
+        outlines = Models(first.side, second.side, pairs, 0.0, seed, effort)
         looks = [look for streaming in STREAMING if (look := streaming(outlines)) is not None]
         second = measured(second, by_value, looks, meter)
         for look in looks:

@@ -3,7 +3,8 @@
 The pass goes block by block, two or more side by side: the bytes of a block are scanned, and the samples that tests
 want of it are put by as they pass; what isn't stored as it is read is decoded and measured; then the tests take their
 steps (:mod:`weightprint.evidence._streamed`) while the block is at hand. So a model larger than memory comes from the
-disk once. What lies outside the blocks is scanned first by all threads, and so is a whole model whose blocks are small.
+disk once. A large tensor outside the blocks passes like a block; what is small there is scanned first by all threads,
+and so is a whole model whose blocks are small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from weightprint.checkpoint import Checkpoint, TensorInfo
 from weightprint.evidence import Side, Tensor
 from weightprint.evidence._base import F32, Runs
 from weightprint.evidence._sample import Read
-from weightprint.evidence._streamed import Block, Looks
+from weightprint.evidence._streamed import Looks, Where, where
 from weightprint.scan import whole_digest
 from weightprint.sides import Reads
 from weightprint.spread import measure
@@ -65,15 +66,25 @@ class Meter:
 
 @dataclass
 class _Group:
-    """Stored and canonical tensors that are measured together, and the blocks that are looked at then."""
+    """Stored and canonical tensors that are measured together, and the places that are looked at then."""
 
     infos: list[TensorInfo] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
+    places: list[Where] = field(default_factory=list)
 
     @property
     def nbytes(self) -> int:
         return sum(info.nbytes for info in self.infos)
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Where it begins in the files."""
+        return min(((info.file, info.index) for info in self.infos), default=(-1, -1))
+
+    def take_in(self, other: _Group) -> None:
+        self.infos += other.infos
+        self.tensors += other.tensors
+        self.places += other.places
 
 
 def stream(
@@ -96,7 +107,7 @@ def stream(
         return reads.as_stored(tensor.name) is None or (by_value and tensor.dtype in _BY_VALUE)
 
     def work(group: _Group) -> None:
-        steps = [(one, step) for one in looks for block in group.blocks for step in one.of_block(side.label, block)]
+        steps = [(one, step) for one in looks for place in group.places for step in one.of(side.label, place)]
         kept = _Kept(side, reads, group.infos, [read for _, step in steps for read in step.reads])
         stored.update(_scanned(checkpoint, group.infos, kept.keep, meter))
         kept.keep.clear()  # who samples them holds them from here on
@@ -121,28 +132,34 @@ def stream(
 
 
 def _groups(checkpoint: Checkpoint, side: Side, reads: Reads) -> tuple[_Group, list[_Group]]:
-    """What is scanned first, and a group for each block in the order of the files. Every stored tensor and every
-    canonical one is in one of them."""
-    groups: dict[Block | None, _Group] = defaultdict(_Group)
-    of: dict[str, Block | None] = {}
+    """What is scanned first, and the groups that pass one by one, in the order of the files. Every stored tensor and
+    every canonical one is in one of them."""
+    groups: dict[Where, _Group] = defaultdict(_Group)
+    of: dict[str, Where] = {}
     for tensor in side.tensors.values():
-        block = None if tensor.layer is None else (tensor.stack, tensor.layer)
-        groups[block].tensors.append(tensor)
+        place = where(tensor)
+        groups[place].tensors.append(tensor)
         for name in reads.components(tensor.name):
-            of.setdefault(name, block)
+            of.setdefault(name, place)
     for info in checkpoint.tensors:
-        groups[of.get(info.name)].infos.append(info)
-    rest = groups.pop(None, _Group())
-    for block, group in groups.items():
-        group.blocks.append(block)  # type: ignore[arg-type]
-    ordered = sorted(groups.values(), key=lambda g: min(((i.file, i.index) for i in g.infos), default=(-1, -1)))
-    if len(ordered) < 4 or max(group.nbytes for group in ordered) < _SMALL:
-        for group in ordered:
-            rest.infos += group.infos
-            rest.tensors += group.tensors
-            rest.blocks += group.blocks
+        groups[of.get(info.name, info.name)].infos.append(info)
+    rest = _Group()
+    inside: list[_Group] = []
+    large: list[_Group] = []
+    for place, group in groups.items():
+        group.places.append(place)
+        if not isinstance(place, str):
+            inside.append(group)
+        elif group.nbytes >= _SMALL:
+            large.append(group)
+        else:
+            rest.take_in(group)
+    one_by_one = sorted([*inside, *large], key=lambda group: group.first)
+    if len(inside) < 4 or max(group.nbytes for group in inside) < _SMALL:
+        for group in one_by_one:
+            rest.take_in(group)
         return rest, []
-    return rest, ordered
+    return rest, one_by_one
 
 
 class _Kept:

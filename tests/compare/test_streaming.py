@@ -13,12 +13,26 @@ import pytest
 import weightprint
 from safetensors.numpy import load_file, save_file
 from weightprint import streaming
-from weightprint.evidence import Evidence
+from weightprint.evidence import Evidence, Test
 from weightprint.evidence._head_table import HeadTable
+from weightprint.evidence._streamed import Looks
+from weightprint.evidence._token_tables import Tables
 from weightprint.evidence._unit_table import Lookup
+from weightprint.evidence.aligned_units import Rows, aligned_units
+from weightprint.evidence.aligned_weights import Sums, aligned_weights
+from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.examine import examine
+
+#: Tests that look while the models stream by, and what they look with.
+KINDS: dict[Test, type[Looks]] = {
+    aligned_weights: Sums,
+    aligned_units: Rows,
+    unit_agreement: Lookup,
+    head_agreement: HeadTable,
+    embeddings: Tables,
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +69,8 @@ def test_blocks_one_by_one_or_all_at_once(demo: Path, other: str, monkeypatch: p
 def test_steps_are_taken_once(demo: Path) -> None:
     a, b = (weightprint.open(demo / name) for name in ("parent", "finetune"))
     models = examine(a, b)[2]
-    assert len(models.looks) == 2
-    for test, kind in ((unit_agreement, Lookup), (head_agreement, HeadTable)):
+    assert {type(look) for look in models.looks} == set(KINDS.values())
+    for test, kind in KINDS.items():
         looks = next(look for look in models.looks if isinstance(look, kind))
         spent = looks.seconds
         found = test(models)
@@ -76,7 +90,7 @@ def test_what_turns_out_constant_is_looked_at_anew(demo: Path, tmp_path: Path) -
     save_file({n: np.zeros_like(x) if n in gone else x for n, x in tensors.items()}, tmp_path / "b.safetensors")
     a, b = weightprint.open(demo / "parent"), weightprint.open(tmp_path / "b.safetensors")
     models = examine(a, b)[2]
-    for test in (unit_agreement, head_agreement):
+    for test in KINDS:
         found = test(models)
         assert bare(found).to_dict() == bare(test(replace(models, looks=()))).to_dict()
         assert 1 not in {match.b[1] for match in found.matches}

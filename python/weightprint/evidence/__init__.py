@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor, Test
 from weightprint.evidence._streamed import Looks
-from weightprint.evidence.aligned_units import aligned_units
-from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence._token_tables import table_looks
+from weightprint.evidence.aligned_units import aligned_units, unit_rows
+from weightprint.evidence.aligned_weights import aligned_weights, channel_sums
 from weightprint.evidence.convergence import convergence
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.exact_sharing import exact_sharing
@@ -44,8 +45,8 @@ __all__ = [
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
 REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement, convergence, embeddings)
 
-#: What tests do with every block while the models stream by: headers → looks, or None where the test won't apply.
-STREAMING: tuple[Callable[[Models], Looks | None], ...] = (unit_looks, head_looks)
+#: What tests do while the models stream by: headers → looks, or None where the test won't apply or looks afterwards.
+STREAMING: tuple[Callable[[Models], Looks | None], ...] = (unit_looks, head_looks, channel_sums, unit_rows, table_looks)
 
 #: Tests that may have large products left to share out: each runs by itself, the others side by side.
 ALONE: frozenset[Test] = frozenset({unit_agreement, head_agreement})

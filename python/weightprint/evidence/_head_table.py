@@ -20,7 +20,7 @@ import numpy.typing as npt
 from weightprint.evidence._base import F32, Models, Side
 from weightprint.evidence._heads import Attention, Kind, Sketch, factors, reads
 from weightprint.evidence._sample import Indices
-from weightprint.evidence._streamed import Looks, Step
+from weightprint.evidence._streamed import Looks, Round, Step
 from weightprint.linear import product
 
 __all__ = ["HeadTable", "Seen"]
@@ -93,9 +93,12 @@ class HeadTable(Looks):
         budget = self.channels.tobytes(), self.dims, len(self.orders), self.models.seed
         return *blocks, budget, basis.kind, basis.found_by
 
-    def steps(self, label: str) -> list[Step]:
-        side, look = (self.ours, self._look) if label == "a" else (self.theirs, self._keep)
-        return [Step((x.stack, x.block), partial(look, i), reads(x, self.channels)) for i, x in enumerate(side)]
+    def rounds(self) -> list[Round]:
+        theirs, ours = (
+            [Step((x.stack, x.block), partial(look, i), reads(x, self.channels)) for i, x in enumerate(side)]
+            for side, look in ((self.theirs, self._keep), (self.ours, self._look))
+        )
+        return [(theirs, ours)]
 
     def _sketched(self, side: Side, attention: Attention, copies: bool) -> F32:
         """Both products of a block's heads, (2, arrangements, heads, dims²)."""

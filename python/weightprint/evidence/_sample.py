@@ -27,6 +27,7 @@ __all__ = [
     "on_channels",
     "pick",
     "residual_axis",
+    "sampled",
     "sampled_columns",
     "sampled_rows",
 ]
@@ -127,6 +128,12 @@ def _runs(indices: Indices) -> list[tuple[int, int]]:
     cuts = np.nonzero(np.diff(indices) != 1)[0]
     starts, last = indices[np.r_[0, cuts + 1]], indices[np.r_[cuts, indices.size - 1]]
     return list(zip(starts.tolist(), (last - starts + 1).tolist(), strict=True))
+
+
+def sampled(side: Side, read: Read) -> F32:
+    """What `read` names: float32 (rows, columns)."""
+    rows = np.arange(read.tensor.matrix[0]) if read.rows is None else read.rows
+    return sampled_rows(side, read.tensor, rows, read.columns)
 
 
 def sampled_rows(side: Side, tensor: Tensor, rows: Indices, columns: Indices | None = None) -> F32:

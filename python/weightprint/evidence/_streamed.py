@@ -20,34 +20,44 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from weightprint import parallel
-from weightprint.evidence._base import Evidence, Models, Side
+from weightprint.evidence._base import Evidence, Models, Side, Tensor
 from weightprint.evidence._sample import Read
 from weightprint.linear import Spent, accounted
 
-__all__ = ["Block", "Looks", "Step", "done"]
+__all__ = ["Looks", "Round", "Step", "Where", "done", "where"]
 
-#: Stack and number.
-Block = tuple[str, int]
+#: A block (stack and number), or the name of a tensor outside the blocks.
+Where = tuple[str, int] | str
+
+
+def where(tensor: Tensor) -> Where:
+    """What a canonical tensor passes with."""
+    return tensor.name if tensor.layer is None else (tensor.stack, tensor.layer)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One look at one block of one side. ``take`` is given that side; ``reads`` says which samples it will ask it for,
-    so that they can be put by as the block's bytes pass."""
+    """One look at one block of one side, or at a tensor outside. ``take`` is given that side; ``reads`` says which
+    samples it will ask it for, so that they can be put by as the bytes pass."""
 
-    block: Block
+    where: Where
     take: Callable[[Side], None] = field(repr=False)
     reads: tuple[Read, ...] = field(repr=False, default=())
 
 
+#: Steps of B, and those of A that need no others of B.
+Round = tuple[Sequence[Step], Sequence[Step]]
+
+
 class Looks(ABC):
-    """The steps of one test. Those of one side may be taken in any order and side by side; A's come after B's."""
+    """The steps of one test. Those of one side may be taken in any order and side by side; A's come after B's, either
+    round by round or all rounds at once."""
 
     def __init__(self) -> None:
         self.spent = Spent()
         self.seconds = 0.0
         self._adding = threading.Lock()
-        self._by_block: dict[str, dict[Block, list[Step]]] = {}
+        self._steps: dict[str, dict[Where, list[Step]]] = {}
 
     @property
     @abstractmethod
@@ -55,21 +65,22 @@ class Looks(ABC):
         """What is looked at, and how: of two that are equal the results are."""
 
     @abstractmethod
-    def steps(self, label: str) -> Sequence[Step]:
-        """All steps of side ``"a"`` or ``"b"``."""
+    def rounds(self) -> Iterable[Round]:
+        """All steps. Several rounds where less has to be held when they are taken one after the other."""
 
-    @abstractmethod
     def turn(self) -> None:
-        """Called once between B's steps and A's."""
+        """Called between B's steps and A's."""
+        return
 
-    def of_block(self, label: str, block: Block) -> Sequence[Step]:
-        """The steps of one block."""
-        if label not in self._by_block:
-            found: dict[Block, list[Step]] = defaultdict(list)
-            for step in self.steps(label):
-                found[step.block].append(step)
-            self._by_block[label] = found
-        return self._by_block[label].get(block, ())
+    def of(self, label: str, place: Where) -> Sequence[Step]:
+        """The steps of side ``"a"`` or ``"b"`` at one place."""
+        if label not in self._steps:
+            found: dict[Where, list[Step]] = defaultdict(list)
+            for theirs, ours in self.rounds():
+                for step in ours if label == "a" else theirs:
+                    found[step.where].append(step)
+            self._steps[label] = found
+        return self._steps[label].get(place, ())
 
     def take_all(self, side: Side, steps: Iterable[Step]) -> None:
         """Take these steps, side by side."""
@@ -99,7 +110,8 @@ def done(models: Models, wanted: L) -> tuple[L, bool]:
     for found in models.looks:
         if type(found) is type(wanted) and found.what == wanted.what:
             return found, True
-    wanted.take_all(models.b, wanted.steps("b"))
-    wanted.turn()
-    wanted.take_all(models.a, wanted.steps("a"))
+    for theirs, ours in wanted.rounds():
+        wanted.take_all(models.b, theirs)
+        wanted.turn()
+        wanted.take_all(models.a, ours)
     return wanted, False

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from weightprint.evidence._base import F32, Expert, Models, Side
 from weightprint.evidence._match import Counts, Piece, Probes, count, count_reads, probe, probe_reads, probes
 from weightprint.evidence._sample import Indices, pick
-from weightprint.evidence._streamed import Looks, Step
+from weightprint.evidence._streamed import Looks, Round, Step
 from weightprint.evidence._units import Ffn, width_in_a
 
 __all__ = ["ENOUGH", "PLANS", "Lookup", "Plan", "Row", "Table", "by_block", "is_dear", "plan_for", "rows_of"]
@@ -206,20 +206,18 @@ class Lookup(Looks):
         rows = tuple((row.key, row.width, tuple(_names(f) for f in row.parts)) for row in self.rows)
         return rows, tuple(map(_names, self.ours)), self.plan, self.seed, self.basis.kind, self.basis.found_by
 
-    def steps(self, label: str) -> list[Step]:
-        out = []
-        for g, group in enumerate(self._groups):
-            if label == "b":
-                for k, (_, ffn, units) in enumerate(group.chosen):
-                    reads = probe_reads(ffn, units, group.channels)
-                    out.append(Step((ffn.stack, ffn.block), partial(self._probe, g, k), reads))
-            else:
-                for j in group.there:
-                    ffn = self.ours[j]
-                    out.append(
-                        Step((ffn.stack, ffn.block), partial(self._count, g, j), count_reads(ffn, group.channels))
-                    )
-        return out
+    def rounds(self) -> list[Round]:
+        theirs = [
+            Step((ffn.stack, ffn.block), partial(self._probe, g, k), probe_reads(ffn, units, group.channels))
+            for g, group in enumerate(self._groups)
+            for k, (_, ffn, units) in enumerate(group.chosen)
+        ]
+        ours = [
+            Step((ffn.stack, ffn.block), partial(self._count, g, j), count_reads(ffn, group.channels))
+            for g, group in enumerate(self._groups)
+            for j, ffn in ((j, self.ours[j]) for j in group.there)
+        ]
+        return [(theirs, ours)]
 
     def _probe(self, g: int, k: int, side: Side) -> None:
         group = self._groups[g]

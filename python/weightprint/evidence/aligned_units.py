@@ -20,23 +20,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint import parallel
 from weightprint.evidence._base import F32, Evidence, Models, Region, Side, UnitMatch, not_applied, timed
 from weightprint.evidence._exchange import choices, hits, log10_p_hits
 from weightprint.evidence._match import standardised
 from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
-from weightprint.evidence._sample import Indices, budget_of, hidden_size, is_large, pick
+from weightprint.evidence._sample import Indices, Read, budget_of, hidden_size, is_large, pick
 from weightprint.evidence._stem_pairs import paired_rows
+from weightprint.evidence._streamed import Looks, Round, Step, done
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
 from weightprint.linear import product
 
-__all__ = ["aligned_units"]
+__all__ = ["aligned_units", "unit_rows"]
 
 I64 = npt.NDArray[np.int64]
 #: Units per block, and multiply-adds x 2 that all pairs of blocks may cost: per parameter of A and B, and at most.
@@ -84,21 +85,26 @@ class _Looked:
 @timed
 def aligned_units(models: Models) -> Evidence:
     """Identity hits of hidden units over all pairs of blocks."""
-    theirs, ours = ffns(models.b), ffns(models.a)
-    if not theirs or not ours:
+    wanted = unit_rows(models)
+    if wanted is None and not (ffns(models.b) and ffns(models.a)):
         return _by_pairs(models)
-    looked = _look(models, ours, theirs)
-    if looked is None:
+    if wanted is None:
         why = "no pair of up-projections with equally many units on a residual stream of equal width was recognised"
         return not_applied(_QUESTION, why)
-    return _answer(models, looked)
+    looks, streamed = done(models, wanted)
+    answer = _answer(models, looks.looked())
+    return looks.added_to(answer) if streamed else answer
 
 
 # All pairs of blocks
 
 
-def _look(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Looked | None:
+def unit_rows(models: Models) -> Rows | None:
+    """What this test does while the models stream by; needs their headers only. None where no pair of FFNs fits."""
+    theirs, ours = ffns(models.b), ffns(models.a)
     fits = np.array([[width_in_a(models.basis, b) == a.width and b.units == a.units for a in ours] for b in theirs])
+    if not fits.any():
+        return None
     places = {a.key: j for j, a in enumerate(ours)}
     own = {i: j for i, b in enumerate(theirs) if (j := places.get(b.key, -1)) >= 0 and fits[i, j]}
     same = np.zeros_like(fits)
@@ -107,49 +113,103 @@ def _look(models: Models, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> _Looked
     scopes = {"all pairs": fits, "equal expert numbers": fits & number, "same place": same}
     wants = {scope: _affordable(models, chosen, ours) for scope, chosen in scopes.items()}
     scope = next((scope for scope, want in wants.items() if want and scopes[scope].any()), None)
-    if scope is None:
-        return None
-    chosen, want = scopes[scope], wants[scope]
-    looked_for = [int(i) for i in np.nonzero(chosen.any(axis=1))[0]]
+    return None if scope is None else Rows(models, tuple(ours), tuple(theirs), scopes[scope], own, wants[scope], scope)
 
-    def standing(i: int) -> tuple[F32, F32 | None]:
-        return _rows(models, models.b, theirs[i], pick(theirs[i].units, want, models.seed, f"units {theirs[i].units}"))
 
-    held = dict(zip(looked_for, parallel.each(standing, looked_for), strict=True))
-    found, tested = np.full(fits.shape, -1, np.int64), np.zeros(len(theirs), np.int64)
-    regions: dict[int, Region] = {}
-    numbers: dict[tuple[int, int], I64] = {}
-    # One order for all of B's FFNs: copies of one FFN (upcycled experts) stay copies.
-    copies = np.full((COPIES, *fits.shape), -1, np.int64) if fits.size <= _RANKED else None
-    drawn = 0 if copies is None else COPIES
-    salt = hashlib.blake2b()
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One FFN of A: its sampled units; the FFNs of B that it was held against, with the unit that each of A's names,
+    hits of B as it is and of every permuted copy, and what the report says of the pair."""
 
-    def look(j: int) -> tuple[I64, list[tuple[int, I64, I64, Region | None]]]:
-        units = pick(ours[j].units, want, models.seed, f"units {ours[j].units}")
-        x = _rows(models, models.a, ours[j], units)
+    units: I64
+    seen: list[tuple[int, I64, I64, Region | None]]
+
+
+@dataclass(eq=False)
+class Rows(Looks):
+    """Sampled units of B's FFNs, held against those of the same numbers in A's. ``chosen``: the pairs (FFN of B, FFN of
+    A) that are compared; ``own``: those of the same place; ``want``: units per FFN."""
+
+    models: Models = field(repr=False)
+    ours: tuple[Ffn, ...]
+    theirs: tuple[Ffn, ...]
+    chosen: npt.NDArray[np.bool_]
+    own: dict[int, int]
+    want: int
+    scope: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._held: dict[int, tuple[F32, F32 | None]] = {}
+        self._columns: dict[int, _Column] = {}
+        # One order for all of B's FFNs: copies of one FFN (upcycled experts) stay copies.
+        self._copies = COPIES if self.chosen.size <= _RANKED else 0
+
+    @property
+    def what(self) -> Hashable:
+        names = tuple(
+            tuple((f.key, f.up.name, f.gate and f.gate.name) for f in side) for side in (self.ours, self.theirs)
+        )
+        basis = self.models.basis
+        return *names, self.scope, self.want, self.models.seed, basis.kind, basis.found_by
+
+    def rounds(self) -> list[Round]:
+        theirs = [self._step(self.theirs[int(i)], partial(self._hold, int(i))) for i in _any(self.chosen, axis=1)]
+        ours = [self._step(self.ours[int(j)], partial(self._compare, int(j))) for j in _any(self.chosen, axis=0)]
+        return [(theirs, ours)]
+
+    def _step(self, ffn: Ffn, take: Callable[[Side], None]) -> Step:
+        units, channels = self._units(ffn), _channels(self.models, ffn)
+        reads = tuple(Read(tensor, units, channels) for tensor in (ffn.up, ffn.gate) if tensor is not None)
+        return Step((ffn.stack, ffn.block), take, reads)
+
+    def _units(self, ffn: Ffn) -> Indices:
+        return pick(ffn.units, self.want, self.models.seed, f"units {ffn.units}")
+
+    def _hold(self, i: int, side: Side) -> None:
+        ffn = self.theirs[i]
+        self._held[i] = _rows(self.models, side, ffn, self._units(ffn))
+
+    def _compare(self, j: int, side: Side) -> None:
+        units = self._units(self.ours[j])
+        x = _rows(self.models, side, self.ours[j], units)
         seen = []
-        for i in (int(i) for i in np.nonzero(chosen[:, j])[0]):
-            similarity = _similarity(x, held[i])
+        for i in (int(i) for i in np.nonzero(self.chosen[:, j])[0]):
+            similarity = _similarity(x, self._held[i])
             named = choices(similarity)
-            counts = hits_of_copies(named, joint_orders(units.size, models.seed, drawn))
-            region = _region(theirs[i], similarity, int(counts[0])) if own.get(i) == j else None
+            counts = hits_of_copies(named, joint_orders(units.size, self.models.seed, self._copies))
+            region = _region(self.theirs[i], similarity, int(counts[0])) if self.own.get(i) == j else None
             seen.append((i, named, counts, region))
-        return units, seen
+        self._columns[j] = _Column(units, seen)
 
-    columns = [int(j) for j in np.nonzero(chosen.any(axis=0))[0]]
-    for j, (units, seen) in zip(columns, parallel.each(look, columns), strict=True):
-        for i, named, counts, region in seen:
-            found[i, j], tested[i] = counts[0], units.size
-            salt.update(named.tobytes())
-            if copies is not None:
-                copies[:, i, j] = counts[1:]
-            if region is not None:
-                regions[i] = region
-            if found[i, j] > 3:
-                mine = units[named == np.arange(units.size)]
-                numbers[i, j] = np.stack([mine, mine], axis=1)
-    own = {i: j for i, j in own.items() if found[i, j] >= 0}
-    return _Looked(tuple(theirs), tuple(ours), found, tested, own, regions, numbers, scope, copies, salt.hexdigest())
+    def looked(self) -> _Looked:
+        """What all steps found."""
+        shape = self.chosen.shape
+        found, tested = np.full(shape, -1, np.int64), np.zeros(len(self.theirs), np.int64)
+        regions: dict[int, Region] = {}
+        numbers: dict[tuple[int, int], I64] = {}
+        copies = np.full((self._copies, *shape), -1, np.int64) if self._copies else None
+        salt = hashlib.blake2b()
+        for j, column in sorted(self._columns.items()):
+            units = column.units
+            for i, named, counts, region in column.seen:
+                found[i, j], tested[i] = counts[0], units.size
+                salt.update(named.tobytes())
+                if copies is not None:
+                    copies[:, i, j] = counts[1:]
+                if region is not None:
+                    regions[i] = region
+                if found[i, j] > 3:
+                    mine = units[named == np.arange(units.size)]
+                    numbers[i, j] = np.stack([mine, mine], axis=1)
+        own = {i: j for i, j in self.own.items() if found[i, j] >= 0}
+        return _Looked(
+            self.theirs, self.ours, found, tested, own, regions, numbers, self.scope, copies, salt.hexdigest()
+        )
+
+
+def _any(chosen: npt.NDArray[np.bool_], axis: int) -> Indices:
+    return np.nonzero(chosen.any(axis=axis))[0]
 
 
 def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ffn]) -> int:
@@ -167,12 +227,16 @@ def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ff
 def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F32 | None]:
     """Standardised rows of up and gate of these units in A's channels."""
     gated = ffn.gate is not None
-    stored = models.basis.matrix is None and models.basis.channels is None
-    few = pick(ffn.width, _CHANNELS, models.seed, "channels of units") if stored and is_large(models) else None
-    up, gate = unit_inputs(side, ffn, units, few, fold=True)
+    up, gate = unit_inputs(side, ffn, units, _channels(models, ffn), fold=True)
     if side.label == "b":
         up, gate = models.basis.to_a(up), None if gate is None else models.basis.to_a(gate)
     return standardised(up, signed=not gated), None if gate is None else standardised(gate, signed=True)
+
+
+def _channels(models: Models, ffn: Ffn) -> Indices | None:
+    """That units are compared on; None for all."""
+    stored = models.basis.matrix is None and models.basis.channels is None
+    return pick(ffn.width, _CHANNELS, models.seed, "channels of units") if stored and is_large(models) else None
 
 
 def _similarity(x: tuple[F32, F32 | None], y: tuple[F32, F32 | None]) -> F32:

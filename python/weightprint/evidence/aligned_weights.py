@@ -35,33 +35,38 @@ pairs have mean 1.02 and variance 1.13, as a Poisson(1) variable should. Not tri
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint import parallel
-from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, not_applied, timed
+from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, Side, Tensor, not_applied, timed
 from weightprint.evidence._exchange import choices, double_centre, hits, log10_p_hits, trace_sd
 from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
 from weightprint.evidence._sample import (
     Budget,
     Indices,
+    Read,
     budget_of,
     hidden_size,
+    is_large,
     pick,
     residual_axis,
-    sampled_columns,
-    sampled_rows,
+    sampled,
 )
+from weightprint.evidence._streamed import Looks, Round, Step, Where, done, where
 from weightprint.evidence.exact_sharing import is_fixed, is_position
 from weightprint.linear import product
 
-__all__ = ["aligned_weights"]
+__all__ = ["aligned_weights", "channel_sums"]
 
 I64 = npt.NDArray[np.int64]
+_FEWEST = 32  # rows of a tensor
+_STREAMED = 1 << 28, 1 << 25  # bytes of B's rows that are held while A streams by: of large models, of others
 
 _QUESTION = Evidence(
     test="aligned_weights",
@@ -81,32 +86,41 @@ _QUESTION = Evidence(
 
 @dataclass
 class _Block:
-    """Sums of one region while its tensors stream by."""
+    """Sums over the pairs of one region."""
 
     c: F32
     norms_a: F32
     norms_b: F32
     n: int = 0
     layer: int | None = None
-    cosines: list[tuple[float, int]] = field(default_factory=list)
+    cosines: dict[str, tuple[float, int]] = field(default_factory=dict)  # of B's tensors, and over how many values
     controls: list[float] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, d: int, layer: int | None = None) -> _Block:
+        return cls(np.zeros((d, d), np.float32), np.zeros(d, np.float32), np.zeros(d, np.float32), layer=layer)
+
+    def add(self, other: _Block) -> None:
+        self.c += other.c
+        self.norms_a += other.norms_a
+        self.norms_b += other.norms_b
+        self.n += other.n
+        self.cosines |= other.cosines
+        self.controls += other.controls
 
     def region(self, name: str, found: int) -> Region:
         """``found``: its hits."""
-        weights = [n for _, n in self.cosines]
-        matched = float(np.average([c for c, _ in self.cosines], weights=weights)) if weights else 0.0
-        control = float(np.mean(self.controls)) if self.controls else 0.0
+        cosines, weights = zip(*self.cosines.values(), strict=True) if self.cosines else ((), ())
         return Region(
             name=name,
             layer=self.layer,
             n=self.n,
-            effect=matched,
-            control=control,
+            effect=float(np.average(cosines, weights=weights)) if cosines else 0.0,
+            control=float(np.mean(self.controls)) if self.controls else 0.0,
             sd=trace_sd(self.c) / max(self.n, 1),
             hits=found,
             channels=self.c.shape[0],
-            tensors=tuple(self.names),
+            tensors=tuple(self.cosines),
         )
 
 
@@ -117,68 +131,197 @@ def _cosines(block: _Block) -> F32:
     return np.where(np.isfinite(out), out, -np.inf).astype(np.float32)
 
 
-def _new_block(d: int, layer: int | None = None) -> _Block:
-    return _Block(np.zeros((d, d), np.float32), np.zeros(d, np.float32), np.zeros(d, np.float32), layer=layer)
-
-
 @timed
 def aligned_weights(models: Models) -> Evidence:
     """Channel hits and centred cosines over all pairs of matrices with a known residual axis."""
-    width = hidden_size(models)
-    if width is None:
-        return not_applied(_QUESTION, "no hidden size common to both models was found")
-    if not models.basis.fits(width, width):
-        return not_applied(_QUESTION, "the alignment is of a stream of another width")
-    if width < 8:
-        return not_applied(_QUESTION, f"a hidden size of {width} is too small to test")
-    budget = budget_of(models)
-    usable, left_out = _usable(models, width, budget)
-    if not usable:
-        return not_applied(_QUESTION, "no pair of matrices has equal shapes and a known residual axis")
-    usable = _sample_layers(usable, budget.layers, left_out)
-    channels = pick(width, budget.channels, models.seed, "channels")
-    d = channels.size
-    rows = max(32, min(budget.rows, int(budget.multiplications / (d * d * len(usable)))))
-
-    total = _new_block(d)
+    planned = _planned(models)
+    if isinstance(planned, str):
+        return not_applied(_QUESTION, planned)
+    sums, streamed = done(models, planned)
+    total = _Block.empty(sums.channels.size)
     regions: list[Region] = []
-    orders = joint_orders(d, models.seed)
+    orders = joint_orders(sums.channels.size, models.seed)
     copies: list[I64] = []
     per_tensor: dict[str, float] = {}
-    previous: dict[tuple[str, str, Expert], F32] = {}
-    # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
-    named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
-    price = 0.0 if named >= d else models.log10_pairings
-    by_region = _by_region(usable)
-    seen = parallel.each(lambda p: _look(models, *p, channels, rows), [p for all_ in by_region.values() for p in all_])
-    for name, members in by_region.items():
-        block = _new_block(d, members[0][0].known.layer)
-        for (pair, _), one in zip(members, seen, strict=False):
-            if one is not None:
-                _add(one, pair, block, previous, per_tensor, counts=pair.by_name or price > 0)
-        if block.n:
-            counts = hits_of_copies(choices(_cosines(block)), orders)
-            regions.append(block.region(name, int(counts[0])))
-            copies.append(counts)
-            total.c += block.c
-            total.norms_a += block.norms_a
-            total.norms_b += block.norms_b
-            total.n += block.n
-            total.cosines.extend(block.cosines)
-            total.controls.extend(block.controls)
+    for name, block in sums.blocks():
+        per_tensor |= {tensor: cosine for tensor, (cosine, _) in block.cosines.items()}
+        if not block.n:
+            continue
+        counts = hits_of_copies(choices(_cosines(block)), orders)
+        regions.append(block.region(name, int(counts[0])))
+        copies.append(counts)
+        total.add(block)
     common = float(np.mean(total.controls)) if total.controls else 0.0
     # The first block has no block before it: the mean of the others stands in.
     regions = [r if r.layer is None or r.control != 0.0 else replace(r, control=common) for r in regions]
     if not regions:
         return not_applied(_QUESTION, "every matrix that could be paired is constant")
-    found = _answer(models, total, regions, per_tensor, left_out, width, rows, price)
-    if models.basis.kind != "identity" or price > 0:
+    found = _answer(models, total, regions, per_tensor, planned)
+    if models.basis.kind == "identity" and not planned.price:
+        named_now = choices(_cosines(total))
+        whole = hits_of_copies(named_now, orders)
+        best = np.max(copies, axis=0)
+        looks = smallest([log10_p_of(whole), log10_p_of(best) + math.log10(len(copies))])
+        found = replace(found, rank_p=rank_p(-looks, whole, best, salt=named_now.tolist()))
+    return sums.added_to(found) if streamed else found
+
+
+def channel_sums(models: Models) -> Sums | None:
+    """What this test does while the models stream by; needs their headers only. None where B's rows would take too
+    much memory."""
+    planned = _planned(models)
+    if isinstance(planned, str):
+        return None
+    held = 4 * planned.rows * planned.channels.size * sum(len(pairs) for pairs in planned.regions.values())
+    return planned if held <= _STREAMED[not is_large(models)] else None
+
+
+def _planned(models: Models) -> Sums | str:
+    """What is summed over, or why nothing is."""
+    width = hidden_size(models)
+    if width is None:
+        return "no hidden size common to both models was found"
+    if not models.basis.fits(width, width):
+        return "the alignment is of a stream of another width"
+    if width < 8:
+        return f"a hidden size of {width} is too small to test"
+    budget = budget_of(models)
+    usable, left_out = _usable(models, width, budget)
+    if not usable:
+        return "no pair of matrices has equal shapes and a known residual axis"
+    usable = _sample_layers(usable, budget.layers, left_out)
+    channels = pick(width, budget.channels, models.seed, "channels")
+    d = channels.size
+    rows = min(budget.rows, int(budget.multiplications / (d * d * len(usable))))
+    if is_large(models):
+        rows = min(rows, _STREAMED[0] // (4 * d * len(usable)))
+    rows = max(_FEWEST, rows)
+    # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
+    named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
+    price = 0.0 if named >= d else models.log10_pairings
+    return Sums(models, width, _by_region(usable), channels, rows, price, left_out)
+
+
+@dataclass(eq=False)
+class Sums(Looks):
+    """C, and the cosines, of every region: B's rows are held, A's are held against them.
+
+    ``regions``: region → its pairs with the residual axis of A's orientation, blocks in depth order.
+    """
+
+    models: Models = field(repr=False)
+    width: int
+    regions: Mapping[str, Sequence[tuple[Pair, int]]]
+    channels: Indices
+    rows: int
+    price: float
+    left_out: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._held: dict[str, F32] = {}
+        self._uses: Counter[str] = Counter()
+        self._before = self._befores()
+        for name in (*self._before.values(), *(pair.b.name for pair, _ in self._pairs())):
+            self._uses[name] += 1
+        self._found: dict[tuple[str, int], _Block] = {}
+
+    def _pairs(self) -> list[tuple[Pair, int]]:
+        return [pair for pairs in self.regions.values() for pair in pairs]
+
+    def _befores(self) -> dict[str, str]:
+        """B's tensor → B's tensor of the same role, one layer before."""
+        last: dict[tuple[str, str, Expert], Tensor] = {}
+        found: dict[str, str] = {}
+        for pair, _ in self._pairs():
+            if pair.known.layer is not None:
+                before = last.get(pair.known.key)
+                if before is not None and before.shape == pair.b.shape:
+                    found[pair.b.name] = before.name
+                last[pair.known.key] = pair.b
         return found
-    named_now = choices(_cosines(total))
-    whole = hits_of_copies(named_now, orders)
-    best = np.max(copies, axis=0)
-    looks = smallest([log10_p_of(whole), log10_p_of(best) + math.log10(len(copies))])
-    return replace(found, rank_p=rank_p(-looks, whole, best, salt=named_now.tolist()))
+
+    @property
+    def what(self) -> Hashable:
+        pairs = tuple((p.a.name, p.b.name, p.transposed, p.by_name, axis) for p, axis in self._pairs())
+        basis = self.models.basis
+        return pairs, self.channels.tobytes(), self.rows, self.price > 0, self.models.seed, basis.kind, basis.found_by
+
+    def rounds(self) -> list[Round]:
+        return [self._round(name, pairs) for name, pairs in self.regions.items()]
+
+    def _round(self, name: str, pairs: Sequence[tuple[Pair, int]]) -> Round:
+        theirs = [Step(where(p.b), partial(self._hold, p, axis), (self._read("b", p, axis),)) for p, axis in pairs]
+        there: dict[Where, list[tuple[Pair, int]]] = defaultdict(list)
+        for pair, axis in pairs:
+            there[where(pair.a)].append((pair, axis))
+        ours = [
+            Step(place, partial(self._sum, (name, k), some), tuple(self._read("a", *one) for one in some))
+            for k, (place, some) in enumerate(there.items())
+        ]
+        return theirs, ours
+
+    def _read(self, label: str, pair: Pair, axis: int) -> Read:
+        """Sampled rows of a tensor, the residual channels on either axis."""
+        others = pick(pair.a.shape[1 - axis], self.rows, self.models.seed, str(pair.known.key))
+        turned = label == "b" and self.models.basis.kind != "identity"
+        channels = None if turned else self.channels
+        tensor, last = (pair.a, axis == 1) if label == "a" else (pair.b, (axis == 1) != pair.transposed)
+        return Read(tensor, others, channels) if last else Read(tensor, channels, others)
+
+    def _rows(self, side: Side, pair: Pair, axis: int) -> F32:
+        """(rows x channels), centred, unit mean square; zeros where there is nothing to compare."""
+        read = self._read(side.label, pair, axis)
+        last = (axis == 1) != (side.label == "b" and pair.transposed)
+        x = sampled(side, read) if last else np.ascontiguousarray(sampled(side, read).T)
+        if side.label == "b" and self.models.basis.kind != "identity":
+            x = self.models.basis.to_a(x)[:, self.channels]
+        x = double_centre(x)
+        scale = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0
+        return x / np.float32(scale) if 0 < scale < math.inf else np.zeros_like(x)
+
+    def _hold(self, pair: Pair, axis: int, side: Side) -> None:
+        self._held[pair.b.name] = self._rows(side, pair, axis)
+
+    def _release(self, name: str) -> None:
+        with self._adding:
+            self._uses[name] -= 1
+            if not self._uses[name]:
+                del self._held[name]
+
+    def _sum(self, key: tuple[str, int], pairs: Sequence[tuple[Pair, int]], side: Side) -> None:
+        block = _Block.empty(self.channels.size, pairs[0][0].known.layer)
+        for part in parallel.each(lambda one: self._looked(side, *one), pairs):
+            block.add(part)
+        self._found[key] = block
+
+    def _looked(self, side: Side, pair: Pair, axis: int) -> _Block:
+        """What one pair adds."""
+        x, y = self._rows(side, pair, axis), self._held[pair.b.name]
+        block = _Block.empty(self.channels.size)
+        before = self._before.get(pair.b.name)
+        if x.shape[0] >= 2 and x.any() and y.any():
+            c = product(x.T, y)
+            block.cosines[pair.b.name] = float(np.trace(c)) / x.size, x.size
+            # Pairs chosen by their values enter the p-value only where that pays for the choice.
+            if pair.by_name or self.price > 0:
+                block.c, block.n = c, x.size
+                block.norms_a, block.norms_b = (np.einsum("ij,ij->j", z, z) for z in (x, y))
+            earlier = self._held[before] if before is not None else None
+            if earlier is not None and earlier.shape == x.shape and earlier.any():
+                block.controls.append(float(np.vdot(x, earlier)) / x.size)
+        self._release(pair.b.name)
+        if before is not None:
+            self._release(before)
+        return block
+
+    def blocks(self) -> Iterator[tuple[str, _Block]]:
+        """Every region's sums, in order."""
+        for name, pairs in self.regions.items():
+            block = _Block.empty(self.channels.size, pairs[0][0].known.layer)
+            for part in sorted(key for key in self._found if key[0] == name):
+                block.add(self._found[part])
+            yield name, block
 
 
 def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair, int]], dict[str, str]]:
@@ -194,8 +337,6 @@ def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair
             left_out[pair.b.name] = "positions or another fixed table"
         elif axis is None:
             left_out[pair.b.name] = "no axis is surely the residual stream"
-        elif pair.a.constant or pair.b.constant:
-            left_out[pair.b.name] = "constant"
         elif (
             pair.a.digest is not None
             and pair.a.digest == pair.b.digest
@@ -206,6 +347,8 @@ def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair
             left_out[pair.b.name] = "too large to stream at this effort"
         else:
             usable.append((pair, axis))
+            if pair.a.constant or pair.b.constant:
+                left_out[pair.b.name] = "constant"  # which headers don't tell: it adds nothing
     return usable, left_out
 
 
@@ -231,83 +374,18 @@ def _by_region(usable: Sequence[tuple[Pair, int]]) -> dict[str, list[tuple[Pair,
     return groups
 
 
-def _take(models: Models, pair: Pair, axis: int, channels: Indices, rows: int) -> tuple[F32, F32]:
-    """Sampled (rows x channels) of both tensors, centred, unit mean square."""
-    length = pair.a.shape[1 - axis]
-    others = pick(length, rows, models.seed, str(pair.known.key))
-    out: list[F32] = []
-    for side, tensor, last in ((models.a, pair.a, axis == 1), (models.b, pair.b, (axis == 1) != pair.transposed)):
-        take = sampled_rows if last else sampled_columns
-        if side.label == "b" and models.basis.kind != "identity":
-            x = double_centre(models.basis.to_a(take(side, tensor, others))[:, channels])
-        else:
-            x = double_centre(take(side, tensor, others, channels))
-        scale = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0
-        out.append(x / np.float32(scale) if 0 < scale < math.inf else np.zeros_like(x))
-    return out[0], out[1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """One pair: sampled rows of A's and B's tensor over the channels, and how channels of one resemble the other's."""
-
-    x: F32
-    y: F32
-    c: F32
-    norms_a: F32
-    norms_b: F32
-
-
-def _look(models: Models, pair: Pair, axis: int, channels: Indices, rows: int) -> _Seen | None:
-    """None where there is nothing to compare."""
-    x, y = _take(models, pair, axis, channels, rows)
-    if x.shape[0] < 2 or not x.any() or not y.any():
-        return None
-    return _Seen(x, y, product(x.T, y), np.einsum("ij,ij->j", x, x), np.einsum("ij,ij->j", y, y))
-
-
-def _add(
-    seen: _Seen,
-    pair: Pair,
-    block: _Block,
-    previous: dict[tuple[str, str, Expert], F32],
-    per_tensor: dict[str, float],
-    counts: bool,
-) -> None:
-    """Add one pair to its block. ``counts``: it enters the p-value and not just the picture."""
-    x, y = seen.x, seen.y
-    if counts:
-        block.c += seen.c
-        block.norms_a += seen.norms_a
-        block.norms_b += seen.norms_b
-        block.n += x.size
-    block.names.append(pair.b.name)
-    cosine = float(np.trace(seen.c)) / x.size
-    block.cosines.append((cosine, x.size))
-    per_tensor[pair.b.name] = cosine
-    if pair.known.layer is not None:
-        key = pair.known.key
-        before = previous.get(key)
-        if before is not None and before.shape == y.shape:
-            block.controls.append(float(np.vdot(before, y)) / y.size)
-        previous[key] = x
-
-
 def _answer(
     models: Models,
     total: _Block,
     regions: list[Region],
     per_tensor: dict[str, float],
-    left_out: dict[str, str],
-    width: int,
-    rows: int,
-    price: float,
+    sums: Sums,
 ) -> Evidence:
     noise = _cosines(total)
     whole = total.region("all", hits(noise))
     best = max(regions, key=lambda r: r.hits)
     looks = (log10_p_hits(whole.hits), log10_p_hits(best.hits) + math.log10(len(regions)))
-    log10_p = min(0.0, min(looks) + math.log10(len(looks)) + price)
+    log10_p = min(0.0, min(looks) + math.log10(len(looks)) + sums.price)
     effect = whole.effect - whole.control
     # A channel is found about half of the time when its cosine equals the expected maximum of d - 1 chance cosines.
     np.fill_diagonal(noise, np.nan)
@@ -328,20 +406,20 @@ def _answer(
         detectable=detectable,
         regions=tuple(regions),
         details={
-            "hidden_size": width,
+            "hidden_size": sums.width,
             "channels": whole.channels,
-            "rows_per_tensor": rows,
+            "rows_per_tensor": sums.rows,
             "matched_cosine": whole.effect,
             "neighbour_cosine": whole.control if total.controls else None,
             "null_sd_of_cosine": whole.sd,
             "z": whole.effect / whole.sd if whole.sd > 0 else None,
             "best_region": best.name,
             "best_region_hits": best.hits,
-            "log10_price_of_pairing": price,
+            "log10_price_of_pairing": sums.price,
             "regions": {
                 r.name: {"cosine": r.effect, "neighbour": r.control, "sd": r.sd, "hits": r.hits} for r in regions
             },
             "cosines": per_tensor,
-            "left_out": dict(list(left_out.items())[:200]),
+            "left_out": dict(list(sums.left_out.items())[:200]),
         },
     )
