@@ -303,7 +303,7 @@ def _glance(models: Models, pair: Pair, effort: _Effort) -> Change:
         zeroed=_share((other == 0) & (wide != 0), wide != 0),
         refilled=_share((wide == 0) & (other != 0), other != 0),
         kept=float(np.mean((d == 0) & (wide != 0))) if d.size else 1.0,
-        mixed=pair.b.rank2 and (_mixed(wide, other) or _mixed(wide.T, other.T)),
+        mixed=pair.b.rank2 and (_mixed(wide, other) or _mixed(*map(np.ascontiguousarray, (wide.T, other.T)))),
     )
 
 

@@ -7,6 +7,7 @@
 use crate::error::{Error, ErrorKind, Result};
 
 const LANES: usize = 16;
+const STRETCH: usize = 64;
 
 /// Scores (rows × columns, row-major), and whether a negative one counts as such (else by its size).
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +57,8 @@ fn each(x: Part, y: Part, start: i64, best: &mut [f32], at: &mut [i64], sum: imp
     for ((x, y), (best, at)) in rows.zip(best.iter_mut().zip(at)) {
         let top = largest(x, y, &sum);
         if top > *best {
-            let column = x.iter().zip(y).position(|(&a, &b)| sum(a, b) == top);
             // The maximum is one of the sums.
-            if let Some(column) = column {
+            if let Some(column) = column_of(top, x, y, &sum) {
                 (*best, *at) = (top, start + column as i64);
             }
         }
@@ -78,6 +78,15 @@ fn largest(x: &[f32], y: &[f32], sum: &impl Fn(f32, f32) -> f32) -> f32 {
     }
     let rest = x_rest.iter().zip(y_rest).map(|(&a, &b)| sum(a, b));
     lanes.into_iter().chain(rest).fold(f32::NEG_INFINITY, |top, s| if s > top { s } else { top })
+}
+
+/// The first column with this sum. Stretches without it are passed over as a whole, which compilers vectorise.
+#[inline(always)]
+fn column_of(top: f32, x: &[f32], y: &[f32], sum: &impl Fn(f32, f32) -> f32) -> Option<usize> {
+    let has = |(x, y): (&[f32], &[f32])| x.iter().zip(y).fold(false, |any, (&a, &b)| any | (sum(a, b) == top));
+    let before = STRETCH * x.chunks(STRETCH).zip(y.chunks(STRETCH)).position(has)?;
+    let inside = x[before..].iter().zip(&y[before..]).position(|(&a, &b)| sum(a, b) == top)?;
+    Some(before + inside)
 }
 
 #[cfg(test)]

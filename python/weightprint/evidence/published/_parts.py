@@ -67,10 +67,10 @@ LIMITS: dict[str, Limit] = {
 
 
 def limit_of(models: Models) -> Limit:
-    """What the models' effort allows: at `standard`, of two large models, four layers spread evenly over the depth, and
-    fewer units, as exact assignments cost n^3."""
+    """What the models' effort allows: at `standard`, of two large models, three layers (first, middle, last), and fewer
+    units, as exact assignments cost n^3."""
     limit = LIMITS[models.effort]
-    return replace(limit, layers=4, units=256) if is_large(models) else limit
+    return replace(limit, layers=3, units=256) if is_large(models) else limit
 
 
 def readable(tensor: Tensor | None) -> TypeGuard[Tensor]:
