@@ -140,20 +140,35 @@ def test_a_gain_with_negative_elements_is_a_gain_among_gains() -> None:
 
 
 @pytest.mark.parametrize("order", ["shuffled", "sorted"])
-def test_a_gpt2_without_names_or_order_keeps_its_roles(order: str) -> None:
-    case = rename(gpt2(), order)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gpt2_without_names_or_order_keeps_its_roles(order: str, seed: int) -> None:
+    case = rename(gpt2(), order, seed)
     found = run(case)
-    for role in ("q+k+v", "o", "up", "down", "attn_norm", "ffn_norm", "q_bias+k_bias+v_bias", "up_bias", "embedding"):
-        assert roles_right(case, found, role) == 1, role
-    for role in ("up", "down"):
+    assert {
+        n: (t, said(found, n)) for n, t in case.truth.items() if (s := said(found, n)) is None or s[1] != t[1]
+    } == {}
+    for role in ("up", "down", "q_bias+k_bias+v_bias", "up_bias"):
         assert blocks_right(case, found, role) == 1, role
-    for role in ("q_bias+k_bias+v_bias", "up_bias"):
-        assert blocks_right(case, found, role) == 1, role
-    # Offsets and biases of the hidden size: what is claimed is right, and the rest is left out.
-    vectors = [n for n, t in case.truth.items() if t[1] in RESIDUAL]
-    claimed = [n for n in vectors if said(found, n) is not None]
-    assert len(claimed) >= 7
-    assert {n: case.truth[n] for n in claimed} == {n: said(found, n) for n in claimed}
+    # Offsets and biases of the hidden size: where the ways of looking agree is said, and where they don't.
+    stated = {n: found[n][0] for n, t in case.truth.items() if t[1] in RESIDUAL}
+    assert all("; role " in a.because for a in stated.values())
+    agreed = {n for n, a in stated.items() if "role 0.96" in a.because}
+    assert 10 <= len(agreed) < len(stated)
+    assert all(stated[n].confidence < 0.75 for n in stated.keys() - agreed)
+    assert not agreed & wrong(case, found).keys()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_noisy_gpt2_is_not_misread_with_confidence(seed: int) -> None:
+    """Noise of a fifth of each tensor's spread makes the search err: not where it is sure of the place."""
+    rng = np.random.default_rng(seed)
+    case = gpt2()
+    plain = {n: v.astype(np.float32) for n, v in case.tensors.items()}
+    noisy = {n: (v + 0.2 * v.std() * rng.normal(size=v.shape)).astype(np.float32) for n, v in plain.items()}
+    case = rename(Case(noisy, case.truth), "shuffled", seed)
+    found = run(case)
+    off = [n for n in wrong(case, found) if n in found and case.truth[n][1] in RESIDUAL]
+    assert all(a.confidence < 0.75 for n in off for a in found[n])
 
 
 def test_untrained_offsets_are_left_out() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from weightprint.anatomy.infer import chain
 from weightprint.anatomy.infer.blocks import Slot, periodic, runs_by_name
 from weightprint.anatomy.infer.cues import fused_layout
 from weightprint.anatomy.infer.join import assign, path, settle
+from weightprint.anatomy.infer.offsets import _agreed
 from weightprint.anatomy.infer.order import ORDERS
 from weightprint.anatomy.infer.shapes import Reading, hidden_size, read_matrices
 from weightprint.anatomy.infer.values import Probe
@@ -74,6 +77,91 @@ def test_places_side_by_side_are_settled_together(seed: int) -> None:
     alone, same = settle(score, None, alike)
     np.testing.assert_array_equal(alone, assign(score))
     np.testing.assert_array_equal(same, score)
+
+
+def _stream(seed: int, n: int = 6, d: int = 300) -> chain.Scene:
+    """A residual stream from outside: gradients drift along it, and each norm's offset is what they drift by.
+
+    Slot r * n + b holds vector r * n + b. The cues of matrices stand two sd out.
+    """
+    rng = np.random.default_rng(seed)
+    drift = rng.normal(size=(2 * n, d))
+    gradient = rng.normal(size=d) * 2 + drift[::-1].cumsum(0)[::-1]  # o of block 0, down of block 0, o of block 1, ...
+    o, down = gradient[::2], gradient[1::2]
+    ffn = o - down + rng.normal(size=(n, d)) * 0.7
+    attn = np.concatenate([drift[:1], down[:-1] - o[1:]]) + rng.normal(size=(n, d)) * 0.7
+    vectors = np.concatenate([attn, o, ffn, down])
+    vectors -= vectors.mean(1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cues = rng.normal(size=(4 * n, n, 4))
+    for r in range(4):
+        cues[r * n + np.arange(n), np.arange(n), r] += 2
+    return chain.Scene(cues, np.eye(4), np.zeros((0, 4 * n)), vectors @ vectors.T, 0.3)
+
+
+def test_offsets_lie_along_what_the_biases_around_them_differ_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, without = 0, 0
+    for seed in range(4):
+        scene = _stream(seed)
+        slots = np.arange(24)
+        (found,) = chain.settle_all([scene], np.random.default_rng(0))
+        assert sorted(found.tolist()) == slots.tolist()
+        right += int((found == slots).sum())
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "_STEPS", 0.0)
+            (found,) = chain.settle_all([scene], np.random.default_rng(0))
+        without += int((found == slots).sum())
+    assert right >= 0.95 * 96
+    assert without < 0.9 * 96
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_are_what_their_formula_says(seed: int) -> None:
+    """r(v, o - down) and the like, by plain correlations of every triple."""
+    rng = np.random.default_rng(seed)
+    n, vectors = 4, rng.normal(size=(17, 50))
+    where = rng.permutation(17)
+    unit = vectors - vectors.mean(1, keepdims=True)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    expected = np.zeros((16, 17))
+
+    def row(b: int, make: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        values = np.array([0.0 if np.allclose(x := make(v)[0], 0) else np.corrcoef(x, make(v)[1])[0, 1] for v in unit])
+        return (values - values.mean()) / values.std()
+
+    for offset, before, behind, gap in ((2, 1, 3, 0), (0, 3, 1, 1)):
+        blocks = range(gap, n)
+        triples = [(offset * n + b, before * n + b - gap, behind * n + b) for b in blocks]
+        for part in range(3):
+            rows = []
+            for b, slots in zip(blocks, triples, strict=True):
+                x, i, j = (unit[where[s]] for s in slots)
+                ways = (lambda v: (i - j, v), lambda v: (v - j, x), lambda v: (i - v, x))  # noqa: B023
+                rows.append(row(b, ways[part]))
+            own = [z[where[slots[part]]] for z, slots in zip(rows, triples, strict=True)]
+            for k, (z, slots) in enumerate(zip(rows, triples, strict=True)):
+                expected[slots[part]] += (sum(own) - own[k]) / (len(own) + 1) * z
+    np.testing.assert_allclose(chain._steps(where, unit @ unit.T, n), expected, atol=1e-9)
+
+
+def test_more_agreement_is_never_less_sure() -> None:
+    slots = np.arange(13)
+    other = slots.copy()
+    other[[0, 4]] = other[[4, 0]]  # a role and a block of two vectors exchanged
+    before: dict[int, float] = {}
+    for agree in range(4, 7):
+        votes = _agreed([slots] * agree + [other] * (6 - agree), 3)
+        assert sorted(v.vector for v in votes) == slots.tolist()
+        sure = {v.vector: v.sure for v in votes}
+        assert all(v.sure <= v.role_sure for v in votes)
+        assert (sure[0] < 0.75) == (agree < 6)
+        assert sure[1] > 0.9
+        assert sure[0] >= before.get(0, 0.0)
+        before = sure
+        at = {v.vector: (v.role, v.block) for v in votes}
+        assert at[0] == ("attn_norm_bias", 0)
+        assert at[4] == ("o_bias", 1)
+        assert at[12] == ("final_norm_bias", None)
 
 
 def test_a_drift_is_put_in_order() -> None:

@@ -31,8 +31,6 @@ Placed = tuple[Place, View, float, str]
 
 _CHANNELS = 512  # of the residual stream that offsets are judged by
 _ELEMENTS = 1 << 27  # read for that, in all
-#: How often an offset that all votes agree on was right where measured (docs/anatomy.md), noise and edits included.
-_OFFSET = 0.93
 
 
 def rows_of(roles: Sequence[str], i: int, total: int, reading: Reading) -> Rows | None:
@@ -131,8 +129,9 @@ def place_residual(
     trust = {b: min(sure for (r, c), (_, sure) in at.items() if c == b and r in ("o", "up", "down")) for b in range(n)}
     out: list[Placed] = []
     for vote in place_offsets([v[:width] for v in vectors], known, end):
-        sure = _OFFSET * (1.0 if vote.block is None else trust[vote.block])
-        why = f"what training ties it to: energies and biases of the matrices beside it; all ways agree ({n} blocks)"
+        sure = vote.sure * (1.0 if vote.block is None else trust[vote.block])
+        why = "what training ties it to: matrices, biases and gradients beside it"
+        why += f"; role {vote.role_sure:.2f}, block {sure / vote.role_sure:.2f}"
         view = View(free[vote.vector], (d,))
         out.append((Place("decoder", vote.block, vote.role), view, sure, why))
     return out
