@@ -86,7 +86,7 @@ def examine(
             look.turn()
         first = measured(first, by_value, looks, meter)
     pairs, log10_pairings = pair_tensors(first.side, second.side)
-    return first, second, Models(first.side, second.side, pairs, log10_pairings, seed, effort, looks=tuple(looks))
+    return first, second, Models(first.side, second.side, pairs, log10_pairings, seed, effort, looks=looks)
 
 
 def measured(examined: Examined, by_value: bool, looks: Sequence[Looks] = (), meter: Meter | None = None) -> Examined:
@@ -113,6 +113,7 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     others = first + [test for test in tests if test not in answers and test not in first]
     answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)
     evidence = [answers[test] for test in tests]
+    models.looks.clear()  # they are of the basis as stored, and hold samples of both models
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
         started = time.perf_counter()
         models = _of_one_width(models)

@@ -76,7 +76,7 @@ def test_steps_are_taken_once(demo: Path) -> None:
         found = test(models)
         assert looks.seconds == spent
         assert found.seconds >= spent
-        afresh = test(replace(models, looks=()))
+        afresh = test(replace(models, looks=[]))
         assert bare(found).to_dict() == bare(afresh).to_dict()
     a.close()
     b.close()
@@ -92,7 +92,7 @@ def test_what_turns_out_constant_is_looked_at_anew(demo: Path, tmp_path: Path) -
     models = examine(a, b)[2]
     for test in KINDS:
         found = test(models)
-        assert bare(found).to_dict() == bare(test(replace(models, looks=()))).to_dict()
+        assert bare(found).to_dict() == bare(test(replace(models, looks=[]))).to_dict()
         assert 1 not in {match.b[1] for match in found.matches}
     a.close()
     b.close()

@@ -46,13 +46,16 @@ def by_tokens(models: Models) -> list[Basis]:
     rows = pick(shared, _ROWS[models.effort], models.seed, "tokens", run=8)
     held = np.random.default_rng([models.seed, 46]).random(rows.size) < 0.5
     x, y = (_table(side, tensor, rows) for side, tensor in ((models.a, a), (models.b, b)))
-    cross, other = (Cross(x.shape[1], y.shape[1]) for _ in range(2))
+    cross, other = (Cross(a.shape[1], b.shape[1]) for _ in range(2))
     cross.add(x[~held], y[~held])
-    other.add(x[held], y[held])
-    held_out = _row_cosine(x[held], product(y[held], cross.rotation()))
-    fitted = frozenset({a.place.role, *(() if _has_head(models) else _TABLES)})
+    x, y = x[held], y[held]  # of what is no longer needed nothing is held while a rotation is computed
+    other.add(x, y)
     once, twice = (c.signed_permutation()[0] for c in (cross, other))
-    cross.add(x[held], y[held])
+    del other
+    held_out = _row_cosine(x, product(y, cross.rotation()))
+    cross.add(x, y)
+    del x, y
+    fitted = frozenset({a.place.role, *(() if _has_head(models) else _TABLES)})
     channels, signs = cross.signed_permutation()
     stable = float(np.mean((once == twice) & (once >= 0)))
     permuted = Basis(
@@ -65,7 +68,7 @@ def by_tokens(models: Models) -> list[Basis]:
         scores={"rows": float(rows.size), "channels_found_twice": stable},
     )
     out = [permuted]
-    if rows.size >= min(x.shape[1], y.shape[1]):
+    if rows.size >= min(a.shape[1], b.shape[1]):
         turned = Basis(
             kind="rotation",
             found_by=f"Procrustes over {rows.size} rows of the same number",

@@ -281,7 +281,7 @@ class Models:
     seed: int = 0
     effort: str = "standard"
     basis: Basis = IDENTITY
-    looks: tuple[Any, ...] = field(default=(), repr=False)
+    looks: list[Any] = field(default_factory=list, repr=False)
 
     def price(self, pairs: Iterable[Pair]) -> float:
         """What a p-value on these pairs must pay for the pairing, in log10: nothing if any of them met by name."""
