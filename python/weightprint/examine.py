@@ -43,6 +43,7 @@ from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
 from weightprint.evidence.published.sigma_curve import sigma_curve
 from weightprint.facts import Facts
+from weightprint.linear import accounted
 from weightprint.sides import Reads, outline
 from weightprint.streaming import Meter, stream
 
@@ -115,10 +116,11 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     evidence = [answers[test] for test in tests]
     models.looks.clear()  # they are of the basis as stored, and hold samples of both models
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
-        started = time.perf_counter()
         models = _of_one_width(models)
-        bases = find_bases(models)
-        evidence.append(_search(bases, time.perf_counter() - started))
+        started = time.perf_counter()
+        with accounted() as spent:
+            bases = find_bases(models)
+        evidence.append(_search(bases, time.perf_counter() - started, spent.seconds))
         for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
             aligned = replace(models, basis=basis)
             evidence += [replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED]
@@ -137,7 +139,7 @@ _SEARCH = Evidence(
 )
 
 
-def _search(bases: list[Basis], seconds: float) -> Evidence:
+def _search(bases: list[Basis], seconds: float, gemm_seconds: float) -> Evidence:
     """What the search for alignments saw, as an entry of the report."""
     tried = max((basis.candidates for basis in bases), default=0)
     kept = {f"{b.kind} by {b.found_by}": dict(b.scores) for b in bases if b.kind != "identity"}
@@ -151,6 +153,7 @@ def _search(bases: list[Basis], seconds: float) -> Evidence:
         n=tried,
         details={"found": kept},
         seconds=seconds,
+        gemm_seconds=gemm_seconds,
     )
 
 

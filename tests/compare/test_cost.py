@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from synthetic import child, decoder, models
 from weightprint.anatomy.access import Anatomy
 from weightprint.basis import _solve
-from weightprint.evidence import _sample
+from weightprint.evidence import _sample, _token_tables
 from weightprint.evidence._base import no_sample
 from weightprint.evidence.embeddings import embeddings
 from weightprint.linear import accounted, eigh, product, solve, svd, svdvals
@@ -115,12 +115,30 @@ def test_equal_rows_of_large_tables_are_the_same(monkeypatch: pytest.MonkeyPatch
     table[50:60] = 0
     b[name] = table
     found = embeddings(models(a, b)).details["tables"]["embedding"]
-    monkeypatch.setattr(importlib.import_module("weightprint.evidence.embeddings"), "_LARGE", 1)
+    monkeypatch.setattr(_token_tables, "_LARGE", 1)
     large = embeddings(models(a, b)).details["tables"]["embedding"]
     assert found["equal"] >= 150
     assert {key: large[key] for key in ("equal", "tested", "runs", "kind", "near")} == {
         key: found[key] for key in ("equal", "tested", "runs", "kind", "near")
     }
+
+
+def test_equal_large_tables_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of equal keys are compared value by value, unless digest, type and shape say all that there is to know."""
+    monkeypatch.setattr(_token_tables, "_LARGE", 1)
+    pair = models(decoder(0, vocabulary=600), decoder(0, vocabulary=600))
+    name = "model.embed_tokens.weight"
+    told = embeddings(pair)
+
+    def no_rows(*_: object) -> None:
+        raise AssertionError("rows were compared")
+
+    monkeypatch.setattr(_token_tables, "_equal_indeed", no_rows)
+    assert embeddings(pair).details == told.details
+    assert told.details["tables"]["embedding"]["equal"] == 600
+    other = replace(pair.b.tensors[name], dtype="F16")  # equal bytes, and other values
+    with pytest.raises(AssertionError, match="rows were compared"):
+        embeddings(replace(pair, b=replace(pair.b, tensors={**pair.b.tensors, name: other})))
 
 
 @pytest.mark.parametrize(("seed", "verdict"), [(None, "shared_origin"), (1, "no_evidence")])

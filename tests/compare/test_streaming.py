@@ -23,7 +23,7 @@ from weightprint.evidence.aligned_weights import Sums, aligned_weights
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.unit_agreement import unit_agreement
-from weightprint.examine import examine
+from weightprint.examine import examine, gather
 
 #: Tests that look while the models stream by, and what they look with.
 KINDS: dict[Test, type[Looks]] = {
@@ -78,6 +78,37 @@ def test_steps_are_taken_once(demo: Path) -> None:
         assert found.seconds >= spent
         afresh = test(replace(models, looks=[]))
         assert bare(found).to_dict() == bare(afresh).to_dict()
+    a.close()
+    b.close()
+
+
+def test_what_the_pass_held_is_let_go(demo: Path) -> None:
+    """B's rows go when the last block of A that wanted them has passed, and all results once the tests have run."""
+    a, b = (weightprint.open(demo / name) for name in ("parent", "stranger"))
+    models = examine(a, b)[2]
+    held: Any = {type(look): look for look in models.looks}
+    assert not held[Sums]._held
+    assert not held[Tables]._of_b
+    gather(models)
+    assert not models.looks
+    a.close()
+    b.close()
+
+
+def test_a_pair_by_values_brings_its_own_look(demo: Path, tmp_path: Path) -> None:
+    """One renamed matrix is paired by its values after the pass, so the sums are of other pairs, and taken anew."""
+    tensors = load_file(next((demo / "finetune").glob("*.safetensors")))
+    old = next(name for name in tensors if ".1.mlp.up" in name)
+    tensors["something.else"] = tensors.pop(old)
+    save_file(tensors, tmp_path / "b.safetensors")
+    a, b = weightprint.open(demo / "parent"), weightprint.open(tmp_path / "b.safetensors")
+    models = examine(a, b)[2]
+    assert [(p.a.name, p.by) for p in models.pairs if p.b.name == "something.else"] == [(old, "values")]
+    looks = next(look for look in models.looks if isinstance(look, Sums))
+    found = aligned_weights(models)
+    assert "something.else" in found.details["cosines"]
+    assert all(pair.b.name != "something.else" for pairs in looks.regions.values() for pair, _ in pairs)
+    assert bare(found).to_dict() == bare(aligned_weights(replace(models, looks=[]))).to_dict()
     a.close()
     b.close()
 
