@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so do all processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NUMPY_DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
