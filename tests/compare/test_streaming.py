@@ -14,12 +14,13 @@ import weightprint
 from safetensors.numpy import load_file, save_file
 from weightprint import streaming
 from weightprint.evidence import Evidence, Test
+from weightprint.evidence._channel_sums import Sums
 from weightprint.evidence._head_table import HeadTable
 from weightprint.evidence._streamed import Looks
 from weightprint.evidence._token_tables import Tables
 from weightprint.evidence._unit_table import Lookup
 from weightprint.evidence.aligned_units import Rows, aligned_units
-from weightprint.evidence.aligned_weights import Sums, aligned_weights
+from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.unit_agreement import unit_agreement

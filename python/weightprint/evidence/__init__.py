@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor, Test
+from weightprint.evidence._channel_sums import channel_sums
 from weightprint.evidence._streamed import Looks
 from weightprint.evidence._token_tables import table_looks
 from weightprint.evidence.aligned_units import aligned_units, unit_rows
-from weightprint.evidence.aligned_weights import aligned_weights, channel_sums
+from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.convergence import convergence
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.exact_sharing import exact_sharing

@@ -35,38 +35,20 @@ pairs have mean 1.02 and variance 1.13, as a Poisson(1) variable should. Not tri
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint import parallel
-from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Region, Side, Tensor, not_applied, timed
-from weightprint.evidence._exchange import choices, double_centre, hits, log10_p_hits, trace_sd
+from weightprint.evidence._base import F32, Evidence, Models, Region, not_applied, timed
+from weightprint.evidence._channel_sums import Block, Sums, planned
+from weightprint.evidence._exchange import choices, hits, log10_p_hits
 from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
-from weightprint.evidence._sample import (
-    Budget,
-    Indices,
-    Read,
-    budget_of,
-    hidden_size,
-    is_large,
-    pick,
-    residual_axis,
-    sampled,
-)
-from weightprint.evidence._streamed import Looks, Round, Step, Where, done, where
-from weightprint.evidence.exact_sharing import is_fixed, is_position
-from weightprint.linear import product
+from weightprint.evidence._streamed import done
 
-__all__ = ["aligned_weights", "channel_sums"]
+__all__ = ["aligned_weights"]
 
 I64 = npt.NDArray[np.int64]
-_FEWEST = 32  # rows of a tensor
-_STREAMED = 1 << 28, 1 << 25  # bytes of B's rows that are held while A streams by: of large models, of others
 
 _QUESTION = Evidence(
     test="aligned_weights",
@@ -84,47 +66,7 @@ _QUESTION = Evidence(
 )
 
 
-@dataclass
-class _Block:
-    """Sums over the pairs of one region."""
-
-    c: F32
-    norms_a: F32
-    norms_b: F32
-    n: int = 0
-    layer: int | None = None
-    cosines: dict[str, tuple[float, int]] = field(default_factory=dict)  # of B's tensors, and over how many values
-    controls: list[float] = field(default_factory=list)
-
-    @classmethod
-    def empty(cls, d: int, layer: int | None = None) -> _Block:
-        return cls(np.zeros((d, d), np.float32), np.zeros(d, np.float32), np.zeros(d, np.float32), layer=layer)
-
-    def add(self, other: _Block) -> None:
-        self.c += other.c
-        self.norms_a += other.norms_a
-        self.norms_b += other.norms_b
-        self.n += other.n
-        self.cosines |= other.cosines
-        self.controls += other.controls
-
-    def region(self, name: str, found: int) -> Region:
-        """``found``: its hits."""
-        cosines, weights = zip(*self.cosines.values(), strict=True) if self.cosines else ((), ())
-        return Region(
-            name=name,
-            layer=self.layer,
-            n=self.n,
-            effect=float(np.average(cosines, weights=weights)) if cosines else 0.0,
-            control=float(np.mean(self.controls)) if self.controls else 0.0,
-            sd=trace_sd(self.c) / max(self.n, 1),
-            hits=found,
-            channels=self.c.shape[0],
-            tensors=tuple(self.cosines),
-        )
-
-
-def _cosines(block: _Block) -> F32:
+def _cosines(block: Block) -> F32:
     scale_a, scale_b = np.sqrt(block.norms_a), np.sqrt(block.norms_b)
     with np.errstate(divide="ignore", invalid="ignore"):
         out = block.c / scale_a[:, None] / scale_b[None, :]
@@ -134,11 +76,11 @@ def _cosines(block: _Block) -> F32:
 @timed
 def aligned_weights(models: Models) -> Evidence:
     """Channel hits and centred cosines over all pairs of matrices with a known residual axis."""
-    planned = _planned(models)
-    if isinstance(planned, str):
-        return not_applied(_QUESTION, planned)
-    sums, streamed = done(models, planned)
-    total = _Block.empty(sums.channels.size)
+    wanted = planned(models)
+    if isinstance(wanted, str):
+        return not_applied(_QUESTION, wanted)
+    sums, streamed = done(models, wanted)
+    total = Block.empty(sums.channels.size)
     regions: list[Region] = []
     orders = joint_orders(sums.channels.size, models.seed)
     copies: list[I64] = []
@@ -156,8 +98,8 @@ def aligned_weights(models: Models) -> Evidence:
     regions = [r if r.layer is None or r.control != 0.0 else replace(r, control=common) for r in regions]
     if not regions:
         return not_applied(_QUESTION, "every matrix that could be paired is constant")
-    found = _answer(models, total, regions, per_tensor, planned)
-    if models.basis.kind == "identity" and not planned.price:
+    found = _answer(models, total, regions, per_tensor, wanted)
+    if models.basis.kind == "identity" and not wanted.price:
         named_now = choices(_cosines(total))
         whole = hits_of_copies(named_now, orders)
         best = np.max(copies, axis=0)
@@ -166,217 +108,9 @@ def aligned_weights(models: Models) -> Evidence:
     return sums.added_to(found) if streamed else found
 
 
-def channel_sums(models: Models) -> Sums | None:
-    """What this test does while the models stream by; needs their headers only. None where B's rows would take too
-    much memory."""
-    planned = _planned(models)
-    if isinstance(planned, str):
-        return None
-    held = 4 * planned.rows * planned.channels.size * sum(len(pairs) for pairs in planned.regions.values())
-    return planned if held <= _STREAMED[not is_large(models)] else None
-
-
-def _planned(models: Models) -> Sums | str:
-    """What is summed over, or why nothing is."""
-    width = hidden_size(models)
-    if width is None:
-        return "no hidden size common to both models was found"
-    if not models.basis.fits(width, width):
-        return "the alignment is of a stream of another width"
-    if width < 8:
-        return f"a hidden size of {width} is too small to test"
-    budget = budget_of(models)
-    usable, left_out = _usable(models, width, budget)
-    if not usable:
-        return "no pair of matrices has equal shapes and a known residual axis"
-    usable = _sample_layers(usable, budget.layers, left_out)
-    channels = pick(width, budget.channels, models.seed, "channels")
-    d = channels.size
-    rows = min(budget.rows, int(budget.multiplications / (d * d * len(usable))))
-    if is_large(models):
-        rows = min(rows, _STREAMED[0] // (4 * d * len(usable)))
-    rows = max(_FEWEST, rows)
-    # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
-    named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
-    price = 0.0 if named >= d else models.log10_pairings
-    return Sums(models, width, _by_region(usable), channels, rows, price, left_out)
-
-
-@dataclass(eq=False)
-class Sums(Looks):
-    """C, and the cosines, of every region: B's rows are held, A's are held against them.
-
-    ``regions``: region → its pairs with the residual axis of A's orientation, blocks in depth order.
-    """
-
-    models: Models = field(repr=False)
-    width: int
-    regions: Mapping[str, Sequence[tuple[Pair, int]]]
-    channels: Indices
-    rows: int
-    price: float
-    left_out: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self._held: dict[str, F32] = {}
-        self._uses: Counter[str] = Counter()
-        self._before = self._befores()
-        for name in (*self._before.values(), *(pair.b.name for pair, _ in self._pairs())):
-            self._uses[name] += 1
-        self._found: dict[tuple[str, int], _Block] = {}
-
-    def _pairs(self) -> list[tuple[Pair, int]]:
-        return [pair for pairs in self.regions.values() for pair in pairs]
-
-    def _befores(self) -> dict[str, str]:
-        """B's tensor → B's tensor of the same role, one layer before."""
-        last: dict[tuple[str, str, Expert], Tensor] = {}
-        found: dict[str, str] = {}
-        for pair, _ in self._pairs():
-            if pair.known.layer is not None:
-                before = last.get(pair.known.key)
-                if before is not None and before.shape == pair.b.shape:
-                    found[pair.b.name] = before.name
-                last[pair.known.key] = pair.b
-        return found
-
-    @property
-    def what(self) -> Hashable:
-        pairs = tuple((p.a.name, p.b.name, p.transposed, p.by_name, axis) for p, axis in self._pairs())
-        basis = self.models.basis
-        return pairs, self.channels.tobytes(), self.rows, self.price > 0, self.models.seed, basis.kind, basis.found_by
-
-    def rounds(self) -> list[Round]:
-        return [self._round(name, pairs) for name, pairs in self.regions.items()]
-
-    def _round(self, name: str, pairs: Sequence[tuple[Pair, int]]) -> Round:
-        theirs = [Step(where(p.b), partial(self._hold, p, axis), (self._read("b", p, axis),)) for p, axis in pairs]
-        there: dict[Where, list[tuple[Pair, int]]] = defaultdict(list)
-        for pair, axis in pairs:
-            there[where(pair.a)].append((pair, axis))
-        ours = [
-            Step(place, partial(self._sum, (name, k), some), tuple(self._read("a", *one) for one in some))
-            for k, (place, some) in enumerate(there.items())
-        ]
-        return theirs, ours
-
-    def _read(self, label: str, pair: Pair, axis: int) -> Read:
-        """Sampled rows of a tensor, the residual channels on either axis."""
-        others = pick(pair.a.shape[1 - axis], self.rows, self.models.seed, str(pair.known.key))
-        turned = label == "b" and self.models.basis.kind != "identity"
-        channels = None if turned else self.channels
-        tensor, last = (pair.a, axis == 1) if label == "a" else (pair.b, (axis == 1) != pair.transposed)
-        return Read(tensor, others, channels) if last else Read(tensor, channels, others)
-
-    def _rows(self, side: Side, pair: Pair, axis: int) -> F32:
-        """(rows x channels), centred, unit mean square; zeros where there is nothing to compare."""
-        read = self._read(side.label, pair, axis)
-        last = (axis == 1) != (side.label == "b" and pair.transposed)
-        x = sampled(side, read) if last else np.ascontiguousarray(sampled(side, read).T)
-        if side.label == "b" and self.models.basis.kind != "identity":
-            x = self.models.basis.to_a(x)[:, self.channels]
-        x = double_centre(x)
-        scale = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0
-        return x / np.float32(scale) if 0 < scale < math.inf else np.zeros_like(x)
-
-    def _hold(self, pair: Pair, axis: int, side: Side) -> None:
-        self._held[pair.b.name] = self._rows(side, pair, axis)
-
-    def _release(self, name: str) -> None:
-        with self._adding:
-            self._uses[name] -= 1
-            if not self._uses[name]:
-                del self._held[name]
-
-    def _sum(self, key: tuple[str, int], pairs: Sequence[tuple[Pair, int]], side: Side) -> None:
-        block = _Block.empty(self.channels.size, pairs[0][0].known.layer)
-        for part in parallel.each(lambda one: self._looked(side, *one), pairs):
-            block.add(part)
-        self._found[key] = block
-
-    def _looked(self, side: Side, pair: Pair, axis: int) -> _Block:
-        """What one pair adds."""
-        x, y = self._rows(side, pair, axis), self._held[pair.b.name]
-        block = _Block.empty(self.channels.size)
-        before = self._before.get(pair.b.name)
-        if x.shape[0] >= 2 and x.any() and y.any():
-            c = product(x.T, y)
-            block.cosines[pair.b.name] = float(np.trace(c)) / x.size, x.size
-            # Pairs chosen by their values enter the p-value only where that pays for the choice.
-            if pair.by_name or self.price > 0:
-                block.c, block.n = c, x.size
-                block.norms_a, block.norms_b = (np.einsum("ij,ij->j", z, z) for z in (x, y))
-            earlier = self._held[before] if before is not None else None
-            if earlier is not None and earlier.shape == x.shape and earlier.any():
-                block.controls.append(float(np.vdot(x, earlier)) / x.size)
-        self._release(pair.b.name)
-        if before is not None:
-            self._release(before)
-        return block
-
-    def blocks(self) -> Iterator[tuple[str, _Block]]:
-        """Every region's sums, in order."""
-        for name, pairs in self.regions.items():
-            block = _Block.empty(self.channels.size, pairs[0][0].known.layer)
-            for part in sorted(key for key in self._found if key[0] == name):
-                block.add(self._found[part])
-            yield name, block
-
-
-def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair, int]], dict[str, str]]:
-    """Pairs with a known residual axis (of A's orientation), and why the other matrices are left out."""
-    usable: list[tuple[Pair, int]] = []
-    left_out: dict[str, str] = {}
-    for pair in models.pairs:
-        role = pair.known.role
-        if not (pair.a.rank2 and pair.b.rank2):
-            continue
-        axis = residual_axis(pair.known if not pair.transposed else pair.a, width)
-        if (role is not None and role.part == "fixed") or is_position(pair.known):
-            left_out[pair.b.name] = "positions or another fixed table"
-        elif axis is None:
-            left_out[pair.b.name] = "no axis is surely the residual stream"
-        elif (
-            pair.a.digest is not None
-            and pair.a.digest == pair.b.digest
-            and (role is None or is_fixed(models.a, pair.a))
-        ):
-            left_out[pair.b.name] = "equal in both, and maybe a fixed table"
-        elif pair.a.numel > budget.streamed and (axis == 0 or pair.transposed):
-            left_out[pair.b.name] = "too large to stream at this effort"
-        else:
-            usable.append((pair, axis))
-            if pair.a.constant or pair.b.constant:
-                left_out[pair.b.name] = "constant"  # which headers don't tell: it adds nothing
-    return usable, left_out
-
-
-def _sample_layers(usable: Sequence[tuple[Pair, int]], limit: int, left_out: dict[str, str]) -> list[tuple[Pair, int]]:
-    """Keep everything outside the blocks, and at most ``limit`` blocks spread evenly over the depth."""
-    blocks = list(dict.fromkeys(pair.known.region for pair, _ in usable if pair.known.layer is not None))
-    if len(blocks) <= limit:
-        return list(usable)
-    kept = {blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, limit).round().astype(int))}
-    left_out.update(
-        {p.b.name: "block not sampled" for p, _ in usable if p.known.layer is not None and p.known.region not in kept}
-    )
-    return [(p, axis) for p, axis in usable if p.known.layer is None or p.known.region in kept]
-
-
-def _by_region(usable: Sequence[tuple[Pair, int]]) -> dict[str, list[tuple[Pair, int]]]:
-    """Pairs by block in depth order, so that the control finds the layer before."""
-    groups: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
-    for pair, axis in sorted(
-        usable, key=lambda p: (p[0].known.stack, -1 if p[0].known.layer is None else p[0].known.layer)
-    ):
-        groups[pair.known.region].append((pair, axis))
-    return groups
-
-
 def _answer(
     models: Models,
-    total: _Block,
+    total: Block,
     regions: list[Region],
     per_tensor: dict[str, float],
     sums: Sums,
