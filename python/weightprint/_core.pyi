@@ -14,6 +14,7 @@ __all__ = [
     "SafetensorsFile",
     "__version__",
     "arrow_stream",
+    "assign",
     "compare_values",
     "decode_codebook",
     "decode_lookup",
@@ -23,9 +24,11 @@ __all__ = [
     "isa_available",
     "nearest",
     "parse_index",
+    "peaks",
     "read_rect",
     "read_sample",
     "scan",
+    "standardise",
     "unpack",
 ]
 
@@ -188,6 +191,34 @@ def read_sample(
     Both are given as runs (start, length): rows in any order, columns ascending. `threads` 0 takes one per core for a
     large sample. Returns how many bytes of the file were read. Raises UsageError for runs that leave the matrix,
     columns that overlap, an `out` of another size, and complex values.
+    """
+
+def assign(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """For each row the column that it goes with at the smallest total cost, int64 (rows,).
+
+    `cost` is contiguous, (rows, columns), finite, with no more rows than columns. Raises UsageError for any other.
+    """
+
+def standardise(
+    x: npt.NDArray[np.float32],
+    shift: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32],
+    scale: npt.NDArray[np.float32],
+    along: npt.NDArray[np.float32],
+    *,
+    unit: bool,
+) -> None:
+    """Overwrite each row of `x` by ``(row - shift) * scale - <row - shift, weights> * along``, divided by its length if
+    `unit` (zero stays zero).
+
+    `x` is (rows, columns) and lies row by row or column by column; the others are (columns,). Raises UsageError for
+    arrays that are not contiguous or whose sizes don't go together.
+    """
+
+def peaks(x: npt.NDArray[np.float32], pieces: int = 1) -> list[float]:
+    """The largest absolute value of each of `pieces` equal parts of a contiguous array of any shape, as they lie in
+    memory; NaN or infinite where one of its values is, 0 for an empty part. Raises UsageError where there are no such
+    parts.
     """
 
 def nearest(

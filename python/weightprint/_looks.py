@@ -50,7 +50,7 @@ _SIZE = 8  # rows and columns at least: of fewer every rank is low
 _MOST_RANK = 0.5  # of the sampled rows or columns: above it "low" is nothing that could be seen
 _SCALINGS = 12  # rounds of alternating least squares
 _ON_GRID, _OFF = 0.1, 0.02  # of a step; share of values that may lie off a grid
-_GLANCE, _TOLD = 4096, 64  # values that a grid is first looked for in, and how many must be near enough to zero to tell
+_GLANCE, _TOLD = 1024, 64  # values that a grid is first looked for in, and how many must be near enough to zero to tell
 _GROUPS = (512, 256, 128, 64, 32, 16)
 _BITS = (2, 3, 4, 5, 6, 8)
 _PATTERNS = (2, 4, 8, 16, 32)
@@ -252,7 +252,6 @@ def grid(y: F32, x: F32) -> Grid | None:
     wide, other = y[:64].astype(np.float64), x[:64].astype(np.float64)
     if not wide.size or not np.isfinite(wide).all() or np.count_nonzero(wide) < 0.25 * wide.size:
         return None
-    first = wide[: max(1, _GLANCE // wide.shape[1])]
     groups = [None, *(g for g in _GROUPS if g < wide.shape[1] and wide.shape[1] % g == 0)]
     for bits in _BITS:
         for group in groups:
@@ -260,11 +259,12 @@ def grid(y: F32, x: F32) -> Grid | None:
             if size < 2 ** min(bits, 4):
                 continue  # so few values lie on some grid by themselves
             for kind in ("absmax", "minmax"):
-                if _off_grid(first.reshape(-1, size), bits, kind) > 2 * _OFF:
+                grouped = wide.reshape(-1, size)
+                if _off_grid(grouped[: max(1, _GLANCE // size)], bits, kind) > 2 * _OFF:
                     continue
-                if _off_grid(wide.reshape(-1, size), bits, kind) > _OFF:
+                if _off_grid(grouped, bits, kind) > _OFF:
                     continue
-                steps, step, low = _steps(wide.reshape(-1, size), bits, kind)
+                steps, step, low = _steps(grouped, bits, kind)
                 nearest = np.abs((other.reshape(-1, size) - low) / step - np.rint(steps))
                 nearest = nearest <= 0.6 + np.abs(steps) / 256  # the step itself was read off a rounded value
                 return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99))

@@ -322,9 +322,8 @@ def _within_rounding(x: F64, y: F64, d: F64, pair: Pair) -> bool:
 
 def _mixed(x: F64, y: F64) -> bool:
     """Some rows stayed where they are, others have nothing to do with what stood there, or stood elsewhere."""
-    other = np.flatnonzero((x != y).any(axis=1))
-    rows = {row.tobytes() for row in x} if other.size else set()
-    if sum(y[i].tobytes() in rows and bool(y[i].any()) for i in other) > _FEW * len(x):
+    other = y[(x != y).any(axis=1) & y.any(axis=1)]
+    if len(other) and np.count_nonzero(np.isin(_signatures(other), _signatures(x))) > _FEW * len(x):
         return True
     if x.shape[1] < _ROW or x.shape[0] < 8:
         return False
@@ -333,6 +332,12 @@ def _mixed(x: F64, y: F64) -> bool:
     cosines: F64 = np.einsum("ij,ij->i", x, y)[norms > 0] / norms[norms > 0]
     far = max(_FAR, 3 / math.sqrt(x.shape[1]))
     return bool(np.mean(cosines < far) >= _FEW and np.mean(cosines > _CLOSE) >= _FEW) if cosines.size else False
+
+
+def _signatures(x: F64) -> npt.NDArray[np.uint64]:
+    """One number per row, the same for the same bits: their sum with odd factors, modulo 2^64."""
+    factors = np.random.default_rng(x.shape[1]).integers(1 << 63, size=x.shape[1], dtype=np.uint64) | np.uint64(1)
+    return np.asarray((np.ascontiguousarray(x).view(np.uint64) * factors).sum(axis=1), np.uint64)
 
 
 def _looked(models: Models, change: Change, effort: _Effort) -> Look:

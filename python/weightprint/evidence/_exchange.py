@@ -29,9 +29,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import _core
 from weightprint.evidence._base import F32
 
-__all__ = ["choices", "double_centre", "finite", "hits", "log10_p_hits", "tame", "trace_sd"]
+__all__ = ["choices", "double_centre", "finite", "hits", "log10_p_hits", "peak", "tame", "trace_sd"]
 
 
 _TAME = (1e-12, 1e12)
@@ -45,11 +46,15 @@ def double_centre(x: F32) -> F32:
     return _centre(tame(x))
 
 
+def peak(x: F32) -> float:
+    """The largest absolute value, 0 of none; NaN or infinite where one of the values is."""
+    return _core.peaks(x if x.flags.forc else np.ascontiguousarray(x))[0]
+
+
 def finite(x: F32) -> F32:
-    """NaN and infinities count as 0. The same array where there are none, which a sum of squares tells at once."""
-    with np.errstate(all="ignore"):
-        if math.isfinite(float(np.vdot(x, x))):
-            return x
+    """NaN and infinities count as 0. The same array where there are none."""
+    if math.isfinite(peak(x)):
+        return x
     out: F32 = np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
     return out
 
@@ -57,18 +62,17 @@ def finite(x: F32) -> F32:
 def tame(x: F32) -> F32:
     """The values with non-finite ones as 0 and, where they are extreme, all divided by the largest. The same array
     where there is nothing to do."""
-    high, low = float(x.max(initial=0.0)), float(x.min(initial=0.0))
-    if not math.isfinite(high - low):  # one NaN makes both NaN
+    top = peak(x)
+    if not math.isfinite(top):
         return tame(finite(x))
-    peak = max(high, -low)
-    if peak > 0 and not _TAME[0] < peak < _TAME[1]:
-        x = x / np.float32(peak)
-    return x
+    return x / np.float32(top) if top > 0 and not _TAME[0] < top < _TAME[1] else x
 
 
 def _centre(x: F32) -> F32:
-    out: F32 = x - x.mean(axis=1, keepdims=True)
-    out -= out.mean(axis=0, keepdims=True)
+    out: F32 = np.array(x, np.float32, order="K" if x.flags.forc else "C")
+    n = out.shape[1]
+    one = np.ones(n, np.float32)
+    _core.standardise(out, out.mean(axis=0), one / np.float32(max(n, 1)), one, one, unit=False)
     return out
 
 

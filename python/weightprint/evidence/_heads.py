@@ -33,6 +33,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import _core
 from weightprint.evidence._base import F32, Basis, Geometry, Models, Side, Tensor
 from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import Indices, Read, on_channels, sampled_rows
@@ -162,14 +163,8 @@ def factors(models: Models, side: Side, attention: Attention, channels: Indices)
         q, k, v = _multiplied(models, side, attention, channels)
     o = _writing(models, side, parts["o"], channels)
 
-    def split(x: F32, count: int) -> F32:
-        return x.reshape(count, -1, channels.size)
-
     of = np.arange(heads) // (heads // groups)
-    return {
-        "qk": _standardised(split(q, heads), split(k, groups), of),
-        "vo": _standardised(split(o, heads), split(v, groups), of),
-    }
+    return {"qk": _standardised(q, k, of, groups), "vo": _standardised(o, v, of, groups)}
 
 
 def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
@@ -219,23 +214,26 @@ def _multiplied(models: Models, side: Side, attention: Attention, channels: Indi
     return q, keys.reshape(-1, channels.size), product(outer[:, nope:], latent).reshape(-1, channels.size)
 
 
-def _standardised(left: F32, right: F32, of: Indices) -> Factors:
-    """Channels on one scale (a function of products alone), then both factors centred over channels. Both arrays are
-    overwritten, head by head, which keeps to the cache."""
-    left, right = _tame(left), _tame(right)
+def _standardised(left: F32, right: F32, of: Indices, groups: int) -> Factors:
+    """Channels on one scale (a function of products alone), then both factors centred over channels.
+
+    ``left``, ``right``: all heads' rows, and all groups', (rows, channels); they are overwritten.
+    """
+    flat = _tame(left, of.size), _tame(right, groups)
+    left, right = (x.reshape(count, -1, x.shape[1]) for x, count in zip(flat, (of.size, groups), strict=True))
     inner_l, inner_r = product(left, left.transpose(0, 2, 1)), product(right, right.transpose(0, 2, 1))
     square = np.einsum("hij,hij->h", inner_l, inner_r[of], dtype=np.float64)
     weight = np.where(square > 0, 1 / np.where(square > 0, square, 1), 0).astype(np.float32)
     # Of the products that share a right factor, the left ones are added up first.
     pooled = np.zeros_like(inner_r)
-    np.add.at(pooled, of, weight[:, None, None] * inner_l)
+    for w, g, inner in zip(weight, of, inner_l, strict=True):
+        pooled[g] += w * inner
     power_l = _diagonals(left, [w * inner_r[g] for w, g in zip(weight, of, strict=True)])
     power_r = _diagonals(right, pooled)
-    for heads, power in ((left, power_l), (right, power_r)):
+    none, one = np.zeros(left.shape[2], np.float32), np.ones(left.shape[2], np.float32)
+    for rows, power in zip(flat, (power_l, power_r), strict=True):
         scale = np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1)), 0).astype(np.float32)
-        for x in heads:
-            x *= scale
-            x -= x.mean(axis=1, keepdims=True)
+        _core.standardise(rows, none, scale / np.float32(scale.size), scale, one, unit=False)
     return Factors(left, right, of)
 
 
@@ -247,14 +245,20 @@ def _diagonals(heads: F32, inner: Sequence[F32]) -> F32:
     return total
 
 
-def _tame(x: F32) -> F32:
-    """Finite, and no head's largest value so extreme that squares of squares leave float32."""
-    peak = np.maximum(x.max(axis=(1, 2)), -x.min(axis=(1, 2)))
-    if not np.isfinite(peak).all():
-        return _tame(finite(x))
-    if np.all((peak == 0) | ((peak > _EXTREME[0]) & (peak < _EXTREME[1]))):
+def _tame(x: F32, heads: int) -> F32:
+    """Finite, and no head's largest value so extreme that squares of squares leave float32; contiguous, row by row or
+    column by column, so that heads are views of it."""
+    if not (x.flags.writeable and x.flags.forc):
+        x = x.copy()
+    if x.flags.c_contiguous:
+        top = np.array(_core.peaks(x, heads), np.float32)
+    else:
+        top = np.maximum(x.max(axis=1), -x.min(axis=1)).reshape(heads, -1).max(axis=1)
+    if not np.isfinite(top).all():
+        return _tame(finite(x), heads)
+    if np.all((top == 0) | ((top > _EXTREME[0]) & (top < _EXTREME[1]))):
         return x
-    out: F32 = x / np.where(peak > 0, peak, np.float32(1))[:, None, None]
+    out: F32 = x / np.repeat(np.where(top > 0, top, np.float32(1)), len(x) // heads)[:, None]
     return out
 
 

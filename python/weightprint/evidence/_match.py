@@ -43,7 +43,7 @@ __all__ = [
 
 I64 = npt.NDArray[np.int64]
 _PROBES, _TARGETS = 512, 1024  # looked up at a time: their scores stay in the cache
-_BLOCK, _RUNS = 128, 8  # rows scaled at a time, and blocks of rows that tell the columns' statistics
+_BLOCK, _RUNS = 128, 8  # rows per block, and blocks, that tell the columns' statistics
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,14 @@ def standardised(x: F32, *, signed: bool) -> F32:
 
     A LayerNorm takes the stream's mean away, so any constant may be added to a row. The mean is one over channels
     weighted by 1/rms^2, since plain means would carry an outlier channel into all others. Of many rows some say what
-    the columns' means and rms are, so that all are gone through once, block by block.
+    the columns' means and rms are, so that all are gone through once. `x` may be overwritten.
     """
     x = tame(x)
+    if not (x.flags.writeable and (x.flags.c_contiguous or x.flags.f_contiguous)):
+        x = x.copy()
     means, weights, scales = _of_columns(x, signed=signed)
-    out = np.empty_like(x)
-    for start in range(0, len(x), _BLOCK):
-        y = np.subtract(x[start : start + _BLOCK], means, out=out[start : start + _BLOCK])
-        y -= (y @ weights)[:, None]
-        y *= scales
-        norms = np.sqrt(np.einsum("ij,ij->i", y, y))[:, None]
-        y *= 1 / np.where(norms > 0, norms, np.float32(1))
-    return out
+    _core.standardise(x, means, weights, scales, scales, unit=True)
+    return x
 
 
 def _of_columns(x: F32, *, signed: bool) -> tuple[F32, F32, F32]:

@@ -55,6 +55,7 @@ PERMUTATIONS = 999
 _MAX_VECTORS = 512
 _MAX_PER_ROLE = 64
 _FAR = 8.0  # median absolute deviations
+_CHANNELS = 512  # of A whose products with all of B's are held at a time
 
 _QUESTION = Evidence(
     test="norm_gains",
@@ -146,13 +147,8 @@ def norm_gains(models: Models) -> Evidence:
     rng = np.random.default_rng([models.seed, width])
     orders = np.stack([rng.permutation(width) for _ in range(PERMUTATIONS)])
 
-    by_channel = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)  # whole rows are moved
-
-    def permuted(order: I64) -> tuple[float, float]:
-        in_place = np.einsum("ji,ji->", by_channel[0], by_channel[1][order])
-        return float(in_place) / len(kept), _best_anywhere(everywhere, order)
-
-    in_place, in_any = np.array(list(parallel.each(permuted, orders))).T
+    in_place = _in_place(a, b, orders) / len(kept)
+    in_any = np.array(list(parallel.each(lambda order: _best_anywhere(everywhere, order), orders)))
     drawn = [
         (1 + int(np.count_nonzero(null >= x))) / (PERMUTATIONS + 1)
         for null, x in ((in_place, matched), (in_any, any_order))
@@ -264,6 +260,16 @@ def _middled(x: F32, out: list[int]) -> F32:
         x = x.copy()
         x[:, out] = np.median(x, axis=1, keepdims=True)
     return ranks(x)
+
+
+def _in_place(a: F32, b: F32, orders: I64) -> F64:
+    """Sum of all products of A's vectors with B's in each of these orders of B's channels, (orders,)."""
+    total = np.zeros(len(orders))
+    for first in range(0, a.shape[1], _CHANNELS):
+        here = slice(first, first + _CHANNELS)
+        with_each = product(a[:, here].T, b)  # what channel i of A and channel j of B have in common
+        total += with_each[np.arange(len(with_each)), orders[:, here]].sum(axis=1, dtype=np.float64)
+    return total
 
 
 def _best_anywhere(roles: list[_Role], order: Any = slice(None)) -> float:

@@ -5,6 +5,7 @@
 //! quantised weights into float32.
 //! Nothing here knows Python; every error is an [`error::Error`] and every long call takes a [`control::Control`].
 
+pub mod assign;
 pub mod control;
 pub mod dtype;
 pub mod error;
@@ -16,4 +17,5 @@ pub mod rect;
 pub mod sample;
 pub mod scan;
 pub mod source;
+pub mod standardise;
 pub mod stats;

@@ -5,6 +5,8 @@
 //! what was found in earlier tiles.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::Isa;
+use crate::kernels::wide::shells;
 
 const LANES: usize = 16;
 const STRETCH: usize = 64;
@@ -21,7 +23,7 @@ pub struct Part<'a> {
 /// never counts.
 ///
 /// Errors: `Usage` for parts of unequal or no whole number of rows, or no or more than two parts.
-pub fn nearest(parts: &[Part], start: i64, best: &mut [f32], at: &mut [i64]) -> Result<()> {
+pub fn nearest(isa: Isa, parts: &[Part], start: i64, best: &mut [f32], at: &mut [i64]) -> Result<()> {
     let rows = best.len();
     let n = parts.first().map_or(0, |part| part.scores.len());
     let whole = if rows == 0 { n == 0 } else { n.is_multiple_of(rows) };
@@ -30,20 +32,29 @@ pub fn nearest(parts: &[Part], start: i64, best: &mut [f32], at: &mut [i64]) -> 
         return Err(Error::new(ErrorKind::Usage, "bad_scores", why));
     }
     match *parts {
-        [x] if x.signed => each(x, x, start, best, at, |a, _| a),
-        [x] => each(x, x, start, best, at, |a, _| a.abs()),
-        [x, y] => match (x.signed, y.signed) {
-            (true, true) => each(x, y, start, best, at, |a, b| a + b),
-            (true, false) => each(x, y, start, best, at, |a, b| a + b.abs()),
-            (false, true) => each(x, y, start, best, at, |a, b| a.abs() + b),
-            (false, false) => each(x, y, start, best, at, |a, b| a.abs() + b.abs()),
-        },
+        [x] => tile(isa, x, None, start, best, at),
+        [x, y] => tile(isa, x, Some(y), start, best, at),
         _ => {
             let why = format!("{} parts: one or two are added up", parts.len());
             return Err(Error::new(ErrorKind::Usage, "bad_scores", why));
         }
     }
     Ok(())
+}
+
+shells!(tile, tile_v3, tile_v4, tile_body, (x: Part, y: Option<Part>, start: i64, best: &mut [f32], at: &mut [i64]));
+
+#[inline(always)]
+fn tile_body<const FMA: bool>(x: Part, y: Option<Part>, start: i64, best: &mut [f32], at: &mut [i64]) {
+    let other = y.unwrap_or(x);
+    match (x.signed, y.map(|y| y.signed)) {
+        (true, None) => each(x, other, start, best, at, |a, _| a),
+        (false, None) => each(x, other, start, best, at, |a, _| a.abs()),
+        (true, Some(true)) => each(x, other, start, best, at, |a, b| a + b),
+        (true, Some(false)) => each(x, other, start, best, at, |a, b| a + b.abs()),
+        (false, Some(true)) => each(x, other, start, best, at, |a, b| a.abs() + b),
+        (false, Some(false)) => each(x, other, start, best, at, |a, b| a.abs() + b.abs()),
+    }
 }
 
 /// Row by row, with a way to add up two scores that is compiled in.
@@ -116,7 +127,8 @@ mod tests {
             let k = state >> 59;
             if k == 31 { f32::NAN } else { k as f32 - 15.0 }
         };
-        for (rows, columns) in [(1, 1), (3, 15), (4, 16), (5, 100), (2, 0)] {
+        let sizes = [(1, 1), (3, 15), (4, 16), (5, 100), (2, 0)];
+        for (isa, (rows, columns)) in Isa::available().into_iter().flat_map(|isa| sizes.map(|size| (isa, size))) {
             for kinds in [&[true][..], &[false], &[true, true], &[true, false], &[false, true], &[false, false]] {
                 let (mut best, mut at) = (vec![0.0; rows], vec![-1; rows]);
                 let (mut best2, mut at2) = (best.clone(), at.clone());
@@ -125,7 +137,7 @@ mod tests {
                         kinds.iter().map(|_| (0..rows * columns).map(|_| draw()).collect()).collect();
                     let parts: Vec<Part> =
                         kinds.iter().zip(&scores).map(|(&signed, scores)| Part { scores, signed }).collect();
-                    nearest(&parts, tile * 1000, &mut best, &mut at).unwrap();
+                    nearest(isa, &parts, tile * 1000, &mut best, &mut at).unwrap();
                     plain(&parts, rows, tile * 1000, &mut best2, &mut at2);
                 }
                 assert_eq!((best, at), (best2, at2), "{rows} x {columns}, {kinds:?}");
@@ -137,7 +149,7 @@ mod tests {
     fn wrong_sizes_are_refused() {
         let part = Part { scores: &[1.0, 2.0, 3.0], signed: true };
         for (parts, rows) in [(&[part][..], 2), (&[], 1), (&[part, part, part], 1), (&[part], 0)] {
-            let error = nearest(parts, 0, &mut vec![0.0; rows], &mut vec![-1; rows]).unwrap_err();
+            let error = nearest(Isa::detect(), parts, 0, &mut vec![0.0; rows], &mut vec![-1; rows]).unwrap_err();
             assert_eq!(error.code, "bad_scores");
         }
     }

@@ -1,6 +1,7 @@
 //! The PyO3 module `weightprint._core`: registers, and nothing else. Every rule lives in `weightprint-core` or in Python.
 
 mod arrow;
+mod assign;
 mod errors;
 mod file;
 mod gateway;
@@ -11,6 +12,7 @@ mod quant;
 mod rect;
 mod sample;
 mod scan;
+mod standardise;
 
 /// The native half of weightprint; its documented face is the `weightprint` package.
 #[pyo3::pymodule(gil_used = false)]
@@ -20,6 +22,8 @@ mod _core {
     const __version__: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
     use crate::arrow::arrow_stream;
+    #[pymodule_export]
+    use crate::assign::assign;
     #[pymodule_export]
     use crate::file::{SafetensorsFile, parse_index};
     #[pymodule_export]
@@ -36,4 +40,6 @@ mod _core {
     use crate::sample::read_sample;
     #[pymodule_export]
     use crate::scan::{find_above, isa_available, scan};
+    #[pymodule_export]
+    use crate::standardise::{peaks, standardise};
 }

@@ -3,6 +3,7 @@
 use numpy::{PyReadonlyArray2, PyReadwriteArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::kernels::Isa;
 use weightprint_core::nearest::{self as core, Part};
 
 use crate::errors::to_python;
@@ -32,5 +33,5 @@ pub fn nearest(
     }
     let bytes = seen.iter().map(|part| size_of_val(part.scores)).sum::<usize>();
     // Within a millisecond or two: scores are looked through a tile at a time.
-    gateway::run_sized(py, bytes.min(gateway::SMALL), |_| core::nearest(&seen, start, best, at))
+    gateway::run_sized(py, bytes.min(gateway::SMALL), |_| core::nearest(Isa::detect(), &seen, start, best, at))
 }

@@ -4,7 +4,6 @@
 //! fused, so every instruction set gives the same bits.
 
 use super::Isa;
-use super::lanes::BASE_FMA;
 use super::wide::shells;
 
 const LANES: usize = 4;
@@ -76,6 +75,7 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::BASE_FMA;
     use super::*;
 
     #[test]

@@ -6,7 +6,6 @@
 
 use super::Isa;
 use super::decode::decode_inline;
-use super::lanes::BASE_FMA;
 use crate::dtype::Dtype;
 use crate::stats::power::{Power, exponent_for};
 
@@ -54,7 +53,7 @@ macro_rules! shells {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { $v3($($arg),*) },
-                _ => $body::<BASE_FMA>($($arg),*),
+                _ => $body::<{ crate::kernels::lanes::BASE_FMA }>($($arg),*),
             }
         }
     };

@@ -7,7 +7,6 @@
 
 use super::Isa;
 use super::decode::small_values;
-use super::lanes::BASE_FMA;
 use super::wide::shells;
 use crate::dtype::Dtype;
 

@@ -7,7 +7,6 @@
 
 use super::rows::RowPartial;
 use crate::dtype::Dtype;
-use crate::kernels::lanes::BASE_FMA;
 use crate::kernels::wide::shells;
 use crate::kernels::{Isa, wide};
 

@@ -6,7 +6,6 @@
 //! enter no sum, only the counts.
 
 use crate::kernels::Isa;
-use crate::kernels::lanes::BASE_FMA;
 use crate::kernels::wide::shells;
 
 const LANES: usize = 8;

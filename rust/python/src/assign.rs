@@ -1,0 +1,24 @@
+//! `assign`: costs in, the column of each row out.
+
+use numpy::{PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use weightprint_core::assign as core;
+use weightprint_core::error::{Error, ErrorKind};
+
+use crate::errors::to_python;
+use crate::gateway;
+
+/// For each row of `cost` (contiguous, float64, no more rows than columns) the column it goes with at the smallest
+/// total, int64.
+#[pyfunction]
+pub fn assign<'py>(py: Python<'py>, cost: PyReadonlyArray2<'py, f64>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let (rows, columns) = (cost.shape()[0], cost.shape()[1]);
+    // A slice is given of Fortran's order too.
+    let slice = cost.as_slice().ok().filter(|_| cost.is_c_contiguous()).ok_or_else(|| {
+        to_python(py, Error::new(ErrorKind::Usage, "bad_costs", "costs are one contiguous array, row by row"))
+    })?;
+    // Time grows with the cube of the size, so only few rows are done at once.
+    let found =
+        gateway::run_sized(py, rows * size_of_val(slice), |control| core::assign(slice, rows, columns, control))?;
+    Ok(PyArray1::from_iter(py, found.into_iter().map(|column| column as i64)))
+}
