@@ -253,14 +253,18 @@ def grid(y: F32, x: F32) -> Grid | None:
     if not wide.size or not np.isfinite(wide).all() or np.count_nonzero(wide) < 0.25 * wide.size:
         return None
     groups = [None, *(g for g in _GROUPS if g < wide.shape[1] and wide.shape[1] % g == 0)]
+    first = {g: wide.reshape(-1, g or wide.shape[1])[: max(1, _GLANCE // (g or wide.shape[1]))] for g in groups}
+    distinct = {g: _distinct(some) for g, some in first.items()}
     for bits in _BITS:
         for group in groups:
             size = group or wide.shape[1]
             if size < 2 ** min(bits, 4):
                 continue  # so few values lie on some grid by themselves
+            if distinct[group] > 2**bits + 2 * _OFF * size:
+                continue
             for kind in ("absmax", "minmax"):
                 grouped = wide.reshape(-1, size)
-                if _off_grid(grouped[: max(1, _GLANCE // size)], bits, kind) > 2 * _OFF:
+                if _off_grid(first[group], bits, kind) > 2 * _OFF:
                     continue
                 if _off_grid(grouped, bits, kind) > _OFF:
                     continue
@@ -269,6 +273,12 @@ def grid(y: F32, x: F32) -> Grid | None:
                 nearest = nearest <= 0.6 + np.abs(steps) / 256  # the step itself was read off a rounded value
                 return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99))
     return None
+
+
+def _distinct(groups: F64) -> float:
+    """How many values a group has, on average, each counted once."""
+    values = np.sort(groups, axis=1)
+    return float(1 + np.count_nonzero(np.diff(values, axis=1), axis=1).mean())
 
 
 def _off_grid(y: F64, bits: int, kind: str) -> float:

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 I64 = npt.NDArray[np.int64]
-_PROBES, _TARGETS = 512, 1024  # looked up at a time: their scores stay in the cache
+_PROBES, _TARGETS = 1024, 1024  # looked up at a time: their scores stay in the cache
 _BLOCK, _RUNS = 128, 8  # rows per block, and blocks, that tell the columns' statistics
 
 
