@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from weightprint.evidence._exchange import double_centre, hits, log10_p_hits, trace_sd
+from weightprint.evidence._exchange import double_centre, finite, hits, log10_p_hits, peak, tame, trace_sd
 
 MATRICES = {
     "normal": lambda rng, d: rng.standard_normal((d, d)),
@@ -68,3 +68,30 @@ def test_double_centring_removes_both_means() -> None:
     assert np.abs(y.mean(axis=0)).max() < 1e-5
     assert np.abs(y.mean(axis=1)).max() < 1e-5
     assert np.isfinite(double_centre(np.array([[np.nan, 1], [np.inf, 2]], np.float32))).all()
+
+
+@pytest.mark.parametrize("form", ["rows", "columns", "strided", "read-only"])
+def test_double_centring_against_float64_however_values_lie(form: str) -> None:
+    x = (np.random.default_rng(1).standard_normal((70, 130)) * 3 + 50).astype(np.float32)
+    given = {
+        "rows": x,
+        "columns": np.asfortranarray(x),
+        "strided": np.repeat(x, 2, axis=1)[:, ::2],
+        "read-only": np.frombuffer(x.tobytes(), np.float32).reshape(x.shape),
+    }[form]
+    wide = x.astype(np.float64)
+    want = wide - wide.mean(axis=1, keepdims=True) - wide.mean(axis=0) + wide.mean()
+    assert double_centre(given) == pytest.approx(want, abs=1e-4)
+    assert np.array_equal(given, x)  # untouched
+
+
+def test_the_peak_and_what_is_not_finite() -> None:
+    x = np.array([[1, -4], [2, 3]], np.float32)
+    assert peak(x) == 4 == peak(x[:, 1:]) == peak(x.T)
+    assert finite(x) is x is tame(x)
+    bad = x.copy()
+    bad[0] = np.nan, -np.inf
+    assert not math.isfinite(peak(bad))
+    assert np.array_equal(finite(bad), [[0, 0], [2, 3]])
+    assert np.array_equal(tame(bad * np.float32(1e20)), np.array([[0, 0], [2, 3]], np.float32) / np.float32(3))
+    assert peak(np.empty((0, 3), np.float32)) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import child, decoder, models
 from weightprint.evidence._base import Basis
-from weightprint.evidence.norm_gains import norm_gains, outliers, ranks
+from weightprint.evidence.norm_gains import _in_place, norm_gains, outliers, ranks
 from weightprint.verdict import decide
 
 D = 4096
@@ -121,3 +121,11 @@ def test_ranks_are_spearman() -> None:
     assert np.linalg.norm(x[0]) == pytest.approx(1)
     assert not x[1].any()
     assert x[0].tolist() == pytest.approx((np.array([1.5, -1.5, 0, 0]) / np.sqrt(4.5)).tolist())
+
+
+def test_sums_under_permutations_are_those_of_permuted_vectors() -> None:
+    rng = np.random.default_rng(8)
+    a, b = rng.standard_normal((2, 7, 1300)).astype(np.float32)
+    orders = np.stack([rng.permutation(1300) for _ in range(5)])
+    want = [float((a.astype(np.float64) * b[:, order]).sum()) for order in orders]
+    assert _in_place(a, b, orders) == pytest.approx(want, abs=1e-3)

@@ -114,6 +114,44 @@ def test_nearest_adds_up_parts_tile_after_tile() -> None:
         assert caught.value.code == "bad_scores"
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_standardise_overwrites_rows_however_they_lie(turned: bool) -> None:
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((300, 257)).astype(np.float32)  # more than a call does on the calling thread
+    x[7] = 0
+    shift, weights, scale, along = rng.standard_normal((4, 257)).astype(np.float32)
+    shift[:] = 0
+    wide = x.astype(np.float64)
+    want = wide * scale - np.outer(wide @ weights.astype(np.float64), along)
+    given = np.asfortranarray(x) if turned else x.copy()
+    _core.standardise(given, shift, weights, scale, along, unit=False)
+    assert given == pytest.approx(want, abs=1e-4)
+    _core.standardise(given, shift, shift, np.ones_like(scale), shift, unit=True)
+    want[7] = 0
+    lengths = np.linalg.norm(want, axis=1, keepdims=True)
+    assert given == pytest.approx(want / np.where(lengths > 0, lengths, 1), abs=1e-5)
+    for bad, line in ((given[:, ::2], shift[::2]), (given, shift[:-1]), (given, np.repeat(shift, 2)[::2])):
+        with pytest.raises(UsageError) as caught:
+            _core.standardise(bad, line, line, line, line, unit=True)
+        assert caught.value.code == "bad_vectors"
+
+
+def test_peaks_and_assignments_refuse_what_they_are_not_for() -> None:
+    x = np.array([[1, -2], [np.nan, 4]], np.float32)
+    first, second = _core.peaks(x, 2)
+    assert first == 2
+    assert np.isnan(second)
+    for bad, pieces in ((x[:, ::2], 1), (x, 3), (x, 0)):
+        with pytest.raises(UsageError) as caught:
+            _core.peaks(bad, pieces)
+        assert caught.value.code == "bad_vectors"
+    assert _core.assign(np.array([[1.0, 0.0, 5.0], [0.0, 3.0, 5.0]])).tolist() == [1, 0]
+    for cost in (np.ones((3, 2)), np.full((2, 2), np.nan), np.ones((4, 2)).T):
+        with pytest.raises(UsageError) as caught:
+            _core.assign(cost)
+        assert caught.value.code == "bad_costs"
+
+
 @pytest.mark.parametrize(("name", "bits"), [("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6)])
 def test_rectangle_of_elements_that_share_bytes(tmp_path: Path, name: str, bits: int) -> None:
     rows, columns = 8, 37
