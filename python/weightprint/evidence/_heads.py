@@ -241,7 +241,9 @@ def _diagonals(heads: F32, inner: Sequence[F32]) -> F32:
     """Sum over heads of the diagonal of x' m x, for x (size, channels) and m (size, size): float32 (channels,)."""
     total = np.zeros(heads.shape[2], np.float32)
     for x, m in zip(heads, inner, strict=True):
-        total += np.einsum("dc,dc->c", product(m, x), x)
+        # The product lies as x does, so that both are gone through alike.
+        y = product(x.T, m.T).T if x.strides[0] < x.strides[1] else product(m, x)
+        total += np.einsum("dc,dc->c", y, x)
     return total
 
 
