@@ -451,7 +451,7 @@ SMOLLM2 = Path(__file__).parents[2] / ".cache" / "models" / "smollm2" / "bf16.sa
 
 
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="SmolLM2 is fetched by the tests of real models")
-@pytest.mark.parametrize("order", ["kept", "shuffled"])
+@pytest.mark.parametrize("order", ["kept", "sorted"])
 def test_smollm2_in_disguise(order: str) -> None:
     from disguise import load
 
@@ -468,8 +468,10 @@ def test_smollm2_in_disguise(order: str) -> None:
     if order == "kept":
         assert wrong(case, found) == {}
         return
-    for role in ("gate", "up", "down", "q", "o", "embedding", "final_norm"):
+    for role in ("gate", "up", "down", "q", "k", "v", "o", "embedding"):
         assert roles_right(case, found, role) == 1, role
-    assert min(roles_right(case, found, role) for role in ("k", "v", "attn_norm", "ffn_norm")) >= 0.9
+    off = {n for n, t in case.truth.items() if (s := said(found, n)) is None or s[1] != t[1]}
+    assert len(off) <= 4
+    assert all(found[n][0].confidence < 0.6 for n in off)
     assert min(blocks_right(case, found, r) for r in ("gate", "up", "down")) > 0.9
     assert blocks_right(case, found, "o") > 0.7
