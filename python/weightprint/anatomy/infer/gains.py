@@ -17,9 +17,10 @@ over twice the distance). :func:`~weightprint.anatomy.infer.join.settle` looks f
 Where no join says which matrices stand together, any place of its kind is as good: the score is then the mean over the
 kind's roles of the best of all their matrices.
 
-The final norm has a row of its own: its size (log mean g^2, in medians' spread from the median). The head reads it, but
-the head's channels don't show that: *measured* r -.27 to .27 with its gain, no higher than with other gains (22 tiny
-models, head or embedding; SmolLM2, tied: -.01). Its size does: the largest in 13 of these 23, above the mean in all.
+The final norm has a row of its own: its size, z |z| with z the distance of log mean g^2 from the median of all gains in
+sd (by the median, which one odd gain doesn't move; at most three). The head reads it, but the head's channels don't
+show that: *measured* r -.27 to .27 with its gain, no higher than with other gains (22 tiny models, head or embedding;
+SmolLM2, tied: -.01). Its size does: the largest in 13 of these 23, above the mean in all.
 
 *Measured*: on the fit side (eleven tiny Llamas, two with experts; cues and weights were chosen there) 4 gains have a
 wrong role, where pooled readers without v and without the leading size had 8; on the test side (seven) 2, where it was
@@ -47,7 +48,8 @@ _Member = tuple[str, str]  # role, name
 
 #: A norm's role -> the roles that read what it gives, fused or not.
 _READERS = {"attn_norm": ("q", "k", "v", "q+k+v"), "ffn_norm": ("router", "gate", "up", "gate+up")}
-_SIZE = 0.13  # of the final norm's row: correlations that one sd of size amounts to
+_SIZE = 0.05  # of the final norm's row, per squared spread: log odds of a normal are quadratic
+_OUTLYING = 3.0  # sd beyond which a size says no more: tails are longer than a normal's
 _NEAR = 0.25  # half the weight of likeness between neighbouring blocks; each pair counts twice
 #: Log odds of a role on the fit side: at no margin over the best place of another kind, and per sd of chance.
 _EVEN, _STEEP = 1.2, 1.5
@@ -69,7 +71,8 @@ def place_gains(heap: Heap, names: Sequence[str], shapes: Mapping[str, Shape], p
     if len(gains) > 2 * n:
         size = np.log((table * table).mean(1) + 1e-12)
         spread = 1.48 * np.median(np.abs(size - np.median(size)))  # a normal's sd; one odd gain doesn't change it
-        score = np.concatenate([score, _SIZE * (size - np.median(size))[None] / (spread + 1e-12)])
+        odd = np.clip((size - np.median(size)) / (spread + 1e-12), -_OUTLYING, _OUTLYING)
+        score = np.concatenate([score, _SIZE * (odd * np.abs(odd))[None]])
     picked, total = settle(score, _beside(n, len(gains)) if heap.joined else None, likeness(logs, logs))
     out: list[Placed] = []
     kind = np.arange(len(gains)) // n
