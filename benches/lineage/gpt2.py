@@ -6,7 +6,8 @@ q|k|v in one matrix, linear layers stored (in x out) as GPT-2's Conv1D, the head
     x + O·attention(Q n, K n, V n)      n = LayerNorm₁(x)
     x + down·gelu(up·n)                 n = LayerNorm₂(x)
 
-tests/anatomy/models/gpt2.safetensors is what this writes, on 1,500 steps of the library's modules, rounded to bfloat16.
+tests/anatomy/models/gpt2.safetensors is what this writes, on 1,500 steps of the library's modules, rounded to bfloat16,
+and gpt2-ffn3.safetensors what it writes with --seed 31 --ffn 144.
 """
 
 import argparse
@@ -100,10 +101,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benches.lineage.gpt2", description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ffn", type=int, default=Config.ffn)
     args = parser.parse_args()
     from safetensors.flax import save_file
 
-    config = Config()
+    config = Config(ffn=args.ffn)
     recipe = train.Recipe("modules", steps=1500, batch_seed=500 + args.seed, rate=3e-3)
     params = train.train(init(config, args.seed), config, recipe, label="gpt2")
     save_file({name: value.astype(jnp.bfloat16) for name, value in params.items()}, args.output)

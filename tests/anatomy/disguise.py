@@ -98,9 +98,12 @@ def llama(name: str) -> Case:
     return Case(tensors, {n: true_role(n) for n in tensors})
 
 
-def gpt2() -> Case:
-    """A trained GPT-2 of four blocks (benches/lineage/gpt2.py)."""
-    tensors = load(Path(__file__).parent / "models" / "gpt2.safetensors")
+def gpt2(name: str = "gpt2") -> Case:
+    """A trained GPT-2 of four blocks (benches/lineage/gpt2.py): "gpt2", or "gpt2-ffn3" with an FFN of 3 d.
+
+    Nothing was chosen on the second.
+    """
+    tensors = load(Path(__file__).parent / "models" / f"{name}.safetensors")
     return Case(tensors, {n: true_role(n) for n in tensors})
 
 

@@ -158,6 +158,17 @@ def test_a_gpt2_without_names_or_order_keeps_its_roles(order: str, seed: int) ->
     assert not agreed & wrong(case, found).keys()
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_gpt2_with_queries_and_up_of_one_shape_keeps_its_roles(seed: int) -> None:
+    """An FFN of 3 d is as large as q|k|v, so 2 L matrices have one shape, and 2 L biases one length."""
+    case = rename(gpt2("gpt2-ffn3"), "sorted", seed)
+    found = run(case)
+    off = {n: (t, s) for n, t in case.truth.items() if (s := said(found, n)) is None or s[1] != t[1]}
+    assert {t for t, _ in off.values() if t[1] not in RESIDUAL} == set()
+    assert len(off) <= 2
+    assert all(found[n][0].confidence < 0.6 for n in off if n in found)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_noisy_gpt2_is_not_misread_with_confidence(seed: int) -> None:
     """Noise of a fifth of each tensor's spread makes the search err: not where it is sure of the place."""
@@ -451,7 +462,7 @@ SMOLLM2 = Path(__file__).parents[2] / ".cache" / "models" / "smollm2" / "bf16.sa
 
 
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="SmolLM2 is fetched by the tests of real models")
-@pytest.mark.parametrize("order", ["kept", "shuffled"])
+@pytest.mark.parametrize("order", ["kept", "sorted"])
 def test_smollm2_in_disguise(order: str) -> None:
     from disguise import load
 
@@ -468,8 +479,10 @@ def test_smollm2_in_disguise(order: str) -> None:
     if order == "kept":
         assert wrong(case, found) == {}
         return
-    for role in ("gate", "up", "down", "q", "o", "embedding", "final_norm"):
+    for role in ("gate", "up", "down", "q", "k", "v", "o", "embedding"):
         assert roles_right(case, found, role) == 1, role
-    assert min(roles_right(case, found, role) for role in ("k", "v", "attn_norm", "ffn_norm")) >= 0.9
+    off = {n for n, t in case.truth.items() if (s := said(found, n)) is None or s[1] != t[1]}
+    assert len(off) <= 4
+    assert all(found[n][0].confidence < 0.6 for n in off)
     assert min(blocks_right(case, found, r) for r in ("gate", "up", "down")) > 0.9
     assert blocks_right(case, found, "o") > 0.7

@@ -13,6 +13,7 @@ from weightprint.anatomy.infer import chain
 from weightprint.anatomy.infer.blocks import Slot, periodic, runs_by_name
 from weightprint.anatomy.infer.cues import fused_layout
 from weightprint.anatomy.infer.join import assign, path, settle
+from weightprint.anatomy.infer.keys import Rotation, split
 from weightprint.anatomy.infer.offsets import _agreed
 from weightprint.anatomy.infer.order import ORDERS
 from weightprint.anatomy.infer.shapes import Reading, hidden_size, read_matrices
@@ -236,6 +237,51 @@ def test_readings_of_shapes() -> None:
     assert read((d, 3 * d), (d, d), (d, 256), (256, d)) == {"q", "k", "v", "o", "up", "down"}
     assert read((d + 32, d), (d, d), (320, d), (d, 160)) == llama
     assert read((d, d), (d, d), (d, d), (d, d), (256, d), (d, 256)) == {"q", "k", "v", "o", "up", "down"}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_ffn_three_times_as_wide_as_the_stream(turned: bool) -> None:
+    """q|k|v and up have one shape: the square matrix beside them says that they are not gate and up."""
+    d = 64
+    shapes = [(3 * d, d), (d, d), (3 * d, d), (d, 3 * d)]
+    slots = [Slot("", i, s[::-1] if turned else s) for i, s in enumerate(shapes)]
+    reading = read_matrices(slots, d)
+    assert reading.rest == []
+    assert reading.turned == turned
+    assert {c.roles[0]: c.slot.place for c in reading.claims} == {"o": 1, "down": 3}
+    assert [(c.options, [s.place for s in c.slots]) for c in reading.choices] == [
+        ([("q+k+v", "up"), ("up", "q+k+v")], [0, 2])
+    ]
+    gated = read_matrices([s for s in slots if s.place != 1], d)
+    assert {c.options[0] for c in gated.choices} == {("gate", "up")}
+
+
+@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("head", [16, 32])
+def test_rotation_tells_keys_from_values(halves: bool, head: int) -> None:
+    """Keys turn in planes as queries do, values don't; what they are paired with shows it too weakly alone."""
+    rng = np.random.default_rng(head)
+    planes = np.arange(head) % (head // 2) if halves else np.arange(head) // 2
+    profile = rng.normal(0, 0.3, head // 2)[planes]
+
+    def units(heads: int, turn: bool) -> np.ndarray:
+        return np.tile(profile if turn else 0.0 * profile, heads) + rng.normal(0, 0.3, heads * head)
+
+    n = 6
+    queries = np.array([units(8, True) for _ in range(n)])
+    others = np.array([units(2, i >= n) for i in range(2 * n)])
+    rotation = Rotation.of(queries, others.shape[1])
+    assert rotation is not None
+    found = rotation.profile(queries, others)
+    assert found[n:].min() > found[:n].max()
+    right = {True: 0, False: 0}
+    for _ in range(20):
+        pairs = rng.normal(0, 0.1, (2, n, 2 * n)) + 0.2 * np.stack([np.eye(n, 2 * n), np.eye(n, 2 * n, n)])
+        for with_profile in right:
+            values, sure = split(pairs[0], [pairs[1]], found if with_profile else None)
+            assert ((sure >= 0.5) & (sure <= 0.95)).all()
+            right[with_profile] += sorted(values.tolist()) == list(range(n))
+    assert right[True] > right[False] + 3
 
 
 def test_known_orders_name_known_roles() -> None:

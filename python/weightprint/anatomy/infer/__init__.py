@@ -14,7 +14,7 @@ Nothing is assigned in silence: ``because`` names the cues, and ``confidence`` i
 can't be told apart. What fits nothing is left out, and the caller lists it as unmapped.
 
 *Measured* on 13 models (SmolLM2, MiniLM, two SCEPTRs, five tiny Llamas and one with experts, four tiny GPT-2s; 900
-tensors), each under made-up words with numbers and under random names in kept order; shuffled, on 11 others and SmolLM2
+tensors), each under made-up words with numbers and under random names in kept order; shuffled, on 7 others and SmolLM2
 (docs/anatomy.md lists them):
 
 =======================  ==========  ===========================  ===========
@@ -25,10 +25,10 @@ numbers or order kept
 .4 to .6                 28          1.00                         1.00
 .6 to 1                  5,071       1.00                         1.00
 shuffled
-0 to .2                  350         .11                          .95
-.2 to .4                 343         .44                          .98
-.4 to .6                 205         .74                          .99
-.6 to 1                  257         .86                          1.00
+0 to .2                  233         .09                          .96
+.2 to .4                 221         .33                          .99
+.4 to .6                 236         .66                          1.00
+.6 to 1                  223         .83                          1.00
 =======================  ==========  ===========================  ===========
 
 The wrong ones with order: norms before or behind their blocks, and SmolLM2's two norms, under made-up words that a

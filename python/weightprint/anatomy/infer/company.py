@@ -18,7 +18,7 @@ import numpy.typing as npt
 from weightprint.anatomy.infer.join import assign, centred, correlations, likeness, path, scaled, squared_cosines
 from weightprint.anatomy.infer.values import Matrix, Probe, fold, head_sizes
 
-__all__ = ["Company", "Heap", "as_units"]
+__all__ = ["Company", "Heap", "as_units", "ffn_cosines"]
 
 F64 = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -145,12 +145,9 @@ class Company:
         ms, downs = self.matrices(role), self.matrices("down")
         if ms[0].shape[0] != downs[0].shape[0]:
             return None
-        k = min(ms[0].shape[1], max(8, (1 << 19) // ms[0].shape[0]), 256)
-        left = [self.probe.rectangle(m, m.shape[0], k) for m in ms]
-        right = [self.probe.rectangle(m, m.shape[0], k) for m in downs]
-        if any(x is None for x in [*left, *right]):
+        score = ffn_cosines(self.probe, ms, downs)
+        if score is None:
             return None
-        score = squared_cosines([x for x in left if x is not None], [x for x in right if x is not None])
         a, b = self.units(role), self.units("down")
         return score + correlations(a, b) if a is not None and b is not None and role == "up" else score
 
@@ -235,6 +232,16 @@ class Company:
     def _norms_by_hub(self, role: str) -> F64 | None:
         units, joined = self.units(role), self._joined(role)
         return None if units is None or joined is None else units.mean(1)[np.argsort(joined)]
+
+
+def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]) -> F64 | None:
+    """(readers x downs): how far unit i of one and unit i of the other have related directions, levelled."""
+    units, channels = downs[0].shape
+    k = min(channels, max(8, (1 << 19) // units), 256)
+    left, right = ([probe.rectangle(m, units, k) for m in ms] for ms in (readers, downs))
+    if any(x is None for x in [*left, *right]):
+        return None
+    return squared_cosines([x for x in left if x is not None], [x for x in right if x is not None])
 
 
 def _strength(score: F64) -> float:

@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.anatomy.infer.blocks import Slot
-from weightprint.anatomy.infer.company import Company, Heap, as_units
+from weightprint.anatomy.infer.company import Company, Heap, as_units, ffn_cosines
 from weightprint.anatomy.infer.heap_vectors import place_residual, place_vectors, rows_of
-from weightprint.anatomy.infer.join import assign, likeness, scaled
+from weightprint.anatomy.infer.join import assign, correlations, likeness
+from weightprint.anatomy.infer.keys import Rotation, paired, split
 from weightprint.anatomy.infer.outside import find_outside
 from weightprint.anatomy.infer.shapes import Choice, Reading, hidden_size, read_matrices
-from weightprint.anatomy.infer.values import Axis, Matrix, Probe, fold, head_sizes, logistic
+from weightprint.anatomy.infer.values import Axis, Matrix, Probe, logistic
 from weightprint.anatomy.place import Place, View
 
 __all__ = ["read_heap"]
@@ -37,6 +38,7 @@ Shape = tuple[int, ...]
 Placed = tuple[Place, View, float, str]
 
 _MOST = 2048  # tensors of a heap whose values are looked at
+_PAIRED = 256  # downs that readers are paired with, each with each
 
 
 def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
@@ -150,12 +152,59 @@ def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: Heap, 
         roles = {role for option in choice.options for role in option}
         names = inside[choice.slots[0].shape]
         if roles == {"gate", "up"}:
-            turned = bool(choice.turned[0])
-            means = [probe.mean_row(as_units(n, choice.slots[0].shape, "up", turned)) for n in names] if probe else []
-            score = np.array([np.log(m) if m else 0.0 for m in means] or np.zeros(len(names)))
-            _split(heap, ("up", "gate"), names, score, 0.7 / np.sqrt(2 / heap.hidden), "mean row")
+            _gated(names, bool(choice.turned[0]), heap, probe)
+        elif roles == {"q+k+v", "up"}:
+            _fused_or_up(names, heap, probe)
         elif roles == {"up", "down"}:
             _plain(choice, inside, heap, reading, probe)
+
+
+def _gated(names: Sequence[str], turned: bool, heap: Heap, probe: Probe | None) -> None:
+    """Gate and up: gates have the larger mean rows, and up's units have norms like those of its down's."""
+    shape = None if probe is None else probe.shapes[names[0]]
+    means = [probe.mean_row(as_units(n, shape, "up", turned)) for n in names] if probe is not None and shape else []
+    score = np.array([np.log(m) if m else 0.0 for m in means] or np.zeros(len(names)))
+    downs = heap.roles.get("down", [])
+    rows, columns = _units(names, None, "up", turned, probe), _units(downs, None, "down", turned, probe)
+    gain = 0.7 / np.sqrt(2 / heap.hidden)
+    if rows is None or columns is None or len(downs) > _PAIRED or len(names) != 2 * len(downs):
+        _split(heap, ("up", "gate"), names, score, gain, "mean row")
+        return
+    picked, sure = split(likeness(columns, rows), [], score)
+    away = gain * (score - np.sort(score)[len(downs) - 1 : len(downs) + 1].mean())  # from the middle of the gap
+    away[picked] *= -1
+    sure = np.minimum(sure, [max(0.5, logistic(a)) for a in away])  # sure where the mean row alone says so too
+    _halves(("up", "gate"), names, picked, sure, "mean row, paired norms", heap)
+
+
+def _halves(
+    roles: tuple[str, str], names: Sequence[str], first: npt.NDArray[np.intp], sure: F64, cue: str, heap: Heap
+) -> None:
+    """Give the first role to what was picked and the second to the others."""
+    rest = np.setdiff1d(np.arange(len(names)), first)
+    for role, members in zip(roles, (np.sort(first), rest), strict=True):
+        heap.give(role, [names[i] for i in members], sure[members].tolist(), cue)
+
+
+def _fused_or_up(names: Sequence[str], heap: Heap, probe: Probe | None) -> None:
+    """q|k|v and up of one shape, where the FFN is three times as wide as the stream: up goes with down, v with o."""
+    n, d = heap.blocks, heap.hidden
+    picked, sure = np.arange(n), np.full(2 * n, 0.5)
+    rows = _units(names, None, "up", heap.turned, probe)
+    columns = _units(heap.roles["o"], None, "o", heap.turned, probe)
+    if probe is not None and rows is not None and columns is not None:
+        readers, downs = (
+            [as_units(m, probe.shapes[m], role, heap.turned) for m in members]
+            for role, members in (("up", names), ("down", heap.roles["down"]))
+        )
+        cosines, written = (
+            ffn_cosines(probe, readers, downs),
+            _units(heap.roles["down"], None, "down", heap.turned, probe),
+        )
+        if cosines is not None and written is not None:
+            values = likeness(columns, rows[:, 2 * d :])
+            picked, sure = split(values, [cosines.T + correlations(written, rows)])
+    _halves(("q+k+v", "up"), names, picked, sure, "paired norms with o and down", heap)
 
 
 def _plain(
@@ -210,8 +259,7 @@ def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: 
                 heap.give("q", left[: len(left) // 2], [0.5] * heap.blocks, "q and k can't be told apart")
                 heap.give("k", left[len(left) // 2 :], [0.5] * heap.blocks, "q and k can't be told apart")
             else:
-                sure = heap.chance[heap.roles["v"][0]][0]
-                heap.give("k", left, [sure] * len(left), "paired norms")
+                heap.give("k", left, [heap.chance[name][0] for name in left], heap.chance[left[0]][1])
 
 
 def _axes(
@@ -233,42 +281,53 @@ def _axes(
 
 
 def _take_values(names: Sequence[str], shape: Shape, heap: Heap, turned: bool, probe: Probe | None) -> list[str]:
-    """Give v to the tensors whose rows go with o's columns; gives the others back.
+    """Give v to the tensors whose rows go with o's columns; gives the others back, with their chances.
 
-    Beside as many keys every q, too, takes one, by second moments: what is k already can't be v.
+    Beside as many keys every q, too, takes one: what is k already can't be v (:mod:`.keys`).
     """
-    outputs, n = heap.roles.get("o", []), heap.blocks
-    table = np.zeros((n, len(names)))
-    queries = heap.roles.get("q", [])
-    if probe is not None:
-        rows = [probe.norms(as_units(name, shape, "v", turned), 0) for name in names]
-        columns = [probe.norms(as_units(name, probe.shapes[name], "o", turned), 0) for name in outputs]
-        units = next((r.size for r in rows if r is not None), 0)
-        width = next((c.size for c in columns if c is not None), 0)
-        for h in head_sizes(width, units)[:8] if units and width else []:
-            found = _pairing(columns, rows, units, h)
-            if np.sort(found.max(1)).mean() > np.sort(table.max(1)).mean():
-                table = found
-        asked = [probe.moment(as_units(name, probe.shapes[name], "q", turned), 1) for name in queries]
-        asking = [probe.moment(as_units(name, shape, "k", turned), 1) for name in names]
-        known = [m for m in (*asked, *asking) if m is not None]
-        if len(queries) == n and len(names) == 2 * n and len(known) == 3 * n:
-            table = np.concatenate([table, likeness(np.array(known[:n]), np.array(known[n:]))])
-    picked = assign(table)[:n]
-    values = [names[j] for j in picked]
-    rest = [name for name in names if name not in set(values)]
-    apart = float(np.median(table[np.arange(n), picked]) - np.median(np.delete(table[:n], picked, 1).max(0)))
-    sure = 0.5 + 0.45 * float(np.tanh(3 * max(0.0, apart)))
-    order = np.argsort([names.index(v) for v in values])
-    heap.give("v", [values[i] for i in order], [sure] * n, "paired norms")
-    return rest
+    outputs, queries, n = heap.roles.get("o", []), heap.roles.get("q", []), heap.blocks
+    rows, columns = _units(names, shape, "v", turned, probe), _units(outputs, None, "o", turned, probe)
+    table = np.zeros((n, len(names))) if rows is None or columns is None else paired(columns, rows)
+    moments = _asked(queries, names, shape, turned, probe) if len(names) == 2 * n and len(queries) == n else None
+    if moments is not None and rows is not None:
+        asking = _units(queries, None, "q", turned, probe)
+        rotation = None if asking is None else Rotation.of(asking, rows.shape[1])
+        if asking is None or rotation is None:
+            picked, sure = split(table, [moments])
+        else:
+            keys = [moments, rotation.pairs(asking, rows)]
+            picked, sure = split(table, keys, rotation.profile(asking, rows))
+        cue = "paired norms, rotation"
+    else:
+        picked = assign(table)
+        apart = float(np.median(table[np.arange(n), picked]) - np.median(np.delete(table, picked, 1).max(0)))
+        sure = np.full(len(names), 0.5 + 0.45 * float(np.tanh(3 * max(0.0, apart))))
+        cue = "paired norms"
+    chosen = np.sort(picked)
+    heap.give("v", [names[i] for i in chosen], sure[chosen].tolist(), cue)
+    rest = [i for i in range(len(names)) if i not in set(picked.tolist())]
+    heap.chance.update({names[i]: (float(sure[i]), cue) for i in rest})
+    return [names[i] for i in rest]
 
 
-def _pairing(columns: Sequence[F64 | None], rows: Sequence[F64 | None], units: int, head: int) -> F64:
-    """Correlation of every o's column norms, folded to key heads, with every candidate's row norms."""
-    flat = np.zeros(units)
-    folded = [flat if (f := fold(c, units, head)) is None or f.size != units else f for c in columns]
-    return np.asarray(scaled(np.array(folded)) @ scaled(np.array([flat if r is None else r for r in rows])).T)
+def _units(names: Sequence[str], shape: Shape | None, role: str, turned: bool, probe: Probe | None) -> F64 | None:
+    """Log norms of units, one row per tensor; None where one can't be read."""
+    if probe is None:
+        return None
+    rows = [probe.norms(as_units(name, shape or probe.shapes[name], role, turned), 0) for name in names]
+    known = [r for r in rows if r is not None]
+    return np.array(known) if known and len(known) == len(names) else None
+
+
+def _asked(queries: Sequence[str], names: Sequence[str], shape: Shape, turned: bool, probe: Probe | None) -> F64 | None:
+    """(queries x candidates): likeness of second moments over channels."""
+    if probe is None:
+        return None
+    asked = [probe.moment(as_units(name, probe.shapes[name], "q", turned), 1) for name in queries]
+    asking = [probe.moment(as_units(name, shape, "k", turned), 1) for name in names]
+    known = [m for m in (*asked, *asking) if m is not None]
+    whole = len(known) == len(queries) + len(names)
+    return likeness(np.array(known[: len(queries)]), np.array(known[len(queries) :])) if whole else None
 
 
 def _join(heap: Heap, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:

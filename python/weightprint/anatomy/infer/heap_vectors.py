@@ -51,40 +51,51 @@ def place_vectors(
     out: list[Placed] = []
     n, d = heap.blocks, heap.hidden
     for shape, names in by_shape.items():
-        if len(shape) == 1 and shape[0] != d and len(names) == n:
+        if len(shape) == 1 and shape[0] != d:
             lengths = {r: shapes[m[0]][heap.turned] for r, m in heap.roles.items()}
             fits = [r for r, length in lengths.items() if length == shape[0]]
-            if len(fits) == 1:
-                out += _biases(heap, names, fits[0], shapes, reading, probe)
+            if fits and len(names) == n * len(fits):
+                out += _biases(heap, names, fits, shapes, reading, probe)
     return out + (place_gains(heap, by_shape.get((d,), []), shapes, probe) if probe is not None else [])
 
 
 def _biases(
-    heap: Heap, names: Sequence[str], role: str, shapes: Mapping[str, Shape], reading: Reading, probe: Probe | None
+    heap: Heap,
+    names: Sequence[str],
+    fits: Sequence[str],
+    shapes: Mapping[str, Shape],
+    reading: Reading,
+    probe: Probe | None,
 ) -> list[Placed]:
-    """Biases of one role, each with the matrix that puts out most of it."""
+    """Biases of the roles with outputs of their length, each with the matrix that puts out most of it."""
     n = heap.blocks
-    owners = heap.roles[role]
-    energy = _energies(heap, names, role, shapes, probe) if probe is not None and heap.joined else None
+    owners = [(role, owner) for role in fits for owner in heap.roles[role]]
+    energy = _energies(heap, names, owners, shapes, probe) if probe is not None and heap.joined else None
+    if energy is None and len(fits) > 1:
+        return []
     out: list[Placed] = []
     for i, (name, j) in enumerate(zip(names, range(n) if energy is None else assign(energy), strict=True)):
-        block, trust = heap.block[owners[int(j)]] if energy is not None else (i, 1 / n)
+        role, owner = owners[int(j)]
+        block, trust = heap.block[owner] if energy is not None else (i, 1 / n)
         how = "from values: |W^T b|" if energy is not None else "arbitrary: in file order"
+        sure = 0.8 if len(fits) == 1 else 0.8 * heap.chance[owner][0]
         roles = role.split("+")
         for k, one in enumerate(roles):
             rows = rows_of(roles, k, shapes[name][0], reading)
             view = View(name, (rows.n,) if rows else shapes[name], rows=rows)
-            why = f"length of {role}'s output; role 0.80, block {trust:.2f} ({how})"
-            out.append((Place("decoder", block, bias_of(one)), view, 0.8 * trust, why))
+            why = f"length of {role}'s output; role {sure:.2f}, block {trust:.2f} ({how})"
+            out.append((Place("decoder", block, bias_of(one)), view, sure * trust, why))
     return out
 
 
-def _energies(heap: Heap, names: Sequence[str], role: str, shapes: Mapping[str, Shape], probe: Probe) -> F64 | None:
+def _energies(
+    heap: Heap, names: Sequence[str], owners: Sequence[tuple[str, str]], shapes: Mapping[str, Shape], probe: Probe
+) -> F64 | None:
     """(biases x matrices): log of |W^T b|^2, summed over the parts of a fused W, levelled."""
-    parts = len(role.split("+"))
     biases = [probe.vector(name) for name in names]
     table = np.zeros((len(names), len(names)))
-    for j, owner in enumerate(heap.roles[role]):
+    for j, (role, owner) in enumerate(owners):
+        parts = len(role.split("+"))
         m = as_units(owner, shapes[owner], role.split("+")[0], heap.turned)
         w = _read(probe, m, heap)
         if w is None:

@@ -33,7 +33,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["assign", "centred", "correlations", "likeness", "path", "scaled", "settle", "squared_cosines"]
+__all__ = [
+    "assign",
+    "centred",
+    "contrast",
+    "correlations",
+    "likeness",
+    "path",
+    "scaled",
+    "settle",
+    "squared_cosines",
+]
 
 F64 = npt.NDArray[np.float64]
 
@@ -60,6 +70,15 @@ def correlations(a: F64, b: F64) -> F64:
 def likeness(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> F64:
     """Pearson's r of every row of a with every row of b. Sums of these weigh a pair of roles by how much it shows."""
     return np.asarray(scaled(a) @ scaled(b).T)
+
+
+def contrast(pairs: npt.NDArray[Any], others: npt.NDArray[Any]) -> float:
+    """What a score is worth in log odds per unit, by its values in pairs and elsewhere; 0 where pairs don't stand out.
+
+    The weight of one feature in the linear discriminant of two classes (Fisher 1936), both variances counting alike.
+    """
+    spread = (float(pairs.var()) + float(others.var())) / 2
+    return max(0.0, float(pairs.mean() - others.mean()) / (spread + 1e-9))
 
 
 def _level(table: F64) -> F64:

@@ -111,7 +111,9 @@ def _owners(reading: Reading, roles: set[str]) -> Iterable[list[Slot]]:
             yield [claim.slot]
     for choice in reading.choices:
         picked = choice.options[choice.best]
-        yield [s for s, role in zip(choice.slots, picked, strict=True) if role in roles and not s.experts]
+        yield [
+            s for s, role in zip(choice.slots, picked, strict=True) if roles & set(role.split("+")) and not s.experts
+        ]
 
 
 def _all_roles(reading: Reading) -> Iterable[tuple[str, ...]]:

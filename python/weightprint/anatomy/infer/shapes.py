@@ -14,6 +14,7 @@ matrices                             reading
 2 of (k, d), (a, d), (d, a)          k, v | q, o, with heads wider or narrower than d
 3 of (a, d), (d, a)                  q, k, v | o
 (3d, d), (d, d)                      q, k, v in one, o
+2 of (3d, d), (d, 3d), (d, d)        q, k, v in one and up: a choice; down, o
 (d + 2k, d), (d, d)                  the same with grouped queries
 (d, d), (2k, d), (d, d)              q, o | k and v in one
 8 of (d, d); 2 of (3d, d) and (d, d)  self- and cross-attention
@@ -22,7 +23,8 @@ matrices                             reading
 ===================================  ==================================================================
 
 Where two FFN-like pairs are found ((a, d) with (d, a) twice), the one with two readers is the FFN, else the larger;
-a pair beside two equal narrower readers is q and o. Nothing here reads a name or a value: a :class:`Choice` lists what
+a pair beside two equal narrower readers is q and o. Of several ways to find the FFN the one that leaves fewest matrices
+unread is taken. Nothing here reads a name or a value: a :class:`Choice` lists what
 is left open, and cues add log odds to its options.
 """
 
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 import numpy as np
@@ -39,6 +41,9 @@ import numpy.typing as npt
 from weightprint.anatomy.infer.blocks import Slot
 
 __all__ = ["Choice", "Claim", "Reading", "hidden_size", "read_matrices", "sides"]
+
+
+_Form = tuple[float, int, str, bool | None]  # of an FFN: how much speaks for it, its size, its name, turned
 
 
 @dataclass(slots=True)
@@ -124,23 +129,32 @@ def read_matrices(slots: Sequence[Slot], d: int) -> Reading:
     reading.rest += [s for s in plain if d not in s.shape]
     number = 0
     for group, expert in ((stacks, "axis"), (indexed, None)):
-        if group:
-            found = _ffn(group, d, reading, expert)
-            reading.rest += [s for s in group if s not in found]
-            if found:
-                number = number or (found[0].shape[0] if expert else found[0].experts)
+        forms = _ffn_forms(group, d)
+        if forms:
+            found = _ffn(group, d, reading, expert, forms[0])
+            number = number or (found[0].shape[0] if expert else found[0].experts)
+        reading.rest += [s for s in group if not forms or s not in found]
     if number:
         for slot in list(usable):
             if slot.shape in ((number, d), (d, number)) and d != number:
                 reading.claims.append(Claim(slot, ("router",), slot.shape[0] == d))
                 usable.remove(slot)
                 break
-    found = _ffn(usable, d, reading, "shared" if number else None)
-    usable = [s for s in usable if s not in found]
-    found = _attention(usable, d, reading)
-    usable = [s for s in usable if s not in found]
-    reading.rest += usable
-    return reading
+    expert = "shared" if number else None
+    few = len(usable) <= 4
+    forms = [f for f in _ffn_forms(usable, d) if f[2] != "plain" or f[0] >= 2 or not few]
+    readings = [_rest_of_block(usable, d, reading, expert, form) for form in (forms or (None,))]
+    return min(readings, key=lambda r: len(r.rest))
+
+
+def _rest_of_block(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None, form: _Form | None) -> Reading:
+    """The reading with this form of FFN among the slots, and attention among the others."""
+    out = replace(reading, claims=[*reading.claims], choices=[*reading.choices], rest=[*reading.rest])
+    found = _ffn(slots, d, out, expert, form) if form else []
+    left = [s for s in slots if s not in found]
+    found = _attention(left, d, out)
+    out.rest += [s for s in left if s not in found]
+    return out
 
 
 def _by_side(slots: Sequence[Slot], d: int) -> tuple[dict[int, list[Slot]], dict[int, list[Slot]], list[Slot]]:
@@ -159,14 +173,16 @@ def _by_side(slots: Sequence[Slot], d: int) -> tuple[dict[int, list[Slot]], dict
     return last, first, square
 
 
-def _ffn(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None) -> list[Slot]:
-    """The FFN among these matrices; adds its claims and choices, and gives its slots back."""
+def _ffn_forms(slots: Sequence[Slot], d: int) -> list[_Form]:
+    """Ways to find an FFN among these matrices, the best first."""
     last, first, square = _by_side(slots, d)
-    options: list[tuple[float, int, str, bool | None]] = []
+    options: list[_Form] = []
     for x in {*last, *first}:
         a, b = len(last.get(x, ())), len(first.get(x, ()))
         if (a, b) in ((2, 1), (1, 2)):
             options.append((3, x, "gated", b == 2))
+            if x == 3 * d and len(square) == 1:
+                options.append((2.5, x, "beside q+k+v", b == 2))
         if b == 1 and len(last.get(2 * x, ())) == 1:
             options.append((2.5, x, "fused", False))
         if a == 1 and len(first.get(2 * x, ())) == 1:
@@ -175,11 +191,13 @@ def _ffn(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None) ->
             pair = any(len(group) >= 2 for y, group in {**first, **last}.items() if y < x)
             alone = len(options) == 0 and pair and not square
             options.append((1.0 if alone else 2.0, x, "plain", None))
-    if not options:
-        return []
-    score, x, form, is_turned = max(options, key=lambda o: (o[0], o[1]))
-    if expert != "axis" and form == "plain" and score < 2 and len(slots) <= 4:
-        return []
+    return sorted(options, key=lambda o: (o[0], o[1]), reverse=True)
+
+
+def _ffn(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None, way: _Form) -> list[Slot]:
+    """The FFN among these matrices in this form; adds its claims and choices, and gives its slots back."""
+    last, first, square = _by_side(slots, d)
+    _, x, form, is_turned = way
     readers, writers = (first, last) if is_turned else (last, first)
     if form == "gated":
         pair_, down = readers[x], writers[x]
@@ -191,6 +209,11 @@ def _ffn(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None) ->
         used = [readers[2 * x][0], writers[x][0]]
         reading.claims.append(Claim(used[0], ("gate", "up"), is_turned, expert))
         reading.claims.append(Claim(used[1], ("down",), is_turned, expert))
+    elif form == "beside q+k+v":
+        used = [*readers[x], writers[x][0], square[0]]
+        reading.choices.append(_pair(readers[x], ("q+k+v", "up"), is_turned))
+        reading.claims += [Claim(writers[x][0], ("down",), is_turned, expert), Claim(square[0], ("o",), is_turned)]
+        reading.kv = d
     else:
         used = [last[x][0], first[x][0]]
         known = reading.turned

@@ -126,15 +126,24 @@ class Probe:
 
         return self._once(("norms", m, axis), measure)
 
-    def means(self, m: Matrix) -> F64 | None:
-        """Logarithms of the mean absolute value of m's channels, from the elements that `norms` reads."""
+    def channels(self, m: Matrix) -> F64 | None:
+        """(3 x channels), from the elements that `norms` reads: log rms; log rms - log mean |value|, large where few
+        units read the channel; log rms of what the first eighth of the singular directions leaves of it."""
 
         def measure() -> F64 | None:
             k = max(1, min(m.shape[0], _RECTANGLE // max(1, m.shape[1])))
             block = self.rectangle(m, k, m.shape[1])
-            return None if block is None else np.log(np.abs(block).mean(0) + _TINY)
+            if block is None:
+                return None
+            wide = block.shape[0] < block.shape[1]
+            squares, axes = np.linalg.eigh(block @ block.T if wide else block.T @ block)
+            axes = axes[:, -max(1, len(squares) // 8) :]
+            first = block.T @ axes if wide else axes * np.sqrt(np.maximum(squares[-axes.shape[1] :], 0))
+            size = 0.5 * np.log((block * block).mean(0) + _TINY)
+            uneven = size - np.log(np.abs(block).mean(0) + _TINY)
+            return np.array([size, uneven, 0.5 * np.log((first * first).sum(1) / k + _TINY)])
 
-        return self._once(("means", m), measure)
+        return self._once(("channels", m), measure)
 
     def mean_row(self, m: Matrix) -> float | None:
         """n |mean row|^2 / mean |row|^2 over m's units."""
