@@ -1,4 +1,4 @@
-"""Makes the modules beside the tests importable."""
+"""Makes the modules beside the tests importable, and the fetcher of real models."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "real"))

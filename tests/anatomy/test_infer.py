@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -458,18 +457,15 @@ def test_every_name_is_assigned_once_or_left(case: Case) -> None:
             assert int(np.prod(a.view.shape)) * len(parts) <= max(1, int(np.prod(shape)))
 
 
-SMOLLM2 = Path(__file__).parents[2] / ".cache" / "models" / "smollm2" / "bf16.safetensors"
-
-
-@pytest.mark.skipif(not SMOLLM2.exists(), reason="SmolLM2 is fetched by the tests of real models")
 @pytest.mark.parametrize("order", ["kept", "sorted"])
 def test_smollm2_in_disguise(order: str) -> None:
+    import zoo
     from disguise import load
 
     words = {"attn_norm": "attn_norm", "ffn_norm": "ffn_norm", "attn_output": "o"}
     words |= {f"attn_{r}": r for r in "qkv"} | {f"ffn_{r}": r for r in ("gate", "up", "down")}
     outer = {"token_embd": "embedding", "output_norm": "final_norm"}
-    tensors = load(SMOLLM2)
+    tensors = load(zoo.smollm2_bf16())
     truth: dict[str, Truth] = {}
     for name in tensors:
         parts = name.split(".")
