@@ -12,15 +12,17 @@ const FREE: usize = usize::MAX;
 
 /// For each of `rows` rows the column it goes with; `cost` is row-major, with at least as many columns as rows.
 ///
-/// Errors: `Usage` for a size that isn't rows × columns, for fewer columns than rows, and for costs that aren't finite;
-/// `Cancelled` through `control`.
+/// Errors: `Usage` for a size that isn't rows × columns, for fewer columns than rows, and for costs that aren't finite, or
+/// so large that sums of them aren't; `Cancelled` through `control`.
 pub fn assign(cost: &[f64], rows: usize, columns: usize, control: &Control) -> Result<Vec<usize>> {
     if rows.checked_mul(columns) != Some(cost.len()) || columns < rows {
         let why = format!("{} costs for {rows} rows and {columns} columns, of which there must be as many", cost.len());
         return Err(Error::new(ErrorKind::Usage, "bad_costs", why));
     }
-    if !cost.iter().all(|c| c.is_finite()) {
-        return Err(Error::new(ErrorKind::Usage, "bad_costs", "an assignment needs finite costs"));
+    // A path has at most as many steps as there are columns, each of a cost and two potentials.
+    let most = f64::MAX / (8.0 * (columns as f64 + 1.0));
+    if !cost.iter().all(|c| c.abs() <= most) {
+        return Err(Error::new(ErrorKind::Usage, "bad_costs", "an assignment needs finite costs with finite sums"));
     }
     if rows == 0 {
         return Ok(Vec::new());
@@ -169,7 +171,7 @@ mod tests {
     fn wrong_sizes_values_and_a_caller_who_left() {
         let control = Control::new();
         for (cost, rows, columns) in
-            [(&[1.0, 2.0][..], 2, 1), (&[1.0], 1, 2), (&[f64::NAN], 1, 1), (&[], usize::MAX, 2)]
+            [(&[1.0, 2.0][..], 2, 1), (&[1.0], 1, 2), (&[f64::NAN], 1, 1), (&[f64::MAX], 1, 1), (&[], usize::MAX, 2)]
         {
             assert_eq!(assign(cost, rows, columns, &control).unwrap_err().code, "bad_costs");
         }

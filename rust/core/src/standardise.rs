@@ -4,12 +4,14 @@
 //! read twice is still in the cache. Sums run in fixed lanes (rows) or coordinate by coordinate (columns) without fused
 //! operations: the same bits whatever the instruction set.
 
+use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
 use crate::kernels::wide::shells;
 
 const LANES: usize = 16;
 const TOGETHER: usize = 64;
+const LOOKED_THROUGH: usize = 1 << 17; // values between two looks at the caller
 
 /// What becomes of a vector x: `y = (x - shift) * scale - <x - shift, weights> along`, coordinate by coordinate, and
 /// `y / |y|` where `unit` (zero stays zero).
@@ -36,22 +38,24 @@ impl Standard<'_> {
 
 /// Every row of `x` (row-major, `n` columns).
 ///
-/// Errors: `Usage` where sizes don't go together.
-pub fn rows(isa: Isa, x: &mut [f32], n: usize, by: &Standard) -> Result<()> {
+/// Errors: `Usage` where sizes don't go together; `Cancelled` through `control`, with some vectors done.
+pub fn rows(isa: Isa, x: &mut [f32], n: usize, by: &Standard, control: &Control) -> Result<()> {
     by.check(x.len(), n)?;
-    if n > 0 {
-        x.chunks_exact_mut(n).for_each(|row| one_row(isa, row, by));
+    for row in x.chunks_exact_mut(n.max(1)) {
+        control.check()?;
+        one_row(isa, row, by);
     }
     Ok(())
 }
 
 /// Every column of `x` (row-major, `n` rows).
 ///
-/// Errors: `Usage` where sizes don't go together.
-pub fn columns(isa: Isa, x: &mut [f32], n: usize, by: &Standard) -> Result<()> {
+/// Errors: `Usage` where sizes don't go together; `Cancelled` through `control`, with some vectors done.
+pub fn columns(isa: Isa, x: &mut [f32], n: usize, by: &Standard, control: &Control) -> Result<()> {
     by.check(x.len(), n)?;
     let width = x.len().checked_div(n).unwrap_or(0);
     for first in (0..width).step_by(TOGETHER) {
+        control.check()?;
         some_columns(isa, x, width, first, TOGETHER.min(width - first), by);
     }
     Ok(())
@@ -59,14 +63,22 @@ pub fn columns(isa: Isa, x: &mut [f32], n: usize, by: &Standard) -> Result<()> {
 
 /// The largest absolute value of each of `pieces` equal parts of `x`; NaN or infinite where one of its values is.
 ///
-/// Errors: `Usage` where `x` has no such parts.
-pub fn peaks(isa: Isa, x: &[f32], pieces: usize) -> Result<Vec<f32>> {
+/// Errors: `Usage` where `x` has no such parts; `Cancelled` through `control`.
+pub fn peaks(isa: Isa, x: &[f32], pieces: usize, control: &Control) -> Result<Vec<f32>> {
     if pieces == 0 || !x.len().is_multiple_of(pieces) {
         let why = format!("{} values in {pieces} equal parts", x.len());
         return Err(Error::new(ErrorKind::Usage, "bad_vectors", why));
     }
     let n = x.len() / pieces;
-    Ok((0..pieces).map(|i| peak(isa, &x[i * n..(i + 1) * n])).collect())
+    (0..pieces)
+        .map(|i| {
+            x[i * n..(i + 1) * n].chunks(LOOKED_THROUGH).try_fold(0, |top, part| {
+                control.check()?;
+                Ok(peak(isa, part).max(top))
+            })
+        })
+        .map(|top| top.map(f32::from_bits))
+        .collect()
 }
 
 shells!(one_row, one_row_v3, one_row_v4, one_row_body, (x: &mut [f32], by: &Standard));
@@ -74,7 +86,7 @@ shells!(
     some_columns, some_columns_v3, some_columns_v4, some_columns_body,
     (x: &mut [f32], width: usize, first: usize, n: usize, by: &Standard)
 );
-shells!(peak, peak_v3, peak_v4, peak_body, (x: &[f32]) -> f32);
+shells!(peak, peak_v3, peak_v4, peak_body, (x: &[f32]) -> u32);
 
 /// One over the length; 0 for zero.
 #[inline(always)]
@@ -143,17 +155,17 @@ fn some_columns_body<const FMA: bool>(x: &mut [f32], width: usize, first: usize,
     }
 }
 
-/// Without its sign a float's bits, read as a whole number, stand in the order of its size, and NaN above infinity.
+/// Bits of the largest: without its sign a float's bits, read as a whole number, stand in the order of its size, and NaN
+/// above infinity.
 #[inline(always)]
-fn peak_body<const FMA: bool>(x: &[f32]) -> f32 {
+fn peak_body<const FMA: bool>(x: &[f32]) -> u32 {
     let size = |x: &f32| (x.to_bits() & 0x7fff_ffff) as i32;
     let mut lanes = [0i32; 2 * LANES];
     let (whole, rest) = x.as_chunks::<{ 2 * LANES }>();
     for chunk in whole {
         lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = (*lane).max(size(x)));
     }
-    let top = lanes.into_iter().chain(rest.iter().map(size)).fold(0, i32::max);
-    f32::from_bits(top as u32)
+    lanes.into_iter().chain(rest.iter().map(size)).fold(0, i32::max) as u32
 }
 
 #[cfg(test)]
@@ -194,8 +206,8 @@ mod tests {
                     let mut seen: Vec<(Vec<f32>, Vec<f32>)> = Vec::new();
                     for isa in Isa::available() {
                         let (mut a, mut b) = (x.clone(), turned.clone());
-                        rows(isa, &mut a, n, &by).unwrap();
-                        columns(isa, &mut b, n, &by).unwrap();
+                        rows(isa, &mut a, n, &by, &Control::new()).unwrap();
+                        columns(isa, &mut b, n, &by, &Control::new()).unwrap();
                         seen.push((a, b));
                     }
                     assert!(seen.iter().all(|found| *found == seen[0]));
@@ -216,13 +228,25 @@ mod tests {
         let one = [1.0f32, 1.0];
         let by = Standard { shift: &[0.0, 0.0], weights: &one, scale: &one, along: &[0.0, 0.0], unit: true };
         let mut zero = [0.0f32; 4];
-        rows(Isa::detect(), &mut zero, 2, &by).unwrap();
+        rows(Isa::detect(), &mut zero, 2, &by, &Control::new()).unwrap();
         assert_eq!(zero, [0.0; 4]);
-        columns(Isa::detect(), &mut [], 2, &by).unwrap();
+        columns(Isa::detect(), &mut [], 2, &by, &Control::new()).unwrap();
         for n in [0, 1, 3] {
-            assert_eq!(rows(Isa::detect(), &mut zero, n, &by).unwrap_err().code, "bad_vectors");
-            assert_eq!(columns(Isa::detect(), &mut zero, n, &by).unwrap_err().code, "bad_vectors");
+            assert_eq!(rows(Isa::detect(), &mut zero, n, &by, &Control::new()).unwrap_err().code, "bad_vectors");
+            assert_eq!(columns(Isa::detect(), &mut zero, n, &by, &Control::new()).unwrap_err().code, "bad_vectors");
         }
+    }
+
+    #[test]
+    fn a_caller_who_left_ends_it() {
+        let (control, one) = (Control::new(), [1.0f32]);
+        control.cancel();
+        let by = Standard { shift: &one, weights: &one, scale: &one, along: &one, unit: true };
+        for work in [rows, columns] {
+            let error = work(Isa::detect(), &mut [1.0], 1, &by, &control).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Cancelled);
+        }
+        assert_eq!(peaks(Isa::detect(), &one, 1, &control).unwrap_err().kind, ErrorKind::Cancelled);
     }
 
     #[test]
@@ -232,16 +256,16 @@ mod tests {
                 for at in 0..n {
                     let mut x = vec![0.5f32; 2 * n];
                     x[n + at] = -3.0;
-                    assert_eq!(peaks(isa, &x, 2).unwrap(), [0.5, 3.0]);
+                    assert_eq!(peaks(isa, &x, 2, &Control::new()).unwrap(), [0.5, 3.0]);
                     x[at] = f32::NAN;
                     x[n + at] = f32::NEG_INFINITY;
-                    let found = peaks(isa, &x, 2).unwrap();
+                    let found = peaks(isa, &x, 2, &Control::new()).unwrap();
                     assert!(found[0].is_nan() && found[1] == f32::INFINITY);
                 }
             }
-            assert_eq!(peaks(isa, &[], 3).unwrap(), [0.0; 3]);
-            assert_eq!(peaks(isa, &[1.0], 2).unwrap_err().code, "bad_vectors");
-            assert_eq!(peaks(isa, &[], 0).unwrap_err().code, "bad_vectors");
+            assert_eq!(peaks(isa, &[], 3, &Control::new()).unwrap(), [0.0; 3]);
+            assert_eq!(peaks(isa, &[1.0], 2, &Control::new()).unwrap_err().code, "bad_vectors");
+            assert_eq!(peaks(isa, &[], 0, &Control::new()).unwrap_err().code, "bad_vectors");
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn standardise(
         unit,
     };
     let work = if by_row { core::rows } else { core::columns };
-    gateway::run_sized(py, size_of_val(x), |_| work(Isa::detect(), x, n, &by))
+    gateway::run_sized(py, size_of_val(x), |control| work(Isa::detect(), x, n, &by, control))
 }
 
 /// The largest absolute value of each of `pieces` equal parts of a contiguous array; NaN or infinite where one of its
@@ -49,5 +49,5 @@ pub fn standardise(
 #[pyo3(signature = (x, pieces=1))]
 pub fn peaks(py: Python<'_>, x: PyReadonlyArrayDyn<'_, f32>, pieces: usize) -> PyResult<Vec<f32>> {
     let slice = x.as_slice().map_err(|_| bad(py, "values are one contiguous array"))?;
-    gateway::run_sized(py, size_of_val(slice), |_| core::peaks(Isa::detect(), slice, pieces))
+    gateway::run_sized(py, size_of_val(slice), |control| core::peaks(Isa::detect(), slice, pieces, control))
 }

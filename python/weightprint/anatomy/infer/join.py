@@ -33,6 +33,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import _core
+
 __all__ = [
     "assign",
     "centred",
@@ -98,44 +100,12 @@ def squared_cosines(a: Sequence[F64], b: Sequence[F64]) -> F64:
 
 
 def assign(score: F64) -> npt.NDArray[np.intp]:
-    """Column for every row, each at most once, of greatest total (Hungarian method with potentials, O(rows^2 columns)).
+    """Column for every row, each at most once, of greatest total; what isn't finite says nothing.
 
     Takes as many columns as rows or more.
     """
-    rows, columns = score.shape
-    if rows > columns:
-        raise ValueError("assign takes as many columns as rows or more")
-    cost = score.max() - score
-    u, v = np.zeros(rows + 1), np.zeros(columns + 1)
-    owner = np.zeros(columns + 1, np.intp)  # row (from 1) that holds a column (from 1); 0: free
-    for row in range(1, rows + 1):
-        owner[0] = row
-        column = 0
-        least = np.full(columns + 1, np.inf)
-        before = np.zeros(columns + 1, np.intp)
-        done = np.zeros(columns + 1, bool)
-        while owner[column]:
-            done[column] = True
-            r = owner[column]
-            slack = cost[r - 1] - u[r] - v[1:]
-            better = (slack < least[1:]) & ~done[1:]
-            least[1:][better] = slack[better]
-            before[1:][better] = column
-            open_ = np.where(done[1:], np.inf, least[1:])
-            column_next = int(np.argmin(open_)) + 1
-            step = open_[column_next - 1]
-            u[owner[done]] += step
-            v[done] -= step
-            least[1:][~done[1:]] -= step
-            column = column_next
-        while column:
-            owner[column] = owner[before[column]]
-            column = int(before[column])
-    out = np.zeros(rows, np.intp)
-    for column in range(1, columns + 1):
-        if owner[column]:
-            out[owner[column] - 1] = column - 1
-    return out
+    known = np.where(np.isfinite(score), score, 0.0)
+    return _core.assign(np.ascontiguousarray(-known, np.float64)).astype(np.intp)
 
 
 def settle(score: F64, beside: F64 | None, alike: F64) -> tuple[npt.NDArray[np.intp], F64]:
