@@ -344,3 +344,17 @@ def test_claimed_p_values_of_strangers_are_not_small() -> None:
         p = np.sort(10.0 ** np.array(values))
         gap = np.max(np.abs(p - (np.arange(p.size) + 0.5) / p.size))
         assert gap < 1.63 / np.sqrt(p.size)  # Kolmogorov–Smirnov at 1 %
+
+
+@pytest.mark.parametrize("test", PUBLISHED)
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_weights_whose_products_leave_float32_make_none_fail(test: Callable[..., Evidence], scale: float) -> None:
+    far = {name: (x * scale).astype(np.float32) for name, x in PARENT.items()}
+    found = test(models(far, STRANGER))
+    json.dumps(finite(found.to_dict()), allow_nan=False)
+
+
+def test_scaled_spectra_of_far_away_weights_are_the_same() -> None:
+    far = {name: (x * 1e30).astype(np.float32) if x.ndim == 2 else x for name, x in PARENT.items()}
+    assert score(ghostspec, far) == pytest.approx(0, abs=1e-4)

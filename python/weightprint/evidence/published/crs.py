@@ -27,13 +27,13 @@ import numpy as np
 
 from weightprint.evidence._assignment import assign
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
+from weightprint.evidence._exchange import tame
 from weightprint.evidence._sample import Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence.published._parts import (
     blocks,
     common_width,
     evenly,
     expanded,
-    finite,
     grouped,
     limit_of,
     too_large,
@@ -84,7 +84,7 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
         return None
     second = expanded(sampled_columns(side, inner, channels).T, queries, size)
     first = sampled_columns(side, reads, channels) if inner is writes else sampled_rows(side, writes, channels)
-    out: F32 = product(finite(first), finite(second))
+    out: F32 = product(tame(first), tame(second))  # what follows is blind to scale
     return out
 
 

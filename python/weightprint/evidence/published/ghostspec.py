@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
+from weightprint.evidence._exchange import tame
 from weightprint.evidence.published._parts import blocks, evenly, expanded, finite, grouped, limit_of, too_large
 from weightprint.linear import product, svdvals
 
@@ -83,7 +84,7 @@ def _spectrum(models: Models, side: Side, pair: tuple[Tensor, Tensor], limit: in
     maps = [None if width <= limit else _normal(models.seed, width, limit // 2, which) for which in (0, 1)]
     left = _sketched(side, first, maps[0], turned)
     right = _sketched(side, second, maps[1], False)
-    both = product(left.T, expanded(right, queries, size))
+    both = product(tame(left).T, expanded(tame(right), queries, size))  # blind to scale, and within float32
     return scaled(svdvals(both))
 
 
