@@ -215,6 +215,17 @@ def standardise(
     arrays that are not contiguous or whose sizes don't go together.
     """
 
+def cells(
+    fine: npt.NDArray[np.float32], coarse: npt.NDArray[np.float32], run: int, *, even: bool, precision: float
+) -> tuple[int, int, float, float, float]:
+    """Whether each value of `fine` lies in the cell of the level that `coarse` holds for it, in groups of `run`
+    neighbours with a scale of their own: (groups, those in which all do, and sums of squares: of the differences, of
+    `fine`, and of what rounding explains of the differences). Groups of one level aren't counted.
+
+    `even`: the levels are evenly spaced. `precision`: relative size of the rounding that `fine` went through itself.
+    Raises UsageError unless both are contiguous, of one size, and whole groups.
+    """
+
 def peaks(x: npt.NDArray[np.float32], pieces: int = 1) -> list[float]:
     """The largest absolute value of each of `pieces` equal parts of a contiguous array of any shape, as they lie in
     memory; NaN or infinite where one of its values is, 0 for an empty part. Raises UsageError where there are no such

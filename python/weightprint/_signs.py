@@ -350,8 +350,11 @@ def own_directions(seen: Seen) -> Found | None:
     """Strong directions that only one side has: it went on from where the other stands (`training_shared`).
 
     Noise and pruning don't make any, so they say nothing here. A sibling that stayed near the common ancestor looks
-    like the ancestor.
+    like the ancestor. Where rounding explains every value, nothing was trained.
     """
+    same = seen.evidence.get("same_values")
+    if same is not None and same.applied and same.details["n_same"] and not same.details["n_differ"]:
+        return None
     shared = seen.evidence.get("training_shared")
     if shared is None or not shared.applied or shared.details["reads_as"] != "descent":
         return None

@@ -84,6 +84,15 @@ class Facts:
     @cached_property
     def copies(self) -> tuple[Shared, ...]:
         """Tensors of B that hold A's values: exactly, re-encoded, or as the quantiser's own scales."""
+        return tuple(f for f in self._counterparts if f.kind != "rounded")
+
+    @cached_property
+    def rounded(self) -> tuple[Shared, ...]:
+        """Tensors of B whose difference from A's is of the size that a quantiser's codes make, and no more is known."""
+        return tuple(f for f in self._counterparts if f.kind == "rounded")
+
+    @cached_property
+    def _counterparts(self) -> tuple[Shared, ...]:
         return tuple(f for test in ("exact_sharing", "same_values") if (e := self.applied(test)) for f in e.found)
 
     @cached_property
@@ -241,7 +250,8 @@ class Facts:
     def changes(self) -> Changes:
         """B minus A, measured when a reader of operations first asks. No rule of the verdict does."""
         aligned = self.decisive and self.weights is not None and self.weights.basis != "identity"
-        return measured(self.models, self.maps, {f.b for f in self.copies}, aligned)
+        untouched = {f.b for f in (*self.copies, *self.rounded)}
+        return measured(self.models, self.maps, untouched, aligned)
 
     @cached_property
     def absent_regions(self) -> tuple[Region, ...]:

@@ -131,7 +131,10 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
             reads.parts[name] = part
             numel = math.prod(part.view.shape)
             nbytes = weight.nbytes * numel // max(weight.numel, 1)
-            tensors[name] = Tensor(name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place)
+            levels = weight.levels if part.view.shape[-1:] == weight.shape[-1:] and not part.view.transposed else None
+            tensors[name] = Tensor(
+                name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place, levels=levels
+            )
     return Side(label, tensors, reads, reads.gain, anatomy.geometry, reads.sample), reads
 
 
@@ -145,6 +148,7 @@ def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor
         numel=weight.numel * math.prod(components),
         nbytes=weight.nbytes,
         place=None if part is None else part.place,
+        levels=weight.levels,
     )
 
 

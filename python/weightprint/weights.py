@@ -22,7 +22,7 @@ from weightprint.findings import Finding
 from weightprint.report.escape import escape
 
 if TYPE_CHECKING:
-    from weightprint.quant import Quantised
+    from weightprint.quant import Levels, Quantised
 
 __all__ = ["Weight", "Weights"]
 
@@ -43,6 +43,7 @@ class Weight:
         nbytes: bytes of all components.
         parameters: of the scheme, such as bits and group size.
         readable: False for components that look like a scheme and do not hold together: reading raises FormatError.
+        levels: which values a quantised weight can have, as far as its scheme says.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Weight:
     nbytes: int
     parameters: Mapping[str, Any]
     readable: bool = True
+    levels: Levels | None = None
 
     @property
     def numel(self) -> int:
@@ -88,8 +90,9 @@ class Weights(Mapping[str, Weight]):
             elif q.name not in self._weights:
                 nbytes = sum(checkpoint.find(component).nbytes for component in q.components)
                 readable = not isinstance(q, quant.Unreadable)
+                levels = q.levels if readable else None
                 self._weights[q.name] = Weight(
-                    q.name, q.shape, q.dtype, q.scheme, q.components, nbytes, q.parameters, readable
+                    q.name, q.shape, q.dtype, q.scheme, q.components, nbytes, q.parameters, readable, levels
                 )
 
     def __getitem__(self, name: str) -> Weight:

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
+from weightprint import _core
 from weightprint.checkpoint import TensorInfo
 from weightprint.errors import ShardMissingError, UnsupportedFormatError, UsageError
 from weightprint.quant import find
@@ -105,6 +106,26 @@ def test_weights_hold_the_numbers(write, pack):
     same_bits(
         weights.read("a", slice(2, 4), slice(7, 50)), quants.dequantize(quants.quantize(values, q8), q8)[2:4, 7:50]
     )
+
+
+@pytest.mark.parametrize("kind", WRITABLE + READ_ONLY)
+def test_levels_are_those_of_the_values(write, pack, kind):
+    """Evenly spaced ones lie on multiples of one step in every run; a lattice of several values has no levels."""
+    if kind in WRITABLE:
+        data = pack(normal(24, 512), kind)
+    else:
+        data = random_blocks(kind, 24, 512), gguf.GGMLQuantizationType[kind]
+    checkpoint = weightprint.open(write("a.gguf", {"w": data}))
+    (weight,) = find(checkpoint)
+    assert (weight.levels is None) == kind.startswith(("IQ1", "IQ2", "IQ3"))
+    if weight.levels is None:
+        return
+    values = weight.read(checkpoint, slice(None), slice(None))
+    run, even = weight.levels
+    assert even == (not kind.startswith(("IQ4", "MXFP4")))
+    groups, fit, *_ = _core.cells(values, values, run, even=even, precision=0.0)
+    assert groups > 40
+    assert fit >= 0.99 * groups  # random offsets may be so large beside a step that float32 blurs it
 
 
 def test_a_type_that_the_package_can_not_decode(write):

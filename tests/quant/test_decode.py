@@ -11,7 +11,7 @@ import pytest
 import weightprint
 from shelf import only, opened, same_bits
 from stored import FORMS, Stored
-from weightprint import quant
+from weightprint import _core, quant
 
 WHOLE = slice(None)
 
@@ -40,6 +40,25 @@ def test_rectangles_are_slices_of_the_whole(form: Stored, save: Callable[..., Pa
             whole = form.values if expert is None else form.values[expert]
             got = weight.read(checkpoint, slice(top, bottom), slice(left, right), expert)
             same_bits(got, whole[top:bottom, left:right])
+
+
+def test_levels_are_those_of_the_values(form: Stored, save: Callable[..., Path]) -> None:
+    """In a run there are no more values than codes, and evenly spaced ones lie on multiples of one step."""
+    weight = only(opened(save("a.safetensors", form.tensors, form.metadata), form.config))
+    if weight.levels is None:
+        has = weight.parameters
+        across = form.shape[-1] % (has.get("group_size") or 1)  # groups that run on over the ends of rows
+        assert has.get("act_order") or has.get("orientation") == "in, out" or across
+        return
+    run, even = weight.levels
+    width = form.shape[-1]
+    whole = width - width % min(run, width)
+    rows = np.ascontiguousarray(form.values.reshape(-1, width)[:, :whole], np.float32)
+    run = min(run, width)
+    assert max(len(np.unique(group)) for group in rows.reshape(-1, run)) <= 2 ** weight.parameters["bits"]
+    groups, fit, *_ = _core.cells(rows, rows, run, even=even, precision=0.0)
+    assert groups > 0
+    assert fit == groups
 
 
 def test_corners(form: Stored, save: Callable[..., Path]) -> None:

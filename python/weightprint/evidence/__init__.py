@@ -49,8 +49,9 @@ REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement, co
 #: What tests do while the models stream by: headers → looks, or None where the test won't apply or looks afterwards.
 STREAMING: tuple[Callable[[Models], Looks | None], ...] = (unit_looks, head_looks, channel_sums, unit_rows, table_looks)
 
-#: Tests that may have large products left to share out: each runs by itself, the others side by side.
-ALONE: frozenset[Test] = frozenset({unit_agreement, head_agreement})
+#: Tests that may have much to share out themselves, large products or whole tensors: each runs alone, the others side
+#: by side.
+ALONE: frozenset[Test] = frozenset({same_values, unit_agreement, head_agreement})
 
 #: Of those that run side by side, the ones that take longest, so that they start first.
 LONGEST: tuple[Test, ...] = (embeddings, ics, aligned_units, training_shared, aligned_weights, ghostspec, unit_geometry)

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ import numpy.typing as npt
 from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
 from weightprint.linear import accounted, product
+
+if TYPE_CHECKING:
+    from weightprint.quant import Levels
 
 __all__ = [
     "F32",
@@ -64,7 +67,8 @@ class Tensor:
     ``name`` is the stored name, or says what is cut out of which stored tensor. ``digest`` is BLAKE3 of its bytes, hex.
     ``constant``: it has no two finite values that differ.
     ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared. ``zeros``
-    counts values that are zero, None where they were not counted.
+    counts values that are zero, None where they were not counted. ``levels``: which values a quantised tensor can have,
+    None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme.
     """
 
     name: str
@@ -77,6 +81,12 @@ class Tensor:
     constant: bool = False
     place: Place | None = None
     zeros: int | None = None
+    levels: Levels | None = None
+
+    @property
+    def coded(self) -> bool:
+        """True where it is stored as codes of a scheme of quantisation, and read decoded."""
+        return " " in self.dtype
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -292,11 +302,13 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """One tensor of B that was found in A (``kind`` says how), for the share."""
+    """One tensor of B that was found in A, for the share; ``kind`` says how. Of the kind ``rounded`` are values that
+    differ as the codes of a quantiser make them differ, and nothing says that they are the same.
+    """
 
     b: str
     a: str
-    kind: Literal["exact", "re_encoded", "parameter", "trivial"]
+    kind: Literal["exact", "re_encoded", "parameter", "trivial", "rounded"]
     numel: int
 
 

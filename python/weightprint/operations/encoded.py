@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from weightprint.changes import pooled
+from weightprint.changes import Change, pooled
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
 
@@ -28,7 +29,8 @@ def encoded(facts: Facts) -> Iterable[Row]:
     same = facts.applied("same_values")
     how: Mapping[str, str] = same.details["how"] if same else {}
     yield from _cast(facts, how)
-    yield from _quantised(facts, how)
+    if (quantised := _quantised(facts, how)) is not None:
+        yield quantised
     turned = [h for h in how.values() if "transposed" in h]
     if turned:
         yield row("transpose", {"how": sorted(set(turned))}, f"{len(turned)} tensors")
@@ -51,11 +53,11 @@ def _renamed(facts: Facts) -> Iterable[Row]:
 def _cast(facts: Facts, how: Mapping[str, str]) -> Iterable[Row]:
     """Another floating-point type: exactly A's values rounded, or both roundings of one original."""
     a, b = facts.models.a.tensors, facts.models.b.tensors
-    cast = {name for name, h in how.items() if "a cast" in h or "nothing lost" in h}
+    cast = {n for n, h in how.items() if ("a cast" in h or "nothing lost" in h) and not b[n].coded}
     types = Counter((a[f.a].dtype, b[f.b].dtype) for f in facts.re_encoded if f.b in cast)
     rounded = [c for c in facts.changes.untouched if c.b.name not in how and c.n and c.a.dtype != c.b.dtype]
     types.update((c.a.dtype, c.b.dtype) for c in rounded)
-    types = Counter({pair: n for pair, n in types.items() if pair[0] != pair[1]})
+    types = Counter({pair: n for pair, n in types.items() if pair[0] != pair[1] and " " not in pair[0]})
     if not types or 2 * types.total() < sum(t.dtype != a[n].dtype for n, t in b.items() if n in a):
         return
     (before, after), _ = types.most_common(1)[0]
@@ -65,33 +67,77 @@ def _cast(facts: Facts, how: Mapping[str, str]) -> Iterable[Row]:
     yield row("re_dtype", parameters, f"{types.total()} tensors hold the same values in another type")
 
 
-def _quantised(facts: Facts, how: Mapping[str, str]) -> Iterable[Row]:
-    scaled = {name: h for name, h in how.items() if "scale" in h}
+def _quantised(facts: Facts, how: Mapping[str, str]) -> Row | None:
+    """The first of the three ways in which it shows."""
+    same = facts.applied("same_values")
+    if same is not None and same.details["later"] == "a":
+        return None  # A was made by it, as the direction says
+    codes: Mapping[str, Any] = same.details["codes"] if same else {}
+    return _scaled(facts, how) or _in_codes(facts, codes) or _on_grids(facts)
+
+
+def _scaled(facts: Facts, how: Mapping[str, str]) -> Row | None:
+    """Bare codes of one type that one scale per tensor, row or column explains."""
     b = facts.models.b.tensors
-    if scaled:
-        method, bits = Counter(_CODES.get(b[n].dtype, (b[n].dtype, 0)) for n in scaled).most_common(1)[0][0]
-        parameters: Row = {"method": method, "bits": bits, "how": sorted(set(scaled.values()))}
-        yield row("quantise", parameters, f"{len(scaled)} tensors")
-        return
-    coded = [c for c in facts.changes.changed if " " in c.b.dtype and " " not in c.a.dtype]
+    scaled = {name: h for name, h in how.items() if "scale" in h and not b[name].coded}
+    if not scaled:
+        return None
+    method, bits = Counter(_CODES.get(b[n].dtype, (b[n].dtype, 0)) for n in scaled).most_common(1)[0][0]
+    parameters: Row = {"method": method, "bits": bits, "how": sorted(set(scaled.values()))}
+    return row("quantise", parameters, f"{len(scaled)} tensors")
+
+
+def _in_codes(facts: Facts, codes: Mapping[str, Any]) -> Row | None:
+    """Stored in a scheme of quantisation: with A's values, with near ones, or (most matrices) with others."""
+    b = facts.models.b.tensors
+    made = [b[f.b].dtype for f in (*facts.re_encoded, *facts.rounded) if b[f.b].coded]
+    if made:
+        parameters = _stored(made) | ({"group": codes["run"]} if codes.get("run") else {})
+        where, confidence = _rounded(facts, codes, len(made))
+        return row("quantise", parameters | {"error": float(f"{codes.get('error', 0.0):.3g}")}, where, confidence)
+    coded = [c for c in facts.changes.changed if c.b.coded and not c.a.coded]
+    if 2 * len(coded) <= len(facts.changes.matrices):
+        return None
+    parameters = _stored([c.b.dtype for c in coded]) | _error(coded)
+    return row("quantise", parameters, f"{len(coded)} matrices are stored so", 0.95)
+
+
+def _on_grids(facts: Facts) -> Row | None:
+    """Stored decoded."""
     grids = facts.changes.of_kind("grid", 0.3)
-    if 2 * len(coded) > len(facts.changes.matrices):
-        stored, _, scheme = Counter(c.b.dtype for c in coded).most_common(1)[0][0].partition(" ")
-        method, bits = _CODES.get(stored, (scheme, _digits(scheme)))
-        changes, parameters = coded, {"method": method, "scheme": scheme} | ({"bits": bits} if bits else {})
-        where = f"{len(coded)} matrices are stored as {scheme}"
-    elif grids:
-        found = Counter((s.grid.bits, s.grid.group, s.grid.kind) for _, s in grids if s.grid)
-        (bits, group, kind), _ = found.most_common(1)[0]
-        changes = [c for c, _ in grids]
-        parameters = {"method": f"int{bits}", "bits": bits, "grid": kind} | ({"group": group} if group else {})
-        where = f"{len(grids)} matrices looked at lie on a grid of {bits} bits per {group or 'row'}"
-    else:
-        return
+    found = Counter((s.grid.bits, s.grid.group, s.grid.kind) for _, s in grids if s.grid)
+    if not found:
+        return None
+    (bits, group, kind), _ = found.most_common(1)[0]
+    parameters: Row = {"method": f"int{bits}", "bits": bits, "grid": kind} | ({"group": group} if group else {})
+    where = f"{len(grids)} matrices looked at lie on a grid of {bits} bits per {group or 'row'}"
+    return row("quantise", parameters | _error([c for c, _ in grids]), where, 0.95)
+
+
+def _error(changes: Iterable[Change]) -> Row:
     whole = pooled(changes)
-    if whole is not None:
-        parameters["error"] = float(f"{whole.relative:.3g}")
-    yield row("quantise", parameters, where, 0.95)
+    return {} if whole is None else {"error": float(f"{whole.relative:.3g}")}
+
+
+def _rounded(facts: Facts, codes: Mapping[str, Any], n: int) -> tuple[str, float]:
+    """What is known of the rounding of n tensors in codes, and how surely B was made by it."""
+    if facts.rounded:
+        ratio = codes["of_rounding"]
+        size = (
+            f"{ratio:.2g} times the mean square of rounding to the nearest" if ratio else "no more than so few bits do"
+        )
+        why = "rounded in another way, or changed a little before"
+        return f"{n} tensors in such codes are off A's values by {size}: {why}", 0.7
+    if codes:
+        return f"{n} tensors hold A's values in such codes, each rounded to the nearest", 1.0
+    return f"{n} tensors hold A's values in such codes and nothing was lost, so A may as well be B decoded", 0.5
+
+
+def _stored(dtypes: Sequence[str]) -> Row:
+    """The commonest codes: what they are called, the scheme, and bits."""
+    stored, _, scheme = Counter(dtypes).most_common(1)[0][0].partition(" ")
+    method, bits = _CODES.get(stored, (stored, _digits(stored)))
+    return {"method": method, "scheme": scheme} | ({"bits": bits} if bits else {})
 
 
 def _digits(words: str) -> int:

@@ -16,12 +16,13 @@ from weightprint.operations._base import Row, row
 __all__ = ["pruning"]
 
 _SOME = 0.1  # of the changed matrices: a few zeros in one or two come of rounding
+_CODED = 0.4  # codes of few bits have a level at zero, and give it to a fifth of normal values
 _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 
 def pruning(facts: Facts) -> Iterable[Row]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
-    thinned = [c for c in facts.changes.matrices if c.zeroed >= ZEROED and c.kind != "grid"]
+    thinned = [c for c in facts.changes.matrices if c.zeroed >= (_CODED if c.b.coded else ZEROED) and c.kind != "grid"]
     if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
         return
     rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from weightprint.checkpoint import Checkpoint
 from weightprint.findings import Finding
-from weightprint.quant._base import Quantised, Scheme, Shelf, Unreadable
+from weightprint.quant._base import Levels, Quantised, Scheme, Shelf, Unreadable
 from weightprint.quant._caches import with_caches
 from weightprint.quant.awq import AWQ
 from weightprint.quant.bnb_4bit import BNB_4BIT
@@ -29,7 +29,7 @@ from weightprint.quant.scaled import SCALED
 from weightprint.quant.torchao import TORCHAO
 from weightprint.report.escape import escape
 
-__all__ = ["SCHEMES", "Quantised", "Scheme", "Unreadable", "find", "survey"]
+__all__ = ["SCHEMES", "Levels", "Quantised", "Scheme", "Unreadable", "find", "survey"]
 
 #: Every scheme; where several share an end of a name, the one that asks for more comes first.
 SCHEMES: tuple[Scheme, ...] = (TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, MXFP4_BLOCKS, FP4, PACKED, SCALED)

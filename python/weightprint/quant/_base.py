@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,20 @@ from weightprint.quant._hints import Hints
 from weightprint.quant._names import ACTIVATION
 from weightprint.report.escape import escape
 
-__all__ = ["F32", "Quantised", "Rect", "Scheme", "Shelf", "Unreadable", "array", "raw", "small", "split", "values"]
+__all__ = [
+    "F32",
+    "Levels",
+    "Quantised",
+    "Rect",
+    "Scheme",
+    "Shelf",
+    "Unreadable",
+    "array",
+    "raw",
+    "small",
+    "split",
+    "values",
+]
 
 F32 = npt.NDArray[np.float32]
 
@@ -58,6 +71,18 @@ class Rect:
         return self.first_column + self.n_columns
 
 
+class Levels(NamedTuple):
+    """Which values a quantised weight can have.
+
+    Attributes:
+        run: how many neighbouring inputs of an output share a scale.
+        even: whether what the scale multiplies are integers, and not small floats or the numbers of a table.
+    """
+
+    run: int
+    even: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantised:
     """One weight that is stored as several tensors.
@@ -78,6 +103,15 @@ class Quantised:
     scheme: str
     components: tuple[str, ...]
     parameters: Mapping[str, Any]
+
+    @property
+    def levels(self) -> Levels | None:
+        """None where inputs with one scale don't lie side by side, or several are coded together."""
+        has = self.parameters
+        if not self.shape or has.get("act_order") or has.get("orientation") == "in, out":
+            return None
+        run = has.get("group_size") or (has["block"][1] if "block" in has else self.shape[-1])
+        return Levels(int(run), even=self.dtype.startswith(("I", "U")))
 
     def read(self, checkpoint: Checkpoint, rows: slice, columns: slice, index: int | None = None) -> F32:
         """Decode a rectangle.

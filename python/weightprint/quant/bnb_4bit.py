@@ -24,7 +24,7 @@ import numpy as np
 
 from weightprint import _core
 from weightprint.checkpoint import Checkpoint, TensorInfo
-from weightprint.quant._base import F32, Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
+from weightprint.quant._base import F32, Levels, Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
 from weightprint.report.escape import escape
 
 __all__ = ["BNB_4BIT", "Bnb4bit"]
@@ -45,6 +45,11 @@ class Bnb4bit(Quantised):
     nested_table: str | None = None
     nested_block: int = 256
     offset: float = 0.0
+
+    @property
+    def levels(self) -> Levels | None:
+        """See the base. Blocks run on over the ends of rows, so only of rows that are whole blocks."""
+        return Levels(self.block, even=False) if self.shape[-1] % self.block == 0 else None
 
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
         height, width = self.shape[-2:]

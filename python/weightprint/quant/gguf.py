@@ -16,11 +16,14 @@ import numpy.typing as npt
 from weightprint.checkpoint import Checkpoint
 from weightprint.errors import UnsupportedFormatError
 from weightprint.gguf import GgmlType
-from weightprint.quant._base import F32, Quantised, Rect, raw
+from weightprint.quant._base import F32, Levels, Quantised, Rect, raw
 
 __all__ = ["GgufBlocks", "blocks"]
 
 _RUN = 1 << 20  # numbers decoded at a time
+#: Types whose blocks are cut further: numbers under one scale.
+_INSIDE = {"Q2_K": 16, "Q3_K": 16, "Q4_K": 32, "Q5_K": 32, "Q6_K": 16, "IQ4_XS": 32}
+_TOGETHER = ("IQ1", "IQ2", "IQ3")  # several numbers share a code, a point of a lattice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,14 @@ class GgufBlocks(Quantised):
     """One tensor in blocks of a ggml type."""
 
     type: GgmlType
+
+    @property
+    def levels(self) -> Levels | None:
+        """See the base. Of the types in blocks only the Q and TQ ones space their levels evenly."""
+        name = self.type.name
+        if name.startswith(_TOGETHER):
+            return None
+        return Levels(_INSIDE.get(name, self.type.block), even=name.startswith(("Q", "TQ")))
 
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
         kind = self.type

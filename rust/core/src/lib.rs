@@ -6,6 +6,7 @@
 //! Nothing here knows Python; every error is an [`error::Error`] and every long call takes a [`control::Control`].
 
 pub mod assign;
+pub mod cells;
 pub mod control;
 pub mod dtype;
 pub mod error;

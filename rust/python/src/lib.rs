@@ -2,6 +2,7 @@
 
 mod arrow;
 mod assign;
+mod cells;
 mod errors;
 mod file;
 mod gateway;
@@ -24,6 +25,8 @@ mod _core {
     use crate::arrow::arrow_stream;
     #[pymodule_export]
     use crate::assign::assign;
+    #[pymodule_export]
+    use crate::cells::cells;
     #[pymodule_export]
     use crate::file::{SafetensorsFile, parse_index};
     #[pymodule_export]

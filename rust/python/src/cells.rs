@@ -1,0 +1,31 @@
+//! `cells`: two tensors in, what groups of theirs show out.
+
+use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use weightprint_core::cells as core;
+use weightprint_core::error::{Error, ErrorKind};
+
+use crate::errors::to_python;
+use crate::gateway;
+
+/// Groups of `run` neighbours of two contiguous arrays: how many, in how many every value of `fine` lies in the cell that
+/// rounding to `coarse` left it, sum of squares of the differences, of the finer values, and of what rounding explains.
+#[pyfunction]
+#[pyo3(signature = (fine, coarse, run, *, even, precision))]
+pub fn cells(
+    py: Python<'_>,
+    fine: PyReadonlyArrayDyn<'_, f32>,
+    coarse: PyReadonlyArrayDyn<'_, f32>,
+    run: usize,
+    even: bool,
+    precision: f64,
+) -> PyResult<(u64, u64, f64, f64, f64)> {
+    let both = (fine.is_c_contiguous() && coarse.is_c_contiguous()).then_some(());
+    let both = both.and_then(|()| Some((fine.as_slice().ok()?, coarse.as_slice().ok()?)));
+    let (fine, coarse) = both.ok_or_else(|| {
+        to_python(py, Error::new(ErrorKind::Usage, "bad_groups", "values are contiguous arrays, row by row"))
+    })?;
+    let found =
+        gateway::run_sized(py, size_of_val(fine), |control| core::cells(fine, coarse, run, even, precision, control))?;
+    Ok((found.groups, found.fit, found.difference, found.size, found.rounding))
+}

@@ -1,0 +1,132 @@
+"""A checkpoint beside its own quantised release: the same values, and nothing else is said to have been done to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import weightprint
+from safetensors.numpy import save_file
+from synthetic import Arrays, child, decoder
+
+gguf = pytest.importorskip("gguf")
+quants = pytest.importorskip("gguf.quants")
+
+_HEADS = 8
+_NAMES = {
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}  # fmt: skip
+
+
+def folder(at: Path, tensors: Mapping[str, Any]) -> Path:
+    """As Hugging Face's Llama stores it."""
+    at.mkdir()
+    config = {"model_type": "llama", "num_attention_heads": _HEADS, "hidden_size": 64, "num_hidden_layers": 4}
+    (at / "config.json").write_text(json.dumps(config))
+    save_file(dict(tensors), at / "model.safetensors")
+    return at
+
+
+def release(at: Path, tensors: Arrays, kind: str) -> Path:
+    """As llama.cpp's converter writes it: its names, rows of q and k by rotary pairs, matrices in blocks."""
+    number = gguf.GGMLQuantizationType[kind]
+    writer = gguf.GGUFWriter(at, "llama")
+    writer.add_block_count(4)
+    writer.add_embedding_length(64)
+    writer.add_head_count(_HEADS)
+    writer.add_feed_forward_length(160)
+    for name, x in tensors.items():
+        words = name.split(".")
+        if words[1] == "layers":
+            to = f"blk.{words[2]}.{_NAMES['.'.join(words[3:-1])]}.weight"
+        else:
+            to = {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}[words[1]]
+        if "q_proj" in name or "k_proj" in name:
+            x = x.reshape(_HEADS, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
+        if x.ndim == 2:
+            writer.add_tensor(to, quants.quantize(np.ascontiguousarray(x), number), raw_dtype=number)
+        else:
+            writer.add_tensor(to, x)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return at
+
+
+def done(result: Any) -> dict[str, Any]:
+    return {o["name"]: o["parameters"] for o in result.result.operations}
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4"])
+def test_the_quantised_release_is_re_encoded(tmp_path: Path, kind: str) -> None:
+    a = decoder(0)
+    result = weightprint.compare(folder(tmp_path / "a", a), release(tmp_path / "b.gguf", a, kind))
+    assert result.verdict == "re_encoded"
+    assert result.result.complete
+    assert result.result.direction["later"] == "b"
+    assert set(done(result)) == {"rename", "quantise"}
+    what = done(result)["quantise"]
+    assert (what["method"], what["scheme"], what["bits"], what["group"]) == (
+        kind,
+        "gguf",
+        int(kind.strip("MXFQP_")[0]),
+        32,
+    )
+    x = a["model.layers.1.mlp.up_proj.weight"]
+    off = quants.dequantize(quants.quantize(x, gguf.GGMLQuantizationType[kind]), gguf.GGMLQuantizationType[kind]) - x
+    assert what["error"] == pytest.approx(np.linalg.norm(off) / np.linalg.norm(x), rel=0.2)
+
+
+def test_from_the_release_back_to_the_original(tmp_path: Path) -> None:
+    a = decoder(0)
+    result = weightprint.compare(release(tmp_path / "a.gguf", a, "Q4_0"), folder(tmp_path / "b", a))
+    assert result.verdict == "re_encoded"
+    assert result.result.direction["later"] == "a"
+    assert set(done(result)) == {"rename"}
+
+
+def test_a_decoded_release_lost_nothing_and_has_no_direction(tmp_path: Path) -> None:
+    packed = release(tmp_path / "b.gguf", decoder(0), "Q5_1")
+    read = weightprint.anatomy(packed)
+    decoded = {}
+    for i in range(4):
+        for theirs, ours in (("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm")):
+            decoded[f"model.layers.{i}.{theirs}.weight"] = read.tensor(i, ours)
+        for part in ("q", "k", "v", "o"):
+            decoded[f"model.layers.{i}.self_attn.{part}_proj.weight"] = read.tensor(i, part)
+        for part in ("gate", "up", "down"):
+            decoded[f"model.layers.{i}.mlp.{part}_proj.weight"] = read.tensor(i, part)
+    decoded["model.embed_tokens.weight"] = read.tensor(None, "embedding")
+    decoded["model.norm.weight"] = read.tensor(None, "final_norm")
+    result = weightprint.compare(folder(tmp_path / "a", decoded), packed)
+    assert result.verdict == "re_encoded"
+    assert result.result.direction["later"] is None
+    (quantise,) = (o for o in result.result.operations if o["name"] == "quantise")
+    assert quantise["parameters"]["error"] == 0
+    assert quantise["confidence"] == 0.5
+
+
+@pytest.mark.parametrize("kept", [0.9999, 0.9])
+def test_a_model_that_was_changed_first_is_no_re_encoding(tmp_path: Path, kept: float) -> None:
+    a = decoder(0)
+    result = weightprint.compare(folder(tmp_path / "a", a), release(tmp_path / "b.gguf", child(a, kept), "Q4_0"))
+    assert result.verdict == "shared_origin"
+    assert "quantise" in done(result)
+    assert "unstructured_pruning" not in done(result)
+    assert ("fine_tune" in done(result) or "continued_pretraining" in done(result)) == (kept < 0.99)
+
+
+def test_a_strangers_release_is_a_stranger(tmp_path: Path) -> None:
+    a, b = decoder(0), decoder(1)
+    result = weightprint.compare(folder(tmp_path / "a", a), release(tmp_path / "b.gguf", b, "Q4_0"))
+    assert result.verdict in ("no_evidence", "inconclusive")
+    same = next(e for e in result.evidence if e.test == "same_values")
+    assert (same.details["n_same"], same.details["n_rounded"]) == (0, 0)
