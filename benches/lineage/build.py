@@ -220,7 +220,7 @@ def add_command(commands: Any) -> None:
     """`build`, for the command line's subparsers."""
     parser = commands.add_parser("build", help="build the zoo (an hour on one core), or what is missing of it")
     parser.add_argument("--small", action="store_true", help="the small zoo (minutes)")
-    parser.add_argument("--output", type=Path, default=Path("target/lineage"), help="where to build it (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("target/zoo"), help="where to build it (%(default)s)")
     parser.add_argument("--only", default="*", metavar="GLOB", help="these models and what they are made from")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="models at a time, one thread each")
     parser.set_defaults(run=_run)

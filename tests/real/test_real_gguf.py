@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import weightprint
 import zoo
+from safetensors.numpy import save_file
 from weightprint.anatomy.access import anatomy
 
 gguf = pytest.importorskip("gguf")
+pytest.importorskip("gguf.quants")
 
 
 def test_it_opens_scans_and_maps_completely() -> None:
@@ -39,3 +45,56 @@ def test_every_canonical_tensor_is_the_packages_own_dequantisation() -> None:
         np.testing.assert_array_equal(quantised.tensor(7, role), halves)
     # The dequantised file says nothing of its architecture: read as stored, and complete all the same.
     assert plain.unmapped == ()
+
+
+_PARTS = {
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+
+
+def hugging_face(tensors: dict[str, Any], folder: Path) -> Path:
+    """The same model as Transformers stores it: its names, and rows of q and k by halves of a head."""
+    named = {
+        "model.embed_tokens.weight": tensors["token_embd.weight"],
+        "model.norm.weight": tensors["output_norm.weight"],
+    }
+    for name, x in tensors.items():
+        if name.startswith("blk."):
+            _, block, part, _ = name.split(".")
+            if part in ("attn_q", "attn_k"):
+                x = np.ascontiguousarray(x.reshape(-1, 32, 2, x.shape[1]).swapaxes(1, 2).reshape(x.shape))
+            named[f"model.layers.{block}.{_PARTS[part]}.weight"] = x
+    config = {"model_type": "llama", "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 30, "tie_word_embeddings": True}))
+    save_file(named, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_a_release_in_gguf_is_the_model_re_encoded(kind: str, tmp_path: Path) -> None:
+    """Of the published file nothing finer exists here, so the noised copy plays the model that was released."""
+    tensors = zoo.load(zoo.smollm2_noised(0.05))
+    number = gguf.GGMLQuantizationType[kind]
+    writer = gguf.GGUFWriter(tmp_path / "release.gguf", "llama")
+    writer.add_block_count(30)
+    writer.add_embedding_length(576)
+    writer.add_head_count(9)
+    writer.add_head_count_kv(3)
+    writer.add_feed_forward_length(1536)
+    for name, x in tensors.items():
+        x = x.astype(np.float32)
+        if x.ndim == 2:
+            writer.add_tensor(name, gguf.quants.quantize(x, number), raw_dtype=number)
+        else:
+            writer.add_tensor(name, x)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    result = weightprint.compare(hugging_face(tensors, tmp_path), tmp_path / "release.gguf")
+    assert result.verdict == "re_encoded"
+    assert result.result.direction["later"] == "b"
+    assert [o["name"] for o in result.result.operations] == ["rename", "re_dtype", "quantise"]
+    assert result.result.operations[-1]["parameters"].items() >= {"method": kind, "scheme": "gguf", "group": 32}.items()
