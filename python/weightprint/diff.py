@@ -23,7 +23,9 @@ from weightprint import _core
 from weightprint.anatomy.access import Anatomy
 from weightprint.checkpoint import Checkpoint, open
 from weightprint.evidence._base import F32, SLICE_VALUES, Pair, Side, Tensor
+from weightprint.evidence._block_codes import Codes
 from weightprint.evidence._pairs import pair_by_name
+from weightprint.evidence._scaled_cells import FORMATS
 from weightprint.evidence.same_values import rounded
 from weightprint.order import natural_key
 from weightprint.output import finite, to_json
@@ -208,7 +210,10 @@ def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]
     """One pair, slice by slice; `tick` is called after each."""
     counts, sums, largest = np.zeros(4, np.int64), np.zeros(6), 0.0
     cast = pair.a.dtype != pair.b.dtype
+    codes = _codes(pair)
     for x, y in _slices(side_a, side_b, pair):
+        if codes is not None:
+            codes.add(*((x, y) if pair.b.coded else (y, x)))
         *found, values = _core.compare_values(x.tobytes(), y.tobytes())
         counts += found
         sums += values[:6]
@@ -223,7 +228,7 @@ def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]
     if n_differ == 0:
         status = "same" if pair.a.dtype == pair.b.dtype else "re_encoded"
     else:
-        status = "re_encoded" if cast else "changed"
+        status = "re_encoded" if cast or (codes is not None and codes.found().same) else "changed"
     return _row(pair.a, pair.b, status) | {
         "n_differ": n_differ,
         "n_flipped": n_flipped,
@@ -233,6 +238,13 @@ def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]
         "l2_a": math.sqrt(aa),
         "l2_b": math.sqrt(bb),
     }
+
+
+def _codes(pair: Pair) -> Codes | None:
+    """Where one side is stored in codes of a scheme of quantisation, and the other plainly: what tells rounding."""
+    coarse, fine = (pair.b, pair.a) if pair.b.coded else (pair.a, pair.b)
+    known = coarse.coded and fine.dtype in FORMATS and not pair.transposed
+    return Codes(coarse, FORMATS[fine.dtype]) if known else None
 
 
 def _slices(side_a: Side, side_b: Side, pair: Pair) -> Iterator[tuple[F32, F32]]:

@@ -130,3 +130,28 @@ def test_a_strangers_release_is_a_stranger(tmp_path: Path) -> None:
     assert result.verdict in ("no_evidence", "inconclusive")
     same = next(e for e in result.evidence if e.test == "same_values")
     assert (same.details["n_same"], same.details["n_rounded"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("kept", "status"), [(1.0, {"re_encoded", "same"}), (0.999, {"changed"})])
+def test_diff_tells_rounding_from_change(tmp_path: Path, kept: float, status: set[str]) -> None:
+    a = decoder(0)
+    ours, theirs = folder(tmp_path / "a", a), release(tmp_path / "b.gguf", child(a, kept) if kept < 1 else a, "Q4_0")
+    for one, two in ((ours, theirs), (theirs, ours)):
+        assert set(weightprint.diff(one, two).table["status"]) == status
+
+
+def test_a_turned_tensor_in_codes_is_changed(tmp_path: Path) -> None:
+    """Groups of a transposed partner lie across its rows: nothing is said of them, and nothing breaks."""
+    x = np.random.default_rng(0).standard_normal((64, 96)).astype(np.float32)
+    save_file({"w": np.ascontiguousarray(x.T)}, tmp_path / "a.safetensors")
+    number = gguf.GGMLQuantizationType["Q8_0"]
+    writer = gguf.GGUFWriter(tmp_path / "b.gguf", "llama")
+    writer.add_tensor("w", quants.quantize(x, number), raw_dtype=number)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    both = tmp_path / "a.safetensors", tmp_path / "b.gguf"
+    for one, two in (both, both[::-1]):
+        assert list(weightprint.diff(one, two).table["status"]) == ["changed"]
+        assert weightprint.compare(one, two).verdict != "re_encoded"

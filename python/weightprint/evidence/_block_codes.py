@@ -22,7 +22,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.evidence._base import F32, Tensor
 
-__all__ = ["Coded", "coded"]
+__all__ = ["Coded", "Codes", "coded"]
 
 _FITTING = 0.999  # of the groups, for "every value"
 _MIN_GROUPS, _MIN_VALUES = 4, 256  # that show something
@@ -49,31 +49,41 @@ class Coded:
     run: int | None
 
 
-def coded(pieces: Iterable[tuple[F32, F32]], coarse: Tensor, precision: int) -> Coded:
-    """Compare runs of whole rows: (finer, decoded), float32 (rows, inputs) each.
+class Codes:
+    """A tensor in codes and a finer one, compared run of rows by run of rows."""
 
-    Args:
-        pieces: all rows of both.
-        coarse: the tensor in codes.
-        precision: bits of the finer side's type.
-    """
-    levels, width = coarse.levels, coarse.matrix[1]
-    run = width if levels is None else min(levels.run, width)
-    # Of a width that isn't whole groups, the last group is shorter.
-    cuts = [(0, width - width % run, run), (width - width % run, width, width % run)]
-    sums = np.zeros(5)
+    def __init__(self, coarse: Tensor, precision: int) -> None:
+        """``precision``: bits of the finer side's type."""
+        self._coarse, self._precision = coarse, 2.0**-precision
+        width = coarse.matrix[1]
+        self._run = width if coarse.levels is None else min(coarse.levels.run, width)
+        # Of a width that isn't whole groups, the last group is shorter.
+        whole = width - width % self._run
+        self._cuts = [(0, whole, self._run)] + ([(whole, width, width - whole)] if whole < width else [])
+        self._sums = np.zeros(5)
+
+    def add(self, fine: F32, decoded: F32) -> None:
+        """The next whole rows of both, float32 (rows, inputs)."""
+        even = self._coarse.levels is not None and self._coarse.levels.even
+        for start, stop, run in self._cuts:
+            a, b = (np.ascontiguousarray(x[:, start:stop]) for x in (fine, decoded))
+            self._sums += _core.cells(a, b, run, even=even, precision=self._precision)
+
+    def found(self) -> Coded:
+        """What all rows so far show."""
+        groups, fit, difference, size, rounding = self._sums.tolist()
+        if self._coarse.levels is None:
+            return Coded(False, difference <= _limit(self._coarse) ** 2 * size, difference, size, math.nan, None)
+        same = groups >= _MIN_GROUPS and groups * self._run >= _MIN_VALUES and fit >= _FITTING * groups
+        return Coded(same, same or difference <= _PUSHED * rounding, difference, size, rounding, self._run)
+
+
+def coded(pieces: Iterable[tuple[F32, F32]], coarse: Tensor, precision: int) -> Coded:
+    """Compare all rows of a finer tensor with those of one in codes; see :class:`Codes`."""
+    codes = Codes(coarse, precision)
     for fine, decoded in pieces:
-        for start, stop, n in cuts:
-            if start < stop:
-                a, b = (np.ascontiguousarray(x[:, start:stop]) for x in (fine, decoded))
-                even = levels is not None and levels.even
-                sums += _core.cells(a, b, n, even=even, precision=2.0**-precision)
-    groups, fit, difference, size, rounding = sums.tolist()
-    enough = groups >= _MIN_GROUPS and groups * run >= _MIN_VALUES
-    if levels is None:
-        return Coded(False, difference <= _limit(coarse) ** 2 * size, difference, size, math.nan, None)
-    same = enough and fit >= _FITTING * groups
-    return Coded(same, same or difference <= _PUSHED * rounding, difference, size, rounding, run)
+        codes.add(fine, decoded)
+    return codes.found()
 
 
 def _limit(coarse: Tensor) -> float:
