@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
@@ -16,6 +17,7 @@ from synthetic import Arrays, child, decoder
 gguf = pytest.importorskip("gguf")
 quants = pytest.importorskip("gguf.quants")
 
+BF16 = np.dtype(ml_dtypes.bfloat16)
 _HEADS = 8
 _NAMES = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
@@ -28,7 +30,7 @@ _NAMES = {
 def folder(at: Path, tensors: Mapping[str, Any]) -> Path:
     """As Hugging Face's Llama stores it."""
     at.mkdir()
-    config = {"model_type": "llama", "num_attention_heads": _HEADS, "hidden_size": 64, "num_hidden_layers": 4}
+    config = {"model_type": "llama", "num_attention_heads": _HEADS, "hidden_size": 64}
     (at / "config.json").write_text(json.dumps(config))
     save_file(dict(tensors), at / "model.safetensors")
     return at
@@ -155,3 +157,38 @@ def test_a_turned_tensor_in_codes_is_changed(tmp_path: Path) -> None:
     for one, two in (both, both[::-1]):
         assert list(weightprint.diff(one, two).table["status"]) == ["changed"]
         assert weightprint.compare(one, two).verdict != "re_encoded"
+
+
+def absmax(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Four bits and groups of 16 or 32, decoded again."""
+    groups = x.reshape(len(x), -1, 32 if x.shape[1] % 32 == 0 else 16)
+    step = np.abs(groups).max(-1, keepdims=True) / 7
+    return (np.rint(groups / step) * step).reshape(x.shape)
+
+
+def test_zeros_of_a_coarse_grid_are_no_pruning(tmp_path: Path) -> None:
+    """Stored decoded, and more matrices than are looked at closely."""
+    a = {n: x.astype(BF16) for n, x in decoder(0, layers=8).items()}
+    b = {n: absmax(x.astype(np.float32)).astype(BF16) if x.ndim == 2 else x for n, x in a.items()}
+    result = weightprint.compare(folder(tmp_path / "a", a), folder(tmp_path / "b", b))
+    assert result.verdict == "shared_origin"
+    assert set(done(result)) == {"quantise"}
+    assert done(result)["quantise"].items() >= {"bits": 4}.items()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_decoded_codes_rounded_to_bf16_are_not_the_original(tmp_path: Path, turned: bool) -> None:
+    """FP8 in blocks, and its values in bfloat16: the second side holds no bit that the first one lost."""
+    a, codes, decoded = decoder(0), {}, {}
+    for name, x in a.items():
+        if x.ndim == 2 and ".layers." in name:
+            scale = np.float32(np.abs(x[:, :128]).max() / 448)
+            codes[name] = (x / scale).astype(ml_dtypes.float8_e4m3fn)
+            codes[f"{name}_scale_inv"] = np.full((-(-len(x) // 128), -(-x.shape[1] // 128)), scale)
+            decoded[name] = (codes[name].astype(np.float32) * scale).astype(BF16)
+        else:
+            codes[name] = decoded[name] = x.astype(BF16)
+    both = folder(tmp_path / "codes", codes), folder(tmp_path / "decoded", decoded)
+    result = weightprint.compare(*(both[::-1] if turned else both))
+    assert result.verdict == "re_encoded"
+    assert result.result.direction["later"] is None

@@ -48,6 +48,18 @@ def test_bf16_cut_off_instead_of_rounded() -> None:
     assert how(a, cut) == "F32 to BF16, a cast, cut off rather than rounded"
 
 
+def test_two_casts_of_one_original() -> None:
+    a = weights(40, 300)
+    a[0, :3] = [0, -1e-7, 2e-5]  # the last two are no normal numbers of float16
+    for x, y in ((a.astype(BF16), a.astype(np.float16)), (a.astype(np.float16), a.astype(BF16))):
+        evidence = run(x, y)
+        assert "both cast from one original" in evidence.details["how"]["w"]
+        assert evidence.details["later"] is None
+    other = a.astype(np.float16)
+    other[3, 5] *= np.float16(1.01)
+    assert how(a.astype(BF16), other) is None
+
+
 def test_one_element_a_step_off_is_refused() -> None:
     a = weights(40, 300)
     b = a.astype(BF16)

@@ -1,9 +1,10 @@
 """Same values in another precision, orientation or quantisation: a strict test, element by element.
 
-First the plain casts: rounded to nearest even (or cut off), element for element. Then the scaled ones. Every coarse
-format is a set of levels, and rounding sends each level's *cell* to it: for int8 the cell of code q is [q - 1/2, q +
-1/2], for a float format it reaches half-way to the two neighbours. B is a re-encoding of A when one scale u > 0 per
-group puts u * a into the cell of b for **every** element:
+First the plain casts: rounded to nearest even (or cut off), element for element, or (bfloat16 and float16) both rounded
+from one original: no element further apart than both roundings. Then the scaled ones. Every coarse format is a set of
+levels, and rounding sends each level's *cell* to it: for int8 the cell of code q is [q - 1/2, q + 1/2], for a float
+format it reaches half-way to the two neighbours. B is a re-encoding of A when one scale u > 0 per group puts u * a into
+the cell of b for **every** element:
 
     lo(b_i) <= u * a_i <= hi(b_i)      for all i of a group.
 
@@ -39,6 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint import parallel
+from weightprint._looks import ulp
 from weightprint.evidence._base import (
     F32,
     SLICE_VALUES,
@@ -59,6 +61,9 @@ __all__ = ["same_values"]
 _MIN_LEVELS = 16  # distinct stored values for a tensor to be evidence
 _MIN_GROUP = 32  # elements that share one scale; fewer could be fitted
 _MAX_TURNED = 1 << 26  # values; a transposed tensor is held whole
+_SLACK = 1e-3
+#: Plain casts: what is said of them, the one that explains most first.
+_CASTS = ("nothing lost", "a cast", "a cast, cut off rather than rounded", "both cast from one original")
 
 _QUESTION = Evidence(
     test="same_values",
@@ -108,7 +113,7 @@ def same_values(models: Models) -> Evidence:
             found.append(Shared(pair.b.name, pair.a.name, "re_encoded", pair.b.numel))
             how[pair.b.name] = outcome.how
             bits_a, bits_b = _bits(pair.a), _bits(pair.b)
-            if bits_a != bits_b and "nothing lost" not in outcome.how:
+            if bits_a != bits_b and not any(words in outcome.how for words in (_CASTS[0], _CASTS[3])):
                 coarser["b" if bits_b < bits_a else "a"] += 1
             if outcome.scales is not None:
                 scales.append((pair.b.name, *outcome.scales))
@@ -202,7 +207,8 @@ def _check(a: Side, b: Side, pair: Pair) -> _Outcome | None:
             stop = start + stored.shape[0]
             yield whole[start:stop] if whole is not None else fine_side.rows(fine, start, stop), stored
 
-    how, scales, in_codes = _cast(both(SLICE_VALUES // 4), coarse.dtype), None, None
+    how = _decoded(both(SLICE_VALUES // 4), fine) if coarse.coded else _cast(both(SLICE_VALUES // 4), fine, coarse)
+    scales, in_codes = None, None
     if how is None and coarse.coded:
         in_codes = coded(both(SLICE_VALUES // 4), coarse, FORMATS[fine.dtype])
         how = f"one scale per {in_codes.run} inputs" if in_codes.same else None
@@ -235,20 +241,43 @@ def rounded(x: F32, dtype: str) -> tuple[F32, F32] | None:
     return (x, x) if dtype in ("F32", "F64") else None  # a float64 tensor was rounded to float32 when it was read
 
 
-def _cast(pieces: Iterator[tuple[F32, F32]], dtype: str) -> str | None:
-    """How B's values are a plain cast of A's, or None at the first element that is not."""
-    lossless = nearest = towards_zero = True
+def _cast(pieces: Iterator[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> str | None:
+    """How the coarse side is a plain cast of the fine one: the first of :data:`_CASTS` that holds for every element,
+    None where none does."""
+    left = [True] * len(_CASTS)
     for values, stored in pieces:
-        lossless = lossless and bool(np.array_equal(values, stored, equal_nan=True))
-        both = rounded(np.ascontiguousarray(values), dtype)
-        if both is None:
-            nearest = towards_zero = False
-        else:
-            nearest = nearest and bool(np.array_equal(both[0], stored, equal_nan=True))
-            towards_zero = towards_zero and bool(np.array_equal(both[1], stored, equal_nan=True))
-        if not (lossless or nearest or towards_zero):
+        values = np.ascontiguousarray(values)
+        ways = rounded(values, coarse.dtype)
+        left[0] = left[0] and _equal(values, stored)
+        left[1] = left[1] and ways is not None and _equal(ways[0], stored)
+        left[2] = left[2] and ways is not None and _equal(ways[1], stored)
+        left[3] = left[3] and _of_one(values, stored, fine.dtype, coarse.dtype)
+        if not any(left):
             return None
-    return "nothing lost" if lossless else "a cast" if nearest else "a cast, cut off rather than rounded"
+    return _CASTS[left.index(True)]
+
+
+def _of_one(x: F32, y: F32, dtype_x: str, dtype_y: str) -> bool:
+    """Bfloat16 and float16 values that may come from one original: no further apart than both roundings together."""
+    if {dtype_x, dtype_y} != {"BF16", "F16"}:
+        return False
+    wide, other = x.astype(np.float64), y.astype(np.float64)
+    known = np.isfinite(wide) & np.isfinite(other)
+    apart = np.abs(wide - other) <= (0.5 + _SLACK) * (ulp(wide, dtype_x) + ulp(other, dtype_y))
+    return bool(np.all(np.where(known, apart, (wide == other) | (np.isnan(wide) & np.isnan(other)))))
+
+
+def _decoded(pieces: Iterator[tuple[F32, F32]], fine: Tensor) -> str | None:
+    """Whether the plain side is the other one's decoded values in its own type: then the codes hold all of it."""
+    for values, stored in pieces:
+        ways = rounded(np.ascontiguousarray(stored), fine.dtype)
+        if ways is None or not any(_equal(way, values) for way in ways):
+            return None
+    return _CASTS[0]
+
+
+def _equal(x: F32, y: F32) -> bool:
+    return bool(np.array_equal(x, y, equal_nan=True))
 
 
 def _scaled(pieces: Iterator[tuple[F32, F32]], coarse: Tensor) -> tuple[str, tuple[F64, F64] | None] | None:

@@ -53,7 +53,7 @@ def _renamed(facts: Facts) -> Iterable[Row]:
 def _cast(facts: Facts, how: Mapping[str, str]) -> Iterable[Row]:
     """Another floating-point type: exactly A's values rounded, or both roundings of one original."""
     a, b = facts.models.a.tensors, facts.models.b.tensors
-    cast = {n for n, h in how.items() if ("a cast" in h or "nothing lost" in h) and not b[n].coded}
+    cast = {n for n, h in how.items() if ("cast" in h or "nothing lost" in h) and not b[n].coded}
     types = Counter((a[f.a].dtype, b[f.b].dtype) for f in facts.re_encoded if f.b in cast)
     rounded = [c for c in facts.changes.untouched if c.b.name not in how and c.n and c.a.dtype != c.b.dtype]
     types.update((c.a.dtype, c.b.dtype) for c in rounded)

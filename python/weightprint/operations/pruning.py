@@ -22,7 +22,12 @@ _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 def pruning(facts: Facts) -> Iterable[Row]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
-    thinned = [c for c in facts.changes.matrices if c.zeroed >= (_CODED if c.b.coded else ZEROED) and c.kind != "grid"]
+    on_grids = {c.role for c, _ in facts.changes.seen if c.kind == "grid"}
+    thinned = [
+        c
+        for c in facts.changes.matrices
+        if c.zeroed >= (_CODED if c.b.coded else ZEROED) and c.kind != "grid" and (c.kind or c.role not in on_grids)
+    ]
     if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
         return
     rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)
