@@ -149,6 +149,7 @@ def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor
         nbytes=weight.nbytes,
         place=None if part is None else part.place,
         levels=weight.levels,
+        offset=0.0 if part is None else anatomy.offset(part.place),
     )
 
 

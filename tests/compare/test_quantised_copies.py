@@ -27,10 +27,10 @@ _NAMES = {
 }  # fmt: skip
 
 
-def folder(at: Path, tensors: Mapping[str, Any]) -> Path:
-    """As Hugging Face's Llama stores it."""
+def folder(at: Path, tensors: Mapping[str, Any], family: str = "llama") -> Path:
+    """As Hugging Face's Llama stores it, or another family of the same names."""
     at.mkdir()
-    config = {"model_type": "llama", "num_attention_heads": _HEADS, "hidden_size": 64}
+    config = {"model_type": family, "num_attention_heads": _HEADS, "hidden_size": 64}
     (at / "config.json").write_text(json.dumps(config))
     save_file(dict(tensors), at / "model.safetensors")
     return at
@@ -192,3 +192,17 @@ def test_decoded_codes_rounded_to_bf16_are_not_the_original(tmp_path: Path, turn
     result = weightprint.compare(*(both[::-1] if turned else both))
     assert result.verdict == "re_encoded"
     assert result.result.direction["later"] is None
+
+
+def test_gains_kept_as_distances_from_one(tmp_path: Path) -> None:
+    """Gemma's norms add 1 to what is stored; its releases in GGUF store what acts."""
+    acts = {n: x.astype(BF16) for n, x in decoder(0, d=256).items()}
+    stored = {n: (x.astype(np.float32) - 1) if x.ndim == 1 else x for n, x in acts.items()}
+    both = folder(tmp_path / "a", stored, "gemma"), folder(tmp_path / "b", acts)
+    result = weightprint.compare(*both)
+    assert (result.a.family, result.b.family) == ("gemma", "llama")
+    assert result.verdict == "re_encoded"
+    assert result.result.complete
+    same = next(e for e in result.evidence if e.test == "same_values")
+    assert same.details["n_same"] + same.details["n_simple"] == sum(x.ndim == 1 for x in acts.values())
+    assert weightprint.compare(both[0], folder(tmp_path / "c", acts, "gemma")).verdict == "shared_origin"

@@ -215,8 +215,8 @@ class Anatomy:
         if not fold_norms:
             return self.read(self[place].view, rows, columns)
         if role_of(role).part == "norm":
-            values = self.read(self[place].view, rows)
-            return values if role != matrix_of(role) else values + np.float32(self._offset(place))
+            gain: F32 = self.read(self[place].view, rows) + np.float32(self.offset(place))
+            return gain
         if role != matrix_of(role):
             return self._folded_bias(place, rows)
         values = self.read(self[place].view, rows, columns)
@@ -269,6 +269,12 @@ class Anatomy:
         for start in range(0, n_rows, step):
             yield start, self.read(view, slice(start, min(start + step, n_rows)))
 
+    def offset(self, place: Place) -> float:
+        """What acts there beyond what is stored: 1 for the gains of Gemma's norms, kept as distances from it."""
+        family = self.families.get(place.stack)
+        is_gain = role_of(place.role).part == "norm" and place.role == matrix_of(place.role)
+        return family.norm_offset if is_gain and family and place.role not in family.plain_norms else 0.0
+
     # Inside
 
     @cached_property
@@ -277,11 +283,6 @@ class Anatomy:
         for a in self.assignments:
             found.setdefault(a.view.weight, []).append(a)
         return {name: tuple(parts) for name, parts in found.items()}
-
-    def _offset(self, norm: Place) -> float:
-        """What a norm's gain is beyond what is stored."""
-        family = self.families.get(norm.stack)
-        return family.norm_offset if family and norm.role not in family.plain_norms else 0.0
 
     def _folded_bias(self, place: Place, rows: slice | None) -> F32:
         """b + W·β: what the bias is once the norm's offset is folded; W·β alone where no bias is stored."""

@@ -68,7 +68,8 @@ class Tensor:
     ``constant``: it has no two finite values that differ.
     ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared. ``zeros``
     counts values that are zero, None where they were not counted. ``levels``: which values a quantised tensor can have,
-    None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme.
+    None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
+    architecture adds to a norm's gain.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Tensor:
     place: Place | None = None
     zeros: int | None = None
     levels: Levels | None = None
+    offset: float = 0.0
 
     @property
     def coded(self) -> bool:

@@ -190,7 +190,8 @@ def _candidate(pair: Pair) -> bool:
     if pair.a.dtype not in FORMATS or pair.b.dtype not in FORMATS:
         return False
     # Digests may be of values (compare), so equal ones in two dtypes are a cast that lost nothing.
-    return pair.a.dtype != pair.b.dtype or (pair.transposed and pair.a.digest != pair.b.digest)
+    stored_otherwise = pair.a.dtype != pair.b.dtype or pair.a.offset != pair.b.offset
+    return stored_otherwise or (pair.transposed and pair.a.digest != pair.b.digest)
 
 
 def _check(a: Side, b: Side, pair: Pair) -> _Outcome | None:
@@ -201,11 +202,15 @@ def _check(a: Side, b: Side, pair: Pair) -> _Outcome | None:
     fine, coarse = (pair.a, pair.b) if forward else (pair.b, pair.a)
     fine_side, coarse_side = (a, b) if forward else (b, a)
     whole = fine_side.rows(fine).T if pair.transposed else None
+    offset = np.float32(fine.offset - coarse.offset)
 
     def both(values: int) -> Iterator[tuple[F32, F32]]:
         for start, stored in coarse_side.slices(coarse, values):
             stop = start + stored.shape[0]
-            yield whole[start:stop] if whole is not None else fine_side.rows(fine, start, stop), stored
+            values: F32 = whole[start:stop] if whole is not None else fine_side.rows(fine, start, stop)
+            if offset:
+                values = np.add(values, offset)
+            yield values, stored
 
     how = _decoded(both(SLICE_VALUES // 4), fine) if coarse.coded else _cast(both(SLICE_VALUES // 4), fine, coarse)
     scales, in_codes = None, None
@@ -224,6 +229,7 @@ def _check(a: Side, b: Side, pair: Pair) -> _Outcome | None:
     if distinct.size < _MIN_LEVELS or fine_side.is_trivial(fine):
         return _Outcome("", coded=in_codes)
     turned = ", transposed" if pair.transposed else ""
+    turned += f", {abs(offset):g} apart, as their architectures store gains" if offset else ""
     return _Outcome(f"{fine.dtype} to {coarse.dtype}, {how}{turned}", scales if forward else None, in_codes)
 
 
