@@ -204,13 +204,11 @@ def _check(a: Side, b: Side, pair: Pair) -> _Outcome | None:
     whole = fine_side.rows(fine).T if pair.transposed else None
     offset = np.float32(fine.offset - coarse.offset)
 
-    def both(values: int) -> Iterator[tuple[F32, F32]]:
-        for start, stored in coarse_side.slices(coarse, values):
+    def both(at_once: int) -> Iterator[tuple[F32, F32]]:
+        for start, stored in coarse_side.slices(coarse, at_once):
             stop = start + stored.shape[0]
             values: F32 = whole[start:stop] if whole is not None else fine_side.rows(fine, start, stop)
-            if offset:
-                values = np.add(values, offset)
-            yield values, stored
+            yield np.add(values, offset) if offset else values, stored
 
     how = _decoded(both(SLICE_VALUES // 4), fine) if coarse.coded else _cast(both(SLICE_VALUES // 4), fine, coarse)
     scales, in_codes = None, None
