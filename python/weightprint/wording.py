@@ -131,7 +131,11 @@ def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
     lines: list[str] = []
     if rule.verdict in ("identical", "re_encoded"):
         lines.extend(_missing(facts))
-        lines.append("Equal weights do not say who made them first.")
+        same = facts.applied("same_values")
+        if same is not None and same.details["later"] is not None:
+            lines.append("Rounding says which of the two files came later, not who trained the weights.")
+        else:
+            lines.append("Equal weights do not say who made them first.")
         return tuple(lines)
     if rule.verdict == "no_evidence":
         return (*_near_misses(facts), *_BLIND)

@@ -96,13 +96,14 @@ def same_values(models: Models) -> Evidence:
     skipped: list[str] = []
     coarser = {"a": 0, "b": 0}
     in_codes: list[Coded] = []
+    other_codes: list[Coded] = []
     outcomes = parallel.each(lambda pair: _check(a, b, pair), todo, ahead=len(todo))
     for pair, outcome in zip(todo, outcomes, strict=True):
         if outcome is None:
             skipped.append(pair.b.name)
             continue
-        if outcome.coded is not None and outcome.coded.near:
-            in_codes.append(outcome.coded)
+        if outcome.coded is not None:
+            (in_codes if outcome.coded.near else other_codes).append(outcome.coded)
         if outcome.how is None:
             differ.append(pair.b.name)
             if outcome.coded is not None and outcome.coded.near:
@@ -146,6 +147,7 @@ def same_values(models: Models) -> Evidence:
             "skipped": skipped[:200],
             "scales": {f.b: f.a for f in found if f.kind == "parameter"},
             "codes": _codes(in_codes),
+            "other_codes": _codes(other_codes),
             "later": later,
         },
     )
@@ -167,9 +169,8 @@ def _bits(tensor: Tensor) -> int:
 
 
 def _codes(found: list[Coded]) -> dict[str, float | int | None]:
-    """Over all tensors in codes that hold the other side's values, or near ones: how many, the inputs that share a
-    scale in most of them, the relative error, and its mean square over that of rounding to nearest (None where the
-    levels are not known)."""
+    """Over several tensors in codes: how many, the inputs that share a scale in most of them, the relative difference,
+    and its mean square over that of rounding to nearest (None where the levels are not known)."""
     if not found:
         return {}
     runs = sorted(c.run or 0 for c in found)

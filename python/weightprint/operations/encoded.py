@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from weightprint.changes import Change, pooled
+from weightprint.changes import pooled
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
 
@@ -72,8 +72,8 @@ def _quantised(facts: Facts, how: Mapping[str, str]) -> Row | None:
     same = facts.applied("same_values")
     if same is not None and same.details["later"] == "a":
         return None  # A was made by it, as the direction says
-    codes: Mapping[str, Any] = same.details["codes"] if same else {}
-    return _scaled(facts, how) or _in_codes(facts, codes) or _on_grids(facts)
+    codes, others = (same.details["codes"], same.details["other_codes"]) if same else ({}, {})
+    return _scaled(facts, how) or _in_codes(facts, codes) or _in_other_codes(facts, others) or _on_grids(facts)
 
 
 def _scaled(facts: Facts, how: Mapping[str, str]) -> Row | None:
@@ -88,18 +88,25 @@ def _scaled(facts: Facts, how: Mapping[str, str]) -> Row | None:
 
 
 def _in_codes(facts: Facts, codes: Mapping[str, Any]) -> Row | None:
-    """Stored in a scheme of quantisation: with A's values, with near ones, or (most matrices) with others."""
+    """Most tensors in codes hold A's values, or near ones."""
     b = facts.models.b.tensors
     made = [b[f.b].dtype for f in (*facts.re_encoded, *facts.rounded) if b[f.b].coded]
-    if made:
-        parameters = _stored(made) | ({"group": codes["run"]} if codes.get("run") else {})
-        where, confidence = _rounded(facts, codes, len(made))
-        return row("quantise", parameters | {"error": float(f"{codes.get('error', 0.0):.3g}")}, where, confidence)
+    if len(made) <= sum(c.b.coded for c in facts.changes.changed):
+        return None
+    where, confidence = _rounded(facts, codes, len(made))
+    return row("quantise", _stored(made) | _group(codes) | _error(codes.get("error", 0.0)), where, confidence)
+
+
+def _in_other_codes(facts: Facts, codes: Mapping[str, Any]) -> Row | None:
+    """Most matrices are stored so, with values that something else changed as well. The error is what rounding them to
+    nearest leaves."""
     coded = [c for c in facts.changes.changed if c.b.coded and not c.a.coded]
     if 2 * len(coded) <= len(facts.changes.matrices):
         return None
-    parameters = _stored([c.b.dtype for c in coded]) | _error(coded)
-    return row("quantise", parameters, f"{len(coded)} matrices are stored so", 0.95)
+    ratio = codes.get("of_rounding")
+    error = _error(codes["error"] / ratio**0.5) if ratio else {}
+    where = f"{len(coded)} matrices are stored so"
+    return row("quantise", _stored([c.b.dtype for c in coded]) | _group(codes) | error, where, 0.95)
 
 
 def _on_grids(facts: Facts) -> Row | None:
@@ -111,12 +118,16 @@ def _on_grids(facts: Facts) -> Row | None:
     (bits, group, kind), _ = found.most_common(1)[0]
     parameters: Row = {"method": f"int{bits}", "bits": bits, "grid": kind} | ({"group": group} if group else {})
     where = f"{len(grids)} matrices looked at lie on a grid of {bits} bits per {group or 'row'}"
-    return row("quantise", parameters | _error([c for c, _ in grids]), where, 0.95)
+    whole = pooled(c for c, _ in grids)
+    return row("quantise", parameters | (_error(whole.relative) if whole else {}), where, 0.95)
 
 
-def _error(changes: Iterable[Change]) -> Row:
-    whole = pooled(changes)
-    return {} if whole is None else {"error": float(f"{whole.relative:.3g}")}
+def _group(codes: Mapping[str, Any]) -> Row:
+    return {"group": codes["run"]} if codes.get("run") else {}
+
+
+def _error(relative: float) -> Row:
+    return {"error": float(f"{relative:.3g}")}
 
 
 def _rounded(facts: Facts, codes: Mapping[str, Any], n: int) -> tuple[str, float]:
