@@ -53,7 +53,9 @@ def release(at: Path, tensors: Arrays, kind: str) -> Path:
         if "q_proj" in name or "k_proj" in name:
             x = x.reshape(_HEADS, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
         if x.ndim == 2:
-            writer.add_tensor(to, quants.quantize(np.ascontiguousarray(x), number), raw_dtype=number)
+            x = np.ascontiguousarray(x)
+            packed = q6_k(x) if kind == "Q6_K" else quants.quantize(x, number)
+            writer.add_tensor(to, packed, raw_dtype=number)
         else:
             writer.add_tensor(to, x)
     writer.write_header_to_file()
@@ -61,6 +63,22 @@ def release(at: Path, tensors: Arrays, kind: str) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return at
+
+
+def q6_k(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Q6_K as ggml lays it out: 256 values with 16 scales of 8 bits under one in half precision; bytes (rows, …)."""
+    groups = x.reshape(-1, 16, 16).astype(np.float64)
+    scales = np.abs(groups).max(-1) / 31
+    d = (scales.max(-1) / 127).astype(np.float16)
+    eight = np.rint(scales / np.maximum(d[:, None].astype(np.float64), 1e-30)).clip(-128, 127)
+    step = (d[:, None].astype(np.float64) * eight)[..., None]
+    codes = (np.rint(groups / np.where(step > 0, step, 1)).clip(-32, 31) + 32).astype(np.uint8)
+    q = codes.reshape(-1, 2, 4, 32)  # halves of a block, and which of its four runs of 32
+    low = np.concatenate([(q[:, :, 0] & 15) | (q[:, :, 2] & 15) << 4, (q[:, :, 1] & 15) | (q[:, :, 3] & 15) << 4], -1)
+    high = sum((q[:, :, k] >> 4) << 2 * k for k in range(4))
+    parts = [low.reshape(len(q), 128), high.reshape(len(q), 64), eight.astype(np.int8).view(np.uint8)]
+    blocks = np.concatenate([*parts, d.view(np.uint8).reshape(-1, 2)], axis=1)
+    return np.ascontiguousarray(blocks.reshape(len(x), -1))
 
 
 def done(result: Any) -> dict[str, Any]:
@@ -206,3 +224,17 @@ def test_gains_kept_as_distances_from_one(tmp_path: Path) -> None:
     same = next(e for e in result.evidence if e.test == "same_values")
     assert same.details["n_same"] + same.details["n_simple"] == sum(x.ndim == 1 for x in acts.values())
     assert weightprint.compare(both[0], folder(tmp_path / "c", acts, "gemma")).verdict == "shared_origin"
+
+
+def test_two_levels_of_scales(tmp_path: Path) -> None:
+    """Q6_K: the scale of 16 values is an integer times that of 256."""
+    a = decoder(0, d=256, h=512)
+    x = a["model.layers.0.mlp.up_proj.weight"]
+    kind = gguf.GGMLQuantizationType["Q6_K"]
+    off = quants.dequantize(q6_k(x), kind) - x
+    assert np.linalg.norm(off) < 0.04 * np.linalg.norm(x)  # the writer above is right
+    result = weightprint.compare(folder(tmp_path / "a", a), release(tmp_path / "b.gguf", a, "Q6_K"))
+    assert result.verdict == "re_encoded"
+    assert done(result)["quantise"].items() >= {"method": "Q6_K", "bits": 6, "group": 16}.items()
+    result = weightprint.compare(tmp_path / "a", release(tmp_path / "c.gguf", child(a, 0.9999), "Q6_K"))
+    assert result.verdict == "shared_origin"
