@@ -30,7 +30,7 @@ _NAMES = {
 def folder(at: Path, tensors: Mapping[str, Any], family: str = "llama") -> Path:
     """As Hugging Face's Llama stores it, or another family of the same names."""
     at.mkdir()
-    config = {"model_type": family, "num_attention_heads": _HEADS, "hidden_size": 64}
+    config = {"model_type": family, "num_attention_heads": _HEADS, "hidden_size": tensors["model.norm.weight"].size}
     (at / "config.json").write_text(json.dumps(config))
     save_file(dict(tensors), at / "model.safetensors")
     return at
@@ -41,9 +41,9 @@ def release(at: Path, tensors: Arrays, kind: str) -> Path:
     number = gguf.GGMLQuantizationType[kind]
     writer = gguf.GGUFWriter(at, "llama")
     writer.add_block_count(4)
-    writer.add_embedding_length(64)
+    writer.add_embedding_length(tensors["model.norm.weight"].size)
     writer.add_head_count(_HEADS)
-    writer.add_feed_forward_length(160)
+    writer.add_feed_forward_length(len(tensors["model.layers.0.mlp.up_proj.weight"]))
     for name, x in tensors.items():
         words = name.split(".")
         if words[1] == "layers":
