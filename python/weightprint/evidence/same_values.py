@@ -33,7 +33,9 @@ difference is of the size that the codes make, that is said (``rounded``), and n
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,7 +99,13 @@ def same_values(models: Models) -> Evidence:
     coarser = {"a": 0, "b": 0}
     in_codes: list[Coded] = []
     other_codes: list[Coded] = []
-    outcomes = parallel.each(lambda pair: _check(a, b, pair), todo, ahead=len(todo))
+    one_by_one = threading.Lock()  # what is turned is held whole
+
+    def check(pair: Pair) -> _Outcome | None:
+        with one_by_one if pair.transposed else nullcontext():
+            return _check(a, b, pair)
+
+    outcomes = parallel.each(check, todo, ahead=len(todo))
     for pair, outcome in zip(todo, outcomes, strict=True):
         if outcome is None:
             skipped.append(pair.b.name)
