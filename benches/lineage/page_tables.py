@@ -385,12 +385,14 @@ def large(found: Sequence[Mapping[str, Any]]) -> str:
             seconds(sum(m["scan"]) / 2),
             seconds(m["seconds"]),
             seconds(m["gemm"]),
+            f"{2 * (m['seconds'] - m['gemm']) / sum(m['plain']):.1f}",
             f"{m['read'] / 1e9:.1f} GB",
             f"{m['peak'] / 1e9:.2f} GB",
         ]
         for m in found
     ]
-    head = ["pair", "both files", "verdict", "scan of both", "compare", "of it linear algebra", "read", "peak memory"]
+    head = ["pair", "both files", "verdict", "scan of both", "compare", "of it linear algebra"]
+    head += ["the rest ÷ plain read of both", "read", "peak memory"]
     return (
         "## At the shapes of large models\n\n"
         "Synthetic roots with realistic structure and a child of each (`big-shapes`), one comparison at effort "
