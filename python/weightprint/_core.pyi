@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "arrow_stream",
     "assign",
+    "cells",
     "compare_values",
     "decode_codebook",
     "decode_lookup",

@@ -134,7 +134,7 @@ mod tests {
 
     /// Values of a group of 32 without regularity.
     fn values(group: u64) -> Vec<f32> {
-        (0..32).map(|i| (((group * 32 + i) * 2_654_435_761 >> 7) % 2001) as f32 / 1000.0 - 1.0).collect()
+        (0..32).map(|i| ((((group * 32 + i) * 2_654_435_761) >> 7) % 2001) as f32 / 1000.0 - 1.0).collect()
     }
 
     /// Four bits, one scale per group, as most libraries do it: the largest size goes to level 7.
