@@ -218,10 +218,10 @@ def standardise(
 
 def cells(
     fine: npt.NDArray[np.float32], coarse: npt.NDArray[np.float32], run: int, *, even: bool, precision: float
-) -> tuple[int, int, float, float, float]:
+) -> tuple[int, int, float, float, float, float]:
     """Whether each value of `fine` lies in the cell of the level that `coarse` holds for it, in groups of `run`
     neighbours with a scale of their own: (groups, those in which all do, and sums of squares: of the differences, of
-    `fine`, and of what rounding explains of the differences). Groups of one level aren't counted.
+    `fine`, of what rounding explains of the differences, and of those in groups of one level, which aren't counted).
 
     `even`: the levels are evenly spaced. `precision`: relative size of the rounding that `fine` went through itself.
     Raises UsageError unless both are contiguous, of one size, and whole groups.

@@ -100,6 +100,31 @@ def test_values_pushed_to_the_next_level_are_near_and_not_the_same() -> None:
     assert found.near
 
 
+@pytest.mark.parametrize("every", [2, 100])
+def test_erased_groups_are_seen(every: int) -> None:
+    """A group of zeros has no cells, and what it had is gone."""
+    a = weights(96, 256)
+    b = grouped(absmax(a, 4, 32), 32).copy()
+    b.reshape(-1, 32)[::every] = 0
+    assert not check(a, b.reshape(a.shape), 32).same
+
+
+def test_groups_that_are_tiny_beside_their_neighbours_may_be_zero() -> None:
+    """As under one scale for a row of several groups."""
+    a = weights(96, 256)
+    a[:, :32] *= np.float32(1e-4)
+    b = absmax(a, 4, 32)
+    b[:, :32] = 0
+    assert check(a, b, 32).same
+
+
+def test_values_far_beyond_the_outermost_levels_are_seen() -> None:
+    a = weights(96, 256)
+    b = absmax(a, 4, 32)
+    a[:, ::32] += np.sign(b[:, ::32]) * np.float32(0.3)
+    assert not check(a, b, 32).same
+
+
 def test_a_last_group_may_be_shorter() -> None:
     a = weights(96, 200)
     b = np.concatenate([absmax(a[:, :128], 4, 128), absmax(a[:, 128:], 4, 72)], axis=1)

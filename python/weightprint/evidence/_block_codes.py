@@ -3,7 +3,9 @@
 The strict question is :func:`weightprint._core.cells`: does every value lie in the cell that rounding to the group's
 levels leaves for it? Quantisers that round to nearest pass it (absmax and min-max of any group size, NF4, FP8 and FP4
 in blocks, GGUF's Q types), and nothing else does: of a group that was trained on, or of a stranger's, some value lies
-elsewhere. A few groups may miss, where a value stood half-way between two levels.
+elsewhere. A few groups may miss, where a value stood half-way between two levels. A group of one level has no cells: it
+may hold what is tiny beside its neighbours, and next to nothing of the difference. And the outermost cells are open, so
+the difference as a whole must be of the size that rounding makes it.
 
 The loose one is whether the difference is of the size that such codes make. Quantisers that look at activations (GPTQ)
 push values to levels further off, to make up for the errors of others: 1.1 to 1.5 times the mean square of rounding to
@@ -24,7 +26,7 @@ from weightprint.evidence._base import F32, Tensor
 
 __all__ = ["Coded", "Codes", "coded"]
 
-_FITTING = 0.999  # of the groups, for "every value"
+_FITTING = 0.999  # of the groups, and of the difference in groups with cells, for "every value"
 _MIN_GROUPS, _MIN_VALUES = 4, 256  # that show something
 _PUSHED = 2.0  # mean square of the difference over that of rounding to nearest, at most, where values were pushed
 
@@ -56,11 +58,11 @@ class Codes:
         """``precision``: bits of the finer side's type."""
         self._coarse, self._precision = coarse, 2.0**-precision
         width = coarse.matrix[1]
-        self._run = width if coarse.levels is None else min(coarse.levels.run, width)
+        self._run = max(1, width if coarse.levels is None else min(coarse.levels.run, width))
         # Of a width that isn't whole groups, the last group is shorter.
         whole = width - width % self._run
         self._cuts = [(0, whole, self._run)] + ([(whole, width, width - whole)] if whole < width else [])
-        self._sums = np.zeros(5)
+        self._sums = np.zeros(6)
 
     def add(self, fine: F32, decoded: F32) -> None:
         """The next whole rows of both, float32 (rows, inputs)."""
@@ -71,11 +73,13 @@ class Codes:
 
     def found(self) -> Coded:
         """What all rows so far show."""
-        groups, fit, difference, size, rounding = self._sums.tolist()
+        groups, fit, difference, size, rounding, flat = self._sums.tolist()
         if self._coarse.levels is None:
             return Coded(False, difference <= _limit(self._coarse) ** 2 * size, difference, size, math.nan, None)
-        same = groups >= _MIN_GROUPS and groups * self._run >= _MIN_VALUES and fit >= _FITTING * groups
-        return Coded(same, same or difference <= _PUSHED * rounding, difference, size, rounding, self._run)
+        enough = groups >= _MIN_GROUPS and groups * self._run >= _MIN_VALUES
+        near = difference <= _PUSHED * rounding
+        same = enough and near and fit >= _FITTING * groups and flat <= (1 - _FITTING) * difference
+        return Coded(same, near, difference, size, rounding, self._run)
 
 
 def coded(pieces: Iterable[tuple[F32, F32]], coarse: Tensor, precision: int) -> Coded:

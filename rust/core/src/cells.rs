@@ -28,7 +28,7 @@ const UNEVEN: f64 = 0.01;
 /// What a run of groups shows.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Found {
-    /// Groups with two levels or more; of the others nothing is known.
+    /// Groups with two levels or more. Of the others no cell is known.
     pub groups: u64,
     /// Those in which every value lies in its cell.
     pub fit: u64,
@@ -38,6 +38,8 @@ pub struct Found {
     pub size: f64,
     /// What `difference` is expected to be if rounding made it: a twelfth of the squared widths of the cells.
     pub rounding: f64,
+    /// The part of `difference` that lies in groups of one level.
+    pub flat: f64,
 }
 
 /// Compare `fine` with `coarse`, group by group of `run` neighbours.
@@ -68,12 +70,14 @@ fn group(fine: &[f32], coarse: &[f32], even: bool, precision: f64, levels: &mut 
     levels.extend(pairs().map(|(_, b)| b));
     levels.sort_unstable_by(f32::total_cmp);
     levels.dedup(); // by ==, so the two zeros are one
-    for (a, b) in pairs() {
-        let (a, b) = (f64::from(*a), f64::from(*b));
-        found.difference += (a - b) * (a - b);
-        found.size += a * a;
-    }
-    let [first, .., last] = levels[..] else { return };
+    let wide = || pairs().map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    let difference: f64 = wide().map(|(a, b)| (a - b) * (a - b)).sum();
+    found.difference += difference;
+    found.size += wide().map(|(a, _)| a * a).sum::<f64>();
+    let [first, .., last] = levels[..] else {
+        found.flat += difference;
+        return;
+    };
     found.groups += 1;
     let odd = fine.iter().zip(coarse).any(|(a, b)| {
         let both = a.is_finite() && b.is_finite();
@@ -213,6 +217,8 @@ mod tests {
     #[test]
     fn groups_of_one_level_say_nothing_and_bad_sizes_are_refused() {
         assert_eq!(run(&[0.0; 32], &[0.0; 32], true), Found::default());
+        let erased = run(&[0.5; 32], &[0.0; 32], true);
+        assert_eq!((erased.groups, erased.difference, erased.flat), (0, 8.0, 8.0));
         assert!(cells(&[0.0; 33], &[0.0; 33], 32, true, 0.0, &Control::new()).is_err());
         assert!(cells(&[0.0; 32], &[0.0; 31], 32, true, 0.0, &Control::new()).is_err());
         assert!(cells(&[0.0; 32], &[0.0; 32], 0, true, 0.0, &Control::new()).is_err());

@@ -9,7 +9,8 @@ use crate::errors::to_python;
 use crate::gateway;
 
 /// Groups of `run` neighbours of two contiguous arrays: how many, in how many every value of `fine` lies in the cell that
-/// rounding to `coarse` left it, sum of squares of the differences, of the finer values, and of what rounding explains.
+/// rounding to `coarse` left it, sums of squares: of the differences, of the finer values, of what rounding explains, and
+/// of the differences in groups of one level.
 #[pyfunction]
 #[pyo3(signature = (fine, coarse, run, *, even, precision))]
 pub fn cells(
@@ -19,7 +20,7 @@ pub fn cells(
     run: usize,
     even: bool,
     precision: f64,
-) -> PyResult<(u64, u64, f64, f64, f64)> {
+) -> PyResult<(u64, u64, f64, f64, f64, f64)> {
     let both = (fine.is_c_contiguous() && coarse.is_c_contiguous()).then_some(());
     let both = both.and_then(|()| Some((fine.as_slice().ok()?, coarse.as_slice().ok()?)));
     let (fine, coarse) = both.ok_or_else(|| {
@@ -27,5 +28,5 @@ pub fn cells(
     })?;
     let found =
         gateway::run_sized(py, size_of_val(fine), |control| core::cells(fine, coarse, run, even, precision, control))?;
-    Ok((found.groups, found.fit, found.difference, found.size, found.rounding))
+    Ok((found.groups, found.fit, found.difference, found.size, found.rounding, found.flat))
 }
