@@ -58,13 +58,17 @@ _PATTERNS = (2, 4, 8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Quantised values: bits, inputs per group (None: a row), the kind of grid, and whether A's value lies in the cell
-    that rounding to the nearest point puts there."""
+    """Quantised values: bits, inputs per group (None: a row), the kind of grid, whether A's value lies in the cell that
+    rounding to the nearest point puts there, the relative error that such rounding makes (step / sqrt 12), and the
+    share of values that are zero although A's are a step from it, less those that went the other way: of any change
+    but pruning as many do."""
 
     bits: int
     group: int | None
     kind: str
     nearest: bool
+    rounding: float
+    cut: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +275,12 @@ def grid(y: F32, x: F32) -> Grid | None:
                 steps, step, low = _steps(grouped, bits, kind)
                 nearest = np.abs((other.reshape(-1, size) - low) / step - np.rint(steps))
                 nearest = nearest <= 0.6 + np.abs(steps) / 256  # the step itself was read off a rounded value
-                return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99))
+                rounding = math.sqrt(float(np.mean(step * step)) / 12 / float(np.mean(wide * wide)))
+                far = np.broadcast_to(step, grouped.shape).reshape(wide.shape)
+                gone = (wide == 0) & (np.abs(other) > far)
+                made = (np.abs(other) < far / 2) & (np.abs(wide) > far)
+                cut = float(np.mean(gone)) - float(np.mean(made))
+                return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99), rounding, cut)
     return None
 
 

@@ -136,6 +136,7 @@ KINDS: tuple[tuple[str, Callable[[Change, Look], bool]], ...] = (
     ("noise", lambda c, s: s.normal),
     ("scaling", lambda c, s: s.scaled < SCALED),
     ("head map", lambda c, s: s.turned < SCALED),
+    ("changed, then grid", lambda c, s: s.grid is not None),
     ("(grid)", lambda c, s: s.grid_of_a is not None and s.grid_of_a.nearest),
     ("other", lambda c, s: True),
 )

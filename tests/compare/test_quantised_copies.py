@@ -238,3 +238,20 @@ def test_two_levels_of_scales(tmp_path: Path) -> None:
     assert done(result)["quantise"].items() >= {"method": "Q6_K", "bits": 6, "group": 16}.items()
     result = weightprint.compare(tmp_path / "a", release(tmp_path / "c.gguf", child(a, 0.9999), "Q6_K"))
     assert result.verdict == "shared_origin"
+
+
+def test_changed_and_then_quantised_values_stored_decoded(tmp_path: Path) -> None:
+    """Half of the values pruned, or more noise than the steps: each is named, and the zeros of the grid are not."""
+    a = {n: x.astype(BF16).astype(np.float32) for n, x in decoder(0, layers=8).items()}
+    rng = np.random.default_rng(5)
+    pruned = {n: np.where(rng.random(x.shape) < 0.5, x, 0) if x.ndim == 2 else x for n, x in a.items()}
+    ours = folder(tmp_path / "a", {n: x.astype(BF16) for n, x in a.items()})
+    for name, b, more in (
+        ("pruned", pruned, {"unstructured_pruning"}),
+        ("trained", child(a, 0.9), {"continued_pretraining"}),
+    ):
+        stored = {n: (absmax(x) if x.ndim == 2 else x).astype(BF16) for n, x in b.items()}
+        result = weightprint.compare(ours, folder(tmp_path / name, stored))
+        assert result.verdict == "shared_origin", name
+        assert set(done(result)) == {"quantise", *more}, name
+        assert done(result)["quantise"].items() >= {"bits": 4}.items(), name

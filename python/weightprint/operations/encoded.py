@@ -19,6 +19,8 @@ from weightprint.operations._base import Row, row
 
 __all__ = ["encoded"]
 
+#: Kinds of changes behind which a grid may lie.
+_ON_GRIDS = ("grid", "scaling", "changed, then grid")
 #: Element types of quantised tensors → (what it is called, bits).
 _CODES = {"F8_E4M3": ("fp8", 8), "F8_E5M2": ("fp8", 8), "I8": ("int8", 8), "U8": ("int8", 8)}
 
@@ -111,15 +113,18 @@ def _in_other_codes(facts: Facts, codes: Mapping[str, Any]) -> Row | None:
 
 def _on_grids(facts: Facts) -> Row | None:
     """Stored decoded."""
-    grids = facts.changes.of_kind("grid", 0.3)
-    found = Counter((s.grid.bits, s.grid.group, s.grid.kind) for _, s in grids if s.grid)
-    if not found:
+    seen = facts.changes.seen
+    grids = [(c, s.grid) for c, s in seen if s.grid is not None and c.kind in _ON_GRIDS]
+    if len(grids) < 2 or len(grids) <= 0.3 * len(seen):
         return None
-    (bits, group, kind), _ = found.most_common(1)[0]
+    (bits, group, kind), _ = Counter((g.bits, g.group, g.kind) for _, g in grids).most_common(1)[0]
     parameters: Row = {"method": f"int{bits}", "bits": bits, "grid": kind} | ({"group": group} if group else {})
     where = f"{len(grids)} matrices looked at lie on a grid of {bits} bits per {group or 'row'}"
-    whole = pooled(c for c, _ in grids)
-    return row("quantise", parameters | (_error(whole.relative) if whole else {}), where, 0.95)
+    nearest = [c for c, g in grids if g.nearest]
+    if 2 * len(nearest) > len(grids) and (whole := pooled(nearest)) is not None:
+        return row("quantise", parameters | _error(whole.relative), where, 0.95)
+    rounding = sorted(g.rounding for _, g in grids)[len(grids) // 2]
+    return row("quantise", parameters | _error(rounding), f"{where}, not the nearest to A's values", 0.9)
 
 
 def _group(codes: Mapping[str, Any]) -> Row:

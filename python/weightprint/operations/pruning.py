@@ -6,6 +6,7 @@ trained or updated behind the pruning is told by its own row.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -13,21 +14,29 @@ from weightprint.changes import ZEROED, Change
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
 
-__all__ = ["pruning"]
+__all__ = ["COARSE", "pruning"]
 
 _SOME = 0.1  # of the changed matrices: a few zeros in one or two come of rounding
-_CODED = 0.4  # codes of few bits have a level at zero, and give it to a fifth of normal values
+#: The same where values lie on few levels: codes of few bits have one at zero, and give it to a fifth of normal values.
+COARSE = 0.4
 _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 
 def pruning(facts: Facts) -> Iterable[Row]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
-    on_grids = {c.role for c, _ in facts.changes.seen if c.kind == "grid"}
-    thinned = [
-        c
-        for c in facts.changes.matrices
-        if c.zeroed >= (_CODED if c.b.coded else ZEROED) and c.kind != "grid" and (c.kind or c.role not in on_grids)
-    ]
+    grids: dict[str, list[float]] = defaultdict(list)
+    for change, look in facts.changes.seen:
+        if look.grid is not None:
+            grids[change.role].append(0.0 if change.kind in ("grid", "scaling") else look.grid.cut)
+
+    def least(change: Change) -> float:
+        """Zeros that are no accident of rounding: where the levels are few, only if A's values were far from zero."""
+        cuts = grids.get(change.role)
+        if cuts is None:
+            return COARSE if change.b.coded else ZEROED
+        return ZEROED if sorted(cuts)[len(cuts) // 2] >= ZEROED else math.inf
+
+    thinned = [c for c in facts.changes.matrices if c.zeroed >= least(c)]
     if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
         return
     rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from weightprint.changes import Change, pooled
+from weightprint.changes import Change, Changes, pooled
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
+from weightprint.operations.pruning import COARSE
 
 __all__ = ["FINE_TUNE", "PRETRAINING", "training"]
 
@@ -22,6 +23,7 @@ FINE_TUNE, PRETRAINING = 0.97, 0.95
 #: Highest confidence, since a merge with an unknown sibling leaves the same trace.
 MERGE_OR_TRAINING = 0.8
 _BETWEEN = 0.5
+_PUSHED = 2.0  # as in :mod:`weightprint.evidence._block_codes`
 _LISTED = 200
 
 
@@ -30,7 +32,7 @@ def training(facts: Facts) -> Iterable[Row]:
     "frozen": names of tensors left as they were}``."""
     changes = facts.changes
     lost = sum(c.b.rank2 and not c.kin for c in changes.all)
-    if facts.initialisation_only or not changes.of_kind("other") or lost > len(changes.matrices):
+    if facts.initialisation_only or not _trained(changes) or lost > len(changes.matrices):
         return  # most matrices that differ have nothing left of A in place: something was moved or mapped, not trained
     whole = pooled(changes.matrices)
     if whole is None:
@@ -56,6 +58,16 @@ def training(facts: Facts) -> Iterable[Row]:
     left = f", {len(frozen)} as they were" if frozen else ""
     where = f"{len(changes.changed)} tensors changed{left}; training or a merge, which one pair can't tell apart"
     yield row("fine_tune" if fine else "continued_pretraining", parameters, where, confidence)
+
+
+def _trained(changes: Changes) -> bool:
+    """Most matrices differ in a way that nothing else explains, or by more than the grid that they lie on does."""
+    rounded = changes.of_kind("changed, then grid")
+    whole = pooled(c for c, _ in rounded if c.zeroed < COARSE)  # what was pruned is off the grid by more
+    if whole is None:
+        return bool(changes.of_kind("other"))
+    steps = sorted(s.grid.rounding for _, s in rounded if s.grid is not None)
+    return whole.relative**2 > _PUSHED * steps[len(steps) // 2] ** 2
 
 
 def _relative(changes: Sequence[Change]) -> float:
