@@ -24,17 +24,17 @@ _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 def pruning(facts: Facts) -> Iterable[Row]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
-    grids: dict[str, list[float]] = defaultdict(list)
+    looks: dict[str, list[float | None]] = defaultdict(list)  # of each role: what was cut, None off a grid
     for change, look in facts.changes.seen:
-        if look.grid is not None:
-            grids[change.role].append(0.0 if change.kind in ("grid", "scaling") else look.grid.cut)
+        explained = change.kind in ("grid", "scaling")
+        looks[change.role].append(None if look.grid is None else 0.0 if explained else look.grid.cut)
 
     def least(change: Change) -> float:
         """Zeros that are no accident of rounding: where the levels are few, only if A's values were far from zero."""
-        cuts = grids.get(change.role)
-        if cuts is None:
+        cuts = sorted(cut for cut in looks[change.role] if cut is not None)
+        if 2 * len(cuts) <= len(looks[change.role]):
             return COARSE if change.b.coded else ZEROED
-        return ZEROED if sorted(cuts)[len(cuts) // 2] >= ZEROED else math.inf
+        return ZEROED if cuts[len(cuts) // 2] >= ZEROED else math.inf
 
     thinned = [c for c in facts.changes.matrices if c.zeroed >= least(c)]
     if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
