@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
+from gguf_files import LLAMA, write_gguf
 from safetensors.numpy import save_file
 from synthetic import Arrays, child, decoder
 
@@ -19,12 +20,7 @@ quants = pytest.importorskip("gguf.quants")
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 _HEADS = 8
-_NAMES = {
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}  # fmt: skip
+_NAMES = {theirs: ours for ours, theirs in LLAMA.items()}
 
 
 def folder(at: Path, tensors: Mapping[str, Any], family: str = "llama") -> Path:
@@ -39,11 +35,7 @@ def folder(at: Path, tensors: Mapping[str, Any], family: str = "llama") -> Path:
 def release(at: Path, tensors: Arrays, kind: str) -> Path:
     """As llama.cpp's converter writes it: its names, rows of q and k by rotary pairs, matrices in blocks."""
     number = gguf.GGMLQuantizationType[kind]
-    writer = gguf.GGUFWriter(at, "llama")
-    writer.add_block_count(4)
-    writer.add_embedding_length(tensors["model.norm.weight"].size)
-    writer.add_head_count(_HEADS)
-    writer.add_feed_forward_length(len(tensors["model.layers.0.mlp.up_proj.weight"]))
+    out: dict[str, Any] = {}
     for name, x in tensors.items():
         words = name.split(".")
         if words[1] == "layers":
@@ -51,18 +43,15 @@ def release(at: Path, tensors: Arrays, kind: str) -> Path:
         else:
             to = {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}[words[1]]
         if "q_proj" in name or "k_proj" in name:
-            x = x.reshape(_HEADS, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
-        if x.ndim == 2:
-            x = np.ascontiguousarray(x)
-            packed = q6_k(x) if kind == "Q6_K" else quants.quantize(x, number)
-            writer.add_tensor(to, packed, raw_dtype=number)
-        else:
-            writer.add_tensor(to, x)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return at
+            x = np.ascontiguousarray(x.reshape(_HEADS, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape))
+        out[to] = x if x.ndim == 1 else (q6_k(x) if kind == "Q6_K" else quants.quantize(x, number), number)
+    sizes = {
+        "block_count": 4,
+        "embedding_length": tensors["model.norm.weight"].size,
+        "head_count": _HEADS,
+        "feed_forward_length": len(tensors["model.layers.0.mlp.up_proj.weight"]),
+    }
+    return write_gguf(at, out, sizes=sizes)
 
 
 def q6_k(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -165,12 +154,7 @@ def test_a_turned_tensor_in_codes_is_changed(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((64, 96)).astype(np.float32)
     save_file({"w": np.ascontiguousarray(x.T)}, tmp_path / "a.safetensors")
     number = gguf.GGMLQuantizationType["Q8_0"]
-    writer = gguf.GGUFWriter(tmp_path / "b.gguf", "llama")
-    writer.add_tensor("w", quants.quantize(x, number), raw_dtype=number)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf(tmp_path / "b.gguf", {"w": (quants.quantize(x, number), number)})
     both = tmp_path / "a.safetensors", tmp_path / "b.gguf"
     for one, two in (both, both[::-1]):
         assert list(weightprint.diff(one, two).table["status"]) == ["changed"]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from gguf_files import write_gguf
 
 gguf = pytest.importorskip("gguf")
 quants = pytest.importorskip("gguf.quants")
@@ -21,25 +26,7 @@ def write(tmp_path: Path) -> Write:
     """``write(name, {tensor: array or (bytes array, type)}, key=value…)`` by `gguf.GGUFWriter`."""
 
     def make(name: str, tensors: Mapping[str, Any], arch: str = "llama", **options: Any) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pairs, alignment = options.pop("pairs", {}), options.pop("alignment", None)
-        writer = gguf.GGUFWriter(path, arch, **options)
-        if alignment is not None:
-            writer.add_custom_alignment(alignment)
-        for key, (add, value) in pairs.items():
-            getattr(writer, f"add_{add}")(key, value)
-        for tensor, data in tensors.items():
-            if isinstance(data, tuple):
-                array, kind = data
-                writer.add_tensor(tensor, array, raw_dtype=kind)
-            else:
-                writer.add_tensor(tensor, data)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path
+        return write_gguf(tmp_path / name, tensors, arch, **options)
 
     return make
 

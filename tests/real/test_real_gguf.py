@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import weightprint
 import zoo
+from gguf_files import LLAMA, write_gguf
 from safetensors.numpy import save_file
 from weightprint.anatomy.access import anatomy
 
@@ -47,13 +48,6 @@ def test_every_canonical_tensor_is_the_packages_own_dequantisation() -> None:
     assert plain.unmapped == ()
 
 
-_PARTS = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
-
-
 def hugging_face(tensors: dict[str, Any], folder: Path) -> Path:
     """The same model as Transformers stores it: its names, and rows of q and k by halves of a head."""
     named = {
@@ -65,7 +59,7 @@ def hugging_face(tensors: dict[str, Any], folder: Path) -> Path:
             _, block, part, _ = name.split(".")
             if part in ("attn_q", "attn_k"):
                 x = np.ascontiguousarray(x.reshape(-1, 32, 2, x.shape[1]).swapaxes(1, 2).reshape(x.shape))
-            named[f"model.layers.{block}.{_PARTS[part]}.weight"] = x
+            named[f"model.layers.{block}.{LLAMA[part]}.weight"] = x
     config = {"model_type": "llama", "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 30, "tie_word_embeddings": True}))
     save_file(named, folder / "model.safetensors")
@@ -77,22 +71,14 @@ def test_a_release_in_gguf_is_the_model_re_encoded(kind: str, tmp_path: Path) ->
     """Of the published file nothing finer exists here, so the noised copy plays the model that was released."""
     tensors = zoo.load(zoo.smollm2_noised(0.05))
     number = gguf.GGMLQuantizationType[kind]
-    writer = gguf.GGUFWriter(tmp_path / "release.gguf", "llama")
-    writer.add_block_count(30)
-    writer.add_embedding_length(576)
-    writer.add_head_count(9)
-    writer.add_head_count_kv(3)
-    writer.add_feed_forward_length(1536)
-    for name, x in tensors.items():
-        x = x.astype(np.float32)
-        if x.ndim == 2:
-            writer.add_tensor(name, gguf.quants.quantize(x, number), raw_dtype=number)
-        else:
-            writer.add_tensor(name, x)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    packed = {
+        name: (gguf.quants.quantize(x.astype(np.float32), number), number) if x.ndim == 2 else x.astype(np.float32)
+        for name, x in tensors.items()
+    }
+    sizes = {
+        "block_count": 30, "embedding_length": 576, "head_count": 9, "head_count_kv": 3, "feed_forward_length": 1536
+    }  # fmt: skip
+    write_gguf(tmp_path / "release.gguf", packed, sizes=sizes)
     result = weightprint.compare(hugging_face(tensors, tmp_path), tmp_path / "release.gguf")
     assert result.verdict == "re_encoded"
     assert result.result.direction["later"] == "b"

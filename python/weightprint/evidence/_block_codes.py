@@ -24,11 +24,12 @@ import numpy as np
 from weightprint import _core
 from weightprint.evidence._base import F32, Tensor
 
-__all__ = ["Coded", "Codes", "coded"]
+__all__ = ["PUSHED", "Coded", "Codes", "coded"]
 
 _FITTING = 0.999  # of the groups, and of the difference in groups with cells, for "every value"
 _MIN_GROUPS, _MIN_VALUES = 4, 256  # that show something
-_PUSHED = 2.0  # mean square of the difference over that of rounding to nearest, at most, where values were pushed
+#: Mean square of the difference over that of rounding to nearest, at most, where values were pushed.
+PUSHED = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Codes:
         if self._coarse.levels is None:
             return Coded(False, difference <= _limit(self._coarse) ** 2 * size, difference, size, math.nan, None)
         enough = groups >= _MIN_GROUPS and groups * self._run >= _MIN_VALUES
-        near = difference <= _PUSHED * rounding
+        near = difference <= PUSHED * rounding
         same = enough and near and fit >= _FITTING * groups and flat <= (1 - _FITTING) * difference
         return Coded(same, near, difference, size, rounding, self._run)
 

@@ -70,7 +70,7 @@ def _cast(facts: Facts, how: Mapping[str, str]) -> Iterable[Row]:
 
 
 def _quantised(facts: Facts, how: Mapping[str, str]) -> Row | None:
-    """The first of the three ways in which it shows."""
+    """The first of the ways in which it shows."""
     same = facts.applied("same_values")
     if same is not None and same.details["later"] == "a":
         return None  # A was made by it, as the direction says

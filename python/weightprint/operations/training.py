@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from weightprint.changes import Change, Changes, pooled
+from weightprint.evidence._block_codes import PUSHED
 from weightprint.facts import Facts
 from weightprint.operations._base import Row, row
 from weightprint.operations.pruning import COARSE
@@ -23,7 +24,6 @@ FINE_TUNE, PRETRAINING = 0.97, 0.95
 #: Highest confidence, since a merge with an unknown sibling leaves the same trace.
 MERGE_OR_TRAINING = 0.8
 _BETWEEN = 0.5
-_PUSHED = 2.0  # as in :mod:`weightprint.evidence._block_codes`
 _LISTED = 200
 
 
@@ -67,7 +67,7 @@ def _trained(changes: Changes) -> bool:
     if whole is None:
         return bool(changes.of_kind("other"))
     steps = sorted(s.grid.rounding for _, s in rounded if s.grid is not None)
-    return whole.relative**2 > _PUSHED * steps[len(steps) // 2] ** 2
+    return whole.relative**2 > PUSHED * steps[len(steps) // 2] ** 2
 
 
 def _relative(changes: Sequence[Change]) -> float:

@@ -50,7 +50,7 @@ def pcs(models: Models) -> Evidence:
         for row, (x, y) in enumerate(((a, b), (_centred(a), _centred(b)))):
             sums[row] += weight * np.array([np.vdot(x, y), np.vdot(x, x), np.vdot(y, y)], np.float64)
         n += a.size
-    raw, centred = (float(d / math.sqrt(p * q)) if p * q > 0 else None for d, p, q in sums)
+    raw, centred = (float(d / math.sqrt(p * q)) if p * q > 0 else None for d, p, q in sums.tolist())
     if raw is None:
         return not_applied(_QUESTION, "all parameters that could be paired are zero on one side")
     return replace(
