@@ -5,7 +5,7 @@
 
 Peers run in `--peers-python`, any interpreter that has some of torch, safetensors, numpy, ml_dtypes, weightlens,
 weightwatcher, blake3, xxhash; a missing one is a row that says so. Results of earlier runs on other sizes and dtypes
-stay in results.json; `--report` only rewrites the tables from it.
+stay in results.json, and so do those of other machines; `--report` only rewrites the tables from it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
     add("--dtypes", type=names, default=tuple(synthetic.DTYPES), help="of bf16,f16,f32,fp8 (default: all)")
     add("--threads", type=int, default=2)
     add("--pairs", type=int, default=11, help="interleaved pairs per figure (default: 11)")
-    add("--isa", type=names, default=("avx512", "avx2"), help="of avx512,avx2,portable (default: avx512,avx2)")
+    add("--isa", type=names, default=runner.isas(), help="of avx512,avx2,portable (default: those this machine has)")
     add("--io", type=names, default=("pread", "mmap"), help="the first for all workloads (default: pread,mmap)")
     add("--peers", type=names, default=tuple(PEERS), help="which peers, or none (default: all)")
     add("--peer-dtypes", type=names, default=("bf16",), help="dtypes on which peers run (default: bf16)")
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     add("--peer-seconds", type=float, default=60.0, help="time for one peer on one checkpoint (default: 60)")
     add("--peer-timeout", type=float, default=900.0, help="a single run longer than this is given up (default: 900)")
     add("--keep", action="store_true", help="keep the checkpoints in $WEIGHTPRINT_BENCH_DIR or .cache/bench")
-    add("--fresh", action="store_true", help="forget the results of earlier runs")
+    add("--fresh", action="store_true", help="forget the results of earlier runs on this machine")
     add("--dry", action="store_true", help="print the tables and write nothing")
     add("--report", action="store_true", help="measure nothing; rewrite the tables")
     return parser.parse_args()
@@ -62,9 +62,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, merge with earlier results, write the tables."""
     args = parse()
-    results: dict[str, Any] = {"checkpoints": {}}
-    if RESULTS.exists() and not args.fresh and not args.dry:
-        results = json.loads(RESULTS.read_text())
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() and not args.dry else {}
     if not args.report:
         runner.check_names(args.peers)
         plan = runner.Plan(
@@ -72,11 +70,14 @@ def main() -> None:
             args.peer_seconds, args.peer_timeout, args.keep,
         )  # fmt: skip
         program = native.build()
-        results["machine"] = runner.machine(plan)
+        machine = runner.machine(plan)
+        name = report.machine_name(machine)
+        earlier = {} if args.fresh else results.get(name, {}).get("checkpoints", {})
+        results[name] = {"machine": machine, "checkpoints": earlier}
         for nbytes in args.size or [size("1GB"), size("8GB")]:
             for dtype in args.dtypes:
                 entry = runner.measure(nbytes, dtype, dtype in args.peer_dtypes, program, plan)
-                results["checkpoints"][f"{nbytes} {dtype}"] = entry
+                results[name]["checkpoints"][f"{nbytes} {dtype}"] = entry
                 if not args.dry:
                     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if args.dry:

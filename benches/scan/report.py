@@ -6,13 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-GOALS = {
-    ("moments", "avx512"): 1.5,
-    ("moments", "avx2"): 2.2,
-    ("rows", "avx512"): 1.8,
-    ("exact", "avx512"): 5.0,
-    ("digest", "avx512"): 3.5,
-}
+MOMENTS_GOALS = {"avx512": 1.5, "avx2": 2.2}
+GOALS = {"rows": 1.8, "exact": 5.0, "digest": 3.5}
 """At most so many times the plain read. FP8 is always counted exactly, so its moments have the goal of `exact`."""
 PEER_GOALS = {"torch-4": 10.0, "torch-12-chunked": 20.0, "torch-12": 100.0}
 """At least so many times our time."""
@@ -31,8 +26,8 @@ START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 def goal(dtype: str, work: str, isa: str) -> float | None:
     """The goal for one case, if there is one."""
     if dtype == "fp8":
-        return GOALS[("exact", "avx512")] if work in ("moments", "exact") else None
-    return GOALS.get((work, isa))
+        return GOALS["exact"] if work in ("moments", "exact") else None
+    return MOMENTS_GOALS.get(isa) if work == "moments" else GOALS.get(work)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -61,20 +56,28 @@ def full(results: dict[str, Any]) -> str:
     parts = [
         "# The scan, measured",
         "Written by `python -m benches.scan`; do not edit. Raw figures: results.json.",
-        _machine(results["machine"]),
         METHOD,
     ]
-    for entry in results["checkpoints"].values():
-        parts += _checkpoint(entry)
+    for name, measured in results.items():
+        parts += [f"## {name}", _software(measured["machine"]), *_note(measured)]
+        for entry in measured["checkpoints"].values():
+            parts += _checkpoint(entry)
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(m: dict[str, Any]) -> str:
+def machine_name(m: dict[str, Any]) -> str:
+    """What a machine's figures stand under: those of another machine stand beside them."""
+    return f"{m['cpu']}, {m['cores']} cores, {', '.join(ISA_NAMES[i] for i in m['isa'])}"
+
+
+def _note(measured: dict[str, Any]) -> list[str]:
+    """What the reader should know of all figures of a machine, e.g. that a kernel has changed since."""
+    return [measured["note"]] if "note" in measured else []
+
+
+def _software(m: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in m["peers"].items())
-    return (
-        f"{m['cpu']}, {m['cores']} cores, {', '.join(ISA_NAMES[i] for i in m['isa'])}, {m['system']}, {m['rustc']},"
-        f" Python {m['python']}; {versions}."
-    )
+    return f"{m['system']}, {m['rustc']}, Python {m['python']}; {versions}."
 
 
 def _title(entry: dict[str, Any]) -> str:
@@ -94,7 +97,7 @@ def _checkpoint(entry: dict[str, Any]) -> list[str]:
     if "note" in entry:
         about += f" **{entry['note']}**"
     head = ["workload, ISA, I/O", "scan ÷ read", "goal", "GB/s", "read GB/s", "÷ memory", "CPU/wall", "read CPU/wall"]
-    parts = [f"## {_title(entry)}", about, table(head, (_case(entry["dtype"], c) for c in entry["cases"]))]
+    parts = [f"### {_title(entry)}", about, table(head, (_case(entry["dtype"], c) for c in entry["cases"]))]
     parts.append(_memory(entry["memory"]))
     if entry["peers"]:
         head = ["peer", "what it answers", "their time ÷ ours", "pairs", "seconds", "ours", "CPU/wall", "peak RSS"]
@@ -149,37 +152,34 @@ def _peer(p: dict[str, Any]) -> list[str]:
 
 
 def short(results: dict[str, Any]) -> str:
-    """The README's tables: one per size, and one of the peers."""
-    entries = list(results["checkpoints"].values())
-    sizes = sorted({e["size"] for e in entries})
+    """The README's tables: for each machine one of the scan and one of the peers."""
     parts = [
         "Time of a scan divided by the time of the fastest plain read (XOR of every byte) of the same warm file, by the"
-        " same I/O path and number of threads; median of paired runs [quartiles]. "
-        + _machine(results["machine"]).split("; ")[0]
-        + ". All figures, and how they were measured: [benches/scan/RESULTS.md](benches/scan/RESULTS.md)."
+        " same I/O path and number of threads; medians of paired runs. Quartiles, all figures, and how they were"
+        " measured: [benches/scan/RESULTS.md](benches/scan/RESULTS.md)."
     ]
-    for size in sizes:
-        parts.append(_short_table([e for e in entries if e["size"] == size]))
-    with_peers = [e for e in entries if e["peers"]]
-    if with_peers:
-        head = ["time of others ÷ ours", *(_title(e) for e in with_peers), "peak RSS"]
-        parts.append(table(head, _short_peers(with_peers)))
-    parts += dict.fromkeys(f"*{_title(e).rsplit(',', 1)[0]}: {e['note']}*" for e in entries if "note" in e)
+    for name, measured in results.items():
+        entries = list(measured["checkpoints"].values())
+        parts += [f"**{name}**", *_note(measured), _short_table(entries)]
+        with_peers = [e for e in entries if e["peers"]]
+        if with_peers:
+            head = ["time of others ÷ ours", *(_title(e) for e in with_peers), "peak RSS"]
+            parts.append(table(head, _short_peers(with_peers)))
+        parts += dict.fromkeys(f"*{_title(e).rsplit(',', 1)[0]}: {e['note']}*" for e in entries if "note" in e)
     return "\n\n".join(parts)
 
 
 def _short_table(entries: list[dict[str, Any]]) -> str:
-    """Rows: workloads with their instruction set, by the default I/O path. Columns: dtypes."""
-    first = entries[0]
-    head = [f"{first['model']}, {first['size'] / 1e9:g} GB, {first['threads']} threads", *(e["dtype"] for e in entries)]
-    io = first["cases"][0]["io"]
-    keys = [(c["work"], c["isa"]) for c in first["cases"] if c["io"] == io]
+    """Rows: workloads with their instruction set, by the default I/O path. Columns: checkpoints."""
+    head = ["scan ÷ plain read", *(f"{e['size'] / 1e9:g} GB {e['dtype']}" for e in entries)]
+    io = entries[0]["cases"][0]["io"]
+    keys = dict.fromkeys((c["work"], c["isa"]) for e in entries for c in e["cases"] if c["io"] == io)
     rows = []
     for work, isa in keys:
         found = [
             next((c for c in e["cases"] if (c["work"], c["isa"], c["io"]) == (work, isa, io)), None) for e in entries
         ]
-        rows.append([f"{work}, {ISA_NAMES[isa]}", *(spread(c["ratio"]) if c else "" for c in found)])
+        rows.append([f"{work}, {ISA_NAMES[isa]}", *(_short(c["ratio"]["median"]) if c else "" for c in found)])
     stats = [e["memory"]["stats"] for e in entries]
     rows.append(["peak RSS of `weightprint stats`", *(_mib(s["peak"]) if "peak" in s else "" for s in stats)])
     return table(head, rows)

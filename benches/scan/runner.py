@@ -102,7 +102,7 @@ def machine(plan: Plan) -> dict[str, Any]:
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "isa": _isas(),
+        "isa": list(isas()),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "rustc": subprocess.run(["rustc", "--version"], stdout=subprocess.PIPE, text=True).stdout.split(" (")[0],
         "python": platform.python_version(),
@@ -121,12 +121,13 @@ def _cpu_name() -> str:
     return f"{name} (family {facts.get('cpu family', '?')}, model {facts.get('model', '?')})"
 
 
-def _isas() -> list[str]:
+def isas() -> tuple[str, ...]:
+    """Of the instruction sets with kernels of their own, those this machine has, best first; else the portable one."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
     except (OSError, IndexError):
-        return []
-    return [name for name, flag in (("avx512", "avx512bw"), ("avx2", "avx2")) if flag in flags]
+        return ("portable",)
+    return tuple(name for name, flag in (("avx512", "avx512bw"), ("avx2", "avx2")) if flag in flags) or ("portable",)
 
 
 def check_names(peers: Sequence[str]) -> None:
