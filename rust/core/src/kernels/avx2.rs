@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Bits, Kind, LANES, Lanes, Narrow, Pivot, SWEEP_BYTES, Sums, finish};
+use super::lanes::{Bits, Kind, Lanes, Narrow, Piece, Pivot, SWEEP_BYTES, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes: what the next sweep reads, while this one sums.
 const AHEAD: usize = SWEEP_BYTES;
@@ -43,13 +43,13 @@ fn floats<K: Narrow>(v: &[[u8; 32]]) -> [__m256; 2] {
     }
 }
 
-/// Where the two registers of half `h` of a group belong in an array of 32 lanes.
-fn places<K: Narrow>(h: usize) -> [usize; 2] {
-    if K::KIND == Kind::Bf16 { [8 * h, 16 + 8 * h] } else { [16 * h, 16 * h + 8] }
-}
+/// The sums of one half of the lanes: 16 of them in two registers each.
+type Half = [[__m256; 2]; 5];
 
+/// The first 16 elements of every group (`h` = 0) or the last.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Pivot, lanes: &mut Lanes) {
+fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Pivot) -> Half {
     let mut acc = [[_mm256_setzero_ps(); 2]; 5];
     let (scale, shift) = (_mm256_set1_ps(pivot.scale), _mm256_set1_ps(pivot.shift));
     let sign = _mm256_set1_ps(-0.0);
@@ -70,12 +70,13 @@ fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Piv
             acc[4][i] = _mm256_add_ps(acc[4][i], _mm256_andnot_ps(sign, x[i]));
         }
     }
-    for (to, from) in lanes.0.iter_mut().zip(acc) {
-        for (at, v) in places::<K>(h).into_iter().zip(from) {
-            // SAFETY: `at` is at most 24, so 8 floats fit in the array of 32.
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr().add(at), v) }
-        }
-    }
+    acc
+}
+
+/// Lanes 0, 8, 16 and 24 on of a sum.
+fn eights<K: Narrow>(first: [__m256; 2], second: [__m256; 2]) -> [__m256; 4] {
+    let ([a, b], [c, d]) = (first, second);
+    if K::KIND == Kind::Bf16 { [a, c, b, d] } else { [a, b, c, d] }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -100,35 +101,66 @@ fn tops<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
 
 /// See [`super::lanes::sweep`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
-    let (whole, tail) = bytes.split_at(bytes.len() / K::GROUP * K::GROUP);
-    let (vectors, _) = whole.as_chunks::<32>();
-    let mut lanes = Lanes::ZERO;
+pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
+    let (vectors, rest) = bytes.as_chunks::<32>();
     tops::<K>(vectors, bits);
-    for h in 0..2 {
-        if pivot == Pivot::NONE {
-            half::<K, true>(vectors, h, pivot, &mut lanes);
-        } else {
-            half::<K, false>(vectors, h, pivot, &mut lanes);
-        }
+    bits.add_rest::<K>(rest);
+    if pivot == Pivot::NONE {
+        sums::<K, true>(bytes, pieces, pivot);
+    } else {
+        sums::<K, false>(bytes, pieces, pivot);
     }
-    if tail.is_empty() {
-        return Sums(lanes.0.map(|l| reduce(l)));
-    }
-    finish::<K, true>(lanes, tail, pivot, bits)
 }
 
-/// [`Lanes::reduce`] of one sum: the same additions in the same order.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sums<K: Narrow, const PLAIN: bool>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot) {
+    for (part, sums) in parts::<K>(bytes, pieces) {
+        let (whole, tail) = part.split_at(part.len() / K::GROUP * K::GROUP);
+        let (vectors, _) = whole.as_chunks::<32>();
+        let (first, second) = (half::<K, PLAIN>(vectors, 0, pivot), half::<K, PLAIN>(vectors, 1, pivot));
+        *sums = if tail.is_empty() { reduce::<K>(first, second) } else { with_tail::<K>(first, second, tail, pivot) };
+    }
+}
+
+/// The sums of a part that ends inside a group of 32.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn with_tail<K: Narrow>(first: Half, second: Half, tail: &[u8], pivot: Pivot) -> Sums {
+    let mut lanes = Lanes::ZERO;
+    for (to, (first, second)) in lanes.0.iter_mut().zip(first.into_iter().zip(second)) {
+        for (eight, v) in to.as_chunks_mut::<8>().0.iter_mut().zip(eights::<K>(first, second)) {
+            // SAFETY: 8 floats are 32 writable bytes; the store needs no alignment.
+            unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), v) }
+        }
+    }
+    finish::<K, true>(lanes, tail, pivot)
+}
+
+/// [`Lanes::reduce`] of all five sums without leaving the registers: the same additions in the same order.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn reduce(l: [f32; LANES]) -> f64 {
-    let (quads, _) = l.as_chunks::<4>();
-    // SAFETY: four floats are 16 readable bytes; the load needs no alignment.
-    let quad = |i: usize| unsafe { _mm_loadu_ps(quads[i].as_ptr()) };
-    let half = |i: usize| _mm256_cvtps_pd(_mm_add_ps(quad(i), quad(i + 4)));
-    let four = |i: usize| _mm256_add_pd(half(i), half(i + 2));
-    // pair(0), pair(4), pair(2), pair(6)
-    let pairs = _mm256_hadd_pd(four(0), four(1));
-    let t = _mm_hadd_pd(_mm256_castpd256_pd128(pairs), _mm256_extractf128_pd::<1>(pairs));
-    _mm_cvtsd_f64(_mm_hadd_pd(t, t))
+fn reduce<K: Narrow>(first: Half, second: Half) -> Sums {
+    // half(j) + half(j + 8) for j in 0..4 and in 4..8.
+    let fours = |k: usize| {
+        let [a, b, c, d] = eights::<K>(first[k], second[k]);
+        let (low, high) = (_mm256_add_ps(a, c), _mm256_add_ps(b, d));
+        let wide = |v: __m128, w: __m128| _mm256_add_pd(_mm256_cvtps_pd(v), _mm256_cvtps_pd(w));
+        [
+            wide(_mm256_castps256_ps128(low), _mm256_castps256_ps128(high)),
+            wide(_mm256_extractf128_ps::<1>(low), _mm256_extractf128_ps::<1>(high)),
+        ]
+    };
+    // Neighbours added, two sums side by side: pair(0) and pair(2) of each, or pair(4) and pair(6).
+    let pairs = |a, b| _mm256_add_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+    let two = |[a, c]: [__m256d; 2], [b, d]: [__m256d; 2]| {
+        let t = _mm256_add_pd(pairs(a, b), pairs(c, d));
+        _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd::<1>(t))
+    };
+    let fifth = fours(4);
+    let mut out = [0.0; 5];
+    for (to, v) in out.as_chunks_mut::<2>().0.iter_mut().zip([two(fours(0), fours(1)), two(fours(2), fours(3))]) {
+        // SAFETY: two f64 are 16 writable bytes; the store needs no alignment.
+        unsafe { _mm_storeu_pd(to.as_mut_ptr(), v) }
+    }
+    out[4] = _mm_cvtsd_f64(two(fifth, fifth));
+    Sums(out)
 }

@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
-use super::lanes::{Bits, Kind, Lanes, Narrow, Pivot, Sums, finish};
+use super::lanes::{Bits, Kind, Lanes, Narrow, Piece, Pivot, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes.
 const AHEAD: usize = 2048;
@@ -82,46 +82,56 @@ fn step<const PLAIN: bool>(acc: &mut Acc, x: [__m512; 2], scale: __m512, shift: 
 
 /// See [`super::lanes::sweep`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
     if pivot == Pivot::NONE {
-        sweep_around::<K, true>(bytes, pivot, bits)
+        sweep_around::<K, true>(bytes, pieces, pivot, bits);
     } else {
-        sweep_around::<K, false>(bytes, pivot, bits)
+        sweep_around::<K, false>(bytes, pieces, pivot, bits);
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn sweep_around<K: Narrow, const PLAIN: bool>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
-    let mut acc = Acc([[_mm512_setzero_ps(); 2]; 5]);
+fn sweep_around<K: Narrow, const PLAIN: bool>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
     let mut words = Words([load(&bits.smax), load(&bits.umax)]);
     let (scale, shift) = (_mm512_set1_ps(pivot.scale), _mm512_set1_ps(pivot.shift));
     // z·1 + S1 has the bits of S1 + z and may use the multipliers' ports, which have room: 3 % for bf16. Hidden from the
     // compiler, which would make it an addition again.
     let one = _mm512_set1_ps(black_box(1.0));
-    let (vectors, _) = bytes.as_chunks::<64>();
-    let per_group = K::GROUP / 64;
-    for group in vectors.chunks_exact(per_group) {
-        let a = load(&group[0]);
-        prefetch(&group[0]);
-        tops::<K>(&mut words, a);
-        let b = if per_group == 2 {
-            let b = load(&group[1]);
-            prefetch(&group[1]);
-            tops::<K>(&mut words, b);
-            b
+    for (part, sums) in parts::<K>(bytes, pieces) {
+        let mut acc = Acc([[_mm512_setzero_ps(); 2]; 5]);
+        let (vectors, _) = part.as_chunks::<64>();
+        let per_group = K::GROUP / 64;
+        for group in vectors.chunks_exact(per_group) {
+            let a = load(&group[0]);
+            prefetch(&group[0]);
+            tops::<K>(&mut words, a);
+            let b = if per_group == 2 {
+                let b = load(&group[1]);
+                prefetch(&group[1]);
+                tops::<K>(&mut words, b);
+                b
+            } else {
+                a
+            };
+            step::<PLAIN>(&mut acc, floats::<K>(a, b), scale, shift, one);
+        }
+        let tail = &part[part.len() / K::GROUP * K::GROUP..];
+        *sums = if tail.is_empty() {
+            reduce(acc)
         } else {
-            a
+            bits.add_rest::<K>(tail);
+            with_tail::<K>(acc, tail, pivot)
         };
-        step::<PLAIN>(&mut acc, floats::<K>(a, b), scale, shift, one);
     }
     for (to, v) in [&mut bits.smax, &mut bits.umax].into_iter().zip(words.0) {
         store(to, v);
     }
-    let tail = &bytes[bytes.len() / K::GROUP * K::GROUP..];
-    if tail.is_empty() {
-        return reduce(acc);
-    }
+}
+
+/// The sums of a part that ends inside a group of 32.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn with_tail<K: Narrow>(acc: Acc, tail: &[u8], pivot: Pivot) -> Sums {
     let mut lanes = Lanes::ZERO;
     for (to, from) in lanes.0.iter_mut().zip(acc.0) {
         for (half, v) in to.as_chunks_mut::<16>().0.iter_mut().zip(from) {
@@ -129,7 +139,7 @@ fn sweep_around<K: Narrow, const PLAIN: bool>(bytes: &[u8], pivot: Pivot, bits: 
             unsafe { _mm512_storeu_ps(half.as_mut_ptr(), v) }
         }
     }
-    finish::<K, true>(lanes, tail, pivot, bits)
+    finish::<K, true>(lanes, tail, pivot)
 }
 
 /// [`Lanes::reduce`] of all five sums without leaving the registers: the same additions in the same order.

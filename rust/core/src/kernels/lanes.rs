@@ -142,6 +142,21 @@ impl Pivot {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sums(pub [f64; 5]);
 
+/// A run of at most [`SWEEP_BYTES`] in one row, that is reduced to its sums.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Piece {
+    /// Elements.
+    pub len: usize,
+    pub sums: Sums,
+}
+
+impl Piece {
+    /// Of `len` elements, not summed yet.
+    pub fn new(len: usize) -> Self {
+        Self { len, sums: Sums([0.0; 5]) }
+    }
+}
+
 /// The lanes of the five sums, in the order of [`Sums`].
 #[repr(C, align(64))]
 pub(crate) struct Lanes(pub [[f32; LANES]; 5]);
@@ -211,6 +226,14 @@ impl Bits {
         Self { smax, umax: [0; 64], rest: Tops::NONE }
     }
 
+    /// Takes in words that no vector held.
+    #[inline(always)]
+    pub fn add_rest<K: Narrow>(&mut self, words: &[u8]) {
+        for word in words.chunks_exact(K::WORD) {
+            self.rest.add::<K>(K::bits(word));
+        }
+    }
+
     /// The extent of `block`, whose words these are the maxima of.
     pub fn extent<K: Narrow>(&self, isa: Isa, block: &[u8]) -> Extent {
         let tops = if K::WORD == 2 { tops_2(isa, self) } else { tops_4(isa, self) };
@@ -271,41 +294,57 @@ pub(crate) const fn sign<K: Narrow>() -> u32 {
     1 << (8 * K::WORD - 1)
 }
 
-/// Sums of the words in `bytes` around `pivot`; their maxima go into `bits`. At most [`SWEEP_BYTES`].
-pub(crate) fn sweep<K: Narrow>(isa: Isa, bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+/// The sums of each of `pieces` around `pivot`, which follow each other and make up `bytes`, at most [`SWEEP_BYTES`]; the
+/// maxima of all words go into `bits`.
+pub(crate) fn sweep<K: Narrow>(isa: Isa, bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
+    debug_assert!(pieces.iter().map(|piece| piece.len * K::WORD).sum::<usize>() == bytes.len());
     match isa.supported() {
         // SAFETY: `supported` returns only what the machine was seen to have.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { super::avx512::sweep::<K>(bytes, pivot, bits) },
+        Isa::Avx512 => unsafe { super::avx512::sweep::<K>(bytes, pieces, pivot, bits) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { super::avx2::sweep::<K>(bytes, pivot, bits) },
-        _ => sweep_portable::<K>(bytes, pivot, bits),
+        Isa::Avx2 => unsafe { super::avx2::sweep::<K>(bytes, pieces, pivot, bits) },
+        _ => sweep_portable::<K>(bytes, pieces, pivot, bits),
     }
 }
 
-fn sweep_portable<K: Narrow>(bytes: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
-    let mut lanes = Lanes::ZERO;
-    let groups = bytes.chunks_exact(K::GROUP);
-    let tail = groups.remainder();
-    for group in groups {
-        // Decoded to its lanes first: then the sums are plain loops over arrays, which every compiler vectorises.
-        let x = K::load(group);
-        for (lane, &x) in x.iter().enumerate() {
-            lanes.add::<BASE_FMA>(lane, x, pivot);
+/// The pieces with their bytes.
+#[inline(always)]
+pub(crate) fn parts<'a, K: Narrow>(
+    bytes: &'a [u8],
+    pieces: &'a mut [Piece],
+) -> impl Iterator<Item = (&'a [u8], &'a mut Sums)> {
+    let mut left = bytes;
+    pieces.iter_mut().map(move |piece| {
+        let (part, rest) = left.split_at(piece.len * K::WORD);
+        left = rest;
+        (part, &mut piece.sums)
+    })
+}
+
+fn sweep_portable<K: Narrow>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
+    bits.rest.merge(if K::WORD == 2 { tops_of_2(bytes) } else { tops_of_4(bytes) });
+    for (part, sums) in parts::<K>(bytes, pieces) {
+        let mut lanes = Lanes::ZERO;
+        let groups = part.chunks_exact(K::GROUP);
+        let tail = groups.remainder();
+        for group in groups {
+            // Decoded to its lanes first: then the sums are plain loops over arrays, which every compiler vectorises.
+            let x = K::load(group);
+            for (lane, &x) in x.iter().enumerate() {
+                lanes.add::<BASE_FMA>(lane, x, pivot);
+            }
         }
+        *sums = finish::<K, BASE_FMA>(lanes, tail, pivot);
     }
-    let whole = &bytes[..bytes.len() - tail.len()];
-    bits.rest.merge(if K::WORD == 2 { tops_of_2(whole) } else { tops_of_4(whole) });
-    finish::<K, BASE_FMA>(lanes, tail, pivot, bits)
 }
 
 /// The elements after the last whole group of 32, then the reduction.
 #[inline(always)]
-pub(crate) fn finish<K: Narrow, const FMA: bool>(mut lanes: Lanes, tail: &[u8], pivot: Pivot, bits: &mut Bits) -> Sums {
+pub(crate) fn finish<K: Narrow, const FMA: bool>(mut lanes: Lanes, tail: &[u8], pivot: Pivot) -> Sums {
     for (i, word) in tail.chunks_exact(K::WORD).enumerate() {
         lanes.add::<FMA>(K::lane(i), K::value(K::bits(word)), pivot);
-        bits.rest.add::<K>(K::bits(word));
     }
     lanes.reduce()
 }

@@ -11,10 +11,10 @@
 //! Merging is Pébay's ([`super::power`]).
 
 use super::power::Power;
-use super::rows::RowMoments;
+use super::rows::{RowMoments, RowPartial};
 use super::{Number, Summary};
 use crate::dtype::{Class, Dtype};
-use crate::kernels::lanes::{self, Bf16, Bits, F16, F32, Narrow, Pivot, Sums};
+use crate::kernels::lanes::{self, Bf16, Bits, F16, F32, Narrow, Piece, Pivot, Sums};
 use crate::kernels::{Isa, wide};
 
 /// Rows shorter than this are cheaper in f64, apart from the tensor's own sums.
@@ -117,31 +117,35 @@ impl Moments {
         }
     }
 
-    /// `pieces` is scratch: the parts of the block that were swept at once, each in one row, and their sums.
+    /// `pieces` is scratch: the parts of the block that were summed at once, each in one row.
     fn block_narrow<K: Narrow>(
         &mut self,
         isa: Isa,
         block: &[u8],
         first: u64,
         rows: Option<&mut RowMoments>,
-        pieces: &mut Vec<(usize, Sums)>,
+        pieces: &mut Vec<Piece>,
     ) {
         let n = block.len() / K::WORD;
         let mut bits = Bits::new::<K>();
+        let most = lanes::SWEEP_BYTES / K::WORD;
+        let (row, mut left) =
+            rows.as_ref().map_or((usize::MAX, usize::MAX), |rows| (rows.row_len() as usize, rows.left() as usize));
         pieces.clear();
-        let row = rows.as_ref().map_or(u64::MAX, |rows| rows.row_len());
-        let mut left = rows.as_ref().map_or(u64::MAX, |rows| rows.left());
-        let mut at = 0;
+        // Rows that fit a sweep together share one.
+        let (mut start, mut first_piece, mut at) = (0, 0, 0);
         while at < n {
-            let len = left.min((n - at).min(lanes::SWEEP_BYTES / K::WORD) as u64) as usize;
-            let sums = lanes::sweep::<K>(isa, &block[at * K::WORD..(at + len) * K::WORD], self.pivot, &mut bits);
-            pieces.push((len, sums));
-            at += len;
-            left -= len as u64;
-            if left == 0 {
-                left = row;
+            let len = left.min(n - at).min(most);
+            if at + len - start > most {
+                let part = &block[start * K::WORD..at * K::WORD];
+                lanes::sweep::<K>(isa, part, &mut pieces[first_piece..], self.pivot, &mut bits);
+                (start, first_piece) = (at, pieces.len());
             }
+            pieces.push(Piece::new(len));
+            at += len;
+            left = if left == len { row } else { left - len };
         }
+        lanes::sweep::<K>(isa, &block[start * K::WORD..], &mut pieces[first_piece..], self.pivot, &mut bits);
 
         let sign = lanes::sign::<K>();
         let extent = bits.extent::<K>(isa, block);
@@ -166,11 +170,18 @@ impl Moments {
             // One merge into the tensor's moments for all rows.
             (Some(power), Some(rows)) => {
                 self.power.merge(power);
+                let unit = 1.0 / f64::from(pivot.scale);
                 let mut at = 0;
-                for &(len, sums) in &*pieces {
-                    let power = trusted(len as u64, sums, pivot)
-                        .unwrap_or_else(|| power_wide(isa, self.word(), &block[at * K::WORD..(at + len) * K::WORD]));
-                    rows.push(len as u64, &power);
+                for &Piece { len, sums } in &*pieces {
+                    let part = if safe(len as u64, sums) {
+                        let (mean, m2) =
+                            Power::two_from_sums(len as u64, -f64::from(pivot.shift), sums.0[0], sums.0[1]);
+                        RowPartial::of(len as u64, mean * unit, m2 * (unit * unit))
+                    } else {
+                        let part = &block[at * K::WORD..(at + len) * K::WORD];
+                        RowPartial::from_power(&power_wide(isa, self.word(), part))
+                    };
+                    rows.push(len as u64, part);
                     at += len;
                 }
             }
@@ -192,13 +203,13 @@ impl Moments {
         isa: Isa,
         block: &[u8],
         first: u64,
-        pieces: &[(usize, Sums)],
+        pieces: &[Piece],
         why: Apart,
         mut rows: Option<&mut RowMoments>,
     ) {
         let pivot = self.pivot;
         let mut at = 0;
-        for &(len, sums) in pieces {
+        for &Piece { len, sums } in pieces {
             let part = &block[at * K::WORD..(at + len) * K::WORD];
             let power = match why {
                 Apart::Special => self.full_wide(isa, part, first + at as u64),
@@ -212,7 +223,7 @@ impl Moments {
             };
             self.power.merge(&power);
             if let Some(rows) = rows.as_deref_mut() {
-                rows.push(len as u64, &power);
+                rows.push(len as u64, RowPartial::from_power(&power));
             }
             at += len;
         }
@@ -228,7 +239,7 @@ impl Moments {
             let power = self.full_wide(isa, &bytes[at * size..(at + len) * size], first + at as u64);
             self.power.merge(&power);
             if let Some(rows) = rows.as_deref_mut() {
-                rows.push(len as u64, &power);
+                rows.push(len as u64, RowPartial::from_power(&power));
             }
             at += len;
         }
@@ -353,17 +364,24 @@ fn number<K: Narrow>(word: u32) -> Number {
     Number::Float(f64::from(K::value(word)) + 0.0)
 }
 
-/// The moments that a sweep's sums stand for, if they can be trusted.
-fn trusted(n: u64, sums: Sums, pivot: Pivot) -> Option<Power> {
-    let [s1, s2, s3, s4, l1] = sums.0;
+/// Whether the moments that a sweep's sums stand for can be trusted.
+#[inline]
+fn safe(n: u64, sums: Sums) -> bool {
+    let [s1, s2, _, s4, l1] = sums.0;
     let count = n as f64;
     let (mean, square) = (s1 / count, s2 / count);
     let (floor, ceiling) = (2f64.powi(-50), 2f64.powi(32));
     // Written so that a NaN fails.
-    let safe = square >= floor && square <= ceiling && s4.is_finite() && l1.is_finite();
-    if !(safe && mean * mean <= 0.25 * (square - mean * mean)) {
+    let within = square >= floor && square <= ceiling && s4.is_finite() && l1.is_finite();
+    within && mean * mean <= 0.25 * (square - mean * mean)
+}
+
+/// The moments that a sweep's sums stand for, if they can be trusted.
+fn trusted(n: u64, sums: Sums, pivot: Pivot) -> Option<Power> {
+    if !safe(n, sums) {
         return None;
     }
+    let [s1, s2, s3, s4, l1] = sums.0;
     let unit = 1.0 / f64::from(pivot.scale);
     let p = Power::from_sums(n, -f64::from(pivot.shift), [s1, s2, s3, s4], l1);
     let unit2 = unit * unit;
@@ -371,10 +389,10 @@ fn trusted(n: u64, sums: Sums, pivot: Pivot) -> Option<Power> {
 }
 
 /// The sums of all pieces of a block.
-fn total(pieces: &[(usize, Sums)]) -> Sums {
+fn total(pieces: &[Piece]) -> Sums {
     let mut total = [0.0; 5];
-    for (_, sums) in pieces {
-        total.iter_mut().zip(sums.0).for_each(|(t, s)| *t += s);
+    for piece in pieces {
+        total.iter_mut().zip(piece.sums.0).for_each(|(t, s)| *t += s);
     }
     Sums(total)
 }

@@ -136,6 +136,14 @@ impl Power {
         Self { n, exponent: 0, mean: pivot + m, m2: m2.max(0.0), m3, m4: m4.max(0.0), l1 }
     }
 
+    /// Mean and M2 of the same, where the rest isn't wanted: the same bits.
+    #[inline]
+    pub fn two_from_sums(n: u64, pivot: f64, s1: f64, s2: f64) -> (f64, f64) {
+        let count = n as f64;
+        let m = s1 / count;
+        (pivot + m, (s2 - count * m * m).max(0.0))
+    }
+
     /// The mean.
     pub fn mean(&self) -> f64 {
         if self.n == 0 { f64::NAN } else { ldexp(self.mean, self.exponent) }

@@ -116,9 +116,9 @@ impl RowMoments {
         self.left
     }
 
-    /// Adds the moments of the next `n` components, which lie in one row.
-    pub(crate) fn push(&mut self, n: u64, power: &Power) {
-        let part = RowPartial::from_power(power);
+    /// Adds the next `n` components, which lie in one row.
+    #[inline]
+    pub(crate) fn push(&mut self, n: u64, part: RowPartial) {
         match self.rows.last_mut() {
             Some(last) if self.left < self.row_len => last.merge(&part),
             _ => self.rows.push(part),
@@ -147,7 +147,7 @@ impl RowMoments {
             let finite = wide::load(isa, dtype, &bytes[(bit / 8) as usize..], (bit % 8) as u32, x);
             let x = if finite < x.len() { wide::compact(x, finite) } else { x };
             let power = if x.is_empty() { Power::EMPTY } else { wide::reduce(isa, x).power };
-            self.push(take, &power);
+            self.push(take, RowPartial::from_power(&power));
             done += take;
         }
     }
