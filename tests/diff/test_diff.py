@@ -48,6 +48,25 @@ def rows(found: weightprint.Diff) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in found.table.to_records()}
 
 
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_gains_kept_as_distances_from_one_are_compared_as_they_act(tmp_path: Path, dtype: Any) -> None:
+    """Gemma's norms add 1 to what is stored; other forms of the same model store what acts."""
+    acts = {name: x.astype(dtype) for name, x in model(0, layers=4).items()}
+    stored = {name: x.astype(np.float32) - 1 if x.ndim == 1 else x for name, x in acts.items()}
+    for folder, tensors, family in (("a", stored, "gemma"), ("b", acts, "llama"), ("c", acts, "gemma")):
+        (tmp_path / folder).mkdir()
+        config = {"model_type": family, "num_attention_heads": 4, "hidden_size": 32}
+        (tmp_path / folder / "config.json").write_text(json.dumps(config))
+        save(tmp_path / folder / "model.safetensors", tensors)
+    matrices = sum(x.ndim == 2 for x in acts.values())
+    gains = len(acts) - matrices
+    for sides in ("ab", "ba"):
+        found = weightprint.diff(*(tmp_path / side for side in sides))
+        assert found.counts == {"re_encoded": gains, "same": matrices}
+        assert all(row["n_differ"] == 0 and row["relative"] == 0 for row in rows(found).values())
+    assert weightprint.diff(tmp_path / "a", tmp_path / "c").counts == {"changed": gains, "same": matrices}
+
+
 @given(
     hnp.arrays(np.float32, st.integers(0, 300), elements=st.floats(width=32)),
     st.integers(0, 2**31),
