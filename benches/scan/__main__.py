@@ -79,7 +79,10 @@ def main() -> None:
                 entry = runner.measure(nbytes, dtype, dtype in args.peer_dtypes, program, plan)
                 results[name]["checkpoints"][f"{nbytes} {dtype}"] = entry
                 if not args.dry:
-                    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                    # An hour's figures outlive a crash in the middle of writing.
+                    written = RESULTS.with_suffix(".new")
+                    written.write_text(json.dumps(results, indent=1) + "\n")
+                    written.replace(RESULTS)
     if args.dry:
         print(report.full(results), report.short(results), sep="\n---\n\n")
         return

@@ -59,7 +59,7 @@ def full(results: dict[str, Any]) -> str:
         METHOD,
     ]
     for name, measured in results.items():
-        parts += [f"## {name}", _software(measured["machine"]), *_note(measured)]
+        parts += [f"## {name}", _software(measured["machine"])]
         for entry in measured["checkpoints"].values():
             parts += _checkpoint(entry)
     return "\n\n".join(parts) + "\n"
@@ -68,11 +68,6 @@ def full(results: dict[str, Any]) -> str:
 def machine_name(m: dict[str, Any]) -> str:
     """What a machine's figures stand under: those of another machine stand beside them."""
     return f"{m['cpu']}, {m['cores']} cores, {', '.join(ISA_NAMES[i] for i in m['isa'])}"
-
-
-def _note(measured: dict[str, Any]) -> list[str]:
-    """What the reader should know of all figures of a machine, e.g. that a kernel has changed since."""
-    return [measured["note"]] if "note" in measured else []
 
 
 def _software(m: dict[str, Any]) -> str:
@@ -160,12 +155,16 @@ def short(results: dict[str, Any]) -> str:
     ]
     for name, measured in results.items():
         entries = list(measured["checkpoints"].values())
-        parts += [f"**{name}**", *_note(measured), _short_table(entries)]
+        parts += [f"**{name}**", _short_table(entries)]
         with_peers = [e for e in entries if e["peers"]]
         if with_peers:
             head = ["time of others ÷ ours", *(_title(e) for e in with_peers), "peak RSS"]
             parts.append(table(head, _short_peers(with_peers)))
-        parts += dict.fromkeys(f"*{_title(e).rsplit(',', 1)[0]}: {e['note']}*" for e in entries if "note" in e)
+        notes: dict[str, list[str]] = {}
+        for e in entries:
+            if "note" in e:
+                notes.setdefault(e["note"], []).append(f"{e['size'] / 1e9:g} GB {e['dtype']}")
+        parts += [f"*{', '.join(about)}: {note}*" for note, about in notes.items()]
     return "\n\n".join(parts)
 
 
