@@ -18,16 +18,13 @@ from dataclasses import dataclass
 
 from weightprint.evidence._base import Evidence, Expert, Models, Region, Side, Tensor, UnitMatch
 
-__all__ = ["ABSENT_UNITS", "BLOCK_LOG10_P", "EFFECT", "FITTED_SHARE", "FoundBlock", "Share", "found_blocks", "share_of"]
+__all__ = ["ABSENT_UNITS", "BLOCK_LOG10_P", "EFFECT", "FoundBlock", "Share", "found_blocks", "share_of"]
 
 #: Cosine, or share of units, that a part must reach to be called found (see facts.py for where it comes from).
 EFFECT = 0.1
 
 #: A single block's own p-value, corrected for the pairs of blocks that were compared. The whole must pass -6.
 BLOCK_LOG10_P = -4.0
-
-#: Blocks that the alignment was fitted on must agree this far: strangers reach a fifth of their units there.
-FITTED_SHARE = 0.5
 
 #: A block is absent only where fewer units than this were found by tests that would have seen more.
 ABSENT_UNITS = 0.05
@@ -85,8 +82,8 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Sid
         tried = math.log10(max(1, e.details.get("pairs_tried", len(e.matches))))
         for match in e.matches:
             p = min(0.0, match.log10_p + tried)
-            least = FITTED_SHARE if match.name in e.details.get("left_out_of_p", ()) else EFFECT
-            if p > BLOCK_LOG10_P or match.share < least:
+            fitted = match.name in e.details.get("left_out_of_p", ())
+            if fitted or p > BLOCK_LOG10_P or match.share < EFFECT:
                 continue
             block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
             before = found.get(match.b)

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from weightprint import parallel
 from weightprint.anatomy.access import Anatomy
-from weightprint.basis import find_bases
+from weightprint.basis import crossed, find_bases
 from weightprint.checkpoint import Checkpoint
 from weightprint.evidence import (
     ALONE,
@@ -37,12 +37,14 @@ from weightprint.evidence import (
     Tensor,
     Test,
 )
-from weightprint.evidence._base import Basis
+from weightprint.evidence._base import Basis, UnitMatch
 from weightprint.evidence._pairs import pair_by_name, pair_tensors
 from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
+from weightprint.evidence.convergence import convergence
 from weightprint.evidence.published.sigma_curve import sigma_curve
-from weightprint.facts import Facts
+from weightprint.evidence.unit_agreement import unit_agreement
+from weightprint.facts import FITTED_EFFECT, LOG10_P, Facts, may_decide
 from weightprint.linear import accounted
 from weightprint.sides import Reads, outline
 from weightprint.streaming import Meter, stream
@@ -123,8 +125,37 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
         evidence.append(_search(bases, time.perf_counter() - started, spent.seconds))
         for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
             aligned = replace(models, basis=basis)
-            evidence += [replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED]
+            found = {test: replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED}
+            evidence += (found | {unit_agreement: _every_ffn(aligned, found)}).values()
     return tuple(evidence)
+
+
+def _every_ffn(models: Models, found: Mapping[Test, Evidence]) -> Evidence:
+    """Unit agreement in a basis that was fitted: once `convergence` has decided there, of the FFNs that the basis was
+    fitted on through one that did not see them."""
+    units, deciding = found[unit_agreement], found[convergence]
+    fitted = {f.name for f in ffns(models.b) if models.basis.saw(f.name)}
+    if not units.applied or not fitted or not may_decide(deciding) or (deciding.log10_p or 0.0) > LOG10_P:
+        return units
+    enough = {region.name for region in deciding.regions if region.effect >= FITTED_EFFECT}
+    there = {b: a for b, (a, *_) in deciding.details["matched"].items() if b in enough}
+    other = crossed(models, models.basis, there)
+    if other is None:
+        return units
+    again = unit_agreement(replace(models, basis=other))
+    unseen = set(again.details["left_out_of_p"])
+
+    def of_either(key: str) -> tuple[UnitMatch, ...]:
+        first = (m for m in getattr(units, key) if m.name not in fitted)
+        return (*first, *(m for m in getattr(again, key) if m.name in fitted - unseen))
+
+    return replace(
+        units,
+        matches=of_either("matches"),
+        others=of_either("others"),
+        seconds=units.seconds + again.seconds,
+        details={**units.details, "left_out_of_p": sorted(fitted & unseen)},
+    )
 
 
 _SEARCH = Evidence(

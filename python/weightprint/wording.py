@@ -176,11 +176,15 @@ def _near_misses(facts: Facts) -> list[str]:
 
 
 def _similar_data(facts: Facts) -> list[str]:
-    """Agreement after an alignment by meaning, which is an observation of its own and never shared weights."""
-    seen = [e for e in facts.evidence if e.applied and e.semantic and e.log10_p is not None and e.log10_p <= -3]
+    """Agreement that a fitted basis makes by itself: an observation of its own, and never shared weights."""
+    fitted = [e for e in facts.evidence if e.applied and e.basis != "identity" and e.test == "unit_agreement"]
+    seen = [e for e in fitted if (e.details["log10_p_of_permuted_channels"] or 0.0) <= -3]
     return [
         f"Similar training data or distillation: aligned by their shared tokens, {e.says}; strangers that learned from "
         f"the same data do that too."
+        if e.semantic
+        else f"Strong directions laid on each other by a {e.basis}: {e.says}; units that load on a few strong "
+        f"directions do that in any two models."
         for e in seen[:1]
     ]
 

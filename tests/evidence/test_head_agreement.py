@@ -225,7 +225,7 @@ def test_bases_are_used() -> None:
         assert [[h and (h[0], h[1]) for h in row["heads"]] for row in found.details["head_map"]] == in_place()
         through_tokens = head_agreement(replace(m, basis=replace(basis, semantic=True)))
         assert through_tokens.log10_p == through_tokens.details["log10_p_order"]
-        assert through_tokens.details["convergence_possible"]
+        assert through_tokens.details["order_only"]
         fitted = replace(m, basis=replace(basis, fitted=frozenset(f"decoder.{i}" for i in range(LAYERS))))
         assert not head_agreement(fitted).applied
 

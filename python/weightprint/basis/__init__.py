@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from weightprint.basis._copies import with_copies
+from weightprint.basis._crossed import crossed
 from weightprint.basis._held_out import Score, score
 from weightprint.basis.channels import by_channels
 from weightprint.basis.tokens import by_tokens
@@ -21,7 +22,7 @@ from weightprint.basis.unit_order import by_unit_order
 from weightprint.basis.unit_signatures import by_unit_signatures
 from weightprint.evidence._base import IDENTITY, Basis, Models
 
-__all__ = ["FINDERS", "Basis", "find_bases"]
+__all__ = ["FINDERS", "Basis", "crossed", "find_bases"]
 
 Finder = Callable[[Models], list[Basis]]
 

@@ -15,10 +15,12 @@ from typing import Literal
 import numpy as np
 
 from weightprint.basis._solve import Cross, cosines, unit_rows
-from weightprint.evidence._base import F32, Basis
+from weightprint.evidence._base import F32, Basis, Side
+from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import Indices
+from weightprint.evidence._units import Ffn, unit_inputs, unit_outputs
 
-__all__ = ["Matched", "refine"]
+__all__ = ["Matched", "refine", "unit_vectors"]
 
 _ROUNDS, _ROUNDS_WIDE, _WIDE = 8, 3, 1024
 _Kind = Literal["signed_permutation", "rotation"]
@@ -40,19 +42,19 @@ class Matched:
 
 def refine(
     matched: Sequence[Matched],
-    first: Cross,
+    first: Cross | Basis,
     found_by: str,
     fitted: frozenset[str],
     within: _Kind = "rotation",
     kinds: tuple[_Kind, ...] = ("signed_permutation", "rotation"),
 ) -> list[Basis]:
-    """Bases of these kinds, after rounds of matching and solving from a first set of pairs.
+    """Bases of these kinds, after rounds of matching and solving from a first set of pairs, or from a first basis.
 
     ``within``: what the rounds solve for."""
-    cross = first
     now = list(matched)
+    cross = Cross(*_widths(now)) if isinstance(first, Basis) else first
     for _ in range(_ROUNDS if cross.width <= _WIDE else _ROUNDS_WIDE):
-        basis = _solve(cross, within)
+        basis = first if isinstance(first, Basis) and not cross.n else _solve(cross, within)
         now = [_match(m, basis) for m in now]
         following = Cross(*_widths(now))
         for m in now:
@@ -96,3 +98,11 @@ def _add(cross: Cross, m: Matched, basis: Basis) -> None:
         signs = np.where(agree < 0, np.float32(-1), np.float32(1))
     cross.add(x_up, y_up * signs)
     cross.add(x_down, y_down * signs)
+
+
+def unit_vectors(side: Side, ffn: Ffn, units: Indices | None) -> tuple[list[F32], F32]:
+    """Rows of (gate,) up with the norm's gain, and columns of down as rows, of these units (None: all)."""
+    up, gate = unit_inputs(side, ffn, units, fold=True)
+    down = unit_outputs(side, ffn, units)
+    assert down is not None
+    return [finite(x) for x in ((up,) if gate is None else (gate, up))], finite(down)

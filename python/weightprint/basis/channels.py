@@ -19,12 +19,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from weightprint.basis._held_out import fit_half
-from weightprint.basis._refine import Matched, refine
+from weightprint.basis._refine import Matched, refine, unit_vectors
 from weightprint.basis._solve import Cross, assign, unit_rows
 from weightprint.evidence._base import F32, Basis, Models, Side
 from weightprint.evidence._exchange import finite
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
-from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence._units import Ffn, ffns
 from weightprint.linear import product
 
 __all__ = ["by_channels", "channel_profiles"]
@@ -133,8 +133,8 @@ def _by_size(models: Models, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: 
         if ffn.down is None or near.down is None or (ffn.gate is None) != (near.gate is None):
             continue
         (read_a, down_a), (read_b, down_b) = (
-            _vectors(models.a, near, None),
-            _vectors(models.b, ffn, pick(ffn.units, _UNITS, models.seed, "signatures", run=8)),
+            unit_vectors(models.a, near, None),
+            unit_vectors(models.b, ffn, pick(ffn.units, _UNITS, models.seed, "signatures", run=8)),
         )
         sizes_a = np.concatenate([_sizes(v[:, chosen]) for v in (*read_a, down_a)], axis=1)
         sizes_b = np.concatenate([_sizes(basis.to_a(v)[:, chosen]) for v in (*read_b, down_b)], axis=1)
@@ -153,13 +153,6 @@ class _Apart:
 
     def __call__(self, ffn: Ffn) -> float:
         return abs(ffn.block / self.depth - self.at)
-
-
-def _vectors(side: Side, ffn: Ffn, units: Indices | None) -> tuple[list[F32], F32]:
-    up, gate = unit_inputs(side, ffn, units, fold=True)
-    down = unit_outputs(side, ffn, units)
-    assert down is not None
-    return [finite(x) for x in ((up,) if gate is None else (gate, up))], finite(down)
 
 
 def _sizes(x: F32) -> F32:

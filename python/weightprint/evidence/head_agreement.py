@@ -20,7 +20,7 @@ k-subsets is at most the number of orbits over k!. With e(t) = sum_{1..m} t^j/j!
 
     E[(1 + t)^hits] <= (sum_{0..G} e(t)^j/j!)^L     and     P(hits >= k) <= min_t of that over (1 + t)^k      (exact)
 
-The reported p is twice the smaller one. After an alignment through shared tokens only order speaks.
+The reported p is twice the smaller one. In a basis that was fitted only order speaks.
 
 Inside heads that were found, the spaces that q, k, v and o span are compared: mean squared cosine of the principal
 angles, less what chance gives. Descriptive.
@@ -38,13 +38,14 @@ import numpy as np
 
 from weightprint import parallel
 from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
+from weightprint.evidence._exchange import log10_p_order
 from weightprint.evidence._head_table import HeadTable, Seen
 from weightprint.evidence._heads import Attention, Kind, attentions, factors, overlaps
 from weightprint.evidence._ranked import rank_p
 from weightprint.evidence._sample import BUDGETS, Indices, is_large, pick
 from weightprint.evidence._streamed import done
 
-__all__ = ["head_agreement", "head_looks", "log10_p_counts", "log10_p_order"]
+__all__ = ["head_agreement", "head_looks", "log10_p_counts"]
 
 _QUESTION = Evidence(
     test="head_agreement",
@@ -169,25 +170,6 @@ def log10_p_counts(k: int, chance: Sequence[int]) -> float:
     return min(0.0, (top + math.log(float(np.exp(log - top).sum()))) / math.log(10))
 
 
-def log10_p_order(k: int, blocks: Sequence[tuple[int, int]]) -> float:
-    """log10 of the bound on P(hits >= k); ``blocks``: (groups, heads per group) of every block of B."""
-    if k < 2:
-        return 0.0
-    kinds = Counter(blocks)
-
-    def log_bound(t: float) -> float:
-        total = -k * math.log1p(t)
-        for (groups, members), count in kinds.items():
-            inner = math.log(math.fsum(math.exp(j * math.log(t) - math.lgamma(j + 1)) for j in range(1, members + 1)))
-            terms = [j * inner - math.lgamma(j + 1) for j in range(groups + 1)]
-            top = max(terms)
-            total += count * (top + math.log(math.fsum(math.exp(x - top) for x in terms)))
-        return total
-
-    # Every t > 0 gives a valid bound, so a grid loses sharpness only.
-    return min(0.0, min(log_bound(t) for t in np.geomspace(0.05, 1e4, 120)) / math.log(10))
-
-
 def _compare_inside(models: Models, heads: HeadTable, one: Seen) -> dict[str, list[float]]:
     """Row spaces of q, k, v and o of the heads found in the block of A that holds most of them: role → overlaps."""
     channels = heads.channels
@@ -220,8 +202,11 @@ def _answer(models: Models, heads: HeadTable, seen: list[Seen], inside: dict[str
     price = math.log10(max(models.basis.candidates, 1))
     by_agreement = min(0.0, log10_p_counts(k, chance) + price)
     by_order = min(0.0, log10_p_order(hits, [s.order for s in seen]) + price)
-    log10_p = by_order if models.basis.semantic else min(0.0, min(by_agreement, by_order) + math.log10(2))
-    effect = max(0.0, (agreed - expected) / max(tested, 1))
+    # A fitted basis aligns the strong directions of strangers, on which both products of a head may load: only the
+    # order of heads is still arbitrary then.
+    fitted = models.basis.kind != "identity"
+    log10_p = by_order if fitted else min(0.0, min(by_agreement, by_order) + math.log10(2))
+    effect = max(0.0, (hits - len(seen) if fitted else agreed - expected) / max(tested, 1))
     return replace(
         _QUESTION,
         says=f"{agreed} of {tested} heads are named alike by both products (chance: about {expected:.1f}); {hits} "
@@ -230,9 +215,7 @@ def _answer(models: Models, heads: HeadTable, seen: list[Seen], inside: dict[str
         effect=effect,
         n=tested,
         log10_p=log10_p,
-        rank_p=_ranked([k, *chance], copies, [s.order for s in seen], seen)
-        if models.basis.kind == "identity"
-        else None,
+        rank_p=None if fitted else _ranked([k, *chance], copies, [s.order for s in seen], seen),
         detectable=min(1.0, (expected + 5 * math.sqrt(max(expected, 1.0))) / max(tested, 1)),
         matches=tuple(m for s in seen for m in _matches(heads, s)),
         details={
@@ -249,7 +232,7 @@ def _answer(models: Models, heads: HeadTable, seen: list[Seen], inside: dict[str
             "head_map": _head_map(heads, seen),
             "inside": {role: float(np.mean(x)) for role, x in inside.items() if x},
             "basis": models.basis.found_by,
-            "convergence_possible": models.basis.semantic,
+            "order_only": fitted,
         },
     )
 

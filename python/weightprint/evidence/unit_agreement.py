@@ -17,7 +17,9 @@ permuted (inputs and outputs alike) tell what chance does, with all hubs and cor
 Where B has too many experts for all pairs, the p-value is of its blocks, and the experts are looked for in the blocks
 found (:mod:`weightprint.evidence._unit_table`).
 
-The basis that brought the two streams together pays for its candidates, and what it was fitted on stays out of p.
+In a basis that was fitted there is no p-value: it lays the strong directions of any two models on each other, which
+permuted channels do not do, and units load on those (:mod:`weightprint.evidence.convergence` asks what a fit can't
+fake). Then this test says which FFN is which, once another has decided.
 """
 
 from __future__ import annotations
@@ -289,6 +291,7 @@ def _answer(
     if best is not None:
         price = math.log10(len(looks)) + math.log10(max(models.basis.candidates, 1))
         p, statistic = min(0.0, looks[best][0] + price), float(looks[best][1])
+    fitted = models.basis.kind != "identity"
     tried = found.pairs if pairs is None else pairs
     real: dict[Key, list[UnitMatch]] = defaultdict(list)
     for match in (*matches, *others):
@@ -311,6 +314,7 @@ def _answer(
         "spread_of_rates": 1 / found.chance.alpha,
         "basis": models.basis.found_by,
         "left_out_of_p": sorted(models.basis.fitted),
+        "log10_p_of_permuted_channels": p,
     }
     return replace(
         _QUESTION,
@@ -319,8 +323,8 @@ def _answer(
         statistic=statistic,
         effect=sum(share * numel[b] for b, share in shares.items()) / sum(numel.values()),
         n=int(found.table.tested.sum()),
-        log10_p=p,
-        rank_p=found.rank_p() if models.basis.kind == "identity" else None,
+        log10_p=None if fitted else p,
+        rank_p=None if fitted else found.rank_p(),
         detectable=found.detectable(),
         matches=tuple(matches),
         others=tuple(others),
