@@ -41,11 +41,20 @@ DETECTABLE = 0.25
 _QUESTIONS = (
     ("channels in place", ("aligned_weights",)),
     ("hidden units in any order and layer", ("unit_agreement",)),
-    ("hidden units in a turned stream", ("unit_geometry", "alignment")),
+    ("hidden units in a turned stream", ("unit_geometry", "turned_parts")),
+    ("parts in a turned stream", ("turned_parts",)),
 )
 
 #: The tests whose p-values may decide. The others are shown and never decide.
-DECIDING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "convergence")
+DECIDING = (
+    "aligned_weights",
+    "aligned_units",
+    "unit_agreement",
+    "unit_geometry",
+    "head_agreement",
+    "convergence",
+    "turned_parts",
+)
 
 #: In a basis that was fitted a p-value counts only beside this effect of the same test. Between real unrelated
 #: encoders and between structured random models `convergence` reached .05; in turned copies, trained on or washed, .37
@@ -341,14 +350,21 @@ class Facts:
         if self.models.effort == "quick":
             out.append("quick effort looks at units of the same number only, and at no alignment")
         for question, tests in _QUESTIONS:
-            looks = {test: self.applied(test) for test in tests}
-            sharp = [e for e in looks.values() if e is not None and (e.detectable or 0.0) <= DETECTABLE]
-            if not sharp:
-                out.append(f"{question}: {self._why(tests[0])}")
+            looks = [e for e in self.evidence if e.test in tests and e.applied and e in self._own_basis]
+            if not any((e.detectable or 0.0) <= DETECTABLE for e in looks):
+                out.append(f"{question}: {self._why(tests[-1])}")
         return tuple(out)
 
+    @property
+    def _own_basis(self) -> list[Evidence]:
+        """Tests as stored, and those that look for a basis themselves."""
+        return [e for e in self.evidence if e.basis == "identity" or e.test == "turned_parts"]
+
     def _why(self, test: str) -> str:
-        evidence = self.by_test.get(test)
+        evidence = next((e for e in self._own_basis if e.test == test), None)
+        if test == "turned_parts" and (evidence is None or not evidence.applied or "even a planted" in evidence.says):
+            why = "not looked for" if evidence is None else evidence.why_not or evidence.says
+            return f"one could be hidden there ({why})"
         if evidence is None:
             return f"{test} was not run"
         if not evidence.applied:

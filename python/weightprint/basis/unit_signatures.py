@@ -39,7 +39,7 @@ from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns
 from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.linear import eigh, product
 
-__all__ = ["by_unit_signatures", "moments", "signatures"]
+__all__ = ["Moments", "by_unit_signatures", "moments", "signatures", "signed"]
 
 _READS = ("q", "k", "v", "embedding", "head")
 _WRITES = ("o",)
@@ -183,20 +183,16 @@ def _cost(ours: Sequence[Ffn]) -> float:
     return float(2 * roles * _ROWS * d * d + units * 3 * (d * span + roles * span * span) + 60 * d**3)
 
 
-def _signed(units: Sequence[_Units], m: Moments) -> F32:
-    """Signatures of all units, in the span of the strongest directions."""
+def signed(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
+    """`signatures` of (up, gate, down) of FFNs, in wide models in the span of the strongest directions."""
     span = _span(m)
     if span is None:
-        return signatures([(u.up, u.gate, u.down) for u in units], m)
+        return signatures(units, m)
     within = {role: product(product(span.T, x), span) for role, x in m.items()}
     return signatures(
         [
-            (
-                product(u.up, span),
-                None if u.gate is None else product(finite(u.gate), span),
-                product(u.down, span),
-            )
-            for u in units
+            (product(up, span), None if gate is None else product(finite(gate), span), product(down, span))
+            for up, gate, down in units
         ],
         within,
     )
@@ -204,7 +200,7 @@ def _signed(units: Sequence[_Units], m: Moments) -> F32:
 
 def _seeds(a: Sequence[_Units], b: Sequence[_Units], m_a: Moments, m_b: Moments) -> list[Matched]:
     """For each FFN of B the FFN of A with the most mutual nearest neighbours, and these."""
-    sign_a, sign_b = _signed(a, m_a), _signed(b, m_b)
+    sign_a, sign_b = (signed([(u.up, u.gate, u.down) for u in x], m) for x, m in ((a, m_a), (b, m_b)))
     owner_a, owner_b = (np.repeat(np.arange(len(x)), [len(u.up) for u in x]) for x in (a, b))
     start_a, start_b = (np.concatenate([[0], np.cumsum([len(u.up) for u in x])]) for x in (a, b))
     squares = np.einsum("ij,ij->i", sign_a, sign_a)

@@ -1,0 +1,373 @@
+"""Turned parts: is one FFN, one attention or one embedding of B a part of A, moved to another basis of the stream?
+
+A search for a common basis (:mod:`weightprint.basis`) takes its bearings from the whole model. A part of A inside a
+stranger, the whole then turned and its units renumbered, gives it nothing. So every part is asked on its own. The units
+of a part are vectors in the stream: (gate,) up and down of an FFN; row i of v with column i of o, and row i of q with
+row i of k, of attention; a token's row in the embedding or in the head.
+
+A unit's *signature* is its products with the second moments of its own part
+(:func:`weightprint.basis.unit_signatures.signatures`): no rotation or order changes it. Units of B whose nearest
+signature in a part of A is mutual and nearer than the second are seeds; the part of A with the most is the counterpart.
+One half of B's units, taken at random, gives the rotation (Procrustes, then rounds of matching); of a table without
+seeds the rows of equal numbers do. The other half, which it has not seen, is tested: paired by strong parts, compared
+in the weak ones (:mod:`weightprint.evidence._weak_parts`). So the null is that of
+:mod:`weightprint.evidence.convergence`; each part of B pays for how many there are, and its counterpart is chosen by
+the half that is not tested. Rows of tokens may be alike by meaning in strangers that learned from the same data, so a
+table counts only where the weak cosine is :data:`_TABLE`. Heads that share keys and values are summed, so that no
+vector stands on both sides of the split.
+
+*Power.* A part of A of each kind, turned at random, renumbered, with 5 % of noise (and signs flipped, where a gate
+leaves them free), is put in B's place and looked for in the same way. Only kinds that are found so may be said not to
+be there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from weightprint.basis._refine import Matched, refine
+from weightprint.basis._solve import Cross, unit_rows
+from weightprint.basis.unit_signatures import Moments, signed
+from weightprint.evidence._base import F32, Basis, Evidence, Expert, Models, Side, Tensor, UnitMatch, not_applied, timed
+from weightprint.evidence._exchange import finite
+from weightprint.evidence._heads import attentions
+from weightprint.evidence._ranked import rank_p
+from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
+from weightprint.evidence._units import ffns
+from weightprint.evidence._weak_parts import WeakParts, along, common, directions, paired, weak_parts
+from weightprint.linear import product
+
+__all__ = ["turned_parts"]
+
+Kind = Literal["ffn", "attention", "embedding", "head"]
+_KINDS: tuple[Kind, ...] = ("ffn", "attention", "embedding", "head")
+_TABLES = ("embedding", "head")
+_RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
+_FEWEST = 8  # seeds
+_HELD = 1 << 27  # values of A's parts that stay in memory; more are read again
+_UNITS = 1024  # of B's part that are looked for, or twice the stream's width: half give the rotation
+_TOKENS = 1 << 16  # rows of a table
+_NOISE = 0.05
+_TABLE = 0.5
+_LOG10_P = -6.0
+_COST = 0.25  # of the multiplications that the effort allows
+
+_QUESTION = Evidence(
+    test="turned_parts",
+    asked="Is any FFN, attention or embedding of B one of A's in another basis of the stream, whatever is around it?",
+    applied=True,
+    null="among units of a part of B that are alike in the strong directions, the weak parts of those that the "
+    "rotation was not fitted on are equally likely in any order",
+    assumes="what makes a unit's weak part is not what makes its strong one. A common random initialisation breaks the "
+    "null as shared training does",
+    blind_to="parts that were turned and also trained far away or pruned, attention with maps or signs inside heads",
+    statistic_of="hits: tested units whose weak parts find each other among units alike, in the part that says most",
+    effect_of="mean cosine of the weak parts of matched units there, minus that of others alike",
+    basis="rotation",
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of a model: where it is, and its units' vectors over the stream, (units, d) each."""
+
+    kind: Kind
+    at: tuple[str, int, Expert]
+    read: list[F32]  # (gate,) up
+    written: F32
+    moments: Moments
+
+    @property
+    def units(self) -> int:
+        return len(self.written)
+
+    @property
+    def vectors(self) -> tuple[F32, ...]:
+        return (*self.read, self.written)
+
+    @property
+    def up_gate_down(self) -> tuple[F32, F32 | None, F32]:
+        *gate, up = self.read
+        return up, gate[0] if gate else None, self.written
+
+    @property
+    def name(self) -> str:
+        if self.kind in _TABLES:
+            return self.kind
+        stack, block, expert = self.at
+        of = " attention" if self.kind == "attention" else "" if expert is None else f".expert.{expert}"
+        return f"{stack}.{block}{of}"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A part as headers tell of it: kind, place, how many units, and the tensors that are read."""
+
+    kind: Kind
+    at: tuple[str, int, Expert]
+    units: int
+    tensors: tuple[Tensor, ...]
+    heads: int = 1
+    kv_heads: int = 1
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A part of B, the part of A whose units it holds, and what the tested half says."""
+
+    b: _Part
+    a: tuple[str, int, Expert]
+    tested: int
+    weak: WeakParts
+
+
+@timed
+def turned_parts(models: Models) -> Evidence:
+    """Every FFN, attention and embedding of B, looked for in A by itself, in any basis of the stream."""
+    if models.effort == "quick":
+        return not_applied(_QUESTION, "it reads whole matrices, too much for this effort")
+    ours, theirs = _sources(models.a, models.b), _sources(models.b, models.a)
+    widths = {_width(s) for s in (*ours, *theirs)}
+    if not ours or not theirs:
+        return not_applied(_QUESTION, "no FFN or attention was recognised on both sides")
+    if len(widths) != 1:
+        return not_applied(_QUESTION, "the models' streams differ in width")
+    if _cost(ours, theirs) > _COST * BUDGETS[models.effort].multiplications:
+        return not_applied(_QUESTION, "looking at every part would cost more than this effort allows")
+    found: list[_Found] = []
+    asked: list[str] = []
+    seen: dict[Kind, bool] = {}
+    for kind in _KINDS:
+        known, asking = ([s for s in sources if s.kind == kind] for sources in (ours, theirs))
+        if not asking or not known:
+            continue
+        looks = _Looks(models, known)
+        seen[kind] = looks.sees()
+        for source in asking:
+            part = _read(models, models.b, source)
+            asked.append(part.name)
+            if (one := looks.find(part)) is not None:
+                found.append(one)
+    return _answer(found, asked, seen)
+
+
+def _width(source: _Source) -> int:
+    tensor = source.tensors[0]
+    return tensor.shape[1]
+
+
+def _sources(side: Side, other: Side) -> list[_Source]:
+    """The parts of a model; reads headers only."""
+    out = [
+        _Source("ffn", f.key, f.units, tuple(t for t in (f.gate, f.up, f.down) if t is not None))
+        for f in ffns(side)
+        if f.down is not None
+    ]
+    for x in attentions(side, other):
+        if x.latent is None and x.parts["q"].shape[0] == x.parts["o"].shape[1]:
+            tensors = tuple(x.parts[role] for role in "qkvo")
+            out.append(
+                _Source("attention", (x.stack, x.block, None), 2 * x.parts["k"].shape[0], tensors, x.heads, x.kv_heads)
+            )
+    widest = max((s.tensors[0].shape[1] for s in out), default=0)
+    for tensor in side.tensors.values():
+        role = "" if tensor.place is None else tensor.place.role
+        for kind in _TABLES:
+            if role == kind and tensor.rank2 and tensor.shape[1] == widest and not tensor.constant:
+                out.append(_Source(kind, ("", 0, None), min(tensor.shape[0], _TOKENS), (tensor,)))
+    return out
+
+
+def _cost(ours: Sequence[_Source], theirs: Sequence[_Source]) -> float:
+    """Multiplications, about: signatures of all units, and the nearest among them for B's of each kind."""
+    d = _width(ours[0])
+    span = min(d, 512)
+    signatures = sum(s.units for s in (*ours, *theirs)) * 3.0 * (d * span + 4 * span * span)
+    nearest = sum(
+        float(a.units) * min(b.units, max(_UNITS, 2 * d)) * 40 for a in ours for b in theirs if a.kind == b.kind
+    )
+    return signatures + nearest + 10.0 * len(theirs) * d**3
+
+
+def _read(models: Models, side: Side, source: _Source) -> _Part:
+    """The vectors of a part, gains folded into what reads the stream."""
+
+    def rows(tensor: Tensor, only: Indices | None = None) -> F32:
+        x = sampled_rows(side, tensor, np.arange(tensor.shape[0]) if only is None else only)
+        gain = side.gain(tensor)
+        return finite(x if gain is None else x * gain)
+
+    def columns(tensor: Tensor) -> F32:
+        return finite(sampled_columns(side, tensor, np.arange(tensor.shape[1])))
+
+    if source.kind == "ffn":
+        *reading, down = source.tensors
+        read, written = [rows(t) for t in reading], columns(down)
+        sets = dict(zip(("gate", "up")[-len(read) :], read, strict=True)) | {"down": written}
+    elif source.kind == "attention":
+        q, k, v, o = source.tensors
+        sets = {"q": rows(q), "k": rows(k), "v": rows(v), "o": columns(o)}
+
+        def per_group(x: F32) -> F32:
+            share = source.heads // source.kv_heads
+            return x.reshape(source.kv_heads, share, -1, x.shape[1]).sum(axis=1).reshape(-1, x.shape[1])
+
+        read = [np.concatenate([sets["v"], per_group(sets["q"])])]
+        written = np.concatenate([per_group(sets["o"]), sets["k"]])
+    else:
+        chosen = pick(source.tensors[0].shape[0], _TOKENS, models.seed, "turned tokens", run=8)
+        written = rows(source.tensors[0], chosen)
+        read, sets = [written], {source.kind: written}
+    return _Part(source.kind, source.at, read, written, {name: _moment(x) for name, x in sets.items()})
+
+
+def _moment(x: F32) -> F32:
+    moment = product(x.T, x)
+    trace = np.float32(np.trace(moment))
+    return moment / trace if trace > 0 else moment
+
+
+class _Looks:
+    """The parts of A of one kind, with their signatures, among which parts of B are looked for."""
+
+    def __init__(self, models: Models, sources: Sequence[_Source]) -> None:
+        self.models, self.sources = models, sources
+        few = sum(s.units * len(s.tensors) for s in sources) * _width(sources[0]) <= _HELD
+        self.part = lru_cache(maxsize=None if few else 1)(self._part)
+        self.signatures = [_signature(self.part(i)) for i in range(len(sources))]
+
+    def _part(self, i: int) -> _Part:
+        return _read(self.models, self.models.a, self.sources[i])
+
+    def find(self, part: _Part) -> _Found | None:
+        """The part of A that this one's units are from, as far as half of them tell, and what the other half says."""
+        d = part.written.shape[1]
+        rng = np.random.default_rng([self.models.seed, part.units, 33])
+        units = rng.permutation(part.units)[: max(_UNITS, 2 * d)]
+        fit, tested = np.sort(units[: units.size // 2]), np.sort(units[units.size // 2 :])
+        asked = _signature(part)[fit]
+        best, pairs = -1, (np.empty(0, np.int64),) * 2
+        for i, known in enumerate(self.signatures):
+            if known.shape[1] == asked.shape[1] and (seeds := _seeds(known, asked))[0].size > pairs[0].size:
+                best, pairs = i, seeds
+        if pairs[0].size < _FEWEST and part.kind in _TABLES:
+            there = fit < self.sources[0].units
+            best, pairs = 0, (fit[there], np.nonzero(there)[0])
+        if pairs[0].size < _FEWEST:
+            return None
+        a = self.part(best)
+        first = Cross(d, d)
+        for x, y in zip(a.vectors, part.vectors, strict=True):
+            if x is a.read[0] or len(a.read) == 1:  # in a gated FFN only the gate's sign is sure
+                first.add(unit_rows(x[pairs[0]]), unit_rows(y[fit][pairs[1]]))
+        at = Matched(part.name, a.read, [y[fit] for y in part.read], a.written, part.written[fit], *pairs)
+        basis, *_ = refine([at], first, "", frozenset(), "rotation", ("rotation",))
+        return self._test(a, part, tested, basis)
+
+    def _test(self, a: _Part, part: _Part, tested: Indices, basis: Basis) -> _Found | None:
+        turned = [basis.to_a(y) for y in part.vectors]
+        sets = [*a.vectors, *turned]
+        writes = [False] * len(a.read) + [True]
+        to = directions(zip(sets, writes * 2, strict=True), common(basis, part.written.shape[1]))
+        x, y = along(a.vectors, to), along((v[tested] for v in turned), to)
+        _, likeness = paired(x, y)
+        weak = weak_parts(x, y, likeness, self.models.seed)
+        return None if weak is None else _Found(part, a.at, tested.size, weak)
+
+    def sees(self) -> bool:
+        """Whether the middle part of A, turned, renumbered and noised, is found in its own place."""
+        part = self.part(len(self.sources) // 2)
+        rng = np.random.default_rng([self.models.seed, 34])
+        d = part.written.shape[1]
+        turn = np.linalg.qr(rng.standard_normal((d, d)))[0].astype(np.float32)
+        order = rng.permutation(part.units)
+        gated = len(part.read) == 2  # then the sign of up and down together is free
+        sign = rng.choice(np.float32([-1, 1]), part.units)[:, None] if gated else np.float32(1)
+
+        def moved(x: F32, signs: F32 | np.float32) -> F32:
+            noise = _NOISE * float(x.std()) * rng.standard_normal(x.shape, dtype=np.float32)
+            return product((x + noise)[order], turn) * signs
+
+        read = [moved(x, np.float32(1) if gated and i == 0 else sign) for i, x in enumerate(part.read)]
+        written = moved(part.written, sign)
+        moments = {name: product(product(turn.T, m), turn) for name, m in part.moments.items()}
+        found = self.find(_Part(part.kind, part.at, read, written, moments))
+        return found is not None and found.a == part.at and found.weak.log10_p() <= _LOG10_P
+
+
+def _signature(part: _Part) -> F32:
+    return signed([part.up_gate_down], part.moments)
+
+
+def _seeds(known: F32, asked: F32) -> tuple[Indices, Indices]:
+    """Units whose nearest signature is mutual and much nearer than the second: numbers in A, numbers among B's."""
+    squares = np.einsum("ij,ij->i", known, known)[None] + np.einsum("ij,ij->i", asked, asked)[:, None]
+    distance = np.sqrt(np.maximum(squares - 2 * product(asked, known.T), 0))
+    nearest = distance.argmin(axis=1)
+    two = np.partition(distance, 1, axis=1)[:, :2]
+    mutual = distance.argmin(axis=0)[nearest] == np.arange(len(asked))
+    b = np.nonzero(mutual & (two[:, 0] <= _RATIO * two[:, 1]))[0]
+    return nearest[b], b
+
+
+def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool]) -> Evidence:
+    found = [f for f in found if f.b.kind not in _TABLES or f.weak.effect >= _TABLE]
+    price = math.log10(max(len(asked), 1))
+    best = min(found, key=lambda f: (f.weak.log10_p(), -f.weak.effect), default=None)
+    real = [f for f in found if f.weak.log10_p() + price <= _LOG10_P]
+    blind = [kind for kind, sees in seen.items() if not sees]
+    says = f"{len(real)} of {len(asked)} parts of B are parts of A in another basis" + (
+        f": {', '.join(f.b.name for f in real[:4])}" if real else ""
+    )
+    if blind:
+        says += f"; of {' and '.join(blind)} even a planted part was not found"
+    return replace(
+        _QUESTION,
+        says=says,
+        statistic=float(best.weak.hits[0]) if best is not None else 0.0,
+        effect=min(1.0, best.weak.effect) if best is not None else 0.0,
+        n=len(asked),
+        log10_p=min(0.0, best.weak.log10_p() + price) if best is not None else 0.0,
+        rank_p=_rank_p(found),
+        detectable=1.0 if blind or not seen else _NOISE,
+        matches=tuple(_match(f) for f in found if f.b.kind == "ffn"),
+        details={
+            "basis": "each part by itself",
+            "pairs_tried": len(asked),
+            "asked": list(asked),
+            "planted_part_found": dict(seen),
+            "found": {f.b.name: [list(f.a), int(f.weak.hits[0]), f.weak.b.size, f.weak.effect] for f in real},
+            "attention": {f.b.at[:2]: _match(f).share for f in real if f.b.kind == "attention"},
+            "tables": {f.b.kind: _match(f).share for f in real if f.b.kind in _TABLES},
+        },
+    )
+
+
+def _match(found: _Found) -> UnitMatch:
+    weak = found.weak
+    return UnitMatch(
+        b=found.b.at,
+        a=found.a,
+        tested=found.tested,
+        agreed=int(weak.hits[0]),
+        expected=float(len(weak.groups)),
+        log10_p=weak.log10_p(),
+        units=np.empty((0, 2), np.int64),
+    )
+
+
+def _rank_p(found: Iterable[_Found]) -> float | None:
+    """B among copies whose weak parts were dealt out anew; None where nothing was near enough to be tested."""
+    held = list(found)
+    if not held:
+        return None
+    copies = range(held[0].weak.hits.size)
+    told = [-min(f.weak.log10_p(copy) for f in held) for copy in copies]
+    hits = np.sum([f.weak.hits for f in held], axis=0)
+    return rank_p(told, hits, salt=[f.weak.similarity.ravel()[:64].tolist() for f in held])
