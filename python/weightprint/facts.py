@@ -362,7 +362,7 @@ class Facts:
 
     def _why(self, test: str) -> str:
         evidence = next((e for e in self._own_basis if e.test == test), None)
-        if test == "turned_parts" and (evidence is None or not evidence.applied or "even a planted" in evidence.says):
+        if test == "turned_parts":
             why = "not looked for" if evidence is None else evidence.why_not or evidence.says
             return f"one could be hidden there ({why})"
         if evidence is None:

@@ -26,6 +26,7 @@ __all__ = ["FEWEST", "Directions", "Units", "WeakParts", "along", "common", "dir
 F64 = npt.NDArray[np.float64]
 _STRONG, _WEAK = 1 / 2, 2 / 3  # matched by directions before the first, compared by as many as lie behind the second
 FEWEST = 12  # matched units
+_PAIRS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +141,37 @@ def weak_parts(a: Units, b: Units, likeness: F32, seed: int) -> WeakParts | None
     if a.gated:  # the sign of up and down together is free
         both = sum(np.sum(x[i] * y[j], axis=1) for x, y in zip(a.strong[1:], b.strong[1:], strict=True))
         signs = np.where(np.asarray(both) < 0, -1, 1).astype(np.float32)[:, None]
-    total = np.zeros((j.size, j.size), np.float32)
+    total = np.zeros((len(a), j.size), np.float32)
     for k, (x, y) in enumerate(zip(a.weak, b.weak, strict=True)):
-        total += _cosines(x[i], y[j] * (signs if a.gated and k > 0 else np.float32(1)))
-    similarity = total / np.float32(len(a.weak))
+        total += _cosines(x, y[j] * (signs if a.gated and k > 0 else np.float32(1)))
+    likely = likeness[:, j] / np.float32(len(a.strong))
+    similarity = (total / np.float32(len(a.weak)) - _expected(likely, total / np.float32(len(a.weak)), i))[i]
     groups = alike(np.concatenate([_unit_rows(x[i]) for x in a.strong], axis=1))
-    strong = float(likeness[i, j].mean()) / len(a.strong)
+    strong = float(likely[i, np.arange(j.size)].mean())
     return WeakParts(i, j, similarity, groups, strong, copies(similarity, groups, seed))
+
+
+def _expected(strong: F32, weak: F32, matched: Indices) -> F32:
+    """Weak likeness that a pair of units has for its strong likeness, read off all pairs that are not matched.
+
+    Means over the lower half of the pairs by strong likeness, the next quarter, and so on while `_PAIRS` are left, with
+    straight lines between; beyond the last mean the last line goes on as far as such pairs reach.
+    """
+    off = np.ones(strong.shape, bool)
+    off[matched, np.arange(matched.size)] = False
+    order = np.argsort(strong[off], kind="stable")
+    x, y = strong[off][order].astype(np.float64), weak[off][order]
+    at, knots = 0, []
+    while x.size - at >= 2 * _PAIRS:
+        half = (x.size - at) // 2
+        knots.append((x[at : at + half].mean(), y[at : at + half].mean(dtype=np.float64)))
+        at += half
+    knots.append((x[at:].mean(), y[at:].mean(dtype=np.float64)))
+    if len(knots) > 1 and x[-1] > knots[-1][0] > knots[-2][0]:
+        (x0, y0), (x1, y1) = knots[-2:]
+        knots.append((x[-1], y1 + (x[-1] - x1) * (y1 - y0) / (x1 - x0)))
+    points, values = zip(*knots, strict=True)
+    return np.interp(strong, points, values).astype(np.float32)
 
 
 def _cosines(x: F32, y: F32) -> F32:

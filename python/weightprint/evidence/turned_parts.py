@@ -14,7 +14,8 @@ in the weak ones (:mod:`weightprint.evidence._weak_parts`). So the null is that 
 :mod:`weightprint.evidence.convergence`; each part of B pays for how many there are, and its counterpart is chosen by
 the half that is not tested. Rows of tokens may be alike by meaning in strangers that learned from the same data, so a
 table counts only where the weak cosine is :data:`_TABLE`. Heads that share keys and values are summed, so that no
-vector stands on both sides of the split.
+vector stands on both sides of the split. Where gate and up are one stored tensor, halves and every other row are both
+tried: nothing in the file says which it is.
 
 *Power.* A part of A of each kind, turned at random, renumbered, with 5 % of noise (and signs flipped, where a gate
 leaves them free), is put in B's place and looked for in the same way. Only kinds that are found so may be said not to
@@ -24,7 +25,8 @@ be there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -48,6 +50,7 @@ __all__ = ["turned_parts"]
 Kind = Literal["ffn", "attention", "embedding", "head"]
 _KINDS: tuple[Kind, ...] = ("ffn", "attention", "embedding", "head")
 _TABLES = ("embedding", "head")
+_ATTENTION = ("q", "k", "v", "o")
 _RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
 _FEWEST = 8  # seeds
 _HELD = 1 << 27  # values of A's parts that stay in memory; more are read again
@@ -115,6 +118,7 @@ class _Source:
     tensors: tuple[Tensor, ...]
     heads: int = 1
     kv_heads: int = 1
+    interleaved: bool = False  # gate and up are one stored tensor, taken as every other row in place of halves
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def turned_parts(models: Models) -> Evidence:
             asked.append(part.name)
             if (one := looks.find(part)) is not None:
                 found.append(one)
-    return _answer(found, asked, seen)
+    return _answer(found, asked, seen, _not_asked(models.b, theirs))
 
 
 def _width(source: _Source) -> int:
@@ -164,17 +168,13 @@ def _width(source: _Source) -> int:
 
 def _sources(side: Side, other: Side) -> list[_Source]:
     """The parts of a model; reads headers only."""
-    out = [
-        _Source("ffn", f.key, f.units, tuple(t for t in (f.gate, f.up, f.down) if t is not None))
-        for f in ffns(side)
-        if f.down is not None
-    ]
-    for x in attentions(side, other):
-        if x.latent is None and x.parts["q"].shape[0] == x.parts["o"].shape[1]:
-            tensors = tuple(x.parts[role] for role in "qkvo")
-            out.append(
-                _Source("attention", (x.stack, x.block, None), 2 * x.parts["k"].shape[0], tensors, x.heads, x.kv_heads)
-            )
+    out = []
+    for f in (f for f in ffns(side) if f.down is not None):
+        tensors = tuple(t for t in (f.gate, f.up, f.down) if t is not None)
+        out.append(_Source("ffn", f.key, f.units, tensors))
+        if f.gate is not None and _weight(f.gate) == _weight(f.up):
+            out.append(_Source("ffn", f.key, f.units, tensors, interleaved=True))
+    out += _attention(side, other)
     widest = max((s.tensors[0].shape[1] for s in out), default=0)
     for tensor in side.tensors.values():
         role = "" if tensor.place is None else tensor.place.role
@@ -182,6 +182,41 @@ def _sources(side: Side, other: Side) -> list[_Source]:
             if role == kind and tensor.rank2 and tensor.shape[1] == widest and not tensor.constant:
                 out.append(_Source(kind, ("", 0, None), min(tensor.shape[0], _TOKENS), (tensor,)))
     return out
+
+
+def _attention(side: Side, other: Side) -> Iterator[_Source]:
+    """Attention of every block: of equal heads, as the shapes tell; of grouped ones, where the head size is known."""
+    found: dict[tuple[str, int], dict[str, Tensor]] = defaultdict(dict)
+    for tensor in side.tensors.values():
+        place = tensor.place
+        if place is not None and place.block is not None and place.role in _ATTENTION and tensor.rank2:
+            found[place.stack, place.block].setdefault(place.role, tensor)
+    grouped = {(x.stack, x.block): x for x in attentions(side, other) if x.latent is None}
+    for at, parts in found.items():
+        if parts.keys() < set(_ATTENTION):
+            continue
+        q, k, v, o = (parts[role] for role in _ATTENTION)
+        if q.shape == k.shape == v.shape == o.shape[::-1]:
+            heads = (1, 1)
+        elif at in grouped and q.shape[0] == o.shape[1]:
+            heads = grouped[at].heads, grouped[at].kv_heads
+        else:
+            continue
+        yield _Source("attention", (*at, None), 2 * k.shape[0], (q, k, v, o), *heads)
+
+
+def _not_asked(side: Side, sources: Sequence[_Source]) -> list[str]:
+    """Blocks with matrices of attention or of an FFN that no source reads."""
+    read = {t.name for s in sources for t in s.tensors}
+    left = [t for t in side.tensors.values() if t.place is not None and t.rank2 and t.name not in read]
+    return sorted(
+        {t.region for t in left if t.place is not None and t.place.part in ("attention", "ffn") and t.layer is not None}
+    )
+
+
+def _weight(tensor: Tensor) -> str:
+    """The stored weight that a canonical tensor is cut out of."""
+    return tensor.name.partition("[")[0]
 
 
 def _cost(ours: Sequence[_Source], theirs: Sequence[_Source]) -> float:
@@ -209,6 +244,9 @@ def _read(models: Models, side: Side, source: _Source) -> _Part:
     if source.kind == "ffn":
         *reading, down = source.tensors
         read, written = [rows(t) for t in reading], columns(down)
+        if source.interleaved:
+            both = np.concatenate(read)
+            read = [np.ascontiguousarray(both[i::2]) for i in range(2)]
         sets = dict(zip(("gate", "up")[-len(read) :], read, strict=True)) | {"down": written}
     elif source.kind == "attention":
         q, k, v, o = source.tensors
@@ -316,7 +354,7 @@ def _seeds(known: F32, asked: F32) -> tuple[Indices, Indices]:
     return nearest[b], b
 
 
-def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool]) -> Evidence:
+def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool], left: Sequence[str]) -> Evidence:
     found = [f for f in found if f.b.kind not in _TABLES or f.weak.effect >= _TABLE]
     price = math.log10(max(len(asked), 1))
     best = min(found, key=lambda f: (f.weak.log10_p(), -f.weak.effect), default=None)
@@ -327,6 +365,8 @@ def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool
     )
     if blind:
         says += f"; of {' and '.join(blind)} even a planted part was not found"
+    if left:
+        says += f"; {len(left)} blocks have attention or FFNs of a form that was not looked at"
     return replace(
         _QUESTION,
         says=says,
@@ -335,13 +375,14 @@ def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool
         n=len(asked),
         log10_p=min(0.0, best.weak.log10_p() + price) if best is not None else 0.0,
         rank_p=_rank_p(found),
-        detectable=1.0 if blind or not seen else _NOISE,
+        detectable=1.0 if blind or left or not seen else _NOISE,
         matches=tuple(_match(f) for f in found if f.b.kind == "ffn"),
         details={
             "basis": "each part by itself",
             "pairs_tried": len(asked),
             "asked": list(asked),
             "planted_part_found": dict(seen),
+            "not_looked_at": list(left),
             "found": {f.b.name: [list(f.a), int(f.weak.hits[0]), f.weak.b.size, f.weak.effect] for f in real},
             "attention": {f.b.at[:2]: _match(f).share for f in real if f.b.kind == "attention"},
             "tables": {f.b.kind: _match(f).share for f in real if f.b.kind in _TABLES},
