@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from . import page_tables as tables
+from .page_populations import population_page
+from .populations import POPULATIONS
 from .rows import Row
 from .wordings import number, percent
 
@@ -73,6 +75,9 @@ def full(
     calibrated = results / "calibration.json"
     if calibrated.exists():
         parts += ["## Calibration on independent models", tables.calibration_page(json.loads(calibrated.read_text()))]
+    made = [json.loads(path.read_text()) for name in POPULATIONS if (path := results / f"{name}.json").exists()]
+    if made:
+        parts += ["## Pairs made for a purpose", *map(population_page, made)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
