@@ -33,7 +33,9 @@ from .population import Maker, called
 from .records import Record, Records
 from .wordings import log10
 
-__all__ = ["Model", "add", "models", "pairs", "summary"]
+__all__ = ["Model", "Pair", "add", "compared", "models", "pairs", "summary"]
+
+Pair = tuple[str, Path | Maker, Path | Maker]
 
 CONFIGS = ("with", "without")
 _KEPT = 2.0  #: evidence below ten to minus this goes into the JSON
@@ -85,7 +87,7 @@ def models(folder: Path, same: Iterable[Sequence[str]] = (), towers: bool = Fals
     return out
 
 
-def pairs(known: Sequence[Model], configs: Sequence[str] = CONFIGS) -> Iterator[tuple[str, Path | Maker, Path | Maker]]:
+def pairs(known: Sequence[Model], configs: Sequence[str] = CONFIGS) -> Iterator[Pair]:
     """(key, A, B) of every ordered pair of different origin; once where neither has a config to leave out."""
     for a, b in itertools.permutations(known, 2):
         if a.origin == b.origin:
@@ -137,18 +139,24 @@ def main(args: argparse.Namespace) -> None:
     if not cases:
         raise SystemExit(f"{args.folder} holds no two models of different origin")
     records = Records(args.records or Path("target/strangers") / args.folder.resolve().name)
-    found: dict[str, dict[str, Record]] = {}
-    for method in methods.find(args.efforts.split(","), ()):
-        tasks = runner.due(cases, [method], records)
-        runner.run(tasks, records, args.jobs, (), f"effort {method.name}")
-        on_record = records.read(method.name, method.version)
-        found[method.name] = {key: on_record[key] for key, _, _ in cases}
-    numbers = summary(known, found)
+    numbers = summary(known, compared(cases, args.efforts.split(","), records, args.jobs))
     sys.stdout.write(_shown(numbers))
     if args.output:
         args.output.write_text(json.dumps(numbers, indent=1) + "\n")
     if any(effort["called"] or effort["errors"] for effort in numbers["efforts"].values()):
         raise SystemExit(1)
+
+
+def compared(
+    cases: Sequence[Pair], efforts: Sequence[str], records: Records, jobs: int
+) -> dict[str, dict[str, Record]]:
+    """Effort → key → what was said; what is on record is not asked again."""
+    found: dict[str, dict[str, Record]] = {}
+    for method in methods.find(efforts, ()):
+        runner.run(runner.due(cases, [method], records), records, jobs, (), f"effort {method.name}")
+        on_record = records.read(method.name, method.version)
+        found[method.name] = {key: on_record[key] for key, _, _ in cases}
+    return found
 
 
 def summary(known: Sequence[Model], found: Mapping[str, Mapping[str, Record]]) -> dict[str, Any]:
