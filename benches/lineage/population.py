@@ -1,8 +1,9 @@
 """What a population of pairs is: pairs with a name each, the makers of their models, and what is true of them.
 
-A maker is a picklable function of a folder that does not exist yet; it writes one model there, or elsewhere, and
-returns where. It is called in the process that compares the pair, in a temporary folder that is gone when the pair is
-done, so a population takes no room on disk.
+A maker is a picklable function of a folder that does not exist yet (`functools.partial` of a module's function); it
+writes one model there, or elsewhere, and returns where. It is called in the process that compares the pair, and the
+folder is gone when the pair is done, so a population takes no room on disk. A is made first, so B's maker may read it
+from ``folder.with_name("a")``.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ class _Model:
     def __post_init__(self) -> None:
         s = self.s
         self.basis = np.linalg.qr(self.rng.standard_normal((s.width, s.width)))[0]
-        self.strengths = s.strength * np.arange(1, s.directions + 1) ** -s.decay
+        self.strengths = np.asarray(s.strength * np.arange(1, s.directions + 1) ** -s.decay, np.float64)
         self.shared = s.mean * self.rng.standard_normal(s.width)
 
     def directions(self, block: int) -> F64:
@@ -226,7 +226,8 @@ class _Model:
         """(width, n) that write against what is read."""
         own = 0.3 * self.rng.standard_normal(read.shape) * self.strengths
         noise = self.rng.standard_normal((len(read), self.s.width))
-        return self._depth(block) * (noise - (0.7 * read + own) @ self.directions(block)).T
+        found: F64 = self._depth(block) * (noise - (0.7 * read + own) @ self.directions(block)).T
+        return found
 
     def heads(self) -> F64:
         """(width, directions): loads of attention's rows, each head with a strength of its own."""
