@@ -39,7 +39,7 @@ _HEAD = 32
 _WIDTHS = (64, 96, 128, 192)
 _DIRECTIONS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 _TAILS = (2.5, 3.0, 4.0, 6.0, math.inf)
-_SAME_FORM, _SAME_STRUCTURE, _SAME_WIDTH = 0.85, 0.6, 0.5
+_SAME_FORM, _SAME_STRUCTURE, _SAME_WIDTH, _HARDEST = 0.85, 0.6, 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,15 @@ def cases(n: int) -> Iterator[Case]:
         if rng.random() < _SAME_STRUCTURE:
             sizes = {key: getattr(b, key) for key in ("form", "width", "expansion", "blocks", "vocabulary")}
             b = replace(a, **sizes)
+        if rng.random() < _HARDEST:  # directions that are equally strong and the same in all blocks, and wide FFNs
+            even = {
+                "expansion": 4,
+                "tail": min(a.tail, 4.0),
+                "strength": max(a.strength, 3.0),
+                "decay": 0.0,
+                "drift": 0.0,
+            }
+            a, b = replace(a, **even), replace(b, **even)
         same = rng.random() < _SAME_WIDTH
         b = replace(b, width=a.width if same else int(rng.choice([w for w in _WIDTHS if w != a.width])))
         forms_of_pair = a.form if a.form == b.form else "two forms"
