@@ -183,7 +183,7 @@ def cases(n: int) -> Iterator[Case]:
             sizes = {key: getattr(b, key) for key in ("form", "width", "expansion", "blocks", "vocabulary")}
             b = replace(a, **sizes)
         if rng.random() < _HARDEST:  # directions that are equally strong and the same in all blocks, and wide FFNs
-            even = {
+            even: dict[str, Any] = {
                 "expansion": 4,
                 "tail": min(a.tail, 4.0),
                 "strength": max(a.strength, 3.0),
