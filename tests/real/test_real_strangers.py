@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zoo
@@ -41,19 +42,21 @@ CONFIGS = {
     "iglm-s": ("iglm==0.1.0", "iglm/trained_models/IgLM-S/config.json"),
 }
 
+#: Ordered pairs; what made them close, at effort standard, were tests in a fitted rotation.
 CLOSEST = (
-    ("minilm", "whisper-tiny.en:decoder"),
-    ("whisper-tiny.en:audio", "minilm"),
-    ("whisper-tiny.en:decoder", "minilm"),
-    ("whisper-tiny.en:decoder", "iglm-s"),
-    ("antiberty", "minilm"),
+    ("iglm", "minilm"),
     ("iglm-s", "minilm"),
+    ("iglm", "whisper-tiny.en:decoder"),
+    ("whisper-base:audio", "whisper-tiny.en:decoder"),
+    ("whisper-tiny.en:audio", "minilm"),
+    ("antiberty", "whisper-tiny.en:decoder"),
     ("iglm", "iglm-s"),
-    ("iglm", "antiberty"),
     ("smollm2", "minilm"),
     ("SCEPTR_large", "minilm"),
     ("SCEPTR", "SCEPTR_small"),
 )
+#: A sound p-value falls below this once in 10 ** 6 times.
+UNHEARD_OF = -6
 
 
 @pytest.fixture(scope="module")
@@ -78,27 +81,56 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> list[real_strangers.Model
     return found
 
 
-def none_is_called(
-    known: list[real_strangers.Model], cases: list[real_strangers.Pair], effort: str, folder: Path, jobs: int = 1
-) -> None:
+def told(
+    known: list[real_strangers.Model], cases: list[real_strangers.Pair], effort: str, folder: Path, jobs: int
+) -> dict[str, Any]:
     records = real_strangers.compared(cases, [effort], Records(folder), jobs)
-    told = real_strangers.summary(known, records)["efforts"][effort]
-    assert told["pairs"] == len(cases)
-    assert [(row["a"], row["b"], row["config"], row["error"]) for row in told["errors"]] == []
-    assert [(row["a"], row["b"], row["config"], row["verdict"], row["log10_p"]) for row in told["called"]] == []
+    found: dict[str, Any] = real_strangers.summary(known, records)["efforts"][effort]
+    assert found["pairs"] == len(cases)
+    assert found["errors"] == []
+    return found
 
 
-@pytest.mark.parametrize("effort", ["quick", "standard"])
-def test_the_closest_of_real_strangers_are_not_called(
-    known: list[real_strangers.Model], effort: str, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module", params=["quick", "standard"])
+def closest(
+    known: list[real_strangers.Model], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     cases = [case for case in real_strangers.pairs(known, ["with"]) if tuple(case[0].split("\t")[:2]) in CLOSEST]
     assert len(cases) == len(CLOSEST)
-    none_is_called(known, cases, effort, tmp_path)
+    return told(known, cases, request.param, tmp_path_factory.mktemp("records"), 1)
+
+
+@pytest.fixture(scope="module", params=["quick", "standard", "full"])
+def every_pair(
+    known: list[real_strangers.Model], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """In both orders, with config.json and without."""
+    cases = list(real_strangers.pairs(known))
+    return told(known, cases, request.param, tmp_path_factory.mktemp("records"), os.cpu_count() or 1)
+
+
+def none_is_called(found: dict[str, Any]) -> None:
+    assert [(row["a"], row["b"], row["config"], row["verdict"], row["log10_p"]) for row in found["called"]] == []
+
+
+def no_p_value_is_too_small(found: dict[str, Any]) -> None:
+    tests = [(e["log10_p"], e["test"], row["a"], row["b"]) for row in found["unlikely"] for e in row["evidence"]]
+    assert [e for e in tests if e[0] < UNHEARD_OF] == []
+
+
+def test_the_closest_of_real_strangers_are_not_called(closest: dict[str, Any]) -> None:
+    none_is_called(closest)
+
+
+def test_p_values_of_the_closest_are_not_too_small(closest: dict[str, Any]) -> None:
+    no_p_value_is_too_small(closest)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("effort", ["quick", "standard", "full"])
-def test_no_real_strangers_are_called(known: list[real_strangers.Model], effort: str, tmp_path: Path) -> None:
-    """In both orders, with config.json and without."""
-    none_is_called(known, list(real_strangers.pairs(known)), effort, tmp_path, os.cpu_count() or 1)
+def test_no_real_strangers_are_called(every_pair: dict[str, Any]) -> None:
+    none_is_called(every_pair)
+
+
+@pytest.mark.slow
+def test_no_p_value_of_real_strangers_is_too_small(every_pair: dict[str, Any]) -> None:
+    no_p_value_is_too_small(every_pair)
