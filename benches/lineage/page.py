@@ -32,6 +32,10 @@ related pairs above the score that 1 % of the unrelated ones reach; among fewer 
 above every one of them. An AUC of 1.000 has no width under resampling: read it with the number of roots. Where a method
 does not apply to a pair it claims nothing there, and ranks the pair below all others."""
 
+MADE = """\
+Populations whose truth is known by their making (`python -m benches.lineage populations --write`); each model is drawn
+for its pair. For models of one's own: `python -m benches.lineage strangers DIR`, a folder of known, different origin."""
+
 
 def full(
     numbers: Mapping[str, Any], about: Mapping[str, Any], real: Sequence[Row], drawn: Sequence[str], results: Path
@@ -77,7 +81,7 @@ def full(
         parts += ["## Calibration on independent models", tables.calibration_page(json.loads(calibrated.read_text()))]
     made = [json.loads(path.read_text()) for name in POPULATIONS if (path := results / f"{name}.json").exists()]
     if made:
-        parts += ["## Pairs made for a purpose", *map(population_page, made)]
+        parts += ["## Pairs made for a purpose", MADE, *map(population_page, made)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
