@@ -33,8 +33,8 @@ above every one of them. An AUC of 1.000 has no width under resampling: read it 
 does not apply to a pair it claims nothing there, and ranks the pair below all others."""
 
 MADE = """\
-Populations whose truth is known by their making (`python -m benches.lineage populations --write`); each model is drawn
-for its pair. For models of one's own: `python -m benches.lineage strangers DIR`, a folder of known, different origin."""
+Populations whose truth is known by their making (`python -m benches.lineage populations --write`); every model is made
+for its pair. For models of one's own, of known and different origin: `python -m benches.lineage strangers DIR`."""
 
 
 def full(
