@@ -3,7 +3,18 @@
 import argparse
 from pathlib import Path
 
-from . import big_shapes, budget, build, calibrate, demo_models, readings, real_scale, score
+from . import (
+    big_shapes,
+    budget,
+    build,
+    calibrate,
+    demo_models,
+    populations,
+    readings,
+    real_scale,
+    real_strangers,
+    score,
+)
 
 
 def main() -> None:
@@ -17,6 +28,8 @@ def main() -> None:
     build.add_command(commands)
     score.add(commands)
     calibrate.add(commands)
+    populations.add(commands)
+    real_strangers.add(commands)
     readings.add(commands)
     real_scale.add_command(commands)
     big_shapes.add_command(commands)

@@ -109,13 +109,13 @@ def _synthetic(args: argparse.Namespace) -> Record | None:
     for one, other in synthetic_pairs(args.pairs):
         a, b = strangers.write(folder, *one), strangers.write(folder, *other)
         cases.append((f"{a.name} {b.name}", a, b))
-    return _summed(_run(cases, "tests", args.output / "synthetic", args, "synthetic"))
+    return summed(_run(cases, "tests", args.output / "synthetic", args, "synthetic"))
 
 
 def _sceptr(args: argparse.Namespace) -> Record | None:
     files = [path for name in SCEPTR if (path := args.sceptr / f"{name}.safetensors").exists()]
     cases = [(f"{a.stem} {b.stem}", a, b) for a, b in itertools.combinations(files, 2)]
-    return _summed(_run(cases, "tests", args.output / "sceptr", args, "sceptr")) if cases else None
+    return summed(_run(cases, "tests", args.output / "sceptr", args, "sceptr")) if cases else None
 
 
 def _zoo_pairs(zoo: Path) -> tuple[Family, list[pairs.Pair]] | None:
@@ -186,7 +186,7 @@ def _on_zoo(
     found = _run(cases, method, folder or args.scores or args.zoo / "scores", args, label)
     # Ranks of pairs are independent only where the models are: one pair for every two initialisations.
     first = {frozenset(p.clusters): p.key for p in reversed(chosen)}
-    out = _summed(found, set(first.values()))
+    out = summed(found, set(first.values()))
     out["kinds"] = dict(Counter(p.kind for p in chosen if p.key in found))
     out["roots"] = len({root for p in chosen for root in p.clusters})
     out["searched"] = sum(any(e["test"] == "alignment" for e in r.get("evidence", ())) for r in found.values())
@@ -214,14 +214,14 @@ def _run(cases: Iterable[Case], method: str, folder: Path, args: argparse.Namesp
     return {key: known[key] for key, _, _ in cases if key in known}
 
 
-def _summed(found: Mapping[str, Record], independent: Container[str] | None = None) -> Record:
+def summed(found: Mapping[str, Record], independent: Container[str] | None = None) -> Record:
     """Verdicts, every p-value's rates, and how uniform the ranks of ``independent`` pairs are (all if None)."""
     values: dict[str, list[float]] = defaultdict(list)
     smallest: dict[str, tuple[float, str]] = {}
     ranks: dict[str, list[float]] = defaultdict(list)
     claims = []
     for key, record in found.items():
-        claimed = [(_name(e), e["log10_p"]) for e in record.get("evidence", ()) if e["applied"]]
+        claimed = [(named(e), e["log10_p"]) for e in record.get("evidence", ()) if e["applied"]]
         claimed.append(("verdict", record.get("log10_p")))
         for name, p in claimed:
             if p is not None:
@@ -229,7 +229,7 @@ def _summed(found: Mapping[str, Record], independent: Container[str] | None = No
                 smallest[name] = min(smallest.get(name, (1.0, "")), (p, key))
         for e in record.get("evidence", ()):
             if e.get("rank_p") is not None and (independent is None or key in independent):
-                ranks[_name(e)].append(e["rank_p"])
+                ranks[named(e)].append(e["rank_p"])
         if record.get("verdict") not in ("inconclusive", "no_evidence"):
             claims.append([key, record.get("verdict"), record.get("log10_p")])
     return {
@@ -244,7 +244,8 @@ def _summed(found: Mapping[str, Record], independent: Container[str] | None = No
     }
 
 
-def _name(evidence: Mapping[str, Any]) -> str:
+def named(evidence: Mapping[str, Any]) -> str:
+    """`test@basis`; `*` marks an alignment found through shared tokens."""
     basis = evidence.get("basis") or "identity"
     return (
         evidence["test"] if basis == "identity" else f"{evidence['test']}@{basis}{'*' if evidence['semantic'] else ''}"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import weightprint
 from weightprint.basis.tokens import by_tokens
+from weightprint.compare import Effort
 from weightprint.evidence import PUBLISHED, REBASED, TESTS, Evidence, Models
 from weightprint.examine import gather
 from weightprint.output import finite
@@ -24,9 +25,12 @@ from weightprint.verdict import decide
 from .opened import Opened
 from .peers import PEERS, Peer
 
-__all__ = ["Method", "all_methods", "find"]
+__all__ = ["EFFORTS", "Method", "all_methods", "find"]
 
 PACKAGE = Path(weightprint.__file__).parent
+
+#: Methods of these names are weightprint at that effort.
+EFFORTS: tuple[Effort, ...] = ("quick", "standard", "full")
 
 #: Comparators that are too slow for every pair: one in so many is scored.
 EVERY: dict[str, int] = {}
@@ -56,9 +60,9 @@ def _digest(paths: Iterable[Path]) -> str:
     return found.hexdigest()[:12]
 
 
-def _weightprint(a: Path, b: Path) -> dict[str, Any]:
-    """`weightprint.compare` with its defaults: what it says of the pair, and what every test said."""
-    told = weightprint.compare(a, b)
+def _weightprint(a: Path, b: Path, effort: Effort = "standard") -> dict[str, Any]:
+    """`weightprint.compare`: what it says of the pair, and what every test said."""
+    told = weightprint.compare(a, b, effort=effort)
     out = told.to_dict()
     kept = ("verdict", "log10_p", "share", "direction", "operations", "layer_map", "expert_map", "seconds")
     record = {key: out[key] for key in kept} | {"bytes": out["bytes_read"]}
@@ -141,6 +145,11 @@ def fitted() -> Method:
     return Method("fitted", _source(), _fitted)
 
 
+def at_effort(effort: Effort) -> Method:
+    """weightprint with its defaults, but at this effort."""
+    return Method(effort, _source(), partial(_weightprint, effort=effort))
+
+
 @cache
 def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     """Every method, weightprint first; `peers` are the tools that an interpreter was named for."""
@@ -163,7 +172,7 @@ def find(names: Sequence[str] | None, peers: tuple[Peer, ...]) -> tuple[Method, 
     if names is None:
         shown = {test.__name__ for test in TESTS}
         return tuple(method for method in found if method.name not in shown)
-    by_name = {method.name: method for method in (*found, tests_only(), fitted())}
+    by_name = {method.name: method for method in (*found, tests_only(), fitted(), *map(at_effort, EFFORTS))}
     if unknown := [name for name in names if name not in by_name]:
         hint = " (peers need --peer-python)" if set(unknown) & set(PEERS) else ""
         raise SystemExit(f"no method {unknown[0]!r}{hint}; there are: {', '.join(by_name)}")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from . import page_tables as tables
+from .page_populations import population_page
+from .populations import POPULATIONS
 from .rows import Row
 from .wordings import number, percent
 
@@ -29,6 +31,10 @@ on the *fit* side only, and the tables are of the *test* side unless they say ot
 related pairs above the score that 1 % of the unrelated ones reach; among fewer than 1,000 strangers *at .1 %* means
 above every one of them. An AUC of 1.000 has no width under resampling: read it with the number of roots. Where a method
 does not apply to a pair it claims nothing there, and ranks the pair below all others."""
+
+MADE = """\
+Populations whose truth is known by their making (`python -m benches.lineage populations --write`); every model is made
+for its pair. For models of one's own, of known and different origin: `python -m benches.lineage strangers DIR`."""
 
 
 def full(
@@ -73,6 +79,9 @@ def full(
     calibrated = results / "calibration.json"
     if calibrated.exists():
         parts += ["## Calibration on independent models", tables.calibration_page(json.loads(calibrated.read_text()))]
+    made = [json.loads(path.read_text()) for name in POPULATIONS if (path := results / f"{name}.json").exists()]
+    if made:
+        parts += ["## Pairs made for a purpose", MADE, *map(population_page, made)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

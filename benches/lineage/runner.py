@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from . import methods
 from .peers import Peer
+from .population import Maker
 from .records import Records
 
 __all__ = ["Task", "due", "run"]
@@ -26,16 +28,16 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Task:
-    """One pair and the methods that have no record of it."""
+    """One pair and the methods that have no record of it. A model is its path, or what writes it when it is needed."""
 
     key: str
-    a: Path
-    b: Path
+    a: Path | Maker
+    b: Path | Maker
     methods: tuple[str, ...]
 
 
 def due(
-    pairs: Iterable[tuple[str, Path, Path]],
+    pairs: Iterable[tuple[str, Path | Maker, Path | Maker]],
     chosen: Sequence[methods.Method],
     records: Records,
     any_version: bool = False,
@@ -98,12 +100,22 @@ def _end_with_parent() -> None:
 
 
 def _one(task: Task, peers: tuple[Peer, ...]) -> list[tuple[str, str, dict[str, Any]]]:
-    """All that is missing of one pair. A method that raises is on record as one that could not answer."""
+    """All that is missing of one pair."""
+    with tempfile.TemporaryDirectory() as folder:
+        a, b = (
+            model if isinstance(model, Path) else model(Path(folder) / side)
+            for side, model in (("a", task.a), ("b", task.b))
+        )
+        return _asked(a, b, task.methods, peers)
+
+
+def _asked(a: Path, b: Path, names: Sequence[str], peers: tuple[Peer, ...]) -> list[tuple[str, str, dict[str, Any]]]:
+    """A method that raises is on record as one that could not answer."""
     out = []
-    for method in methods.find(task.methods, peers):
+    for method in methods.find(names, peers):
         started = time.perf_counter()
         try:
-            values = method.run(task.a, task.b)
+            values = method.run(a, b)
         except Exception as error:  # one method's failure on one pair is a result
             values = {"applied": False, "score": None, "error": f"{type(error).__name__}: {error}"[:300]}
         values["wall"] = time.perf_counter() - started

