@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import weightprint
+from safetensors.numpy import save_file
 from synthetic import Arrays, decoder, models
 from weightprint.evidence import Evidence
 from weightprint.evidence.turned_parts import turned_parts
+from weightprint.examine import examine
 
 D, H, LAYERS = 64, 160, 3
 
@@ -83,14 +87,17 @@ def test_strangers_hold_no_part_and_planted_ones_would_have_been_found(ask: part
     assert all(all(e.details["planted_part_found"].values()) for e in found)
 
 
-def test_gate_and_up_interleaved_in_one_tensor_are_found(ask: partial[Evidence]) -> None:
+def test_gate_and_up_interleaved_in_one_tensor_are_found(tmp_path: Path) -> None:
     """Halves are what most store, and what the anatomy takes; every other row is gate here."""
     a, b = model(0), turned(model(0), 5)
     for i in range(LAYERS):
         at = f"model.layers.{i}.mlp"
         both = np.stack([b.pop(f"{at}.{role}_proj.weight") for role in ("gate", "up")], axis=1)
         b[f"{at}.gate_up_proj.weight"] = both.reshape(2 * H, D)
-    found = ask(a, b)
+    for name, tensors in (("a", a), ("b", b)):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    with weightprint.open(tmp_path / "a.safetensors") as one, weightprint.open(tmp_path / "b.safetensors") as two:
+        found = turned_parts(examine(one, two)[2])
     assert {f"decoder.{i}" for i in range(LAYERS)} <= set(found.details["found"])
 
 

@@ -26,7 +26,7 @@ __all__ = ["FEWEST", "Directions", "Units", "WeakParts", "along", "common", "dir
 F64 = npt.NDArray[np.float64]
 _STRONG, _WEAK = 1 / 2, 2 / 3  # matched by directions before the first, compared by as many as lie behind the second
 FEWEST = 12  # matched units
-_PAIRS = 64
+_PAIRS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +154,19 @@ def weak_parts(a: Units, b: Units, likeness: F32, seed: int) -> WeakParts | None
 def _expected(strong: F32, weak: F32, matched: Indices) -> F32:
     """Weak likeness that a pair of units has for its strong likeness, read off all pairs that are not matched.
 
-    Means over the lower half of the pairs by strong likeness, the next quarter, and so on while `_PAIRS` are left, with
-    straight lines between; beyond the last mean the last line goes on as far as such pairs reach.
+    Means over the lower half of the pairs by strong likeness, the next quarter, and so on while `_PAIRS` are left; they
+    never fall, and between them lines are straight.
     """
     off = np.ones(strong.shape, bool)
     off[matched, np.arange(matched.size)] = False
     order = np.argsort(strong[off], kind="stable")
-    x, y = strong[off][order].astype(np.float64), weak[off][order]
-    at, knots = 0, []
-    while x.size - at >= 2 * _PAIRS:
-        half = (x.size - at) // 2
-        knots.append((x[at : at + half].mean(), y[at : at + half].mean(dtype=np.float64)))
-        at += half
-    knots.append((x[at:].mean(), y[at:].mean(dtype=np.float64)))
-    if len(knots) > 1 and x[-1] > knots[-1][0] > knots[-2][0]:
-        (x0, y0), (x1, y1) = knots[-2:]
-        knots.append((x[-1], y1 + (x[-1] - x1) * (y1 - y0) / (x1 - x0)))
-    points, values = zip(*knots, strict=True)
-    return np.interp(strong, points, values).astype(np.float32)
+    x, y = strong[off][order], weak[off][order]
+    ends = [0]
+    while x.size - ends[-1] >= 2 * _PAIRS:
+        ends.append(ends[-1] + (x.size - ends[-1]) // 2)
+    points, values = (np.add.reduceat(z.astype(np.float64), ends) / np.diff([*ends, x.size]) for z in (x, y))
+    out: F32 = np.interp(strong, points, np.maximum.accumulate(values)).astype(np.float32)
+    return out
 
 
 def _cosines(x: F32, y: F32) -> F32:
