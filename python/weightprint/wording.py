@@ -142,8 +142,8 @@ def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
     if facts.shown or facts.blocks or facts.units_only or facts.equal_rows:
         lines.extend(_missing(facts) if facts.shown else ())
         lines.extend(_initialisation(facts) if facts.blocks or facts.units_only or facts.shown else ())
-        if facts.absent_blocks or facts.absent_regions:
-            parts = [*facts.absent_blocks, *(r.name for r in facts.absent_regions if r.layer is None)]
+        if facts.absent.names or facts.absent_regions:
+            parts = [*facts.absent.names, *(r.name for r in facts.absent_regions)]
             lines.append(f"Looked for with power and not found in A: {_names(parts)}.")
         unclear = [
             r.name
