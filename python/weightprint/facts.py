@@ -8,8 +8,8 @@ The numbers come from outside the cases that the rules are tested on:
 * ``EFFECT`` = .1: strangers' double-centred cosine is within 4/sqrt(mn), .02 for a block of a few 64 x 64 matrices
   and .001 for language models; continued pre-training leaves cosines of .1 to .95. Of hidden units, strangers share
   none beyond chance. A tiny p with a tiny effect is a broken assumption until shown otherwise, and decides nothing.
-* ``ABSENT`` = .02: a part outside the blocks counts as not shared in place only if a cosine of .02 would have stood five
-  null deviations out, and its cosine is below that; :mod:`weightprint.parts` says when parts of blocks are absent.
+* ``ABSENT`` = .02: a part outside the blocks counts as not shared in place only if a cosine of .02 would have stood
+  five null deviations out, and its cosine is below that; :mod:`weightprint.parts` says when parts of blocks are absent.
 * ``DETECTABLE`` = .25: "no evidence" may be said only where a descendant with an effect of this size would have been
   seen, a cosine or a share of hidden units: what was not seen stands in the report beside it.
 """
