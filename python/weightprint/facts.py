@@ -320,10 +320,28 @@ class Facts:
         return self.decisive and not self.regions and units is not None and (units.effect or 0.0) >= EFFECT
 
     @cached_property
+    def training(self) -> Evidence | None:
+        """Common training or only a common initialisation: as stored, else in the first basis in which it could be
+        asked."""
+        return next((e for e in self.evidence if e.test == "training_shared" and e.applied), None)
+
+    @cached_property
     def initialisation_only(self) -> bool:
         """What was found may be a common random initialisation and no more, as far as the weights tell."""
-        training = self.applied("training_shared")
-        return training is not None and training.details["reads_as"] == "shared_initialisation"
+        return self.training is not None and self.training.details["reads_as"] == "shared_initialisation"
+
+    @cached_property
+    def equal_gains(self) -> tuple[str, ...]:
+        """Norm gains and biases of B that are A's bit for bit. They start constant, so this is training."""
+        tensors = self.models.b.tensors
+        exact = (f.b for f in self.copies if f.kind == "exact")
+        return tuple(name for name in exact if (role := tensors[name].role) is not None and role.part == "norm")
+
+    @cached_property
+    def initialisation_open(self) -> bool:
+        """One common random initialisation, trained apart, is not ruled out."""
+        read = self.training is not None and self.training.details["reads_as"] == "descent"
+        return not (self.shown or self.equal_gains or read)
 
     @cached_property
     def _rows(self) -> Mapping[str, float]:
