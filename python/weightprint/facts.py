@@ -32,6 +32,10 @@ __all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Sh
 
 LOG10_P = -6.0
 
+#: Gains start constant. If two models' correlate by g, training in common explains at most g of how far they moved; at
+#: a third it is half of what each did alone.
+DISTANT_GAINS = 1 / 3
+
 #: Heads of one block in the very block of A where its hidden units were found: few heads, and nothing was chosen.
 BESIDE_LOG10_P = -2.0
 
@@ -339,9 +343,20 @@ class Facts:
 
     @cached_property
     def initialisation_open(self) -> bool:
-        """One common random initialisation, trained apart, is not ruled out."""
+        """One common random initialisation, trained apart, is not ruled out: neither by equal values nor by two looks
+        that read as descent."""
         read = self.training is not None and self.training.details["reads_as"] == "descent"
-        return not (self.shown or self.equal_gains or read)
+        return not (self.shown or self.equal_gains or (read and self._gains is not None))
+
+    @cached_property
+    def descent_open(self) -> bool:
+        """What reads as a common initialisation may also be what long training left of descent: no gains to be asked,
+        or they have more in common than a third of how they moved."""
+        return self._gains is None or self._gains > DISTANT_GAINS
+
+    @property
+    def _gains(self) -> float | None:
+        return None if self.training is None else self.training.details["gains"]
 
     @cached_property
     def _rows(self) -> Mapping[str, float]:

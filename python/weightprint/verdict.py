@@ -102,7 +102,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "shared_initialisation",
-        lambda f: bool(f.blocks) and not f.shown and f.initialisation_only,
+        lambda f: bool(f.blocks or f.found_regions) and not f.shown and f.initialisation_only,
         "blocks agree in place, and what training made of them does not",
         (*DECIDING, "training_shared"),
     ),

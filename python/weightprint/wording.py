@@ -59,6 +59,8 @@ def headline(readings: Sequence[str]) -> str:
 
 def readings(verdict: str, facts: Facts) -> tuple[str, ...]:
     """The verdicts between which the evidence can't tell, the given one first."""
+    if verdict == "shared_initialisation" and facts.descent_open:
+        return (verdict, "shared_origin")
     if verdict not in ("shared_origin", "partly_shared") or facts.shown or facts.equal_both_ways:
         return (verdict,)
     out = [verdict]
@@ -97,6 +99,11 @@ def sentence(rule: Rule, facts: Facts) -> str:
         low = 0.0 if share.value is None else share.value
         rest = _rest(facts)
         return f"A and B share a part: at least {low:.1%} of B's parameters are A's{rest}."
+    if rule.verdict == "shared_initialisation" and facts.descent_open:
+        return (
+            "A and B grew from one random initialisation, or descend from one model and were trained far apart since; "
+            "little or no training in common was found."
+        )
     if rule.verdict == "shared_initialisation":
         return "A and B grew from one random initialisation; no training in common was found."
     if rule.verdict == "no_evidence":
