@@ -8,9 +8,10 @@ silence on a block that the basis was fitted on. In place its matrices must agre
 
 *Attention* has few heads and more ways to be rewritten, so its absence needs more: heads of one kind on both sides
 (their number, groups, latent or not), no head of the block found, and a rate at which heads of a descendant would have
-been found: that of the other blocks, such that missing all heads of this one has a chance of .001; or, where no head
-was found in any block, FFNs of which most units were found. A model that was trained so far that only some units are
-recognised may have lost its heads, which are products of two matrices each and fade twice as fast.
+been found. Where the block's FFN is absent as well that is the rate of the other blocks, such that missing all heads of
+this one has a chance of .001. Where no head was found in any block the FFNs tell it: most of their units must have been
+found, nearly all in a basis that was fitted. A model that was trained so far that only some units are recognised, or
+turned back by a coarse rotation, may have lost its heads: products of two matrices fade twice as fast.
 
 Tensors without a place, and those of a kind that no test reads, are never absent.
 """
@@ -37,6 +38,7 @@ ABSENT = 0.02
 DETECTABLE = 0.25
 
 _MISSED = 0.001
+_NEARLY_ALL = 0.9
 _COMMON_STREAM = ("unit_agreement", "aligned_units", "head_agreement")
 
 Block = tuple[str, int]
@@ -102,7 +104,8 @@ def absent_parts(
     ffns = {k for k in frozenset.intersection(*silent) - found if agree.isdisjoint(by_place.get(("ffn", k), ()))}
     heads = [[e for e in looks["head_agreement"] if _basis(e) == basis] for basis in bases]
     kept = [block.effect for key, block in blocks.items() if key in found]
-    silent_heads = [_silent_heads(models, one, float(np.median(kept)) if kept else 0.0) for one in heads]
+    units = float(np.median(kept)) if kept else 0.0
+    silent_heads = [_silent_heads(models, one, units, {key[:2] for key in ffns}) for one in heads]
     attention = {
         at
         for at in frozenset.intersection(*silent_heads)
@@ -140,8 +143,9 @@ def _fitted(evidence: Evidence) -> set[str]:
     return {str(name).partition(".expert.")[0] for name in evidence.details.get("left_out_of_p", ())}
 
 
-def _silent_heads(models: Models, looks: Sequence[Evidence], units: float) -> frozenset[Block]:
-    """Blocks without a head found that a descendant would have shown. ``units``: share of units of FFNs found."""
+def _silent_heads(models: Models, looks: Sequence[Evidence], units: float, gone: set[Block]) -> frozenset[Block]:
+    """Blocks without a head found that a descendant would have shown. ``units``: share of units of FFNs found;
+    ``gone``: blocks whose FFN is absent."""
     kinds = {_kind(x) for x in attentions(models.a, models.b)}
     alike = {x.name: (x.stack, x.block) for x in attentions(models.b, models.a) if kinds == {_kind(x)}}
     silent: set[Block] = set()
@@ -150,11 +154,12 @@ def _silent_heads(models: Models, looks: Sequence[Evidence], units: float) -> fr
         seen = found_heads(e.matches)
         there = [heads for name, heads in rows.items() if alike.get(name) in seen]
         rate = float(np.mean(np.concatenate(there))) if there else 0.0
-        if not there and units >= FITTED_SHARE and sum(map(len, rows.values())) >= math.log(_MISSED) / math.log(0.5):
+        enough = sum(map(len, rows.values())) >= math.log(_MISSED) / math.log(1 - FITTED_SHARE)
+        if not there and enough and units >= (FITTED_SHARE if e.basis == "identity" else _NEARLY_ALL):
             silent |= {alike[name] for name in rows if name in alike}
         for name, heads in rows.items():
-            if name in alike and alike[name] not in seen and (1 - rate) ** len(heads) <= _MISSED:
-                silent.add(alike[name])
+            if (at := alike.get(name)) in gone and at not in seen and (1 - rate) ** len(heads) <= _MISSED:
+                silent.add(at)
     return frozenset(silent)
 
 

@@ -66,7 +66,7 @@ def readings(verdict: str, facts: Facts) -> tuple[str, ...]:
     out = [verdict]
     if verdict == "shared_origin" and facts.models.effort == "quick":
         out.append("partly_shared")
-    if (facts.blocks or facts.units_only) and facts.initialisation_open:
+    if (facts.blocks or facts.units_only) and facts.initialisation_open and not facts.absent.names:
         out.append("shared_initialisation")
     return tuple(out)
 
