@@ -26,7 +26,7 @@ from weightprint.changes import Changes, measured
 from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor
 from weightprint.evidence._exchange import log10_p_hits
 from weightprint.maps import Maps, maps
-from weightprint.parts import ABSENT, DETECTABLE, Absent, absent_parts
+from weightprint.parts import ABSENT, DETECTABLE, Absent, absent_outside, absent_parts
 
 __all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
 
@@ -269,20 +269,7 @@ class Facts:
     @cached_property
     def absent_regions(self) -> tuple[Region, ...]:
         """Parts outside the blocks that were tested in place with power and are not shared there."""
-        found = {r.name for r in self.found_regions}
-        return tuple(
-            r
-            for r in self.regions
-            if r.layer is None
-            and r.name not in found
-            and r.detectable < ABSENT
-            and r.effect < ABSENT
-            and self._placed(r)
-        )
-
-    def _placed(self, region: Region) -> bool:
-        """What is compared is known by its role; other tensors are never said to be absent."""
-        return all(t.place is not None for name in region.tensors if (t := self.models.b.tensors.get(name)) is not None)
+        return absent_outside(self.models, self.regions, {r.name for r in self.found_regions})
 
     @cached_property
     def absent_beside_found(self) -> tuple[str, ...]:
@@ -345,13 +332,12 @@ class Facts:
     def initialisation_open(self) -> bool:
         """One common random initialisation, trained apart, is not ruled out: neither by equal values nor by two looks
         that read as descent."""
-        read = self.training is not None and self.training.details["reads_as"] == "descent"
-        return not (self.shown or self.equal_gains or (read and self._gains is not None))
+        descent = self.training is not None and self.training.details["reads_as"] == "descent"
+        return not (self.shown or self.equal_gains or (descent and self._gains is not None))
 
     @cached_property
     def descent_open(self) -> bool:
-        """What reads as a common initialisation may also be what long training left of descent: no gains to be asked,
-        or they have more in common than a third of how they moved."""
+        """What reads as a common initialisation may also be what long training left of descent."""
         return self._gains is None or self._gains > DISTANT_GAINS
 
     @property

@@ -19,17 +19,17 @@ Tensors without a place, and those of a kind that no test reads, are never absen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from weightprint.blocks import ABSENT_UNITS, FITTED_SHARE, FoundBlock, Key, by_part, found_blocks, found_heads
-from weightprint.evidence._base import Evidence, Models, Tensor
+from weightprint.evidence._base import Evidence, Models, Region, Tensor
 from weightprint.evidence._heads import attentions
 
-__all__ = ["ABSENT", "DETECTABLE", "Absent", "absent_parts", "stacked_layers"]
+__all__ = ["ABSENT", "DETECTABLE", "Absent", "absent_outside", "absent_parts", "stacked_layers"]
 
 #: In place: a cosine below this (and three deviations of chance) is none.
 ABSENT = 0.02
@@ -165,6 +165,14 @@ def _silent_heads(models: Models, looks: Sequence[Evidence], units: float, gone:
 
 def _kind(attention: object) -> tuple[object, ...]:
     return tuple(getattr(attention, key) for key in ("heads", "kv_heads", "latent"))
+
+
+def absent_outside(models: Models, regions: Iterable[Region], found: Container[str]) -> tuple[Region, ...]:
+    """Token tables and the like that agree in place with nothing of A, where a cosine of `ABSENT` would have been seen;
+    only where all that is compared is known by its role."""
+    known = {name for name, tensor in models.b.tensors.items() if tensor.place is not None}
+    outside = (r for r in regions if r.layer is None and r.name not in found and known.issuperset(r.tensors))
+    return tuple(r for r in outside if r.detectable < ABSENT and r.effect < ABSENT)
 
 
 def stacked_layers(tensors: Iterable[Tensor]) -> Iterator[Tensor]:

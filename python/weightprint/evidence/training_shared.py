@@ -233,9 +233,9 @@ def _rearranged(models: Models, pairs: Sequence[Pair]) -> list[_Matrix]:
         if clear.size < max(_FEWEST, len(x) / 2):
             continue
         signs = np.sign(alike[clear, best[clear]])[:, None]
-        x, y = (double_centre(z).astype(np.float64) for z in (x[clear], signs * y[best[clear]]))
-        cosine = float(np.vdot(x, y)) / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30)
-        out.append(_Matrix(pair.b.name, pair.known.region, cosine, strong_over_weak(x, y), strong_over_weak(y, x)))
+        a, b = (double_centre(z).astype(np.float64) for z in (x[clear], signs * y[best[clear]]))
+        cosine = float(np.vdot(a, b)) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-30)
+        out.append(_Matrix(pair.b.name, pair.known.region, cosine, strong_over_weak(a, b), strong_over_weak(b, a)))
     return out
 
 
