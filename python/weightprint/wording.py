@@ -186,7 +186,10 @@ def _where(facts: Facts) -> list[str]:
     }
     there = sum(block.b[:2] == block.a[:2] for block in blocks.values())
     elsewhere = "" if there == len(blocks) else f", {len(blocks) - there:,} of them at another depth"
-    return [f"{len(blocks):,} of {_plural(len(listed), 'block')} of B were found in A{elsewhere}"]
+    attention = sum((*at, None) in facts.absent.ffns for at in blocks)
+    ffn = sum(at in facts.absent.attention for at in blocks)
+    only = "".join(f", {n:,} of them in their {part} only" for n, part in ((attention, "attention"), (ffn, "FFN")) if n)
+    return [f"{len(blocks):,} of {_plural(len(listed), 'block')} of B were found in A{elsewhere}{only}"]
 
 
 def against(rule: Rule, facts: Facts) -> tuple[str, ...]:

@@ -70,10 +70,11 @@ def test_a_part_alone(part: str, how: str, shape: Any, tmp_path: Path) -> None:
 
 
 def test_the_report_names_the_part_that_is_not_there(tmp_path: Path) -> None:
-    for part, absent in (("attention", "decoder.0 FFN"), ("ffn", "decoder.0 attention")):
+    for part, absent, held in (("attention", "0 FFN", "attention"), ("ffn", "0 attention", "FFN")):
         pair = parts.pair(part, SMALL, 2)
         found = weightprint.compare(written(tmp_path, "a", pair.a), written(tmp_path, "b", pair.b))
-        assert any(absent in line for line in found.result.against)
+        assert any(f"decoder.{absent}" in line for line in found.result.against)
+        assert any(f"6 of them in their {held} only" in line for line in found.result.in_favour)
 
 
 def pooled(x: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
