@@ -32,7 +32,7 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of both models; without a gate the names are GPT-NeoX-like Llama names less gate_proj."""
+    """Sizes of both models; without a gate the names are Llama's less gate_proj."""
 
     width: int = 128
     units: int = 320
