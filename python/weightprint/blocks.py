@@ -5,8 +5,9 @@ place of both models. Anywhere: a `UnitMatch`, the hidden units of one FFN or ex
 order, layer, width or basis, as the test that found it allows.
 
 A block counts as found once the tests together decide (:mod:`weightprint.facts`) and its own look is beyond chance with
-an effect. It counts as absent when looks with power saw nothing there. What is neither is not known, and widens the
-interval of the share.
+an effect. What is found is a *part*: hidden units speak for their FFN, heads for their attention (`found_heads`), and
+neither for the other. :mod:`weightprint.parts` says which parts are absent. What is neither is not known, and widens
+the interval of the share.
 """
 
 from __future__ import annotations
@@ -18,13 +19,27 @@ from dataclasses import dataclass
 
 from weightprint.evidence._base import Evidence, Expert, Models, Region, Side, Tensor, UnitMatch
 
-__all__ = ["ABSENT_UNITS", "BLOCK_LOG10_P", "EFFECT", "FoundBlock", "Share", "found_blocks", "share_of"]
+__all__ = [
+    "ABSENT_UNITS",
+    "BLOCK_LOG10_P",
+    "EFFECT",
+    "MOST",
+    "FoundBlock",
+    "Share",
+    "by_part",
+    "found_blocks",
+    "found_heads",
+    "share_of",
+]
 
 #: Cosine, or share of units, that a part must reach to be called found (see facts.py for where it comes from).
 EFFECT = 0.1
 
 #: A single block's own p-value, corrected for the pairs of blocks that were compared. The whole must pass -6.
 BLOCK_LOG10_P = -4.0
+
+#: Share of units or heads (or a cosine) from which on most of a part is there.
+MOST = 0.5
 
 #: A block is absent only where fewer units than this were found by tests that would have seen more.
 ABSENT_UNITS = 0.05
@@ -69,7 +84,8 @@ class Share:
 
 def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Side) -> dict[Key, FoundBlock]:
     """Blocks and experts of B → the strongest look at each. ``regions`` are those found in place, which speak where
-    no hidden units do; they are named after A's blocks, and B may call its stack otherwise."""
+    no hidden units do; they are named after A's blocks, and B may call its stack otherwise. Heads speak where nothing
+    else does."""
     found: dict[Key, FoundBlock] = {}
     for region in regions:
         if region.layer is not None:
@@ -87,13 +103,29 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Sid
                 continue
             block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
             before = found.get(match.b)
-            if before is None or before.test == "aligned_weights" or _strength(block) > _strength(before):
+            if before is None or _strength(block) > _strength(before):
                 found[match.b] = block
     return found
 
 
-def _strength(block: FoundBlock) -> tuple[bool, float, float]:
-    return (not block.semantic, -block.log10_p, block.effect)
+#: What a look at a block says of its FFN: units most, a region in place holds more than the FFN, heads nothing.
+_RANK = {"head_agreement": 0, "aligned_weights": 1}
+
+
+def _strength(block: FoundBlock) -> tuple[int, bool, float, float]:
+    return (_RANK.get(block.test, 2), not block.semantic, -block.log10_p, block.effect)
+
+
+def found_heads(matches: Iterable[UnitMatch]) -> dict[tuple[str, int], float]:
+    """(stack, block) of B → the share of its attention heads found in one block of A.
+
+    A block has few heads, so the test decides over all of them; one head of more than two is what chance finds.
+    """
+    found: dict[tuple[str, int], float] = {}
+    for match in matches:
+        if match.share >= EFFECT and (match.agreed > 1 or match.share >= MOST):
+            found[match.b[:2]] = max(found.get(match.b[:2], 0.0), match.share)
+    return found
 
 
 def share_of(
@@ -103,9 +135,8 @@ def share_of(
     regions: Sequence[Region],
     cosines: Mapping[str, float],
     found: Mapping[Key, FoundBlock],
-    absent_regions: Sequence[Region],
-    absent: Iterable[UnitMatch],
     heads: Mapping[tuple[str, int], float],
+    absent: Iterable[str],
 ) -> Share:
     """Parameters of B found in A, tensor by tensor.
 
@@ -116,32 +147,30 @@ def share_of(
         regions: those found in place; ``cosines`` says which of their tensors agree.
         cosines: B's tensor → its centred cosine in place.
         found: blocks and experts found by their units, which count their FFN.
-        absent_regions: in place, tested with power and not there.
-        absent: FFNs that no test of units found.
         heads: (stack, block) of B → share of its heads found, which counts its attention.
+        absent: tensors of parts that were looked for with power and are not there.
     """
     b = models.b
     total = max(b.numel, 1)
     part: dict[str, float] = {**rows, **dict.fromkeys(copied, 1.0)}
     for region in regions:
         part |= {name: 1.0 for name in region.tensors if cosines.get(name, 0.0) >= EFFECT}
-    by_place = _by_place(b.tensors.values())
-    for key, block in found.items():
-        for name in by_place["ffn", key]:
-            part[name] = max(part.get(name, 0.0), min(1.0, block.effect) if block.test != "aligned_weights" else 0.0)
-    for (stack, layer), value in heads.items():
-        for name in by_place["attention", (stack, layer, None)]:
-            part[name] = max(part.get(name, 0.0), value)
-    gone = {name for region in absent_regions for name in region.tensors}
-    gone |= {name for match in absent for name in by_place["ffn", match.b]}
+    by_place = by_part(b.tensors.values())
+    kept = [(("ffn", key), min(1.0, block.effect)) for key, block in found.items() if block.test not in _RANK]
+    kept += [(("attention", (*at, None)), value) for at, value in heads.items()]
+    for place, value in kept:
+        part |= {name: max(part.get(name, 0.0), value) for name in by_place.get(place, ())}
     low = sum(b.tensors[name].numel * value for name, value in part.items() if name in b.tensors) / total
-    lost = sum(b.tensors[name].numel for name in gone if part.get(name, 0.0) <= 0.0 and name in b.tensors) / total
+    lost = (
+        sum(b.tensors[name].numel for name in set(absent) if part.get(name, 0.0) <= 0.0 and name in b.tensors) / total
+    )
     if not part:
         return Share(None, 0.0, 1.0)
     return Share(min(1.0, low), min(1.0, low), max(min(1.0, low), 1.0 - lost))
 
 
-def _by_place(tensors: Iterable[Tensor]) -> Mapping[tuple[str, Key], list[str]]:
+def by_part(tensors: Iterable[Tensor]) -> Mapping[tuple[str, Key], list[str]]:
+    """("ffn" or "attention", block or expert) → names of its tensors."""
     out: dict[tuple[str, Key], list[str]] = defaultdict(list)
     for tensor in tensors:
         place = tensor.place

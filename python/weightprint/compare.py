@@ -82,7 +82,11 @@ class Comparison:
         return self.verdict == "identical" or (self.verdict == "re_encoded" and self.result.complete)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON contract: keys in its order, only finite numbers, None for what is not known."""
+        """The JSON contract: keys in its order, only finite numbers, None for what is not known.
+
+        ``readings`` lists the verdicts between which the evidence can't tell, ``verdict`` first. At effort "quick" a
+        shared origin is ``["shared_origin", "partly_shared", …]``: a shared origin or a part of it.
+        """
         from weightprint import __version__
 
         verdict = self.result
@@ -107,6 +111,7 @@ class Comparison:
             "rule": {"words": verdict.rule, "reads": list(verdict.reads)},
             "in_favour": list(verdict.in_favour),
             "complete": verdict.complete,
+            "readings": list(verdict.readings),
             "gemm_seconds": self.gemm_seconds,
         }
         return dict(finite(out))

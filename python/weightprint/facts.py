@@ -8,8 +8,10 @@ The numbers come from outside the cases that the rules are tested on:
 * ``EFFECT`` = .1: strangers' double-centred cosine is within 4/sqrt(mn), .02 for a block of a few 64 x 64 matrices
   and .001 for language models; continued pre-training leaves cosines of .1 to .95. Of hidden units, strangers share
   none beyond chance. A tiny p with a tiny effect is a broken assumption until shown otherwise, and decides nothing.
-* ``ABSENT`` = .02: a block counts as not shared in place only if a cosine of .02 would have stood five null deviations
-  out, and its cosine is below that; of hidden units, if fewer than 5 % were found by a test that had power.
+* ``ABSENT`` = .02: a part outside the blocks counts as not shared in place only if a cosine of .02 would have stood
+  five null deviations out, and its cosine is below that; :mod:`weightprint.parts` says when parts of blocks are absent.
+* ``DETECTABLE`` = .25: "no evidence" may be said only where a descendant with an effect of this size would have been
+  seen, a cosine or a share of hidden units: what was not seen stands in the report beside it.
 """
 
 from __future__ import annotations
@@ -19,23 +21,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from weightprint.blocks import ABSENT_UNITS, EFFECT, FoundBlock, Key, Share, found_blocks, share_of
+from weightprint.blocks import EFFECT, FoundBlock, Key, Share, found_blocks, found_heads, share_of
 from weightprint.changes import Changes, measured
-from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
+from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor
 from weightprint.evidence._exchange import log10_p_hits
 from weightprint.maps import Maps, maps
+from weightprint.parts import ABSENT, DETECTABLE, Absent, absent_outside, absent_parts
 
 __all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
 
 LOG10_P = -6.0
-ABSENT = 0.02
+
+#: Gains start constant. If two models' correlate by g, training in common explains at most g of how far they moved; at
+#: a third it is half of what each did alone.
+DISTANT_GAINS = 1 / 3
+
+#: Heads of one block in the very block of A where its hidden units were found: few heads, and nothing was chosen.
+BESIDE_LOG10_P = -2.0
 
 #: Equal rows of an embedding that make a part shared: each is tens of learned values, so a few would do.
 ROWS = 32
-
-#: "No evidence" may be said only where a descendant with an effect of this size would have been seen, a cosine or a
-#: share of hidden units: what was not seen stands in the report beside it.
-DETECTABLE = 0.25
 
 #: What must have been asked with power before silence means anything, and the tests that ask it.
 _QUESTIONS = (
@@ -267,55 +272,50 @@ class Facts:
         return measured(self.models, self.maps, untouched, aligned)
 
     @cached_property
+    def absent(self) -> Absent:
+        """Attention and FFNs of B that were looked for with power, where the rest was found, and are not there."""
+        if not (self.decisive or self.shown):
+            return Absent()
+        copied = (f.b for f in self.copies)
+        return absent_parts(self.models, self.evidence, self.locating, self.blocks, self.cosines, copied)
+
+    @cached_property
     def absent_regions(self) -> tuple[Region, ...]:
-        """Parts that were tested with power and are not shared: not in place, nor any of their units anywhere."""
-        found = {r.name for r in self.found_regions} | {f"{stack}.{layer}" for stack, layer, _ in self.blocks}
-        return tuple(r for r in self.regions if r.name not in found and r.detectable < ABSENT and r.effect < ABSENT)
-
-    @cached_property
-    def absent_units(self) -> tuple[UnitMatch, ...]:
-        """FFNs and experts of B whose units were looked for everywhere in A, with power, and not found."""
-        units = self.applied("unit_agreement")
-        if units is None or (units.detectable or 1.0) > DETECTABLE:
-            return ()
-        return tuple(m for m in units.matches if m.b not in self.blocks and m.share < ABSENT_UNITS)
-
-    @cached_property
-    def absent_blocks(self) -> tuple[str, ...]:
-        """Names of B's blocks and experts that were looked for with power and not found."""
-        in_place = [r.name for r in self.absent_regions if r.layer is not None]
-        units = [
-            f"{s}.{layer}" if e is None else f"{s}.{layer}.expert.{e}"
-            for s, layer, e in (m.b for m in self.absent_units)
-        ]
-        return tuple(dict.fromkeys((*in_place, *units)))
+        """Parts outside the blocks that were tested in place with power and are not shared there."""
+        return absent_outside(self.models, self.regions, {r.name for r in self.found_regions})
 
     @cached_property
     def absent_beside_found(self) -> tuple[str, ...]:
-        """Those in a stack of which other blocks were found: a stack of its own beside it (a tower, a decoy) makes the
+        """Absent parts in a stack of which others were found: a stack of its own beside it (a tower, a decoy) makes the
         rest no less shared."""
-        stacks = {key[0] for key in self.blocks}
-        return tuple(name for name in self.absent_blocks if any(name.startswith(f"{stack}.") for stack in stacks))
+        return self.absent.beside({key[0] for key in self.blocks})
 
     @cached_property
     def heads(self) -> Mapping[tuple[str, int], float]:
-        """(stack, block) of B → the share of its attention heads that were found."""
-        heads = self.applied("head_agreement")
-        if heads is None or not self.decisive or (heads.log10_p or 0.0) > LOG10_P:
+        """(stack, block) of B → the share of its attention heads that were found: by a test of heads that decides, else
+        in the block of A that its hidden units name."""
+        if not self.decisive:
             return {}
-        return {(m.b[0], m.b[1]): m.share for m in heads.matches}
+        there = {key[:2]: block.a[:2] for key, block in self.blocks.items() if block.test != "head_agreement"}
+        heads = [e for e in self.deciding if e.test == "head_agreement"]
+        beside = [m for e in heads for m in e.matches if there.get(m.b[:2]) == m.a[:2] and m.log10_p <= BESIDE_LOG10_P]
+        return found_heads(beside) | found_heads(m for e in heads if (e.log10_p or 0.0) <= LOG10_P for m in e.matches)
+
+    @cached_property
+    def cosines(self) -> Mapping[str, float]:
+        """B's tensor → its centred cosine in place."""
+        return self.weights.details["cosines"] if self.weights else {}
 
     @cached_property
     def share(self) -> Share:
         """Parameters of B found in A, by tensor; trivial and untested ones widen the interval."""
         if self.equal_both_ways:
             return Share(1.0, 1.0, 1.0)
-        cosines: Mapping[str, float] = self.weights.details["cosines"] if self.weights else {}
         copied = {f.b for f in self.copies}
+        absent = (*self.absent.tensors, *(name for region in self.absent_regions for name in region.tensors))
         return share_of(
-            self.models, copied, self._rows, self.found_regions, cosines, self.blocks, self.absent_regions,
-            self.absent_units, self.heads,
-        )  # fmt: skip
+            self.models, copied, self._rows, self.found_regions, self.cosines, self.blocks, self.heads, absent
+        )
 
     @cached_property
     def units_only(self) -> bool:
@@ -324,10 +324,38 @@ class Facts:
         return self.decisive and not self.regions and units is not None and (units.effect or 0.0) >= EFFECT
 
     @cached_property
+    def training(self) -> Evidence | None:
+        """Common training or only a common initialisation: as stored, else in the first basis in which it could be
+        asked."""
+        return next((e for e in self.evidence if e.test == "training_shared" and e.applied), None)
+
+    @cached_property
     def initialisation_only(self) -> bool:
         """What was found may be a common random initialisation and no more, as far as the weights tell."""
-        training = self.applied("training_shared")
-        return training is not None and training.details["reads_as"] == "shared_initialisation"
+        return self.training is not None and self.training.details["reads_as"] == "shared_initialisation"
+
+    @cached_property
+    def equal_gains(self) -> tuple[str, ...]:
+        """Norm gains and biases of B that are A's bit for bit. They start constant, so this is training."""
+        tensors = self.models.b.tensors
+        exact = (f.b for f in self.copies if f.kind == "exact")
+        return tuple(name for name in exact if (role := tensors[name].role) is not None and role.part == "norm")
+
+    @cached_property
+    def initialisation_open(self) -> bool:
+        """One common random initialisation, trained apart, is not ruled out: neither by equal values nor by two looks
+        that read as descent."""
+        descent = self.training is not None and self.training.details["reads_as"] == "descent"
+        return not (self.shown or self.equal_gains or (descent and self._gains is not None))
+
+    @cached_property
+    def descent_open(self) -> bool:
+        """What reads as a common initialisation may also be what long training left of descent."""
+        return self._gains is None or self._gains > DISTANT_GAINS
+
+    @property
+    def _gains(self) -> float | None:
+        return None if self.training is None else self.training.details["gains"]
 
     @cached_property
     def _rows(self) -> Mapping[str, float]:

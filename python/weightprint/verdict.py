@@ -14,7 +14,7 @@ from weightprint.direction import direction
 from weightprint.evidence._base import Evidence, Models
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts, Share
 from weightprint.operations import LayerMap, layer_map, operations
-from weightprint.wording import against, in_favour, sentence
+from weightprint.wording import against, in_favour, readings, sentence
 
 __all__ = ["RULES", "Rule", "Verdict", "decide"]
 
@@ -26,6 +26,9 @@ class Verdict:
     Attributes:
         name: one of identical, re_encoded, shared_origin, partly_shared, shared_initialisation, no_evidence,
             inconclusive.
+        readings: the verdicts between which this evidence can't tell, ``name`` first: ``(name,)`` where it is the only
+            one. Quick effort looks at too little to tell a whole from a part; and where a common random initialisation
+            that was trained apart is not ruled out, it stands here.
         sentence: the verdict in one sentence.
         rule: the line of the table that decided, in words.
         reads: the tests that this line reads.
@@ -54,6 +57,7 @@ class Verdict:
     operations: tuple[Mapping[str, Any], ...]
     layer_map: LayerMap
     expert_map: tuple[tuple[Any, ...], ...]
+    readings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "shared_initialisation",
-        lambda f: bool(f.blocks) and not f.shown and f.initialisation_only,
+        lambda f: bool(f.blocks or f.found_regions) and not f.shown and f.initialisation_only,
         "blocks agree in place, and what training made of them does not",
         (*DECIDING, "training_shared"),
     ),
@@ -155,4 +159,5 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         operations=() if nothing else operations(facts),
         layer_map=layer_map(facts),
         expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),
+        readings=readings(rule.verdict, facts),
     )

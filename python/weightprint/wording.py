@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 from weightprint.evidence._units import ffns
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts
+from weightprint.parts import stacked_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from weightprint.evidence._base import Evidence
     from weightprint.verdict import Rule
 
-__all__ = ["against", "in_favour", "sentence", "strength"]
+__all__ = ["against", "headline", "in_favour", "readings", "sentence", "strength"]
 
 _LISTED = 4
+_LITTLE = 0.005  # of B's parameters
 _QUOTED = 100  # beyond 1 in 10^100 a broken assumption is likelier than chance; no more digits are worth quoting
 
 
@@ -47,6 +51,26 @@ def _plural(n: int, word: str) -> str:
     return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
+def headline(readings: Sequence[str]) -> str:
+    """The verdict in a few words, ``"shared origin or a part of it"``."""
+    name = readings[0].replace("re_encoded", "re-encoded").replace("_", " ")
+    return f"{name} or a part of it" if readings[0] == "shared_origin" and "partly_shared" in readings else name
+
+
+def readings(verdict: str, facts: Facts) -> tuple[str, ...]:
+    """The verdicts between which the evidence can't tell, the given one first."""
+    if verdict == "shared_initialisation" and facts.descent_open:
+        return (verdict, "shared_origin")
+    if verdict not in ("shared_origin", "partly_shared") or facts.shown or facts.equal_both_ways:
+        return (verdict,)
+    out = [verdict]
+    if verdict == "shared_origin" and facts.models.effort == "quick":
+        out.append("partly_shared")
+    if (facts.blocks or facts.units_only) and facts.initialisation_open and not facts.absent.names:
+        out.append("shared_initialisation")
+    return tuple(out)
+
+
 def sentence(rule: Rule, facts: Facts) -> str:
     """The verdict in one sentence."""
     share = facts.share
@@ -65,15 +89,54 @@ def sentence(rule: Rule, facts: Facts) -> str:
             return f"Everything in B is in A, value for value; A has {_plural(len(facts.missing_in_b), 'more tensor')}."
         return f"Everything in A is in B, value for value; B has {_plural(len(facts.missing_in_a), 'more tensor')}."
     if rule.verdict == "shared_origin":
+        if "partly_shared" in readings(rule.verdict, facts):
+            return (
+                "A and B share an origin or a part of it: quick effort reads too little to tell a whole model from a "
+                "part, or from one random initialisation."
+            )
         return "A and B share an origin: one descends from the other, or both from a third model or one initialisation."
     if rule.verdict == "partly_shared":
         low = 0.0 if share.value is None else share.value
-        return f"A and B share a part: at least {low:.1%} of B's parameters are A's, and other parts were not found."
+        rest = _rest(facts)
+        return f"A and B share a part: at least {low:.1%} of B's parameters are A's{rest}."
+    if rule.verdict == "shared_initialisation" and facts.descent_open:
+        return (
+            "A and B grew from one random initialisation, or descend from one model and were trained far apart since; "
+            "little or no training in common was found."
+        )
     if rule.verdict == "shared_initialisation":
         return "A and B grew from one random initialisation; no training in common was found."
     if rule.verdict == "no_evidence":
         return "Nothing shows that A and B share weights, and these tests would have seen a descendant."
     return "These tests cannot say whether A and B share an origin."
+
+
+def _rest(facts: Facts) -> str:
+    """What is said of the other parts: not found only where they were looked for."""
+    looked_for = bool(facts.absent.names or facts.absent_regions)
+    unread = _not_looked_at(facts)
+    words = "; other parts were looked for and not found" if looked_for else ""
+    return words + (f"; {unread}" if unread else "" if looked_for else ", and nothing is known of the rest")
+
+
+def _not_looked_at(facts: Facts) -> str:
+    """Tensors of either side that no test could read as what they are: ``"not looked at: 9 tensors (98.0% of B's
+    parameters) hold stacked layers"``."""
+    out = []
+    copied = {name for f in facts.copies for name in (f.a, f.b)}
+    for side in (facts.models.b, facts.models.a):
+        left = [t for t in side.tensors.values() if t.place is None and t.name not in copied and len(t.shape) > 1]
+        stacked = {t.name for t in stacked_layers(left)}
+        groups = (
+            (("holds stacked layers", "hold stacked layers"), [t for t in left if t.name in stacked]),
+            (("has no known role", "have no known role"), [t for t in left if t.name not in stacked]),
+        )
+        for words, found in groups:
+            part = sum(t.numel for t in found) / max(side.numel, 1)
+            if part >= _LITTLE:
+                whose = f"({part:.1%} of {side.label.upper()}'s parameters)"
+                out.append(f"{_plural(len(found), 'tensor')} {whose} {words[len(found) > 1]}")
+    return "not looked at: " + " and ".join(out) if out else ""
 
 
 def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
@@ -123,7 +186,10 @@ def _where(facts: Facts) -> list[str]:
     }
     there = sum(block.b[:2] == block.a[:2] for block in blocks.values())
     elsewhere = "" if there == len(blocks) else f", {len(blocks) - there:,} of them at another depth"
-    return [f"{len(blocks):,} of {_plural(len(listed), 'block')} of B were found in A{elsewhere}"]
+    attention = sum((*at, None) in facts.absent.ffns for at in blocks)
+    ffn = sum(at in facts.absent.attention for at in blocks)
+    only = "".join(f", {n:,} of them in their {part} only" for n, part in ((attention, "attention"), (ffn, "FFN")) if n)
+    return [f"{len(blocks):,} of {_plural(len(listed), 'block')} of B were found in A{elsewhere}{only}"]
 
 
 def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
@@ -139,11 +205,11 @@ def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
         return tuple(lines)
     if rule.verdict == "no_evidence":
         return (*_near_misses(facts), *_BLIND)
-    if facts.shown or facts.blocks or facts.units_only or facts.equal_rows:
+    if facts.shown or facts.blocks or facts.units_only or facts.equal_rows or facts.found_regions:
         lines.extend(_missing(facts) if facts.shown else ())
-        lines.extend(_initialisation(facts) if facts.blocks or facts.units_only or facts.shown else ())
-        if facts.absent_blocks or facts.absent_regions:
-            parts = [*facts.absent_blocks, *(r.name for r in facts.absent_regions if r.layer is None)]
+        lines.extend(_initialisation(facts) if facts.decisive or facts.shown else ())
+        if facts.absent.names or facts.absent_regions:
+            parts = [*facts.absent.names, *(r.name for r in facts.absent_regions)]
             lines.append(f"Looked for with power and not found in A: {_names(parts)}.")
         unclear = [
             r.name
@@ -152,6 +218,8 @@ def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
         ]
         if unclear:
             lines.append(f"Compared without power to tell: {_names(unclear)}.")
+        if unread := _not_looked_at(facts):
+            lines.append(f"{unread[0].upper()}{unread[1:]}.")
         untested = facts.share.high - facts.share.low
         if untested > 0.0005:
             lines.append(f"{untested:.1%} of B's parameters were not tested or not told apart.")
@@ -212,15 +280,14 @@ def _missing(facts: Facts) -> list[str]:
 
 def _initialisation(facts: Facts) -> list[str]:
     """Shared training against a shared random seed: what the weights allow one to say."""
-    tensors = facts.models.b.tensors
-    gains = [f.b for f in facts.copies if f.kind == "exact" and (r := tensors[f.b].role) and r.part == "norm"]
+    gains = facts.equal_gains
     if gains:
         return [
             f"A common random initialisation alone is ruled out if norm gains and biases started constant, as is "
             f"usual: "
             f"{_plural(len(gains), 'trained one')} of them {'is' if len(gains) == 1 else 'are'} equal bit for bit."
         ]
-    training = facts.applied("training_shared")
+    training = facts.training
     if training is None:
         return [
             "A common random initialisation would also leave agreement in place, and could not be told from common "

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from synthetic import Arrays, decoder, models
 from weightprint.direction import direction
+from weightprint.evidence import TESTS
 from weightprint.evidence._base import Basis
 from weightprint.evidence.training_shared import read, strong_over_weak, training_shared
+from weightprint.verdict import decide
 
 D, H, LAYERS = 64, 160, 4
 
@@ -127,6 +129,52 @@ def test_a_permuted_stream_through_its_basis() -> None:
     plain = training_shared(models(parent, child)).details
     for key in ("r_a", "r_b", "gains", "cosine"):
         assert found.details[key] == pytest.approx(plain[key], rel=1e-5)
+
+
+def reordered(model: Arrays, seed: int) -> Arrays:
+    """Hidden units and rows of attention in new orders."""
+    rng, out = np.random.default_rng(seed), dict(model)
+    for name in [n for n in model if n.endswith("up_proj.weight")]:
+        at, order = name.removesuffix("up_proj.weight"), rng.permutation(H)
+        for part in ("gate_proj", "up_proj"):
+            out[f"{at}{part}.weight"] = model[f"{at}{part}.weight"][order]
+        out[f"{at}down_proj.weight"] = model[f"{at}down_proj.weight"][:, order]
+    return out | {n: x[rng.permutation(len(x))] for n, x in model.items() if any(f"{r}_proj" in n for r in "qkv")}
+
+
+def test_units_in_another_order_are_asked_as_those_in_place() -> None:
+    start = initial(8)
+    parent = trained(start, 20)
+    for other, name in ((trained(start, 21), "shared_initialisation"), (trained(parent, 22, 0.3), "descent")):
+        plain, found = training_shared(models(parent, other)), training_shared(models(parent, reordered(other, 1)))
+        assert plain.details["reads_as"] == found.details["reads_as"] == name
+        assert found.n == 2 * LAYERS
+        in_place = [r for n, (_, r, _) in plain.details["matrices"].items() if "gate" in n or "up_proj" in n]
+        assert found.details["r_a"] == pytest.approx(float(np.median(in_place)), abs=0.1)
+    assert not training_shared(models(parent, reordered(trained(initial(9), 23), 1))).applied
+
+
+@pytest.mark.parametrize("amount", [1.0, 3.0])
+def test_one_initialisation_in_another_order_is_told_alike_both_ways(amount: float) -> None:
+    """However far both were trained: where the blocks no longer agree, channels in place still do."""
+    start = initial(0)
+    a = trained(start, 11, amount)
+    b = reordered(trained(start, 21, amount), 0) | {
+        n: x for n, x in trained(start, 21, amount).items() if "self_attn" in n
+    }
+    for first, second in ((a, b), (b, a)):
+        m = models(first, second)
+        verdict = decide(m, [test(m) for test in TESTS])
+        assert (verdict.name, verdict.readings) == ("shared_initialisation", ("shared_initialisation",))
+
+
+def test_what_descent_long_ago_would_leave_is_named_beside() -> None:
+    """Two models trained on from one: little of what they share is training."""
+    root = trained(initial(10), 24)
+    m = models(trained(root, 25), trained(root, 26))
+    verdict = decide(m, [test(m) for test in TESTS])
+    assert "shared_origin" in verdict.readings
+    assert "descend from one" in verdict.sentence
 
 
 def test_strangers_are_not_asked() -> None:

@@ -44,7 +44,14 @@ __all__ = [
 ]
 
 #: Tests that need a common basis of the residual channels: run again in every alignment that is found.
-REBASED: tuple[Test, ...] = (aligned_weights, unit_agreement, head_agreement, convergence, embeddings)
+REBASED: tuple[Test, ...] = (
+    aligned_weights,
+    unit_agreement,
+    head_agreement,
+    convergence,
+    embeddings,
+    training_shared,
+)
 
 #: What tests do while the models stream by: headers → looks, or None where the test won't apply or looks afterwards.
 STREAMING: tuple[Callable[[Models], Looks | None], ...] = (unit_looks, head_looks, channel_sums, unit_rows, table_looks)

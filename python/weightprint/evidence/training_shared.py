@@ -15,6 +15,10 @@ matrices that read the stream (q, k, v, gate, up; the norm's gain folded in), an
 So max(R_A, R_B) tells descent, and which of the two is larger hints at the older one (or the one nearer to a common
 ancestor). Matrices that write the stream start small and are soon all training, so both cases look alike there.
 
+*Any order, any basis.* Where an FFN's rows don't agree in place its units are put in A's order first: a row of A is
+met by the row of B that is most like it, if it stands out from what chance gives the best of so many. So a copy whose
+units were permuted can be asked, and in a basis that was found (no gains under a rotation) a turned one.
+
 *What starts constant.* Norm gains start at one and their offsets at zero, so whatever they share they learned: mean
 Spearman correlation over norms.
 
@@ -38,7 +42,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, Pair, not_applied, timed
 from weightprint.evidence._exchange import double_centre
-from weightprint.evidence._sample import BUDGETS, hidden_size, pick, sampled_rows
+from weightprint.evidence._sample import BUDGETS, Indices, hidden_size, pick, sampled_rows
 from weightprint.evidence.norm_gains import channel_vectors, ranks
 from weightprint.linear import product, svd
 
@@ -47,9 +51,12 @@ __all__ = ["MEASURED", "Reading", "read", "training_shared"]
 Float64 = npt.NDArray[np.float64]
 Reading = Literal["descent", "shared_initialisation", "either"]
 _ROLES = ("q", "k", "v", "gate", "up")
+_UNITS = ("gate", "up")
 _ROWS, _COLUMNS = 256, 768
 _BLOCKS = {"quick": 0, "standard": 8, "full": 64}
 _AGREES = 0.1  # centred cosine from which a matrix agrees in place
+_CLEAR = 1.25  # times the best cosine that chance finds: a row of B that is a row of A
+_FEWEST = 24  # rows
 
 #: Limits of R and of the gains' correlation: at or above the first it reads as descent, at or below the second as
 #: shared initialisation. Chosen on models of the fit side only.
@@ -94,10 +101,14 @@ def training_shared(models: Models) -> Evidence:
     width = hidden_size(models)
     if width is None:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
-    matrices = [m for pair in _chosen(models) if (m := _look(models, pair)) is not None]
+    chosen = _chosen(models)
+    matrices = [m for pair in chosen if (m := _look(models, pair)) is not None]
     agreeing = [m for m in matrices if m.cosine >= _AGREES]
     if len(agreeing) < 3 or 2 * len(agreeing) < len(matrices):
-        return not_applied(_QUESTION, "blocks don't agree in place")
+        matrices = _rearranged(models, [p for p in chosen if p.known.place and p.known.place.role in _UNITS])
+        agreeing = [m for m in matrices if m.cosine >= _AGREES]
+    if len(agreeing) < 3 or 2 * len(agreeing) < len(matrices):
+        return not_applied(_QUESTION, "blocks agree neither in place nor with their units in A's order")
     of_a, of_b = (float(np.median([getattr(m, side) for m in agreeing])) for side in ("of_a", "of_b"))
     gains = _gains(models, width, {m.region for m in agreeing})
     reading, confidence, why = read(max(of_a, of_b), gains)
@@ -190,15 +201,49 @@ def _look(models: Models, pair: Pair) -> _Matrix | None:
     return _Matrix(pair.b.name, pair.known.region, cosine, strong_over_weak(x, y), strong_over_weak(y, x))
 
 
-def _taken(models: Models, pair: Pair, which: int, gain: F32 | None) -> Float64:
-    """Sampled rows and channels of one side, centred, over A's channels; float64."""
+def _taken(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> Float64:
+    """Sampled rows (or these) and channels of one side, centred, over A's channels; float64."""
+    return double_centre(_rows(models, pair, which, gain, rows)).astype(np.float64)
+
+
+def _rows(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> F32:
+    """The same as they are."""
     side, tensor = ((models.a, pair.a), (models.b, pair.b))[which]
-    rows = pick(tensor.shape[0], min(_ROWS, BUDGETS[models.effort].rows), models.seed, str(pair.known.key))
-    columns = pick(tensor.shape[1], _COLUMNS, models.seed, "columns")
+    if rows is None:
+        rows = pick(tensor.shape[0], min(_ROWS, BUDGETS[models.effort].rows), models.seed, str(pair.known.key))
+    columns = pick(pair.a.shape[1], _COLUMNS, models.seed, "columns")
     x = sampled_rows(side, tensor, rows)
     x = x if gain is None else x * gain
     x = models.basis.to_a(x) if which else x
-    return double_centre(x[:, columns]).astype(np.float64)
+    return x[:, columns]
+
+
+def _rearranged(models: Models, pairs: Sequence[Pair]) -> list[_Matrix]:
+    """FFN matrices with B's rows in A's order; nothing where the first two can't be brought into it."""
+    out: list[_Matrix] = []
+    for i, pair in enumerate(pairs):
+        if i == 2 and not out:
+            return []
+        gains = models.a.gain(pair.a), models.b.gain(pair.b)
+        x = _rows(models, pair, 0, gains[0])
+        y = _rows(models, pair, 1, gains[1], np.arange(pair.b.shape[0]))
+        alike = product(_directions(x), _directions(y).T)
+        best, size = np.abs(alike).argmax(axis=1), np.abs(alike).max(axis=1)
+        clear = np.nonzero(size >= _CLEAR * math.sqrt(2 * math.log(max(len(y), 2)) / x.shape[1]))[0]
+        if clear.size < max(_FEWEST, len(x) / 2):
+            continue
+        signs = np.sign(alike[clear, best[clear]])[:, None]
+        a, b = (double_centre(z).astype(np.float64) for z in (x[clear], signs * y[best[clear]]))
+        cosine = float(np.vdot(a, b)) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-30)
+        out.append(_Matrix(pair.b.name, pair.known.region, cosine, strong_over_weak(a, b), strong_over_weak(b, a)))
+    return out
+
+
+def _directions(x: F32) -> F32:
+    """Rows of length one, centred."""
+    x = double_centre(x)
+    out: F32 = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-30))
+    return out
 
 
 def strong_over_weak(x: Float64, y: Float64) -> float:

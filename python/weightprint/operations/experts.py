@@ -62,18 +62,23 @@ def _counts(side: Side) -> Mapping[Block, int]:
 
 
 def _from_dense(facts: Facts, made: Sequence[Found], n: int) -> Row:
-    layers = len({f.b.block for f in made})
+    per_layer = Counter(f.b.key[:2] for f in made)
+    layers, copied = len(per_layer), common([*per_layer.values()])
     share = sum(f.row.share for f in made) / len(made)
     parts = common([f.a.units // f.b.units if f.a.units % f.b.units == 0 else 0 for f in made])
     where = f"{n} experts in each of {layers} layers"
-    if parts > 1 and n % parts == 0 and _tile(made, parts):
+    if parts > 1 and n % parts == 0 and copied == n and _tile(made, parts):
         parameters: Row = {"parts": parts, "copies": n // parts, "experts": n, "share_of_units": round(share, 4)}
         return row("expert_split", parameters, f"{where}, each a part of the layer's FFN", 0.95)
     fresh = 1 - float(np.mean([_kept(facts, f) for f in made[:: max(1, len(made) // _READ)]]))
     fresh = 0.0 if fresh < 0.01 else number(fresh)
     words = f", {fresh:.0%} of their units not A's" if fresh else ""
     parameters = {"experts": n, "fresh": fresh, "share_of_units": round(share, 4)}
-    return row("moe_upcycling", parameters, f"{where}, each a copy of the layer's FFN{words}", 0.95)
+    which = "each a copy"
+    if copied < n:  # the others were made elsewhere, or anew
+        parameters |= {"copied": copied}
+        which = f"{copied} of them a copy" if copied == 1 else f"{copied} of them copies"
+    return row("moe_upcycling", parameters, f"{where}, {which} of the layer's FFN{words}", 0.95 if copied == n else 0.6)
 
 
 def _kept(facts: Facts, f: Found) -> float:

@@ -15,7 +15,7 @@ from weightprint.facts import DECIDING, LOG10_P, may_decide
 from weightprint.report.escape import escape, html
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
-from weightprint.wording import strength
+from weightprint.wording import headline, strength
 
 if TYPE_CHECKING:
     from weightprint.compare import Comparison, ModelSummary
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["render_html", "render_text"]
 
 _WIDTH = 100
-_NAMES = {"re_encoded": "re-encoded"}
 _LABEL = 14
 
 
@@ -44,7 +43,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     rows = [
         ("A", f"{comparison.a.source}  ({model_line(comparison.a)})"),
         ("B", f"{comparison.b.source}  ({model_line(comparison.b)})"),
-        ("Verdict", f"{_NAMES.get(result.name, result.name.replace('_', ' ')).upper()}. {result.sentence}"),
+        ("Verdict", f"{headline(result.readings or (result.name,)).upper()}. {result.sentence}"),
         ("Strength", strength(result.name, result.log10_p)),
     ]
     if result.log10_p is not None and (result.log10_p <= LOG10_P or result.name in ("no_evidence", "inconclusive")):
