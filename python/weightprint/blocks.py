@@ -24,6 +24,7 @@ __all__ = [
     "BLOCK_LOG10_P",
     "EFFECT",
     "MOST",
+    "OF_HEADS",
     "FoundBlock",
     "Share",
     "by_part",
@@ -109,7 +110,8 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Sid
 
 
 #: What a look at a block says of its FFN: units most, a region in place holds more than the FFN, heads nothing.
-_RANK = {"head_agreement": 0, "aligned_weights": 1}
+OF_HEADS = ("head_agreement", "turned_attention")
+_RANK = {**dict.fromkeys(OF_HEADS, 0), "aligned_weights": 1}
 
 
 def _strength(block: FoundBlock) -> tuple[int, bool, float, float]:

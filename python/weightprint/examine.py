@@ -43,7 +43,7 @@ from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
 from weightprint.evidence.convergence import convergence
 from weightprint.evidence.published.sigma_curve import sigma_curve
-from weightprint.evidence.turned_parts import turned_parts
+from weightprint.evidence.turned_parts import TURNED
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.facts import FITTED_EFFECT, LOG10_P, Facts, may_decide
 from weightprint.linear import accounted
@@ -129,7 +129,7 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
             found = {test: replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED}
             evidence += (found | {unit_agreement: _every_ffn(aligned, found)}).values()
         if models.effort == "full" or not _all_found(models, evidence):
-            evidence.append(turned_parts(models))
+            evidence += [test(models) for test in TURNED]
     return tuple(evidence)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from weightprint.blocks import EFFECT, FoundBlock, Key, Share, found_blocks, found_heads, share_of
+from weightprint.blocks import EFFECT, OF_HEADS, FoundBlock, Key, Share, found_blocks, found_heads, share_of
 from weightprint.changes import Changes, measured
 from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor
 from weightprint.evidence._exchange import log10_p_hits
@@ -46,9 +46,14 @@ ROWS = 32
 _QUESTIONS = (
     ("channels in place", ("aligned_weights",)),
     ("hidden units in any order and layer", ("unit_agreement",)),
-    ("hidden units in a turned stream", ("unit_geometry", "turned_parts")),
-    ("parts in a turned stream", ("turned_parts",)),
+    ("hidden units in a turned stream", ("unit_geometry", "turned_ffns")),
+    ("an FFN in a turned stream", ("turned_ffns",)),
+    ("attention in a turned stream", ("turned_attention",)),
+    ("token tables in a turned stream", ("turned_tables",)),
 )
+
+#: Tests that look for a part of B in any basis of the stream.
+TURNED = ("turned_ffns", "turned_attention", "turned_tables")
 
 #: The tests whose p-values may decide. The others are shown and never decide.
 DECIDING = (
@@ -58,7 +63,7 @@ DECIDING = (
     "unit_geometry",
     "head_agreement",
     "convergence",
-    "turned_parts",
+    *TURNED,
 )
 
 #: In a basis that was fitted a p-value counts only beside this effect of the same test. Between real unrelated
@@ -238,8 +243,8 @@ class Facts:
         that a fitted basis can't fool has decided there."""
         fitted = [e for e in self.evidence if e.basis != "identity"]
         real = {e.details["basis"] for e in fitted if may_decide(e) and (e.log10_p or 0.0) <= LOG10_P}
-        units = (e for e in fitted if e.applied and e.test == "unit_agreement")
-        return (*self.deciding, *(e for e in units if e.details["basis"] in real))
+        units = (e for e in fitted if e.applied and e.test in ("unit_agreement", "head_agreement"))
+        return (*self.deciding, *(e for e in units if e.details["basis"] in real and e not in self.deciding))
 
     @cached_property
     def maps(self) -> Maps | None:
@@ -296,10 +301,13 @@ class Facts:
         in the block of A that its hidden units name."""
         if not self.decisive:
             return {}
-        there = {key[:2]: block.a[:2] for key, block in self.blocks.items() if block.test != "head_agreement"}
-        heads = [e for e in self.deciding if e.test == "head_agreement"]
+        there = {key[:2]: block.a[:2] for key, block in self.blocks.items() if block.test not in OF_HEADS}
+        heads = [e for e in self.locating if e.test == "head_agreement"]
         beside = [m for e in heads for m in e.matches if there.get(m.b[:2]) == m.a[:2] and m.log10_p <= BESIDE_LOG10_P]
-        return found_heads(beside) | found_heads(m for e in heads if (e.log10_p or 0.0) <= LOG10_P for m in e.matches)
+        # In a basis that is real, what both products of a head name alike says which is which.
+        sure = [e for e in heads if min(e.log10_p or 0.0, e.details["log10_p_agreement"]) <= LOG10_P]
+        alone = [m for e in self.deciding if e.test == "turned_attention" for m in e.matches if m.log10_p <= LOG10_P]
+        return found_heads(beside) | found_heads(m for e in sure for m in e.matches) | found_heads(alone)
 
     @cached_property
     def cosines(self) -> Mapping[str, float]:
@@ -360,8 +368,17 @@ class Facts:
     @cached_property
     def _rows(self) -> Mapping[str, float]:
         """B's token tables → the part of their rows that is A's."""
+        tensors = self.models.b.tensors
+        turned = {name: self.turned_tables.get(t.place.role, 0.0) for name, t in tensors.items() if t.place is not None}
         found = self.equal_rows.found if self.equal_rows else ()
-        return {f.b: f.numel / max(self.models.b.tensors[f.b].numel, 1) for f in found}
+        equal = {f.b: f.numel / max(tensors[f.b].numel, 1) for f in found}
+        return {name: share for name, share in turned.items() if share > 0} | equal
+
+    @cached_property
+    def turned_tables(self) -> Mapping[str, float]:
+        """B's token tables (by role) that are A's in another basis → the share of the rows looked for."""
+        found = (e.details["tables"] for e in self.deciding if e.test == "turned_tables")
+        return next(found, {}) if self.decisive else {}
 
     # Power
 
@@ -386,13 +403,12 @@ class Facts:
     @property
     def _own_basis(self) -> list[Evidence]:
         """Tests as stored, and those that look for a basis themselves."""
-        return [e for e in self.evidence if e.basis == "identity" or e.test == "turned_parts"]
+        return [e for e in self.evidence if e.basis == "identity" or e.test in TURNED]
 
     def _why(self, test: str) -> str:
         evidence = next((e for e in self._own_basis if e.test == test), None)
-        if test == "turned_parts":
-            why = "not looked for" if evidence is None else evidence.why_not or evidence.says
-            return f"one could be hidden there ({why})"
+        if test in TURNED:
+            return f"one could be hidden there ({evidence.why_not or evidence.says if evidence else 'not looked for'})"
         if evidence is None:
             return f"{test} was not run"
         if not evidence.applied:

@@ -38,6 +38,7 @@ ABSENT = 0.02
 DETECTABLE = 0.25
 
 _MISSED = 0.001
+_WHOLE = 0.9  # weak cosine of parts that are A's, found by themselves
 _NEARLY_ALL = 0.9
 _COMMON_STREAM = ("unit_agreement", "aligned_units", "head_agreement")
 
@@ -95,8 +96,8 @@ def absent_parts(
     bases = {_basis(e) for e in homes}
     if any(value >= MOST for value in cosines.values()) or any(b.in_place for b in blocks.values()):
         bases.add(_basis(None))
-    if not bases:  # found by angles alone: the stream may be turned
-        return Absent()
+    if not bases:  # the stream may be turned: only what asks each part by itself has seen anything
+        return _absent_turned(models, deciding, evidence)
     by_place, agree = by_part(models.b.tensors.values()), _agreeing(models.b.tensors, cosines) | set(copied)
     looks = {test: [e for e in evidence if e.applied and e.test == test] for test in _COMMON_STREAM}
     silent = [_silent_units([e for e in looks["unit_agreement"] if _basis(e) == basis]) for basis in bases]
@@ -114,6 +115,24 @@ def absent_parts(
     places = [("ffn", key) for key in ffns] + [("attention", (*at, None)) for at in attention]
     names = frozenset(name for place in places for name in by_place.get(place, ()))
     return Absent(frozenset(ffns), frozenset(attention), names)
+
+
+def _absent_turned(models: Models, deciding: Sequence[Evidence], evidence: Sequence[Evidence]) -> Absent:
+    """FFNs and attention that were asked for by themselves, beside others that are all but equal to A's: where what is
+    there was trained on, what is not seen may have been too."""
+    turned = [e for e in evidence if e.applied and e.test in ("turned_ffns", "turned_attention", "turned_tables")]
+    whole = [x[3] for e in turned if e in deciding for x in e.details["found"].values()]
+    if not whole or min(whole) < _WHOLE:
+        return Absent()
+    missing = [x for e in turned for x in e.details["not_found"]]
+    ffns = frozenset((stack, block, expert) for kind, stack, block, expert in missing if kind == "ffn")
+    attention = frozenset((stack, block) for kind, stack, block, _ in missing if kind == "attention")
+    by_place = by_part(models.b.tensors.values())
+    places = [("ffn", key) for key in ffns] + [("attention", (*at, None)) for at in attention]
+    tables = {kind for kind, *_ in missing}
+    names = {t.name for t in models.b.tensors.values() if t.place is not None and t.place.role in tables}
+    names |= {name for place in places for name in by_place.get(place, ())}
+    return Absent(ffns, attention, frozenset(names))
 
 
 def _basis(evidence: Evidence | None) -> str:

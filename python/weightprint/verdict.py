@@ -122,7 +122,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: bool(f.shown) or bool(f.found_regions) or f.equal_rows is not None,
+        lambda f: bool(f.shown or f.found_regions or f.turned_tables) or f.equal_rows is not None,
         "some tensors, or rows of an embedding, are equal or agree, and no more than these was shown",
         (*_COPY, "embeddings", *DECIDING),
     ),

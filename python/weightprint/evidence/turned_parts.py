@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -42,7 +42,19 @@ import numpy as np
 from weightprint.basis._refine import Matched, refine
 from weightprint.basis._solve import Cross, unit_rows
 from weightprint.basis.unit_signatures import Moments, signed
-from weightprint.evidence._base import F32, Basis, Evidence, Expert, Models, Side, Tensor, UnitMatch, not_applied, timed
+from weightprint.evidence._base import (
+    F32,
+    Basis,
+    Evidence,
+    Expert,
+    Models,
+    Side,
+    Tensor,
+    Test,
+    UnitMatch,
+    not_applied,
+    timed,
+)
 from weightprint.evidence._exchange import finite
 from weightprint.evidence._heads import attentions
 from weightprint.evidence._ranked import rank_p
@@ -51,10 +63,9 @@ from weightprint.evidence._units import ffns
 from weightprint.evidence._weak_parts import WeakParts, along, common, directions, paired, weak_parts
 from weightprint.linear import product
 
-__all__ = ["turned_parts"]
+__all__ = ["TURNED", "turned_attention", "turned_ffns", "turned_tables"]
 
 Kind = Literal["ffn", "attention", "embedding", "head"]
-_KINDS: tuple[Kind, ...] = ("ffn", "attention", "embedding", "head")
 _TABLES = ("embedding", "head")
 _ATTENTION = ("q", "k", "v", "o")
 _RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
@@ -67,11 +78,11 @@ _TABLE = 0.5
 _LOG10_P = -6.0
 _CALM = -2.0  # log10 p above which nothing stands out
 _OTHERS = 3
-_COST = 0.25  # of the multiplications that the effort allows
+_COST = 0.1  # of the multiplications that the effort allows
 
 _QUESTION = Evidence(
     test="turned_parts",
-    asked="Is any FFN, attention or embedding of B one of A's in another basis of the stream, whatever is around it?",
+    asked="Is any {} of B one of A's in another basis of the stream, whatever is around it?",
     applied=True,
     null="among units of a part of B that are alike in the strong directions, the weak parts of those that the "
     "rotation was not fitted on are equally likely in any order",
@@ -149,22 +160,42 @@ class _Found:
 
 
 @timed
-def turned_parts(models: Models) -> Evidence:
-    """Every FFN, attention and embedding of B, looked for in A by itself, in any basis of the stream."""
+def turned_ffns(models: Models) -> Evidence:
+    """Every FFN and expert of B, looked for in A by itself, in any basis of the stream."""
+    return _ask(models, "FFN", ("ffn",), replace(_QUESTION, test="turned_ffns"))
+
+
+@timed
+def turned_attention(models: Models) -> Evidence:
+    """The attention of every block of B, looked for in A by itself, in any basis of the stream."""
+    return _ask(models, "attention", ("attention",), replace(_QUESTION, test="turned_attention"))
+
+
+@timed
+def turned_tables(models: Models) -> Evidence:
+    """B's embedding and head, each looked for in A by itself, in any basis of the stream."""
+    return _ask(models, "token table", _TABLES, replace(_QUESTION, test="turned_tables"))
+
+
+#: One test for each kind of part.
+TURNED: tuple[Test, ...] = (turned_ffns, turned_attention, turned_tables)
+
+
+def _ask(models: Models, what: str, kinds: tuple[Kind, ...], question: Evidence) -> Evidence:
+    question = replace(question, asked=question.asked.format(what))
     if models.effort == "quick":
-        return not_applied(_QUESTION, "it reads whole matrices, too much for this effort")
-    ours, theirs = _sources(models.a, models.b), _sources(models.b, models.a)
-    widths = {_width(s) for s in (*ours, *theirs)}
+        return not_applied(question, "it reads whole matrices, too much for this effort")
+    ours, theirs = ([s for s in sources if s.kind in kinds] for sources in _of_both(models))
     if not ours or not theirs:
-        return not_applied(_QUESTION, "no FFN or attention was recognised on both sides")
-    if len(widths) != 1:
-        return not_applied(_QUESTION, "the models' streams differ in width")
+        return not_applied(question, f"no {what} of a form that it reads was recognised on both sides")
+    if len({_width(s) for s in (*ours, *theirs)}) != 1:
+        return not_applied(question, "the models' streams differ in width")
     if _cost(ours, theirs) > _COST * BUDGETS[models.effort].multiplications:
-        return not_applied(_QUESTION, "looking at every part would cost more than this effort allows")
+        return not_applied(question, "looking at every one would cost more than this effort allows")
     found: list[_Found] = []
-    asked: list[str] = []
+    asked: dict[str, tuple[Kind, tuple[str, int, Expert]]] = {}
     seen: dict[Kind, bool] = {}
-    for kind in _KINDS:
+    for kind in kinds:
         known, asking = ([s for s in sources if s.kind == kind] for sources in (ours, theirs))
         if not asking or not known:
             continue
@@ -172,10 +203,14 @@ def turned_parts(models: Models) -> Evidence:
         seen[kind] = looks.sees()
         for source in asking:
             part = _read(models, models.b, source)
-            asked.append(part.name)
+            asked[part.name] = (kind, part.at)
             if (one := looks.find(part)) is not None:
                 found.append(one)
-    return _answer(found, asked, seen, _not_asked(models.b, theirs))
+    return _answer(question, found, asked, seen, _not_asked(models.b, kinds[0], theirs))
+
+
+def _of_both(models: Models) -> tuple[list[_Source], list[_Source]]:
+    return _sources(models.a, models.b), _sources(models.b, models.a)
 
 
 def _width(source: _Source) -> int:
@@ -222,13 +257,11 @@ def _attention(side: Side, other: Side) -> Iterator[_Source]:
         yield _Source("attention", (*at, None), 2 * k.shape[0], (q, k, v, o), *heads)
 
 
-def _not_asked(side: Side, sources: Sequence[_Source]) -> list[str]:
-    """Blocks with matrices of attention or of an FFN that no source reads."""
+def _not_asked(side: Side, part: str, sources: Sequence[_Source]) -> list[str]:
+    """Blocks with matrices of this part that no source reads."""
     read = {t.name for s in sources for t in s.tensors}
     left = [t for t in side.tensors.values() if t.place is not None and t.rank2 and t.name not in read]
-    return sorted(
-        {t.region for t in left if t.place is not None and t.place.part in ("attention", "ffn") and t.layer is not None}
-    )
+    return sorted({t.region for t in left if t.layer is not None and t.place is not None and t.place.part == part})
 
 
 def _weight(tensor: Tensor) -> str:
@@ -385,11 +418,18 @@ def _seeds(known: F32, asked: F32) -> tuple[Indices, Indices]:
     return nearest[b], b
 
 
-def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool], left: Sequence[str]) -> Evidence:
+def _answer(
+    question: Evidence,
+    found: Sequence[_Found],
+    asked: Mapping[str, tuple[Kind, tuple[str, int, Expert]]],
+    seen: dict[Kind, bool],
+    left: Sequence[str],
+) -> Evidence:
     found = [f for f in found if f.b.kind not in _TABLES or f.weak.effect >= _TABLE]
     price = math.log10(max(len(asked), 1))
     best = min(found, key=lambda f: (f.log10_p, -f.weak.effect), default=None)
     real = [f for f in found if f.log10_p + price <= _LOG10_P]
+    hints = {(f.b.kind, f.b.at) for f in found if f.log10_p <= _CALM}
     blind = [kind for kind, sees in seen.items() if not sees]
     says = f"{len(real)} of {len(asked)} parts of B are parts of A in another basis" + (
         f": {', '.join(f.b.name for f in real[:4])}" if real else ""
@@ -397,9 +437,9 @@ def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool
     if blind:
         says += f"; of {' and '.join(blind)} even a planted part was not found"
     if left:
-        says += f"; {len(left)} blocks have attention or FFNs of a form that was not looked at"
+        says += f"; {len(left)} blocks have matrices of a form that was not looked at"
     return replace(
-        _QUESTION,
+        question,
         says=says,
         statistic=float(best.weak.hits[0]) if best is not None else 0.0,
         effect=min(1.0, best.weak.effect) if best is not None else 0.0,
@@ -407,15 +447,15 @@ def _answer(found: Sequence[_Found], asked: Sequence[str], seen: dict[Kind, bool
         log10_p=min(0.0, best.log10_p + price) if best is not None else 0.0,
         rank_p=_rank_p(found),
         detectable=1.0 if blind or left or not seen else _NOISE,
-        matches=tuple(_match(f) for f in found if f.b.kind == "ffn"),
+        matches=tuple(_match(f) for f in found if f.b.kind not in _TABLES),
         details={
-            "basis": "each part by itself",
+            "basis": f"each part by itself: {question.test}",
             "pairs_tried": len(asked),
             "asked": list(asked),
             "planted_part_found": dict(seen),
+            "not_found": [[kind, *at] for kind, at in asked.values() if seen[kind] and (kind, at) not in hints],
             "not_looked_at": list(left),
             "found": {f.b.name: [list(f.a), int(f.weak.hits[0]), f.weak.b.size, f.weak.effect] for f in real},
-            "attention": {f.b.at[:2]: _match(f).share for f in real if f.b.kind == "attention"},
             "tables": {f.b.kind: _match(f).share for f in real if f.b.kind in _TABLES},
         },
     )
