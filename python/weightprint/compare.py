@@ -108,6 +108,8 @@ class Comparison:
             "in_favour": list(verdict.in_favour),
             "complete": verdict.complete,
             "gemm_seconds": self.gemm_seconds,
+            "told_from": verdict.told_from,
+            "readings": {way: [dict(o) for o in rows] for way, rows in verdict.readings.items()} or None,
         }
         return dict(finite(out))
 

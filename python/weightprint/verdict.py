@@ -7,13 +7,14 @@ Every line of :data:`RULES` names the tests it reads; the numbers it compares wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from weightprint.direction import direction
 from weightprint.evidence._base import Evidence, Models
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts, Share
-from weightprint.operations import LayerMap, layer_map, operations
+from weightprint.mirrored import mirrored
+from weightprint.operations import LayerMap, Row, layer_map, operations
 from weightprint.wording import against, in_favour, sentence
 
 __all__ = ["RULES", "Rule", "Verdict", "decide"]
@@ -35,7 +36,10 @@ class Verdict:
         in_favour: what speaks for it.
         against: what speaks against it, or was not seen.
         direction: which side is later, how sure, and why.
-        operations: what was done, as far as known.
+        operations: what was done, as far as known, told from the earlier model to the later one; where nobody knows
+            which that is, the reading from A to B.
+        told_from: which model the operations start from, ``"a"`` or ``"b"``; None where either may be the earlier one.
+        readings: then the operations of both readings, ``"a_to_b"`` and ``"b_to_a"``; else empty.
         layer_map: [B's layer, A's layer or None, share of units or cosine] for each layer of B.
         expert_map: [B's layer, expert, A's layer, share of units, A's expert, first and last + 1 of A's units] for each
             expert that was found; None for a dense FFN, and for units that lie scattered.
@@ -54,6 +58,8 @@ class Verdict:
     operations: tuple[Mapping[str, Any], ...]
     layer_map: LayerMap
     expert_map: tuple[tuple[Any, ...], ...]
+    told_from: str | None = None
+    readings: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,15 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
     facts = Facts(models, tuple(evidence))
     rule = next(rule for rule in RULES if rule.holds(facts))
     nothing = rule.verdict in _NOTHING
+    order = (
+        _NO_DIRECTION
+        if nothing
+        else _NOT_ASKED
+        if models.effort == "quick"
+        else direction(models, facts.by_test)
+    )
+    told_from = {"a": "b", "b": "a", None: None}[order["later"]]
+    readings = {} if nothing else _read(facts, told_from)
     return Verdict(
         name=rule.verdict,
         sentence=sentence(rule, facts),
@@ -147,12 +162,16 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         complete=facts.complete,
         in_favour=in_favour(rule, facts),
         against=against(rule, facts),
-        direction=_NO_DIRECTION
-        if nothing
-        else _NOT_ASKED
-        if models.effort == "quick"
-        else direction(models, facts.by_test),
-        operations=() if nothing else operations(facts),
+        direction=order,
+        operations=next(iter(readings.values()), ()),
         layer_map=layer_map(facts),
         expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),
+        told_from=told_from,
+        readings=readings if told_from is None else {},
     )
+
+
+def _read(facts: Facts, told_from: str | None) -> dict[str, tuple[Row, ...]]:
+    """Operations from the model that was there first to the other; both ways where nobody knows which that is."""
+    ways = {"a_to_b": lambda: facts, "b_to_a": lambda: mirrored(facts)}
+    return {way: operations(of()) for way, of in ways.items() if told_from in (None, way[0])}
