@@ -5,7 +5,7 @@ differs.
 one is the other *rounded*, by its type or to a grid; otherwise. Rounding to nearest leaves its own trace: what was
 rounded lies anywhere in the cell that goes to a point, and nowhere else, so its distances from the points, in steps,
 fill [-1/2, 1/2] evenly. Training on from rounded values doesn't: small changes stay near the points, larger ones leave
-the cells, whatever their size. So a model that was trained on from a rounded one is not taken for its original, although
+the cells, whatever their size. So a model that was trained on from a rounded one is not taken for its original, though
 all its values may still round to it.
 """
 
@@ -47,6 +47,8 @@ _EDGE = 0.55  # of a step; the grid itself may have been rounded
 #: Quantisers that make up for the errors of others push values further, to an error that is bounded all the same: its
 #: size in steps and its kurtosis (even: 1.8; normal: 3; training: more).
 _PUSHED, _KURTOSIS = (0.25, 0.6), (1.6, 2.6)
+
+_SIMPLER = 1.1  # times the mean square that the best of several scalings leaves: fewer scales are taken first
 
 #: Mantissa bits and least normal exponent of the small floats.
 _SMALL = {"F8_E4M3": (3, -6), "F8_E5M2": (2, -14), "F8_E4M3FNUZ": (3, -7), "F8_E5M2FNUZ": (2, -15), "F4": (1, 0)}
@@ -216,7 +218,7 @@ def _recoded(pair: Pair, x: F32, y: F32, codes: bool) -> Difference | None:
 
 
 def _off(fine: F64, stored: F64, dtype: str) -> F64 | None:
-    """Distances in steps of the coarser type, under the best scale of each row or column where it needs one."""
+    """Distances in steps of the coarser type, under the best scale, or one per row or column, where it needs one."""
     if dtype in MANTISSA:
         off = (fine - stored) / ulp(stored, dtype)
         inwards = np.sign(stored) * off
@@ -228,13 +230,13 @@ def _off(fine: F64, stored: F64, dtype: str) -> F64 | None:
         step = np.exp2(np.maximum(np.floor(np.log2(np.maximum(np.abs(stored), 1e-30))), least) - bits)
     else:
         return None
-    ways = [(_fitted(fine, stored, axis, dtype in ("I8", "U8")) - stored) / step for axis in (1, 0)]
-    best: F64 = min(ways, key=lambda off: float(np.mean(off * off)))
-    return best
+    ways = [(_fitted(fine, stored, axis, dtype in ("I8", "U8")) - stored) / step for axis in (None, 1, 0)]
+    sizes = [float(np.mean(off * off)) for off in ways]
+    return ways[next(i for i, size in enumerate(sizes) if size <= _SIMPLER * min(sizes))]
 
 
-def _fitted(fine: F64, stored: F64, axis: int, offset: bool) -> F64:
-    """The finer values as codes: least squares of the stored ones on them, by rows or columns."""
+def _fitted(fine: F64, stored: F64, axis: int | None, offset: bool) -> F64:
+    """The finer values as codes: least squares of the stored ones on them, over all, by rows or by columns."""
     x = fine - fine.mean(axis=axis, keepdims=True) if offset else fine
     y = stored - stored.mean(axis=axis, keepdims=True) if offset else stored
     slope = (x * y).sum(axis=axis, keepdims=True) / np.maximum((x * x).sum(axis=axis, keepdims=True), 1e-300)

@@ -224,8 +224,8 @@ def _overlap(units: Sequence[set[int]]) -> bool:
 
 
 def _from_experts(moe: Side, dense: Side, key: tuple[Any, ...], experts: Sequence[Any]) -> bool | None:
-    """Whether the dense up-projection was made of these experts': it is one of them or their mean, or they aren't alike,
-    so they weren't made of it. None where they are a little alike."""
+    """Whether the dense up-projection was made of these experts': it is one of them or their mean, or they aren't
+    alike, so they weren't made of it. None where they are a little alike."""
     stack, block, (dense_stack, dense_block, _) = key
     ups = {t.place: t for t in moe.tensors.values() if t.place and t.place.role == "up" and t.rank2}
     its = [t for p, t in ups.items() if (p.stack, p.block) == (stack, block) and p.expert in experts]
@@ -334,8 +334,8 @@ def hint(seen: Seen) -> str | None:
         return None
     this, other = names(its)
     return (
-        f"{this} holds {other}'s strong directions ({r[older]:.0%}) and has strong ones of its own ({r[its]:.0%}): it was "
-        f"trained on from {other} or from near it, or {other} is a mean of {this} and a relative"
+        f"{this} holds {other}'s strong directions ({r[older]:.0%}) and has strong ones of its own ({r[its]:.0%}): it "
+        f"was trained on from {other} or from near it, or {other} is a mean of {this} and a relative"
     )
 
 

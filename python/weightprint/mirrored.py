@@ -68,7 +68,7 @@ def _matches(e: Evidence, models: Models) -> tuple[tuple[UnitMatch, ...], tuple[
     for match in (*e.matches, *e.others):
         of_b, of_a = widths["b"].get(match.b, 1), widths["a"].get(match.a, 1)
         by_a[match.a].append(_turned(match, of_a / of_b if e.test != "head_agreement" else 1.0))
-    ranked = [sorted(same, key=lambda m: (-m.nearest, m.log10_p, -m.agreed)) for same in by_a.values()]
+    ranked = [sorted(same, key=lambda m: (-m.nearest, -m.agreed, m.a != m.b, m.log10_p)) for same in by_a.values()]
     return tuple(same[0] for same in ranked), tuple(m for same in ranked for m in same[1:])
 
 

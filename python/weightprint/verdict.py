@@ -110,9 +110,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: bool(f.blocks) and bool(f.absent_beside_found),
+        lambda f: bool(f.blocks) and bool(f.absent_beside_found) and not f.deeper_only,
         f"some blocks agree (log10 p <= {LOG10_P:g}, and a cosine or share of units >= {EFFECT:g}), others of "
-        f"the same stack were looked for with power and are not there",
+        f"the same stack were looked for with power and are not there; more than layers that a deeper model has beside "
+        f"all of the other's",
         DECIDING,
     ),
     Rule(
@@ -145,7 +146,7 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
     nothing = rule.verdict in _NOTHING
     order = (
         _NO_DIRECTION
-        if nothing
+        if nothing or rule.verdict == "shared_initialisation"
         else _NOT_ASKED
         if models.effort == "quick"
         else direction(models, facts.by_test)
