@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint._looks import F64, MANTISSA, grid, steps, ulp
-from weightprint.evidence._base import F32, Evidence, Models, Pair, UnitMatch
+from weightprint.evidence._base import F32, Evidence, Models, Pair, Tensor, UnitMatch
 from weightprint.evidence._sample import pick, sampled_rows
 from weightprint.evidence._scaled_cells import FORMATS
 
@@ -43,6 +43,7 @@ _LOST = 0.02
 
 _FEW = 64  # distances that tell how cells are filled
 _QUARTER, _OUTSIDE = 0.18, 0.03  # of them in each quarter of the cells, at least; beyond the cells, at most
+_GROUPS = 4096  # of a tensor in codes that are looked at
 _EDGE = 0.55  # of a step; the grid itself may have been rounded
 #: Quantisers that make up for the errors of others push values further, to an error that is bounded all the same: its
 #: size in steps and its kurtosis (even: 1.8; normal: 3; training: more).
@@ -107,7 +108,7 @@ class Seen:
         vectors = [p for p in self.models.pairs if not p.a.rank2 and p.a.shape == p.b.shape and _learned(p)]
         others = (*outside, *_evenly(vectors, _VECTORS))
         every = (*self._sampled, *(self._rows(p) for p in others if not _equal(p)))
-        told = [_difference(*some, self._codes) for some in every]
+        told = [_difference(*some) for some in every]
         for kind in _BY_ROUNDING:
             told = _filled(told, kind, self._tables_kept)
         return tuple(told)
@@ -129,13 +130,6 @@ class Seen:
             if d.kind in kinds and d.lost is not None:
                 out[d.lost].append(d)
         return out
-
-    @cached_property
-    def _codes(self) -> bool:
-        """Values stand as far from the codes of the other side as rounding to nearest leaves them, and no nearer."""
-        same = self.evidence.get("same_values")
-        ratio = same.details["codes"].get("of_rounding") if same is not None and same.applied else None
-        return ratio is not None and 0.6 <= ratio <= 1.6
 
     def matches(self, least: float = _SHARE) -> list[UnitMatch]:
         """FFNs of B with every FFN of A that holds a good part of their units."""
@@ -168,7 +162,7 @@ def comparable(pair: Pair) -> bool:
     )
 
 
-def _difference(pair: Pair, x: F32, y: F32, codes: bool) -> Difference:
+def _difference(pair: Pair, x: F32, y: F32) -> Difference:
     """The first that holds: equal, zeros, rounded to a type or code, on a grid, otherwise."""
     x, y = (v + np.float32(t.offset) if t.offset else v for v, t in ((x, pair.a), (y, pair.b)))
     if np.array_equal(x, y, equal_nan=True):
@@ -176,7 +170,7 @@ def _difference(pair: Pair, x: F32, y: F32, codes: bool) -> Difference:
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return Difference(pair, "other")
     return (
-        _zeroed(pair, x, y, "b") or _zeroed(pair, y, x, "a") or _recoded(pair, x, y, codes) or _gridded(pair, x, y)
+        _zeroed(pair, x, y, "b") or _zeroed(pair, y, x, "a") or _recoded(pair, x, y) or _gridded(pair, x, y)
         or Difference(pair, "other")
     )  # fmt: skip
 
@@ -202,7 +196,7 @@ def same_values_as(pair: Pair, x: F32, y: F32) -> npt.NDArray[np.bool_]:
     return np.asarray(np.abs(wide - other) <= 0.5001 * np.maximum(ulp(other, pair.a.dtype), ulp(other, pair.b.dtype)))
 
 
-def _recoded(pair: Pair, x: F32, y: F32, codes: bool) -> Difference | None:
+def _recoded(pair: Pair, x: F32, y: F32) -> Difference | None:
     """Stored in another type or in codes: how far the finer values are from the coarser ones."""
     bits = [0 if t.coded else FORMATS.get(t.dtype, -1) for t in (pair.a, pair.b)]
     if bits[0] == bits[1] or min(bits) < 0:
@@ -210,7 +204,7 @@ def _recoded(pair: Pair, x: F32, y: F32, codes: bool) -> Difference | None:
     label: Label = "a" if bits[0] < bits[1] else "b"
     coarse, stored, fine = (pair.a, x, y) if label == "a" else (pair.b, y, x)
     if coarse.coded:
-        return Difference(pair, "rounded", label) if codes else None
+        return Difference(pair, "rounded", label, _off_codes(fine, stored, coarse))
     off = _off(fine.astype(np.float64), stored.astype(np.float64), coarse.dtype)
     if off is None or np.mean(np.abs(off) > 1) > _OUTSIDE:
         return None
@@ -233,6 +227,28 @@ def _off(fine: F64, stored: F64, dtype: str) -> F64 | None:
     ways = [(_fitted(fine, stored, axis, dtype in ("I8", "U8")) - stored) / step for axis in (None, 1, 0)]
     sizes = [float(np.mean(off * off)) for off in ways]
     return ways[next(i for i, size in enumerate(sizes) if size <= _SIMPLER * min(sizes))]
+
+
+def _off_codes(fine: F32, stored: F32, coarse: Tensor) -> F64:
+    """Distances of values from the decoded codes, in gaps to the next code on their side, where that gap is the group's
+    smallest: there no code lies in between that only did not occur."""
+    width = stored.shape[1]
+    run = min(coarse.levels.run, width) if coarse.levels is not None else width
+    whole = width - width % run
+    x, y = (v[:, :whole].reshape(-1, run).astype(np.float64) for v in (fine, stored))
+    order = np.argsort(y, axis=1)
+    x, y = (np.take_along_axis(v, order, axis=1)[:_GROUPS] for v in (x, y))
+    gaps = np.diff(y, axis=1)
+    first = np.where(gaps > 0, y[:, 1:], np.inf)
+    above = np.minimum.accumulate(first[:, ::-1], axis=1)[:, ::-1]
+    last = np.where(gaps > 0, y[:, :-1], -np.inf)
+    below = np.maximum.accumulate(last, axis=1)
+    edge = np.full((len(y), 1), np.inf)
+    gap = np.where(x >= y, np.hstack([above, edge]) - y, y - np.hstack([-edge, below]))
+    smallest = np.where(gaps > 0, gaps, np.inf).min(axis=1, keepdims=True)
+    there = gap <= 1.05 * smallest
+    out: F64 = (x - y)[there] / gap[there]
+    return out
 
 
 def _fitted(fine: F64, stored: F64, axis: int | None, offset: bool) -> F64:
@@ -282,7 +298,7 @@ def _evenly_filled(off: F64) -> bool:
     if off.size < _FEW:
         return False
     away = np.abs(off)
-    quarters = [float(np.mean((away >= low) & (away < low + 0.125))) for low in (0.0, 0.125, 0.25, 0.375)]
+    quarters = [float(np.mean((away >= i / 8) & (away < (i + 1) / 8))) for i in range(4)]
     return min(quarters) >= _QUARTER and float(np.mean(away > _EDGE)) <= _OUTSIDE
 
 

@@ -14,7 +14,8 @@ from weightprint.direction import direction
 from weightprint.evidence._base import Evidence, Models
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts, Share
 from weightprint.mirrored import mirrored
-from weightprint.operations import LayerMap, Row, layer_map, operations
+from weightprint.operations import LayerMap, layer_map, operations
+from weightprint.operations._base import Row
 from weightprint.wording import against, in_favour, sentence
 
 __all__ = ["RULES", "Rule", "Verdict", "decide"]
@@ -174,5 +175,5 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
 
 def _read(facts: Facts, told_from: str | None) -> dict[str, tuple[Row, ...]]:
     """Operations from the model that was there first to the other; both ways where nobody knows which that is."""
-    ways = {"a_to_b": lambda: facts, "b_to_a": lambda: mirrored(facts)}
-    return {way: operations(of()) for way, of in ways.items() if told_from in (None, way[0])}
+    out = {"a_to_b": operations(facts)} if told_from != "b" else {}
+    return out if told_from == "a" else out | {"b_to_a": operations(mirrored(facts))}
