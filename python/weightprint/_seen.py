@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint._looks import F64, MANTISSA, grid, steps, ulp
-from weightprint.evidence._base import F32, Evidence, Models, Pair, Tensor, UnitMatch
+from weightprint.evidence._base import F32, Evidence, Models, Pair, UnitMatch
 from weightprint.evidence._sample import pick, sampled_rows
 from weightprint.evidence._scaled_cells import FORMATS
 
@@ -43,6 +43,7 @@ _LOST = 0.02
 
 _FEW = 64  # distances that tell how cells are filled
 _QUARTER, _OUTSIDE = 0.18, 0.03  # of them in each quarter of the cells, at least; beyond the cells, at most
+_RUN, _COARSE = 32, 0.6  # inputs, and different values among them against the other side's: 4 bits have 16 at most
 _GROUPS = 4096  # of a tensor in codes that are looked at
 _EDGE = 0.55  # of a step; the grid itself may have been rounded
 #: Quantisers that make up for the errors of others push values further, to an error that is bounded all the same: its
@@ -204,7 +205,8 @@ def _recoded(pair: Pair, x: F32, y: F32) -> Difference | None:
     label: Label = "a" if bits[0] < bits[1] else "b"
     coarse, stored, fine = (pair.a, x, y) if label == "a" else (pair.b, y, x)
     if coarse.coded:
-        return Difference(pair, "rounded", label, _off_codes(fine, stored, coarse))
+        run = coarse.levels.run if coarse.levels is not None else stored.shape[1]
+        return Difference(pair, "rounded", label, _off_codes(fine, stored, run))
     off = _off(fine.astype(np.float64), stored.astype(np.float64), coarse.dtype)
     if off is None or np.mean(np.abs(off) > 1) > _OUTSIDE:
         return None
@@ -229,11 +231,11 @@ def _off(fine: F64, stored: F64, dtype: str) -> F64 | None:
     return ways[next(i for i, size in enumerate(sizes) if size <= _SIMPLER * min(sizes))]
 
 
-def _off_codes(fine: F32, stored: F32, coarse: Tensor) -> F64:
-    """Distances of values from the decoded codes, in gaps to the next code on their side, where that gap is the group's
-    smallest: there no code lies in between that only did not occur."""
+def _off_codes(fine: F32, stored: F32, run: int) -> F64:
+    """Distances of values from the decoded codes, in gaps to the next code on their side, where that gap is the
+    smallest of a run of inputs: there no code lies in between that only did not occur."""
     width = stored.shape[1]
-    run = min(coarse.levels.run, width) if coarse.levels is not None else width
+    run = min(run, width)
     whole = width - width % run
     x, y = (v[:, :whole].reshape(-1, run).astype(np.float64) for v in (fine, stored))
     order = np.argsort(y, axis=1)
@@ -264,11 +266,16 @@ def _gridded(pair: Pair, x: F32, y: F32) -> Difference | None:
     """The values of one side lie on a grid, those of the other on none or on a finer one."""
     if not pair.a.rank2:
         return None
+    few = [_distinct(x), _distinct(y)]
+    if min(few) < _COARSE * max(few):
+        label: Label = "a" if few[0] < few[1] else "b"
+        points, values = (x, y) if label == "a" else (y, x)
+        return Difference(pair, "grid", label, _off_codes(values, points, _RUN))
     grids = grid(x, y), grid(y, x)
     bits = [g.bits if g is not None else 99 for g in grids]
     if bits[0] == bits[1]:
         return None
-    label: Label = "a" if bits[0] < bits[1] else "b"
+    label = "a" if bits[0] < bits[1] else "b"
     on, points, values = (grids[0], x, y) if label == "a" else (grids[1], y, x)
     assert on is not None
     size = on.group or points.shape[1]
@@ -276,6 +283,13 @@ def _gridded(pair: Pair, x: F32, y: F32) -> Difference | None:
     off = (values.astype(np.float64).reshape(-1, size) - low) / step - np.rint(at)
     near = np.abs(at * step + low) <= 16 * step  # further out a rounded type blurs the grid
     return Difference(pair, "grid", label, off[near])
+
+
+def _distinct(x: F32) -> float:
+    """Different values in a run of inputs."""
+    n = x.shape[1] // _RUN * _RUN
+    runs = np.sort(x[:, :n].reshape(-1, _RUN) if n else x, axis=1)
+    return float(np.median(1 + np.count_nonzero(np.diff(runs, axis=1), axis=1)))
 
 
 def _filled(told: Sequence[Difference], kind: Kind, tables_kept: bool) -> list[Difference]:
