@@ -109,7 +109,7 @@ class Comparison:
             "complete": verdict.complete,
             "gemm_seconds": self.gemm_seconds,
             "told_from": verdict.told_from,
-            "readings": {way: [dict(o) for o in rows] for way, rows in verdict.readings.items()} or None,
+            "operations_if": {way: [dict(o) for o in rows] for way, rows in verdict.operations_if.items()} or None,
         }
         return dict(finite(out))
 

@@ -40,7 +40,8 @@ class Verdict:
         operations: what was done, as far as known, told from the earlier model to the later one; where nobody knows
             which that is, the reading from A to B.
         told_from: which model the operations start from, ``"a"`` or ``"b"``; None where either may be the earlier one.
-        readings: then the operations of both readings, ``"a_to_b"`` and ``"b_to_a"``; else empty.
+        operations_if: then what was done if A was there first, from A to B (``"a_first"``), and if B was
+            (``"b_first"``); else empty.
         layer_map: [B's layer, A's layer or None, share of units or cosine] for each layer of B.
         expert_map: [B's layer, expert, A's layer, share of units, A's expert, first and last + 1 of A's units] for each
             expert that was found; None for a dense FFN, and for units that lie scattered.
@@ -60,7 +61,7 @@ class Verdict:
     layer_map: LayerMap
     expert_map: tuple[tuple[Any, ...], ...]
     told_from: str | None = None
-    readings: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    operations_if: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         else direction(models, facts.by_test)
     )
     told_from = {"a": "b", "b": "a", None: None}[order["later"]]
-    readings = {} if nothing else _read(facts, told_from)
+    ways = {} if nothing else _read(facts, told_from)
     return Verdict(
         name=rule.verdict,
         sentence=sentence(rule, facts),
@@ -165,15 +166,15 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         in_favour=in_favour(rule, facts),
         against=against(rule, facts),
         direction=order,
-        operations=next(iter(readings.values()), ()),
+        operations=next(iter(ways.values()), ()),
         layer_map=layer_map(facts),
         expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),
         told_from=told_from,
-        readings=readings if told_from is None else {},
+        operations_if=ways if told_from is None else {},
     )
 
 
 def _read(facts: Facts, told_from: str | None) -> dict[str, tuple[Row, ...]]:
     """Operations from the model that was there first to the other; both ways where nobody knows which that is."""
-    out = {"a_to_b": operations(facts)} if told_from != "b" else {}
-    return out if told_from == "a" else out | {"b_to_a": operations(mirrored(facts))}
+    out = {"a_first": operations(facts)} if told_from != "b" else {}
+    return out if told_from == "a" else out | {"b_first": operations(mirrored(facts))}

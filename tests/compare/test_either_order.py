@@ -64,7 +64,7 @@ def judged(first: Any, second: Any, folder: Path) -> tuple[Verdict, Verdict]:
 
 def reading(verdict: Verdict, way: str) -> dict[str, Row]:
     """Operations told this way; of a known direction there is only one way."""
-    rows = verdict.operations if verdict.told_from == way[0] else verdict.readings.get(way, ())
+    rows = verdict.operations if verdict.told_from == way[0] else verdict.operations_if.get(way, ())
     return {o["name"]: o["parameters"] for o in rows}
 
 
@@ -76,7 +76,7 @@ def tell_one_story(one: Verdict, other: Verdict) -> None:
     assert one.name == other.name
     assert one.direction["later"] == mirror(other.direction["later"])
     assert one.told_from == mirror(other.told_from) == mirror(one.direction["later"])
-    for way, back in (("a_to_b", "b_to_a"), ("b_to_a", "a_to_b")):
+    for way, back in (("a_first", "b_first"), ("b_first", "a_first")):
         assert reading(one, way).keys() == reading(other, back).keys()
     assert (one.log10_p is None) == (other.log10_p is None)
     if one.log10_p is not None and other.log10_p is not None:
@@ -93,7 +93,7 @@ def test_what_was_done_is_told_from_the_parent_to_the_child_in_either_order(case
     tell_one_story(one, other)
     assert one.direction["later"] in (None, "b")
     truth = b.truth.operations[0]["parameters"]
-    for told in (reading(one, "a_to_b"), reading(other, "b_to_a")):
+    for told in (reading(one, "a_first"), reading(other, "b_first")):
         assert name in told
         if case in CASES:
             assert told.keys() - ENCODED == {name}
@@ -146,15 +146,15 @@ def test_pruned_units_and_training() -> None:
     b = {n: x.take(kept, 1 if "down" in n else 0) if ".mlp." in n else x for n, x in a.items()}
     one, other = in_memory(a, child(b, 0.95))
     tell_one_story(one, other)
-    assert reading(one, "a_to_b").keys() == {"ffn_pruning", "continued_pretraining"}
-    assert reading(one, "b_to_a").keys() == {"ffn_widening", "continued_pretraining"}
+    assert reading(one, "a_first").keys() == {"ffn_pruning", "continued_pretraining"}
+    assert reading(one, "b_first").keys() == {"ffn_widening", "continued_pretraining"}
 
 
 def test_strangers_have_no_operations_in_either_order() -> None:
     one, other = in_memory(decoder(2), decoder(3))
     tell_one_story(one, other)
     assert not one.operations
-    assert not one.readings
+    assert not one.operations_if
     assert one.told_from is None
 
 
@@ -194,7 +194,7 @@ def test_the_report_says_which_way_it_is_told(tmp_path: Path) -> None:
     assert "A is the later one" in text
     out = found.to_dict()
     assert out["told_from"] == "b"
-    assert out["readings"] is None
+    assert out["operations_if"] is None
     assert [o["name"] for o in out["operations"]] == ["depth_upscaling"]
     found = weightprint.compare(tmp_path / "dropped", tmp_path / "a")
     text, out = render_text(found), found.to_dict()
@@ -202,5 +202,5 @@ def test_the_report_says_which_way_it_is_told(tmp_path: Path) -> None:
     assert "If B is first" in text
     assert "not known" in text
     assert out["told_from"] is None
-    assert next(o["name"] for o in out["readings"]["b_to_a"]) == "depth_drop"
-    assert out["operations"] == out["readings"]["a_to_b"]
+    assert next(o["name"] for o in out["operations_if"]["b_first"]) == "depth_drop"
+    assert out["operations"] == out["operations_if"]["a_first"]

@@ -85,7 +85,7 @@ def told(result: Verdict) -> list[tuple[str, Mapping[str, Any]]]:
     what either reading says, then the two readings."""
     if result.told_from is not None:
         return [(_FROM[result.told_from], o) for o in result.operations]
-    one, other = (result.readings.get(way, ()) for way in ("a_to_b", "b_to_a"))
+    one, other = (result.operations_if.get(way, ()) for way in ("a_first", "b_first"))
     both = [o for o in one if _done(o) in map(_done, other)]
     apart = [("If A is first", o) for o in one if o not in both]
     apart += [("If B is first", o) for o in other if _done(o) not in map(_done, both)]
