@@ -37,7 +37,7 @@ import numpy.typing as npt
 from weightprint.evidence._base import F32
 from weightprint.linear import eigvalsh, lstsq, product
 
-__all__ = ["F64", "MANTISSA", "Grid", "Look", "grid", "look", "ulp"]
+__all__ = ["F64", "MANTISSA", "Grid", "Look", "grid", "look", "steps", "ulp"]
 
 F64 = npt.NDArray[np.float64]
 
@@ -272,9 +272,9 @@ def grid(y: F32, x: F32) -> Grid | None:
                     continue
                 if _off_grid(grouped, bits, kind) > _OFF:
                     continue
-                steps, step, low = _steps(grouped, bits, kind)
-                nearest = np.abs((other.reshape(-1, size) - low) / step - np.rint(steps))
-                nearest = nearest <= 0.6 + np.abs(steps) / 256  # the step itself was read off a rounded value
+                at, step, low = steps(grouped, bits, kind)
+                nearest = np.abs((other.reshape(-1, size) - low) / step - np.rint(at))
+                nearest = nearest <= 0.6 + np.abs(at) / 256  # the step itself was read off a rounded value
                 rounding = math.sqrt(float(np.mean(step * step)) / 12 / float(np.mean(wide * wide)))
                 far = np.broadcast_to(step, grouped.shape).reshape(wide.shape)
                 gone = (wide == 0) & (np.abs(other) > far)
@@ -292,15 +292,15 @@ def _distinct(groups: F64) -> float:
 
 def _off_grid(y: F64, bits: int, kind: str) -> float:
     """Share of the values that lie off the grid; 1 where too few could lie off it."""
-    steps, step, low = _steps(y, bits, kind)
+    at, step, low = steps(y, bits, kind)
     # Zeros lie on every grid. A rounded type blurs one far from zero, where its ulp hides the step.
-    value = np.abs(steps * step + low)
+    value = np.abs(at * step + low)
     near = (value > 0.5 * step) & ((value <= 16 * step) | (bits < 8))
-    away = np.abs(steps - np.rint(steps))[near]
+    away = np.abs(at - np.rint(at))[near]
     return float(np.mean(away > _ON_GRID)) if away.size >= _TOLD else 1.0
 
 
-def _steps(y: F64, bits: int, kind: str) -> tuple[F64, F64, F64]:
+def steps(y: F64, bits: int, kind: str) -> tuple[F64, F64, F64]:
     """Values in steps of the grid that their group spans, the step, and where it starts."""
     if kind == "absmax":
         step = np.abs(y).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)

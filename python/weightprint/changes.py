@@ -36,7 +36,7 @@ from weightprint.evidence._sample import pick, sampled_rows
 if TYPE_CHECKING:
     from weightprint.maps import Maps
 
-__all__ = ["KINDS", "Change", "Changes", "measured", "pooled"]
+__all__ = ["KINDS", "Change", "Changes", "measured", "pooled", "signatures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +324,7 @@ def _within_rounding(x: F64, y: F64, d: F64, pair: Pair) -> bool:
 def _mixed(x: F64, y: F64) -> bool:
     """Some rows stayed where they are, others have nothing to do with what stood there, or stood elsewhere."""
     other = y[(x != y).any(axis=1) & y.any(axis=1)]
-    if len(other) and np.count_nonzero(np.isin(_signatures(other), _signatures(x))) > _FEW * len(x):
+    if len(other) and np.count_nonzero(np.isin(signatures(other), signatures(x))) > _FEW * len(x):
         return True
     if x.shape[1] < _ROW or x.shape[0] < 8:
         return False
@@ -335,7 +335,7 @@ def _mixed(x: F64, y: F64) -> bool:
     return bool(np.mean(cosines < far) >= _FEW and np.mean(cosines > _CLOSE) >= _FEW) if cosines.size else False
 
 
-def _signatures(x: F64) -> npt.NDArray[np.uint64]:
+def signatures(x: F64) -> npt.NDArray[np.uint64]:
     """One number per row, the same for the same bits: their sum with odd factors, modulo 2^64."""
     factors = np.random.default_rng(x.shape[1]).integers(1 << 63, size=x.shape[1], dtype=np.uint64) | np.uint64(1)
     return np.asarray((np.ascontiguousarray(x).view(np.uint64) * factors).sum(axis=1), np.uint64)

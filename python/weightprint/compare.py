@@ -113,6 +113,8 @@ class Comparison:
             "complete": verdict.complete,
             "readings": list(verdict.readings),
             "gemm_seconds": self.gemm_seconds,
+            "told_from": verdict.told_from,
+            "operations_if": {way: [dict(o) for o in rows] for way, rows in verdict.operations_if.items()} or None,
         }
         return dict(finite(out))
 

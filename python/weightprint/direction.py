@@ -1,15 +1,16 @@
 """Which of two related models is the later one: signs that a difference has a direction.
 
 Most differences have none: B - A says as little about who came first as A - B. A *sign* is a trace that one order
-explains and the other doesn't: information that one side lost (rounding, zeros), or structure that one side could only
-have by copying (repeated layers, experts alike). :data:`SIGNS` holds them, one row each: a function that looks at
-values or at the tests' evidence and answers with the later side, a confidence and why, or with nothing. Signs that
-agree: the surest speaks. Signs that contradict each other: nothing is claimed, and both are told.
+explains and the other doesn't: information that one side lost (rounding, zeros) while the two agree exactly in all
+else, or structure that one side could only have by copying (repeated layers, experts alike). :data:`SIGNS` holds them,
+one row each: a function that looks at values or at the tests' evidence and answers with the later side, a confidence
+and why, or with nothing. Signs that agree: the surest speaks. Signs that contradict each other: nothing is claimed, and
+both are told.
 
 Confidences are judgements of how often somebody would go the other way on purpose (fill the zeros of a sparse model,
 train a dense model on a MoE's average expert); no share of a benchmark stands behind them, except where a row says so.
 Left out because either order explains them: another width or depth alone, a sparse difference, noise, the larger
-weights, the finer type.
+weights, the finer type; and anything lost beside training, since the other may be what was trained on from it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weightprint import _signs
-from weightprint._signs import Found, Seen
+from weightprint._seen import Found, Seen
 from weightprint.evidence._base import Evidence, Models
 
 __all__ = ["SIGNS", "Found", "Seen", "Sign", "direction"]
@@ -45,7 +46,6 @@ SIGNS: tuple[Sign, ...] = (
     Sign("experts", _signs.experts),
     Sign("repeated blocks", _signs.repeats),
     Sign("widened", _signs.new_units),
-    Sign("own directions", _signs.own_directions),
 )
 
 
@@ -55,7 +55,8 @@ def direction(models: Models, evidence: Mapping[str, Evidence]) -> dict[str, Any
     found = [f for sign in SIGNS if (f := sign.holds(seen)) is not None]
     sides = {f.later for f in found}
     if not found:
-        because = "nothing that was tested tells a parent from a child"
+        hint = _signs.hint(seen)
+        because = "nothing that was tested tells a parent from a child" + (f"; {hint}" if hint else "")
     elif len(sides) > 1:
         told = "; but ".join(f.because for f in found)
         because = f"the signs contradict each other: {told}"

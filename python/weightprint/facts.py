@@ -296,6 +296,18 @@ class Facts:
         return self.absent.beside({key[0] for key in self.blocks})
 
     @cached_property
+    def deeper_only(self) -> bool:
+        """What is absent are whole layers that B has beyond A's, all of which were found: the same pair the other way
+        round has nothing absent, since A dropped them or B was grown."""
+        for stack in {key[0] for key in self.blocks}:
+            sources = {(block.a[0], block.a[1]) for key, block in self.blocks.items() if key[0] == stack}
+            ours = {t.layer for t in self.models.a.tensors.values() if t.stack in {s for s, _ in sources}} - {None}
+            theirs = {t.layer for t in self.models.b.tensors.values() if t.stack == stack} - {None}
+            if len(theirs) <= len(ours) or {layer for _, layer in sources} != ours:
+                return False
+        return not any(".expert." in name for name in self.absent_beside_found)
+
+    @cached_property
     def heads(self) -> Mapping[tuple[str, int], float]:
         """(stack, block) of B → the share of its attention heads that were found: by a test of heads that decides, else
         in the block of A that its hidden units name."""

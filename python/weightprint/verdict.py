@@ -7,13 +7,15 @@ Every line of :data:`RULES` names the tests it reads; the numbers it compares wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from weightprint.direction import direction
 from weightprint.evidence._base import Evidence, Models
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts, Share
+from weightprint.mirrored import mirrored
 from weightprint.operations import LayerMap, layer_map, operations
+from weightprint.operations._base import Row
 from weightprint.wording import against, in_favour, readings, sentence
 
 __all__ = ["RULES", "Rule", "Verdict", "decide"]
@@ -38,7 +40,11 @@ class Verdict:
         in_favour: what speaks for it.
         against: what speaks against it, or was not seen.
         direction: which side is later, how sure, and why.
-        operations: what was done, as far as known.
+        operations: what was done, as far as known, told from the earlier model to the later one; where nobody knows
+            which that is, the reading from A to B.
+        told_from: which model the operations start from, ``"a"`` or ``"b"``; None where either may be the earlier one.
+        operations_if: then what was done if A was there first, from A to B (``"a_first"``), and if B was
+            (``"b_first"``); else empty.
         layer_map: [B's layer, A's layer or None, share of units or cosine] for each layer of B.
         expert_map: [B's layer, expert, A's layer, share of units, A's expert, first and last + 1 of A's units] for each
             expert that was found; None for a dense FFN, and for units that lie scattered.
@@ -58,6 +64,8 @@ class Verdict:
     layer_map: LayerMap
     expert_map: tuple[tuple[Any, ...], ...]
     readings: tuple[str, ...] = ()
+    told_from: str | None = None
+    operations_if: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: bool(f.blocks) and bool(f.absent_beside_found),
+        lambda f: bool(f.blocks) and bool(f.absent_beside_found) and not f.deeper_only,
         f"some blocks agree (log10 p <= {LOG10_P:g}, and a cosine or share of units >= {EFFECT:g}), others of "
-        f"the same stack were looked for with power and are not there",
+        f"the same stack were looked for with power and are not there; more than layers that a deeper model has beside "
+        f"all of the other's",
         DECIDING,
     ),
     Rule(
@@ -141,6 +150,15 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
     facts = Facts(models, tuple(evidence))
     rule = next(rule for rule in RULES if rule.holds(facts))
     nothing = rule.verdict in _NOTHING
+    order = (
+        _NO_DIRECTION
+        if nothing or rule.verdict == "shared_initialisation"
+        else _NOT_ASKED
+        if models.effort == "quick"
+        else direction(models, facts.by_test)
+    )
+    told_from = {"a": "b", "b": "a", None: None}[order["later"]]
+    ways = {} if nothing else _read(facts, told_from)
     return Verdict(
         name=rule.verdict,
         sentence=sentence(rule, facts),
@@ -151,13 +169,17 @@ def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
         complete=facts.complete,
         in_favour=in_favour(rule, facts),
         against=against(rule, facts),
-        direction=_NO_DIRECTION
-        if nothing
-        else _NOT_ASKED
-        if models.effort == "quick"
-        else direction(models, facts.by_test),
-        operations=() if nothing else operations(facts),
+        direction=order,
+        operations=next(iter(ways.values()), ()),
         layer_map=layer_map(facts),
         expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),
         readings=readings(rule.verdict, facts),
+        told_from=told_from,
+        operations_if=ways if told_from is None else {},
     )
+
+
+def _read(facts: Facts, told_from: str | None) -> dict[str, tuple[Row, ...]]:
+    """Operations from the model that was there first to the other; both ways where nobody knows which that is."""
+    out = {"a_first": operations(facts)} if told_from != "b" else {}
+    return out if told_from == "a" else out | {"b_first": operations(mirrored(facts))}

@@ -1,4 +1,8 @@
-"""Signs of direction: each one names the side that was made later, whichever side that is; symmetric changes none."""
+"""Signs of direction: each one names the side that was made later, whichever side that is; symmetric changes none.
+
+And what was lost says nothing once something was trained: a child of a quantised, sparse or padded parent looks like
+the one that its parent was made from.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from weightprint import direction as module
 from weightprint.direction import SIGNS, Found, Seen, Sign, direction
 from weightprint.evidence._base import Evidence, UnitMatch
 from weightprint.evidence.same_values import same_values
+from weightprint.evidence.training_shared import training_shared
 
 BLANK = Evidence("unit_agreement", "?", True, "", "", "")
 Change = Callable[[Arrays], Arrays]
@@ -40,8 +45,8 @@ def names_the_later(a: Arrays, b: Arrays, word: str, *tests: Any) -> None:
     assert word in one["because"]
 
 
-def says_nothing(a: Arrays, b: Arrays) -> None:
-    for found in both_ways(a, b, same_values):
+def says_nothing(a: Arrays, b: Arrays, *tests: Any) -> None:
+    for found in both_ways(a, b, same_values, *tests):
         assert found["later"] is None
         assert found["confidence"] is None
         assert "nothing" in found["because"]
@@ -77,23 +82,114 @@ def test_zeros(change: Callable[[np.ndarray], np.ndarray]) -> None:
     a = decoder(0)
     b = in_blocks(a, change)
     names_the_later(a, b, "two in every four" if change is two_of_four else "zero in 30%")
+    names_the_later(a, {n: v.astype(ml_dtypes.bfloat16) for n, v in b.items()}, "zero", same_values)
     again = {n: np.where(b[n] == 0, 0, v).astype(np.float32) for n, v in child(a, 0.9).items()}
-    names_the_later(a, again, "zero")
+    says_nothing(a, again)  # pruned and trained, or trained on from the pruned one: who knows
 
 
-@pytest.mark.parametrize("change", [int4, int8])
+def nearest(bits: int, group: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Rounding to nearest, one scale per group of inputs."""
+
+    def change(x: np.ndarray) -> np.ndarray:
+        groups = x.reshape(-1, group)
+        step = np.abs(groups).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+        return (np.rint(groups / step) * step).reshape(x.shape).astype(x.dtype)
+
+    return change
+
+
+@pytest.mark.parametrize("change", [int4, int8, nearest(4, 32), nearest(8, 32)])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 def test_grids(change: Callable[[np.ndarray], np.ndarray], dtype: Any) -> None:
     a = {n: v.astype(dtype) for n, v in decoder(1).items()}
     b = in_blocks(a, lambda x: change(x.astype(np.float32)).astype(dtype))
     names_the_later(a, b, "coarse grid")
-    trained_on = {n: v.astype(dtype) for n, v in child({n: v.astype(np.float32) for n, v in a.items()}, 0.9).items()}
-    names_the_later(trained_on, b, "coarse grid")
+    other = {n: v.astype(dtype) for n, v in child({n: v.astype(np.float32) for n, v in a.items()}, 0.9).items()}
+    says_nothing(other, b)
 
 
 def test_rounded() -> None:
     a = decoder(2)
     names_the_later(a, {n: v.astype(ml_dtypes.bfloat16) for n, v in a.items()}, "rounded", same_values)
+
+
+def trained(x: Arrays, size: float, frozen: tuple[str, ...] = (), dtype: Any = np.float32, seed: int = 3) -> Arrays:
+    """Training as it looks from outside: heavy-tailed changes of a relative size, stored in a type."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for n, v in x.items():
+        wide = v.astype(np.float32)
+        change = rng.standard_t(5, wide.shape) * size * wide.std() / np.sqrt(5 / 3)
+        out[n] = (wide if any(word in n for word in frozen) else wide + change).astype(dtype)
+    return out
+
+
+def fp8(x: np.ndarray) -> np.ndarray:
+    scale = np.abs(x).max() / 448
+    return ((x / scale).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale).astype(x.dtype)
+
+
+def bf16(x: np.ndarray) -> np.ndarray:
+    return x.astype(ml_dtypes.bfloat16).astype(x.dtype)
+
+
+RELEASED = {
+    "int4": nearest(4, 32), "int4, pushed": int4, "int8": nearest(8, 32), "fp8": fp8, "half sparse": half_pruned,
+    "2:4": two_of_four, "bf16": bf16,
+}  # fmt: skip
+FROZEN = {"nothing": (), "norms and tables": ("norm", "embed"), "half": ("layers.0",)}
+BF16 = ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("frozen", FROZEN.values(), ids=FROZEN)
+@pytest.mark.parametrize("released", RELEASED)
+def test_children_of_lossy_parents_are_not_their_parents_originals(released: str, frozen: tuple[str, ...]) -> None:
+    """A parent in few bits, or sparse, and a child that was trained on from it, whatever was frozen meanwhile."""
+    lossy = in_blocks(decoder(20, layers=2, h=96, vocabulary=96), RELEASED[released])
+    for stored, size, dtype in (
+        (np.float32, 0.0003, np.float32), (BF16, 0.003, np.float32), (BF16, 0.02, BF16), (np.float32, 0.1, BF16),
+        (BF16, 0.4, np.float32),
+    ):  # fmt: skip
+        says_nothing({n: v.astype(stored) for n, v in lossy.items()}, trained(lossy, size, frozen, dtype))
+
+
+def test_a_child_whose_changes_are_all_of_one_size() -> None:
+    """A few steps of an optimiser that looks at signs only."""
+    rng = np.random.default_rng(21)
+    lossy = in_blocks(decoder(21, layers=2), nearest(8, 32))
+    for step in (1e-5, 1e-4, 1e-3):
+        b = {n: (v + step * rng.choice([-1, 1], v.shape) * rng.uniform(0.7, 1, v.shape)).astype(np.float32)
+             for n, v in lossy.items()}  # fmt: skip
+        says_nothing(lossy, b)
+
+
+def test_parents_in_codes_and_their_children() -> None:
+    """Stored as bare FP8 codes beside norms in bfloat16."""
+    root = decoder(22, layers=2)
+    scale = {n: np.float32(np.abs(v).max() / 448) for n, v in root.items()}
+    lossy: Arrays = {
+        n: (v / scale[n]).astype(ml_dtypes.float8_e4m3fn) if "_proj" in n else v.astype(ml_dtypes.bfloat16)
+        for n, v in root.items()
+    }
+    names_the_later(root, lossy, "rounded", same_values)
+    decoded = {n: v.astype(np.float32) * (scale[n] if "_proj" in n else 1) for n, v in lossy.items()}
+    for size in (0.0003, 0.003, 0.05):
+        for frozen in FROZEN.values():
+            says_nothing(lossy, trained(decoded, size, frozen))
+
+
+@pytest.mark.parametrize("added", [12, 56])
+def test_padded_vocabularies(added: int) -> None:
+    """A parent whose table was rounded up to a multiple, and a child without the padding, trained on or not."""
+    rng, a = np.random.default_rng(23), decoder(23, vocabulary=200 if added == 56 else 244)
+    for fill in (0.0, 1e-3):
+        padded = vocabulary(
+            a, lambda t, fill=fill: np.concatenate([t, fill * t.std() * rng.standard_normal((added, t.shape[1]))])
+        )
+        says_nothing(padded, a)
+        for size in (0.001, 0.05):
+            says_nothing(padded, trained(a, size))
+            says_nothing(padded, trained(a, size, ("embed",)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
@@ -213,6 +309,30 @@ def test_repeated_blocks() -> None:
     assert direction(models(deep, a), {"unit_agreement": swapped(evidence)})["later"] == "a"
     dropped = matched(((0, None), (0, None), range(80)), ((1, None), (3, None), range(80)))
     assert direction(models(a, a), {"unit_agreement": dropped})["later"] is None
+
+
+def test_neighbours_that_resemble_each_other_repeat_nothing() -> None:
+    """Blocks 1 and 2 of the deeper model are both found in block 1 of the other, and are not each other's copies."""
+    deep, shallow = decoder(7, layers=4), decoder(7, layers=3)
+    evidence = matched(*[((b, None), (a, None), range(80)) for b, a in ((0, 0), (1, 1), (2, 1), (3, 2))])
+    assert direction(models(shallow, deep), {"unit_agreement": evidence})["later"] is None
+    assert direction(models(deep, shallow), {"unit_agreement": swapped(evidence)})["later"] is None
+
+
+def test_own_directions_claim_nothing() -> None:
+    """The mean of a child and its parent looks like what the child was trained on from: a hint, no claim."""
+    rng, a = np.random.default_rng(24), decoder(24)
+    b = {}
+    for n, v in a.items():
+        shape = (len(v), 3), (3, v.shape[-1])
+        change = rng.standard_normal(shape[0]) @ rng.standard_normal(shape[1]) if v.ndim == 2 else np.float64(0)
+        b[n] = (v + v.std() * (change + 0.02 * rng.standard_normal(v.shape) * (v.ndim == 2))).astype(np.float32)
+    mean = {n: ((a[n] + b[n]) / 2).astype(np.float32) for n in a}
+    for found in both_ways(mean, b, same_values, training_shared):
+        assert found["later"] is None
+        assert "mean of" in found["because"]
+    for found in both_ways(a, b, same_values, training_shared):
+        assert found["later"] is None
 
 
 def test_symmetric_changes_and_strangers_have_none() -> None:

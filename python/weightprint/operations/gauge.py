@@ -82,15 +82,22 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
 
 
 def _flipped_units(facts: Facts, f: Found, seen: Channels) -> float:
-    """Share of matched units whose up-projection points the other way while the gate does not."""
+    """Share of matched units whose up- and down-projections point the other way while the gate does not. Units that
+    only resemble each other, in a wider FFN say, have one of the two at most."""
     if f.b.gate is None or f.a.gate is None or len(f.row.units) < 16:
         return 0.0
     there = np.nonzero(seen.of_a >= 0)[0]
     pairs = f.row.units[:_UNITS]
-    x = sampled_rows(facts.models.a, f.a.up, pairs[:, 1])[:, seen.of_a[there]]
-    y = sampled_rows(facts.models.b, f.b.up, pairs[:, 0])[:, there] * seen.signs[there]
-    cosine = np.einsum("uc,uc->u", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
-    return float(np.mean(cosine < -_OPPOSITE))
+    reads = sampled_rows(facts.models.a, f.a.up, pairs[:, 1]), sampled_rows(facts.models.b, f.b.up, pairs[:, 0])
+    writes = unit_outputs(facts.models.a, f.a, pairs[:, 1]), unit_outputs(facts.models.b, f.b, pairs[:, 0])
+    opposite = np.ones(len(pairs), bool)
+    for x, y in (reads, writes):
+        if x is None or y is None:
+            return 0.0
+        x, y = x[:, seen.of_a[there]], y[:, there] * seen.signs[there]
+        cosine = np.einsum("uc,uc->u", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
+        opposite &= cosine < -_OPPOSITE
+    return float(np.mean(opposite))
 
 
 def _spread_of_gains(side: Side) -> float | None:

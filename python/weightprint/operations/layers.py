@@ -7,6 +7,7 @@ repeats the one before it while all that it writes is zero was inserted, not sta
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from weightprint.evidence._base import Side
@@ -44,7 +45,8 @@ def layers(facts: Facts) -> Iterable[Row]:
         words = ", ".join(_range(r) for r in runs(missing))
         yield row("depth_drop", {"layers": missing, "count": len(missing)}, f"layers {words} of A are not in B", 0.9)
     if new:
-        copies = [b for b, a, _ in rows if b in new and a is not None]
+        again = _doubled(facts.models.b, stack)
+        copies = [b for b, a, _ in rows if b in new and (a is not None or b in again)]
         found: Row = {"at": new, "count": len(new), "zero_output": all(b in silent for b in new)}
         if copies or found["zero_output"]:
             found["copy"] = len(copies) == len(new)
@@ -60,6 +62,13 @@ def _range(pair: Sequence[int]) -> str:
 def _repeats(rows: Sequence[tuple[int, int | None, float | None]], i: int) -> bool:
     """This layer's origin is also another layer's."""
     return any(a == rows[i][1] for j, (_, a, _) in enumerate(rows) if j != i)
+
+
+def _doubled(side: Side, stack: str | None) -> set[int]:
+    """Blocks that read the stream as another one does, value by value."""
+    ups = [t for t in side.tensors.values() if t.stack == stack and t.place is not None and t.place.role == "up"]
+    digests = Counter(t.digest for t in ups if t.digest is not None)
+    return {t.layer for t in ups if t.layer is not None and t.digest is not None and digests[t.digest] > 1}
 
 
 def _writes_nothing(side: Side, stack: str, block: int) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from weightprint.changes import signatures
 from weightprint.evidence._base import Side
 from weightprint.evidence._units import Ffn, unit_outputs
 from weightprint.facts import Facts
@@ -50,7 +51,9 @@ def _new(b: Side, chosen: Sequence[Found]) -> str:
     zero = [_silent_units(b, f.b) for f in chosen[:_LOOKED_AT]]
     if all(n >= 0.9 * extra for n in zero):
         return "zero"
-    return "copied" if common([_again(f) >= 0.5 for f in chosen]) else "random"
+    if common([_again(f) >= 0.5 for f in chosen]) or all(_doubled(b, f.b) >= 0.5 * extra for f in chosen[:_LOOKED_AT]):
+        return "copied"
+    return "random"
 
 
 def _again(f: Found) -> float:
@@ -58,6 +61,12 @@ def _again(f: Found) -> float:
     held = f.row.units[:, 1]
     new = (f.b.units - f.a.units) * len(held) / (f.b.units * max(f.row.found, 1e-9))
     return (held.size - np.unique(held).size) / max(new, 1.0)
+
+
+def _doubled(side: Side, ffn: Ffn) -> int:
+    """Units that read what one before them reads, value by value."""
+    rows = np.concatenate([signatures(x.astype(np.float64)) for _, x in side.slices(ffn.gate or ffn.up)])
+    return rows.size - np.unique(rows).size
 
 
 def _silent_units(side: Side, ffn: Ffn) -> int:

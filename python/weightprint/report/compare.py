@@ -20,11 +20,12 @@ from weightprint.wording import headline, strength
 if TYPE_CHECKING:
     from weightprint.compare import Comparison, ModelSummary
     from weightprint.evidence import Evidence
+    from weightprint.verdict import Verdict
 
 __all__ = ["render_html", "render_text"]
 
 _WIDTH = 100
-_LABEL = 14
+_LABEL = 15
 
 
 def model_line(model: ModelSummary) -> str:
@@ -68,9 +69,30 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     direction = result.direction
     if direction["later"]:
         rows.append(("Direction", f"{direction['later'].upper()} is the later one: {direction['because']}"))
-    for operation in result.operations:
-        rows.append(("Done", ": ".join(filter(None, (_named(operation), _plain(operation["parameters"]))))))
+    elif result.operations:
+        rows.append(("Direction", f"not known: {direction['because']}"))
+    rows.extend((label, _done(operation)) for label, operation in told(result))
     return rows
+
+
+#: Which model the operations start from → what stands before each of them.
+_FROM = {"a": "From A to B", "b": "From B to A"}
+
+
+def told(result: Verdict) -> list[tuple[str, Mapping[str, Any]]]:
+    """(which way it is told, operation): from the earlier model to the later one; where nobody knows which that is,
+    what either reading says, then the two readings."""
+    if result.told_from is not None:
+        return [(_FROM[result.told_from], o) for o in result.operations]
+    one, other = (result.operations_if.get(way, ()) for way in ("a_first", "b_first"))
+    both = [o for o in one if _done(o) in map(_done, other)]
+    apart = [("If A is first", o) for o in one if o not in both]
+    apart += [("If B is first", o) for o in other if _done(o) not in map(_done, both)]
+    return [("Either order", o) for o in both] + apart
+
+
+def _done(operation: Mapping[str, Any]) -> str:
+    return ": ".join(filter(None, (_named(operation), _plain(operation["parameters"]))))
 
 
 def layer_words(layer_map: Sequence[tuple[int, int | None, float | None]]) -> str:
