@@ -21,7 +21,7 @@ from functools import cached_property
 
 from weightprint.blocks import ABSENT_UNITS, EFFECT, FITTED_SHARE, FoundBlock, Key, Share, found_blocks, share_of
 from weightprint.changes import Changes, measured
-from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
+from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor, UnitMatch
 from weightprint.evidence._exchange import log10_p_hits
 from weightprint.maps import Maps, maps
 
@@ -84,12 +84,50 @@ class Facts:
     @cached_property
     def copies(self) -> tuple[Shared, ...]:
         """Tensors of B that hold A's values: exactly, re-encoded, or as the quantiser's own scales."""
-        return tuple(f for f in self._counterparts if f.kind != "rounded")
+        return tuple(f for f in self._counterparts if f.kind not in ("rounded", "scaled"))
 
     @cached_property
     def rounded(self) -> tuple[Shared, ...]:
         """Tensors of B whose difference from A's is of the size that a quantiser's codes make, and no more is known."""
         return tuple(f for f in self._counterparts if f.kind == "rounded")
+
+    @cached_property
+    def scaled(self) -> tuple[Shared, ...]:
+        """Tensors of B that are A's times a factor, or codes of A's under a scale, that nothing stores."""
+        return tuple(f for f in self._counterparts if f.kind == "scaled")
+
+    @cached_property
+    def differing(self) -> tuple[Pair, ...]:
+        """Pairs whose values are not the same, however simple they are."""
+        same = {f.b for f in self.copies}
+        return tuple(
+            p
+            for p in self.models.pairs
+            if p.b.name not in same and (p.a.dtype, p.a.shape, p.a.digest) != (p.b.dtype, p.b.shape, p.b.digest)
+        )
+
+    @cached_property
+    def undecoded(self) -> tuple[Tensor, ...]:
+        """Stored bytes of either side that nothing decodes and the other side doesn't have: they were not read."""
+        sides = (self.models.a, self.models.b)
+        digests = [{t.digest for t in side.tensors.values() if t.digest is not None} for side in sides]
+        both = zip(sides, reversed(digests), strict=True)
+        return tuple(t for side, known in both for t in side.tensors.values() if t.undecoded and t.digest not in known)
+
+    @cached_property
+    def whole(self) -> bool:
+        """No pair differs and everything could be read, so the values of what was compared are the same."""
+        return not self.differing and not self.undecoded
+
+    @cached_property
+    def scaled_only(self) -> bool:
+        """Factors are all that differs in the pairs, and one side has nothing that the other lacks."""
+        ours, theirs = {f.a for f in self.scaled}, {f.b for f in self.scaled}
+        more_a = [t for t in self.missing_in_b if t.name not in ours]
+        more_b = [t for t in self.missing_in_a if t.name not in theirs]
+        shows = bool(self.shown) or any(not self.models.b.is_trivial(self.models.b.tensors[name]) for name in theirs)
+        differ = any(p.b.name not in theirs for p in self.differing)
+        return bool(theirs) and shows and not differ and not self.undecoded and (not more_a or not more_b)
 
     @cached_property
     def _counterparts(self) -> tuple[Shared, ...]:
@@ -131,6 +169,8 @@ class Facts:
             if here.place is None or there.place is None or here.place.stack != there.place.stack:
                 continue
             own = at.get(here.place)
+            if own is None and {here.place.role, there.place.role} == {"embedding", "head"}:
+                continue  # a tied head, stored
             if here.place != there.place and (own is None or own.digest != here.digest):
                 out.append(f.b)
         return tuple(out)
@@ -143,7 +183,32 @@ class Facts:
     @cached_property
     def missing_in_b(self) -> tuple[Tensor, ...]:
         """Tensors of A, trivial ones aside, whose values are not in B."""
-        return _missing(self.models.a, self.models.b, {f.a for f in self.copies if f.kind != "parameter"})
+        same = self.applied("same_values")
+        scales: Sequence[str] = same.details["scales_of_a"] if same else ()
+        return _missing(self.models.a, self.models.b, {f.a for f in self.copies if f.kind != "parameter"} | {*scales})
+
+    @cached_property
+    def more(self) -> tuple[int, int]:
+        """Tensors of A, and of B, without an equal on the other side, simple ones included."""
+        sides = (self.models.a, self.models.b)
+        have = [{(t.dtype, t.shape, t.digest) for t in side.tensors.values()} for side in sides]
+        same = self.applied("same_values")
+        scales: Sequence[str] = same.details["scales_of_a"] if same else ()
+        told = ({f.a for f in self.copies} | {*scales}, {f.b for f in self.copies})
+        lacks = [
+            sum((t.dtype, t.shape, t.digest) not in other and t.name not in known for t in side.tensors.values())
+            for side, other, known in zip(sides, reversed(have), told, strict=True)
+        ]
+        return lacks[0], lacks[1]
+
+    @cached_property
+    def tied_head(self) -> bool:
+        """One side stores a head that is its embedding, and the other has no head but that."""
+        roles = [{t.place.role: t for t in side.tensors.values() if t.place} for side in (self.models.a, self.models.b)]
+        return any(
+            "head" in one and "head" not in other and "embedding" in one and one["head"].digest == one["embedding"].digest
+            for one, other in (roles, roles[::-1])
+        )
 
     @cached_property
     def complete(self) -> bool:
@@ -298,7 +363,7 @@ class Facts:
         if self.equal_both_ways:
             return Share(1.0, 1.0, 1.0)
         cosines: Mapping[str, float] = self.weights.details["cosines"] if self.weights else {}
-        copied = {f.b for f in self.copies}
+        copied = {f.b for f in (*self.copies, *self.scaled)}
         return share_of(
             self.models, copied, self._rows, self.found_regions, cosines, self.blocks, self.absent_regions,
             self.absent_units, self.heads,

@@ -86,13 +86,23 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "re_encoded",
-        lambda f: bool(f.re_encoded) and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a)),
+        lambda f: (
+            bool(f.re_encoded)
+            and f.whole
+            and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a))
+        ),
         "every value of B, and every value of A's blocks, is a value of the other in another encoding",
         _COPY,
     ),
     Rule(
         "shared_origin",
-        lambda f: bool(f.shown) and (not f.missing_in_a or not f.missing_in_b),
+        lambda f: f.scaled_only,
+        "every value of one model is the other's, some of them times a factor that nothing stores",
+        _COPY,
+    ),
+    Rule(
+        "shared_origin",
+        lambda f: bool(f.shown) and f.whole and (not f.missing_in_a or not f.missing_in_b),
         "one model holds all of the other, value for value, and more",
         _COPY,
     ),

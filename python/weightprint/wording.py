@@ -6,7 +6,8 @@ that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence._units import ffns
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts
@@ -53,7 +54,9 @@ def sentence(rule: Rule, facts: Facts) -> str:
     if rule.verdict == "identical":
         exact = facts.applied("exact_sharing")
         renamed = len(exact.details["renamed"]) if exact else 0
-        return "A and B hold the same values, bit for bit" + (", under other names." if renamed else ".")
+        tied = "; one stores its head, which is the embedding, and the other ties it" if facts.tied_head else ""
+        renamed -= bool(tied)
+        return "A and B hold the same values, bit for bit" + (", under other names" if renamed else "") + f"{tied}."
     if facts.equal_both_ways:
         moved = _plural(len(facts.moved), "tensor")
         return f"A and B hold the same tensors, value for value, but {moved} stand at another place: layers were moved."
@@ -61,9 +64,11 @@ def sentence(rule: Rule, facts: Facts) -> str:
         extra = "" if facts.complete else ", except for what is listed below"
         return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
     if "holds all" in rule.words:
-        if not facts.missing_in_a:
-            return f"Everything in B is in A, value for value; A has {_plural(len(facts.missing_in_b), 'more tensor')}."
-        return f"Everything in A is in B, value for value; B has {_plural(len(facts.missing_in_a), 'more tensor')}."
+        less, more, n = ("B", "A", facts.more[0]) if not facts.missing_in_a else ("A", "B", facts.more[1])
+        has = f"; {more} has {_plural(n, 'more tensor')}" if n else ""
+        return f"Everything in {less} is in {more}, value for value{has}."
+    if "times a factor" in rule.words:
+        return f"A and B hold the same values, except that {factors(facts)}."
     if rule.verdict == "shared_origin":
         return "A and B share an origin: one descends from the other, or both from a third model or one initialisation."
     if rule.verdict == "partly_shared":
@@ -74,6 +79,18 @@ def sentence(rule: Rule, facts: Facts) -> str:
     if rule.verdict == "no_evidence":
         return "Nothing shows that A and B share weights, and these tests would have seen a descendant."
     return "These tests cannot say whether A and B share an origin."
+
+
+def factors(facts: Facts) -> str:
+    """Which factor lies between how many tensors, in words."""
+    same = facts.applied("same_values")
+    scaled: Mapping[str, list[Any]] = same.details["scaled"] if same else {}
+    values = sorted(abs(factor) for factor, _ in scaled.values() if factor is not None)
+    n, free = len(values), len(scaled) - len(values)
+    size = "" if not values else f"{values[0]:,.4g}" if values[0] > 0.999 * values[-1] else f"{values[0]:,.4g} to {values[-1]:,.4g}"
+    parts = [f"every value of {_plural(n, 'tensor')} of B is A's times {size}"] * bool(n)
+    parts += [f"{_plural(free, 'tensor')} hold the other's values in codes whose scale is stored nowhere"] * bool(free)
+    return ", and ".join(parts) + (", a factor that nothing stores" if n else "")
 
 
 def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
@@ -187,7 +204,9 @@ def _similar_data(facts: Facts) -> list[str]:
 
 def _missing(facts: Facts) -> list[str]:
     """What differs: tensors of one name with other values, then what only one side has."""
-    in_a, in_b = {t.name: t for t in facts.missing_in_b}, {t.name: t for t in facts.missing_in_a}
+    in_a, in_b = (
+        {t.name: t for t in missing if not t.undecoded} for missing in (facts.missing_in_b, facts.missing_in_a)
+    )
     changed = [name for name in in_b if name in in_a]
     groups = (
         ("Other values under the same name in A and B", [in_b[n] for n in changed], facts.models.b),
@@ -195,6 +214,10 @@ def _missing(facts: Facts) -> list[str]:
         ("In B, without an equal in A", [t for n, t in in_b.items() if n not in in_a], facts.models.b),
     )
     lines = []
+    for label, side in (("A", facts.models.a), ("B", facts.models.b)):
+        unread = [t.name for t in facts.undecoded if side.tensors.get(t.name) is t]
+        if unread:
+            lines.append(f"Not read: {_plural(len(unread), 'tensor')} of {label}, stored in a way that is not decoded ({_names(unread)}).")
     for words, tensors, side in groups:
         if tensors:
             part = sum(t.numel for t in tensors) / max(side.numel, 1)
