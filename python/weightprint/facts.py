@@ -110,9 +110,14 @@ class Facts:
     def undecoded(self) -> tuple[Tensor, ...]:
         """Stored bytes of either side that nothing decodes and the other side doesn't have: they were not read."""
         sides = (self.models.a, self.models.b)
-        digests = [{t.digest for t in side.tensors.values() if t.digest is not None} for side in sides]
-        both = zip(sides, reversed(digests), strict=True)
-        return tuple(t for side, known in both for t in side.tensors.values() if t.undecoded and t.digest not in known)
+        known = [{t.digest for t in side.tensors.values()} for side in reversed(sides)]
+        paired = [{p.a.name for p in self.models.pairs}, {p.b.name for p in self.models.pairs}]
+        return tuple(
+            t
+            for side, equal, met in zip(sides, known, paired, strict=True)
+            for t in side.tensors.values()
+            if t.undecoded and t.digest not in equal and t.name not in met
+        )
 
     @cached_property
     def whole(self) -> bool:
