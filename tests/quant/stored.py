@@ -412,7 +412,8 @@ def gpt_oss(rng: Rng, experts: int = 3, out: int = 10, groups: int = 2, original
 
 
 def mxfp4(rng: Rng, rows: int = 12, groups: int = 3, form: str = "packed") -> Stored:
-    """compressed-tensors (``packed``: U8 exponents), Quark (``weight``: U8) and DeepSeek-V4 (``int8``: F8_E8M0)."""
+    """compressed-tensors (``packed``: U8 exponents), Quark (``weight``: U8) and DeepSeek-V4 (``int8``: F8_E8M0); and the
+    dtype F4 (``typed``)."""
     codes, meaning = fp4_codes(rng, rows, groups * 32)
     exponents = rng.integers(110, 140, (rows, groups)).astype(np.uint8)
     power = np.exp2(exponents.astype(np.float32) - 127)
@@ -421,6 +422,7 @@ def mxfp4(rng: Rng, rows: int = 12, groups: int = 3, form: str = "packed") -> St
         "packed": {"m.up.weight_packed": bytes_, "m.up.weight_scale": exponents},
         "weight": {"m.up.weight": bytes_, "m.up.weight_scale": exponents},
         "int8": {"m.up.weight": bytes_.view(np.int8), "m.up.scale": power.astype(E8M0)},
+        "typed": {"m.up.weight": codes.view(E2M1), "m.up.weight_scale": power.astype(E8M0)},
     }[form]
     values = meaning * spread(power, (1, 32), meaning.shape)
     return Stored("m.up.weight", "mxfp4", "F4", values, tensors, {"group_size": 32})
@@ -444,6 +446,7 @@ def nvfp4(rng: Rng, rows: int = 12, groups: int = 5, form: str = "packed") -> St
         scale = f32(grid) / whole
     else:
         whole = whole.reshape(())
+        bytes_ = codes.view(E2M1) if form == "typed" else bytes_
         tensors = {"m.up.weight": bytes_, "m.up.weight_scale_2": whole, "m.up.input_scale": whole}
         scale = f32(grid) * whole
     tensors["m.up.weight_scale"] = grid
@@ -583,7 +586,9 @@ FORMS: dict[str, Callable[[Rng], Stored]] = {
     "mxfp4 packed": mxfp4,
     "mxfp4 weight": lambda rng: mxfp4(rng, form="weight"),
     "mxfp4 int8": lambda rng: mxfp4(rng, form="int8"),
+    "mxfp4 of dtype F4": lambda rng: mxfp4(rng, form="typed"),
     "nvfp4 packed": nvfp4,
+    "nvfp4 of dtype F4": lambda rng: nvfp4(rng, form="typed"),
     "nvfp4 modelopt": lambda rng: nvfp4(rng, form="modelopt"),
     "nvfp4 experts": nvfp4_experts,
     "torchao float8": torchao_float8,
