@@ -92,6 +92,13 @@ class Facts:
         return tuple(f for f in self._counterparts if f.kind == "rounded")
 
     @cached_property
+    def stored_otherwise(self) -> bool:
+        """Something has A's values in another encoding; simple values count beside others that show an origin, or
+        where there is nothing else on either side."""
+        simple = any(f.kind == "trivial" for f in self.copies)
+        return bool(self.re_encoded) or (simple and (bool(self.shown) or self.more == (0, 0)))
+
+    @cached_property
     def scaled(self) -> tuple[Shared, ...]:
         """Tensors of B that are A's times a factor, or codes of A's under a scale, that nothing stores."""
         return tuple(f for f in self._counterparts if f.kind == "scaled")

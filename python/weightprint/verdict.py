@@ -87,7 +87,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "re_encoded",
         lambda f: (
-            bool(f.re_encoded)
+            f.stored_otherwise
             and f.whole
             and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a))
         ),

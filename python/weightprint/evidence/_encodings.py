@@ -6,7 +6,8 @@ stored beside them. What the scales are for is told in :mod:`.same_values`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,8 @@ _MIN_GROUP = 32  # elements that share one scale; fewer could be fitted
 _MAX_TURNED = 1 << 26  # values; a transposed tensor is held whole
 _GLANCE = 1024  # values that a factor is first asked of
 _SLACK = 1e-3
+_NEAR_ONE = 0.02  # factors that the rounding of codes may make
+_NEAREST = 1.2  # times the mean square of rounding to nearest
 _INTEGERS = ("U8", "I8", "I16", "I32", "I64")
 #: Plain casts: what is said of them, the one that explains most first.
 _CASTS = ("nothing lost", "a cast", "a cast, cut off rather than rounded", "both cast from one original")
@@ -73,7 +76,7 @@ def stored_otherwise(pair: Pair) -> bool:
     # Digests may be of values (compare), so equal ones in two dtypes are a cast that lost nothing.
     if pair.a.dtype != pair.b.dtype or pair.a.offset != pair.b.offset:
         return not (pair.transposed and (pair.a.coded or pair.b.coded))
-    return (pair.transposed or pair.a.coded) and pair.a.digest != pair.b.digest
+    return pair.transposed and not pair.a.coded and pair.a.digest != pair.b.digest
 
 
 def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
@@ -102,6 +105,9 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
     label: Literal["a", "b"] = "b" if forward else "a"
     if how is None:
         factor = None if pair.transposed or offset else _factor(a, b, pair)
+        if factor is None and in_codes is not None and not in_codes.near:
+            of_fine = _factor_in_codes(both, coarse, FORMATS.get(fine.dtype, FORMATS["F32"]))
+            factor = of_fine if of_fine is None or forward else 1 / of_fine
         words = f"{pair.a.dtype} to {pair.b.dtype}, one factor" if factor is not None else ""
         return Outcome(words, label, factor=factor, coded=in_codes)
     turned = ", transposed" if pair.transposed else ""
@@ -133,6 +139,22 @@ def _factor(a: Side, b: Side, pair: Pair) -> float | None:
             if not found.alive or at_once == _GLANCE:
                 break
     return found.value
+
+
+def _factor_in_codes(
+    both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: Tensor, precision: int
+) -> float | None:
+    """The factor of which the codes are the nearest ones: as far off as rounding makes them, on the whole; or None."""
+    xy, xx = 0.0, 0.0
+    for x, y in both(SLICE_VALUES // 4):
+        known = np.isfinite(x) & np.isfinite(y)
+        wide, other = x[known].astype(np.float64), y[known].astype(np.float64)
+        xy, xx = xy + float(np.vdot(wide, other)), xx + float(np.vdot(wide, wide))
+    if not (xx > 0 and abs(xy / xx - 1) > _NEAR_ONE and xy != 0 and math.isfinite(xy / xx)):
+        return None
+    factor = np.float32(xy / xx)
+    found = coded(((x * factor, y) for x, y in both(SLICE_VALUES // 4)), coarse, precision)
+    return float(factor) if found.near and found.difference <= _NEAREST * found.rounding else None
 
 
 def _simple(fine_side: Side, fine: Tensor, coarse_side: Side, coarse: Tensor) -> bool:

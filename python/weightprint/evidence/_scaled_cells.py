@@ -123,11 +123,11 @@ class Factor:
     _ROUNDED = 0.51
 
     def __init__(self, dtype_x: str, dtype_y: str) -> None:
-        # Float64 was rounded to float32 when it was read.
-        self._types = tuple("F32" if dtype == "F64" else dtype for dtype in (dtype_x, dtype_y))
+        # Float64, and what is decoded, was rounded to float32 when it was read.
+        self._types = tuple("F32" if dtype == "F64" or " " in dtype else dtype for dtype in (dtype_x, dtype_y))
         self._low, self._high = 0.0, math.inf
         self._signs: set[float] = set()
-        self.alive = dtype_x in MANTISSA and dtype_y in MANTISSA
+        self.alive = all(dtype in MANTISSA for dtype in self._types)
 
     def add(self, x: F32, y: F32) -> None:
         """The next run of both, float32 of one shape."""
