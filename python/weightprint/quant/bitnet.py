@@ -41,7 +41,8 @@ class Bitnet(Quantised):
             stored = raw(checkpoint, self.codes, Rect(first, n, rect.first_column, rect.n_columns))
             codes = np.frombuffer(stored, np.uint8).reshape(n, rect.n_columns) >> np.uint8(2 * part) & np.uint8(3)
             ternary = codes.astype(np.float32) - 1
-            out[row - rect.first_row :][:n] = ternary / scale if self.divides else ternary * scale
+            with np.errstate(all="ignore"):  # a scale of zero is the file's
+                out[row - rect.first_row :][:n] = ternary / scale if self.divides else ternary * scale
             row += n
         return out
 
