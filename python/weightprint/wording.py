@@ -64,21 +64,31 @@ def sentence(rule: Rule, facts: Facts) -> str:
         extra = "" if facts.complete else ", except for what is listed below"
         return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
     if "holds all" in rule.words:
-        less, more, n = ("B", "A", facts.more[0]) if not facts.missing_in_a else ("A", "B", facts.more[1])
-        has = f"; {more} has {_plural(n, 'more tensor')}" if n else ""
-        return f"Everything in {less} is in {more}, value for value{has}."
+        return _all_of_one(facts)
     if "times a factor" in rule.words:
         return f"A and B hold the same values, except that {factors(facts)}."
     if rule.verdict == "shared_origin":
         return "A and B share an origin: one descends from the other, or both from a third model or one initialisation."
     if rule.verdict == "partly_shared":
         low = 0.0 if share.value is None else share.value
-        return f"A and B share a part: at least {low:.1%} of B's parameters are A's, and other parts were not found."
+        rest = "not read, or not found" if facts.undecoded else "not found"
+        return f"A and B share a part: at least {low:.1%} of B's parameters are A's, and other parts were {rest}."
     if rule.verdict == "shared_initialisation":
         return "A and B grew from one random initialisation; no training in common was found."
     if rule.verdict == "no_evidence":
         return "Nothing shows that A and B share weights, and these tests would have seen a descendant."
     return "These tests cannot say whether A and B share an origin."
+
+
+def _all_of_one(facts: Facts) -> str:
+    """One model holds the other; simple tensors may be left on either side."""
+    in_a, in_b = facts.more
+    # Rather the side of which nothing at all is left.
+    b_in_a = not facts.missing_in_a and (not in_b or bool(facts.missing_in_b) or in_a > 0)
+    less, more, left, n = ("B", "A", in_b, in_a) if b_in_a else ("A", "B", in_a, in_b)
+    but = f" but {_plural(left, 'tensor')} too simple to tell" if left else ""
+    has = f"; {more} has {_plural(n, 'more tensor')}" if n else ""
+    return f"Everything in {less}{but} is in {more}, value for value{has}."
 
 
 def factors(facts: Facts) -> str:
