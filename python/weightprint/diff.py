@@ -270,17 +270,22 @@ def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]
     status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
     if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
         status = "not_read"
-    return pair, _row(pair.a, pair.b, status) | {
-        "n_differ": n_differ,
-        "n_flipped": n_flipped,
-        "relative": math.sqrt(dd / aa) if aa > 0 and known else None,
-        "cosine": min(1.0, max(-1.0, centred[2] / spread)) if spread > 0 and known else None,
-        "max_difference": largest if n and known else None,
-        "l2_a": math.sqrt(aa),
-        "l2_b": math.sqrt(bb),
-        "n_nonfinite_a": int(nonfinite[0]),
-        "n_nonfinite_b": int(nonfinite[1]),
-    }, outcome
+    return (
+        pair,
+        _row(pair.a, pair.b, status)
+        | {
+            "n_differ": n_differ,
+            "n_flipped": n_flipped,
+            "relative": math.sqrt(dd / aa) if aa > 0 and known else None,
+            "cosine": min(1.0, max(-1.0, centred[2] / spread)) if spread > 0 and known else None,
+            "max_difference": largest if n and known else None,
+            "l2_a": math.sqrt(aa),
+            "l2_b": math.sqrt(bb),
+            "n_nonfinite_a": int(nonfinite[0]),
+            "n_nonfinite_b": int(nonfinite[1]),
+        },
+        outcome,
+    )
 
 
 def _name_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -> None:
@@ -288,10 +293,11 @@ def _name_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -> None:
     told = [(pair, outcome) for pair, _, outcome in measured if outcome is not None and outcome.scaling is not None]
     if not told:
         return
-    paired = [{of(pair).name for pair, _, _ in measured} for of in (lambda p: p.a, lambda p: p.b)]
-    stored = stored_scales(side_a, told, paired[0]), stored_scales(side_b, told, paired[1])
+    of_a = stored_scales(side_a, told, {pair.a.name for pair, _, _ in measured})
+    of_b = stored_scales(side_b, told, {pair.b.name for pair, _, _ in measured})
     for pair, row, outcome in measured:
-        if outcome is not None and outcome.kind(pair.a.name in stored[0] or pair.b.name in stored[1]) == "re_encoded":
+        stored = pair.a.name in of_a or pair.b.name in of_b
+        if stored and outcome is not None and outcome.kind(stored) in ("re_encoded", "trivial"):
             row["status"] = "re_encoded"
 
 

@@ -218,7 +218,10 @@ class Facts:
         """One side stores a head that is its embedding, and the other has no head but that."""
         roles = [{t.place.role: t for t in side.tensors.values() if t.place} for side in (self.models.a, self.models.b)]
         return any(
-            "head" in one and "head" not in other and "embedding" in one and one["head"].digest == one["embedding"].digest
+            "head" in one
+            and "head" not in other
+            and "embedding" in one
+            and one["head"].digest == one["embedding"].digest
             for one, other in (roles, roles[::-1])
         )
 

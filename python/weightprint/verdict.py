@@ -87,9 +87,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "re_encoded",
         lambda f: (
-            f.stored_otherwise
-            and f.whole
-            and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a))
+            f.stored_otherwise and f.whole and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a))
         ),
         "every value of B, and every value of A's blocks, is a value of the other in another encoding",
         _COPY,

@@ -97,7 +97,13 @@ def factors(facts: Facts) -> str:
     scaled: Mapping[str, list[Any]] = same.details["scaled"] if same else {}
     values = sorted(abs(factor) for factor, _ in scaled.values() if factor is not None)
     n, free = len(values), len(scaled) - len(values)
-    size = "" if not values else f"{values[0]:,.4g}" if values[0] > 0.999 * values[-1] else f"{values[0]:,.4g} to {values[-1]:,.4g}"
+    size = (
+        ""
+        if not values
+        else f"{values[0]:,.4g}"
+        if values[0] > 0.999 * values[-1]
+        else f"{values[0]:,.4g} to {values[-1]:,.4g}"
+    )
     parts = [f"every value of {_plural(n, 'tensor')} of B is A's times {size}"] * bool(n)
     parts += [f"{_plural(free, 'tensor')} hold the other's values in codes whose scale is stored nowhere"] * bool(free)
     return ", and ".join(parts) + (", a factor that nothing stores" if n else "")
@@ -227,7 +233,8 @@ def _missing(facts: Facts) -> list[str]:
     for label, side in (("A", facts.models.a), ("B", facts.models.b)):
         unread = [t.name for t in facts.undecoded if side.tensors.get(t.name) is t]
         if unread:
-            lines.append(f"Not read: {_plural(len(unread), 'tensor')} of {label}, stored in a way that is not decoded ({_names(unread)}).")
+            n = _plural(len(unread), "tensor")
+            lines.append(f"Not read: {n} of {label}, stored in a way that is not decoded ({_names(unread)}).")
     for words, tensors, side in groups:
         if tensors:
             part = sum(t.numel for t in tensors) / max(side.numel, 1)

@@ -29,7 +29,9 @@ def matrix(rng: np.random.Generator, out: int, inn: int, std: float = 0.03) -> A
     return (w * (std / w.std())).astype(np.float32)
 
 
-def llama(seed: int = 1, d: int = 128, layers: int = 2, ffn: int = 256, vocab: int = 512, *, tied: bool = False) -> Arrays:
+def llama(
+    seed: int = 1, d: int = 128, layers: int = 2, ffn: int = 256, vocab: int = 512, *, tied: bool = False
+) -> Arrays:
     """A decoder under Llama's names, values of bfloat16 in float32; 4 heads, 2 for keys and values."""
     rng = np.random.default_rng(seed)
 

@@ -1,5 +1,5 @@
-"""What `compare` and `diff` say of models after public reports: a certificate only where every value was read and equal,
-sentences that hold of every tensor, operations that happened."""
+"""What `compare` and `diff` say of models after public reports: a certificate only where every value was read and is
+equal, sentences that hold of every tensor, operations that happened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.conftest import encode
 
 def model(at: Path, tensors: Arrays, **config: Any) -> Path:
     """As stored, the plain ones in bfloat16."""
-    stored = {n: x.astype(BF16) if x.dtype == np.float32 and not n.endswith("_scale") else x for n, x in tensors.items()}
+    stored = {
+        n: x.astype(BF16) if x.dtype == np.float32 and not n.endswith("_scale") else x for n, x in tensors.items()
+    }
     return folder(at, encode, stored, **config)
 
 

@@ -81,9 +81,17 @@ def projections(w: Arrays, end: str, factor: float, kind: object = np.float32) -
 
 @pytest.mark.parametrize(
     ("end", "factor"),
-    [("_proj.weight", 1981.0), ("down_proj.weight", 1.7), ("norm.weight", 1.1), ("norm.weight", 4.0), ("up_proj.weight", 2e36)],
+    [
+        ("_proj.weight", 1981.0),
+        ("down_proj.weight", 1.7),
+        ("norm.weight", 1.1),
+        ("norm.weight", 4.0),
+        ("up_proj.weight", 2e36),
+    ],
 )
-@pytest.mark.parametrize("kinds", [(BF16, np.float32), (np.float32, np.float32), (BF16, BF16), (np.float16, np.float32)])
+@pytest.mark.parametrize(
+    "kinds", [(BF16, np.float32), (np.float32, np.float32), (BF16, BF16), (np.float16, np.float32)]
+)
 def test_a_factor_that_nothing_stores_is_an_operation(
     tmp_path: Path, end: str, factor: float, kinds: tuple[object, object]
 ) -> None:
@@ -123,7 +131,10 @@ def test_simple_tensors_that_differ_are_no_copy(tmp_path: Path) -> None:
     w: dict[str, Array] = {n: np.ones_like(x) if x.ndim == 1 else x for n, x in llama().items()}
     ours, theirs = (
         folder(tmp_path / at, encode, {n: x.astype(kind) for n, x in tensors.items()})
-        for at, kind, tensors in (("a", BF16, w), ("b", np.float32, w | {"model.norm.weight": w["model.norm.weight"] * 2}))
+        for at, kind, tensors in (
+            ("a", BF16, w),
+            ("b", np.float32, w | {"model.norm.weight": w["model.norm.weight"] * 2}),
+        )
     )
     for one, other in ((ours, theirs), (theirs, ours)):
         result = weightprint.compare(one, other)

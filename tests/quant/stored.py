@@ -412,8 +412,8 @@ def gpt_oss(rng: Rng, experts: int = 3, out: int = 10, groups: int = 2, original
 
 
 def mxfp4(rng: Rng, rows: int = 12, groups: int = 3, form: str = "packed") -> Stored:
-    """compressed-tensors (``packed``: U8 exponents), Quark (``weight``: U8) and DeepSeek-V4 (``int8``: F8_E8M0); and the
-    dtype F4 (``typed``)."""
+    """compressed-tensors (``packed``: U8 exponents), Quark (``weight``: U8) and DeepSeek-V4 (``int8``: F8_E8M0); and
+    the dtype F4 (``typed``)."""
     codes, meaning = fp4_codes(rng, rows, groups * 32)
     exponents = rng.integers(110, 140, (rows, groups)).astype(np.uint8)
     power = np.exp2(exponents.astype(np.float32) - 127)
@@ -545,7 +545,9 @@ def torchao_mxfp8(rng: Rng, rows: int = 10, groups: int = 3) -> Stored:
 # MLX, BitNet
 
 
-def mlx(rng: Rng, bits: int = 4, size: int = 64, groups: int = 3, experts: tuple[int, ...] = (), own: bool = False) -> Stored:
+def mlx(
+    rng: Rng, bits: int = 4, size: int = 64, groups: int = 3, experts: tuple[int, ...] = (), own: bool = False
+) -> Stored:
     """Affine groups; the config says the pair of the layer itself (``own``) or of all."""
     shape = (*experts, 10, groups * size)
     codes = rng.integers(0, 1 << bits, shape)
@@ -576,7 +578,9 @@ def mlx_floats(rng: Rng, kind: str = "mxfp4", rows: int = 8, groups: int = 5) ->
     scale = f32(grid.view(F8)) if kind == "nvfp4" else np.exp2(grid.astype(np.float32) - 127)
     tensors = {"m.up.weight": words(codes, bits, np.uint32), "m.up.scales": grid}
     dtype = "F4" if bits == 4 else "F8_E4M3"
-    return Stored("m.up.weight", f"mlx_{kind}", dtype, meaning * np.repeat(scale, size, -1), tensors, {"group_size": size})
+    return Stored(
+        "m.up.weight", f"mlx_{kind}", dtype, meaning * np.repeat(scale, size, -1), tensors, {"group_size": size}
+    )
 
 
 def bitnet(rng: Rng, linear: str = "autobitlinear", rows: int = 12, columns: int = 40) -> Stored:

@@ -368,10 +368,19 @@ def test_a_label_that_contradicts_symmetric_codes_is_a_finding(save: Callable[..
     ("scheme", "tensors"),
     [
         ("hqq", {"W_q": np.zeros((16, 64), np.uint8), "scale": np.ones((1, 64), np.float16), "zero": np.ones((1, 64))}),
-        ("aqlm", {"codes": np.zeros((8, 4, 1), np.int16), "codebooks": np.ones((1, 256, 1, 8)), "scales": np.ones((8, 1))}),
+        (
+            "aqlm",
+            {"codes": np.zeros((8, 4, 1), np.int16), "codebooks": np.ones((1, 256, 1, 8)), "scales": np.ones((8, 1))},
+        ),
         ("quip_sharp", {"Qidxs": np.zeros((8, 4), np.int64), "SU": np.ones(8), "SV": np.ones(8), "Wscale": np.ones(1)}),
-        ("vptq", {"indices": np.zeros((1, 8, 16), np.int32), "centroids.weight": np.ones((1, 2048)), "perm": np.ones(8)}),
-        ("exl2", {"q_weight": np.zeros((8, 16), np.int32), "q_scale": np.ones((1, 2)), "q_groups": np.zeros(4, np.int16)}),
+        (
+            "vptq",
+            {"indices": np.zeros((1, 8, 16), np.int32), "centroids.weight": np.ones((1, 2048)), "perm": np.ones(8)},
+        ),
+        (
+            "exl2",
+            {"q_weight": np.zeros((8, 16), np.int32), "q_scale": np.ones((1, 2)), "q_groups": np.zeros(4, np.int16)},
+        ),
         ("exl3", {"trellis": np.zeros((1, 2, 64), np.int16), "suh": np.ones(16), "svh": np.ones(16)}),
     ],
 )

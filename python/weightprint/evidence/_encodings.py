@@ -1,4 +1,4 @@
-"""Do two tensors hold the same values, stored in two ways? What :mod:`.same_values` and :mod:`weightprint.diff` both ask.
+"""Do two tensors hold the same values, stored in two ways? What :mod:`.same_values` and :mod:`weightprint.diff` ask.
 
 One pair at a time, every value of it: a plain cast, codes of a scheme of quantisation, bare codes under scales that are
 stored beside them. What the scales are for is told in :mod:`.same_values`.
@@ -19,7 +19,7 @@ from weightprint.evidence._base import F32, SLICE_VALUES, Pair, Side, Tensor
 from weightprint.evidence._block_codes import Coded, bits_of, coded
 from weightprint.evidence._scaled_cells import F64, FORMATS, Factor, Fit, Scaling, fits
 
-__all__ = ["Outcome", "bits", "checked", "rounded", "stored_otherwise", "stored_scales", "times"]
+__all__ = ["Kind", "Outcome", "bits", "checked", "rounded", "stored_otherwise", "stored_scales", "times"]
 
 _MIN_LEVELS = 16  # distinct stored values for a tensor to be evidence
 _MIN_GROUP = 32  # elements that share one scale; fewer could be fitted
@@ -124,7 +124,7 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
 
 def times(a: Side, b: Side, pair: Pair) -> Outcome | None:
     """For a pair of one dtype: whether B's is A's times one factor; None where it isn't."""
-    factor = _factor(a, b, pair)
+    factor = None if pair.transposed else _factor(a, b, pair)
     return None if factor is None else Outcome(f"{pair.b.dtype}, one factor", factor=factor)
 
 
@@ -141,9 +141,7 @@ def _factor(a: Side, b: Side, pair: Pair) -> float | None:
     return found.value
 
 
-def _factor_in_codes(
-    both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: Tensor, precision: int
-) -> float | None:
+def _factor_in_codes(both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: Tensor, precision: int) -> float | None:
     """The factor of which the codes are the nearest ones: as far off as rounding makes them, on the whole; or None."""
     xy, xx = 0.0, 0.0
     for x, y in both(SLICE_VALUES // 4):
@@ -187,8 +185,8 @@ def _cast(pieces: Iterable[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> st
     left = [True] * len(_CASTS)
     for values, stored in pieces:
         if coarse.coded:
-            ways = rounded(np.ascontiguousarray(stored), fine.dtype) or ()
-            left = [left[0] and any(_equal(way, values) for way in (stored, *ways)), False, False, False]
+            decoded = (stored, *(rounded(np.ascontiguousarray(stored), fine.dtype) or ()))
+            left = [left[0] and any(_equal(way, values) for way in decoded), False, False, False]
         else:
             # What overflowed is lost, not rounded.
             ways = rounded(values, coarse.dtype) if _equal(np.isfinite(values), np.isfinite(stored)) else None
@@ -258,7 +256,7 @@ def stored_scales(side: Side, outcomes: Sequence[tuple[Pair, Outcome]], taken: s
 def _stored(
     side: Side, tensors: Iterable[Tensor], codes: Tensor, used: set[str], dtypes: Container[str], low: F64, high: F64
 ) -> str | None:
-    """The first tensor all of whose values lie in these intervals; one value alone must also be called like the codes."""
+    """The first tensor whose values all lie in these intervals; a single one must also be called like the codes."""
     for tensor in tensors:
         if tensor.name in used or tensor.name == codes.name or tensor.dtype not in dtypes:
             continue

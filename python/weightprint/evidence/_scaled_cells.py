@@ -148,7 +148,12 @@ class Factor:
     @property
     def value(self) -> float | None:
         """The factor; None where none fits, or 1 or -1 does."""
-        if not self.alive or not self._signs or self._low <= 1 <= self._high or not 0 < self._low <= self._high < math.inf:
+        if (
+            not self.alive
+            or not self._signs
+            or self._low <= 1 <= self._high
+            or not 0 < self._low <= self._high < math.inf
+        ):
             return None
         return self._signs.copy().pop() * math.sqrt(self._low) * math.sqrt(self._high)
 

@@ -46,7 +46,7 @@ from dataclasses import replace
 from weightprint import parallel
 from weightprint.evidence._base import Evidence, Models, Pair, Shared, not_applied, timed
 from weightprint.evidence._block_codes import Coded
-from weightprint.evidence._encodings import Outcome, bits, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence._encodings import Kind, Outcome, bits, checked, stored_otherwise, stored_scales, times
 
 __all__ = ["same_values"]
 
@@ -138,9 +138,9 @@ def _said(models: Models, outcomes: Sequence[tuple[Pair, Outcome | None]]) -> Ev
     )
 
 
-def _says(count: Counter[str | None], n: int, kinds: Sequence[str]) -> str:
+def _says(count: Counter[Kind | None], n: int, kinds: Sequence[str]) -> str:
     how = f" ({'; '.join(kinds[:4])}{'; …' if len(kinds) > 4 else ''})" if kinds else ""
-    more = (
+    more: tuple[tuple[Kind, str], ...] = (
         ("trivial", "more do, but have too few distinct values to show anything"),
         ("rounded", "differ by as much as their codes make them differ"),
         ("scaled", "hold the same values times a factor that nothing stores"),

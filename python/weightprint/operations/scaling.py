@@ -18,7 +18,7 @@ _ALIKE = 0.01  # factors that differ by no more are one
 
 
 def scaling(facts: Facts) -> Iterable[Row]:
-    """``{"factor", "tensors", "names"}``, with ``"from"`` and ``"to"`` where factors differ; ``{"how", …}`` of codes."""
+    """``{"factor", "tensors", "names"}``, ``"from"`` and ``"to"`` where factors differ; of codes ``{"how", …}``."""
     same = facts.applied("same_values")
     scaled: dict[str, tuple[float | None, str]] = same.details["scaled"] if same else {}
     known = sorted((factor, name) for name, (factor, _) in scaled.items() if factor is not None)
@@ -28,7 +28,11 @@ def scaling(facts: Facts) -> Iterable[Row]:
         parameters: Row = {"factor": float(f"{middle:.6g}"), "tensors": len(known)}
         parameters |= {} if one else {"from": float(f"{low:.6g}"), "to": float(f"{high:.6g}")}
         some = "" if one else ", each by its own factor"
-        yield row("scaled", parameters | {"names": [n for _, n in known]}, f"every value of these {len(known)} tensors is A's times that, and nothing stores it{some}")
+        yield row(
+            "scaled",
+            parameters | {"names": [n for _, n in known]},
+            f"every value of these {len(known)} tensors is A's times that, and nothing stores it{some}",
+        )
     codes = {name: how for name, (factor, how) in scaled.items() if factor is None}
     if codes:
         parameters = {"tensors": len(codes), "how": sorted(set(codes.values())), "names": list(codes)}

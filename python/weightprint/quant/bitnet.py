@@ -17,7 +17,6 @@ import numpy as np
 
 from weightprint.checkpoint import Checkpoint
 from weightprint.quant._base import F32, Quantised, Rect, Scheme, Shelf, raw, values
-from weightprint.report.escape import escape
 
 __all__ = ["BITNET", "Bitnet"]
 

@@ -7,8 +7,8 @@ for the whole tensor: ModelOpt's ``weight_scale_2`` multiplies the scale, compre
 divides it; both before the scale meets the code. FP4 is told from 8-bit codes by scales that cover twice the stored
 width.
 
-The codes are ``X.weight_packed`` (compressed-tensors) or ``X.weight`` itself, U8 or I8 (ModelOpt, Quark, DeepSeek-V4), or
-of the dtype F4, whose shape counts codes and not bytes.
+The codes are ``X.weight_packed`` (compressed-tensors) or ``X.weight`` itself, U8 or I8 (ModelOpt, Quark, DeepSeek-V4),
+or of the dtype F4, whose shape counts codes and not bytes.
 :mod:`.mxfp4_blocks` reads gpt-oss' own arrangement.
 
 Sources: OCP Microscaling Formats v1.0; compressed-tensors ``nvfp4`` and ``mxfp4``; ModelOpt ``nvfp4_tensor``;

@@ -1,4 +1,4 @@
-"""MLX: codes of 2 to 8 bits in one stream of bits per row, in 32-bit words, under a scale and a bias per group of a row.
+"""MLX: codes of 2 to 8 bits in one stream of bits per row, in 32-bit words, under a scale and a bias per group.
 
     w[r, c] = code[r, c] · scales[r, c // g] + biases[r, c // g]
 
@@ -107,8 +107,14 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     if not scheme or (bias is None and not bits):
         return broken(codes, f"{stem}.biases is missing beside {escape(codes.name)}")
     if not bits:
-        said = "no width of code and group" if not _pairs(product) else "several; the config's quantization doesn't say which"
-        return broken(scale, f"{escape(scale.name)} of shape {list(scale.shape)} beside {list(codes.shape)}: fits {said}")
+        said = (
+            "no width of code and group"
+            if not _pairs(product)
+            else "several; the config's quantization doesn't say which"
+        )
+        return broken(
+            scale, f"{escape(scale.name)} of shape {list(scale.shape)} beside {list(codes.shape)}: fits {said}"
+        )
     return Mlx(
         name=codes.name,
         shape=(*codes.shape[:-1], scale.shape[-1] * group),
@@ -142,7 +148,8 @@ def _said(shelf: Shelf, stem: str) -> tuple[object, object]:
     if not isinstance(found, Mapping):
         return None, None
     own = found.get(stem)
-    return tuple((own if isinstance(own, Mapping) else found).get(key) for key in ("bits", "group_size"))
+    here = own if isinstance(own, Mapping) else found
+    return here.get("bits"), here.get("group_size")
 
 
 MLX = Scheme("MLX words under scales and biases", (".scales",), _group)
