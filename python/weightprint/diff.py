@@ -28,6 +28,7 @@ from weightprint.checkpoint import Checkpoint, open
 from weightprint.evidence._base import F32, SLICE_VALUES, Pair, Side, Tensor
 from weightprint.evidence._encodings import Outcome, checked, stored_otherwise, stored_scales
 from weightprint.evidence._pairs import pair_by_name
+from weightprint.facts import TOKEN_TABLES
 from weightprint.order import natural_key
 from weightprint.output import finite, to_json
 from weightprint.renames import rename_rules
@@ -190,7 +191,7 @@ def _diff(
 
     pairs_of = {**pairs, **_tied(side_a, side_b, left_a, left_b)}
     measured = [_compared(side_a, side_b, pair, tick) for pair in pairs_of.values()]
-    _name_scales(side_a, side_b, measured)
+    _with_stored_scales(side_a, side_b, measured)
     rows = []
     for name, (pair, row, _) in zip(pairs_of, measured, strict=True):
         tied = name not in pairs
@@ -234,14 +235,15 @@ _Compared = tuple[Pair, dict[str, Any], Outcome | None]
 
 
 def _tied(side_a: Side, side_b: Side, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> dict[str, Pair]:
-    """A head that only one side stores → that head beside the other side's embedding, which may stand for it."""
+    """A head or copy of the embedding that only one side stores → that beside the other's embedding, which may stand
+    for it."""
     found: dict[str, Pair] = {}
     for left, other, ours in ((left_b, side_a, False), (left_a, side_b, True)):
-        tables = {(t.stack, t.shape): t for t in other.tensors.values() if t.place and t.place.role == "embedding"}
-        for name, head in left.items():
-            table = tables.get((head.stack, head.shape)) if head.place and head.place.role == "head" else None
+        tables = {t.shape: t for t in other.tensors.values() if t.place is not None and t.place.role == "embedding"}
+        for name, more in left.items():
+            table = tables.get(more.shape) if more.place is not None and more.place.role in TOKEN_TABLES else None
             if table is not None:
-                found[name] = Pair(head, table, by="place") if ours else Pair(table, head, by="place")
+                found[name] = Pair(more, table, by="place") if ours else Pair(table, more, by="place")
     return found
 
 
@@ -288,8 +290,8 @@ def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]
     )
 
 
-def _name_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -> None:
-    """Bare codes are re-encoded where the file stores their scale."""
+def _with_stored_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -> None:
+    """Bare codes are the same values where the file stores their scale."""
     told = [(pair, outcome) for pair, _, outcome in measured if outcome is not None and outcome.scaling is not None]
     if not told:
         return

@@ -25,10 +25,13 @@ from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, S
 from weightprint.evidence._exchange import log10_p_hits
 from weightprint.maps import Maps, maps
 
-__all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
+__all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "TOKEN_TABLES", "Facts", "Share", "may_decide"]
 
 LOG10_P = -6.0
 ABSENT = 0.02
+
+#: Roles of tables that may be one, stored once or several times.
+TOKEN_TABLES = frozenset({"embedding", "embedding_copy", "head"})
 
 #: Equal rows of an embedding that make a part shared: each is tens of learned values, so a few would do.
 ROWS = 32
@@ -181,8 +184,8 @@ class Facts:
             if here.place is None or there.place is None or here.place.stack != there.place.stack:
                 continue
             own = at.get(here.place)
-            if own is None and {here.place.role, there.place.role} == {"embedding", "head"}:
-                continue  # a tied head, stored
+            if own is None and {here.place.role, there.place.role} <= TOKEN_TABLES:
+                continue  # tied, and stored all the same
             if here.place != there.place and (own is None or own.digest != here.digest):
                 out.append(f.b)
         return tuple(out)
@@ -214,16 +217,16 @@ class Facts:
         return lacks[0], lacks[1]
 
     @cached_property
-    def tied_head(self) -> bool:
-        """One side stores a head that is its embedding, and the other has no head but that."""
-        roles = [{t.place.role: t for t in side.tensors.values() if t.place} for side in (self.models.a, self.models.b)]
-        return any(
-            "head" in one
-            and "head" not in other
-            and "embedding" in one
-            and one["head"].digest == one["embedding"].digest
-            for one, other in (roles, roles[::-1])
-        )
+    def tied(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Of A and of B: token tables that are another one of the same model again, where the other model stores none."""
+        out = []
+        for side, other in ((self.models.a, self.models.b), (self.models.b, self.models.a)):
+            tables = [t for t in side.tensors.values() if t.place is not None and t.place.role in TOKEN_TABLES]
+            places = {t.place for t in other.tensors.values()}
+            more = [t for t in tables if t.place not in places]
+            kept = {t.digest for t in tables if t not in more}
+            out.append(tuple(t.name for t in more if t.digest is not None and t.digest in kept))
+        return out[0], out[1]
 
     @cached_property
     def complete(self) -> bool:

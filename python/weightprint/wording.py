@@ -54,9 +54,13 @@ def sentence(rule: Rule, facts: Facts) -> str:
     if rule.verdict == "identical":
         exact = facts.applied("exact_sharing")
         renamed = len(exact.details["renamed"]) if exact else 0
-        tied = "; one stores its head, which is the embedding, and the other ties it" if facts.tied_head else ""
-        renamed -= bool(tied)
-        return "A and B hold the same values, bit for bit" + (", under other names" if renamed else "") + f"{tied}."
+        tied = [
+            f"; {_names([*names])} of {side} {'is' if len(names) == 1 else 'are'} tied in {other}, and stored in {side}"
+            for side, other, names in (("A", "B", facts.tied[0]), ("B", "A", facts.tied[1]))
+            if names
+        ]
+        renamed -= len(facts.tied[1])
+        return f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
     if facts.equal_both_ways:
         moved = _plural(len(facts.moved), "tensor")
         return f"A and B hold the same tensors, value for value, but {moved} stand at another place: layers were moved."
