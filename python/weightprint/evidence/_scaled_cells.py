@@ -147,15 +147,16 @@ class Factor:
 
     @property
     def value(self) -> float | None:
-        """The factor; None where none fits, or 1 or -1 does."""
-        if (
-            not self.alive
-            or not self._signs
-            or self._low <= 1 <= self._high
-            or not 0 < self._low <= self._high < math.inf
-        ):
+        """The factor, with no more digits than the elements ask for; None where none fits, or 1 does."""
+        low, high = self._low, self._high
+        if not self.alive or not self._signs or not 0 < low <= high < math.inf:
             return None
-        return self._signs.copy().pop() * math.sqrt(self._low) * math.sqrt(self._high)
+        (sign,) = self._signs
+        if sign > 0 and low <= 1 <= high:
+            return None
+        middle = math.sqrt(low) * math.sqrt(high)
+        shortest = (float(f"{middle:.{digits}g}") for digits in range(1, 18))
+        return sign * next((x for x in shortest if low <= x <= high), middle)
 
 
 @dataclass
