@@ -334,7 +334,8 @@ class Facts:
         """B minus A, measured when a reader of operations first asks. No rule of the verdict does."""
         aligned = self.decisive and self.weights is not None and self.weights.basis != "identity"
         untouched = {f.b for f in (*self.copies, *self.rounded)}
-        return measured(self.models, self.maps, untouched, aligned)
+        found, scaled = measured(self.models, self.maps, untouched, aligned), {f.b for f in self.scaled}
+        return replace(found, all=tuple(c for c in found.all if c.b.name not in scaled))
 
     @cached_property
     def absent_regions(self) -> tuple[Region, ...]:

@@ -183,7 +183,7 @@ def test_a_step_of_the_type_is_no_factor_and_a_turned_sign_is_one() -> None:
     a = weights(40, 300)
     assert scaled(a, np.nextafter(a, np.float32(1))) is None
     assert scaled(a, -a) == (-1, "F32, one factor")
-    assert scaled(a, 1.7 * a) == (1.7, "F32, one factor")
+    assert scaled(a, np.float32(1.75) * a) == (1.75, "F32, one factor")
 
 
 def test_what_overflows_was_not_rounded() -> None:

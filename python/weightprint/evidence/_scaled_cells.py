@@ -114,46 +114,60 @@ class Scaling:
 
 
 class Factor:
-    """One factor for a whole tensor: y = f x before both were rounded to the types that they are stored in.
+    """One factor for a whole tensor: y = f x before either or both were rounded to the types that they are stored in.
 
     Each element leaves an interval for |f|, from the half units in the last place on either side; all have one sign.
     """
 
     #: Of half a unit in the last place: a product may be rounded once more on its way.
     _ROUNDED = 0.51
+    #: Which sides may have been rounded after they were multiplied.
+    _WAYS = ((0, 1), (1, 0), (1, 1))
 
     def __init__(self, dtype_x: str, dtype_y: str) -> None:
         # Float64, and what is decoded, was rounded to float32 when it was read.
         self._types = tuple("F32" if dtype == "F64" or " " in dtype else dtype for dtype in (dtype_x, dtype_y))
-        self._low, self._high = 0.0, math.inf
+        self._bounds = {way: (0.0, math.inf) for way in self._WAYS}
         self._signs: set[float] = set()
-        self.alive = all(dtype in MANTISSA for dtype in self._types)
+        if not all(dtype in MANTISSA for dtype in self._types):
+            self._bounds.clear()
 
     def add(self, x: F32, y: F32) -> None:
         """The next run of both, float32 of one shape."""
         known = np.isfinite(x) & np.isfinite(y)
-        if not known.all():  # NaN and Inf stay what they are
-            self.alive &= bool(np.array_equal(x[~known], y[~known], equal_nan=True))
+        if not known.all() and not np.array_equal(x[~known], y[~known], equal_nan=True):
+            self._bounds.clear()  # NaN and Inf stay what they are
         a, b = x[known].astype(np.float64), y[known].astype(np.float64)
-        da, db = (self._ROUNDED * ulp(v, dtype) for v, dtype in zip((a, b), self._types, strict=True))
-        a, b, product = np.abs(a), np.abs(b), np.sign(a) * np.sign(b)
-        self._signs |= set(np.unique(product).tolist()) - {0.0}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low = np.where(b > db, (b - db) / (a + da), 0.0)
-            high = np.where(a > da, (b + db) / (a - da), math.inf)
-        self._low = max(self._low, float(low.max(initial=0.0)))
-        self._high = min(self._high, float(high.min(initial=math.inf)))
-        self.alive &= self._low <= self._high and len(self._signs) <= 1
+        self._signs |= set(np.unique(np.sign(a) * np.sign(b)).tolist()) - {0.0}
+        halves = [self._ROUNDED * ulp(v, dtype) for v, dtype in zip((a, b), self._types, strict=True)]
+        a, b = np.abs(a), np.abs(b)
+        for way, (least, most) in list(self._bounds.items()):
+            da, db = (half * rounded for half, rounded in zip(halves, way, strict=True))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                low = np.where(b > db, (b - db) / (a + da), 0.0)
+                high = np.where(a > da, (b + db) / (a - da), math.inf)
+            bounds = max(least, float(low.max(initial=0.0))), min(most, float(high.min(initial=math.inf)))
+            self._bounds[way] = bounds
+            if bounds[0] > bounds[1]:
+                del self._bounds[way]
+
+    @property
+    def alive(self) -> bool:
+        """Some factor is left."""
+        return bool(self._bounds) and len(self._signs) <= 1
 
     @property
     def value(self) -> float | None:
         """The factor, with no more digits than the elements ask for; None where none fits, or 1 does."""
-        low, high = self._low, self._high
-        if not self.alive or not self._signs or not 0 < low <= high < math.inf:
+        if not self.alive or not self._signs:
             return None
         (sign,) = self._signs
-        if sign > 0 and low <= 1 <= high:
+        if sign > 0 and any(low <= 1 <= high for low, high in self._bounds.values()):
             return None
+        known = [(low, high) for low, high in self._bounds.values() if 0 < low <= high < math.inf]
+        if not known:
+            return None
+        low, high = min(known, key=lambda bounds: bounds[1] / bounds[0])
         middle = math.sqrt(low) * math.sqrt(high)
         shortest = (float(f"{middle:.{digits}g}") for digits in range(1, 18))
         return sign * next((x for x in shortest if low <= x <= high), middle)
