@@ -98,6 +98,9 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
     how, scaling, in_codes = _cast(both(SLICE_VALUES // 4), fine, coarse), None, None
     if how is None and coarse.coded:
         in_codes = coded(both(SLICE_VALUES // 4), coarse, FORMATS.get(fine.dtype, FORMATS["F32"]))
+        if not in_codes.same and bits(fine) == bits(coarse):  # either may be the other's values rounded
+            turned_round = coded(((y, x) for x, y in both(SLICE_VALUES // 4)), fine, FORMATS["F32"])
+            in_codes = max(in_codes, turned_round, key=lambda found: (found.same, found.near))
         how = f"one scale per {in_codes.run} inputs" if in_codes.same else None
     elif how is None and fine.dtype != coarse.dtype and fine.dtype in FORMATS and coarse.dtype in FORMATS:
         scaling = _scaled(both(SLICE_VALUES // 64), coarse)
