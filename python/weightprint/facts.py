@@ -15,6 +15,7 @@ The numbers come from outside the cases that the rules are tested on:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -204,17 +205,16 @@ class Facts:
 
     @cached_property
     def more(self) -> tuple[int, int]:
-        """Tensors of A, and of B, without an equal on the other side, simple ones included."""
-        sides = (self.models.a, self.models.b)
-        have = [{(t.dtype, t.shape, t.digest) for t in side.tensors.values()} for side in sides]
+        """Tensors of A, and of B, beyond their equals on the other side, simple ones included and tied ones left out."""
         same = self.applied("same_values")
         scales: Sequence[str] = same.details["scales_of_a"] if same else ()
-        told = ({f.a for f in self.copies} | {*scales}, {f.b for f in self.copies})
-        lacks = [
-            sum((t.dtype, t.shape, t.digest) not in other and t.name not in known for t in side.tensors.values())
-            for side, other, known in zip(sides, reversed(have), told, strict=True)
-        ]
-        return lacks[0], lacks[1]
+        otherwise = [f for f in self.copies if f.kind != "exact"]
+        told = ({f.a for f in otherwise} | {*scales}, {f.b for f in otherwise})
+        a, b = (
+            Counter((t.dtype, t.shape, t.digest) for t in side.tensors.values() if t.name not in (known | {*tied}))
+            for side, known, tied in zip((self.models.a, self.models.b), told, self.tied, strict=True)
+        )
+        return (a - b).total(), (b - a).total()
 
     @cached_property
     def tied(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

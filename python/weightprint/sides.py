@@ -20,6 +20,7 @@ from weightprint.anatomy.access import Anatomy
 from weightprint.anatomy.place import Assignment
 from weightprint.checkpoint import TensorInfo
 from weightprint.evidence._base import F32, Runs, Side, Tensor
+from weightprint.quant._names import ACTIVATION
 from weightprint.weights import Weight
 
 __all__ = ["SURE", "Reads", "canonical_name", "outline"]
@@ -122,6 +123,10 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
                 info = reads.stored[name] = anatomy.checkpoint.find(name)
                 tensors[name] = Tensor(name, info.dtype, info.shape, info.numel, info.nbytes, undecoded=True)
             continue
+        for name in weight.components if weight.scheme is not None else ():
+            if name.endswith(ACTIVATION):  # no part of the weight's values, and the model computes with it
+                info = reads.stored[name] = anatomy.checkpoint.find(name)
+                tensors[name] = Tensor(name, info.dtype, info.shape, info.numel, info.nbytes)
         parts = [part for part in anatomy.of(weight.name) if not part.tied]
         if any(part.confidence < SURE for part in parts):
             parts = []

@@ -74,13 +74,13 @@ _NOT_ASKED = {"later": None, "confidence": None, "because": "quick effort reads 
 RULES: tuple[Rule, ...] = (
     Rule(
         "identical",
-        lambda f: f.equal_both_ways and not f.moved,
+        lambda f: f.equal_both_ways and not f.moved and f.more == (0, 0),
         "every tensor of either model is in the other, bit for bit",
         ("exact_sharing",),
     ),
     Rule(
         "shared_origin",
-        lambda f: f.equal_both_ways,
+        lambda f: f.equal_both_ways and bool(f.moved),
         "every tensor of either model is in the other, bit for bit, some of them at other places",
         ("exact_sharing",),
     ),

@@ -60,8 +60,10 @@ def sentence(rule: Rule, facts: Facts) -> str:
             if names
         ]
         renamed -= len(facts.tied[1])
-        return f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
-    if facts.equal_both_ways:
+        return (
+            f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
+        )
+    if facts.equal_both_ways and facts.moved:
         moved = _plural(len(facts.moved), "tensor")
         return f"A and B hold the same tensors, value for value, but {moved} stand at another place: layers were moved."
     if rule.verdict == "re_encoded":

@@ -149,6 +149,28 @@ def test_one_model_in_two_schemes(tmp_path: Path) -> None:
         assert not {"fine_tune", "continued_pretraining"} & set(done)
 
 
+def test_a_scale_of_activations_that_differs_or_is_gone_is_no_copy(tmp_path: Path) -> None:
+    """It is no part of a weight, and the model computes with it."""
+    w = encoded(llama(2), "F8 per row")
+    name = "model.layers.1.mlp.down_proj.input_scale"
+    scales = {f"{n.removesuffix('weight')}input_scale": np.float32([0.01]) for n in w if n.endswith("_proj.weight")}
+    whole, lost, other = (
+        model(tmp_path / at, w | x)
+        for at, x in (
+            ("whole", scales),
+            ("lost", {n: x for n, x in scales.items() if n != name}),
+            ("other", scales | {name: np.float32([0.02])}),
+        )
+    )
+    assert told(whole, whole)[0] == "identical"
+    for b, status in ((lost, "only_a"), (other, "changed")):
+        verdict, _, _, counts = told(whole, b)
+        assert verdict == "shared_origin"
+        assert counts[status] == 1
+        assert told(b, whole)[0] == "shared_origin"
+    assert told(model(tmp_path / "plain", llama(2)), whole)[0] == "re_encoded"
+
+
 # What is there and what isn't
 
 
