@@ -205,7 +205,7 @@ class Facts:
 
     @cached_property
     def more(self) -> tuple[int, int]:
-        """Tensors of A, and of B, beyond their equals on the other side, simple ones included and tied ones left out."""
+        """Tensors of A, and of B, beyond their equals on the other side, simple ones included, tied ones left out."""
         same = self.applied("same_values")
         scales: Sequence[str] = same.details["scales_of_a"] if same else ()
         otherwise = [f for f in self.copies if f.kind != "exact"]
@@ -218,7 +218,7 @@ class Facts:
 
     @cached_property
     def tied(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Of A and of B: token tables that are another one of the same model again, where the other model stores none."""
+        """Of A and of B: token tables that are another one of that model again, where the other model stores none."""
         out = []
         for side, other in ((self.models.a, self.models.b), (self.models.b, self.models.a)):
             tables = [t for t in side.tensors.values() if t.place is not None and t.place.role in TOKEN_TABLES]

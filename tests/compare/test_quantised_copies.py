@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import weightprint
 from gguf_files import LLAMA, write_gguf
-from safetensors.numpy import save_file
 from makers import ENCODINGS
+from safetensors.numpy import save_file
 from synthetic import Arrays, child, decoder
 from weightprint.weights import Weights
 

@@ -127,7 +127,7 @@ class Factor:
     def __init__(self, dtype_x: str, dtype_y: str) -> None:
         # Float64, and what is decoded, was rounded to float32 when it was read.
         self._types = tuple("F32" if dtype == "F64" or " " in dtype else dtype for dtype in (dtype_x, dtype_y))
-        self._bounds = {way: (0.0, math.inf) for way in self._WAYS}
+        self._bounds = dict.fromkeys(self._WAYS, (0.0, math.inf))
         self._signs: set[float] = set()
         if not all(dtype in MANTISSA for dtype in self._types):
             self._bounds.clear()
