@@ -194,6 +194,17 @@ def test_what_overflows_was_not_rounded() -> None:
     assert how(a, b) is None
 
 
+def test_what_all_underflowed_or_rounded_to_nothing_is_lost() -> None:
+    a = weights(40, 300)
+    tiny = a * np.float32(1e-8)
+    for b in (tiny.astype(np.float16), tiny.astype(ml_dtypes.float8_e4m3fn), np.rint(a).astype(np.int8)):
+        evidence = run(tiny, b)
+        assert not evidence.applied or not [f for f in evidence.found if f.kind in ("re_encoded", "trivial")]
+    coarse = np.rint(20 * a).astype(np.int8)  # a scale of 1, stored nowhere and then stored
+    assert how(20 * a, coarse) is None
+    assert [f.kind for f in same_values(models({"w": 20 * a}, {"w": coarse})).found] == ["scaled"]
+
+
 def test_ids_in_another_integer_type_are_the_same_values() -> None:
     ids = np.arange(640, dtype=np.int64).reshape(10, 64)
     assert how(ids, ids.astype(np.float32)) == "I64 to F32, nothing lost"

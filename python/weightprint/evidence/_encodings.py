@@ -27,6 +27,7 @@ _MAX_TURNED = 1 << 26  # values; a transposed tensor is held whole
 _GLANCE = 1024  # values that a factor is first asked of
 _SLACK = 1e-3
 _NEAR_ONE = 0.02  # factors that the rounding of codes may make
+_ALIKE = 0.8  # cosine: what two bits leave of values is more
 _NEAREST = 1.2  # times the mean square of rounding to nearest
 _INTEGERS = ("U8", "I8", "I16", "I32", "I64")
 #: Plain casts: what is said of them, the one that explains most first.
@@ -106,6 +107,9 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
         scaling = _scaled(both(SLICE_VALUES // 64), coarse)
         how = scaling.how if scaling is not None else None
     label: Literal["a", "b"] = "b" if forward else "a"
+    levels = _levels(coarse_side, coarse) if how is not None else 0
+    if levels == 1 and how != _CASTS[0] and _levels(fine_side, fine) > 1:
+        how = None  # all underflowed
     if how is None:
         factor = None if pair.transposed or offset else _factor(a, b, pair)
         if factor is None and in_codes is not None and not in_codes.near:
@@ -119,7 +123,7 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
         f"{fine.dtype} to {coarse.dtype}, {how}{turned}",
         label,
         lost=how not in _LOSSLESS,
-        simple=_simple(fine_side, fine, coarse_side, coarse),
+        simple=levels < _MIN_LEVELS or fine_side.is_trivial(fine),
         scaling=None if scaling is None or scaling.cast else scaling,
         coded=in_codes,
     )
@@ -146,26 +150,31 @@ def _factor(a: Side, b: Side, pair: Pair) -> float | None:
 
 def _factor_in_codes(both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: Tensor, precision: int) -> float | None:
     """The factor of which the codes are the nearest ones: as far off as rounding makes them, on the whole; or None."""
-    xy, xx = 0.0, 0.0
+    xx, xy, yy = 0.0, 0.0, 0.0
     for x, y in both(SLICE_VALUES // 4):
         known = np.isfinite(x) & np.isfinite(y)
         wide, other = x[known].astype(np.float64), y[known].astype(np.float64)
-        xy, xx = xy + float(np.vdot(wide, other)), xx + float(np.vdot(wide, wide))
-    if not (xx > 0 and abs(xy / xx - 1) > _NEAR_ONE and xy != 0 and math.isfinite(xy / xx)):
+        xx, xy, yy = (
+            xx + float(np.vdot(wide, wide)),
+            xy + float(np.vdot(wide, other)),
+            yy + float(np.vdot(other, other)),
+        )
+    alike = 0 < xx < math.inf and 0 < yy < math.inf and abs(xy) > _ALIKE * math.sqrt(xx) * math.sqrt(yy)
+    if not alike or abs(xy / xx - 1) <= _NEAR_ONE:
         return None
     factor = np.float32(xy / xx)
     found = coded(((x * factor, y) for x, y in both(SLICE_VALUES // 4)), coarse, precision)
     return float(factor) if found.near and found.difference <= _NEAREST * found.rounding else None
 
 
-def _simple(fine_side: Side, fine: Tensor, coarse_side: Side, coarse: Tensor) -> bool:
-    """Too few distinct values to show anything."""
+def _levels(side: Side, tensor: Tensor) -> int:
+    """How many distinct values it has, counted as far as it matters."""
     distinct: npt.NDArray[np.float32] = np.empty(0, np.float32)
-    for _, stored in coarse_side.slices(coarse, SLICE_VALUES // 4):
+    for _, stored in side.slices(tensor, SLICE_VALUES // 4):
         distinct = np.union1d(distinct, stored)
         if distinct.size >= _MIN_LEVELS:
-            return fine_side.is_trivial(fine)
-    return True
+            break
+    return int(distinct.size)
 
 
 def rounded(x: F32, dtype: str) -> tuple[F32, F32] | None:

@@ -90,6 +90,7 @@ def _levels(dtype: str) -> F64:
 
 
 _CAST = "a cast"
+_CODES = ("I8", "U8")  # integers are codes, of a scale of 1 too: what rounds to them is another thing without it
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Fit:
     def verdict(self, dtype: str) -> Scaling | None:
         """The simplest scaling left, None when all are contradicted."""
         low, high = self.tensor
-        if low <= 1 <= high:
+        if low <= 1 <= high and dtype not in _CODES:
             return Scaling(_CAST)
         if dtype in MANTISSA:
             return None
