@@ -1,7 +1,8 @@
 """Schemes that are recognised and not decoded: codebooks, trellises, and layouts that only their kernels know.
 
 Each is told by the ends of the names that stand beside each other. All tensors of the module become one weight that
-can't be read, so that no index or scale is taken for a value.
+can't be read, so that no index or scale is taken for a value. A matrix called a weight whose elements are integers of
+16 bits and more holds packed codes of something, whatever stands beside it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _SIGNS: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
 }
 
 
+_WORDS = ("I16", "U16", "I32", "U32", "I64", "U64")
+
+
 def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     codes, stem = shelf.get(name), name.removesuffix(end)
     for scheme, ends, called in _SIGNS[end] if codes is not None else ():
@@ -31,6 +35,16 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
             components = (name, *(other for other in _beside(shelf, stem) if other != name and other in shelf))
             problem = f"{escape(name)} holds codes of {called}, which are not decoded"
             return shelf.unreadable(codes, scheme, components, codes, problem, f"{stem}.weight")
+    if (
+        end == ".weight"
+        and codes is not None
+        and codes.dtype in _WORDS
+        and len(codes.shape) > 1
+        and 1 not in codes.shape
+    ):
+        shape = f"{codes.dtype} {list(codes.shape)}"
+        problem = f"{escape(name)} is {shape}: packed codes that no known scheme explains"
+        return shelf.unreadable(codes, "words", (name,), codes, problem, name)
     return None
 
 
