@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -317,21 +317,29 @@ def _moved(x: F32, y: F32, apart: np.float32) -> F32:
 
 
 def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """Tensors without a partner: equal bytes under another name, another shape under the same, or alone. What nothing
-    decodes has no shape but that of its bytes."""
+    """Tensors without a partner: equal bytes, under their own name first; another shape under the same name; or alone.
+    What nothing decodes was not read, and no more is the weight that it may be on the other side."""
     rows: list[dict[str, Any]] = []
     digests = [_digests(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
-    by_digest = {key: name for name, key in digests[0].items()}
+    own = [name for name, key in digests[1].items() if digests[0].get(name) == key]
+    owners: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
+    for name, key in digests[0].items():
+        owners[key] += [] if name in own else [name]
+    unread = [{w.name for w in anatomy.weights.values() if not w.readable} for anatomy in (a, b)]
     for name, tensor in left_b.items():
-        other = by_digest.pop(digests[1].get(name, ("", (), "")), None)
-        if other is not None:
-            rows.append(_row(left_a.pop(other), tensor, "same") | {"n_differ": 0, "n_flipped": 0, "relative": 0.0})
+        others = [name] if name in own else owners.get(digests[1].get(name, ("", (), "")), [])
+        if others:
+            rows.append(
+                _row(left_a.pop(others.pop()), tensor, "same") | {"n_differ": 0, "n_flipped": 0, "relative": 0.0}
+            )
         elif name in left_a:
             twin = left_a.pop(name)
             rows.append(_row(twin, tensor, "not_read" if twin.undecoded or tensor.undecoded else "reshaped"))
         else:
-            rows.append(_row(None, tensor, "only_b"))
-    return rows + [_row(tensor, None, "only_a") for tensor in left_a.values()]
+            rows.append(_row(None, tensor, "not_read" if tensor.undecoded or name in unread[0] else "only_b"))
+    for name, tensor in left_a.items():
+        rows.append(_row(tensor, None, "not_read" if tensor.undecoded or name in unread[1] else "only_a"))
+    return rows
 
 
 def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:

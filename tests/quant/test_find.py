@@ -392,5 +392,5 @@ def test_what_is_not_decoded_is_named_with_all_its_parts(
     others = {"m.up.bias": np.ones(8, np.float16), "m.down.weight": np.ones((8, 8), np.float16)}
     weight = only(checkpoint := opened(save("a.safetensors", stored | others)))
     assert (weight.scheme, set(weight.components)) == (scheme, set(stored))
-    with pytest.raises(weightprint.FormatError, match="not decoded|no known scheme"):
+    with pytest.raises(weightprint.FormatError, match=r"not decoded|no known scheme"):
         weight.read(checkpoint, WHOLE, WHOLE)
