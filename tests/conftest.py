@@ -40,7 +40,8 @@ NUMPY_DTYPES: dict[str, Any] = {
 }
 """Every dtype of whole bytes, as numpy (with ml_dtypes) knows it."""
 
-_NAMES = {np.dtype(value): name for name, value in NUMPY_DTYPES.items()}
+_F4 = np.dtype(ml_dtypes.float4_e2m1fn)  # numpy has a byte for each, the file half of one
+_NAMES = {np.dtype(value): name for name, value in NUMPY_DTYPES.items()} | {_F4: "F4"}
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
@@ -50,7 +51,9 @@ def encode(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     data = b""
     for name, array in tensors.items():
-        raw = np.ascontiguousarray(array).tobytes()
+        array = np.ascontiguousarray(array)
+        pairs = array.view(np.uint8).reshape(-1, 2) if array.dtype == _F4 else None
+        raw = array.tobytes() if pairs is None else (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
         offsets = [len(data), len(data) + len(raw)]
         header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
         data += raw

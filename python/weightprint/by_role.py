@@ -12,7 +12,8 @@ The sums are `math.fsum`'s, and values are scaled by a power of two before, so t
 vanish. Quantiles and distinct values cannot be pooled and are left out.
 
 A stored tensor may hold several roles, or be one component of a quantised weight. It is then counted under ``q+k+v``,
-and by component (``qweight``, ``scales``): a scan of canonical tensors splits and decodes instead.
+and by component (``qweight``, ``scales``): a scan of canonical tensors splits and decodes instead. Of words that codes
+are packed into, only counts are told: they are no values.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ _PLACED: tuple[tuple[str, Kind], ...] = (
     ("expert", "str"),
     ("component", "str"),
 )
+#: What codes are packed into; and what is then not told.
+_PACKED = {"U8", "I16", "U16", "I32", "U32", "I64", "U64"}
+_NOT_VALUES: dict[str, Any] = {
+    **dict.fromkeys(("min", "max", "abs_max")),
+    **dict.fromkeys(("mean", "std", "rms", "skewness", "kurtosis", "l1", "l2", "sparsity"), math.nan),
+}
 _SUMS = ("numel", "nbytes", "n", "n_finite", "n_zero", "n_nan", "n_posinf", "n_neginf")
 _Place = tuple[Any, ...]
 _NOWHERE: _Place = (None,) * len(_PLACED)
@@ -186,7 +193,8 @@ def _pool(of: dict[str, list[Any]]) -> dict[str, Any]:
     out["sparsity"] = out["n_zero"] / out["n"] if out["n"] else math.nan
     out["l1"] = math.fsum(of["l1"])
     out["l2"] = math.hypot(*of["l2"])
-    return out | _moments(of)
+    packed = any(of.get("component", ())) and set(of["dtype"]) <= _PACKED
+    return out | (_NOT_VALUES if packed else _moments(of))
 
 
 def _moments(of: dict[str, list[Any]]) -> dict[str, float]:

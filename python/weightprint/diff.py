@@ -2,17 +2,19 @@
 
 Canonical tensors are paired by name, else by place, else by the end of their names; what is left over on either side
 is looked up by its bytes (a renamed tensor), and what that does not find is listed as only in A or only in B: nothing
-is left out. Values are compared after decoding to float32, as they act (Gemma's gains lie 1 above what is stored), with
-sums in f64 (``rust/core/src/stats/pair.rs``):
+is left out; a head that one side ties to its embedding is held against that. Values are compared after decoding to
+float32, as they act (Gemma's gains lie 1 above what is stored), with sums in f64 (``rust/core/src/stats/pair.rs``):
 
     relative  ‖B − A‖ / ‖A‖, from differences        cosine  of the two, means taken off
+
+Whether other values are the same ones stored otherwise is asked as `compare` asks it (:mod:`.evidence._encodings`).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,12 +26,12 @@ from weightprint import _core
 from weightprint.anatomy.access import Anatomy
 from weightprint.checkpoint import Checkpoint, open
 from weightprint.evidence._base import F32, SLICE_VALUES, Pair, Side, Tensor
-from weightprint.evidence._block_codes import Codes
+from weightprint.evidence._encodings import Outcome, checked, stored_otherwise, stored_scales
 from weightprint.evidence._pairs import pair_by_name
-from weightprint.evidence._scaled_cells import FORMATS
-from weightprint.evidence.same_values import rounded
+from weightprint.facts import TOKEN_TABLES
 from weightprint.order import natural_key
 from weightprint.output import finite, to_json
+from weightprint.renames import rename_rules
 from weightprint.report.escape import escape
 from weightprint.selection import matching
 from weightprint.sides import outline
@@ -43,6 +45,7 @@ Progress = Callable[[int, int], object]
 #: What may be said of a tensor, in the order in which it is listed.
 STATUSES: dict[str, str] = {
     "changed": "values differ",
+    "not_read": "stored in a way that is not decoded, and other bytes",
     "reshaped": "the same name, another shape",
     "only_a": "only in A",
     "only_b": "only in B",
@@ -66,6 +69,8 @@ _COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("max_difference", "number"),
     ("l2_a", "number"),
     ("l2_b", "number"),
+    ("n_nonfinite_a", "i64"),
+    ("n_nonfinite_b", "i64"),
 )
 
 
@@ -78,7 +83,8 @@ class Diff:
         b: MODEL as it was named.
         table: one row per tensor: ``name`` (B's, or A's if only there), ``status`` (a key of :data:`STATUSES`), dtypes,
             shapes, how many elements differ in any bit of their float32 form, how many changed sign, relative change,
-            centred cosine, largest |b − a|, L2 norms.
+            centred cosine, largest |b − a|, L2 norms, how many are NaN or infinite on either side. Where these are not
+            the same elements, there is no relative change, cosine or largest difference.
         bytes_read: bytes of all tensors that were read.
     """
 
@@ -98,9 +104,17 @@ class Diff:
         """Every tensor is in both with the same values; another dtype is not the same."""
         return set(self.counts) <= {"same"}
 
+    @property
+    def renamed(self) -> list[tuple[str, int]]:
+        """How names of the same tensor differ, in words, and of how many tensors; the commonest first."""
+        names = set(self.table["name"])  # a head beside the embedding that stands for it is not renamed
+        both = zip(self.table["name_a"], self.table["name"], strict=True)
+        return rename_rules((a, b) for a, b in both if a is not None and a not in names)
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; undefined numbers are None."""
         head = {"schema_version": 1, "a": self.a, "b": self.b, "same": self.same, "counts": self.counts}
+        head |= {"renamed": [list(rule) for rule in self.renamed]}
         return dict(finite({**head, "bytes_read": self.bytes_read, "tensors": self.table.to_records()}))
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -175,7 +189,17 @@ def _diff(
         if progress is not None:
             progress(min(total, reads_a.nbytes + reads_b.nbytes), total)
 
-    rows = [_compared(side_a, side_b, pair, tick) for pair in pairs.values()]
+    pairs_of = {**pairs, **_tied(side_a, side_b, left_a, left_b)}
+    measured = [_compared(side_a, side_b, pair, tick) for pair in pairs_of.values()]
+    _with_stored_scales(side_a, side_b, measured)
+    rows = []
+    for name, (pair, row, _) in zip(pairs_of, measured, strict=True):
+        tied = name not in pairs
+        if tied and row["status"] in ("same", "re_encoded"):
+            left_a.pop(pair.a.name, None)
+            left_b.pop(pair.b.name, None)
+        if not tied or row["status"] in ("same", "re_encoded"):
+            rows.append(row | {"name": name})
     rows += _leftovers(ours, theirs, left_a, left_b)
     for anatomy in (ours, theirs):
         anatomy.checkpoint.check_unchanged()
@@ -207,48 +231,76 @@ def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
     }
 
 
-def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]) -> dict[str, Any]:
+_Compared = tuple[Pair, dict[str, Any], Outcome | None]
+
+
+def _tied(side_a: Side, side_b: Side, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> dict[str, Pair]:
+    """A head or copy of the embedding that only one side stores → that beside the other's embedding, which may stand
+    for it."""
+    found: dict[str, Pair] = {}
+    for left, other, ours in ((left_b, side_a, False), (left_a, side_b, True)):
+        tables = {t.shape: t for t in other.tensors.values() if t.place is not None and t.place.role == "embedding"}
+        for name, more in left.items():
+            table = tables.get(more.shape) if more.place is not None and more.place.role in TOKEN_TABLES else None
+            if table is not None:
+                found[name] = Pair(more, table, by="place") if ours else Pair(table, more, by="place")
+    return found
+
+
+def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]) -> _Compared:
     """One pair, slice by slice; `tick` is called after each."""
     counts, sums, largest = np.zeros(4, np.int64), np.zeros(6), 0.0
-    apart = np.float32(pair.a.offset - pair.b.offset)
-    otherwise = pair.a.dtype != pair.b.dtype or apart != 0
-    cast = otherwise
-    codes = _codes(pair)
+    nonfinite, apart = np.zeros(3, np.int64), np.float32(pair.a.offset - pair.b.offset)
     for x, y in _slices(side_a, side_b, pair):
         x = _moved(x, y, apart) if apart else x
-        if codes is not None:
-            codes.add(*((x, y) if pair.b.coded else (y, x)))
         *found, values = _core.compare_values(x.tobytes(), y.tobytes())
         counts += found
         sums += values[:6]
         largest = max(largest, values[6])
-        if cast and found[2] and not _is_cast(x, y, pair):
-            cast = False
+        if found[1] < found[0]:
+            odd_a, odd_b = ~np.isfinite(x), ~np.isfinite(y)
+            nonfinite += [np.count_nonzero(odd) for odd in (odd_a, odd_b, odd_a != odd_b)]
         tick()
     n, n_finite, n_differ, n_flipped = (int(c) for c in counts)
     sum_a, sum_b, aa, bb, ab, dd = (float(s) for s in sums)
     centred = [s - t / max(n_finite, 1) for s, t in ((aa, sum_a**2), (bb, sum_b**2), (ab, sum_a * sum_b))]
     spread = math.sqrt(max(centred[0], 0.0) * max(centred[1], 0.0))
-    if n_differ == 0:
-        status = "re_encoded" if otherwise else "same"
-    else:
-        status = "re_encoded" if cast or (codes is not None and codes.found().same) else "changed"
-    return _row(pair.a, pair.b, status) | {
-        "n_differ": n_differ,
-        "n_flipped": n_flipped,
-        "relative": math.sqrt(dd / aa) if aa > 0 else None,
-        "cosine": min(1.0, max(-1.0, centred[2] / spread)) if spread > 0 else None,
-        "max_difference": largest if n else None,
-        "l2_a": math.sqrt(aa),
-        "l2_b": math.sqrt(bb),
-    }
+    known = not nonfinite[2]
+    otherwise = pair.a.dtype != pair.b.dtype or apart != 0
+    outcome = checked(side_a, side_b, pair) if n_differ and stored_otherwise(pair) else None
+    same = outcome is not None and outcome.kind() in ("re_encoded", "trivial")
+    status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
+    if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
+        status = "not_read"
+    return (
+        pair,
+        _row(pair.a, pair.b, status)
+        | {
+            "n_differ": n_differ,
+            "n_flipped": n_flipped,
+            "relative": math.sqrt(dd / aa) if aa > 0 and known else None,
+            "cosine": min(1.0, max(-1.0, centred[2] / spread)) if spread > 0 and known else None,
+            "max_difference": largest if n and known else None,
+            "l2_a": math.sqrt(aa),
+            "l2_b": math.sqrt(bb),
+            "n_nonfinite_a": int(nonfinite[0]),
+            "n_nonfinite_b": int(nonfinite[1]),
+        },
+        outcome,
+    )
 
 
-def _codes(pair: Pair) -> Codes | None:
-    """Where one side is stored in codes of a scheme of quantisation, and the other plainly: what tells rounding."""
-    coarse, fine = (pair.b, pair.a) if pair.b.coded else (pair.a, pair.b)
-    known = coarse.coded and fine.dtype in FORMATS and not pair.transposed
-    return Codes(coarse, FORMATS[fine.dtype]) if known else None
+def _with_stored_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -> None:
+    """Bare codes are the same values where the file stores their scale."""
+    told = [(pair, outcome) for pair, _, outcome in measured if outcome is not None and outcome.scaling is not None]
+    if not told:
+        return
+    of_a = stored_scales(side_a, told, {pair.a.name for pair, _, _ in measured})
+    of_b = stored_scales(side_b, told, {pair.b.name for pair, _, _ in measured})
+    for pair, row, outcome in measured:
+        stored = pair.a.name in of_a or pair.b.name in of_b
+        if stored and outcome is not None and outcome.kind(stored) in ("re_encoded", "trivial"):
+            row["status"] = "re_encoded"
 
 
 def _slices(side_a: Side, side_b: Side, pair: Pair) -> Iterator[tuple[F32, F32]]:
@@ -264,29 +316,30 @@ def _moved(x: F32, y: F32, apart: np.float32) -> F32:
     return y if np.array_equal(y - apart, x) else x + apart
 
 
-def _is_cast(x: F32, y: F32, pair: Pair) -> bool:
-    """One side is the other rounded to its dtype."""
-    for values, stored, dtype in ((x, y, pair.b.dtype), (y, x, pair.a.dtype)):
-        ways = rounded(np.ascontiguousarray(values), dtype) if dtype in ("BF16", "F16", "F32") else None
-        if ways is not None and any(np.array_equal(way, stored, equal_nan=True) for way in ways):
-            return True
-    return False
-
-
 def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """Tensors without a partner: equal bytes under another name, another shape under the same, or alone."""
+    """Tensors without a partner: equal bytes, under their own name first; another shape under the same name; or alone.
+    What nothing decodes was not read, and no more is the weight that it may be on the other side."""
     rows: list[dict[str, Any]] = []
     digests = [_digests(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
-    by_digest = {key: name for name, key in digests[0].items()}
+    own = [name for name, key in digests[1].items() if digests[0].get(name) == key]
+    owners: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
+    for name, key in digests[0].items():
+        owners[key] += [] if name in own else [name]
+    unread = [{w.name for w in anatomy.weights.values() if not w.readable} for anatomy in (a, b)]
     for name, tensor in left_b.items():
-        other = by_digest.pop(digests[1].get(name, ("", (), "")), None)
-        if other is not None:
-            rows.append(_row(left_a.pop(other), tensor, "same") | {"n_differ": 0, "n_flipped": 0, "relative": 0.0})
+        others = [name] if name in own else owners.get(digests[1].get(name, ("", (), "")), [])
+        if others:
+            rows.append(
+                _row(left_a.pop(others.pop()), tensor, "same") | {"n_differ": 0, "n_flipped": 0, "relative": 0.0}
+            )
         elif name in left_a:
-            rows.append(_row(left_a.pop(name), tensor, "reshaped"))
+            twin = left_a.pop(name)
+            rows.append(_row(twin, tensor, "not_read" if twin.undecoded or tensor.undecoded else "reshaped"))
         else:
-            rows.append(_row(None, tensor, "only_b"))
-    return rows + [_row(tensor, None, "only_a") for tensor in left_a.values()]
+            rows.append(_row(None, tensor, "not_read" if tensor.undecoded or name in unread[0] else "only_b"))
+    for name, tensor in left_a.items():
+        rows.append(_row(tensor, None, "not_read" if tensor.undecoded or name in unread[1] else "only_a"))
+    return rows
 
 
 def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:

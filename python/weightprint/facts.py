@@ -17,18 +17,19 @@ The numbers come from outside the cases that the rules are tested on:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from weightprint.blocks import EFFECT, OF_HEADS, FoundBlock, Key, Share, found_blocks, found_heads, share_of
 from weightprint.changes import Changes, measured
-from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor
+from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor
 from weightprint.evidence._exchange import log10_p_hits
 from weightprint.maps import Maps, maps
 from weightprint.parts import ABSENT, DETECTABLE, Absent, absent_outside, absent_parts
 
-__all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
+__all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "TOKEN_TABLES", "Facts", "Share", "may_decide"]
 
 LOG10_P = -6.0
 
@@ -38,6 +39,9 @@ DISTANT_GAINS = 1 / 3
 
 #: Heads of one block in the very block of A where its hidden units were found: few heads, and nothing was chosen.
 BESIDE_LOG10_P = -2.0
+
+#: Roles of tables that may be one, stored once or several times.
+TOKEN_TABLES = frozenset({"embedding", "embedding_copy", "head"})
 
 #: Equal rows of an embedding that make a part shared: each is tens of learned values, so a few would do.
 ROWS = 32
@@ -106,12 +110,62 @@ class Facts:
     @cached_property
     def copies(self) -> tuple[Shared, ...]:
         """Tensors of B that hold A's values: exactly, re-encoded, or as the quantiser's own scales."""
-        return tuple(f for f in self._counterparts if f.kind != "rounded")
+        return tuple(f for f in self._counterparts if f.kind not in ("rounded", "scaled"))
 
     @cached_property
     def rounded(self) -> tuple[Shared, ...]:
         """Tensors of B whose difference from A's is of the size that a quantiser's codes make, and no more is known."""
         return tuple(f for f in self._counterparts if f.kind == "rounded")
+
+    @cached_property
+    def stored_otherwise(self) -> bool:
+        """Something has A's values in another encoding; simple values count beside others that show an origin, or
+        where there is nothing else on either side."""
+        simple = any(f.kind == "trivial" for f in self.copies)
+        return bool(self.re_encoded) or (simple and (bool(self.shown) or self.more == (0, 0)))
+
+    @cached_property
+    def scaled(self) -> tuple[Shared, ...]:
+        """Tensors of B that are A's times a factor, or codes of A's under a scale, that nothing stores."""
+        return tuple(f for f in self._counterparts if f.kind == "scaled")
+
+    @cached_property
+    def differing(self) -> tuple[Pair, ...]:
+        """Pairs whose values are not the same, however simple they are."""
+        same = {f.b for f in self.copies}
+        return tuple(
+            p
+            for p in self.models.pairs
+            if p.b.name not in same and (p.a.dtype, p.a.shape, p.a.digest) != (p.b.dtype, p.b.shape, p.b.digest)
+        )
+
+    @cached_property
+    def undecoded(self) -> tuple[Tensor, ...]:
+        """Stored bytes of either side that nothing decodes and the other side doesn't have: they were not read."""
+        sides = (self.models.a, self.models.b)
+        known = [{t.digest for t in side.tensors.values()} for side in reversed(sides)]
+        paired = [{p.a.name for p in self.models.pairs}, {p.b.name for p in self.models.pairs}]
+        return tuple(
+            t
+            for side, equal, met in zip(sides, known, paired, strict=True)
+            for t in side.tensors.values()
+            if t.undecoded and t.digest not in equal and t.name not in met
+        )
+
+    @cached_property
+    def whole(self) -> bool:
+        """No pair differs and everything could be read, so the values of what was compared are the same."""
+        return not self.differing and not self.undecoded
+
+    @cached_property
+    def scaled_only(self) -> bool:
+        """Factors are all that differs in the pairs, and one side has nothing that the other lacks."""
+        ours, theirs = {f.a for f in self.scaled}, {f.b for f in self.scaled}
+        more_a = [t for t in self.missing_in_b if t.name not in ours]
+        more_b = [t for t in self.missing_in_a if t.name not in theirs]
+        shows = bool(self.shown) or any(not self.models.b.is_trivial(self.models.b.tensors[name]) for name in theirs)
+        differ = any(p.b.name not in theirs for p in self.differing)
+        return bool(theirs) and shows and not differ and not self.undecoded and (not more_a or not more_b)
 
     @cached_property
     def _counterparts(self) -> tuple[Shared, ...]:
@@ -153,6 +207,8 @@ class Facts:
             if here.place is None or there.place is None or here.place.stack != there.place.stack:
                 continue
             own = at.get(here.place)
+            if own is None and {here.place.role, there.place.role} <= TOKEN_TABLES:
+                continue  # tied, and stored all the same
             if here.place != there.place and (own is None or own.digest != here.digest):
                 out.append(f.b)
         return tuple(out)
@@ -165,7 +221,34 @@ class Facts:
     @cached_property
     def missing_in_b(self) -> tuple[Tensor, ...]:
         """Tensors of A, trivial ones aside, whose values are not in B."""
-        return _missing(self.models.a, self.models.b, {f.a for f in self.copies if f.kind != "parameter"})
+        same = self.applied("same_values")
+        scales: Sequence[str] = same.details["scales_of_a"] if same else ()
+        return _missing(self.models.a, self.models.b, {f.a for f in self.copies if f.kind != "parameter"} | {*scales})
+
+    @cached_property
+    def more(self) -> tuple[int, int]:
+        """Tensors of A, and of B, beyond their equals on the other side, simple ones included, tied ones left out."""
+        same = self.applied("same_values")
+        scales: Sequence[str] = same.details["scales_of_a"] if same else ()
+        otherwise = [f for f in self.copies if f.kind != "exact"]
+        told = ({f.a for f in otherwise} | {*scales}, {f.b for f in otherwise})
+        a, b = (
+            Counter((t.dtype, t.shape, t.digest) for t in side.tensors.values() if t.name not in (known | {*tied}))
+            for side, known, tied in zip((self.models.a, self.models.b), told, self.tied, strict=True)
+        )
+        return (a - b).total(), (b - a).total()
+
+    @cached_property
+    def tied(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Of A and of B: token tables that are another one of that model again, where the other model stores none."""
+        out = []
+        for side, other in ((self.models.a, self.models.b), (self.models.b, self.models.a)):
+            tables = [t for t in side.tensors.values() if t.place is not None and t.place.role in TOKEN_TABLES]
+            places = {t.place for t in other.tensors.values()}
+            more = [t for t in tables if t.place not in places]
+            kept = {t.digest for t in tables if t not in more}
+            out.append(tuple(t.name for t in more if t.digest is not None and t.digest in kept))
+        return out[0], out[1]
 
     @cached_property
     def complete(self) -> bool:
@@ -274,7 +357,8 @@ class Facts:
         """B minus A, measured when a reader of operations first asks. No rule of the verdict does."""
         aligned = self.decisive and self.weights is not None and self.weights.basis != "identity"
         untouched = {f.b for f in (*self.copies, *self.rounded)}
-        return measured(self.models, self.maps, untouched, aligned)
+        found, scaled = measured(self.models, self.maps, untouched, aligned), {f.b for f in self.scaled}
+        return replace(found, all=tuple(c for c in found.all if c.b.name not in scaled))
 
     @cached_property
     def absent(self) -> Absent:
@@ -331,7 +415,7 @@ class Facts:
         """Parameters of B found in A, by tensor; trivial and untested ones widen the interval."""
         if self.equal_both_ways:
             return Share(1.0, 1.0, 1.0)
-        copied = {f.b for f in self.copies}
+        copied = {f.b for f in (*self.copies, *self.scaled)}
         absent = (*self.absent.tensors, *(name for region in self.absent_regions for name in region.tensors))
         return share_of(
             self.models, copied, self._rows, self.found_regions, self.cosines, self.blocks, self.heads, absent

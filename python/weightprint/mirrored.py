@@ -17,7 +17,7 @@ import numpy as np
 
 from weightprint.evidence._base import Evidence, Models, Shared, Side, UnitMatch
 from weightprint.evidence._units import ffns
-from weightprint.facts import Facts
+from weightprint.facts import TURNED, Facts
 
 __all__ = ["mirrored"]
 
@@ -158,6 +158,12 @@ def _table(told: Details) -> Details:
 _OWN = ("same rows", "same rows, some replaced", "extended", "first rows")
 _JOINED = ", joined with other rows"
 
+
+def _turned_parts(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    """What B asked of A says nothing of what A has besides."""
+    return {"not_found": []}
+
+
 _DETAILS: dict[str, Callable[[Details, Mapping[str, str], Models], Details]] = {
     "exact_sharing": _exact,
     "same_values": _same_values,
@@ -165,4 +171,5 @@ _DETAILS: dict[str, Callable[[Details, Mapping[str, str], Models], Details]] = {
     "training_shared": _training,
     "head_agreement": _heads,
     "embeddings": _tables,
+    **dict.fromkeys(TURNED, _turned_parts),
 }

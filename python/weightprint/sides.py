@@ -20,12 +20,17 @@ from weightprint.anatomy.access import Anatomy
 from weightprint.anatomy.place import Assignment
 from weightprint.checkpoint import TensorInfo
 from weightprint.evidence._base import F32, Runs, Side, Tensor
+from weightprint.quant._names import ACTIVATION
 from weightprint.weights import Weight
 
 __all__ = ["SURE", "Reads", "canonical_name", "outline"]
 
 #: An inferred place of less confidence is no place: a wrong one would pair what does not belong together.
 SURE = 0.75
+
+#: Integers that, as a matrix, are packed codes or indices of some scheme that nobody knows: no values to compare.
+WORDS = ("U8", "I16", "U16", "I32", "U32", "I64", "U64")
+_MOST_COLUMNS = 8  # of tables of integers that are what they say: ids, routes
 
 
 class Reads:
@@ -116,8 +121,12 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
         if not weight.readable:
             for name in weight.components:
                 info = reads.stored[name] = anatomy.checkpoint.find(name)
-                tensors[name] = Tensor(name, info.dtype, info.shape, info.numel, info.nbytes)
+                tensors[name] = Tensor(name, info.dtype, info.shape, info.numel, info.nbytes, undecoded=True)
             continue
+        for name in weight.components if weight.scheme is not None else ():
+            if name.endswith(ACTIVATION):  # no part of the weight's values, and the model computes with it
+                info = reads.stored[name] = anatomy.checkpoint.find(name)
+                tensors[name] = Tensor(name, info.dtype, info.shape, info.numel, info.nbytes)
         parts = [part for part in anatomy.of(weight.name) if not part.tied]
         if any(part.confidence < SURE for part in parts):
             parts = []
@@ -141,6 +150,8 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
 def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor:
     info = anatomy.weights.stored(weight.name)
     components = (info.components,) if info is not None and info.components > 1 else ()
+    words = info is not None and _packed(info) and not (part is not None and part.place.part == "fixed")
+    part = None if words else part
     return Tensor(
         name=weight.name,
         dtype=_dtype(weight),
@@ -150,7 +161,12 @@ def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor
         place=None if part is None else part.place,
         levels=weight.levels,
         offset=0.0 if part is None else anatomy.offset(part.place),
+        undecoded=words,
     )
+
+
+def _packed(info: TensorInfo) -> bool:
+    return info.dtype in WORDS and len(info.shape) > 1 and min(info.shape[-2:]) > _MOST_COLUMNS
 
 
 def _dtype(weight: Weight) -> str:

@@ -86,25 +86,33 @@ _NOT_ASKED = {"later": None, "confidence": None, "because": "quick effort reads 
 RULES: tuple[Rule, ...] = (
     Rule(
         "identical",
-        lambda f: f.equal_both_ways and not f.moved,
+        lambda f: f.equal_both_ways and not f.moved and f.more == (0, 0),
         "every tensor of either model is in the other, bit for bit",
         ("exact_sharing",),
     ),
     Rule(
         "shared_origin",
-        lambda f: f.equal_both_ways,
+        lambda f: f.equal_both_ways and bool(f.moved),
         "every tensor of either model is in the other, bit for bit, some of them at other places",
         ("exact_sharing",),
     ),
     Rule(
         "re_encoded",
-        lambda f: bool(f.re_encoded) and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a)),
+        lambda f: (
+            f.stored_otherwise and f.whole and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a))
+        ),
         "every value of B, and every value of A's blocks, is a value of the other in another encoding",
         _COPY,
     ),
     Rule(
         "shared_origin",
-        lambda f: bool(f.shown) and (not f.missing_in_a or not f.missing_in_b),
+        lambda f: f.scaled_only,
+        "every value of one model is the other's, some of them times a factor that nothing stores",
+        _COPY,
+    ),
+    Rule(
+        "shared_origin",
+        lambda f: bool(f.shown) and f.whole and (not f.missing_in_a or not f.missing_in_b),
         "one model holds all of the other, value for value, and more",
         _COPY,
     ),

@@ -6,7 +6,8 @@ that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence._units import ffns
 from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts
@@ -77,17 +78,25 @@ def sentence(rule: Rule, facts: Facts) -> str:
     if rule.verdict == "identical":
         exact = facts.applied("exact_sharing")
         renamed = len(exact.details["renamed"]) if exact else 0
-        return "A and B hold the same values, bit for bit" + (", under other names." if renamed else ".")
-    if facts.equal_both_ways:
+        tied = [
+            f"; {_names([*names])} of {side} {'is' if len(names) == 1 else 'are'} tied in {other}, and stored in {side}"
+            for side, other, names in (("A", "B", facts.tied[0]), ("B", "A", facts.tied[1]))
+            if names
+        ]
+        renamed -= len(facts.tied[1])
+        return (
+            f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
+        )
+    if facts.equal_both_ways and facts.moved:
         moved = _plural(len(facts.moved), "tensor")
         return f"A and B hold the same tensors, value for value, but {moved} stand at another place: layers were moved."
     if rule.verdict == "re_encoded":
         extra = "" if facts.complete else ", except for what is listed below"
         return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
     if "holds all" in rule.words:
-        if not facts.missing_in_a:
-            return f"Everything in B is in A, value for value; A has {_plural(len(facts.missing_in_b), 'more tensor')}."
-        return f"Everything in A is in B, value for value; B has {_plural(len(facts.missing_in_a), 'more tensor')}."
+        return _all_of_one(facts)
+    if "times a factor" in rule.words:
+        return f"A and B hold the same values, except that {factors(facts)}."
     if rule.verdict == "shared_origin":
         if "partly_shared" in readings(rule.verdict, facts):
             return (
@@ -126,8 +135,11 @@ def _not_looked_at(facts: Facts) -> str:
     copied = {name for f in facts.copies for name in (f.a, f.b)}
     for side in (facts.models.b, facts.models.a):
         left = [t for t in side.tensors.values() if t.place is None and t.name not in copied and len(t.shape) > 1]
+        unread = [t for t in side.tensors.values() if t.undecoded and t.name not in copied]
+        left = [t for t in left if not t.undecoded]
         stacked = {t.name for t in stacked_layers(left)}
         groups = (
+            (("is not decoded", "are not decoded"), unread),
             (("holds stacked layers", "hold stacked layers"), [t for t in left if t.name in stacked]),
             (("has no known role", "have no known role"), [t for t in left if t.name not in stacked]),
         )
@@ -137,6 +149,35 @@ def _not_looked_at(facts: Facts) -> str:
                 whose = f"({part:.1%} of {side.label.upper()}'s parameters)"
                 out.append(f"{_plural(len(found), 'tensor')} {whose} {words[len(found) > 1]}")
     return "not looked at: " + " and ".join(out) if out else ""
+
+
+def _all_of_one(facts: Facts) -> str:
+    """One model holds the other; simple tensors may be left on either side."""
+    in_a, in_b = facts.more
+    # Rather the side of which nothing at all is left.
+    b_in_a = not facts.missing_in_a and (not in_b or bool(facts.missing_in_b) or in_a > 0)
+    less, more, left, n = ("B", "A", in_b, in_a) if b_in_a else ("A", "B", in_a, in_b)
+    but = f" but {_plural(left, 'tensor')} too simple to tell" if left else ""
+    has = f"; {more} has {_plural(n, 'more tensor')}" if n else ""
+    return f"Everything in {less}{but} is in {more}, value for value{has}."
+
+
+def factors(facts: Facts) -> str:
+    """Which factor lies between how many tensors, in words."""
+    same = facts.applied("same_values")
+    scaled: Mapping[str, list[Any]] = same.details["scaled"] if same else {}
+    values = sorted(abs(factor) for factor, _ in scaled.values() if factor is not None)
+    n, free = len(values), len(scaled) - len(values)
+    size = (
+        ""
+        if not values
+        else f"{values[0]:,.4g}"
+        if values[0] > 0.999 * values[-1]
+        else f"{values[0]:,.4g} to {values[-1]:,.4g}"
+    )
+    parts = [f"every value of {_plural(n, 'tensor')} of B is A's times {size}"] * bool(n)
+    parts += [f"{_plural(free, 'tensor')} hold the other's values in codes whose scale is stored nowhere"] * bool(free)
+    return ", and ".join(parts) + (", a factor that nothing stores" if n else "")
 
 
 def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
@@ -259,7 +300,9 @@ def _similar_data(facts: Facts) -> list[str]:
 
 def _missing(facts: Facts) -> list[str]:
     """What differs: tensors of one name with other values, then what only one side has."""
-    in_a, in_b = {t.name: t for t in facts.missing_in_b}, {t.name: t for t in facts.missing_in_a}
+    in_a, in_b = (
+        {t.name: t for t in missing if not t.undecoded} for missing in (facts.missing_in_b, facts.missing_in_a)
+    )
     changed = [name for name in in_b if name in in_a]
     groups = (
         ("Other values under the same name in A and B", [in_b[n] for n in changed], facts.models.b),
@@ -267,6 +310,11 @@ def _missing(facts: Facts) -> list[str]:
         ("In B, without an equal in A", [t for n, t in in_b.items() if n not in in_a], facts.models.b),
     )
     lines = []
+    for label, side in (("A", facts.models.a), ("B", facts.models.b)):
+        unread = [t.name for t in facts.undecoded if side.tensors.get(t.name) is t]
+        if unread:
+            n = _plural(len(unread), "tensor")
+            lines.append(f"Not read: {n} of {label}, stored in a way that is not decoded ({_names(unread)}).")
     for words, tensors, side in groups:
         if tensors:
             part = sum(t.numel for t in tensors) / max(side.numel, 1)

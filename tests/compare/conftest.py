@@ -1,9 +1,10 @@
-"""Makes the synthetic models of tests/evidence importable."""
+"""Makes the synthetic models of tests/evidence and the makers of tests/cases importable."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "evidence"))
+for beside in ("evidence", "cases"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / beside))
 sys.path.append(str(Path(__file__).parents[1] / "gguf"))

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import weightprint
 from gguf_files import LLAMA, write_gguf
+from makers import ENCODINGS
 from safetensors.numpy import save_file
 from synthetic import Arrays, child, decoder
+from weightprint.weights import Weights
+
+from tests.conftest import encode
 
 gguf = pytest.importorskip("gguf")
 quants = pytest.importorskip("gguf.quants")
@@ -26,7 +30,8 @@ _NAMES = {theirs: ours for ours, theirs in LLAMA.items()}
 def folder(at: Path, tensors: Mapping[str, Any], family: str = "llama") -> Path:
     """As Hugging Face's Llama stores it, or another family of the same names."""
     at.mkdir()
-    config = {"model_type": family, "num_attention_heads": _HEADS, "hidden_size": tensors["model.norm.weight"].size}
+    size = tensors["model.norm.weight"].size if tensors else 64
+    config = {"model_type": family, "num_attention_heads": _HEADS, "hidden_size": size}
     (at / "config.json").write_text(json.dumps(config))
     save_file(dict(tensors), at / "model.safetensors")
     return at
@@ -208,6 +213,26 @@ def test_gains_kept_as_distances_from_one(tmp_path: Path) -> None:
     same = next(e for e in result.evidence if e.test == "same_values")
     assert same.details["n_same"] + same.details["n_simple"] == sum(x.ndim == 1 for x in acts.values())
     assert weightprint.compare(both[0], folder(tmp_path / "c", acts, "gemma")).verdict == "shared_origin"
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("how", ["I4 in groups", "MXFP4"])
+def test_from_one_scheme_to_another(tmp_path: Path, kind: str, how: str) -> None:
+    """Codes decoded and quantised again: the first one's values, rounded and nothing else, told in either order."""
+    stored: dict[str, Any] = {}
+    for name, x in decoder(0).items():
+        stored |= ENCODINGS[how][0](name, x) if "_proj" in name else {name: x}
+    hub = folder(tmp_path / "hub", {})
+    (hub / "model.safetensors").write_bytes(encode(stored))
+    with weightprint.open(hub) as opened:
+        weights = Weights(opened)
+        decoded = {name: weights.read(name) for name in weights}
+    packed = release(tmp_path / "b.gguf", decoded, kind)
+    for a, b in ((hub, packed), (packed, hub)):
+        result = weightprint.compare(a, b)
+        assert result.verdict == "re_encoded"
+        assert set(done(result)) <= {"rename", "quantise"}
+        assert set(weightprint.diff(a, b).counts) <= {"re_encoded", "same"}
 
 
 def test_two_levels_of_scales(tmp_path: Path) -> None:

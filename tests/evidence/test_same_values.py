@@ -27,6 +27,17 @@ def how(a: Array, b: Array, **more: Array) -> str | None:
     return evidence.details["how"].get("w") if evidence.applied else None
 
 
+def scaled(a: Array, b: Array, **more: Array) -> tuple[float | None, str] | None:
+    """The factor that was named, and how it was found."""
+    evidence = same_values(models({"w": a}, {"w": b, **more}))
+    if not evidence.applied or "w" not in evidence.details["scaled"]:
+        return None
+    assert [f.kind for f in evidence.found if f.b == "w"] == ["scaled"]
+    assert "w" not in evidence.details["how"]
+    factor, words = evidence.details["scaled"]["w"]
+    return factor, words
+
+
 @pytest.mark.parametrize("dtype", [BF16, np.float16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
 def test_casts(dtype: Any) -> None:
     a = weights(40, 300)
@@ -81,7 +92,11 @@ def quantise(a: Array, scale: Any, zero: int = 0, dtype: Any = np.int8) -> Array
 def test_int8_with_a_scale(axis: int | None, words: str) -> None:
     a = weights(96, 128) * (1 + np.arange(128) / 32) * (1 + np.arange(96)[:, None] / 32)
     scale = np.abs(a).max(axis=axis, keepdims=axis is not None) / 127
-    assert how(a.astype(np.float32), quantise(a, scale)) == f"F32 to I8, {words}"
+    a, codes = a.astype(np.float32), quantise(a, scale)
+    assert how(a, codes, w_scale=scale.astype(np.float32).reshape(-1)) == f"F32 to I8, {words}"
+    assert scaled(a, codes, w_scale=1.1 * scale.astype(np.float32).reshape(-1)) == (None, f"F32 to I8, {words}")
+    assert scaled(a, codes) == (None, f"F32 to I8, {words}")
+    assert scaled(codes, a) == (None, f"F32 to I8, {words}")
 
 
 def test_int8_with_a_zero_point() -> None:
@@ -89,25 +104,31 @@ def test_int8_with_a_zero_point() -> None:
     low, high = float(a.min()), float(a.max())
     scale = (high - low) / 255
     zero = round(-128 - low / scale)
-    assert how(a, quantise(a, scale, zero)) == f"F32 to I8, one scale and zero point {zero}"
-    assert how(a, quantise(a, scale, zero + 128, np.uint8)) == f"F32 to U8, one scale and zero point {zero + 128}"
+    for z, dtype, name in ((zero, np.int8, "I8"), (zero + 128, np.uint8, "U8")):
+        codes, words = quantise(a, scale, z, dtype), f"F32 to {name}, one scale and zero point {z}"
+        stored = {"w_scale": np.array([scale], np.float32), "w_zero": np.array([z], dtype)}
+        assert how(a, codes, **stored) == words
+        assert scaled(a, codes, w_scale=stored["w_scale"]) == (None, words)
+        assert scaled(a, codes, w_scale=stored["w_scale"], w_zero=np.array([z + 1], dtype)) == (None, words)
 
 
 def test_saturated_int8_is_still_a_copy() -> None:
     a = weights(96, 128)
-    assert how(a, quantise(a, np.abs(a).max() / 300)) == "F32 to I8, one scale"
+    scale = np.array([np.abs(a).max() / 300], np.float32)
+    assert how(a, quantise(a, scale), w_scale=scale) == "F32 to I8, one scale"
 
 
 def test_int8_of_strangers_is_refused() -> None:
     a, other = weights(96, 128), weights(96, 128, seed=3)
     for scale in (np.abs(other).max() / 127, np.abs(other).max(axis=1, keepdims=True) / 127):
-        assert how(a, quantise(other, scale)) is None
+        assert how(a, quantise(other, scale), w_scale=scale.reshape(-1)) is None
+        assert scaled(a, quantise(other, scale)) is None
 
 
 def test_a_noised_copy_is_refused() -> None:
     a = weights(96, 128)
     noised = a + 0.05 * a.std() * np.random.default_rng(5).standard_normal(a.shape).astype(np.float32)
-    assert how(a, quantise(noised, np.abs(noised).max() / 127)) is None
+    assert scaled(a, quantise(noised, np.abs(noised).max() / 127)) is None
     assert how(a, noised.astype(BF16)) is None
 
 
@@ -126,9 +147,12 @@ def test_the_scales_of_a_quantised_tensor_are_recognised() -> None:
 
 def test_a_transposed_quantised_copy_under_another_name() -> None:
     a = {"x": weights(96, 128), "y": weights(96, 128, seed=2)}
-    q = quantise(a["y"], np.abs(a["y"]).max(axis=1, keepdims=True) / 127).T.copy()
-    evidence = same_values(models(a, {"val_1": q}))
-    assert [(f.b, f.a) for f in evidence.found] == [("val_1", "y")]
+    scale = np.abs(a["y"]).max(axis=1, keepdims=True) / 127
+    evidence = same_values(models(a, {"val_1": quantise(a["y"], scale).T.copy(), "val_1_scale": scale[:, 0]}))
+    assert [(f.b, f.a, f.kind) for f in evidence.found] == [
+        ("val_1", "y", "re_encoded"),
+        ("val_1_scale", "y", "parameter"),
+    ]
     assert evidence.details["how"]["val_1"] == "F32 to I8, one scale per column, transposed"
     assert evidence.details["later"] == "b"
 
@@ -139,6 +163,51 @@ def test_an_upcast_says_nothing_about_direction() -> None:
     assert evidence.details["how"]["w"] == "F32 to BF16, nothing lost"
     assert evidence.details["later"] is None
     assert run(weights(96, 128), weights(96, 128).astype(BF16)).details["later"] == "b"
+
+
+@pytest.mark.parametrize("to", [BF16, np.float16, np.float32])
+@pytest.mark.parametrize("of", [BF16, np.float16, np.float32])
+@pytest.mark.parametrize("factor", [1.7, 1981.0, 1 / 1981, 1.01, -2.0])
+def test_a_factor_that_nothing_stores_is_named(of: Any, to: Any, factor: float) -> None:
+    a = weights(40, 300).astype(of)
+    b = (a.astype(np.float32) * np.float32(factor)).astype(to)
+    found = scaled(a, b)
+    assert found is not None
+    assert found[0] == pytest.approx(factor, rel=1e-2)
+    b[31, 7] *= to(1.5) if isinstance(to, type) else to.type(1.5)
+    assert scaled(a, b) is None
+    assert how(a, b) is None
+
+
+def test_a_step_of_the_type_is_no_factor_and_a_turned_sign_is_one() -> None:
+    a = weights(40, 300)
+    assert scaled(a, np.nextafter(a, np.float32(1))) is None
+    assert scaled(a, -a) == (-1, "F32, one factor")
+    assert scaled(a, np.float32(1.75) * a) == (1.75, "F32, one factor")
+
+
+def test_what_overflows_was_not_rounded() -> None:
+    a = weights(40, 300)
+    a[3, 5] = 1e5
+    with np.errstate(over="ignore"):
+        b = a.astype(np.float16)
+    assert how(a, b) is None
+
+
+def test_what_all_underflowed_or_rounded_to_nothing_is_lost() -> None:
+    a = weights(40, 300)
+    tiny = a * np.float32(1e-8)
+    for b in (tiny.astype(np.float16), tiny.astype(ml_dtypes.float8_e4m3fn), np.rint(a).astype(np.int8)):
+        evidence = run(tiny, b)
+        assert not evidence.applied or not [f for f in evidence.found if f.kind in ("re_encoded", "trivial")]
+    coarse = np.rint(20 * a).astype(np.int8)  # a scale of 1, stored nowhere and then stored
+    assert how(20 * a, coarse) is None
+    assert [f.kind for f in same_values(models({"w": 20 * a}, {"w": coarse})).found] == ["scaled"]
+
+
+def test_ids_in_another_integer_type_are_the_same_values() -> None:
+    ids = np.arange(640, dtype=np.int64).reshape(10, 64)
+    assert how(ids, ids.astype(np.float32)) == "I64 to F32, nothing lost"
 
 
 def test_simple_tensors_agree_but_show_nothing() -> None:

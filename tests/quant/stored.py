@@ -412,7 +412,8 @@ def gpt_oss(rng: Rng, experts: int = 3, out: int = 10, groups: int = 2, original
 
 
 def mxfp4(rng: Rng, rows: int = 12, groups: int = 3, form: str = "packed") -> Stored:
-    """compressed-tensors (``packed``: U8 exponents), Quark (``weight``: U8) and DeepSeek-V4 (``int8``: F8_E8M0)."""
+    """compressed-tensors (``packed``: U8 exponents), Quark (``weight``: U8) and DeepSeek-V4 (``int8``: F8_E8M0); and
+    the dtype F4 (``typed``)."""
     codes, meaning = fp4_codes(rng, rows, groups * 32)
     exponents = rng.integers(110, 140, (rows, groups)).astype(np.uint8)
     power = np.exp2(exponents.astype(np.float32) - 127)
@@ -421,6 +422,7 @@ def mxfp4(rng: Rng, rows: int = 12, groups: int = 3, form: str = "packed") -> St
         "packed": {"m.up.weight_packed": bytes_, "m.up.weight_scale": exponents},
         "weight": {"m.up.weight": bytes_, "m.up.weight_scale": exponents},
         "int8": {"m.up.weight": bytes_.view(np.int8), "m.up.scale": power.astype(E8M0)},
+        "typed": {"m.up.weight": codes.view(E2M1), "m.up.weight_scale": power.astype(E8M0)},
     }[form]
     values = meaning * spread(power, (1, 32), meaning.shape)
     return Stored("m.up.weight", "mxfp4", "F4", values, tensors, {"group_size": 32})
@@ -444,6 +446,7 @@ def nvfp4(rng: Rng, rows: int = 12, groups: int = 5, form: str = "packed") -> St
         scale = f32(grid) / whole
     else:
         whole = whole.reshape(())
+        bytes_ = codes.view(E2M1) if form == "typed" else bytes_
         tensors = {"m.up.weight": bytes_, "m.up.weight_scale_2": whole, "m.up.input_scale": whole}
         scale = f32(grid) * whole
     tensors["m.up.weight_scale"] = grid
@@ -539,6 +542,82 @@ def torchao_mxfp8(rng: Rng, rows: int = 10, groups: int = 3) -> Stored:
     return Stored("m.up.weight", "torchao_mxfp8", "F8_E4M3", values, tensors, {"group_size": 32}, metadata=metadata)
 
 
+# MLX, BitNet
+
+
+def mlx(
+    rng: Rng, bits: int = 4, size: int = 64, groups: int = 3, experts: tuple[int, ...] = (), own: bool = False
+) -> Stored:
+    """Affine groups; the config says the pair of the layer itself (``own``) or of all."""
+    shape = (*experts, 10, groups * size)
+    codes = rng.integers(0, 1 << bits, shape)
+    grid, low = scales(rng, *shape[:-1], groups, kind=np.float16), scales(rng, *shape[:-1], groups, kind=np.float16)
+    here = {"group_size": size, "bits": bits}
+    said = {"group_size": 64, "bits": 4, "m.up": here} if own else here
+    return Stored(
+        "m.up.weight",
+        "mlx",
+        f"U{bits}",
+        f32(codes) * np.repeat(f32(grid), size, -1) + np.repeat(f32(low), size, -1),
+        {"m.up.weight": words(codes, bits, np.uint32), "m.up.scales": grid, "m.up.biases": low},
+        {"bits": bits, "group_size": size},
+        {"quantization": said},
+    )
+
+
+def mlx_floats(rng: Rng, kind: str = "mxfp4", rows: int = 8, groups: int = 5) -> Stored:
+    size, bits = (16 if kind == "nvfp4" else 32), (8 if kind == "mxfp8" else 4)
+    if bits == 4:
+        codes, meaning = fp4_codes(rng, rows, groups * size)
+    else:
+        codes = rng.integers(0, 127, (rows, groups * size)).astype(np.uint8)
+        meaning = f32(codes.view(F8))
+    grid = (rng.integers(1, 120, (rows, groups)) if kind == "nvfp4" else rng.integers(110, 140, (rows, groups))).astype(
+        np.uint8
+    )
+    scale = f32(grid.view(F8)) if kind == "nvfp4" else np.exp2(grid.astype(np.float32) - 127)
+    tensors = {"m.up.weight": words(codes, bits, np.uint32), "m.up.scales": grid}
+    dtype = "F4" if bits == 4 else "F8_E4M3"
+    return Stored(
+        "m.up.weight", f"mlx_{kind}", dtype, meaning * np.repeat(scale, size, -1), tensors, {"group_size": size}
+    )
+
+
+def bitnet(rng: Rng, linear: str = "autobitlinear", rows: int = 12, columns: int = 40) -> Stored:
+    codes = rng.integers(0, 3, (rows, columns)).astype(np.uint8)
+    quarters = codes.reshape(4, rows // 4, columns)
+    packed_bytes = (quarters << (2 * np.arange(4, dtype=np.uint8))[:, None, None]).sum(0).astype(np.uint8)
+    scale = scales(rng, 1, kind=BF16)
+    ternary = f32(codes) - 1
+    return Stored(
+        "m.up.weight",
+        "bitnet",
+        "U2",
+        ternary * f32(scale) if linear == "autobitlinear" else ternary / f32(scale),
+        {"m.up.weight": packed_bytes, "m.up.weight_scale": scale},
+        {"bits": 2},
+        {"quantization_config": {"quant_method": "bitnet", "linear_class": linear}},
+    )
+
+
+def gptq_mislabelled(rng: Rng) -> Stored:
+    """Symmetric codes whose zero points are stored as gptq_v2 does, under the label of gptq."""
+    form = gptq(rng, version=2)
+    grid, codes = f32(form.tensors["m.up.scales"]), form.tensors["m.up.qweight"]
+    unpacked = (codes.view(np.uint32)[:, None] >> (4 * np.arange(8, dtype=np.uint32))[:, None] & 15).reshape(-1, 64)
+    zeros = words(np.full(grid.shape, 8), 4)
+    said = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "checkpoint_format": "gptq"}
+    return Stored(
+        form.name,
+        form.scheme,
+        form.dtype,
+        ((f32(unpacked) - 8) * np.repeat(grid, 32, 0)).T,
+        {**form.tensors, "m.up.qzeros": zeros},
+        {"checkpoint_format": "gptq_v2", "symmetric": True},
+        {"quantization_config": said},
+    )
+
+
 #: Every form that is decoded, by a name for the test's report.
 FORMS: dict[str, Callable[[Rng], Stored]] = {
     "fp8 blocks": fp8_block,
@@ -572,7 +651,15 @@ FORMS: dict[str, Callable[[Rng], Stored]] = {
     "gptq 8": lambda rng: gptq(rng, bits=8),
     "gptq 8 act-order v2": lambda rng: gptq(rng, bits=8, order=True, version=2),
     "gptq 2": lambda rng: gptq(rng, bits=2),
+    "gptq v2 under another label": gptq_mislabelled,
     "awq": awq,
+    **{f"mlx {bits}": (lambda rng, bits=bits: mlx(rng, bits)) for bits in (2, 3, 4, 5, 6, 8)},
+    "mlx 4, groups of 32": lambda rng: mlx(rng, 4, 32),
+    "mlx 6 beside 4": lambda rng: mlx(rng, 6, 128, own=True),
+    "mlx experts": lambda rng: mlx(rng, 8, experts=(3,)),
+    **{f"mlx {kind}": (lambda rng, kind=kind: mlx_floats(rng, kind)) for kind in ("mxfp4", "mxfp8", "nvfp4")},
+    "bitnet": bitnet,
+    "bitnet, divided": lambda rng: bitnet(rng, "bitlinear"),
     "bnb int8": bnb_int8,
     "bnb nf4 double": bnb_4bit,
     "bnb nf4": lambda rng: bnb_4bit(rng, double=False),
@@ -583,7 +670,9 @@ FORMS: dict[str, Callable[[Rng], Stored]] = {
     "mxfp4 packed": mxfp4,
     "mxfp4 weight": lambda rng: mxfp4(rng, form="weight"),
     "mxfp4 int8": lambda rng: mxfp4(rng, form="int8"),
+    "mxfp4 of dtype F4": lambda rng: mxfp4(rng, form="typed"),
     "nvfp4 packed": nvfp4,
+    "nvfp4 of dtype F4": lambda rng: nvfp4(rng, form="typed"),
     "nvfp4 modelopt": lambda rng: nvfp4(rng, form="modelopt"),
     "nvfp4 experts": nvfp4_experts,
     "torchao float8": torchao_float8,

@@ -47,7 +47,7 @@ def test_many_schemes_in_one_checkpoint(save: Callable[..., Path]) -> None:
     forms = {
         f"layers.{k}.": make(np.random.default_rng(k))
         for k, (label, make) in enumerate(FORMS.items())
-        if "torchao" not in label and "gptq" not in label and "original" not in label
+        if not any(word in label for word in ("torchao", "gptq", "original", "mlx", "bitnet"))
     }
     tensors = {name: array for layer, form in forms.items() for name, array in renamed(form, layer).items()}
     tensors["norm.weight"] = np.ones(8, BF16)
@@ -340,3 +340,57 @@ def test_a_step_is_refused(save: Callable[..., Path]) -> None:
     weight = only(checkpoint := opened(save("a.safetensors", form.tensors)))
     with pytest.raises(weightprint.UsageError):
         weight.read(checkpoint, slice(0, 8, 2), WHOLE)
+
+
+def test_the_pair_of_bits_and_group_is_never_guessed(save: Callable[..., Path]) -> None:
+    """MLX's shapes say bits times group: 4 times 64 may be 8 times 32."""
+    form = FORMS["mlx 4"](np.random.default_rng(0))
+    path = save("a.safetensors", form.tensors)
+    with pytest.raises(weightprint.FormatError, match="quantization"):
+        only(checkpoint := opened(path)).read(checkpoint, WHOLE, WHOLE)
+    for said, bits in (((4, 64), 4), ((8, 32), 8), ((2, 128), 2)):
+        config = {"quantization": {"bits": said[0], "group_size": said[1]}}
+        assert only(opened(path, config)).parameters["bits"] == bits
+    with pytest.raises(weightprint.FormatError):
+        only(checkpoint := opened(path, {"quantization": {"bits": 3, "group_size": 64}})).read(checkpoint, WHOLE, WHOLE)
+    odd = FORMS["mlx 5"](np.random.default_rng(0))
+    same_bits(only(checkpoint := opened(save("b.safetensors", odd.tensors))).read(checkpoint, WHOLE, WHOLE), odd.values)
+
+
+def test_a_label_that_contradicts_symmetric_codes_is_a_finding(save: Callable[..., Path]) -> None:
+    form = FORMS["gptq v2 under another label"](np.random.default_rng(0))
+    _, (finding,) = quant.survey(opened(save("a.safetensors", form.tensors), form.config))
+    assert (finding.code, finding.tensor) == ("mislabelled_zero_points", "m.up.qzeros")
+    assert "would be 9" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tensors"),
+    [
+        ("hqq", {"W_q": np.zeros((16, 64), np.uint8), "scale": np.ones((1, 64), np.float16), "zero": np.ones((1, 64))}),
+        (
+            "aqlm",
+            {"codes": np.zeros((8, 4, 1), np.int16), "codebooks": np.ones((1, 256, 1, 8)), "scales": np.ones((8, 1))},
+        ),
+        ("quip_sharp", {"Qidxs": np.zeros((8, 4), np.int64), "SU": np.ones(8), "SV": np.ones(8), "Wscale": np.ones(1)}),
+        (
+            "vptq",
+            {"indices": np.zeros((1, 8, 16), np.int32), "centroids.weight": np.ones((1, 2048)), "perm": np.ones(8)},
+        ),
+        (
+            "exl2",
+            {"q_weight": np.zeros((8, 16), np.int32), "q_scale": np.ones((1, 2)), "q_groups": np.zeros(4, np.int16)},
+        ),
+        ("words", {"weight": np.zeros((8, 16), np.uint32)}),
+        ("exl3", {"trellis": np.zeros((1, 2, 64), np.int16), "suh": np.ones(16), "svh": np.ones(16)}),
+    ],
+)
+def test_what_is_not_decoded_is_named_with_all_its_parts(
+    scheme: str, tensors: dict[str, Array], save: Callable[..., Path]
+) -> None:
+    stored = {f"m.up.{end}": array for end, array in tensors.items()}
+    others = {"m.up.bias": np.ones(8, np.float16), "m.down.weight": np.ones((8, 8), np.float16)}
+    weight = only(checkpoint := opened(save("a.safetensors", stored | others)))
+    assert (weight.scheme, set(weight.components)) == (scheme, set(stored))
+    with pytest.raises(weightprint.FormatError, match=r"not decoded|no known scheme"):
+        weight.read(checkpoint, WHOLE, WHOLE)

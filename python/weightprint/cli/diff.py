@@ -18,9 +18,7 @@ __all__ = ["diff"]
     "--format",
     "form",
     type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
-    default="table",
-    show_default=True,
-    help="How to print; all but the table hold every tensor.",
+    help="How to print; all but the table hold every tensor.  [default: table, or what FILE's suffix says]",
 )
 @click.option("--all", "everything", is_flag=True, help="Also list the tensors that are the same.")
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of printing.")
@@ -30,7 +28,7 @@ def diff(
     as_json: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
-    form: str,
+    form: str | None,
     everything: bool,
     output: str | None,
 ) -> int:
@@ -49,18 +47,20 @@ def diff(
     Examples:
       weightprint diff base/ finetuned/
       weightprint diff base/ finetuned/ --include '*.q_proj.*' --all
-      weightprint diff base/ finetuned/ --format csv -o diff.csv
+      weightprint diff base/ finetuned/ -o diff.csv
     """
     from weightprint.cli.out import emit
     from weightprint.diff import diff as run
     from weightprint.output import write_atomically
     from weightprint.report.diff import diff_text, headline
     from weightprint.report.progress import progress_bar
-    from weightprint.table import encode
+    from weightprint.table import encode, form_of
 
+    if form is None:
+        form = "table" if output is None or output.endswith((".txt", ".md")) else form_of(output)
     with progress_bar("diff") as progress:
         found = run(a, b, include=include, exclude=exclude, progress=progress)
-    if as_json:
+    if as_json or (form == "json" and output is not None):
         data = (found.to_json() + "\n").encode()
     elif form == "table":
         data = diff_text(found, everything=everything).encode()

@@ -69,7 +69,7 @@ class Tensor:
     ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared. ``zeros``
     counts values that are zero, None where they were not counted. ``levels``: which values a quantised tensor can have,
     None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
-    architecture adds to a norm's gain.
+    architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Tensor:
     zeros: int | None = None
     levels: Levels | None = None
     offset: float = 0.0
+    undecoded: bool = False
 
     @property
     def coded(self) -> bool:
@@ -310,7 +311,7 @@ class Shared:
 
     b: str
     a: str
-    kind: Literal["exact", "re_encoded", "parameter", "trivial", "rounded"]
+    kind: Literal["exact", "re_encoded", "parameter", "trivial", "rounded", "scaled"]
     numel: int
 
 

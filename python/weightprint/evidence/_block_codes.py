@@ -24,7 +24,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.evidence._base import F32, Tensor
 
-__all__ = ["PUSHED", "Coded", "Codes", "coded"]
+__all__ = ["PUSHED", "Coded", "Codes", "bits_of", "coded"]
 
 _FITTING = 0.999  # of the groups, and of the difference in groups with cells, for "every value"
 _MIN_GROUPS, _MIN_VALUES = 4, 256  # that show something
@@ -94,5 +94,9 @@ def coded(pieces: Iterable[tuple[F32, F32]], coarse: Tensor, precision: int) -> 
 def _limit(coarse: Tensor) -> float:
     """The largest relative error that is called one of the codes, by their bits: rounding to nearest leaves a third of
     it in normal weights."""
-    bits = next((int(c) for c in coarse.dtype.partition(" ")[0] if c.isdigit()), 8)
-    return math.ldexp(1.0, 2 - bits)
+    return math.ldexp(1.0, 2 - bits_of(coarse.dtype))
+
+
+def bits_of(dtype: str) -> int:
+    """Bits per code, as the name of the codes says; 8 where it doesn't."""
+    return next((int(c) for c in dtype.partition(" ")[0] if c.isdigit()), 8)

@@ -39,6 +39,7 @@ __all__ = ["MIN_COSINE", "pair_by_name", "pair_tensors"]
 MIN_COSINE = 0.5
 _CORNER = 128
 _MIN_VALUES = 64
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_GROUP = 2048  # more tensors of one shape on a side: not paired by values
 
 
@@ -67,7 +68,8 @@ def pair_tensors(a: Side, b: Side) -> tuple[tuple[Pair, ...], float]:
         match = by_bytes.get((tensor.digest or "", tensor.dtype, tensor.shape))
         if match is not None and match.name in left_a:
             pairs[tensor.name] = Pair(left_a.pop(match.name), tensor, False, "digest")
-    for pair in _by_values(a, b, list(left_a.values()), [t for t in left_b if t.name not in pairs]):
+    rest_a = [t for t in left_a.values() if not t.undecoded]
+    for pair in _by_values(a, b, rest_a, [t for t in left_b if t.name not in pairs and not t.undecoded]):
         pairs[pair.b.name] = pair
     return tuple(pairs[name] for name in b.tensors if name in pairs), log10_pairings
 
@@ -83,7 +85,10 @@ def _turn_squares(pairs: dict[str, Pair]) -> None:
 
 
 def _fit(a: Tensor, b: Tensor) -> bool | None:
-    """False: same shape. True: B is A's shape transposed. None: neither."""
+    """False: same shape. True: B is A's shape transposed. None: neither, or no values on a side. Bytes that are shaped
+    as the other side's values are may be codes of them."""
+    if (a.undecoded or b.undecoded) and not ({a.dtype, b.dtype} & {*_FLOATS} and "U8" in (a.dtype, b.dtype)):
+        return None
     if a.shape == b.shape:
         return False
     return True if len(a.shape) == 2 and a.shape == b.shape[::-1] else None

@@ -1,19 +1,23 @@
 """Scales per tensor, row or column, and cells of the formats: what :mod:`.same_values` narrows slice by slice.
 
-The formulas are there. Cells of bare integers and small floats are those of the format itself, whatever the scale.
+The formulas are there. Cells of bare integers and small floats are those of the format itself, whatever the scale. Of
+the floating-point types that models are trained in a scale is no part: for them only a factor of exactly 1 is an
+encoding, and any other one is a finding (:class:`Factor`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from weightprint._looks import MANTISSA, ulp
 from weightprint.evidence._base import F32
 
-__all__ = ["F64", "FORMATS", "Cells", "Fit", "fits"]
+__all__ = ["F64", "FORMATS", "Cells", "Factor", "Fit", "Scaling", "fits"]
 
 F64 = npt.NDArray[np.float64]
 
@@ -55,7 +59,9 @@ class Cells:
             low, high = middles[place], middles[place + 1]
         else:
             low, high = (x + _neighbour(b, self.dtype, -1)) / 2, (x + _neighbour(b, self.dtype, +1)) / 2
-        slack = _SLACK * np.where(np.isfinite(high - low), high - low, 0.0)
+        with np.errstate(invalid="ignore"):  # open on both sides, or of NaN
+            width = high - low
+        slack = _SLACK * np.where(np.isfinite(width), width, 0.0)
         return low - slack, high + slack
 
 
@@ -83,6 +89,91 @@ def _levels(dtype: str) -> F64:
     return np.unique(np.concatenate([-values, values]))
 
 
+_CAST = "a cast"
+_CODES = ("I8", "U8")  # integers are codes, of a scale of 1 too: what rounds to them is another thing without it
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A scaling that explains every element of a tensor in codes.
+
+    Attributes:
+        how: in words; "a cast" where it is none.
+        low, high: interval that is left for the scale of each group, float64 (groups,): what a code is multiplied by.
+        zero: the zero point.
+    """
+
+    how: str
+    low: F64 = field(default_factory=lambda: np.empty(0))
+    high: F64 = field(default_factory=lambda: np.empty(0))
+    zero: int = 0
+
+    @property
+    def cast(self) -> bool:
+        """No scale is needed."""
+        return self.how == _CAST
+
+
+class Factor:
+    """One factor for a whole tensor: y = f x before either or both were rounded to the types that they are stored in.
+
+    Each element leaves an interval for |f|, from the half units in the last place on either side; all have one sign.
+    """
+
+    #: Of half a unit in the last place: a product may be rounded once more on its way.
+    _ROUNDED = 0.51
+    #: Which sides may have been rounded after they were multiplied.
+    _WAYS = ((0, 1), (1, 0), (1, 1))
+
+    def __init__(self, dtype_x: str, dtype_y: str) -> None:
+        # Float64, and what is decoded, was rounded to float32 when it was read.
+        self._types = tuple("F32" if dtype == "F64" or " " in dtype else dtype for dtype in (dtype_x, dtype_y))
+        self._bounds = dict.fromkeys(self._WAYS, (0.0, math.inf))
+        self._signs: set[float] = set()
+        if not all(dtype in MANTISSA for dtype in self._types):
+            self._bounds.clear()
+
+    def add(self, x: F32, y: F32) -> None:
+        """The next run of both, float32 of one shape."""
+        known = np.isfinite(x) & np.isfinite(y)
+        if not known.all() and not np.array_equal(x[~known], y[~known], equal_nan=True):
+            self._bounds.clear()  # NaN and Inf stay what they are
+        a, b = x[known].astype(np.float64), y[known].astype(np.float64)
+        self._signs |= set(np.unique(np.sign(a) * np.sign(b)).tolist()) - {0.0}
+        halves = [self._ROUNDED * ulp(v, dtype) for v, dtype in zip((a, b), self._types, strict=True)]
+        a, b = np.abs(a), np.abs(b)
+        for way, (least, most) in list(self._bounds.items()):
+            da, db = (half * rounded for half, rounded in zip(halves, way, strict=True))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                low = np.where(b > db, (b - db) / (a + da), 0.0)
+                high = np.where(a > da, (b + db) / (a - da), math.inf)
+            bounds = max(least, float(low.max(initial=0.0))), min(most, float(high.min(initial=math.inf)))
+            self._bounds[way] = bounds
+            if bounds[0] > bounds[1]:
+                del self._bounds[way]
+
+    @property
+    def alive(self) -> bool:
+        """Some factor is left."""
+        return bool(self._bounds) and len(self._signs) <= 1
+
+    @property
+    def value(self) -> float | None:
+        """The factor, with no more digits than the elements ask for; None where none fits, or 1 does."""
+        if not self.alive or not self._signs:
+            return None
+        (sign,) = self._signs
+        if sign > 0 and any(low <= 1 <= high for low, high in self._bounds.values()):
+            return None
+        known = [(low, high) for low, high in self._bounds.values() if 0 < low <= high < math.inf]
+        if not known:
+            return None
+        low, high = min(known, key=lambda bounds: bounds[1] / bounds[0])
+        middle = math.sqrt(low) * math.sqrt(high)
+        shortest = (float(f"{middle:.{digits}g}") for digits in range(1, 18))
+        return sign * next((x for x in shortest if low <= x <= high), middle)
+
+
 @dataclass
 class Fit:
     """Which scalings are still possible, after the elements seen so far. Intervals (lo, hi) of u for each grouping."""
@@ -92,19 +183,21 @@ class Fit:
     columns: tuple[F64, F64] | None = None
     codes: tuple[F64, F64] | None = None  # smallest and largest a of each 8-bit code
 
-    def verdict(self, dtype: str) -> tuple[str, tuple[F64, F64] | None] | None:
-        """The simplest scaling left: its name, and the scale's interval per group. None when all are contradicted."""
+    def verdict(self, dtype: str) -> Scaling | None:
+        """The simplest scaling left, None when all are contradicted."""
         low, high = self.tensor
-        if low <= 1 <= high:
-            return "a cast", (np.array([1 / high]), np.array([_inverse(low)]))
+        if low <= 1 <= high and dtype not in _CODES:
+            return Scaling(_CAST)
+        if dtype in MANTISSA:
+            return None
         if low <= high:
-            return "one scale", (np.array([1 / high]), np.array([_inverse(low)]))
+            return Scaling("one scale", _inverses([high]), _inverses([low]))
         for name, bounds in (("one scale per row", self._rows()), ("one scale per column", self.columns)):
             if bounds is not None and np.all(bounds[0] <= bounds[1]):
-                with np.errstate(divide="ignore"):
-                    return name, (1 / bounds[1], 1 / bounds[0])
-        if self.codes is not None and (z := _zero_point(*self.codes, dtype)) is not None:
-            return f"one scale and zero point {z}", None
+                return Scaling(name, _inverses(bounds[1]), _inverses(bounds[0]))
+        if self.codes is not None and (zero := _zero_point(*self.codes, dtype)) is not None:
+            z, low, high = zero
+            return Scaling(f"one scale and zero point {z}", _inverses([high]), _inverses([low]), z)
         return None
 
     def _rows(self) -> tuple[F64, F64] | None:
@@ -118,8 +211,9 @@ class Fit:
         return self.tensor[0] <= self.tensor[1] or self.rows is not None or columns or self.codes is not None
 
 
-def _inverse(x: float) -> float:
-    return 1 / x if x > 0 else math.inf
+def _inverses(x: Sequence[float] | F64) -> F64:
+    with np.errstate(divide="ignore"):
+        return np.asarray(1 / np.asarray(x, np.float64))
 
 
 def fits(fine: F32, coarse: F32, dtype: str, fit: Fit) -> Fit:
@@ -157,8 +251,8 @@ def _narrow_codes(codes: tuple[F64, F64], a: F64, coarse: F32) -> tuple[F64, F64
     return codes if bool(np.all(low[2:] >= high[:-2])) else None
 
 
-def _zero_point(smallest: F64, largest: F64, dtype: str) -> int | None:
-    """An integer z for which one u puts u*a + z into the cell of every code, or None."""
+def _zero_point(smallest: F64, largest: F64, dtype: str) -> tuple[int, float, float] | None:
+    """An integer z for which one u puts u*a + z into the cell of every code, and the interval of u; or None."""
     used = np.nonzero(smallest <= largest)[0]
     q = (used - 128).astype(np.float64)
     low, high = q - 0.5 - _SLACK, q + 0.5 + _SLACK
@@ -173,6 +267,7 @@ def _zero_point(smallest: F64, largest: F64, dtype: str) -> int | None:
                 x > 0, below / x, np.where(x < 0, above / x, np.where((below <= 0) & (above >= 0), 0, np.inf))
             )
             upper = np.where(x > 0, above / x, np.where(x < 0, below / x, np.inf))
-        if 0 <= max(0.0, float(lower.max())) <= float(upper.min()) and float(upper.min()) > 0:
-            return z
+        least_u, most_u = max(0.0, float(lower.max())), float(upper.min())
+        if least_u <= most_u and most_u > 0:
+            return z, least_u, most_u
     return None

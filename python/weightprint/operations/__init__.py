@@ -19,6 +19,7 @@ from weightprint.operations.layers import layers
 from weightprint.operations.low_rank import low_rank
 from weightprint.operations.noise import noise
 from weightprint.operations.pruning import pruning
+from weightprint.operations.scaling import scaling
 from weightprint.operations.training import training
 from weightprint.operations.vocabulary import vocabulary
 from weightprint.operations.widths import widths
@@ -28,6 +29,7 @@ __all__ = ["OPERATIONS", "LayerMap", "layer_map", "operations"]
 #: Readers of operations, in the order of the report.
 OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (
     encoded,
+    scaling,
     layers,
     experts,
     widths,

@@ -146,6 +146,9 @@ def _rounded(facts: Facts, codes: Mapping[str, Any], n: int) -> tuple[str, float
         return f"{n} tensors in such codes are off A's values by {size}: {why}", 0.7
     if codes:
         return f"{n} tensors hold A's values in such codes, each rounded to the nearest", 1.0
+    a, b = facts.models.a.tensors, facts.models.b.tensors
+    if all(a[f.a].coded for f in facts.re_encoded if b[f.b].coded):
+        return f"{n} tensors hold the values of A's codes in such codes, and nothing was lost", 0.5
     return f"{n} tensors hold A's values in such codes and nothing was lost, so A may as well be B decoded", 0.5
 
 

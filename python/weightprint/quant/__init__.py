@@ -18,12 +18,15 @@ from weightprint.findings import Finding
 from weightprint.quant._base import Levels, Quantised, Scheme, Shelf, Unreadable
 from weightprint.quant._caches import with_caches
 from weightprint.quant.awq import AWQ
+from weightprint.quant.bitnet import BITNET
 from weightprint.quant.bnb_4bit import BNB_4BIT
 from weightprint.quant.bnb_int8 import BNB_INT8
 from weightprint.quant.fp4 import FP4
 from weightprint.quant.gguf import blocks
 from weightprint.quant.gptq import GPTQ
+from weightprint.quant.mlx import MLX
 from weightprint.quant.mxfp4_blocks import MXFP4_BLOCKS
+from weightprint.quant.named import NAMED
 from weightprint.quant.packed import PACKED
 from weightprint.quant.scaled import SCALED
 from weightprint.quant.torchao import TORCHAO
@@ -32,7 +35,9 @@ from weightprint.report.escape import escape
 __all__ = ["SCHEMES", "Levels", "Quantised", "Scheme", "Unreadable", "find", "survey"]
 
 #: Every scheme; where several share an end of a name, the one that asks for more comes first.
-SCHEMES: tuple[Scheme, ...] = (TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, MXFP4_BLOCKS, FP4, PACKED, SCALED)
+SCHEMES: tuple[Scheme, ...] = (
+    TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,
+)  # fmt: skip
 
 
 def find(checkpoint: Checkpoint) -> list[Quantised]:

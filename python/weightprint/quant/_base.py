@@ -306,12 +306,12 @@ def _rectangle(checkpoint: Checkpoint, name: str, rect: Rect) -> tuple[TensorInf
     return info, rect.index * split(info)[1] + rect.first_row
 
 
-#: Dtypes of scales, zero points and tables.
-_VALUES = ("F32", "BF16", "F16", "F64", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8")
+#: Dtypes of scales, zero points and tables, and of codes that are numbers by themselves.
+_VALUES = ("F32", "BF16", "F16", "F64", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "F4")
 
 
 def values(checkpoint: Checkpoint, name: str, rect: Rect) -> F32:
-    """A rectangle of scales or zero points (of matrix ``rect.index`` of that tensor) as float32.
+    """A rectangle of scales, zero points or numbers (of matrix ``rect.index`` of that tensor) as float32.
 
     Raises FormatError for a tensor of a dtype that neither of them has.
     """

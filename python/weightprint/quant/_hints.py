@@ -28,6 +28,7 @@ class Hints:
         blocks: (rows, columns) of a block of scales.
         act_order: columns were quantised in another order than they are stored in.
         symmetric: all zero points in the middle of the range.
+        linear_class: BitNet's layers, which say what a scale does.
     """
 
     method: str | None = None
@@ -37,6 +38,7 @@ class Hints:
     blocks: tuple[tuple[int, int], ...] = ()
     act_order: bool | None = None
     symmetric: bool | None = None
+    linear_class: str | None = None
 
     @staticmethod
     def of(checkpoint: Checkpoint) -> Hints:
@@ -64,6 +66,7 @@ def _parse(found: Mapping[str, Any]) -> Hints:
         tuple(dict.fromkeys(b for place in places for b in _blocks(place))),
         _flag(found.get("desc_act")),
         _agreed([_flag(place.get(key)) for place in places for key in ("sym", "symmetric")]),
+        _text(found.get("linear_class")),
     )
 
 

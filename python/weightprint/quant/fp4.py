@@ -7,7 +7,8 @@ for the whole tensor: ModelOpt's ``weight_scale_2`` multiplies the scale, compre
 divides it; both before the scale meets the code. FP4 is told from 8-bit codes by scales that cover twice the stored
 width.
 
-The codes are ``X.weight_packed`` (compressed-tensors) or ``X.weight`` itself, U8 or I8 (ModelOpt, Quark, DeepSeek-V4).
+The codes are ``X.weight_packed`` (compressed-tensors) or ``X.weight`` itself, U8 or I8 (ModelOpt, Quark, DeepSeek-V4),
+or of the dtype F4, whose shape counts codes and not bytes.
 :mod:`.mxfp4_blocks` reads gpt-oss' own arrangement.
 
 Sources: OCP Microscaling Formats v1.0; compressed-tensors ``nvfp4`` and ``mxfp4``; ModelOpt ``nvfp4_tensor``;
@@ -33,7 +34,8 @@ __all__ = ["E2M1", "FP4", "Fp4"]
 #: The sixteen values of E2M1 in code order: sign, two bits of exponent, one of mantissa.
 E2M1: F32 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
-_PACKED_DTYPES = ("U8", "I8")
+#: Dtype of the codes → how many lie in one element of the stored shape.
+_CODES = {"U8": 2, "I8": 2, "F4": 1}
 
 #: Dtype of the scales → how many codes are under each.
 _GROUP_SIZES = {"F8_E4M3": 16, "U8": 32, "F8_E8M0": 32}
@@ -44,7 +46,7 @@ class Fp4(Quantised):
     """FP4 codes packed along the rows, and a scale per group.
 
     Attributes:
-        codes: the tensor of packed codes, (…, out, in / 2).
+        codes: the tensor of codes, (…, out, in / 2) bytes of two, or (…, out, in) of F4.
         scale: the tensor of scales, (…, out, in / group).
         group: elements of a row under one scale.
         whole: the tensor with the scale of the whole, if any.
@@ -60,10 +62,14 @@ class Fp4(Quantised):
     swizzled: bool = False
 
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
-        group = self.group
+        group, typed = self.group, checkpoint.find(self.codes).dtype == "F4"
         first, stop = rect.first_column // group, -(-rect.stop_column // group)  # whole groups
-        wide = Rect(rect.first_row, rect.n_rows, first * group // 2, (stop - first) * group // 2, rect.index)
         scales = self._scales(checkpoint, Rect(rect.first_row, rect.n_rows, first, stop - first, rect.index))
+        if typed:
+            left = rect.first_column - first * group
+            each = np.repeat(scales, group, axis=1)[:, left : left + rect.n_columns]
+            return np.ascontiguousarray(values(checkpoint, self.codes, rect) * each)
+        wide = Rect(rect.first_row, rect.n_rows, first * group // 2, (stop - first) * group // 2, rect.index)
         decoded = _core.decode_codebook(
             raw(checkpoint, self.codes, wide),
             rect.n_rows,
@@ -110,7 +116,7 @@ def unswizzle(tiles: F32) -> F32:
 def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     anchor = shelf.get(name)
     if end == ".weight_packed":
-        if anchor is None or anchor.dtype != "U8":
+        if anchor is None or anchor.dtype not in ("U8", "F4"):
             return None
         names = around(name.removesuffix("_packed"), name)
         scale = shelf.get(names.weight + "_scale")
@@ -119,10 +125,11 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         return None
     names, scale = siblings(name, end), anchor
     codes = shelf.get(names.codes)
-    if codes is None or codes.dtype not in _PACKED_DTYPES:
+    if codes is None or codes.dtype not in _CODES:
         return None
     group = _group_size(codes, scale)
-    return _assemble(shelf, names, codes, scale, group) if group else None
+    # F4 under a scale is nothing else; bytes may be 8-bit codes.
+    return _assemble(shelf, names, codes, scale, group) if group or codes.dtype == "F4" else None
 
 
 def _group_size(codes: TensorInfo, scale: TensorInfo) -> int:
@@ -130,7 +137,7 @@ def _group_size(codes: TensorInfo, scale: TensorInfo) -> int:
     size = _GROUP_SIZES.get(scale.dtype, 0)
     if not codes.numel or len(codes.shape) not in (2, 3) or len(scale.shape) != len(codes.shape):
         return 0
-    return size if (*scale.shape[:-1], scale.shape[-1] * size // 2) == codes.shape else 0
+    return size if (*scale.shape[:-1], scale.shape[-1] * size // _CODES[codes.dtype]) == codes.shape else 0
 
 
 def _assemble(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo, group: int) -> Quantised:
@@ -141,7 +148,8 @@ def _assemble(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInf
     scheme = "nvfp4" if scale.dtype == "F8_E4M3" else "mxfp4"
     experts = codes.shape[0] if len(codes.shape) == 3 else 1
     if not group:
-        expected = f"one per 16 (F8_E4M3) or 32 (U8, F8_E8M0) codes, two in each byte of {list(codes.shape)}"
+        where = "of" if codes.dtype == "F4" else "two in each byte of"
+        expected = f"one per 16 (F8_E4M3) or 32 (U8, F8_E8M0) codes, {where} {list(codes.shape)}"
         return shelf.unreadable(codes, scheme, components, scale, wrong_shape(scale, expected), names.weight)
     if whole is not None and whole.numel not in (1, experts):
         return shelf.unreadable(codes, scheme, components, whole, wrong_shape(whole, "one value"), names.weight)
@@ -150,7 +158,7 @@ def _assemble(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInf
         return shelf.unreadable(codes, scheme, components, codes, problem, names.weight)
     return Fp4(
         name=names.weight,
-        shape=(*codes.shape[:-1], codes.shape[-1] * 2),
+        shape=(*codes.shape[:-1], codes.shape[-1] * _CODES[codes.dtype]),
         dtype="F4",
         scheme=scheme,
         components=components,

@@ -148,11 +148,23 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
 def _zero_offset(shelf: Shelf, zeros: TensorInfo, bits: int) -> tuple[int, bool]:
     """(what to add to stored zero points, whether that is known): config, else the values of a symmetric tensor."""
     said = _ZERO_OFFSETS.get(shelf.hints.checkpoint_format or "")
-    if said is not None:
+    if said is not None and not shelf.hints.symmetric:
         return said, True
     if "zero_offset" not in shelf.memo:  # one format per checkpoint: the first tensor's values speak for all
         shelf.memo["zero_offset"] = _offset_of_values(shelf, zeros, bits)
     offset: int | None = shelf.memo["zero_offset"]
+    if said is not None and offset in (None, said):
+        return said, True
+    if said is not None and offset is not None:
+        middle, read = 1 << (bits - 1), (1 << (bits - 1)) - offset + said
+        shelf.notice(
+            "mislabelled_zero_points",
+            "gptq",
+            zeros.name,
+            f"{escape(zeros.name)}: the config says that codes are symmetric, so the zero point is {middle}; as its "
+            f"checkpoint_format reads what is stored, it would be {read}. Decoded with {middle}",
+        )
+        return offset, True
     return (1 if offset is None else offset), offset is not None or shelf.hints.method == "gptq"
 
 

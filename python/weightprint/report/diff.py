@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["diff_html", "diff_text", "headline"]
 
+_RULES = 4  # by which names differ, that are printed
 _HEADINGS = ("tensor", "status", "dtype", "shape", "relative change", "cosine", "differ", "max |b − a|")
 
 
@@ -24,9 +25,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     share = None if row["n_differ"] is None or not row["numel"] else 100 * row["n_differ"] / row["numel"]
     return (
         name,
-        row["status"].replace("_", " "),
+        row["status"].replace("_", " ") + (f", {_nonfinite(row)}" if _broken(row) else ""),
         _both(row["dtype_a"], row["dtype_b"]),
-        _both(*(None if row[key] is None else shape_text(row[key], "×") for key in ("shape_a", "shape_b"))),
+        _both(*(None if row[dtype] is None else shape_text(row[shape], "×") for shape, dtype in _SIDES)),
         number(row["relative"]),
         "-" if row["cosine"] is None else f"{row['cosine']:.6f}",
         "-" if share is None else f"{share:.3g} %",
@@ -34,24 +35,43 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+_SIDES = (("shape_a", "dtype_a"), ("shape_b", "dtype_b"))
+
+
 def _both(a: str | None, b: str | None) -> str:
-    """``BF16``, or ``F32 → BF16`` where they differ."""
-    return a or b or "" if a == b or not a or not b else f"{a} → {b}"
+    """``BF16``, or ``F32 → BF16`` where they differ; a dash for the side that hasn't got the tensor."""
+    return a or "-" if a == b else f"{a or '-'} → {b or '-'}"
+
+
+def _broken(row: dict[str, Any]) -> bool:
+    """NaN or infinities on one side that the other has not: no number says how far that is."""
+    return row["relative"] is None and bool(row["n_nonfinite_a"] or row["n_nonfinite_b"])
+
+
+def _nonfinite(row: dict[str, Any]) -> str:
+    return f"NaN or Inf {row['n_nonfinite_a']:,} → {row['n_nonfinite_b']:,}"
 
 
 def _shown(found: Diff, everything: bool) -> list[dict[str, Any]]:
-    """What is worth a line, by status, in natural order within each."""
+    """What is worth a line: what is no number any more, then by status, in natural order within each."""
     order = {status: k for k, status in enumerate(STATUSES)}
     rows = [row for row in found.table.to_records() if everything or row["status"] != "same"]
-    return sorted(rows, key=lambda row: order[row["status"]])
+    return sorted(rows, key=lambda row: (not _broken(row), order[row["status"]]))
 
 
 def headline(found: Diff) -> str:
     """One line: how many tensors of each kind."""
     counts = ", ".join(f"{n:,} {status.replace('_', ' ')}" for status, n in found.counts.items())
-    if found.same:
-        return f"the same: {counts} ({byte_count(found.bytes_read)} read)"
-    return f"{counts} ({byte_count(found.bytes_read)} read)"
+    renamed = sum(n for _, n in found.renamed)
+    names = f"; {renamed:,} {'name differs' if renamed == 1 else 'names differ'}" if renamed else ""
+    same = "the same: " if found.same else ""
+    return f"{same}{counts}{names} ({byte_count(found.bytes_read)} read)"
+
+
+def _renamed(found: Diff) -> list[str]:
+    """A line for each rule that several names follow, the commonest first."""
+    rules = [(rule, n) for rule, n in found.renamed if n > 1]
+    return [f"names: {escape(rule)} ({n:,} tensors)" for rule, n in rules[:_RULES]]
 
 
 def diff_text(found: Diff, *, everything: bool = False) -> str:
@@ -60,7 +80,7 @@ def diff_text(found: Diff, *, everything: bool = False) -> str:
     lines = [f"A  {escape(found.a)}", f"B  {escape(found.b)}", ""]
     if rows:
         lines += [plain_table(_HEADINGS, [_cells(row) for row in rows], (0, 1, 2, 3)).rstrip("\n"), ""]
-    return "\n".join([*lines, headline(found), ""])
+    return "\n".join([*lines, *_renamed(found), headline(found), ""])
 
 
 def diff_html(found: Diff) -> str:
