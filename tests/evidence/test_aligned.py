@@ -54,7 +54,7 @@ def test_the_quoted_detectable_effect_is_detected(d: int) -> None:
 
 def test_a_child_is_found_and_a_permuted_child_is_not() -> None:
     a = decoder(0)
-    b = child(a, 0.6)
+    b = child(a, 0.75)
     assert (aligned_weights(models(a, b)).log10_p or 0) < -40
     assert (aligned_units(models(a, b)).log10_p or 0) < -200
     order = np.random.default_rng(0).permutation(64)
