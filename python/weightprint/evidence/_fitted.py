@@ -42,7 +42,8 @@ _COMMON = 8  # leading directions of a similarity that are taken for common stru
 def against_order(similarity: F32, size: int = 0) -> tuple[float, float]:
     """How alike rows are to those of their own number, and what the best order gives in which none keeps its number.
 
-    Both are means above that of all other pairs, once the few directions that govern the whole matrix are taken out:
+    Both are means above that of all other pairs, over all rows or over the quarter with the largest (where only some
+    units were kept), whichever speaks more clearly; once the few directions that govern the whole matrix are taken out:
     what all rows have in common makes every order good. ``size``: of how many rows these are a sample; the largest of
     more is larger, as maxima of normal values are.
     """
@@ -52,12 +53,13 @@ def against_order(similarity: F32, size: int = 0) -> tuple[float, float]:
     u, s, v = svd(similarity.astype(np.float64))
     k = min(_COMMON, n // 16)
     left = similarity - (u[:, :k] * s[:k]) @ v[:k]
-    own, least, most = float(np.trace(left)), float(left.min()), float(left.max())
-    usual = (float(left.sum()) - own) / (n * n - n)
+    least, most = float(left.min()), float(left.max())
     cost = -left
     np.fill_diagonal(cost, -least + 2 * (most - least) + 1)
-    reached = float(left[np.arange(n), assign(cost).columns].mean())
-    return own / n - usual, (reached - usual) * _among(n, size)
+    own, other = np.sort(np.diagonal(left)), np.sort(left[np.arange(n), assign(cost).columns])
+    usual = (float(left.sum()) - float(own.sum())) / (n * n - n)
+    looks = [(float(own[at:].mean()) - usual, (float(other[at:].mean()) - usual) * _among(n, size)) for at in (0, -n // 4)]
+    return max(looks, key=lambda look: look[0] / max(look[1], 1e-9))
 
 
 def _among(n: int, size: int) -> float:

@@ -282,7 +282,7 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
     best = {i: int(looked.hits[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
     looks = _looks(looked, {i: j for i, j in best.items() if i in free})
     pairs = int((looked.hits >= 0).sum())
-    ranked = _ranked(looked, looks) if looks and models.basis.kind == "identity" else None
+    ranked = _ranked(looked) if looks and models.basis.kind == "identity" else None
     look = min(looks, key=lambda name: looks[name][0]) if looks else None
     p, statistic = None, None
     if look is not None:
@@ -331,12 +331,16 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
     )
 
 
-def _ranked(looked: _Looked, looks: dict[str, tuple[float, int]]) -> float | None:
-    """B among its permuted copies, each looked at as B is; hits in the same places settle ties."""
+def _ranked(looked: _Looked) -> float | None:
+    """B among its permuted copies, each looked at as B is, whatever a fitted order would give; hits in the same places
+    settle ties."""
     if looked.copies is None:
         return None
-    found = [looks]
-    for copy in looked.copies:
+    raw = looked.hits.copy()
+    for at, (k, _, _) in looked.fitted.items():
+        raw[at] = k
+    found = []
+    for copy in (raw, *looked.copies):
         best = {i: int(copy[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
         found.append(_looks(replace(looked, hits=np.where(looked.hits >= 0, copy, -1)), best))
     same = [each.get("same place", (0.0, 0))[1] for each in found]

@@ -101,7 +101,7 @@ class _Best:
     tested: Indices
     price: float  # log10 of A's FFNs times looks
     family: int  # FFNs of B with the same number are copies of each other
-    copies: I64  # the most hits that each permuted copy of B has in any of A's FFNs; int64 (1 + copies,)
+    copies: I64  # the most hits in any of A's FFNs: those that count, of B, of each permuted copy; int64 (2 + copies,)
     named: bytes  # what the tested units name in all of them
     fitted: int  # of A's FFNs, those in which a fitted order would give as much
 
@@ -219,13 +219,14 @@ def _compare(
             for j, (_, look) in enumerate(looked)
             if log10_p_hits(int(counts[j, 0])) + price <= _TIED and not _stands(look, b.ffn.units)
         ]
-        counts[fitted, 0] = 0
-        i = max(range(len(looked)), key=lambda i: (counts[i, 0], float(np.trace(looked[i][1]))))
+        stood = counts[:, 0].copy()
+        stood[fitted] = 0
+        i = max(range(len(looked)), key=lambda i: (stood[i], float(np.trace(looked[i][1]))))
         a, look = looked[i]
         seen = b"".join(chosen.tobytes() for chosen in named)
-        hits_here, most = int(counts[i, 0]), counts.max(axis=0)
-        best.append(_Best(b, a, look, hits_here, tested, price, first + family, most, seen, len(fitted)))
-        same = [found for (a, _), found in zip(looked, counts, strict=True) if a.place == b.place]
+        most = np.r_[stood[i], counts.max(axis=0)]
+        best.append(_Best(b, a, look, int(stood[i]), tested, price, first + family, most, seen, len(fitted)))
+        same = [np.r_[k, found] for (a, _), k, found in zip(looked, stood, counts, strict=True) if a.place == b.place]
         if same:
             in_place.setdefault(family, (same[0], same[-1]))
     return best, list(in_place.values())
@@ -293,7 +294,7 @@ def _looks(a: _Profiles, b: _Profiles) -> list[F32]:
 
 
 def _weighed(best: list[_Best], in_place: list[tuple[I64, I64]], copy: int) -> float:
-    """log10 p of B (copy 0) or of one of its permuted copies."""
+    """log10 p of the hits that count (0), of all of B's (1), or of one of its permuted copies."""
     families: dict[int, list[float]] = defaultdict(list)
     for m in best:
         families[m.family].append(min(0.0, log10_p_hits(int(m.copies[copy])) + m.price))
@@ -304,7 +305,7 @@ def _weighed(best: list[_Best], in_place: list[tuple[I64, I64]], copy: int) -> f
 
 def _ranked(best: list[_Best], in_place: list[tuple[I64, I64]]) -> float | None:
     """B among its permuted copies, each weighed as B is; hits in the same places settle ties."""
-    copies = range(min(m.copies.size for m in best))
+    copies = range(1, min(m.copies.size for m in best))
     if len(copies) < 2:
         return None
     same = [sum(int(counts[0][copy]) for counts in in_place) for copy in copies]
