@@ -23,6 +23,7 @@ from weightprint.blocks import ABSENT_UNITS, EFFECT, FITTED_SHARE, FoundBlock, K
 from weightprint.changes import Changes, measured
 from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
 from weightprint.evidence._exchange import log10_p_hits
+from weightprint.evidence._withheld import qualified, tied, withheld
 from weightprint.maps import Maps, maps
 
 __all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
@@ -45,7 +46,9 @@ _QUESTIONS = (
 )
 
 #: The tests whose p-values may decide. The others are shown and never decide.
-DECIDING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "convergence")
+DECIDING = (
+    "aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "common_zeros", "convergence",
+)  # fmt: skip
 
 #: Those whose null holds for strangers that learned from the same data: they may decide after an alignment by meaning.
 AFTER_MEANING = ("head_agreement", "convergence")
@@ -77,7 +80,7 @@ class Facts:
     @cached_property
     def deciding(self) -> tuple[Evidence, ...]:
         """What may decide: tests with a p-value whose null holds in the basis that they were run in."""
-        return tuple(e for e in self.evidence if may_decide(e))
+        return tuple(e for e in qualified(self.evidence) if may_decide(e))
 
     # Exact and re-encoded
 
@@ -201,7 +204,9 @@ class Facts:
         """Blocks and parts that B has from A in the same place, once a deciding p-value is there."""
         if not self.decisive:
             return ()
-        units = self.applied("aligned_units")
+        if self.tied_only:
+            return tuple(r for r in self.regions if r.name == "embedding" and r.excess >= max(EFFECT, 6 * r.sd))
+        units = next((e for e in self.deciding if e.test == "aligned_units"), None)
         by_units = {
             r.name
             for r in (units.regions if units else ())
@@ -209,6 +214,13 @@ class Facts:
             and log10_p_hits(r.hits) + math.log10(len(units.regions if units else (r,))) <= LOG10_P
         }
         return tuple(r for r in self.regions if r.excess >= max(EFFECT, 6 * r.sd) or r.name in by_units)
+
+    @cached_property
+    def tied_only(self) -> bool:
+        """Token tables agree, and nothing decides but tests of channels, which such a table ties to their places: what
+        else agrees in place may do so by meaning."""
+        others = [e for e in self.deciding if e.test != "aligned_weights" and (e.log10_p or 0.0) <= LOG10_P]
+        return not others and tied(self.evidence)
 
     @cached_property
     def blocks(self) -> Mapping[Key, FoundBlock]:
@@ -341,7 +353,7 @@ class Facts:
             sharp = [e for e in looks.values() if e is not None and (e.detectable or 0.0) <= DETECTABLE]
             if not sharp:
                 out.append(f"{question}: {self._why(tests[0])}")
-        return tuple(out)
+        return (*out, *withheld(self.evidence))
 
     def _why(self, test: str) -> str:
         evidence = self.by_test.get(test)
