@@ -41,6 +41,7 @@ from weightprint.evidence._base import Basis
 from weightprint.evidence._pairs import pair_by_name, pair_tensors
 from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
+from weightprint.evidence._withheld import qualified
 from weightprint.evidence.published.sigma_curve import sigma_curve
 from weightprint.facts import Facts
 from weightprint.linear import accounted
@@ -124,7 +125,7 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
         for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
             aligned = replace(models, basis=basis)
             evidence += [replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED]
-    return tuple(evidence)
+    return qualified(evidence)
 
 
 _SEARCH = Evidence(

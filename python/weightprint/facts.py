@@ -23,7 +23,7 @@ from weightprint.blocks import ABSENT_UNITS, EFFECT, FITTED_SHARE, FoundBlock, K
 from weightprint.changes import Changes, measured
 from weightprint.evidence._base import Evidence, Models, Region, Shared, Side, Tensor, UnitMatch
 from weightprint.evidence._exchange import log10_p_hits
-from weightprint.evidence._withheld import qualified, tied, withheld
+from weightprint.evidence._withheld import MASKED, qualified, tied, withheld
 from weightprint.maps import Maps, maps
 
 __all__ = ["ABSENT", "DECIDING", "DETECTABLE", "EFFECT", "LOG10_P", "Facts", "Share", "may_decide"]
@@ -213,13 +213,17 @@ class Facts:
             if r.hits >= EFFECT * r.channels
             and log10_p_hits(r.hits) + math.log10(len(units.regions if units else (r,))) <= LOG10_P
         }
-        return tuple(r for r in self.regions if r.excess >= max(EFFECT, 6 * r.sd) or r.name in by_units)
+        fitted = self.weights is not None and self.weights.details["withheld"] not in (None, MASKED)
+        in_place = () if fitted else (r.name for r in self.regions if r.excess >= max(EFFECT, 6 * r.sd))
+        found = {*in_place, *by_units}
+        return tuple(r for r in self.regions if r.name in found)
 
     @cached_property
     def tied_only(self) -> bool:
         """Token tables agree, and nothing decides but tests of channels, which such a table ties to their places: what
         else agrees in place may do so by meaning."""
-        others = [e for e in self.deciding if e.test != "aligned_weights" and (e.log10_p or 0.0) <= LOG10_P]
+        decided = [e for e in self.deciding if e.test != "aligned_weights" and (e.log10_p or 0.0) <= LOG10_P]
+        others = [e for e in decided if e.basis == "identity" or e.test in AFTER_MEANING]
         return not others and tied(self.evidence)
 
     @cached_property

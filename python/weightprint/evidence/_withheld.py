@@ -19,7 +19,7 @@ from dataclasses import replace
 from weightprint.blocks import EFFECT, FITTED_SHARE
 from weightprint.evidence._base import Evidence
 
-__all__ = ["ORDERS", "qualified", "tied", "withheld"]
+__all__ = ["MASKED", "ORDERS", "qualified", "tied", "withheld"]
 
 #: Those that exchange units, channels or heads, and so stand or fall with a mask.
 _EXCHANGING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "convergence")
@@ -28,7 +28,9 @@ _EXCHANGING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geome
 ORDERS = ("aligned_units", "unit_geometry", "common_zeros")
 
 _BEYOND = -6.0
-_MASKED = "both models have zeros at the same places, so their units and channels can't be exchanged"
+_KEPT_OUT = "; kept out of the verdict: "
+#: Why they are withheld then.
+MASKED = "both models have zeros at the same places, so their units and channels can't be exchanged"
 _PLACED = (
     "fewer than half of any FFN's units agree, as they may in a stream that was turned onto A's or that one embedding "
     "holds in place"
@@ -51,22 +53,25 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """The same evidence; p-values that must not decide are None, with the reason in ``details["withheld"]``."""
     masked = any(e.test == "common_zeros" and e.applied for e in evidence)
     if masked:
-        evidence = [_without(e, _MASKED) if e.test in _EXCHANGING else e for e in evidence]
-    if tied(evidence):
+        evidence = [_without(e, MASKED) if e.test in _EXCHANGING else e for e in evidence]
+    by_meaning = tied(evidence)
+    if by_meaning:
         evidence = [_by_order(e) if e.test == "head_agreement" and e.basis == "identity" else e for e in evidence]
-    others = (*ORDERS, "head_agreement") if tied(evidence) else (*ORDERS, "head_agreement", "aligned_weights")
-    alone = not any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence)
-    return tuple(
-        _without(e, _PLACED)
-        if alone and e.test == "unit_agreement" and e.basis == "identity" and _most(e) < FITTED_SHARE
-        else e
-        for e in evidence
-    )
+    others = (*ORDERS, "head_agreement") if by_meaning else (*ORDERS, "head_agreement", "aligned_weights")
+    if not any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence):
+        evidence = [
+            _without(e, _PLACED)
+            if e.test == "unit_agreement" and (by_meaning or e.basis == "identity") and _most(e) < FITTED_SHARE
+            else e
+            for e in evidence
+        ]
+    return tuple(_said(e) for e in evidence)
 
 
 def withheld(evidence: Sequence[Evidence]) -> tuple[str, ...]:
     """Why agreement beyond chance does not decide, a sentence for each test."""
-    return tuple(f"{e.test}: {why}" for e in qualified(evidence) if e.applied and (why := e.details.get("withheld")))
+    found = (e for e in qualified(evidence) if e.applied and e.details.get("withheld"))
+    return tuple(dict.fromkeys(f"{e.test}: {e.details['withheld']}" for e in found))
 
 
 def _beyond(e: Evidence) -> bool:
@@ -76,6 +81,12 @@ def _beyond(e: Evidence) -> bool:
 def _without(e: Evidence, why: str) -> Evidence:
     """Without its p-value; one that chance explains needs no reason."""
     return replace(e, log10_p=None, details={**e.details, "withheld": why}) if _beyond(e) else e
+
+
+def _said(e: Evidence) -> Evidence:
+    """With the reason in its sentence."""
+    why = e.details.get("withheld") if e.applied else None
+    return replace(e, says=f"{e.says}{_KEPT_OUT}{why}") if why and _KEPT_OUT not in e.says else e
 
 
 def _most(e: Evidence) -> float:
