@@ -58,7 +58,9 @@ def against_order(similarity: F32, size: int = 0) -> tuple[float, float]:
     np.fill_diagonal(cost, -least + 2 * (most - least) + 1)
     own, other = np.sort(np.diagonal(left)), np.sort(left[np.arange(n), assign(cost).columns])
     usual = (float(left.sum()) - float(own.sum())) / (n * n - n)
-    looks = [(float(own[at:].mean()) - usual, (float(other[at:].mean()) - usual) * _among(n, size)) for at in (0, -n // 4)]
+    looks = [
+        (float(own[at:].mean()) - usual, (float(other[at:].mean()) - usual) * _among(n, size)) for at in (0, -n // 4)
+    ]
     return max(looks, key=lambda look: look[0] / max(look[1], 1e-9))
 
 

@@ -163,9 +163,7 @@ def _answer(
             "log10_price_of_pairing": sums.price,
             "likeness": total.bulk,
             "fitted_stream": floors[0][1] if floors else None,
-            "withheld": f"{whole.hits} residual channels find themselves again, but {FITTED}"
-            if fitted
-            else None,
+            "withheld": f"{whole.hits} residual channels find themselves again, but {FITTED}" if fitted else None,
             "regions": {
                 r.name: {"cosine": r.effect, "neighbour": r.control, "sd": r.sd, "hits": r.hits} for r in regions
             },

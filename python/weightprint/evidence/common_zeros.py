@@ -142,7 +142,7 @@ def _answer(models: Models, patterns: dict[str, float], looked: int, signed: lis
         return replace(_QUESTION, says=said, statistic=float(len(patterns)), n=looked, details=details)
     cosines = np.concatenate([s.cosines for s in signed])
     total, squares = float(cosines.sum()), float(np.square(cosines).sum())
-    log10_p = -max(total, 0.0) ** 2 / (2 * squares) / math.log(10) if squares > 0 else 0.0
+    log10_p = -(max(total, 0.0) ** 2) / (2 * squares) / math.log(10) if squares > 0 else 0.0
     real = [s for s in signed if stands(*s.alike)]
     withheld = None if real or log10_p > -6 else f"rows beside the mask agree in place, but {FITTED}"
     signs = np.random.default_rng([models.seed, cosines.size, 63]).choice([-1.0, 1.0], (COPIES, cosines.size))
