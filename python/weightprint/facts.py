@@ -47,7 +47,8 @@ _QUESTIONS = (
 
 #: The tests whose p-values may decide. The others are shown and never decide.
 DECIDING = (
-    "aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "common_zeros", "convergence",
+    "aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "common_zeros",
+    "convergence",
 )  # fmt: skip
 
 #: Those whose null holds for strangers that learned from the same data: they may decide after an alignment by meaning.

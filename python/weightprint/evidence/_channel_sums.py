@@ -1,12 +1,14 @@
 """How much each residual channel of A looks like each of B, summed region by region: B's sampled rows are held, A's are
 held against them (:mod:`weightprint.evidence.aligned_weights` says what for).
 
-*Common directions.* A rank-1 matrix, or a direction of the stream, that was added to the matrices of two strangers makes
-channels alike in place. So of each pair's product the few leading singular directions are taken out, A's on A's side and
-B's on B's; that rule commutes with permutations of B's channels, as the bound wants, and leaves a descendant the bulk.
+*Common directions.* A rank-1 matrix, or a direction of the stream, that was added to the matrices of two strangers
+makes channels alike in place. So of each pair's product the few leading singular directions are taken out, A's on A's
+side and B's on B's; that rule commutes with permutations of B's channels, as the bound wants, and leaves a descendant
+the bulk.
 
-*What a fit would reach* (:mod:`weightprint.evidence._fitted`) is measured in a few blocks: their products with every row
-of B under a random sign, and what the best order of an FFN's units gives between other numbers."""
+*What a fit would reach* (:mod:`weightprint.evidence._fitted`) is measured in a few blocks: their products with every
+row of B under a random sign, and what the best order of an FFN's units gives between other numbers.
+"""
 
 from __future__ import annotations
 
@@ -285,8 +287,8 @@ class Sums(Looks):
                 block.orders.append(against_order(product(_unit_rows(x[some]), _unit_rows(y[some]).T), units)[1])
 
     def floors(self, total: Block, blocks: Mapping[str, Block]) -> list[tuple[float, float]]:
-        """How alike all matrices are in place, and all but those of FFNs, and those of every region; and what a turn and
-        an order of units, both fitted to A, would make of each."""
+        """How alike all matrices are in place, and all but those of FFNs, and those of every region; and what a turn
+        and an order of units, both fitted to A, would make of each."""
         if total.turned is None or not total.turned_n:
             return []
         # A sum over n values of random sign grows as their root.

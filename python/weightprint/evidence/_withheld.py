@@ -6,9 +6,10 @@ channels can be exchanged, and the tests that exchange them say nothing.
 *A stream that was put in place.* One frozen embedding in both ties every residual channel to its place, and units that
 do something with single tokens then agree by meaning; a stream turned onto A's does the same through the strong
 directions. Neither is told by p. Permuting B's channels destroys such ties, so the count of agreeing units has no null
-there; strangers reach a fifth to a third of an FFN's units that way. `unit_agreement` on the streams as stored therefore
-decides alone only where it finds half of some FFN's units (:data:`weightprint.blocks.FITTED_SHARE`), and where token
-tables agree heads count by their order alone. Tests of the order of units say what they said: meaning has no number.
+there; strangers reach a fifth to a third of an FFN's units that way. `unit_agreement` on the streams as stored
+therefore decides alone only where it finds half of some FFN's units (:data:`weightprint.blocks.FITTED_SHARE`), and
+where token tables agree heads count by their order alone. Tests of the order of units say what they said: meaning has
+no number.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _PLACED = (
 
 
 def tied(evidence: Sequence[Evidence]) -> bool:
-    """A token table of B agrees with A's, row by row or in place: what reads and writes the stream may then agree, too."""
+    """A token table of B agrees with A's, row by row or in place: what reads and writes the stream may then too."""
     for e in evidence:
         if e.basis != "identity" or not e.applied:
             continue

@@ -11,9 +11,9 @@ exactly (:mod:`weightprint.evidence._exchange`). Three looks, Bonferroni over th
 * the best pair of blocks, times the number of pairs: layers in another order, repeated or inserted hide nothing;
 * the best block of A for each of B, pooled over the k best, which pays C(n_b, k) n_a^k and for k.
 
-Whoever sorts a stranger's units by how well they suit A's beats chance at any p. So a pair of FFNs counts only where its
-units are more alike than the best order among other numbers makes them (:mod:`weightprint.evidence._fitted`); what is
-below that stands in the details.
+Whoever sorts a stranger's units by how well they suit A's beats chance at any p. So a pair of FFNs counts only where
+its units are more alike than the best order among other numbers makes them (:mod:`weightprint.evidence._fitted`); what
+is below that stands in the details.
 
 This does not lean on the residual channels being exchangeable, so neither fixed sinusoidal positions nor an alignment
 of the stream through shared meaning can fool it: what was learned can't tell which number a unit has. It reads a few
@@ -75,8 +75,8 @@ _QUESTION = Evidence(
 
 @dataclass(frozen=True)
 class _Looked:
-    """Hits of every pair (FFN of B, FFN of A) that could be compared, -1 where not, 0 where a fitted order would give as
-    much; ``own`` the same-place pairs; ``fitted``: those in which it would, with the likeness and its floor."""
+    """Hits of every pair (FFN of B, FFN of A) that could be compared, -1 where not, 0 where a fitted order would give
+    as much; ``own`` the same-place pairs; ``fitted``: those in which it would, with hits, likeness and floor."""
 
     b: tuple[Ffn, ...]
     a: tuple[Ffn, ...]

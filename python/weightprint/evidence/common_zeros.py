@@ -5,16 +5,16 @@ B most like the row of A with the same support, and every channel likewise: neit
 whatever the values. So where two models have zeros in common beyond chance this is said as a fact of its own, the tests
 that rest on such exchanges keep out of the verdict (:mod:`weightprint.evidence._withheld`), and another null speaks.
 
-*Signs.* In a gated FFN, act(gate x) * (up x), a unit's up row and down column may change sign together and nothing moves;
-so may a value dimension of attention and its column of the output projection. Initialisation and training treat both
-signs alike, so if B's initialisation is independent of A every choice of signs is equally likely, one unit at a time,
-given A and everything else of B; and a mask has no sign. With c_u the cosine of unit u's rows in A and B,
+*Signs.* In a gated FFN, act(gate x) * (up x), a unit's up row and down column may change sign together and nothing
+moves; so may a value dimension of attention and its column of the output projection. Initialisation and training treat
+both signs alike, so if B's initialisation is independent of A every choice of signs is equally likely, one unit at a
+time, given A and everything else of B; and a mask has no sign. With c_u the cosine of unit u's rows in A and B,
 
     P(sum c_u >= T) <= exp(-T^2 / (2 sum c_u^2))                        (Hoeffding 1963, exact)
 
-A's rows are centred and lose their leading directions first, which looks at A alone. Plain FFNs have no such freedom and
-are left to attention's values. Signs may have been fitted, too: the cosines must be above what the best order of the same
-rows gives between other numbers (:mod:`weightprint.evidence._fitted`).
+A's rows are centred and lose their leading directions first, which looks at A alone. Plain FFNs have no such freedom
+and are left to attention's values. Signs may have been fitted, too: the cosines must be above what the best order of
+the same rows gives between other numbers (:mod:`weightprint.evidence._fitted`).
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _QUESTION = Evidence(
     test="common_zeros",
     asked="Have both models zeros at the same places, and do the values beside them agree?",
     applied=True,
-    null="B was trained from an initialisation independent of A, so given all else the sign of every gated unit's row of "
-    "up, and of every value dimension's row of v, is equally likely to be either",
-    assumes="initialisation and training treat both signs alike. A common random initialisation, or a common matrix added "
-    "to both, breaks the null as shared training does",
+    null="B was trained from an initialisation independent of A, so given all else the sign of every gated unit's row "
+    "of up, and of every value dimension's row of v, is equally likely to be either",
+    assumes="initialisation and training treat both signs alike. A common random initialisation, or a common matrix "
+    "added to both, breaks the null as shared training does",
     blind_to="copies whose units or value dimensions were permuted, turned or changed sign",
     statistic_of="matrices with zeros at the same places",
     effect_of="mean cosine of rows of up and v in place",

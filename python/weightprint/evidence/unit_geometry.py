@@ -20,10 +20,10 @@ unit's up and down together is free). FFNs of B are independent under the null u
 (upcycled experts, stacked layers), which shows inside B by the same hits: such copies form a *family*, pay for their
 number and count once; Fisher's method joins families. A second look adds the hits of FFNs in the same place.
 
-An order may have been fitted to A, which beats chance at any p: an FFN counts only where its profiles are more alike in
-place than such a fit makes them (:mod:`weightprint.evidence._fitted`). Whoever fits must put references and tested units
-in order at once: a search for that (fast approximate quadratic assignment of the Gram matrices, strangers of 256 to 384
-units) reached 0 to .46 of what the best order of the tested units alone gives between other numbers.
+An order may have been fitted to A, which beats chance at any p: an FFN counts only where its profiles are more alike
+in place than such a fit makes them (:mod:`weightprint.evidence._fitted`). Whoever fits must put references and tested
+units in order at once: a search for that (fast approximate quadratic assignment of the Gram matrices, strangers of 256
+to 384 units) reached 0 to .46 of what the best order of the tested units alone gives between other numbers.
 
 Measured on trained decoders (5 blocks of 128 units, 64 tested): a fine-tune that was rotated 64 of 64 in every block,
 upcycled experts 49-52 of the 48 + chance that were kept, strangers trained on the same data 0-3. Plain cosines in
