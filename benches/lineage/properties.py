@@ -90,7 +90,7 @@ def body(rng: Rng, shape: Shape, embedding: F32 | None = None) -> Model:
         channels = table.std(axis=0) / table.std()
     follows = np.random.default_rng(shape.vocabulary).permutation(shape.vocabulary)  # the language, common to all
 
-    def rows(n: int, load: float = 1.0, unit: F32 | None = None) -> F32:
+    def rows(n: int, load: float = 1.0, unit: NDArray[np.float64] | None = None) -> F32:
         k = len(strong)
         loads = rng.standard_t(shape.tail, (n, k)) if unit is None else unit
         out = normal((n, d)) * np.exp(0.2 * normal((n, 1))) + load * 3.0 * loads @ strong
@@ -189,7 +189,8 @@ def direction(model: Model, shape: Shape, seed: int, strength: float) -> Model:
 
 def _cosines(x: F32, y: F32) -> NDArray[np.float64]:
     x, y = (z - z.mean(axis=0) for z in (x, y))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T
+    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    return np.asarray(x @ y.T, np.float64)
 
 
 def _reordered(model: Model, shape: Shape, block: int, role: str, order: NDArray[np.int64]) -> None:
@@ -205,7 +206,7 @@ def frame_units(a: Model, b: Model, shape: Shape) -> Model:
         vectors = [
             [m[_name(shape, block, r)].T if r == "down" else m[_name(shape, block, r)] for r in roles] for m in (a, b)
         ]
-        order = assign(-sum(_cosines(x, y) for x, y in zip(*vectors, strict=True))).columns
+        order = assign(-np.sum([_cosines(x, y) for x, y in zip(*vectors, strict=True)], axis=0)).columns
         for role in roles:
             _reordered(out, shape, block, role, order)
     return out

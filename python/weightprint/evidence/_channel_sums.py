@@ -278,7 +278,7 @@ class Sums(Looks):
         if role in _UNITS:
             block.ffn, block.ffn_trace = x.size, float(np.trace(block.c))
         if asked:
-            signs = np.random.default_rng([self.models.seed, len(y), 8]).choice(np.float32([-1, 1]), len(y))
+            signs = np.random.default_rng([self.models.seed, len(y), 8]).choice(np.array([-1, 1], np.float32), len(y))
             block.turned = product(x.T, y * signs[:, None]) / np.float32(scales[0] * scales[1])
             block.turned_n = x.size
             if role in _UNITS:
