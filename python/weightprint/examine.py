@@ -41,6 +41,7 @@ from weightprint.evidence._base import Basis, UnitMatch
 from weightprint.evidence._pairs import pair_by_name, pair_tensors
 from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
+from weightprint.evidence._withheld import qualified
 from weightprint.evidence.convergence import convergence
 from weightprint.evidence.published.sigma_curve import sigma_curve
 from weightprint.evidence.turned_parts import TURNED
@@ -130,7 +131,7 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
             evidence += (found | {unit_agreement: _every_ffn(aligned, found)}).values()
         if models.effort == "full" or not _all_found(models, evidence):
             evidence += [test(models) for test in TURNED]
-    return tuple(evidence)
+    return qualified(evidence)
 
 
 def _every_ffn(models: Models, found: Mapping[Test, Evidence]) -> Evidence:

@@ -26,6 +26,7 @@ from weightprint.blocks import EFFECT, OF_HEADS, FoundBlock, Key, Share, found_b
 from weightprint.changes import Changes, measured
 from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor
 from weightprint.evidence._exchange import log10_p_hits
+from weightprint.evidence._withheld import MASKED, qualified, tied, withheld
 from weightprint.maps import Maps, maps
 from weightprint.parts import ABSENT, DETECTABLE, Absent, absent_outside, absent_parts
 
@@ -66,6 +67,7 @@ DECIDING = (
     "unit_agreement",
     "unit_geometry",
     "head_agreement",
+    "common_zeros",
     "convergence",
     *TURNED,
 )
@@ -103,7 +105,7 @@ class Facts:
     @cached_property
     def deciding(self) -> tuple[Evidence, ...]:
         """What may decide: tests with a p-value whose null holds in the basis that they were run in."""
-        return tuple(e for e in self.evidence if may_decide(e))
+        return tuple(e for e in qualified(self.evidence) if may_decide(e))
 
     # Exact and re-encoded
 
@@ -306,14 +308,27 @@ class Facts:
         """Blocks and parts that B has from A in the same place, once a deciding p-value is there."""
         if not self.decisive:
             return ()
-        units = self.applied("aligned_units")
+        if self.tied_only:
+            return tuple(r for r in self.regions if r.name == "embedding" and r.excess >= max(EFFECT, 6 * r.sd))
+        units = next((e for e in self.deciding if e.test == "aligned_units"), None)
         by_units = {
             r.name
             for r in (units.regions if units else ())
             if r.hits >= EFFECT * r.channels
             and log10_p_hits(r.hits) + math.log10(len(units.regions if units else (r,))) <= LOG10_P
         }
-        return tuple(r for r in self.regions if r.excess >= max(EFFECT, 6 * r.sd) or r.name in by_units)
+        fitted = self.weights is not None and self.weights.details["withheld"] not in (None, MASKED)
+        in_place = () if fitted else (r.name for r in self.regions if r.excess >= max(EFFECT, 6 * r.sd))
+        found = {*in_place, *by_units}
+        return tuple(r for r in self.regions if r.name in found)
+
+    @cached_property
+    def tied_only(self) -> bool:
+        """Token tables agree, and nothing decides but tests of channels, which such a table ties to their places: what
+        else agrees in place may do so by meaning."""
+        decided = [e for e in self.deciding if e.test != "aligned_weights" and (e.log10_p or 0.0) <= LOG10_P]
+        others = [e for e in decided if e.basis == "identity" or may_decide(e)]
+        return not others and tied(self.evidence)
 
     @cached_property
     def blocks(self) -> Mapping[Key, FoundBlock]:
@@ -494,7 +509,7 @@ class Facts:
             looks = [e for e in self.evidence if e.test in tests and e.applied and e in self._own_basis]
             if not any((e.detectable or 0.0) <= DETECTABLE for e in looks):
                 out.append(f"{question}: {self._why(tests[-1])}")
-        return tuple(out)
+        return (*out, *withheld(self.evidence))
 
     @property
     def _own_basis(self) -> list[Evidence]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, hidden, models
+from weightprint.evidence import Evidence
 from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
 
@@ -32,7 +33,10 @@ def test_children_have_cosine_rho(rho: float) -> None:
         n = min(512, max(parent[name].shape) if "mlp" in name else 512) * 576
         assert cosine == pytest.approx(rho, abs=5 / np.sqrt(n)), name
     assert evidence.effect == pytest.approx(rho, abs=5 / np.sqrt(12 * 512 * 576))
-    assert (evidence.log10_p or 0) < -6 if rho >= 0.1 else True
+    if rho >= 0.1:
+        assert seen(evidence)
+    if rho >= 0.5:
+        assert (evidence.log10_p or 0) < -6
 
 
 def test_strangers_stay_within_the_quoted_deviation() -> None:
@@ -49,12 +53,17 @@ def test_the_quoted_detectable_effect_is_detected(d: int) -> None:
     """What an inconclusive report says would have been seen, is seen."""
     a = gaussian(0, d, 3 * d, 3)
     quoted = aligned_weights(models(a, gaussian(1, d, 3 * d, 3))).detectable or 1.0
-    assert (aligned_weights(models(a, child(a, quoted))).log10_p or 0) < -6
+    assert seen(aligned_weights(models(a, child(a, quoted))))
+
+
+def seen(evidence: Evidence) -> bool:
+    """It has a p-value, or says that a fitted order could do as much."""
+    return (evidence.log10_p or 0) < -6 or evidence.details["withheld"] is not None
 
 
 def test_a_child_is_found_and_a_permuted_child_is_not() -> None:
     a = decoder(0)
-    b = child(a, 0.6)
+    b = child(a, 0.75)
     assert (aligned_weights(models(a, b)).log10_p or 0) < -40
     assert (aligned_units(models(a, b)).log10_p or 0) < -200
     order = np.random.default_rng(0).permutation(64)

@@ -13,6 +13,7 @@ from weightprint.evidence._streamed import Looks
 from weightprint.evidence._token_tables import table_looks
 from weightprint.evidence.aligned_units import aligned_units, unit_rows
 from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.common_zeros import common_zeros
 from weightprint.evidence.convergence import convergence
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.exact_sharing import exact_sharing
@@ -72,6 +73,7 @@ TESTS: tuple[Test, ...] = (
     unit_agreement,
     unit_geometry,
     head_agreement,
+    common_zeros,
     embeddings,
     norm_gains,
     training_shared,

@@ -1,5 +1,14 @@
 """How much each residual channel of A looks like each of B, summed region by region: B's sampled rows are held, A's are
-held against them (:mod:`weightprint.evidence.aligned_weights` says what for)."""
+held against them (:mod:`weightprint.evidence.aligned_weights` says what for).
+
+*Common directions.* A rank-1 matrix, or a direction of the stream, that was added to the matrices of two strangers
+makes channels alike in place. So of each pair's product the few leading singular directions are taken out, A's on A's
+side and B's on B's; that rule commutes with permutations of B's channels, as the bound wants, and leaves a descendant
+the bulk.
+
+*What a fit would reach* (:mod:`weightprint.evidence._fitted`) is measured in a few blocks: their products with every
+row of B under a random sign, and what the best order of an FFN's units gives between other numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +23,7 @@ import numpy as np
 from weightprint import parallel
 from weightprint.evidence._base import F32, Expert, Models, Pair, Region, Side, Tensor
 from weightprint.evidence._exchange import double_centre, trace_sd
+from weightprint.evidence._fitted import against_order, best_turn
 from weightprint.evidence._sample import (
     Budget,
     Indices,
@@ -32,6 +42,10 @@ from weightprint.linear import product
 __all__ = ["Block", "Sums", "channel_sums", "planned"]
 
 _FEWEST = 32  # rows of a tensor
+_COMMON = 4  # leading directions of a pair that are taken for something common
+_FITTED = 8  # blocks in which it is measured what a fit would reach
+_ORDERED = 256  # rows that are put in the best order for that
+_UNITS = ("up", "gate", "down")
 _STREAMED = 1 << 28, 1 << 25  # bytes of B's rows that are held while A streams by: of large models, of others
 
 
@@ -46,6 +60,11 @@ class Block:
     layer: int | None = None
     cosines: dict[str, tuple[float, int]] = field(default_factory=dict)  # of B's tensors, and over how many values
     controls: list[float] = field(default_factory=list)
+    turned: F32 | None = None  # C with a random sign for every row of B, of the pairs where that was asked
+    turned_n: int = 0
+    orders: list[float] = field(default_factory=list)  # of its FFN's matrices: what the best order elsewhere gives
+    ffn: int = 0  # values of its FFN's matrices in n
+    ffn_trace: float = 0.0  # and their part of the trace of C
 
     @classmethod
     def empty(cls, d: int, layer: int | None = None) -> Block:
@@ -58,6 +77,22 @@ class Block:
         self.n += other.n
         self.cosines |= other.cosines
         self.controls += other.controls
+        self.orders += other.orders
+        self.ffn += other.ffn
+        self.ffn_trace += other.ffn_trace
+        if other.turned is not None:
+            self.turned = other.turned if self.turned is None else self.turned + other.turned
+            self.turned_n += other.turned_n
+
+    @property
+    def bulk(self) -> float:
+        """Mean cosine in place, common directions taken out."""
+        return float(np.trace(self.c)) / max(self.n, 1)
+
+    @property
+    def rest(self) -> float:
+        """The same without its FFN's matrices."""
+        return (float(np.trace(self.c)) - self.ffn_trace) / max(self.n - self.ffn, 1)
 
     def region(self, name: str, found: int) -> Region:
         """``found``: its hits."""
@@ -131,6 +166,9 @@ class Sums(Looks):
         self._held: dict[str, F32] = {}
         self._uses: Counter[str] = Counter()
         self._before = self._befores()
+        names = list(self.regions)
+        spread = np.linspace(0, len(names) - 1, min(len(names), _FITTED)).round().astype(int)
+        self._asked = {names[i] for i in spread}
         for name in (*self._before.values(), *(pair.b.name for pair, _ in self._pairs())):
             self._uses[name] += 1
         self._found: dict[tuple[str, int], Block] = {}
@@ -200,12 +238,13 @@ class Sums(Looks):
 
     def _sum(self, key: tuple[str, int], pairs: Sequence[tuple[Pair, int]], side: Side) -> None:
         block = Block.empty(self.channels.size, pairs[0][0].known.layer)
-        for part in parallel.each(lambda one: self._looked(side, *one), pairs):
+        asked = key[0] in self._asked
+        for part in parallel.each(lambda one: self._looked(side, *one, asked), pairs):
             block.add(part)
         self._found[key] = block
 
-    def _looked(self, side: Side, pair: Pair, axis: int) -> Block:
-        """What one pair adds."""
+    def _looked(self, side: Side, pair: Pair, axis: int, asked: bool) -> Block:
+        """What one pair adds; ``asked``: with what a fit would reach."""
         x, y = self._rows(side, pair, axis), self._held[pair.b.name]
         block = Block.empty(self.channels.size)
         before = self._before.get(pair.b.name)
@@ -214,8 +253,7 @@ class Sums(Looks):
             block.cosines[pair.b.name] = float(np.trace(c)) / x.size, x.size
             # Pairs chosen by their values enter the p-value only where that pays for the choice.
             if pair.by_name or self.price > 0:
-                block.c, block.n = c, x.size
-                block.norms_a, block.norms_b = (np.einsum("ij,ij->j", z, z) for z in (x, y))
+                self._add(block, c, x, y, pair, asked)
             earlier = self._held[before] if before is not None else None
             if earlier is not None and earlier.shape == x.shape and earlier.any():
                 block.controls.append(float(np.vdot(x, earlier)) / x.size)
@@ -224,6 +262,49 @@ class Sums(Looks):
             self._release(before)
         return block
 
+    def _add(self, block: Block, c: F32, x: F32, y: F32, pair: Pair, asked: bool) -> None:
+        """Both sides' rows without their common directions, of unit mean square again."""
+        ours, theirs = _leading(c, min(_COMMON, c.shape[0] // 16), self.models.seed)
+        left = c - product(product(c, theirs), theirs.T)
+        left -= product(ours, product(ours.T, left))
+        x, y = (z - product(product(z, common), common.T) for z, common in ((x, ours), (y, theirs)))
+        norms = [np.einsum("ij,ij->j", z, z) for z in (x, y)]
+        scales = [math.sqrt(float(z.sum()) / x.size) for z in norms]
+        if not min(scales) > 0:
+            return
+        block.c, block.n = left / np.float32(scales[0] * scales[1]), x.size
+        block.norms_a, block.norms_b = (z / np.float32(scale**2) for z, scale in zip(norms, scales, strict=True))
+        role = None if pair.known.place is None else pair.known.place.role
+        if role in _UNITS:
+            block.ffn, block.ffn_trace = x.size, float(np.trace(block.c))
+        if asked:
+            signs = np.random.default_rng([self.models.seed, len(y), 8]).choice(np.array([-1, 1], np.float32), len(y))
+            block.turned = product(x.T, y * signs[:, None]) / np.float32(scales[0] * scales[1])
+            block.turned_n = x.size
+            if role in _UNITS:
+                some = slice(0, _ORDERED)
+                units = max(pair.known.shape) if pair.known.shape[0] != pair.known.shape[1] else len(x)
+                block.orders.append(against_order(product(_unit_rows(x[some]), _unit_rows(y[some]).T), units)[1])
+
+    def floors(self, total: Block, blocks: Mapping[str, Block]) -> list[tuple[float, float]]:
+        """How alike all matrices are in place, and all but those of FFNs, and those of every region; and what a turn
+        and an order of units, both fitted to A, would make of each."""
+        if total.turned is None or not total.turned_n:
+            return []
+        # A sum over n values of random sign grows as their root.
+        turn = best_turn(total.turned) / math.sqrt(total.turned_n * max(total.n, 1))
+        matrices = sum(1 for pair, _ in self._pairs() if pair.known.place and pair.known.place.role in _UNITS)
+        gates = sum(1 for pair, _ in self._pairs() if pair.known.place and pair.known.place.role == "up")
+        # One order must suit all matrices of an FFN.
+        order = float(np.mean(total.orders)) / math.sqrt(max(1.0, matrices / max(gates, 1))) if total.orders else 0.0
+        out = [
+            (block.bulk, turn * math.sqrt(total.n / max(block.n, 1)) + order * block.ffn / max(block.n, 1))
+            for block in (total, *blocks.values())
+        ]
+        if total.n > total.ffn > 0:
+            out.append((total.rest, turn * math.sqrt(total.n / (total.n - total.ffn))))
+        return out
+
     def blocks(self) -> Iterator[tuple[str, Block]]:
         """Every region's sums, in order."""
         for name, pairs in self.regions.items():
@@ -231,6 +312,21 @@ class Sums(Looks):
             for part in sorted(key for key in self._found if key[0] == name):
                 block.add(self._found[part])
             yield name, block
+
+
+def _unit_rows(x: F32) -> F32:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
+    return out
+
+
+def _leading(c: F32, k: int, seed: int) -> tuple[F32, F32]:
+    """About the k leading left and right singular vectors, as columns, by subspace iteration."""
+    right = product(c.T, np.random.default_rng([seed, len(c), 3]).standard_normal((len(c), k)).astype(np.float32))
+    for _ in range(4):
+        left = np.linalg.qr(product(c, right))[0]
+        right = np.linalg.qr(product(c.T, left))[0]
+    return left, right
 
 
 def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair, int]], dict[str, str]]:

@@ -18,6 +18,11 @@ problem; [Independence Tests 2502.12292] use the identity of an assignment in th
 No normal tail and no simulation enters, so the bound may be read at 1e-200. Ties count as misses: a tie broken by
 index would prefer small indices on both sides.
 
+*What the null excludes.* Models that were trained apart and then *arranged*: a stranger's units or channels put into
+A's order by an assignment, or its stream turned onto A's, beat the bound at any k (what such a fit reaches, and what a
+test must beat as well, says :mod:`weightprint.evidence._fitted`). And an architecture that tells units or channels
+apart (:mod:`weightprint.evidence.common_zeros`).
+
 *Trace.* For the size of an effect: under the same null tr(C) of a d x d matrix has mean sum(C)/d and variance
 ||C double-centred||^2/(d-1) (Hoeffding 1951). It gives a standard deviation to quote, not a p-value.
 """

@@ -11,6 +11,10 @@ exactly (:mod:`weightprint.evidence._exchange`). Three looks, Bonferroni over th
 * the best pair of blocks, times the number of pairs: layers in another order, repeated or inserted hide nothing;
 * the best block of A for each of B, pooled over the k best, which pays C(n_b, k) n_a^k and for k.
 
+Whoever sorts a stranger's units by how well they suit A's beats chance at any p. So a pair of FFNs counts only where
+its units are more alike than the best order among other numbers makes them (:mod:`weightprint.evidence._fitted`); what
+is below that stands in the details.
+
 This does not lean on the residual channels being exchangeable, so neither fixed sinusoidal positions nor an alignment
 of the stream through shared meaning can fool it: what was learned can't tell which number a unit has. It reads a few
 rows of every block and no column, so it also runs at the quickest effort.
@@ -29,6 +33,7 @@ import numpy.typing as npt
 
 from weightprint.evidence._base import F32, Evidence, Models, Region, Side, UnitMatch, not_applied, timed
 from weightprint.evidence._exchange import choices, hits, log10_p_hits
+from weightprint.evidence._fitted import FITTED, against_order, stands
 from weightprint.evidence._match import standardised
 from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence._sample import Indices, Read, budget_of, hidden_size, is_large, pick
@@ -45,7 +50,9 @@ _UNITS = {"quick": 32, "standard": 256, "full": 512}
 _FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}
 _FLOPS_EACH, _FLOPS_ALWAYS = 1e3, 5e10
 _FEWEST = 16
+_FEW_HITS = 3  # too few to ask whether an order was fitted
 _CHANNELS = 1024  # of two large models at effort standard; the bound holds for any choice that looks at no value
+_BEYOND = -6.0  # log10 p of one pair, corrected, from which it is said that an order may have been fitted
 _RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
 _HELD = 1 << 26  # values of B's rows in memory
 _QUICK_SHARE, _QUICK_VALUES = 0.003, 1 << 18  # of a model, or at least so many values, may be read at quick effort
@@ -68,7 +75,8 @@ _QUESTION = Evidence(
 
 @dataclass(frozen=True)
 class _Looked:
-    """Hits of every pair (FFN of B, FFN of A) that could be compared, -1 where not; ``own`` the same-place pairs."""
+    """Hits of every pair (FFN of B, FFN of A) that could be compared, -1 where not, 0 where a fitted order would give
+    as much; ``own`` the same-place pairs; ``fitted``: those in which it would, with hits, likeness and floor."""
 
     b: tuple[Ffn, ...]
     a: tuple[Ffn, ...]
@@ -77,6 +85,7 @@ class _Looked:
     own: dict[int, int]
     regions: dict[int, Region]
     numbers: dict[tuple[int, int], I64]
+    fitted: dict[tuple[int, int], tuple[int, float, float]]
     scope: str
     copies: I64 | None = None  # hits of permuted copies of B, (copies, n_b, n_a); None where they would be too many
     salt: str = ""
@@ -119,10 +128,11 @@ def unit_rows(models: Models) -> Rows | None:
 @dataclass(frozen=True, slots=True)
 class _Column:
     """One FFN of A: its sampled units; the FFNs of B that it was held against, with the unit that each of A's names,
-    hits of B as it is and of every permuted copy, and what the report says of the pair."""
+    hits of B as it is and of every permuted copy, what the report says of the pair, and where there are hits how alike
+    units in place are and the best order elsewhere would make them."""
 
     units: I64
-    seen: list[tuple[int, I64, I64, Region | None]]
+    seen: list[tuple[int, I64, I64, Region | None, tuple[float, float] | None]]
 
 
 @dataclass(eq=False)
@@ -178,8 +188,12 @@ class Rows(Looks):
             similarity = _similarity(x, self._held[i])
             named = choices(similarity)
             counts = hits_of_copies(named, joint_orders(units.size, self.models.seed, self._copies))
-            region = _region(self.theirs[i], similarity, int(counts[0])) if self.own.get(i) == j else None
-            seen.append((i, named, counts, region))
+            alike = None
+            if counts[0] > _FEW_HITS:
+                alike = against_order(similarity, self.ours[j].units)
+            k = int(counts[0]) if alike is None or stands(*alike) else 0
+            region = _region(self.theirs[i], similarity, k) if self.own.get(i) == j else None
+            seen.append((i, named, counts, region, alike))
         self._columns[j] = _Column(units, seen)
 
     def looked(self) -> _Looked:
@@ -188,23 +202,26 @@ class Rows(Looks):
         found, tested = np.full(shape, -1, np.int64), np.zeros(len(self.theirs), np.int64)
         regions: dict[int, Region] = {}
         numbers: dict[tuple[int, int], I64] = {}
+        fitted: dict[tuple[int, int], tuple[int, float, float]] = {}
         copies = np.full((self._copies, *shape), -1, np.int64) if self._copies else None
         salt = hashlib.blake2b()
         for j, column in sorted(self._columns.items()):
             units = column.units
-            for i, named, counts, region in column.seen:
+            for i, named, counts, region, alike in column.seen:
                 found[i, j], tested[i] = counts[0], units.size
+                if alike is not None and not stands(*alike):
+                    found[i, j], fitted[i, j] = 0, (int(counts[0]), *alike)
                 salt.update(named.tobytes())
                 if copies is not None:
                     copies[:, i, j] = counts[1:]
                 if region is not None:
                     regions[i] = region
-                if found[i, j] > 3:
+                if found[i, j] > _FEW_HITS:
                     mine = units[named == np.arange(units.size)]
                     numbers[i, j] = np.stack([mine, mine], axis=1)
         own = {i: j for i, j in self.own.items() if found[i, j] >= 0}
         return _Looked(
-            self.theirs, self.ours, found, tested, own, regions, numbers, self.scope, copies, salt.hexdigest()
+            self.theirs, self.ours, found, tested, own, regions, numbers, fitted, self.scope, copies, salt.hexdigest()
         )
 
 
@@ -265,7 +282,7 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
     best = {i: int(looked.hits[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
     looks = _looks(looked, {i: j for i, j in best.items() if i in free})
     pairs = int((looked.hits >= 0).sum())
-    ranked = _ranked(looked, looks) if looks and models.basis.kind == "identity" else None
+    ranked = _ranked(looked) if looks and models.basis.kind == "identity" else None
     look = min(looks, key=lambda name: looks[name][0]) if looks else None
     p, statistic = None, None
     if look is not None:
@@ -282,6 +299,11 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
     chance = len(looked.own)
     where = f"in {chance} blocks of the same place find themselves again (chance: about {chance})"
     elsewhere = sum(_sure(looked, i, j, pairs) and looked.own.get(i) != j for i, j in best.items())
+    below = {
+        f"{looked.b[i].name} in {looked.a[j].name}": {"hits": k, "likeness": reached, "fitted_order": floor}
+        for (i, j), (k, reached, floor) in looked.fitted.items()
+        if log10_p_hits(k) + math.log10(pairs) <= _BEYOND
+    }
     return replace(
         _QUESTION,
         says=f"{same_hits} of {same_tested} hidden units {where}"
@@ -303,16 +325,22 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
             "hits": {r.name: [r.hits, r.channels] for r in looked.regions.values()},
             "basis": models.basis.found_by,
             "left_out_of_p": sorted(fitted),
+            "as_a_fitted_order": below,
+            "withheld": f"units stand in A's order in {len(below)} pairs of FFNs, but {FITTED}" if below else None,
         },
     )
 
 
-def _ranked(looked: _Looked, looks: dict[str, tuple[float, int]]) -> float | None:
-    """B among its permuted copies, each looked at as B is; hits in the same places settle ties."""
+def _ranked(looked: _Looked) -> float | None:
+    """B among its permuted copies, each looked at as B is, whatever a fitted order would give; hits in the same places
+    settle ties."""
     if looked.copies is None:
         return None
-    found = [looks]
-    for copy in looked.copies:
+    raw = looked.hits.copy()
+    for at, (k, _, _) in looked.fitted.items():
+        raw[at] = k
+    found = []
+    for copy in (raw, *looked.copies):
         best = {i: int(copy[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
         found.append(_looks(replace(looked, hits=np.where(looked.hits >= 0, copy, -1)), best))
     same = [each.get("same place", (0.0, 0))[1] for each in found]
@@ -362,11 +390,14 @@ def _by_pairs(models: Models) -> Evidence:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
     blocks = paired_rows(models, width, budget_of(models))
     regions: list[Region] = []
+    fitted = 0
     for name, layer, x, y in blocks.found:
         similarity = product(standardised(x, signed=True), standardised(y, signed=True).T)
         k, n = hits(similarity), similarity.shape[0]
         own = float(np.mean(np.diagonal(similarity)))
         other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))
+        if k > _FEW_HITS and not stands(*against_order(similarity)):
+            fitted, k = fitted + 1, 0
         regions.append(Region(name, layer, n * x.shape[1], own, other, float(similarity.std() / math.sqrt(n)), k, n))
     if not regions:
         return not_applied(_QUESTION, "no pair of up- or gate-projections of equal shape was recognised by name")
@@ -384,5 +415,6 @@ def _by_pairs(models: Models) -> Evidence:
             "scope": "pairs of tensors",
             "expected_by_chance": float(chance),
             "hits": {r.name: [r.hits, r.channels] for r in regions},
+            "withheld": f"units stand in A's order in {fitted} pairs of tensors, but {FITTED}" if fitted else None,
         },
     )

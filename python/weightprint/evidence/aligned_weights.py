@@ -20,6 +20,10 @@ Left out of C, with the reason in ``details``: position tables and other fixed t
 channel j a frequency in both models, and breaks exchangeability), tensors equal in both models that have no known
 role, matrices where the residual axis isn't sure, vectors (see norm_gains).
 
+Hits beyond chance carry a p-value only where the matrices are more alike, as a whole or in one region, than an order or
+a turn of B's stream that was fitted to A would make them (:mod:`weightprint.evidence._fitted`): strangers whose stream
+was put onto A's have hits at any p.
+
 A frozen embedding that both models took from elsewhere pins the residual basis of both: their blocks may then agree a
 little in place without descending from each other. The regions say where the agreement lies.
 
@@ -43,12 +47,14 @@ import numpy.typing as npt
 from weightprint.evidence._base import F32, Evidence, Models, Region, not_applied, timed
 from weightprint.evidence._channel_sums import Block, Sums, planned
 from weightprint.evidence._exchange import choices, hits, log10_p_hits
+from weightprint.evidence._fitted import FITTED, stands
 from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
 from weightprint.evidence._streamed import done
 
 __all__ = ["aligned_weights"]
 
 I64 = npt.NDArray[np.int64]
+_BEYOND = -6.0  # log10 p from which it is said that a stream may have been fitted
 
 _QUESTION = Evidence(
     test="aligned_weights",
@@ -85,6 +91,7 @@ def aligned_weights(models: Models) -> Evidence:
     orders = joint_orders(sums.channels.size, models.seed)
     copies: list[I64] = []
     per_tensor: dict[str, float] = {}
+    blocks: dict[str, Block] = {}
     for name, block in sums.blocks():
         per_tensor |= {tensor: cosine for tensor, (cosine, _) in block.cosines.items()}
         if not block.n:
@@ -93,12 +100,13 @@ def aligned_weights(models: Models) -> Evidence:
         regions.append(block.region(name, int(counts[0])))
         copies.append(counts)
         total.add(block)
+        blocks[name] = block
     common = float(np.mean(total.controls)) if total.controls else 0.0
     # The first block has no block before it: the mean of the others stands in.
     regions = [r if r.layer is None or r.control != 0.0 else replace(r, control=common) for r in regions]
     if not regions:
         return not_applied(_QUESTION, "every matrix that could be paired is constant")
-    found = _answer(models, total, regions, per_tensor, wanted)
+    found = _answer(models, total, blocks, regions, per_tensor, wanted)
     if models.basis.kind == "identity" and not wanted.price:
         named_now = choices(_cosines(total))
         whole = hits_of_copies(named_now, orders)
@@ -111,6 +119,7 @@ def aligned_weights(models: Models) -> Evidence:
 def _answer(
     models: Models,
     total: Block,
+    blocks: dict[str, Block],
     regions: list[Region],
     per_tensor: dict[str, float],
     sums: Sums,
@@ -121,6 +130,8 @@ def _answer(
     looks = (log10_p_hits(whole.hits), log10_p_hits(best.hits) + math.log10(len(regions)))
     log10_p = min(0.0, min(looks) + math.log10(len(looks)) + sums.price)
     effect = whole.effect - whole.control
+    floors = sums.floors(total, blocks)
+    fitted = log10_p <= _BEYOND and not any(stands(*each) for each in floors)
     # A channel is found about half of the time when its cosine equals the expected maximum of d - 1 chance cosines.
     np.fill_diagonal(noise, np.nan)
     spread = float(np.nanstd(np.where(np.isfinite(noise), noise, np.nan)))
@@ -136,7 +147,7 @@ def _answer(
         statistic=float(whole.hits),
         effect=effect,
         n=len(per_tensor),
-        log10_p=log10_p if models.basis.kind == "identity" else None,
+        log10_p=log10_p if models.basis.kind == "identity" and not fitted else None,
         detectable=detectable,
         regions=tuple(regions),
         details={
@@ -150,6 +161,9 @@ def _answer(
             "best_region": best.name,
             "best_region_hits": best.hits,
             "log10_price_of_pairing": sums.price,
+            "likeness": total.bulk,
+            "fitted_stream": floors[0][1] if floors else None,
+            "withheld": f"{whole.hits} residual channels find themselves again, but {FITTED}" if fitted else None,
             "regions": {
                 r.name: {"cosine": r.effect, "neighbour": r.control, "sd": r.sd, "hits": r.hits} for r in regions
             },
