@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -85,13 +86,14 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One file: path, size in bytes, where its data starts, how many tensors, and its modification time."""
+    """One file: path, size in bytes, where its data starts, how many tensors, when its data changed, and its inode."""
 
     path: str
     nbytes: int
     data_start: int
     n_tensors: int
     mtime_ns: int
+    ctime_ns: int
 
     @property
     def name(self) -> str:
@@ -166,7 +168,7 @@ class Checkpoint:
         raise AttributeError(f"a Checkpoint never changes: can't set {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        seen = tuple((info.nbytes, info.mtime_ns) for info in self.files)
+        seen = tuple((info.nbytes, info.mtime_ns, info.ctime_ns) for info in self.files)
         return _reopen, (self._location, self.mode, seen, self.__dict__.get("config_file"))
 
     def __repr__(self) -> str:
@@ -312,9 +314,16 @@ class Checkpoint:
         return self.core_file(info.file).read_bytes(info.index)
 
     def check_unchanged(self) -> None:
-        """Raise FileChangedError if a file's size or modification time is not what it was at opening."""
-        for file in self._open_files():
+        """Raise FileChangedError if a file's size, modification or change time is not what it was at opening.
+
+        Whoever rewrites a file can set its modification time back, but not the time its inode changed.
+        """
+        for file, info in zip(self._open_files(), self.files, strict=True):
             file.check_unchanged()
+            # A file that was removed meanwhile was still read from its open handle.
+            with suppress(FileNotFoundError):
+                if os.stat(info.path).st_ctime_ns != info.ctime_ns:
+                    raise _changed(info.path, "while it was read")
 
     def core_file(self, file: int) -> _core.SafetensorsFile:
         """The core's handle on file number `file`."""
@@ -414,15 +423,19 @@ def open_tolerant(location: Location) -> Checkpoint:
 
 
 def _reopen(
-    location: Location, mode: Mode, seen: tuple[tuple[int, int], ...], config: Config | None = None
+    location: Location, mode: Mode, seen: tuple[tuple[int, int, int], ...], config: Config | None = None
 ) -> Checkpoint:
     checkpoint = Checkpoint(location, mode)
     if config is not None:
         checkpoint.__dict__["config_file"] = config
     for info, before in zip(checkpoint.files, seen, strict=True):
-        if (info.nbytes, info.mtime_ns) != before:
-            raise FileChangedError("the file changed since it was first opened", path=info.path, code="file_changed")
+        if (info.nbytes, info.mtime_ns, info.ctime_ns) != before:
+            raise _changed(info.path, "since it was first opened")
     return checkpoint
+
+
+def _changed(path: str, when: str) -> FileChangedError:
+    return FileChangedError(f"the file changed {when}", path=path, code="file_changed")
 
 
 def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) -> list[tuple[OpenFile, FileInfo]]:
@@ -443,7 +456,8 @@ def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) 
             failures.append(Finding("io", "error", f"can't be read: {error.strerror or error}", path))
         else:
             core = file.core
-            info = FileInfo(path, core.nbytes, core.data_start, core.n_tensors, status.st_mtime_ns)
+            times = status.st_mtime_ns, status.st_ctime_ns
+            info = FileInfo(path, core.nbytes, core.data_start, core.n_tensors, *times)
             opened.append((file, info))
     return opened
 

@@ -112,7 +112,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
             f"{scheme[1]}:// addresses are not supported yet: copy the model to a local folder and name that folder",
             code="remote_source",
         )
-    path = Path(source).expanduser()
+    path = _expanded(source)
     if path.is_dir():
         return _directory(source, path.resolve())
     if os.path.lexists(path):
@@ -131,6 +131,14 @@ def locate(model: str | os.PathLike[str]) -> Location:
     if _reads_like_a_hub_name(source):
         return _hub(source, source)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+
+def _expanded(path: str) -> Path:
+    """`path` with a leading ``~`` or ``~user`` replaced by that user's home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{escape(path)}: whose home folder that is is not known", code="no_such_user") from error
 
 
 # Directories
@@ -271,9 +279,10 @@ def contained(root: Path, names: Iterable[str]) -> tuple[str, ...]:
     allowed = _cached_model(root) or root
     for name in names:
         path = root / name
-        if path.is_symlink() and not path.resolve().is_relative_to(allowed.resolve()):
+        target = Path(os.path.realpath(path))  # which, unlike resolve, takes a loop of links
+        if path.is_symlink() and not target.is_relative_to(os.path.realpath(allowed)):
             raise FormatError(
-                f"{escape(name)} is a link out of its folder, to {escape(str(path.resolve()))}. Links are "
+                f"{escape(name)} is a link out of its folder, to {escape(str(target))}. Links are "
                 "followed only inside a hub cache; if you trust it, name the target itself",
                 path=str(path),
                 code="link_outside",
@@ -302,11 +311,11 @@ def _reads_like_a_hub_name(source: str) -> bool:
 def hub_cache() -> Path:
     """The local hub cache: ``HF_HUB_CACHE``, ``HF_HOME/hub``, or ``~/.cache/huggingface/hub``."""
     if cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(cache).expanduser()
+        return _expanded(cache)
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
+        return _expanded(home) / "hub"
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
+    return _expanded(base) / "huggingface" / "hub"
 
 
 def _hub(source: str, spec: str) -> Location:

@@ -73,6 +73,11 @@ class Verbs(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run, and turn whatever happens into an exit code."""
         extra["standalone_mode"] = False
+        if sys.stderr is None:  # closed by the caller (2>&-): there is nobody to tell anything
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        if sys.stdout is None:
+            _say("stdout is closed: there is nowhere to put the result")
+            sys.exit(2)
         # A name that the terminal's encoding lacks must not end the run.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):

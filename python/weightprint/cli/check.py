@@ -48,7 +48,7 @@ def check(
       weightprint check copy-of-folder --manifest verify folder.manifest.json
     """
     from weightprint.check import check as run
-    from weightprint.cli.out import emit
+    from weightprint.cli.out import emit, refuse_inputs
     from weightprint.errors import UsageError
     from weightprint.manifest import Manifest
     from weightprint.output import to_json
@@ -59,6 +59,7 @@ def check(
     if manifest and (include or exclude):
         raise click.UsageError("A manifest is of a whole checkpoint: leave out --include and --exclude.")
     action, path = manifest or ("", "")
+    refuse_inputs(path if action == "write" else None, [model])
     wanted = Manifest.load(path) if action == "verify" else None
     with progress_bar("check") as progress:
         report = run(

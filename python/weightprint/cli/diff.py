@@ -51,13 +51,14 @@ def diff(
       weightprint diff base/ finetuned/ --include '*.q_proj.*' --all
       weightprint diff base/ finetuned/ --format csv -o diff.csv
     """
-    from weightprint.cli.out import emit
+    from weightprint.cli.out import emit, refuse_inputs
     from weightprint.diff import diff as run
     from weightprint.output import write_atomically
     from weightprint.report.diff import diff_text, headline
     from weightprint.report.progress import progress_bar
     from weightprint.table import encode
 
+    refuse_inputs(output, (a, b))
     with progress_bar("diff") as progress:
         found = run(a, b, include=include, exclude=exclude, progress=progress)
     if as_json:
