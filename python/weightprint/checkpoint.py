@@ -24,7 +24,7 @@ import numpy.typing as npt
 from weightprint import _core
 from weightprint.config import Config, read_config
 from weightprint.errors import FileChangedError, FormatError, TensorNotFoundError, UsageError, WeightprintError
-from weightprint.files import OpenFile, open_file
+from weightprint.files import MILD, OpenFile, open_file
 from weightprint.findings import Finding, from_error, from_note, worst_first
 from weightprint.gguf import GgmlTensor, GgufFile
 from weightprint.locate import Location, locate
@@ -34,6 +34,8 @@ from weightprint.shards import Numbering
 __all__ = ["Checkpoint", "FileInfo", "Mode", "TensorInfo", "open"]
 
 Mode = Literal["strict", "compatible"]
+
+_COMPATIBLE = "`weightprint check` says more; mode 'compatible' of inspect and stats opens it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class Checkpoint:
         findings = list(location.findings)
         opened = _open_files(location, mode, findings if tolerant else None)
         for file, info in opened:
-            findings += [from_note(note, info.path) for note in file.core.notes]
+            findings += [from_note(note, info.path, MILD) for note in file.core.notes]
         files = tuple(info for _, info in opened)
         handles = tuple(file.core for file, _ in opened)
         numbering = Numbering(handles, [info.path for info in files], location)
@@ -465,7 +467,7 @@ def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) 
 def _as_error(errors: list[Finding]) -> FormatError:
     first = errors[0]
     more = f" (and {len(errors) - 1} more; `weightprint check` lists all)" if len(errors) > 1 else ""
-    hint = "" if more else " (mode 'compatible' opens it and reports this as a finding)"
+    hint = "" if more or first.code == "tensor_parallel_ranks" else f" ({_COMPATIBLE})"
     return FormatError(first.message + (more or hint), path=first.path, tensor=first.tensor, code=first.code)
 
 

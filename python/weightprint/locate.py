@@ -17,7 +17,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightprint import _core
@@ -26,10 +26,10 @@ from weightprint.findings import Finding, from_note
 from weightprint.order import natural_key
 from weightprint.report.escape import escape
 
-__all__ = ["Location", "contained", "locate", "read_small"]
+__all__ = ["INDEX_BYTES", "Location", "contained", "locate", "read_small", "sets_of"]
 
 _INDEX_SUFFIX = ".safetensors.index.json"
-_INDEX_BYTES = 200_000_000
+INDEX_BYTES = 200_000_000
 _HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults
 _SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.safetensors|\.gguf)")
 _ADAPTER = "adapter_model.safetensors"
@@ -67,6 +67,7 @@ class Location:
         weight_map: tensor name → shard file name, as the index says; empty without an index.
         total_size: bytes of all tensors as the index says, or None.
         findings: what was noticed on the way.
+        beside: names of model files in the same folder that are not read.
     """
 
     source: str
@@ -78,6 +79,7 @@ class Location:
     weight_map: tuple[tuple[str, str], ...] = ()
     total_size: int | None = None
     findings: tuple[Finding, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def require_complete(self) -> None:
         """Raise ShardMissingError, naming all of them, if a shard is missing."""
@@ -127,7 +129,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
             names = [entry.name for entry in os.scandir(path.parent)]
             members = [name for name in names if name.startswith(start) and name.endswith(end)]
             return _numbered(source, "file", path.parent, sorted(members, key=natural_key))
-        return Location(source, "file", str(path.parent), (str(path),))
+        return Location(source, "file", str(path.parent), (str(path),), findings=_part_of_set(path, shard))
     if _reads_like_a_hub_name(source):
         return _hub(source, source)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
@@ -151,15 +153,17 @@ def _directory(source: str, root: Path, kind: str = "directory") -> Location:
     if "model.safetensors" in tensors:
         others = [name for name in (*tensors, *indexes) if name != "model.safetensors"]
         found = _chosen("model.safetensors", others, root)
-        return Location(source, kind, str(root), contained(root, ["model.safetensors"]), findings=found)
+        files, beside = contained(root, ["model.safetensors"]), tuple(n for n in others if n in tensors)
+        return Location(source, kind, str(root), files, findings=found, beside=beside)
     if indexes:
         chosen = "model" + _INDEX_SUFFIX if "model" + _INDEX_SUFFIX in indexes else indexes[0]
         if len(indexes) > 1 and chosen != "model" + _INDEX_SUFFIX:
             raise _ambiguous(root, "index files", indexes)
         return _index(source, kind, root / chosen, _chosen(chosen, [n for n in indexes if n != chosen], root))
     if _ADAPTER in tensors and "adapter_config.json" in names:
-        found = _chosen(_ADAPTER, [name for name in tensors if name != _ADAPTER], root)
-        return Location(source, kind, str(root), contained(root, [_ADAPTER]), findings=found)
+        beside = tuple(name for name in tensors if name != _ADAPTER)
+        found = _chosen(_ADAPTER, beside, root)
+        return Location(source, kind, str(root), contained(root, [_ADAPTER]), findings=found, beside=beside)
     if tensors:
         return _unindexed(source, root, kind, tensors)
     if ggufs := [name for name in names if name.lower().endswith(".gguf")]:
@@ -177,8 +181,9 @@ def _unindexed(source: str, root: Path, kind: str, tensors: list[str]) -> Locati
     numbered = [name for name in tensors if _SHARD.fullmatch(name)]
     if not numbered:
         return Location(source, kind, str(root), contained(root, tensors))
-    found = _chosen(f"the numbered shards {numbered[0]} …", [name for name in tensors if name not in numbered], root)
-    return _numbered(source, kind, root, numbered, found)
+    beside = tuple(name for name in tensors if name not in numbered)
+    found = _chosen(f"the numbered shards {numbered[0]} …", beside, root)
+    return replace(_numbered(source, kind, root, numbered, found), beside=beside)
 
 
 def _gguf_folder(source: str, root: Path, kind: str, ggufs: list[str]) -> Location:
@@ -186,6 +191,27 @@ def _gguf_folder(source: str, root: Path, kind: str, ggufs: list[str]) -> Locati
     if len(ggufs) == 1 or all(_SHARD.fullmatch(name) for name in ggufs):
         return _unindexed(source, root, kind, ggufs)
     raise _ambiguous(root, "GGUF files", ggufs)
+
+
+def _part_of_set(path: Path, shard: re.Match[str] | None) -> tuple[Finding, ...]:
+    """A warning where the file's name says that it is one of several."""
+    if shard is None or int(shard["total"]) < 2:
+        return ()
+    start, end = path.name[: shard.start("number")], path.name[shard.end("number") :]
+    here = sum(entry.name.startswith(start) and entry.name.endswith(end) for entry in os.scandir(path.parent))
+    way_out = "name the folder to read all of them" if here == int(shard["total"]) else f"{here} of them are here"
+    message = f"one file of a set of {int(shard['total'])} (number {int(shard['number'])}): {way_out}"
+    return (Finding("part_of_set", "warning", message, str(path)),)
+
+
+def sets_of(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names of model files, those of one set of numbered shards together."""
+    sets: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names, key=natural_key):
+        shard = _SHARD.fullmatch(name)
+        key = (name[: shard.start("number")], name[shard.end("number") :]) if shard else (name, "")
+        sets.setdefault(key, []).append(name)
+    return [tuple(members) for members in sets.values()]
 
 
 def _numbered(source: str, kind: str, root: Path, names: list[str], found: tuple[Finding, ...] = ()) -> Location:
@@ -226,7 +252,7 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
     if kind != "index":
         contained(root, [path.name])
     try:
-        total_size, weight_map, notes = _core.parse_index(read_small(path, _INDEX_BYTES, "index"))
+        total_size, weight_map, notes = _core.parse_index(read_small(path, INDEX_BYTES, "index"))
     except FormatError as error:
         error.path = error.path or str(path)
         raise
@@ -240,6 +266,13 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
         for entry in os.scandir(root)
         if entry.name.endswith(".safetensors") and entry.name not in set(shards)
     ]
+    if not present and (complete := _complete_set(ignored)):
+        # An index of another save: what lies here is whole, and no file of the index is.
+        message = f"the index names {len(missing)} files of another save, none of which is here; read instead, "
+        message += f"a complete set: {_listed(complete, 2)}. Remove or rebuild the index"
+        found.append(Finding("stale_index", "warning", message, str(path)))
+        beside = tuple(name for name in ignored if name not in complete)
+        return replace(_numbered(source, kind, root, complete, tuple(found)), beside=beside)
     if ignored:
         message = (
             f"the index does not name {len(ignored)} file(s) beside it: {_listed(sorted(ignored, key=natural_key))}"
@@ -255,7 +288,19 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
         tuple(weight_map),
         total_size,
         tuple(found),
+        tuple(sorted(ignored, key=natural_key)) if kind != "index" else (),
     )
+
+
+def _complete_set(names: Iterable[str]) -> list[str]:
+    """The one set of numbered shards among these names that lacks none; empty if there is no such, or several."""
+    whole = [members for members in sets_of(names) if len(members) > 1 and len(members) == _total(members[0])]
+    return list(whole[0]) if len(whole) == 1 else []
+
+
+def _total(name: str) -> int:
+    shard = _SHARD.fullmatch(name)
+    return int(shard["total"]) if shard else 0
 
 
 def read_small(path: Path, cap: int, what: str) -> bytes:
@@ -359,8 +404,6 @@ def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None,
 
 
 def _with_findings(location: Location, more: tuple[Finding, ...]) -> Location:
-    from dataclasses import replace
-
     return replace(location, findings=more + location.findings) if more else location
 
 
