@@ -99,10 +99,12 @@ def coordinates(flat: int, shape: Sequence[int], components: int = 1) -> str:
 
 
 def at(row: dict[str, Any], flat: int) -> str:
+    """Where the component number `flat` of a row's tensor is."""
     return coordinates(flat, row["shape"], 2 if row["dtype"] == "C64" else 1)
 
 
 def about(row: dict[str, Any], code: str, severity: Severity, message: str) -> Finding:
+    """A finding about one row of the scan's table."""
     return Finding(code, severity, f"{escape(row['name'])}: {message}", row["file"], row["name"])
 
 

@@ -41,9 +41,9 @@ def codes_without_scales(patient: Patient) -> Iterator[Finding]:
         if form is None or n < _ENOUGH or patient.column("dtype")[k] not in _FLOATS:
             continue
         few = distinct[k] is not None and distinct[k] <= form[1]
-        if few and len(patient.column("shape")[k]) >= 2 and name not in patient.components:
-            if "fixed" not in patient.parts(name):
-                found[pattern_of(name), float(top)].append(name)
+        matrix = len(patient.column("shape")[k]) >= 2 and name not in patient.components
+        if few and matrix and "fixed" not in patient.parts(name):
+            found[pattern_of(name), float(top)].append(name)
     for (_, top), names in found.items():
         form, levels = _LARGEST[top]
         message = (
