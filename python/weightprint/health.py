@@ -53,7 +53,7 @@ def outliers(patient: Patient) -> Iterator[Finding]:
     """Values beyond 100 × the 99.99 % quantile of |x|; among up to 10,000 values that is the largest, and none is."""
     quantile = np.asarray(patient.column("abs_q9999"), np.float64)
     largest = np.array([np.nan if v is None else float(v) for v in patient.column("abs_max")], np.float64)
-    for k, row, _ in patient.where((quantile >= 0) & (largest > OUTLIER_FACTOR * quantile)):
+    for k, row, _ in patient.where((quantile >= 0) & (largest / OUTLIER_FACTOR > quantile)):
         if row["dtype"] in _INTEGERS:
             continue
         threshold = OUTLIER_FACTOR * float(quantile[k])
