@@ -152,8 +152,9 @@ def test_check_manifest(model, bad, tmp_path):
     run("check", model, "--manifest", "verify", path)
     text = run("check", bad, "--manifest", "verify", path, code=1).stdout
     assert "manifest_missing" in text
-    assert "more of manifest_missing (--all shows them)" in text
-    assert "more of" not in run("check", bad, "--manifest", "verify", path, "--all", code=1).stdout
+    assert "; 3 more: model.layers.{1-2,10}.up_proj.weight" in text
+    assert "17 errors" in text
+    assert "more" not in run("check", bad, "--manifest", "verify", path, "--all", code=1).stdout
     run("check", model, "--manifest", "verify", str(tmp_path / "absent"), code=2)
     run("check", model, "--manifest", "write", path, "--include", "x", code=2)
 

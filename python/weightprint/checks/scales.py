@@ -26,6 +26,7 @@ _LARGEST = {
 }
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _ENOUGH = 4096  # values of which so few are distinct only if they are codes
+_LOOKED_AT = 1 << 16
 _TIMES = 1000.0  # as large as its siblings: no trained matrix is
 _GAIN = 300.0  # length of a random unit input's output; trained matrices stay below 30
 _SAMPLED, _ROWS = 4, 16  # weights of one pattern, and rows of each, that are decoded to see their size
@@ -40,7 +41,8 @@ def codes_without_scales(patient: Patient) -> Iterator[Finding]:
         form = _LARGEST.get(float(top)) if top is not None else None
         if form is None or n < _ENOUGH or patient.column("dtype")[k] not in _FLOATS:
             continue
-        few = distinct[k] is not None and distinct[k] <= form[1]
+        count = distinct[k] if distinct[k] is not None else _distinct(patient, name)
+        few = count <= form[1]
         matrix = len(patient.column("shape")[k]) >= 2 and name not in patient.components
         if few and matrix and "fixed" not in patient.parts(name):
             found[pattern_of(name), float(top)].append(name)
@@ -51,6 +53,12 @@ def codes_without_scales(patient: Patient) -> Iterator[Finding]:
         )
         message += f": codes whose scales were dropped. Convert them again, with their scales: {listed(names)}"
         yield Finding("codes_without_scales", "error", message, tensor=names[0])
+
+
+def _distinct(patient: Patient, name: str) -> int:
+    """Distinct values of wide floats, which the scan doesn't count: among the first ones, and zero has two signs."""
+    rows = -(-_LOOKED_AT // max(1, patient.checkpoint.find(name).matrix_shape[1]))
+    return int(np.unique(patient.checkpoint.read(name, 0, rows)).size)
 
 
 def out_of_scale(patient: Patient) -> Iterator[Finding]:
