@@ -18,8 +18,9 @@ _SEVERITIES: dict[str, Severity] = {"adapter_kind": "note", "adapter_pattern": "
 
 def problems(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Why this adapter could not be merged: factors that don't fit, or a config of another run."""
-    if not is_adapter(checkpoint.names()):
-        return
+    names = checkpoint.names()
+    if not is_adapter(names) or 2 * sum("lora_" in name for name in names) < len(names):
+        return  # no adapter, or a model that has some inside
     try:
         read_adapter(checkpoint)
     except WeightprintError as error:

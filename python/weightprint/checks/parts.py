@@ -10,7 +10,8 @@ from weightprint.findings import Finding
 from weightprint.order import natural_key
 from weightprint.patient import Patient, listed, pattern_of
 from weightprint.report.escape import escape
-from weightprint.report.folding import fold, spans
+from weightprint.report.folding import fold
+from weightprint.report.stored_names import spans
 
 __all__ = ["head", "lacking", "no_tensors", "siblings"]
 

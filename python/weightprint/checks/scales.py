@@ -47,9 +47,9 @@ def codes_without_scales(patient: Patient) -> Iterator[Finding]:
         if few and matrix and "fixed" not in patient.parts(name):
             found[pattern_of(name), float(top)].append(name)
     for (_, top), names in found.items():
-        form, levels = _LARGEST[top]
+        small, levels = _LARGEST[top]
         message = (
-            f"{len(names):,} matrices hold at most {levels} values, the largest exactly {top:g}, which is {form}'s"
+            f"{len(names):,} matrices hold at most {levels} values, the largest exactly {top:g}, which is {small}'s"
         )
         message += f": codes whose scales were dropped. Convert them again, with their scales: {listed(names)}"
         yield Finding("codes_without_scales", "error", message, tensor=names[0])
