@@ -360,9 +360,11 @@ class Checkpoint:
     @cached_property
     def _totals(self) -> tuple[int, int]:
         parameters = nbytes = 0
-        for info in self.tensors:
-            parameters += self.elements_of(info)
-            nbytes += info.nbytes
+        files, packed = self._open_files(), self.ggml_types
+        for f, i in zip(self._numbering.of_file, self._numbering.of_index, strict=True):
+            name, _, shape, begin, end = files[f].tensor(i)
+            parameters += prod(packed[name].shape if name in packed else shape)
+            nbytes += end - begin
         return parameters, nbytes
 
     def _open_files(self) -> tuple[_core.SafetensorsFile, ...]:
