@@ -33,6 +33,7 @@ INDEX_BYTES = 200_000_000
 _HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults
 _SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.safetensors|\.gguf)")
 _ADAPTER = "adapter_model.safetensors"
+_HUB_PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/|\?|#|$)")
 _REPO = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 _TORCH = (
@@ -110,10 +111,13 @@ def locate(model: str | os.PathLike[str]) -> Location:
         return _hub(source, source.removeprefix("hf://"))
     scheme = re.match(r"([a-z][a-z0-9+.-]+)://", source)
     if scheme:
-        raise UsageError(
-            f"{scheme[1]}:// addresses are not supported yet: copy the model to a local folder and name that folder",
-            code="remote_source",
+        hub_page = _HUB_PAGE.match(source)
+        way_out = (
+            f"`hf download {escape(hub_page[1])}` fetches it, and then {escape(hub_page[1])} names it"
+            if hub_page
+            else "copy the model to a local folder and name that folder"
         )
+        raise UsageError(f"{scheme[1]}:// addresses are not supported yet: {way_out}", code="remote_source")
     path = _expanded(source)
     if path.is_dir():
         return _directory(source, path.resolve())
@@ -130,7 +134,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
             members = [name for name in names if name.startswith(start) and name.endswith(end)]
             return _numbered(source, "file", path.parent, sorted(members, key=natural_key))
         return Location(source, "file", str(path.parent), (str(path),), findings=_part_of_set(path, shard))
-    if _reads_like_a_hub_name(source):
+    if _reads_like_a_hub_name(source) or (_REPO.fullmatch(source) and (hub_cache() / f"models--{source}").is_dir()):
         return _hub(source, source)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
 
@@ -255,6 +259,8 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
         total_size, weight_map, notes = _core.parse_index(read_small(path, INDEX_BYTES, "index"))
     except FormatError as error:
         error.path = error.path or str(path)
+        if kind == "index" and not path.name.endswith(_INDEX_SUFFIX):
+            error.message += "; this is no index of shards: did you mean its folder?"
         raise
     found = list(findings)
     found += [from_note(note, str(path), _HARMLESS) for note in notes]
@@ -374,12 +380,20 @@ def _hub(source: str, spec: str) -> Location:
         command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
         raise ShardMissingError(
             f"no file or folder {escape(source)}, and no copy of it in the local hub cache {escape(str(hub_cache()))}. "
-            f"weightprint downloads nothing; `{escape(command)}` would fetch it",
+            f"weightprint downloads nothing; `{escape(command)}` would fetch it{_cached(folder)}",
             path=str(folder),
             code="not_cached",
         )
     location = _directory(source, snapshot.resolve(), "hub")
     return _with_findings(location, found)
+
+
+def _cached(folder: Path) -> str:
+    """What the cache has of a model instead of the revision that was asked for."""
+    have = [
+        entry.name for part in ("refs", "snapshots") if (folder / part).is_dir() for entry in os.scandir(folder / part)
+    ]
+    return f". Cached are the revisions {_listed(sorted(have))}" if have else ""
 
 
 def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None, tuple[Finding, ...]]:

@@ -270,3 +270,15 @@ def test_no_progress_bar_off_the_terminal(model, monkeypatch):
     assert "\\u{1b} label" in sys.stderr.getvalue()
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     assert not wanted()
+
+
+def test_a_misspelt_verb_is_told_what_it_looks_like():
+    assert "Did you mean compare?" in run("comapre", "a", "b", code=2).stderr
+
+
+def test_codes_are_chosen_by_comma_and_by_repetition(bad):
+    assert run("check", bad, "--ignore", "outlier,nan").exit_code == 0
+    assert run("check", bad, "--select", "outlier", "--select", "empty").exit_code == 0
+    assert "train or convert again" in run("check", bad, "--select", "nan", code=1).stdout
+    assert "did you mean nan" in run("check", bad, "--ignore", "nam", code=2).stderr
+    assert json.loads(run("check", bad, "--json", code=1).stdout)["findings"][0]["way_out"]
