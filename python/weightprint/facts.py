@@ -363,13 +363,12 @@ def _unfitted(evidence: Evidence) -> Evidence:
 
 
 def _missing(side: Side, other: Side, covered: set[str]) -> tuple[Tensor, ...]:
+    # Of the other side, and of tied tensors that are stored twice.
     equal = {(t.dtype, t.shape, t.digest) for t in other.tensors.values()}
-    copied = {
-        (t.dtype, t.shape, t.digest) for name in covered if (t := side.tensors[name])
-    }  # tied tensors, stored twice
+    equal |= {(t.dtype, t.shape, t.digest) for name in covered if (t := side.tensors[name])}
     left = [
         t
         for t in side.tensors.values()
-        if t.digest is not None and t.name not in covered and (t.dtype, t.shape, t.digest) not in equal | copied
+        if t.digest is not None and t.name not in covered and (t.dtype, t.shape, t.digest) not in equal
     ]
     return tuple(t for t in left if not side.is_trivial(t))
