@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from weightprint.checkpoint import Checkpoint, open_location, open_tolerant
+from weightprint.codes import selection, way_out
 from weightprint.errors import UsageError, WeightprintError
 from weightprint.findings import SEVERITIES, Finding, from_error, worst_first
 from weightprint.health import examine
 from weightprint.locate import Location, locate
 from weightprint.output import finite
+from weightprint.patient import Patient
 from weightprint.report.escape import escape
 from weightprint.scan import IO, Scan, scan
+from weightprint.shards import ranks_of
 from weightprint.spread import Progress
 
 if TYPE_CHECKING:
     from weightprint.manifest import Manifest
 
 __all__ = ["CheckReport", "check"]
+
+_BESIDE = frozenset({"other_files", "shard_not_in_index"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +77,7 @@ class CheckReport:
             "seconds": finite(scan.seconds) if scan else 0.0,
             "digest": scan.digest if scan else None,
             "files": [{"name": name, "nbytes": nbytes} for name, nbytes in self.files],
-            "findings": [finding.to_dict() for finding in self.findings],
+            "findings": [{**finding.to_dict(), "way_out": way_out(finding.code)} for finding in self.findings],
         }
 
     def __repr__(self) -> str:
@@ -94,6 +99,8 @@ def check(
     io: IO = "auto",
     progress: Progress | None = None,
     manifest: Manifest | None = None,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
 ) -> CheckReport:
     """Look for everything that is wrong with a checkpoint: its files, and every value in them.
 
@@ -105,13 +112,17 @@ def check(
         io: as for `scan`.
         progress: called as ``progress(bytes_done, bytes_total)``.
         manifest: hold every tensor against this manifest too.
+        select: codes of findings (docs/checks.md); others are left out. Empty: all.
+        ignore: codes of findings to leave out.
 
     Raises:
         UsageError, FileNotFoundError, UnsupportedFormatError: there is nothing here to check.
+        UsageError: no finding has a code that was named.
         FileChangedError: a file changed under the scan.
     """
     if manifest is not None and (include or exclude):
         raise UsageError("a manifest is of a whole checkpoint: leave out include and exclude", code="partial_manifest")
+    chosen = selection(select, ignore)
     location = locate(model)
     checkpoint, findings = _survey(location)
     findings += checkpoint.config_file.findings
@@ -120,12 +131,32 @@ def check(
         with checkpoint:
             asked: dict[str, Any] = {"exact": True, "rows": True, "digest": True, "threads": threads, "io": io}
             result = scan(checkpoint, include=include, exclude=exclude, progress=progress, **asked)
-            findings += examine(checkpoint, result)
+            # What the files beside the model are, and what the ranks hold, is looked at instead of noted.
+            findings = [f for f in findings if not (location.beside and f.code in _BESIDE)]
+            findings += examine(Patient(checkpoint, result, location))
+            findings += _other_ranks(location, include, exclude, asked)
             checkpoint.check_unchanged()
     files = tuple((info.name, info.nbytes) for info in checkpoint.files)
     if manifest is not None:
         findings += manifest.differences(result, files)
-    return CheckReport(location.source, worst_first(findings), result, files)
+    return CheckReport(location.source, worst_first([f for f in findings if chosen(f.code)]), result, files)
+
+
+def _other_ranks(
+    location: Location, include: str | Iterable[str], exclude: str | Iterable[str], asked: dict[str, Any]
+) -> list[Finding]:
+    """What is wrong with the values of all tensor-parallel ranks but the first, which the scan holds."""
+    ranks = ranks_of([os.path.basename(path) for path in location.files]) if not location.weight_map else []
+    findings = []
+    for rank in sorted(set(ranks))[1:]:
+        mine = tuple(path for path, of in zip(location.files, ranks, strict=True) if of == rank)
+        here = replace(location, files=mine, findings=(), beside=())
+        with open_tolerant(here) as checkpoint:
+            result = scan(checkpoint, include=include, exclude=exclude, **asked)
+            for finding in examine(Patient(checkpoint, result, here), of_values=True):
+                message = f"rank {rank}: {finding.message}"
+                findings.append(replace(finding, message=message))
+    return findings
 
 
 def _survey(location: Location) -> tuple[Checkpoint, list[Finding]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from weightprint import _core
 from weightprint.config import Config, read_config
 from weightprint.errors import FileChangedError, FormatError, TensorNotFoundError, UsageError, WeightprintError
-from weightprint.files import OpenFile, open_file
+from weightprint.files import MILD, OpenFile, open_file
 from weightprint.findings import Finding, from_error, from_note, worst_first
 from weightprint.gguf import GgmlTensor, GgufFile
 from weightprint.locate import Location, locate
@@ -33,6 +34,8 @@ from weightprint.shards import Numbering
 __all__ = ["Checkpoint", "FileInfo", "Mode", "TensorInfo", "open"]
 
 Mode = Literal["strict", "compatible"]
+
+_COMPATIBLE = "`weightprint check` says more; mode 'compatible' of inspect and stats opens it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,14 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One file: path, size in bytes, where its data starts, how many tensors, and its modification time."""
+    """One file: path, size in bytes, where its data starts, how many tensors, when its data changed, and its inode."""
 
     path: str
     nbytes: int
     data_start: int
     n_tensors: int
     mtime_ns: int
+    ctime_ns: int
 
     @property
     def name(self) -> str:
@@ -144,7 +148,7 @@ class Checkpoint:
         findings = list(location.findings)
         opened = _open_files(location, mode, findings if tolerant else None)
         for file, info in opened:
-            findings += [from_note(note, info.path) for note in file.core.notes]
+            findings += [from_note(note, info.path, MILD) for note in file.core.notes]
         files = tuple(info for _, info in opened)
         handles = tuple(file.core for file, _ in opened)
         numbering = Numbering(handles, [info.path for info in files], location)
@@ -166,7 +170,7 @@ class Checkpoint:
         raise AttributeError(f"a Checkpoint never changes: can't set {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        seen = tuple((info.nbytes, info.mtime_ns) for info in self.files)
+        seen = tuple((info.nbytes, info.mtime_ns, info.ctime_ns) for info in self.files)
         return _reopen, (self._location, self.mode, seen, self.__dict__.get("config_file"))
 
     def __repr__(self) -> str:
@@ -312,9 +316,16 @@ class Checkpoint:
         return self.core_file(info.file).read_bytes(info.index)
 
     def check_unchanged(self) -> None:
-        """Raise FileChangedError if a file's size or modification time is not what it was at opening."""
-        for file in self._open_files():
+        """Raise FileChangedError if a file's size, modification or change time is not what it was at opening.
+
+        Whoever rewrites a file can set its modification time back, but not the time its inode changed.
+        """
+        for file, info in zip(self._open_files(), self.files, strict=True):
             file.check_unchanged()
+            # A file that was removed meanwhile was still read from its open handle.
+            with suppress(FileNotFoundError):
+                if os.stat(info.path).st_ctime_ns != info.ctime_ns:
+                    raise _changed(info.path, "while it was read")
 
     def core_file(self, file: int) -> _core.SafetensorsFile:
         """The core's handle on file number `file`."""
@@ -349,9 +360,11 @@ class Checkpoint:
     @cached_property
     def _totals(self) -> tuple[int, int]:
         parameters = nbytes = 0
-        for info in self.tensors:
-            parameters += self.elements_of(info)
-            nbytes += info.nbytes
+        files, packed = self._open_files(), self.ggml_types
+        for f, i in zip(self._numbering.of_file, self._numbering.of_index, strict=True):
+            name, _, shape, begin, end = files[f].tensor(i)
+            parameters += prod(packed[name].shape if name in packed else shape)
+            nbytes += end - begin
         return parameters, nbytes
 
     def _open_files(self) -> tuple[_core.SafetensorsFile, ...]:
@@ -414,15 +427,19 @@ def open_tolerant(location: Location) -> Checkpoint:
 
 
 def _reopen(
-    location: Location, mode: Mode, seen: tuple[tuple[int, int], ...], config: Config | None = None
+    location: Location, mode: Mode, seen: tuple[tuple[int, int, int], ...], config: Config | None = None
 ) -> Checkpoint:
     checkpoint = Checkpoint(location, mode)
     if config is not None:
         checkpoint.__dict__["config_file"] = config
     for info, before in zip(checkpoint.files, seen, strict=True):
-        if (info.nbytes, info.mtime_ns) != before:
-            raise FileChangedError("the file changed since it was first opened", path=info.path, code="file_changed")
+        if (info.nbytes, info.mtime_ns, info.ctime_ns) != before:
+            raise _changed(info.path, "since it was first opened")
     return checkpoint
+
+
+def _changed(path: str, when: str) -> FileChangedError:
+    return FileChangedError(f"the file changed {when}", path=path, code="file_changed")
 
 
 def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) -> list[tuple[OpenFile, FileInfo]]:
@@ -443,7 +460,8 @@ def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) 
             failures.append(Finding("io", "error", f"can't be read: {error.strerror or error}", path))
         else:
             core = file.core
-            info = FileInfo(path, core.nbytes, core.data_start, core.n_tensors, status.st_mtime_ns)
+            times = status.st_mtime_ns, status.st_ctime_ns
+            info = FileInfo(path, core.nbytes, core.data_start, core.n_tensors, *times)
             opened.append((file, info))
     return opened
 
@@ -451,7 +469,7 @@ def _open_files(location: Location, mode: Mode, failures: list[Finding] | None) 
 def _as_error(errors: list[Finding]) -> FormatError:
     first = errors[0]
     more = f" (and {len(errors) - 1} more; `weightprint check` lists all)" if len(errors) > 1 else ""
-    hint = "" if more else " (mode 'compatible' opens it and reports this as a finding)"
+    hint = "" if more or first.code == "tensor_parallel_ranks" else f" ({_COMPATIBLE})"
     return FormatError(first.message + (more or hint), path=first.path, tensor=first.tensor, code=first.code)
 
 

@@ -11,8 +11,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from weightprint.checkpoint import Checkpoint, open
 from weightprint.errors import UsageError
@@ -21,6 +23,7 @@ from weightprint.evidence._sample import BUDGETS, hidden_size
 from weightprint.examine import Examined, examine, gather
 from weightprint.linear import accounted
 from weightprint.output import finite, to_json
+from weightprint.sides import finite_side
 from weightprint.verdict import Verdict, decide
 
 __all__ = ["Comparison", "ModelSummary", "compare"]
@@ -184,10 +187,11 @@ def compare(
 def _compare(
     a: Checkpoint, b: Checkpoint, effort: Effort, seed: int, progress: Progress | None, started: float
 ) -> Comparison:
-    with accounted() as spent:
+    # Values at the ends of a format's range overflow in sums; what comes of it says nothing, and is no one's warning.
+    with accounted() as spent, np.errstate(all="ignore"):
         first, second, models = examine(a, b, effort, seed, progress)
         evidence = gather(models)
-        verdict = decide(models, evidence)
+        verdict = decide(replace(models, a=finite_side(models.a), b=finite_side(models.b)), evidence)
     for checkpoint in (a, b):
         checkpoint.check_unchanged()
     return Comparison(

@@ -26,6 +26,7 @@ from weightprint.basis import crossed, find_bases
 from weightprint.checkpoint import Checkpoint
 from weightprint.evidence import (
     ALONE,
+    EXACT,
     LONGEST,
     PUBLISHED,
     REBASED,
@@ -48,7 +49,7 @@ from weightprint.evidence.turned_parts import TURNED
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.facts import FITTED_EFFECT, LOG10_P, Facts, may_decide
 from weightprint.linear import accounted
-from weightprint.sides import Reads, outline
+from weightprint.sides import Reads, finite_side, outline
 from weightprint.streaming import Meter, stream
 
 __all__ = ["Examined", "examine", "gather", "measured", "outlined"]
@@ -111,9 +112,10 @@ def outlined(checkpoint: Checkpoint, label: str) -> Examined:
 
 def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
+    exact, models = models, replace(models, a=finite_side(models.a), b=finite_side(models.b))
     if models.effort == "quick":
         tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
-    answers = {test: test(models) for test in tests if test in ALONE}
+    answers = {test: test(exact if test in EXACT else models) for test in tests if test in ALONE | EXACT}
     first = [test for test in LONGEST if test in tests]
     others = first + [test for test in tests if test not in answers and test not in first]
     answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)

@@ -327,8 +327,7 @@ class Facts:
         """Token tables agree, and nothing decides but tests of channels, which such a table ties to their places: what
         else agrees in place may do so by meaning."""
         decided = [e for e in self.deciding if e.test != "aligned_weights" and (e.log10_p or 0.0) <= LOG10_P]
-        others = [e for e in decided if e.basis == "identity" or may_decide(e)]
-        return not others and tied(self.evidence)
+        return not decided and tied(self.evidence)
 
     @cached_property
     def blocks(self) -> Mapping[Key, FoundBlock]:
@@ -535,13 +534,12 @@ def _unfitted(evidence: Evidence) -> Evidence:
 
 
 def _missing(side: Side, other: Side, covered: set[str]) -> tuple[Tensor, ...]:
+    # Of the other side, and of tied tensors that are stored twice.
     equal = {(t.dtype, t.shape, t.digest) for t in other.tensors.values()}
-    copied = {
-        (t.dtype, t.shape, t.digest) for name in covered if (t := side.tensors[name])
-    }  # tied tensors, stored twice
+    equal |= {(t.dtype, t.shape, t.digest) for name in covered if (t := side.tensors[name])}
     left = [
         t
         for t in side.tensors.values()
-        if t.digest is not None and t.name not in covered and (t.dtype, t.shape, t.digest) not in equal | copied
+        if t.digest is not None and t.name not in covered and (t.dtype, t.shape, t.digest) not in equal
     ]
     return tuple(t for t in left if not side.is_trivial(t))

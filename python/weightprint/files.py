@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weightprint import _core
+from weightprint.errors import FormatError
 from weightprint.gguf import SUFFIX, GgufFile, open_gguf
 
-__all__ = ["OpenFile", "open_file"]
+__all__ = ["MILD", "OpenFile", "open_file"]
+
+#: Notes of the core that are habits of writers, not faults: every reader takes them.
+MILD = frozenset({"leading_whitespace", "metadata_not_object"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +27,13 @@ def open_file(path: str, mode: str) -> OpenFile:
     if path.lower().endswith(SUFFIX):
         gguf = open_gguf(path, mode)
         return OpenFile(gguf.core, gguf)
-    return OpenFile(_core.SafetensorsFile(path, mode=mode))
+    try:
+        return OpenFile(_core.SafetensorsFile(path, mode=mode))
+    except FormatError as error:
+        if error.code != "metadata_not_object":
+            raise
+        # `"__metadata__": null` is outside the specification and in published files: read, with a note.
+        core = _core.SafetensorsFile(path, mode="compatible")
+        if any(code not in MILD for code, *_ in core.notes):
+            raise
+        return OpenFile(core)

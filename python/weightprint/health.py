@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from weightprint import _core
-from weightprint.anatomy.access import Anatomy
-from weightprint.checkpoint import Checkpoint
+from weightprint import _core, checks
 from weightprint.findings import Finding, Severity
+from weightprint.patient import Patient, about, at, coordinates, is_update
 from weightprint.report.escape import escape
-from weightprint.scan import Scan, dead_rows
-from weightprint.sides import SURE
+from weightprint.scan import dead_rows
 
 __all__ = ["OUTLIER_FACTOR", "QUESTIONS", "Patient", "coordinates", "examine"]
 
@@ -39,83 +33,27 @@ _BLOCK = re.compile(r"(?:^|\.)(h|blk|experts?|\w*layers?|\w*blocks?)\.([0-9]{1,1
 _SAME_BY_DESIGN = 16  # tensors with fewer elements are equal too easily to be worth a word
 
 
-@dataclass(frozen=True)
-class Patient:
-    """A checkpoint with its scan (made with exact, rows and digest)."""
-
-    checkpoint: Checkpoint
-    scan: Scan
-
-    def column(self, name: str) -> Any:
-        """One column of the scan's table."""
-        return self.scan.table[name]
-
-    @cached_property
-    def anatomy(self) -> Anatomy:
-        """What the headers say of each tensor's role."""
-        return Anatomy(self.checkpoint, values=False)
-
-    def parts(self, name: str) -> frozenset[str]:
-        """The parts of the model that a stored tensor belongs to, ``"bias"`` for a bias; empty if not known."""
-        found = self.anatomy.of(self.anatomy.weights.owner(name))
-        places = [part.place for part in found if part.confidence >= SURE]
-        biases = {"bias" for place in places if place.role.endswith("_bias")}
-        return frozenset({place.part for place in places} | biases)
-
-    def where(self, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, dict[str, Any], frozenset[str]]]:
-        """(row number, row, parts of the model) of the rows that `mask` picks."""
-        for k in np.flatnonzero(mask).tolist():
-            row = self.scan.table.row(k)
-            yield k, row, self.parts(row["name"])
-
-    def constant(self) -> npt.NDArray[np.bool_]:
-        """Which tensors hold one finite value throughout."""
-        low, high = self.column("min"), self.column("max")
-        same = np.fromiter((a is not None and a == b for a, b in zip(low, high, strict=True)), np.bool_, len(low))
-        return np.asarray(same & (self.column("n_finite") == self.column("n")))
-
-
-def examine(checkpoint: Checkpoint, scan: Scan) -> list[Finding]:
-    """All findings of all questions, in the order of :data:`QUESTIONS`."""
-    patient = Patient(checkpoint, scan)
-    return [finding for question in QUESTIONS for finding in question(patient)]
-
-
-def coordinates(flat: int, shape: Sequence[int], components: int = 1) -> str:
-    """A flat component index as ``[row, column]``, with ``.real``/``.imag`` for complex tensors."""
-    element, part = divmod(flat, components)
-    axes = []
-    for size in reversed(shape):
-        element, at = divmod(element, size)
-        axes.append(at)
-    suffix = (".real", ".imag")[part] if components == 2 else ""
-    return f"[{', '.join(map(str, reversed(axes)))}]{suffix}"
-
-
-def _at(row: dict[str, Any], flat: int) -> str:
-    return coordinates(flat, row["shape"], 2 if row["dtype"] == "C64" else 1)
-
-
-def _of(row: dict[str, Any], code: str, severity: Severity, message: str) -> Finding:
-    return Finding(code, severity, f"{escape(row['name'])}: {message}", row["file"], row["name"])
+def examine(patient: Patient, *, of_values: bool = False) -> list[Finding]:
+    """All findings of all questions, in the order of :data:`QUESTIONS`; or those of single values alone."""
+    return [finding for question in (OF_VALUES if of_values else QUESTIONS) for finding in question(patient)]
 
 
 def non_finite(patient: Patient) -> Iterator[Finding]:
     """NaN is an error; an infinity is a warning, since masks hold them on purpose."""
     for _, row, _ in patient.where(patient.column("n_nan") > 0):
         count, n = row["n_nan"], row["n"]
-        yield _of(row, "nan", "error", f"{count:,} of {n:,} values are NaN, the first at {_at(row, row['first_nan'])}")
+        yield about(row, "nan", "error", f"{count:,} of {n:,} values are NaN, the first at {at(row, row['first_nan'])}")
     for _, row, parts in patient.where(patient.column("n_posinf") + patient.column("n_neginf") > 0):
         counts = f"{row['n_posinf']:,} +Inf and {row['n_neginf']:,} -Inf of {row['n']:,} values"
         severity: Severity = "note" if "fixed" in parts else "warning"
-        yield _of(row, "infinity", severity, f"{counts}, the first at {_at(row, row['first_inf'])}")
+        yield about(row, "infinity", severity, f"{counts}, the first at {at(row, row['first_inf'])}")
 
 
 def outliers(patient: Patient) -> Iterator[Finding]:
     """Values beyond 100 × the 99.99 % quantile of |x|; among up to 10,000 values that is the largest, and none is."""
     quantile = np.asarray(patient.column("abs_q9999"), np.float64)
     largest = np.array([np.nan if v is None else float(v) for v in patient.column("abs_max")], np.float64)
-    for k, row, _ in patient.where((quantile >= 0) & (largest > OUTLIER_FACTOR * quantile)):
+    for k, row, _ in patient.where((quantile >= 0) & (largest / OUTLIER_FACTOR > quantile)):
         if row["dtype"] in _INTEGERS:
             continue
         threshold = OUTLIER_FACTOR * float(quantile[k])
@@ -123,28 +61,37 @@ def outliers(patient: Patient) -> Iterator[Finding]:
         handle = patient.checkpoint.core_file(info.file)
         total, flat, values = _core.find_above(handle, info.index, threshold, _SHOWN)
         places = zip(np.frombuffer(flat, np.int64).tolist(), np.frombuffer(values, np.float64).tolist(), strict=True)
-        shown = ", ".join(f"{value:.6g} at {_at(row, place)}" for place, value in places)
+        shown = ", ".join(f"{value:.6g} at {at(row, place)}" for place, value in places)
         more = f" and {total - _SHOWN:,} more" if total > _SHOWN else ""
         if quantile[k] == 0:
-            yield _of(
+            yield about(
                 row, "almost_all_zero", "warning", f"at most 0.01 % of {row['n']:,} values are not zero: {shown}{more}"
             )
         else:
             beyond = f"beyond 100 × the 99.99 % quantile of |x| ({quantile[k]:.6g})"
-            yield _of(row, "outlier", "warning", f"{total:,} value(s) {beyond}: {shown}{more}")
+            yield about(row, "outlier", "warning", f"{total:,} value(s) {beyond}: {shown}{more}")
 
 
 def constants(patient: Patient) -> Iterator[Finding]:
-    """A constant matrix of weights is suspicious; a constant vector (a fresh norm gain, a zero bias) is only noted."""
+    """A matrix of zeros computes nothing, a constant one hardly; a constant vector (a fresh norm gain) is only noted.
+
+    Components of quantised weights (zero points, group indices) are constant on purpose. That all updates of an
+    adapter are zero is said once, by another question.
+    """
     for _, row, parts in patient.where(patient.constant() & (patient.column("n") > 1)):
+        if row["name"] in patient.components or row["name"] in patient.idle_updates:
+            continue
         quiet = len(row["shape"]) < 2 or row["dtype"] in _INTEGERS or parts & {"fixed", "norm", "bias"}
-        severity: Severity = "note" if quiet else "warning"
-        if row["n_zero"] == row["n"]:
-            yield _of(row, "all_zero", severity, f"all {row['n']:,} values are zero")
+        zero, part_of_adapter = row["n_zero"] == row["n"], is_update(row["name"])
+        severity: Severity = "note" if quiet else "error" if zero and parts and not part_of_adapter else "warning"
+        if zero:
+            yield about(row, "all_zero", severity, f"all {row['n']:,} values are zero")
         else:
-            yield _of(row, "constant", severity, f"all {row['n']:,} values are {row['min']:.6g}")
-    for _, row, _ in patient.where(patient.column("n") == 0):
-        yield _of(row, "empty", "note", f"shape {list(row['shape'])} holds no value")
+            yield about(row, "constant", severity, f"all {row['n']:,} values are {row['min']:.6g}")
+    for _, row, parts in patient.where(patient.column("n") == 0):
+        learned = parts - {"fixed"} or row["name"].endswith((".weight", ".bias"))
+        message = f"shape {list(row['shape'])} holds no value"
+        yield about(row, "empty", "error" if learned else "note", message)
 
 
 def zero_rows(patient: Patient) -> Iterator[Finding]:
@@ -158,7 +105,9 @@ def zero_rows(patient: Patient) -> Iterator[Finding]:
         shown = ", ".join(coordinates(number, shape[:-1]) for number in numbers[:_SHOWN])
         severity: Severity = "note" if parts & _MAY_HAVE_DEAD_ROWS else "warning"
         more = " …" if len(numbers) > _SHOWN else ""
-        yield _of(row, "dead_rows", severity, f"{len(numbers):,} of {prod(shape[:-1]):,} rows are zero: {shown}{more}")
+        yield about(
+            row, "dead_rows", severity, f"{len(numbers):,} of {prod(shape[:-1]):,} rows are zero: {shown}{more}"
+        )
 
 
 def duplicates(patient: Patient) -> Iterator[Finding]:
@@ -167,6 +116,8 @@ def duplicates(patient: Patient) -> Iterator[Finding]:
     all_names, all_dtypes, all_digests = (patient.column(what) for what in ("name", "dtype", "digest"))
     worth = ~patient.constant() & (patient.column("numel") >= _SAME_BY_DESIGN)
     for k in np.flatnonzero(worth).tolist():
+        if all_names[k] in patient.components and all_dtypes[k] in _INTEGERS:
+            continue  # group indices and zero points are the same by design
         groups[all_dtypes[k], all_digests[k]].append(k)
     for members in groups.values():
         names = [all_names[k] for k in members]
@@ -204,11 +155,10 @@ def layer_gaps(patient: Patient) -> Iterator[Finding]:
         yield Finding("layer_gap", "warning", message)
 
 
+OF_VALUES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (non_finite, outliers, constants, zero_rows)
 QUESTIONS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
-    non_finite,
-    outliers,
-    constants,
-    zero_rows,
+    *OF_VALUES,
     duplicates,
     layer_gaps,
+    *checks.QUESTIONS,
 )

@@ -65,6 +65,11 @@ def _counted() -> Iterator[None]:
                 spent.cpu += cpu
 
 
+def _finite(x: Array) -> Array:
+    """x with 0 in place of what overflowed: one such value keeps a decomposition from converging."""
+    return x if np.isfinite(x).all() else np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def product(x: Array, y: Array) -> Any:
     """``x @ y``."""
     with _counted():
@@ -74,35 +79,35 @@ def product(x: Array, y: Array) -> Any:
 def solve(x: Array, y: Array) -> Any:
     """z with ``x @ z = y``."""
     with _counted():
-        return np.linalg.solve(x, y)
+        return np.linalg.solve(_finite(x), _finite(y))
 
 
 def lstsq(x: Array, y: Array) -> Array:
     """The z for which ``x @ z`` is nearest to y."""
     with _counted():
-        return np.linalg.lstsq(x, y, rcond=None)[0]
+        return np.linalg.lstsq(_finite(x), _finite(y), rcond=None)[0]
 
 
 def svd(x: Array) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition: u, s and v' with ``x = u @ diag(s) @ v'``."""
     with _counted():
-        return np.linalg.svd(x, full_matrices=False)
+        return np.linalg.svd(_finite(x), full_matrices=False)
 
 
 def svdvals(x: Array) -> Array:
     """Singular values, largest first."""
     with _counted():
-        return np.linalg.svd(x, compute_uv=False)
+        return np.linalg.svd(_finite(x), compute_uv=False)
 
 
 def eigvalsh(x: Array) -> Array:
     """Eigenvalues of a symmetric matrix, smallest first."""
     with _counted():
-        return np.linalg.eigvalsh(x)
+        return np.linalg.eigvalsh(_finite(x))
 
 
 def eigh(x: Array) -> tuple[Array, Array]:
     """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors as columns."""
     with _counted():
-        values, vectors = np.linalg.eigh(x)
+        values, vectors = np.linalg.eigh(_finite(x))
         return values, vectors

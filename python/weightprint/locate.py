@@ -17,7 +17,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightprint import _core
@@ -26,13 +26,14 @@ from weightprint.findings import Finding, from_note
 from weightprint.order import natural_key
 from weightprint.report.escape import escape
 
-__all__ = ["Location", "contained", "locate", "read_small"]
+__all__ = ["INDEX_BYTES", "Location", "contained", "locate", "read_small", "sets_of"]
 
 _INDEX_SUFFIX = ".safetensors.index.json"
-_INDEX_BYTES = 200_000_000
+INDEX_BYTES = 200_000_000
 _HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults
 _SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.safetensors|\.gguf)")
 _ADAPTER = "adapter_model.safetensors"
+_HUB_PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/|\?|#|$)")
 _REPO = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 _TORCH = (
@@ -67,6 +68,7 @@ class Location:
         weight_map: tensor name → shard file name, as the index says; empty without an index.
         total_size: bytes of all tensors as the index says, or None.
         findings: what was noticed on the way.
+        beside: names of model files in the same folder that are not read.
     """
 
     source: str
@@ -78,6 +80,7 @@ class Location:
     weight_map: tuple[tuple[str, str], ...] = ()
     total_size: int | None = None
     findings: tuple[Finding, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def require_complete(self) -> None:
         """Raise ShardMissingError, naming all of them, if a shard is missing."""
@@ -108,11 +111,14 @@ def locate(model: str | os.PathLike[str]) -> Location:
         return _hub(source, source.removeprefix("hf://"))
     scheme = re.match(r"([a-z][a-z0-9+.-]+)://", source)
     if scheme:
-        raise UsageError(
-            f"{scheme[1]}:// addresses are not supported yet: copy the model to a local folder and name that folder",
-            code="remote_source",
+        hub_page = _HUB_PAGE.match(source)
+        way_out = (
+            f"`hf download {escape(hub_page[1])}` fetches it, and then {escape(hub_page[1])} names it"
+            if hub_page
+            else "copy the model to a local folder and name that folder"
         )
-    path = Path(source).expanduser()
+        raise UsageError(f"{scheme[1]}:// addresses are not supported yet: {way_out}", code="remote_source")
+    path = _expanded(source)
     if path.is_dir():
         return _directory(source, path.resolve())
     if os.path.lexists(path):
@@ -127,10 +133,18 @@ def locate(model: str | os.PathLike[str]) -> Location:
             names = [entry.name for entry in os.scandir(path.parent)]
             members = [name for name in names if name.startswith(start) and name.endswith(end)]
             return _numbered(source, "file", path.parent, sorted(members, key=natural_key))
-        return Location(source, "file", str(path.parent), (str(path),))
-    if _reads_like_a_hub_name(source):
+        return Location(source, "file", str(path.parent), (str(path),), findings=_part_of_set(path, shard))
+    if _reads_like_a_hub_name(source) or (_REPO.fullmatch(source) and (hub_cache() / f"models--{source}").is_dir()):
         return _hub(source, source)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+
+def _expanded(path: str) -> Path:
+    """`path` with a leading ``~`` or ``~user`` replaced by that user's home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{escape(path)}: whose home folder that is is not known", code="no_such_user") from error
 
 
 # Directories
@@ -143,15 +157,17 @@ def _directory(source: str, root: Path, kind: str = "directory") -> Location:
     if "model.safetensors" in tensors:
         others = [name for name in (*tensors, *indexes) if name != "model.safetensors"]
         found = _chosen("model.safetensors", others, root)
-        return Location(source, kind, str(root), contained(root, ["model.safetensors"]), findings=found)
+        files, beside = contained(root, ["model.safetensors"]), tuple(n for n in others if n in tensors)
+        return Location(source, kind, str(root), files, findings=found, beside=beside)
     if indexes:
         chosen = "model" + _INDEX_SUFFIX if "model" + _INDEX_SUFFIX in indexes else indexes[0]
         if len(indexes) > 1 and chosen != "model" + _INDEX_SUFFIX:
             raise _ambiguous(root, "index files", indexes)
         return _index(source, kind, root / chosen, _chosen(chosen, [n for n in indexes if n != chosen], root))
     if _ADAPTER in tensors and "adapter_config.json" in names:
-        found = _chosen(_ADAPTER, [name for name in tensors if name != _ADAPTER], root)
-        return Location(source, kind, str(root), contained(root, [_ADAPTER]), findings=found)
+        beside = tuple(name for name in tensors if name != _ADAPTER)
+        found = _chosen(_ADAPTER, beside, root)
+        return Location(source, kind, str(root), contained(root, [_ADAPTER]), findings=found, beside=beside)
     if tensors:
         return _unindexed(source, root, kind, tensors)
     if ggufs := [name for name in names if name.lower().endswith(".gguf")]:
@@ -169,8 +185,9 @@ def _unindexed(source: str, root: Path, kind: str, tensors: list[str]) -> Locati
     numbered = [name for name in tensors if _SHARD.fullmatch(name)]
     if not numbered:
         return Location(source, kind, str(root), contained(root, tensors))
-    found = _chosen(f"the numbered shards {numbered[0]} …", [name for name in tensors if name not in numbered], root)
-    return _numbered(source, kind, root, numbered, found)
+    beside = tuple(name for name in tensors if name not in numbered)
+    found = _chosen(f"the numbered shards {numbered[0]} …", beside, root)
+    return replace(_numbered(source, kind, root, numbered, found), beside=beside)
 
 
 def _gguf_folder(source: str, root: Path, kind: str, ggufs: list[str]) -> Location:
@@ -178,6 +195,27 @@ def _gguf_folder(source: str, root: Path, kind: str, ggufs: list[str]) -> Locati
     if len(ggufs) == 1 or all(_SHARD.fullmatch(name) for name in ggufs):
         return _unindexed(source, root, kind, ggufs)
     raise _ambiguous(root, "GGUF files", ggufs)
+
+
+def _part_of_set(path: Path, shard: re.Match[str] | None) -> tuple[Finding, ...]:
+    """A warning where the file's name says that it is one of several."""
+    if shard is None or int(shard["total"]) < 2:
+        return ()
+    start, end = path.name[: shard.start("number")], path.name[shard.end("number") :]
+    here = sum(entry.name.startswith(start) and entry.name.endswith(end) for entry in os.scandir(path.parent))
+    way_out = "name the folder to read all of them" if here == int(shard["total"]) else f"{here} of them are here"
+    message = f"one file of a set of {int(shard['total'])} (number {int(shard['number'])}): {way_out}"
+    return (Finding("part_of_set", "warning", message, str(path)),)
+
+
+def sets_of(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names of model files, those of one set of numbered shards together."""
+    sets: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names, key=natural_key):
+        shard = _SHARD.fullmatch(name)
+        key = (name[: shard.start("number")], name[shard.end("number") :]) if shard else (name, "")
+        sets.setdefault(key, []).append(name)
+    return [tuple(members) for members in sets.values()]
 
 
 def _numbered(source: str, kind: str, root: Path, names: list[str], found: tuple[Finding, ...] = ()) -> Location:
@@ -218,9 +256,11 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
     if kind != "index":
         contained(root, [path.name])
     try:
-        total_size, weight_map, notes = _core.parse_index(read_small(path, _INDEX_BYTES, "index"))
+        total_size, weight_map, notes = _core.parse_index(read_small(path, INDEX_BYTES, "index"))
     except FormatError as error:
         error.path = error.path or str(path)
+        if kind == "index" and not path.name.endswith(_INDEX_SUFFIX):
+            error.message += "; this is no index of shards: did you mean its folder?"
         raise
     found = list(findings)
     found += [from_note(note, str(path), _HARMLESS) for note in notes]
@@ -232,6 +272,13 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
         for entry in os.scandir(root)
         if entry.name.endswith(".safetensors") and entry.name not in set(shards)
     ]
+    if not present and (complete := _complete_set(ignored)):
+        # An index of another save: what lies here is whole, and no file of the index is.
+        message = f"the index names {len(missing)} files of another save, none of which is here; read instead, "
+        message += f"a complete set: {_listed(complete, 2)}. Remove or rebuild the index"
+        found.append(Finding("stale_index", "warning", message, str(path)))
+        beside = tuple(name for name in ignored if name not in complete)
+        return replace(_numbered(source, kind, root, complete, tuple(found)), beside=beside)
     if ignored:
         message = (
             f"the index does not name {len(ignored)} file(s) beside it: {_listed(sorted(ignored, key=natural_key))}"
@@ -247,7 +294,19 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
         tuple(weight_map),
         total_size,
         tuple(found),
+        tuple(sorted(ignored, key=natural_key)) if kind != "index" else (),
     )
+
+
+def _complete_set(names: Iterable[str]) -> list[str]:
+    """The one set of numbered shards among these names that lacks none; empty if there is no such, or several."""
+    whole = [members for members in sets_of(names) if len(members) > 1 and len(members) == _total(members[0])]
+    return list(whole[0]) if len(whole) == 1 else []
+
+
+def _total(name: str) -> int:
+    shard = _SHARD.fullmatch(name)
+    return int(shard["total"]) if shard else 0
 
 
 def read_small(path: Path, cap: int, what: str) -> bytes:
@@ -271,9 +330,10 @@ def contained(root: Path, names: Iterable[str]) -> tuple[str, ...]:
     allowed = _cached_model(root) or root
     for name in names:
         path = root / name
-        if path.is_symlink() and not path.resolve().is_relative_to(allowed.resolve()):
+        target = Path(os.path.realpath(path))  # which, unlike resolve, takes a loop of links
+        if path.is_symlink() and not target.is_relative_to(os.path.realpath(allowed)):
             raise FormatError(
-                f"{escape(name)} is a link out of its folder, to {escape(str(path.resolve()))}. Links are "
+                f"{escape(name)} is a link out of its folder, to {escape(str(target))}. Links are "
                 "followed only inside a hub cache; if you trust it, name the target itself",
                 path=str(path),
                 code="link_outside",
@@ -302,11 +362,11 @@ def _reads_like_a_hub_name(source: str) -> bool:
 def hub_cache() -> Path:
     """The local hub cache: ``HF_HUB_CACHE``, ``HF_HOME/hub``, or ``~/.cache/huggingface/hub``."""
     if cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(cache).expanduser()
+        return _expanded(cache)
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
+        return _expanded(home) / "hub"
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
+    return _expanded(base) / "huggingface" / "hub"
 
 
 def _hub(source: str, spec: str) -> Location:
@@ -320,12 +380,20 @@ def _hub(source: str, spec: str) -> Location:
         command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
         raise ShardMissingError(
             f"no file or folder {escape(source)}, and no copy of it in the local hub cache {escape(str(hub_cache()))}. "
-            f"weightprint downloads nothing; `{escape(command)}` would fetch it",
+            f"weightprint downloads nothing; `{escape(command)}` would fetch it{_cached(folder)}",
             path=str(folder),
             code="not_cached",
         )
     location = _directory(source, snapshot.resolve(), "hub")
     return _with_findings(location, found)
+
+
+def _cached(folder: Path) -> str:
+    """What the cache has of a model instead of the revision that was asked for."""
+    have = [
+        entry.name for part in ("refs", "snapshots") if (folder / part).is_dir() for entry in os.scandir(folder / part)
+    ]
+    return f". Cached are the revisions {_listed(sorted(have))}" if have else ""
 
 
 def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None, tuple[Finding, ...]]:
@@ -350,8 +418,6 @@ def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None,
 
 
 def _with_findings(location: Location, more: tuple[Finding, ...]) -> Location:
-    from dataclasses import replace
-
     return replace(location, findings=more + location.findings) if more else location
 
 

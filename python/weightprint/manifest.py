@@ -12,11 +12,13 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
-from weightprint.errors import FormatError, UsageError
+from weightprint.errors import FormatError, LimitError, UsageError
 from weightprint.findings import Finding
+from weightprint.locate import read_small
 from weightprint.output import to_json, write_atomically
 from weightprint.report.escape import escape
 from weightprint.scan import Scan
@@ -24,6 +26,7 @@ from weightprint.scan import Scan
 __all__ = ["Entry", "Manifest"]
 
 _VERSION = 1
+_BYTES = 400_000_000  # about a million tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +63,23 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read a manifest; raises FormatError if the file isn't one."""
+        """Read a manifest, a regular file of at most 400 MB; raises FormatError if it isn't one."""
+        text = read_small(Path(path), _BYTES, "manifest")
         try:
-            data = json.loads(Path(path).read_bytes())
+            data = json.loads(text)
             if data["weightprint_manifest"] != _VERSION:
                 message = f"manifest version {data['weightprint_manifest']}; this weightprint reads version {_VERSION}"
                 raise FormatError(message, path=os.fspath(path), code="manifest_version")
             return cls(
                 str(data["source"]),
                 data["digest"],
-                tuple((str(file["name"]), int(file["nbytes"])) for file in data["files"]),
+                tuple((str(file["name"]), index(file["nbytes"])) for file in data["files"]),
                 tuple(
                     Entry(
                         str(entry["name"]),
                         str(entry["dtype"]),
-                        tuple(map(int, entry["shape"])),
-                        int(entry["nbytes"]),
+                        tuple(map(index, entry["shape"])),
+                        index(entry["nbytes"]),
                         str(entry["blake3"]),
                     )
                     for entry in data["tensors"]
@@ -107,6 +111,9 @@ class Manifest:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest; an old file is replaced as a whole."""
         data = to_json(self.to_dict()).encode() + b"\n"
+        if len(data) > _BYTES:
+            message = f"the manifest would be {len(data):,} bytes long; {_BYTES:,} can be read back"
+            raise LimitError(message, path=os.fspath(path), code="manifest_too_large")
         write_atomically(path, lambda file: file.write(data))
 
     def differences(self, scan: Scan | None, files: Sequence[tuple[str, int]]) -> list[Finding]:

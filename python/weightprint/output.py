@@ -1,16 +1,21 @@
 """Files we write: whole or not at all, and JSON that any parser reads.
 
 The new content goes to a temporary file in the target's own folder and takes the target's name in one step
-(`os.replace`), so a crash or a full disk leaves the old file as it was. Non-finite numbers become null, because JSON
-has none; finite floats keep every bit (shortest repr).
+(`os.replace`), so a crash or a full disk leaves the old file as it was. What a killed run left behind is swept away by
+the next write beside it. Non-finite numbers become null, because JSON has none; finite floats keep every bit (shortest
+repr).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -22,20 +27,27 @@ from weightprint.report.escape import escape
 
 __all__ = ["finite", "to_json", "write_atomically"]
 
+_PREFIX, _SUFFIX = ".weightprint-", ".tmp"
+_STALE_SECONDS = 600.0  # nothing was written to a temporary file for so long: nobody writes it any more
+
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a temporary binary file that then replaces `path`; pipes and devices are written directly."""
     target = Path(path)
+    try:
+        target = target if _is_special(target) else target.resolve()
+    except RuntimeError as error:  # Python before 3.13 tells of a loop of links so
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(target)) from error
     if target.is_dir():
         raise UsageError(f"{escape(str(target))} is a folder; name a file in it", path=str(target), code="is_a_folder")
-    if target.exists() and not target.is_file():
+    if _is_special(target):
         with target.open("wb") as file:
             write(file)
         return
-    target = target.resolve()
+    _sweep(target.parent)
     # mkstemp makes private files; the result gets the rights that a plain open would have given it.
     rights = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-    fd, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+    fd, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=target.parent)
     try:
         with os.fdopen(fd, "wb") as file:
             write(file)
@@ -44,8 +56,27 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         os.chmod(temporary, rights)
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
+
+
+def _is_special(path: Path) -> bool:
+    """A pipe or device: there is nothing to replace."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files of this user's that a killed run left in `folder`; what can't be removed stays."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX)):
+                continue
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                mine = stat.S_ISREG(status.st_mode) and status.st_uid == getattr(os, "geteuid", lambda: 0)()
+                if mine and time.time() - status.st_mtime > _STALE_SECONDS:
+                    os.unlink(entry.path)
 
 
 def _umask() -> int:

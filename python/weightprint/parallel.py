@@ -18,6 +18,8 @@ from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
+
 __all__ = ["check", "each", "sharing"]
 
 T = TypeVar("T")
@@ -67,13 +69,14 @@ def each(work: Callable[[T], R], items: Iterable[T], ahead: int = 1) -> Iterator
     if threads == 1:
         yield from map(work, items)
         return
-    stop = threading.Event()
+    stop, handling = threading.Event(), np.geterr()
 
     def inside(item: T) -> R:
         _SHARING.set(threads)
         _STOP.set(stop)
         check()
-        return work(item)
+        with np.errstate(**handling):  # of each thread in numpy 1
+            return work(item)
 
     left = iter(items)
     running: deque[Future[R]] = deque()

@@ -8,6 +8,7 @@ million of them.
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +18,10 @@ from weightprint.findings import Finding, Severity
 from weightprint.locate import Location
 from weightprint.report.escape import escape
 
-__all__ = ["Numbering"]
+__all__ = ["Numbering", "ranks_of"]
+
+#: How engines name the file of one rank: model-rank-0-part-0, mp_rank_00, tp_rank-3, consolidated.00.
+_RANK = re.compile(r"(?:^|[-_.])rank[-_]?(\d{1,4})(?!\d)|^consolidated\.(\d\d)\.", re.IGNORECASE)
 
 
 class Numbering:
@@ -52,6 +56,11 @@ class Numbering:
                 twice[self.of_file[number], f, name in wanted].append(name)
                 if wanted.get(name) == names[f]:
                     self.of_file[number], self.of_index[number] = f, i
+        if not wanted and (ranks := ranks_of(names)):
+            for (first, second, _), tensors in list(twice.items()):
+                if ranks[first] != ranks[second]:
+                    del twice[first, second, False]
+                    self._add_ranks(tensors, names, ranks, paths[second])
         for (first, second, named), tensors in twice.items():
             choice = "the one that the index names counts" if named else "no index says which one counts"
             what = f"in both {escape(names[first])} and {escape(names[second])}; {choice}"
@@ -90,6 +99,17 @@ class Numbering:
             message = f"the index says total_size {location.total_size:,}; its tensors have {total:,} bytes"
             self.findings.append(Finding("total_size", "warning", message, index))
 
+    def _add_ranks(self, tensors: list[str], names: list[str], ranks: list[int], path: str) -> None:
+        """Said once: files of one model cut over several ranks hold equal names, and each its part of the values."""
+        if any(finding.code == "tensor_parallel_ranks" for finding in self.findings):
+            return
+        message = (
+            f"parts of {len(set(ranks))} tensor-parallel ranks ({', '.join(map(escape, names[:4]))}): each holds its "
+            f"part of {len(tensors):,} tensors, and all count. Joining them is for the engine that wrote them; until "
+            "then no file here is a whole model"
+        )
+        self.findings.append(Finding("tensor_parallel_ranks", "error", message, path))
+
     def _add(self, code: str, severity: Severity, tensors: list[str], what: str, path: str | None) -> None:
         if len(tensors) == 1:
             message = f"tensor {escape(tensors[0])} is {what}"
@@ -97,3 +117,10 @@ class Numbering:
             return
         shown = ", ".join(escape(name, 80) for name in tensors[:5]) + (" …" if len(tensors) > 5 else "")
         self.findings.append(Finding(code, severity, f"{len(tensors):,} tensors are {what}: {shown}", path))
+
+
+def ranks_of(names: Sequence[str]) -> list[int]:
+    """The rank that each file's name gives it; empty unless all have one, and not all the same."""
+    found = [_RANK.search(name) for name in names]
+    ranks = [int(match[1] or match[2]) for match in found if match]
+    return ranks if len(ranks) == len(names) and len(set(ranks)) > 1 else []

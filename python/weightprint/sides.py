@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from weightprint.evidence._base import F32, Runs, Side, Tensor
 from weightprint.quant._names import ACTIVATION
 from weightprint.weights import Weight
 
-__all__ = ["SURE", "Reads", "canonical_name", "outline"]
+__all__ = ["SURE", "Reads", "canonical_name", "finite_side", "outline"]
 
 #: An inferred place of less confidence is no place: a wrong one would pair what does not belong together.
 SURE = 0.75
@@ -31,6 +32,10 @@ SURE = 0.75
 #: Integers that, as a matrix, are packed codes or indices of some scheme that nobody knows: no values to compare.
 WORDS = ("U8", "I16", "U16", "I32", "U32", "I64", "U64")
 _MOST_COLUMNS = 8  # of tables of integers that are what they say: ids, routes
+
+
+#: Beyond this no weight has a meaning, and sums of products over it leave float32.
+_HUGE = np.float32(1e15)
 
 
 class Reads:
@@ -105,6 +110,35 @@ class Reads:
         if norm is None:
             return None
         return self.anatomy.tensor(norm.block, norm.role, stack=norm.stack, fold_norms=True)
+
+
+def finite_side(side: Side) -> Side:
+    """The side with NaN, infinities and values beyond all reason read as 0, for what sums products of values.
+
+    One such value would make every sum over its row NaN, and say nothing of the others. Equality is asked of the side
+    as it is: there a NaN is not a 0.
+    """
+
+    def sample(name: str, rows: Runs, columns: Runs | None) -> F32 | None:
+        found = side.sample(name, rows, columns)
+        return None if found is None else _bounded(found)
+
+    def gain(tensor: Tensor) -> F32 | None:
+        found = side.gains(tensor)
+        return None if found is None else _bounded(found)
+
+    def reader(name: str, start: int, stop: int) -> F32:
+        return _bounded(side.reader(name, start, stop))
+
+    return replace(side, reader=reader, sample=sample, gains=gain)
+
+
+def _bounded(values: F32) -> F32:
+    """The values themselves where all are within bounds, as nearly always; no copy is made then."""
+    if not values.size or (values.max() < _HUGE and values.min() > -_HUGE):  # false for NaN
+        return values
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(values) < _HUGE, values, np.float32(0))
 
 
 def canonical_name(part: Assignment) -> str:

@@ -25,7 +25,7 @@ from weightprint.evidence._base import F32, Runs
 from weightprint.evidence._sample import Read
 from weightprint.evidence._streamed import Looks, Where, where
 from weightprint.scan import whole_digest
-from weightprint.sides import Reads
+from weightprint.sides import Reads, finite_side
 from weightprint.spread import measure
 
 __all__ = ["Meter", "stream"]
@@ -111,7 +111,7 @@ def stream(
         kept = _Kept(side, reads, group.infos, [read for _, step in steps for read in step.reads])
         stored.update(_scanned(checkpoint, group.infos, kept.keep, meter))
         kept.keep.clear()  # who samples them holds them from here on
-        there = replace(side, sample=kept.sample)
+        there = finite_side(replace(side, sample=kept.sample))
         turned = [tensor for tensor in group.tensors if is_decoded(tensor)]
         for tensor, found in zip(turned, parallel.each(lambda t: _of_values(side, t), turned), strict=True):
             decoded[tensor.name] = found

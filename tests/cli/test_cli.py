@@ -152,8 +152,9 @@ def test_check_manifest(model, bad, tmp_path):
     run("check", model, "--manifest", "verify", path)
     text = run("check", bad, "--manifest", "verify", path, code=1).stdout
     assert "manifest_missing" in text
-    assert "more of manifest_missing (--all shows them)" in text
-    assert "more of" not in run("check", bad, "--manifest", "verify", path, "--all", code=1).stdout
+    assert "; 3 more: model.layers.{1-2,10}.up_proj.weight" in text
+    assert "17 errors" in text
+    assert "more" not in run("check", bad, "--manifest", "verify", path, "--all", code=1).stdout
     run("check", model, "--manifest", "verify", str(tmp_path / "absent"), code=2)
     run("check", model, "--manifest", "write", path, "--include", "x", code=2)
 
@@ -269,3 +270,15 @@ def test_no_progress_bar_off_the_terminal(model, monkeypatch):
     assert "\\u{1b} label" in sys.stderr.getvalue()
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     assert not wanted()
+
+
+def test_a_misspelt_verb_is_told_what_it_looks_like():
+    assert "Did you mean compare?" in run("comapre", "a", "b", code=2).stderr
+
+
+def test_codes_are_chosen_by_comma_and_by_repetition(bad):
+    assert run("check", bad, "--ignore", "outlier,nan").exit_code == 0
+    assert run("check", bad, "--select", "outlier", "--select", "empty").exit_code == 0
+    assert "train or convert again" in run("check", bad, "--select", "nan", code=1).stdout
+    assert "did you mean nan" in run("check", bad, "--ignore", "nam", code=2).stderr
+    assert json.loads(run("check", bad, "--json", code=1).stdout)["findings"][0]["way_out"]

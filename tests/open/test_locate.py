@@ -211,3 +211,17 @@ def test_a_fifo_does_not_hang(tmp_path):
         weightprint.open(tmp_path)
     with pytest.raises(FormatError):
         weightprint.open(tmp_path / "model.safetensors.index.json")
+
+
+def test_what_cannot_be_opened_says_what_could(hub, tmp_path, encoded, monkeypatch):
+    hub("org/m", "0123456789abcdef", {"model.safetensors": encoded({"w": np.ones(3, np.float32)})})
+    hub("gpt2", "fedcba9876543210", {"model.safetensors": encoded({"w": np.ones(3, np.float32)})})
+    with pytest.raises(FileNotFoundError, match=r"Cached are the revisions 0123456789abcdef, main"):
+        locate("org/m@dev")
+    with pytest.raises(UsageError, match="hf download org/m"):
+        locate("https://huggingface.co/org/m/tree/main")
+    monkeypatch.chdir(tmp_path)
+    assert locate("gpt2").kind == "hub"
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FormatError, match="did you mean its folder"):
+        locate(tmp_path / "config.json")

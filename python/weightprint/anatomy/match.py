@@ -331,12 +331,13 @@ class _Matching:
         left = [name for name in self.shapes if name not in self.assigned and name not in in_runs] if loose else []
         for family, stack in loose:
             table = self._table(stack)[1]
-            found: dict[str, int] = defaultdict(int)
-            for name in left:
-                if name not in self.assigned:
-                    for prefix, rest in _tails(name):
-                        found[prefix] += rest in table
-            for prefix in sorted((p for p, n in found.items() if n and n == len(left)), key=lambda p: (-found[p], p)):
+            prefixes = sorted(prefix for prefix, rest in _tails(left[0]) if rest in table) if left else []
+            for name in left if prefixes else ():
+                taken = name in self.assigned
+                prefixes = [p for p in prefixes if not taken and name.startswith(p) and name[len(p) :] in table]
+                if not prefixes:
+                    break
+            for prefix in prefixes:
                 part = self._part(stack, prefix, prefix, [])
                 if part.outside:
                     self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0, 0)))

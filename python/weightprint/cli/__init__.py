@@ -18,6 +18,7 @@ verb, write ``cli/<verb>.py`` with a click command of the same name and add a ro
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from importlib import import_module
@@ -58,6 +59,16 @@ class Verbs(click.Group):
         command: click.Command = getattr(import_module(f"weightprint.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the verb; a misspelt one is told what it looks like."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if not close or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {close[0]}?", ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
         with formatter.section("Commands"):
@@ -73,6 +84,11 @@ class Verbs(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run, and turn whatever happens into an exit code."""
         extra["standalone_mode"] = False
+        if sys.stderr is None:  # closed by the caller (2>&-): there is nobody to tell anything
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        if sys.stdout is None:
+            _say("stdout is closed: there is nowhere to put the result")
+            sys.exit(2)
         # A name that the terminal's encoding lacks must not end the run.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):

@@ -18,6 +18,7 @@ __all__ = ["check"]
     metavar="write|verify FILE",
     help="Record every tensor's digest in FILE, or hold MODEL against such a record.",
 )
+@options.codes
 @options.json_flag
 @options.everything
 @options.globs
@@ -25,6 +26,8 @@ __all__ = ["check"]
 def check(
     model: str,
     manifest: tuple[str, str] | None,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
     as_json: bool,
     everything: bool,
     include: tuple[str, ...],
@@ -37,18 +40,22 @@ def check(
     \b
     Files:   short or missing shards, anything against the format's rules, an index that disagrees with its shards.
     Values:  NaN and infinities with their first coordinates; outliers (beyond 100 times the tensor's 99.99 % quantile);
-             constant tensors; rows of zeros; tensors stored twice; blocks missing from a numbered stack.
+             constant tensors; rows of zeros; tensors stored twice; codes without their scales; fixed tables.
+    Whole:   blocks, experts, scales, a head or files that are missing; another model in the same folder; an adapter
+             that changes nothing; config.json against the tensors.
 
-    The exit code is 0 when there is nothing beyond notes, 1 when there is, 2 when nothing could be read.
+    The exit code is 0 when there is nothing beyond notes, 1 when there is, 2 when there is nothing to check. Every
+    finding has a code (docs/checks.md); --select and --ignore choose by it, and what they leave out doesn't count.
 
     \b
     Examples:
       weightprint check folder
+      weightprint check folder --ignore outlier,dead_rows
       weightprint check folder --manifest write folder.manifest.json
       weightprint check copy-of-folder --manifest verify folder.manifest.json
     """
     from weightprint.check import check as run
-    from weightprint.cli.out import emit
+    from weightprint.cli.out import emit, refuse_inputs
     from weightprint.errors import UsageError
     from weightprint.manifest import Manifest
     from weightprint.output import to_json
@@ -59,10 +66,19 @@ def check(
     if manifest and (include or exclude):
         raise click.UsageError("A manifest is of a whole checkpoint: leave out --include and --exclude.")
     action, path = manifest or ("", "")
+    refuse_inputs(path if action == "write" else None, [model])
     wanted = Manifest.load(path) if action == "verify" else None
     with progress_bar("check") as progress:
         report = run(
-            model, include=include, exclude=exclude, threads=threads, io=io, progress=progress, manifest=wanted
+            model,
+            include=include,
+            exclude=exclude,
+            threads=threads,
+            io=io,
+            progress=progress,
+            manifest=wanted,
+            select=select,
+            ignore=ignore,
         )
     if as_json:
         emit(to_json(report.to_dict()) + "\n")

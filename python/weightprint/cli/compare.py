@@ -47,6 +47,7 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
       weightprint compare A B -v -o report.html
       weightprint compare huge-a/ huge-b/ --effort quick
     """
+    from weightprint.cli.out import refuse_inputs
     from weightprint.compare import compare as run
     from weightprint.output import write_atomically
     from weightprint.report.compare import render_html, render_text
@@ -55,6 +56,7 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
     form = output.rsplit(".", 1)[-1].lower() if output else "txt"
     if form not in ("json", "html", "txt"):
         raise click.UsageError(f"-o writes .json, .html or .txt, not .{form}")
+    refuse_inputs(output, (a, b))
     with progress_bar("compare") as progress:
         comparison = run(a, b, effort=effort, seed=seed, progress=progress)
     if output:

@@ -49,13 +49,14 @@ def diff(
       weightprint diff base/ finetuned/ --include '*.q_proj.*' --all
       weightprint diff base/ finetuned/ -o diff.csv
     """
-    from weightprint.cli.out import emit
+    from weightprint.cli.out import emit, refuse_inputs
     from weightprint.diff import diff as run
     from weightprint.output import write_atomically
     from weightprint.report.diff import diff_text, headline
     from weightprint.report.progress import progress_bar
     from weightprint.table import encode, form_of
 
+    refuse_inputs(output, (a, b))
     if form is None:
         form = "table" if output is None or output.endswith((".txt", ".md")) else form_of(output)
     with progress_bar("diff") as progress:

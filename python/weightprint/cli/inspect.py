@@ -38,6 +38,7 @@ def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mo
       weightprint inspect folder --json | jq .anatomy.parts
     """
     from weightprint.checkpoint import open
+    from weightprint.checks.adapters import problems
     from weightprint.cli.out import emit
     from weightprint.output import to_json
     from weightprint.report.drawing import Pen
@@ -46,9 +47,10 @@ def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mo
 
     with open(model, mode=mode) as checkpoint:
         anatomy, failure = _anatomy(checkpoint)
+        noticed = [*problems(checkpoint), *([failure] if failure else [])]
         if as_json:
             data = inspect_dict(checkpoint, anatomy)
-            data["findings"] += [failure.to_dict()] if failure else []
+            data["findings"] += [finding.to_dict() for finding in noticed]
             emit(to_json(data) + "\n")
             return 0
         out = console()
@@ -59,8 +61,8 @@ def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mo
             pieces = renderables(checkpoint, anatomy, everything=everything, pen=pen)
         for piece in pieces:
             out.print(piece, soft_wrap=True)
-        if failure:
-            out.print(finding_text(failure), soft_wrap=True)
+        for finding in noticed:
+            out.print(finding_text(finding), soft_wrap=True)
     return 0
 
 

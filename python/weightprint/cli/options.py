@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 
-__all__ = ["everything", "globs", "json_flag", "machine", "mode", "model"]
+__all__ = ["codes", "everything", "globs", "json_flag", "machine", "mode", "model"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -58,3 +58,16 @@ def json_flag(function: F) -> F:
 def everything(function: F) -> F:
     """``--all``."""
     return click.option("--all", "everything", is_flag=True, help="Leave nothing out.")(function)
+
+
+def codes(function: F) -> F:
+    """``--select`` and ``--ignore``: codes of findings, repeatable, several to a comma."""
+
+    def split(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(code.strip() for text in value for code in text.split(",") if code.strip())
+
+    select = click.option(
+        "--select", multiple=True, metavar="CODE", callback=split, help="Only findings of these codes; repeatable."
+    )
+    ignore = click.option("--ignore", multiple=True, metavar="CODE", callback=split, help="No findings of these codes.")
+    return select(ignore(function))

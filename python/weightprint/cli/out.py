@@ -1,4 +1,4 @@
-"""Data to stdout, all of it or an error.
+"""What a verb puts out: data to stdout, all of it or an error; and to files, none of which may be an input.
 
 ``sys.stdout`` is unbuffered under ``PYTHONUNBUFFERED``, and then one large write may end early without a word, so what
 is left is written again until nothing is.
@@ -6,11 +6,14 @@ is left is written again until nothing is.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable, Iterator
 
-__all__ = ["emit"]
+__all__ = ["emit", "refuse_inputs"]
 
 _PIECE = 1 << 20
+_OF_A_MODEL = (".safetensors", ".gguf", ".index.json", "config.json", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def emit(data: str | bytes) -> None:
@@ -22,3 +25,52 @@ def emit(data: str | bytes) -> None:
     while left:
         left = left[sys.stdout.buffer.write(left[:_PIECE]) :]
     sys.stdout.buffer.flush()
+
+
+def refuse_inputs(output: str | None, models: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Refuse an `output` that is one of the inputs, before anything is read.
+
+    Files are the same if device and inode are: another spelling, a link and a hard link are all seen through. Inputs
+    are the files behind each of `models`, whatever else of a model lies in its folder (config, index, other shards),
+    and `others`.
+
+    Raises UsageError (code ``output_is_input``).
+    """
+    if output is None:
+        return
+    from weightprint.errors import UsageError
+    from weightprint.report.escape import escape
+
+    target = _identity(output)
+    for path in (*others, *(path for model in models for path in _files_behind(model))):
+        # A missing shard or index is an input too: what would be written there would be read as one next time.
+        if _identity(path) == target if target else os.path.realpath(path) == os.path.realpath(output):
+            same = "" if os.path.abspath(path) == os.path.abspath(output) else f" (it is {escape(path)})"
+            message = f"{escape(output)}{same} belongs to what is read, so it can't be written: name another file"
+            raise UsageError(message, path=output, code="output_is_input")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _files_behind(model: str) -> Iterator[str]:
+    from weightprint.errors import WeightprintError
+    from weightprint.locate import locate
+
+    try:
+        location = locate(model)
+    except (WeightprintError, OSError):
+        # Not one place: a model with its adapter, or nothing that can be read; the verb will say so.
+        yield from (path for part in model.split("+") if part != model for path in _files_behind(part))
+        return
+    yield from location.files
+    yield from (os.path.join(location.root, name) for name in location.missing)
+    if location.index:
+        yield location.index
+    with os.scandir(location.root) as entries:
+        yield from (entry.path for entry in entries if entry.name.lower().endswith(_OF_A_MODEL))

@@ -79,6 +79,7 @@ def stats(
       weightprint stats folder --format jsonl | jq 'select(.n_nan > 0).name'
     """
     from weightprint.checkpoint import open
+    from weightprint.cli.out import refuse_inputs
     from weightprint.report.progress import progress_bar
     from weightprint.scan import scan as run
     from weightprint.table import form_of
@@ -87,6 +88,7 @@ def stats(
         form = "table" if output is None or output.endswith(".txt") else form_of(output)
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: add -o FILE, or redirect the output.")
+    refuse_inputs(output, [model])
     with open(model, mode=mode) as checkpoint:
         for finding in checkpoint.findings:
             click.echo(f"{finding.severity}: {finding.message}", err=True)

@@ -29,6 +29,7 @@ from weightprint.evidence.unit_geometry import unit_geometry
 
 __all__ = [
     "ALONE",
+    "EXACT",
     "LONGEST",
     "PUBLISHED",
     "REBASED",
@@ -60,6 +61,9 @@ STREAMING: tuple[Callable[[Models], Looks | None], ...] = (unit_looks, head_look
 #: Tests that may have much to share out themselves, large products or whole tensors: each runs alone, the others side
 #: by side.
 ALONE: frozenset[Test] = frozenset({same_values, unit_agreement, head_agreement})
+
+#: Tests of equality: they read values as they are, NaN and infinities too; the others read those as 0.
+EXACT: frozenset[Test] = frozenset({exact_sharing, same_values})
 
 #: Of those that run side by side, the ones that take longest, so that they start first.
 LONGEST: tuple[Test, ...] = (embeddings, ics, aligned_units, training_shared, aligned_weights, ghostspec, unit_geometry)

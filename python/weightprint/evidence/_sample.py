@@ -126,7 +126,8 @@ def _runs(indices: Indices) -> list[tuple[int, int]]:
     if not indices.size:
         return []
     cuts = np.nonzero(np.diff(indices) != 1)[0]
-    starts, last = indices[np.r_[0, cuts + 1]], indices[np.r_[cuts, indices.size - 1]]
+    starts = indices[np.concatenate(([0], cuts + 1))]
+    last = indices[np.concatenate((cuts, [indices.size - 1]))]
     return list(zip(starts.tolist(), (last - starts + 1).tolist(), strict=True))
 
 

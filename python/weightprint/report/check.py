@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weightprint.check import CheckReport
+from weightprint.codes import way_out
+from weightprint.findings import Finding
+from weightprint.patient import listed, pattern_of
 from weightprint.report.escape import escape
 from weightprint.report.format import byte_count, count, seconds
 from weightprint.report.html import html_table
@@ -33,18 +37,46 @@ def headline(report: CheckReport) -> str:
 
 
 def renderables(report: CheckReport, *, everything: bool = False) -> Iterator[RenderableType]:
-    """The findings, line by line; of many with one code only the first few unless `everything`."""
+    """The findings, line by line, with the way out once per code.
+
+    Unless `everything`, findings that say the same of tensors whose names differ only in numbers are one line, and of
+    many with one code only the first few are shown.
+    """
     from rich.text import Text
 
     seen: dict[str, int] = {}
-    for finding in report.findings:
-        seen[finding.code] = seen.get(finding.code, 0) + 1
-        if everything or seen[finding.code] <= _PER_CODE:
-            yield finding_text(finding)
-    for code, n in seen.items():
-        if n > _PER_CODE and not everything:
-            yield Text(f"… and {n - _PER_CODE:,} more of {escape(code)} (--all shows them)", style="dim")
+    hidden: dict[str, int] = {}
+    groups = [[finding] for finding in report.findings] if everything else _alike(report.findings)
+    for group in groups:
+        code = group[0].code
+        seen[code] = seen.get(code, 0) + 1
+        if everything or seen[code] <= _PER_CODE:
+            yield finding_text(_told(group))
+            if seen[code] == 1 and group[0].severity != "note" and (advice := way_out(code)):
+                yield Text(f"{'':<8}{advice}", style="dim")
+        else:
+            hidden[code] = hidden.get(code, 0) + len(group)
+    for code, n in hidden.items():
+        yield Text(f"… and {n:,} more of {escape(code)} (--all shows them)", style="dim")
     yield Text(headline(report), style="bold green" if report.sound else "bold red")
+
+
+def _alike(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Findings grouped by code, severity and the tensor's name without its numbers, in the order of the first."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for k, finding in enumerate(findings):
+        key = (finding.code, finding.severity, k if finding.tensor is None else pattern_of(finding.tensor))
+        groups.setdefault(key, []).append(finding)
+    return list(groups.values())
+
+
+def _told(group: list[Finding]) -> Finding:
+    """One finding for the group: the first one's message, and which other tensors it holds for."""
+    first = group[0]
+    if len(group) == 1:
+        return first
+    others = listed(finding.tensor for finding in group[1:] if finding.tensor is not None)
+    return replace(first, message=f"{first.message}; {len(group) - 1:,} more: {others}")
 
 
 def report_html(report: CheckReport) -> str:

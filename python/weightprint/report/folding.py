@@ -63,6 +63,7 @@ _AFTER = _words(
 _ORDER = {role: k for k, role in enumerate(dict.fromkeys([*_BEFORE, *sum(_GROUPS, ()), *_AFTER, *ROLES]))}
 _FFN = ("gate", "up", "ffn_inner_norm", "down")
 _GROUP = {role: k for k, group in enumerate(_GROUPS) for role in group}
+_FAR = 100
 _LONG = 26
 """Longer lists of roles, and longer braces in names, are hard to read: their roles get a line each."""
 _STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")
@@ -264,7 +265,9 @@ def _sheet(
     outer = _lines(anatomy, outside, None, n_experts)
     before = tuple(line for line in outer if matrix_of(line.roles[0]) in _BEFORE + _GROUPS[0])
     present = {block for block in blocks if block is not None}
-    expected = range(geometry.blocks) if geometry else range(0)
+    last = max(present, default=-1)
+    # A number out of all proportion is no count of blocks that are missing.
+    expected = range(max(geometry.blocks if geometry else 0, last + 1 if last < _FAR * len(present) else 0))
     absent = tuple(block for block in expected if block not in present) if present else ()
     return Sheet(stack, before, tuple(runs), tuple(line for line in outer if line not in before), absent)
 

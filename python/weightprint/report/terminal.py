@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +17,12 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console that reads no markup and guesses no highlights: what we print is what appears."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    class Ours(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            # rich would end the process with 1, which means "a finding"; the command line has a code for this.
+            raise BrokenPipeError
+
+    return Ours(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
 def finding_text(finding: Finding) -> Text:

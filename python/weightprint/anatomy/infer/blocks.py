@@ -209,6 +209,8 @@ def periodic(shapes: Sequence[Shape]) -> tuple[int, int, int] | None:
     number: dict[Shape, int] = {}
     ids = np.array([number.setdefault(shape, len(number)) for shape in shapes], np.int64)
     n = len(ids)
+    if len(number) < 3:
+        return None  # no block has fewer than three shapes
     best: tuple[int, int, int] | None = None
     for p in range(2, min(n // 2, _LONGEST_PERIOD) + 1):
         same = np.concatenate(([0], (ids[p:] == ids[:-p]).astype(np.int8), [0]))

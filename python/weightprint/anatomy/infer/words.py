@@ -95,6 +95,7 @@ _CROSS = re.compile(r"cross|enc_?dec_?att|encoder_att|multihead_attn|src_att")
 _BIAS = re.compile(r"(^|[._])(bias|beta|b|offset)$")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _DIGITS = re.compile(r"(\d+)")
+_LONG_NUMBER = re.compile(r"(?<=\d\d)\d+")
 _EXPERT = re.compile(r"expert|moe(?![a-z])")
 _STACKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("vision", re.compile(r"vision|visual|image|vit(?![a-z])|pixel")),
@@ -111,9 +112,14 @@ def spelling(name: str) -> str:
     return _HUMP.sub("_", name).lower().replace("-", "_").replace("/", ".")
 
 
-@lru_cache(maxsize=65536)
 def hint(rest: str) -> str | None:
     """The role (or fused roles, or ``"norm"``) that a name's words speak of, with ``_bias`` where they say bias."""
+    # No word has a number of three digits in it: names that differ in those alone are looked at once.
+    return _hint(_LONG_NUMBER.sub("0", rest))
+
+
+@lru_cache(maxsize=65536)
+def _hint(rest: str) -> str | None:
     text = spelling(rest)
     word = next((word for word, pattern in _COMPILED if pattern.search(text)), None)
     if word is None:

@@ -1,0 +1,172 @@
+"""No output may be an input, whatever it is called; and what a killed run left is swept away."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from weightprint.cli import COMMANDS, cli
+from weightprint.errors import FileChangedError, LimitError, UsageError
+from weightprint.manifest import Manifest
+from weightprint.output import write_atomically
+
+rng = np.random.default_rng(6)
+
+VERBS = {
+    "stats": lambda model, out: ["stats", model, "--format", "csv", "-o", out],
+    "check": lambda model, out: ["check", model, "--manifest", "write", out],
+    "diff a": lambda model, out: ["diff", model, model, "--format", "csv", "-o", out],
+    "compare": lambda model, out: ["compare", model, model, "-o", out],
+}
+
+
+@pytest.fixture
+def folder(save_sharded):
+    made = save_sharded("m", [{"a": rng.normal(size=(3, 3)).astype(np.float32)}, {"b": np.ones(4, np.float32)}])
+    (made / "config.json").write_text('{"hidden_size": 3}')
+    return made
+
+
+def everything_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("named_as", ["folder", "index", "shard"])
+@pytest.mark.parametrize("how", ["plain", "dots", "link", "hard link", "linked folder"])
+def test_an_output_that_is_an_input_is_refused(folder, tmp_path, verb, named_as, how):
+    before = everything_in(folder)
+    shard, index = folder / "model-00001-of-00002.safetensors", folder / "model.safetensors.index.json"
+    model = {"folder": folder, "index": index, "shard": shard}[named_as]
+    for target in (shard, index, folder / "config.json"):
+        out = {
+            "plain": target,
+            "dots": folder / ".." / folder.name / target.name,
+            "linked folder": tmp_path / "elsewhere" / target.name,
+        }.get(how, tmp_path / f"out-{target.name}")
+        if how == "link":
+            out.symlink_to(target)
+        elif how == "hard link":
+            os.link(target, out)
+        elif how == "linked folder" and not out.parent.exists():
+            out.parent.symlink_to(folder)
+        if verb == "compare" and target.suffix != ".json":
+            continue  # it knows the form by the ending, and refuses others before
+        result = CliRunner().invoke(cli, VERBS[verb](str(model), str(out)))
+        assert result.exit_code == 2, result.output
+        assert "can't be written" in result.stderr
+        assert result.stdout == ""
+        assert everything_in(folder) == before
+
+
+def test_either_side_of_a_pair_is_an_input(folder, save):
+    other = save("other.safetensors", {"a": np.ones((3, 3), np.float32)})
+    for pair in ((folder, other), (other, folder)):
+        for out in (other, folder / "config.json"):
+            result = CliRunner().invoke(cli, ["diff", *map(str, pair), "--format", "csv", "-o", str(out)])
+            assert (result.exit_code, "can't be written" in result.stderr) == (2, True)
+
+
+def test_every_verb_that_writes_is_tried():
+    writes = {verb for verb in COMMANDS for p in cli.get_command(None, verb).params if p.name in ("output", "manifest")}
+    assert writes == {verb.split()[0] for verb in VERBS} | {"demo"}  # demo reads nothing
+
+
+def test_a_new_file_beside_the_model_is_fine(folder):
+    for out in ("stats.csv", "new.json"):
+        result = CliRunner().invoke(cli, ["stats", str(folder), "-o", str(folder / out)])
+        assert result.exit_code == 0, result.output
+        result = CliRunner().invoke(cli, ["stats", str(folder), "-o", str(folder / out)])
+        assert result.exit_code == 0, result.output
+
+
+def test_the_missing_shard_is_no_place_for_an_output(folder):
+    shard = folder / "model-00002-of-00002.safetensors"
+    shard.unlink()
+    result = CliRunner().invoke(cli, ["check", str(folder), "--manifest", "write", str(shard)])
+    assert (result.exit_code, shard.exists()) == (2, False)
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path):
+    old, new, foreign = (tmp_path / name for name in (".weightprint-a.tmp", ".weightprint-b.tmp", ".other-c.tmp"))
+    for path in (old, new, foreign):
+        path.write_bytes(b"half")
+    link = tmp_path / ".weightprint-link.tmp"
+    link.symlink_to(foreign)
+    for path in (old, foreign):
+        os.utime(path, (time.time() - 3600,) * 2)
+    write_atomically(tmp_path / "x.json", lambda file: file.write(b"{}"))
+    assert {path.name for path in tmp_path.iterdir()} == {new.name, foreign.name, link.name, "x.json"}
+
+
+def test_a_killed_writer_leaves_the_name_that_is_swept(tmp_path):
+    seen = []
+    write_atomically(tmp_path / "x.json", lambda file: seen.extend(path.name for path in tmp_path.iterdir()))
+    assert [name.startswith(".weightprint-") and name.endswith(".tmp") for name in seen] == [True]
+
+
+def test_a_loop_of_links_is_no_output(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_atomically(tmp_path / "a", lambda file: file.write(b"x"))
+
+
+@pytest.mark.parametrize("what", ["pipe", "zero", "folder", "loop"])
+def test_a_manifest_is_a_regular_file(folder, tmp_path, what):
+    path = {"zero": "/dev/zero", "folder": str(tmp_path)}.get(what, str(tmp_path / "m.json"))
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "loop":
+        os.symlink(path, path)
+    result = CliRunner().invoke(cli, ["check", str(folder), "--manifest", "verify", path])
+    assert result.exit_code == 2
+    assert "internal error" not in result.stderr
+
+
+@pytest.mark.parametrize("nbytes", ["1e400", "-1e400", "NaN", "1.5", '"4"', "null", "[4]"])
+def test_a_size_that_is_no_number(folder, tmp_path, nbytes):
+    path = tmp_path / "m.json"
+    CliRunner().invoke(cli, ["check", str(folder), "--manifest", "write", str(path)])
+    data = json.loads(path.read_text())
+    data["tensors"][0]["nbytes"] = "HERE"
+    path.write_text(json.dumps(data).replace('"HERE"', nbytes))
+    result = CliRunner().invoke(cli, ["check", str(folder), "--manifest", "verify", str(path)])
+    assert result.exit_code == 2
+    assert "not a weightprint manifest" in result.stderr
+
+
+def test_a_manifest_too_large_to_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("weightprint.manifest._BYTES", 100)
+    (tmp_path / "m.json").write_text(" " * 101)
+    with pytest.raises(LimitError):
+        Manifest.load(tmp_path / "m.json")
+    with pytest.raises(LimitError):
+        Manifest("m", None, (), (), "0").save(tmp_path / "n.json")
+
+
+def test_a_rewrite_with_its_time_set_back_is_seen(save):
+    import weightprint
+
+    path = save("m.safetensors", {"w": np.ones(40, np.float32)})
+    checkpoint = weightprint.open(path)
+    checkpoint.check_unchanged()
+    times = os.stat(path)
+    time.sleep(0.02)  # a clock tick of the file system
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\0\0\0\1")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(FileChangedError):
+        checkpoint.check_unchanged()
+
+
+def test_a_home_that_nobody_has():
+    import weightprint
+
+    with pytest.raises(UsageError, match="home folder"):
+        weightprint.open("~nosuchuser/model.safetensors")
