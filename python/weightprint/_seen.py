@@ -321,6 +321,8 @@ def _pushed(off: F64) -> bool:
     if off.size < _FEW:
         return False
     square = off * off
+    if not square.any():
+        return False
     size, kurtosis = math.sqrt(float(square.mean())), float((square * square).mean()) / float(square.mean()) ** 2
     middle = float(np.mean(np.abs(off) < 0.125))
     return _PUSHED[0] <= size <= _PUSHED[1] and _KURTOSIS[0] <= kurtosis <= _KURTOSIS[1] and middle >= 0.125

@@ -326,7 +326,8 @@ class Facts:
     def tied_only(self) -> bool:
         """Token tables agree, and nothing decides but tests of channels, which such a table ties to their places: what
         else agrees in place may do so by meaning."""
-        decided = [e for e in self.deciding if e.test != "aligned_weights" and (e.log10_p or 0.0) <= LOG10_P]
+        tables = ("aligned_weights", "turned_tables")
+        decided = [e for e in self.deciding if e.test not in tables and (e.log10_p or 0.0) <= LOG10_P]
         return not decided and tied(self.evidence)
 
     @cached_property
@@ -392,6 +393,14 @@ class Facts:
         """Absent parts in a stack of which others were found: a stack of its own beside it (a tower, a decoy) makes the
         rest no less shared."""
         return self.absent.beside({key[0] for key in self.blocks})
+
+    @cached_property
+    def more_experts_only(self) -> bool:
+        """What is absent are experts that B has beside others which hold the dense FFN of A's block: a mean of experts
+        may hold next to nothing of one of them."""
+        dense = {key[:2] for key, block in self.blocks.items() if key[2] is not None and block.a[2] is None}
+        names = self.absent_beside_found
+        return bool(names) and all(any(n.startswith(f"{s}.{at}.expert.") for s, at in dense) for n in names)
 
     @cached_property
     def deeper_only(self) -> bool:

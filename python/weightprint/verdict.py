@@ -124,7 +124,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: bool(f.blocks) and bool(f.absent_beside_found) and not f.deeper_only,
+        lambda f: bool(f.blocks) and bool(f.absent_beside_found) and not (f.deeper_only or f.more_experts_only),
         f"some blocks agree (log10 p <= {LOG10_P:g}, and a cosine or share of units >= {EFFECT:g}), others of "
         f"the same stack were looked for with power and are not there; more than layers that a deeper model has beside "
         f"all of the other's",

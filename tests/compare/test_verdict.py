@@ -10,6 +10,7 @@ import pytest
 from synthetic import Arrays, child, decoder, hidden, models
 from weightprint.evidence import REBASED, TESTS, Evidence, Models, Region
 from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.turned_parts import TURNED
 from weightprint.facts import ABSENT, DECIDING, EFFECT, LOG10_P
 from weightprint.verdict import RULES, Verdict, decide
 
@@ -18,7 +19,7 @@ BF16 = ml_dtypes.bfloat16
 
 def judge(a: Arrays, b: Arrays) -> Verdict:
     m = models(a, b)
-    return decide(m, [test(m) for test in TESTS])
+    return decide(m, [test(m) for test in (*TESTS, *TURNED)])
 
 
 def wide(seed: int) -> Arrays:
@@ -219,7 +220,7 @@ def test_descriptive_tests_never_decide() -> None:
 
 def test_every_rule_reads_tests_that_exist() -> None:
     m = models(decoder(0), decoder(1))
-    names = {test(m).test for test in (*TESTS, *REBASED)}
+    names = {test(m).test for test in (*TESTS, *REBASED, *TURNED)}
     assert {name for rule in RULES for name in rule.reads} <= names
     assert set(DECIDING) <= names
     assert 0 < ABSENT < EFFECT < 1

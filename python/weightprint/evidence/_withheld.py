@@ -7,7 +7,8 @@ channels can be exchanged, and the tests that exchange them say nothing.
 do something with single tokens then agree by meaning; a stream turned onto A's does the same through the strong
 directions. Neither is told by p. Permuting B's channels destroys such ties, so the count of agreeing units has no null
 there; strangers reach a fifth to a third of an FFN's units that way. `unit_agreement` on the streams as stored
-therefore decides alone only where it finds half of some FFN's units (:data:`weightprint.blocks.MOST`), and
+therefore decides alone only where it finds half of the units of some FFN, of the narrower one of the two
+(:data:`weightprint.blocks.MOST`), and
 where token tables agree heads count by their order alone. Tests of the order of units say what they said: meaning has
 no number.
 """
@@ -62,7 +63,10 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     if not any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence):
         evidence = [
             _without(e, _PLACED)
-            if e.test == "unit_agreement" and (by_meaning or e.basis == "identity") and _most(e) < MOST
+            if e.applied
+            and e.test == "unit_agreement"
+            and (by_meaning or e.basis == "identity")
+            and e.details["most"] < MOST
             else e
             for e in evidence
         ]
@@ -88,10 +92,6 @@ def _said(e: Evidence) -> Evidence:
     """With the reason in its sentence."""
     why = e.details.get("withheld") if e.applied else None
     return replace(e, says=f"{e.says}{_KEPT_OUT}{why}") if why and _KEPT_OUT not in e.says else e
-
-
-def _most(e: Evidence) -> float:
-    return max((m.share for m in e.matches), default=0.0)
 
 
 def _by_order(e: Evidence) -> Evidence:

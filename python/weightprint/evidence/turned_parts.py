@@ -66,7 +66,7 @@ from weightprint.linear import product
 __all__ = ["TURNED", "turned_attention", "turned_ffns", "turned_tables"]
 
 Kind = Literal["ffn", "attention", "embedding", "head"]
-_TABLES = ("embedding", "head")
+_TABLES: tuple[Kind, ...] = ("embedding", "head")
 _ATTENTION = ("q", "k", "v", "o")
 _RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
 _FEWEST = 8  # seeds
@@ -304,7 +304,8 @@ def _read(models: Models, side: Side, source: _Source) -> _Part:
 
         def per_group(x: F32) -> F32:
             share = source.heads // source.kv_heads
-            return x.reshape(source.kv_heads, share, -1, x.shape[1]).sum(axis=1).reshape(-1, x.shape[1])
+            out: F32 = x.reshape(source.kv_heads, share, -1, x.shape[1]).sum(axis=1).reshape(-1, x.shape[1])
+            return out
 
         read = [np.concatenate([sets["v"], per_group(sets["q"])])]
         written = np.concatenate([per_group(sets["o"]), sets["k"]])
@@ -316,9 +317,9 @@ def _read(models: Models, side: Side, source: _Source) -> _Part:
 
 
 def _moment(x: F32) -> F32:
-    moment = product(x.T, x)
-    trace = np.float32(np.trace(moment))
-    return moment / trace if trace > 0 else moment
+    moment: F32 = product(x.T, x)
+    trace = float(np.trace(moment))
+    return moment / np.float32(trace) if trace > 0 else moment
 
 
 class _Looks:
@@ -390,13 +391,15 @@ class _Looks:
         turn = np.linalg.qr(rng.standard_normal((d, d)))[0].astype(np.float32)
         order = rng.permutation(part.units)
         gated = len(part.read) == 2  # then the sign of up and down together is free
-        sign = rng.choice(np.float32([-1, 1]), part.units)[:, None] if gated else np.float32(1)
+        one = np.ones((part.units, 1), np.float32)
+        sign: F32 = np.where(rng.random((part.units, 1)) < 0.5, -one, one) if gated else one
 
-        def moved(x: F32, signs: F32 | np.float32) -> F32:
+        def moved(x: F32, signs: F32) -> F32:
             noise = _NOISE * float(x.std()) * rng.standard_normal(x.shape, dtype=np.float32)
-            return product((x + noise)[order], turn) * signs
+            out: F32 = product((x + noise)[order], turn) * signs
+            return out
 
-        read = [moved(x, np.float32(1) if gated and i == 0 else sign) for i, x in enumerate(part.read)]
+        read = [moved(x, one if gated and i == 0 else sign) for i, x in enumerate(part.read)]
         written = moved(part.written, sign)
         moments = {name: product(product(turn.T, m), turn) for name, m in part.moments.items()}
         found = self.find(_Part(part.kind, part.at, read, written, moments))

@@ -299,6 +299,7 @@ def _answer(
             real[match.b].append(match)
     shares = {b: found_share(found_there) for b, found_there in real.items()}
     numel = {f.key: f.numel for f in ffns(models.b)}
+    wide, known = ({f.key: f.units for f in ffns(side)} for side in (models.b, models.a))
     top = max(matches, key=lambda m: (-m.log10_p, m.agreed), default=None)
     details: dict[str, Any] = {
         "look": best,
@@ -315,6 +316,7 @@ def _answer(
         "basis": models.basis.found_by,
         "left_out_of_p": sorted(models.basis.fitted),
         "log10_p_of_permuted_channels": p,
+        "most": max((m.share * max(1.0, wide[m.b] / known[m.a]) for m in matches), default=0.0),
     }
     return replace(
         _QUESTION,
