@@ -62,12 +62,7 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     others = (*ORDERS, "head_agreement") if by_meaning else (*ORDERS, "head_agreement", "aligned_weights")
     if not any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence):
         evidence = [
-            _without(e, _PLACED)
-            if e.applied
-            and e.test == "unit_agreement"
-            and (by_meaning or e.basis == "identity")
-            and e.details["most"] < MOST
-            else e
+            _without(e, _PLACED) if e.test == "unit_agreement" and (by_meaning or e.basis == "identity") else e
             for e in evidence
         ]
     return tuple(_said(e) for e in evidence)
@@ -85,7 +80,9 @@ def _beyond(e: Evidence) -> bool:
 
 def _without(e: Evidence, why: str) -> Evidence:
     """Without its p-value; one that chance explains needs no reason."""
-    return replace(e, log10_p=None, details={**e.details, "withheld": why}) if _beyond(e) else e
+    if not _beyond(e) or (why == _PLACED and e.details["most"] >= MOST):
+        return e
+    return replace(e, log10_p=None, details={**e.details, "withheld": why})
 
 
 def _said(e: Evidence) -> Evidence:
