@@ -120,6 +120,8 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     others = first + [test for test in tests if test not in answers and test not in first]
     answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)
     evidence = [answers[test] for test in tests]
+    if any(e.test == "unit_agreement" and e.details.get("withheld") for e in qualified(evidence)):
+        evidence.append(convergence(models))  # what a stream that was put in place can't fake
     models.looks.clear()  # they are of the basis as stored, and hold samples of both models
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
         models = _of_one_width(models)

@@ -295,7 +295,7 @@ CASES = {
     ),
     "scale_without_codes": lambda f: put(f, llama() | {"model.layers.0.mlp.extra.SCB": normal(FFN)}),
     "undecoded_words": lambda f: put(
-        f, changed(**{UP: np.arange(FFN * WIDTH, dtype=np.uint32).reshape(FFN, WIDTH) * 77})
+        f, changed(**{UP: (np.arange(FFN * WIDTH).reshape(FFN, WIDTH) * 77 % 251).astype(np.uint8)})
     ),
     "zero_points": lambda f: put(f, gptq(8), said(quantization_config=QUANT)),
     "config_blocks": lambda f: put(f, llama(), said(num_hidden_layers=BLOCKS + 1)),

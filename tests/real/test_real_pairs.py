@@ -128,7 +128,7 @@ def test_minilm_trained_on_with_names_hidden(tmp_path: Path) -> None:
 def test_smollm2_and_a_bfloat16_copy() -> None:
     result = weightprint.compare(zoo.smollm2(), zoo.smollm2_bf16())
     assert (result.verdict, result.same) == ("re_encoded", True)
-    assert result.result.direction["later"] == "b"
+    assert result.result.direction["later"] is None  # what was decoded from codes does not fill the cells of a rounding
     assert result.result.share.low == 1.0
 
 

@@ -8,7 +8,7 @@ do something with single tokens then agree by meaning; a stream turned onto A's 
 directions. Neither is told by p. Permuting B's channels destroys such ties, so the count of agreeing units has no null
 there; strangers reach a fifth to a third of an FFN's units that way. `unit_agreement` on the streams as stored
 therefore decides alone only where it finds half of the units of some FFN, of the narrower one of the two
-(:data:`weightprint.blocks.MOST`), and
+(:data:`weightprint.blocks.MOST`), or where :mod:`weightprint.evidence.convergence` finds what neither can fake, and
 where token tables agree heads count by their order alone. Tests of the order of units say what they said: meaning has
 no number.
 """
@@ -60,7 +60,8 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     if by_meaning:
         evidence = [_by_order(e) if e.test == "head_agreement" and e.basis == "identity" else e for e in evidence]
     others = (*ORDERS, "head_agreement") if by_meaning else (*ORDERS, "head_agreement", "aligned_weights")
-    if not any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence):
+    sure = any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence)
+    if not sure and not any(e.test == "convergence" and _beyond(e) and (e.effect or 0.0) >= EFFECT for e in evidence):
         evidence = [
             _without(e, _PLACED) if e.test == "unit_agreement" and (by_meaning or e.basis == "identity") else e
             for e in evidence
