@@ -42,12 +42,13 @@ from weightprint.evidence._base import Basis, UnitMatch
 from weightprint.evidence._pairs import pair_by_name, pair_tensors
 from weightprint.evidence._streamed import Looks
 from weightprint.evidence._units import ffns
+from weightprint.evidence._weak_parts import FITTED_EFFECT
 from weightprint.evidence._withheld import qualified
 from weightprint.evidence.convergence import convergence
 from weightprint.evidence.published.sigma_curve import sigma_curve
 from weightprint.evidence.turned_parts import TURNED
 from weightprint.evidence.unit_agreement import unit_agreement
-from weightprint.facts import FITTED_EFFECT, LOG10_P, Facts, may_decide
+from weightprint.facts import LOG10_P, Facts, may_decide
 from weightprint.linear import accounted
 from weightprint.sides import Reads, finite_side, outline
 from weightprint.streaming import Meter, stream

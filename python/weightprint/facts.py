@@ -26,6 +26,7 @@ from weightprint.blocks import EFFECT, OF_HEADS, FoundBlock, Key, Share, found_b
 from weightprint.changes import Changes, measured
 from weightprint.evidence._base import Evidence, Models, Pair, Region, Shared, Side, Tensor
 from weightprint.evidence._exchange import log10_p_hits
+from weightprint.evidence._weak_parts import FITTED_EFFECT
 from weightprint.evidence._withheld import MASKED, qualified, tied, withheld
 from weightprint.maps import Maps, maps
 from weightprint.parts import ABSENT, DETECTABLE, Absent, absent_outside, absent_parts
@@ -71,11 +72,6 @@ DECIDING = (
     "convergence",
     *TURNED,
 )
-
-#: In a basis that was fitted a p-value counts only beside this effect of the same test. Between real unrelated
-#: encoders and between structured random models `convergence` reached .05; in turned copies, trained on or washed, .37
-#: to 1.
-FITTED_EFFECT = 0.15
 
 
 def may_decide(evidence: Evidence) -> bool:

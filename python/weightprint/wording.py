@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence._units import ffns
-from weightprint.facts import DECIDING, EFFECT, LOG10_P, Facts
+from weightprint.facts import DECIDING, EFFECT, LOG10_P, TURNED, Facts
 from weightprint.parts import stacked_layers
 
 if TYPE_CHECKING:
@@ -208,7 +208,11 @@ def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
 
 def _named(evidence: Evidence) -> str:
     """The test, and the basis it was run in where that is not the stored one."""
-    return evidence.test if evidence.basis == "identity" else f"{evidence.test} after a {evidence.basis}"
+    return (
+        evidence.test
+        if evidence.basis == "identity" or evidence.test in TURNED
+        else f"{evidence.test} after a {evidence.basis}"
+    )
 
 
 def _power(evidence: Evidence) -> str:

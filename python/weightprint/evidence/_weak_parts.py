@@ -21,11 +21,27 @@ from weightprint.evidence._exchange import log10_p_order
 from weightprint.evidence._sample import Indices
 from weightprint.linear import eigh, product
 
-__all__ = ["FEWEST", "Directions", "Units", "WeakParts", "along", "common", "directions", "paired", "weak_parts"]
+__all__ = [
+    "FEWEST",
+    "FITTED_EFFECT",
+    "Directions",
+    "Units",
+    "WeakParts",
+    "along",
+    "common",
+    "directions",
+    "paired",
+    "weak_parts",
+]
 
 F64 = npt.NDArray[np.float64]
 _STRONG, _WEAK = 1 / 2, 2 / 3  # matched by directions before the first, compared by as many as lie behind the second
 FEWEST = 12  # matched units
+
+#: In a basis that was fitted a p-value counts only beside this effect of the same test. Between real unrelated
+#: encoders and between structured random models `convergence` reached .05; in turned copies, trained on or washed, .37
+#: to 1.
+FITTED_EFFECT = 0.15
 _PAIRS = 256
 
 

@@ -60,7 +60,7 @@ from weightprint.evidence._heads import attentions
 from weightprint.evidence._ranked import rank_p
 from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
 from weightprint.evidence._units import ffns
-from weightprint.evidence._weak_parts import WeakParts, along, common, directions, paired, weak_parts
+from weightprint.evidence._weak_parts import FITTED_EFFECT, WeakParts, along, common, directions, paired, weak_parts
 from weightprint.linear import product
 
 __all__ = ["TURNED", "turned_attention", "turned_ffns", "turned_tables"]
@@ -439,6 +439,8 @@ def _answer(
     )
     if blind:
         says += f"; of {' and '.join(blind)} even a planted part was not found"
+    elif seen:
+        says += f"; a planted one, turned and with {_NOISE:.0%} of noise, was found"
     if left:
         says += f"; {len(left)} blocks have matrices of a form that was not looked at"
     return replace(
@@ -449,7 +451,7 @@ def _answer(
         n=len(asked),
         log10_p=min(0.0, best.log10_p + price) if best is not None else 0.0,
         rank_p=_rank_p(found),
-        detectable=1.0 if blind or left or not seen else _NOISE,
+        detectable=1.0 if blind or left or not seen else FITTED_EFFECT,
         matches=tuple(_match(f) for f in found if f.b.kind not in _TABLES),
         details={
             "basis": f"each part by itself: {question.test}",
