@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import levels, methods, runner, structured
+from . import kinds, levels, methods, runner, structured
 from .calibrate import named, summed
 from .page_populations import population_page
 from .population import STRANGERS, Case, Population, called
@@ -28,6 +28,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 POPULATIONS: dict[str, Population] = {
     "structured": Population("Independent models with strong directions of their own", structured.cases, 1000),
+    "properties": Population("Strangers that share a property", kinds.strangers, 132, independent=False),
+    "kin": Population("Kin that have the same properties", kinds.kin, 108, independent=False),
+    "parts": Population("Strangers that hold one part", kinds.parts_alone, 120, independent=False),
+    "hidden": Population("One part, in a stream that was turned", kinds.hidden, 50, independent=False),
 }
 
 
