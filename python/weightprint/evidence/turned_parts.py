@@ -5,7 +5,7 @@ stranger, the whole then turned and its units renumbered, gives it nothing. So e
 of a part are vectors in the stream: (gate,) up and down of an FFN; row i of v with column i of o, and row i of q with
 row i of k, of attention; a token's row in the embedding or in the head.
 
-A unit's *signature* is its products with the second moments of its own part
+A unit's *signature* is its products with the second moments of its own part (of a table, of quarters of its rows)
 (:func:`weightprint.basis.unit_signatures.signatures`): no rotation or order changes it. Units of B whose nearest
 signature in a part of A is mutual and nearer than the second are seeds; the part of A with the most is the counterpart.
 One half of B's units, taken at random, gives the rotation (Procrustes, then rounds of matching); of a table without
@@ -74,7 +74,9 @@ _HELD = 1 << 27  # values of A's parts that stay in memory; more are read again
 _UNITS = 1024  # of B's part that are looked for, or twice the stream's width: half give the rotation
 _TOKENS = 1 << 16  # rows of a table
 _NOISE = 0.05
-_TABLE = 0.5
+_TABLE = (
+    0.3  # strangers of the same text and tokenizer, and students with their teachers, reach .03; copies .5 and more
+)
 _LOG10_P = -6.0
 _CALM = -2.0  # log10 p above which nothing stands out
 _OTHERS = 3
@@ -191,7 +193,9 @@ def _ask(models: Models, what: str, kinds: tuple[Kind, ...], question: Evidence)
     if len({_width(s) for s in (*ours, *theirs)}) != 1:
         return not_applied(question, "the models' streams differ in width")
     if _cost(ours, theirs) > _COST * BUDGETS[models.effort].multiplications:
-        return not_applied(question, "looking at every one would cost more than this effort allows")
+        return not_applied(
+            question, "looking at every one would cost more than this effort allows; effort full allows more"
+        )
     found: list[_Found] = []
     asked: dict[str, tuple[Kind, tuple[str, int, Expert]]] = {}
     seen: dict[Kind, bool] = {}
@@ -312,8 +316,16 @@ def _read(models: Models, side: Side, source: _Source) -> _Part:
     else:
         chosen = pick(source.tensors[0].shape[0], _TOKENS, models.seed, "turned tokens", run=8)
         written = rows(source.tensors[0], chosen)
-        read, sets = [written], {source.kind: written}
+        return _Part(source.kind, source.at, [written], written, _of_table(written))
     return _Part(source.kind, source.at, read, written, {name: _moment(x) for name, x in sets.items()})
+
+
+def _of_table(x: F32) -> Moments:
+    """Moments of the rows of a table, a quarter at a time: by length, and by how much they lie along all others."""
+    lengths = np.einsum("ij,ij->i", x, x)
+    along_all = np.einsum("ij,ij->i", product(x, _moment(x)), x) / np.maximum(lengths, 1e-30)
+    quarters = [np.array_split(np.argsort(key, kind="stable"), 4) for key in (lengths, along_all)]
+    return {f"{i} {j}": _moment(x[rows]) for i, parts in enumerate(quarters) for j, rows in enumerate(parts)}
 
 
 def _moment(x: F32) -> F32:
@@ -402,8 +414,11 @@ class _Looks:
         read = [moved(x, one if gated and i == 0 else sign) for i, x in enumerate(part.read)]
         written = moved(part.written, sign)
         moments = {name: product(product(turn.T, m), turn) for name, m in part.moments.items()}
+        if part.kind in _TABLES:
+            moments = _of_table(written)
         found = self.find(_Part(part.kind, part.at, read, written, moments))
-        return found is not None and found.a == part.at and found.log10_p <= _LOG10_P
+        least = _TABLE if part.kind in _TABLES else FITTED_EFFECT
+        return found is not None and found.a == part.at and found.log10_p <= _LOG10_P and found.weak.effect >= least
 
 
 def _signature(part: _Part) -> F32:
