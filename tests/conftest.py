@@ -51,9 +51,10 @@ def encode(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     data = b""
     for name, array in tensors.items():
-        array = np.ascontiguousarray(array)
-        pairs = array.view(np.uint8).reshape(-1, 2) if array.dtype == _F4 else None
-        raw = array.tobytes() if pairs is None else (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+        raw = np.ascontiguousarray(array).tobytes()
+        if array.dtype == _F4:
+            low, high = np.frombuffer(raw, np.uint8).reshape(-1, 2).T
+            raw = (low | high << 4).tobytes()
         offsets = [len(data), len(data) + len(raw)]
         header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
         data += raw
