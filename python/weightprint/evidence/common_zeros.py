@@ -38,8 +38,8 @@ __all__ = ["common_zeros"]
 
 F64 = npt.NDArray[np.float64]
 _CHANNELS = 1024
-_LOOKED = {"quick": (16, 12)}  # matrices looked at for zeros, and rows of each
-_LOOKED_ELSE = (64, 32)
+#: Matrices looked at for zeros, and rows of each.
+_LOOKED = {"quick": (16, 12), "standard": (64, 32), "full": (64, 32)}
 _SPARSE = 0.05  # zeros that make a pattern, of a matrix
 _ALIKE = 0.1  # correlation of the two patterns from which they coincide
 _UNITS, _BLOCKS = 256, 16  # whose signs are asked for
@@ -74,7 +74,7 @@ def common_zeros(models: Models) -> Evidence:
     inside = [p for p in models.pairs if p.by_name and not p.transposed and _inside(p)]
     if not inside:
         return not_applied(_QUESTION, "no matrices of equal shape stand at the same place of both models")
-    most, _ = _LOOKED.get(models.effort, _LOOKED_ELSE)
+    most, _ = _LOOKED[models.effort]
     looked = [inside[i] for i in np.unique(np.linspace(0, len(inside) - 1, min(len(inside), most)).astype(int))]
     patterns = {p.b.name: alike for p in looked if (alike := _pattern(models, p)) is not None and alike >= _ALIKE}
     if not patterns:
@@ -91,7 +91,7 @@ def _pattern(models: Models, pair: Pair) -> float | None:
     counted = [t.zeros / max(t.numel, 1) for t in (pair.a, pair.b) if t.zeros is not None]
     if counted and min(counted) < _SPARSE:
         return None
-    rows = pick(pair.a.shape[0], _LOOKED.get(models.effort, _LOOKED_ELSE)[1], models.seed, str(pair.known.key), 1)
+    rows = pick(pair.a.shape[0], _LOOKED[models.effort][1], models.seed, str(pair.known.key), 1)
     columns = pick(pair.a.shape[1], _CHANNELS, models.seed, "zeros")
     x, y = (sampled_rows(side, t, rows, columns) == 0 for side, t in ((models.a, pair.a), (models.b, pair.b)))
     # Rows or columns without any value say nothing of a pattern inside: padding is as common as a width.
