@@ -3,18 +3,11 @@
 import argparse
 from pathlib import Path
 
-from . import (
-    big_shapes,
-    budget,
-    build,
-    calibrate,
-    demo_models,
-    populations,
-    readings,
-    real_scale,
-    real_strangers,
-    score,
-)
+from .commands import build, calibrate, score
+from .commands import direction as readings
+from .demo_trainer import demo_models
+from .populations import populations, real_strangers
+from .scale import big_shapes, budget, real_scale
 
 
 def main() -> None:

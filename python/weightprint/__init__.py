@@ -10,7 +10,8 @@ share an origin. The verbs of the command line are functions here; results are f
     scan = weightprint.scan(checkpoint)  # one pass over every byte
     scan.to_pandas()
 
-Importing this package loads numpy and the native module, nothing else; the rest comes when it is used.
+Importing this package loads numpy and the native module, nothing else; the rest comes when it is used. The types of
+what is exported stand in ``__init__.pyi``.
 """
 
 from __future__ import annotations
@@ -18,72 +19,42 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from weightprint import _core as _core
-
-if TYPE_CHECKING:
-    from weightprint.anatomy import Anatomy as Anatomy
-    from weightprint.anatomy import Merged as Merged
-    from weightprint.anatomy import Place as Place
-    from weightprint.anatomy import anatomy as anatomy
-    from weightprint.anatomy import merge_adapter as merge_adapter
-    from weightprint.check import CheckReport as CheckReport
-    from weightprint.check import check as check
-    from weightprint.checkpoint import Checkpoint as Checkpoint
-    from weightprint.checkpoint import TensorInfo as TensorInfo
-    from weightprint.checkpoint import open as open
-    from weightprint.compare import compare as compare
-    from weightprint.diff import Diff as Diff
-    from weightprint.diff import diff as diff
-    from weightprint.errors import FileChangedError as FileChangedError
-    from weightprint.errors import FormatError as FormatError
-    from weightprint.errors import InternalError as InternalError
-    from weightprint.errors import LimitError as LimitError
-    from weightprint.errors import ShardMissingError as ShardMissingError
-    from weightprint.errors import TensorNotFoundError as TensorNotFoundError
-    from weightprint.errors import UnsupportedFormatError as UnsupportedFormatError
-    from weightprint.errors import UsageError as UsageError
-    from weightprint.errors import WeightprintError as WeightprintError
-    from weightprint.findings import Finding as Finding
-    from weightprint.manifest import Manifest as Manifest
-    from weightprint.scan import RowStats as RowStats
-    from weightprint.scan import Scan as Scan
-    from weightprint.scan import scan as scan
-    from weightprint.table import StatsTable as StatsTable
+from weightprint import _core
 
 __version__ = _core.__version__
 
 # Public name → the module that defines it.
 _EXPORTS = {
-    "Anatomy": "anatomy",
-    "CheckReport": "check",
-    "Checkpoint": "checkpoint",
-    "Diff": "diff",
+    "Anatomy": "anatomy.anatomy",
+    "CheckReport": "check.check",
+    "Checkpoint": "checkpoint.checkpoint",
+    "Diff": "diff.diff",
     "FileChangedError": "errors",
-    "Finding": "findings",
+    "Finding": "results.finding",
     "FormatError": "errors",
     "InternalError": "errors",
     "LimitError": "errors",
-    "Manifest": "manifest",
-    "Merged": "anatomy",
-    "Place": "anatomy",
-    "RowStats": "scan",
-    "Scan": "scan",
+    "Manifest": "check.manifest",
+    "Merged": "anatomy.merged",
+    "Place": "anatomy.place",
+    "RowStats": "scan.result",
+    "Scan": "scan.result",
     "ShardMissingError": "errors",
-    "StatsTable": "table",
-    "TensorInfo": "checkpoint",
+    "StatsTable": "results.table",
+    "TensorInfo": "checkpoint.info",
     "TensorNotFoundError": "errors",
     "UnsupportedFormatError": "errors",
     "UsageError": "errors",
     "WeightprintError": "errors",
-    "anatomy": "anatomy",
-    "check": "check",
-    "compare": "compare",
-    "diff": "diff",
-    "merge_adapter": "anatomy",
-    "open": "checkpoint",
-    "scan": "scan",
+    "anatomy": "anatomy.anatomy",
+    "check": "check.check",
+    "compare": "compare.compare",
+    "diff": "diff.diff",
+    "merge_adapter": "anatomy.merged",
+    "open": "checkpoint.checkpoint",
+    "scan": "scan.scan",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -102,14 +73,13 @@ def __dir__() -> list[str]:
 class _Package(ModuleType):
     """Keeps `weightprint.scan` the function.
 
-    The import system binds a submodule to its package by name, so loading ``weightprint/scan.py`` would put the module
-    where the verb of the same name belongs. The module stays importable (``from weightprint.scan import Scan``).
+    The import system binds a folder to its package by name, so loading ``weightprint/scan`` would put the module where
+    the verb of the same name belongs. It stays importable (``from weightprint.scan.result import Scan``).
     """
 
     def __setattr__(self, name: str, value: object) -> None:
-        if isinstance(value, ModuleType) and _EXPORTS.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
+        if not (isinstance(value, ModuleType) and name in _EXPORTS):
+            super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package

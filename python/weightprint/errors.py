@@ -52,7 +52,7 @@ class WeightprintError(Exception):
 
     def __str__(self) -> str:
         # The sentence may name the file or tensor already: say each thing once.
-        from weightprint.report.escape import escape
+        from weightprint.util.escape import escape
 
         parts = [self.message]
         for label, value in (("tensor ", self.tensor), ("byte ", self.offset), ("", self.path)):

@@ -99,7 +99,7 @@ def llama(name: str) -> Case:
 
 
 def gpt2(name: str = "gpt2") -> Case:
-    """A trained GPT-2 of four blocks (benches/lineage/gpt2.py): "gpt2", or "gpt2-ffn3" with an FFN of 3 d.
+    """A trained GPT-2 of four blocks (benches/lineage/demo_trainer/gpt2.py): "gpt2", or "gpt2-ffn3" with an FFN of 3 d.
 
     Nothing was chosen on the second.
     """

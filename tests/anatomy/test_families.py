@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from miniature import TWIN, Array, Miniature, collect, read
-from weightprint.anatomy.families import FAMILIES
+from weightprint.anatomy.families.table import FAMILIES
 from weightprint.anatomy.match import Matched, match
 from weightprint.anatomy.place import Place
 from weightprint.anatomy.roles import FIXED

@@ -13,7 +13,7 @@ import pytest
 from disguise import Builder, Case, Truth, gpt2, llama, made, rename, respell, sort, untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weightprint.anatomy.infer import infer
+from weightprint.anatomy.infer.infer import infer
 from weightprint.anatomy.place import Assignment
 
 Found = dict[str, list[Assignment]]

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weightprint.anatomy.infer import chain
+from weightprint.anatomy.infer import stream_order as chain
+from weightprint.anatomy.infer.bias_offsets import _agreed
 from weightprint.anatomy.infer.blocks import Slot, periodic, runs_by_name
-from weightprint.anatomy.infer.cues import fused_layout
-from weightprint.anatomy.infer.join import assign, path, settle
-from weightprint.anatomy.infer.keys import Rotation, split
-from weightprint.anatomy.infer.offsets import _agreed
+from weightprint.anatomy.infer.key_value_split import Rotation, split
+from weightprint.anatomy.infer.log_odds import fused_layout
+from weightprint.anatomy.infer.name_hints import hint, stack_word
 from weightprint.anatomy.infer.order import ORDERS
+from weightprint.anatomy.infer.pairing import assign, path, settle
 from weightprint.anatomy.infer.shapes import Reading, hidden_size, read_matrices
-from weightprint.anatomy.infer.values import Probe
-from weightprint.anatomy.infer.words import hint, stack_word
+from weightprint.anatomy.infer.value_probes import Probe
 from weightprint.anatomy.roles import ROLES
-from weightprint.order import natural_key
+from weightprint.util.natural_order import natural_key
 
 
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=6), st.integers(2, 6), st.integers(0, 2), st.integers(0, 2))

@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
+from weightprint.check.context import coordinates
 from weightprint.errors import UnsupportedFormatError, UsageError
-from weightprint.health import coordinates
 
 rng = np.random.default_rng(3)
 

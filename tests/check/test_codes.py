@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
-from weightprint.codes import CODES, markdown
+from weightprint.check.codes import CODES, markdown
 from weightprint.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -381,15 +381,15 @@ def test_nothing_is_listed_that_nothing_has():
     of_gguf = {code for code in CODES if code.startswith("gguf_")}
     assert set(CODES) - set(CASES) - of_format - of_gguf <= ELSEWHERE
     assert of_format - {"ok"} <= set(CODES)
-    said_by_gguf = re.findall(r'code="(gguf_\w+)"', "".join(
-        path.read_text() for path in (ROOT / "python" / "weightprint" / "gguf").glob("*.py")))  # fmt: skip
+    folder = ROOT / "python" / "weightprint" / "checkpoint" / "gguf"
+    said_by_gguf = re.findall(r'code="(gguf_\w+)"', "".join(path.read_text() for path in folder.glob("*.py")))
     assert of_gguf - {"gguf_file", *said_by_gguf} == set()
     assert set(said_by_gguf) <= set(CODES)
 
 
 def test_the_page_is_the_table():
     page = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
-    assert page.endswith(markdown()), "run: python -m weightprint.codes, and put its tables into docs/checks.md"
+    assert page.endswith(markdown()), "run: python -m weightprint.check.codes, and put its tables into docs/checks.md"
 
 
 @pytest.mark.parametrize(

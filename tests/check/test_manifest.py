@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import weightprint
+from weightprint.check.manifest import Manifest
 from weightprint.errors import FormatError, UsageError
-from weightprint.manifest import Manifest
 
 rng = np.random.default_rng(4)
 TENSORS = {f"t{k}": rng.normal(size=(8, 9)).astype(np.float32) for k in range(4)}

@@ -187,9 +187,8 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 
 def test_a_bug_says_that_it_is_one(model, monkeypatch):
-    import weightprint.checkpoint
 
-    monkeypatch.setattr(weightprint.checkpoint, "locate", lambda model: 1 / 0)
+    monkeypatch.setattr("weightprint.checkpoint.checkpoint.locate", lambda model: 1 / 0)
     result = run("inspect", model, code=2)
     assert "internal error: ZeroDivisionError" in result.stderr
     assert "report" in result.stderr

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from weightprint.check.manifest import Manifest
 from weightprint.cli import COMMANDS, cli
 from weightprint.errors import FileChangedError, LimitError, UsageError
-from weightprint.manifest import Manifest
-from weightprint.output import write_atomically
+from weightprint.results.saving import write_atomically
 
 rng = np.random.default_rng(6)
 
@@ -141,7 +141,7 @@ def test_a_size_that_is_no_number(folder, tmp_path, nbytes):
 
 
 def test_a_manifest_too_large_to_be_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("weightprint.manifest._BYTES", 100)
+    monkeypatch.setattr("weightprint.check.manifest._BYTES", 100)
     (tmp_path / "m.json").write_text(" " * 101)
     with pytest.raises(LimitError):
         Manifest.load(tmp_path / "m.json")

@@ -7,4 +7,4 @@ from pathlib import Path
 
 for beside in ("evidence", "cases"):
     sys.path.insert(0, str(Path(__file__).parents[1] / beside))
-sys.path.append(str(Path(__file__).parents[1] / "gguf"))
+sys.path.append(str(Path(__file__).parents[1] / "checkpoint" / "gguf"))

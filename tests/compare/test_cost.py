@@ -15,19 +15,20 @@ import pytest
 import weightprint
 from safetensors.numpy import save_file
 from synthetic import child, decoder, models
-from weightprint.anatomy.access import Anatomy
-from weightprint.basis import _solve
-from weightprint.evidence import _sample, _token_tables
-from weightprint.evidence._base import no_sample
+from weightprint.anatomy.anatomy import Anatomy
+from weightprint.evidence import budget as _sample
+from weightprint.evidence.alignment import solve as _solve
 from weightprint.evidence.embeddings import embeddings
-from weightprint.linear import accounted, eigh, product, solve, svd, svdvals
+from weightprint.evidence.lookup import token_tables as _token_tables
+from weightprint.fingerprint.live import outline
+from weightprint.fingerprint.model import no_sample
 from weightprint.report.compare import render_text
-from weightprint.sides import outline
+from weightprint.util.linear_algebra import accounted, eigh, product, solve, svd, svdvals
 
 ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.insert(0, ROOT)
-big = pytest.importorskip("benches.lineage.big_shapes")
-budget = pytest.importorskip("benches.lineage.budget")
+big = pytest.importorskip("benches.lineage.scale.big_shapes")
+budget = pytest.importorskip("benches.lineage.scale.budget")
 sys.path.remove(ROOT)
 
 _MIDDLE = big.Shape("llama", 128, 4, 4, 2, 384, 2000)

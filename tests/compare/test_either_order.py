@@ -15,22 +15,23 @@ import numpy as np
 import pytest
 import weightprint
 from synthetic import Arrays, child, decoder, models
-from weightprint.evidence import TESTS, Evidence, Models
-from weightprint.evidence._base import UnitMatch
-from weightprint.examine import examine, gather
-from weightprint.facts import Facts
-from weightprint.mirrored import mirrored
+from weightprint.compare.pipeline import examine, gather
+from weightprint.evidence.evidence import Evidence, UnitMatch
+from weightprint.evidence.pair import Models
+from weightprint.evidence.tests import TESTS
 from weightprint.report.compare import render_text
-from weightprint.verdict import Verdict, decide
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.mirrored import mirrored
+from weightprint.verdict.verdict import Verdict, decide
 
 _TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_TESTS.parent), str(_TESTS / "operations")]
-made = pytest.importorskip("benches.lineage.made")
+made = pytest.importorskip("benches.lineage.zoo.model_folder")
 from every_operation import CASES, ENCODED, parent  # noqa: E402  (after the skip)
 
 del sys.path[:2]
 
-from benches.lineage.operations import OPERATIONS  # noqa: E402
+from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 
 Row = Mapping[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models
-from weightprint.evidence import TESTS
-from weightprint.verdict import Verdict, decide
+from weightprint.evidence.tests import TESTS
+from weightprint.verdict.verdict import Verdict, decide
 
 LAYERS = 6
 

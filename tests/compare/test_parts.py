@@ -15,8 +15,8 @@ import weightprint
 
 ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.insert(0, ROOT)
-parts = pytest.importorskip("benches.lineage.parts")
-made = pytest.importorskip("benches.lineage.made")
+parts = pytest.importorskip("benches.lineage.populations.parts")
+made = pytest.importorskip("benches.lineage.zoo.model_folder")
 sys.path.remove(ROOT)
 
 SMALL, PLAIN = parts.Shape(64, 160, 6, 4, 4, 200), parts.Shape(96, 224, 4, 6, 3, 160, gated=False)

@@ -15,7 +15,7 @@ from gguf_files import LLAMA, write_gguf
 from makers import ENCODINGS
 from safetensors.numpy import save_file
 from synthetic import Arrays, child, decoder
-from weightprint.weights import Weights
+from weightprint.quant.weights import Weights
 
 from tests.conftest import encode
 

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import weightprint
 from safetensors.numpy import load_file, save_file
-from weightprint import streaming
-from weightprint.evidence import Evidence, Test
-from weightprint.evidence._channel_sums import Sums
-from weightprint.evidence._head_table import HeadTable
-from weightprint.evidence._streamed import Looks
-from weightprint.evidence._token_tables import Tables
-from weightprint.evidence._unit_table import Lookup
+from weightprint.compare.pipeline import examine, gather
 from weightprint.evidence.aligned_units import Rows, aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.embeddings import embeddings
+from weightprint.evidence.evidence import Evidence, Test
 from weightprint.evidence.head_agreement import head_agreement
+from weightprint.evidence.lookup.channel_sums import Sums
+from weightprint.evidence.lookup.head_table import HeadTable
+from weightprint.evidence.lookup.token_tables import Tables
+from weightprint.evidence.lookup.unit_table import Lookup
 from weightprint.evidence.unit_agreement import unit_agreement
-from weightprint.examine import examine, gather
+from weightprint.fingerprint import one_pass as streaming
+from weightprint.fingerprint.steps import Looks
 
 #: Tests that look while the models stream by, and what they look with.
 KINDS: dict[Test, type[Looks]] = {

@@ -8,11 +8,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, hidden, models
-from weightprint.evidence import REBASED, TESTS, Evidence, Models, Region
 from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.evidence import Evidence, Region
+from weightprint.evidence.pair import Models
+from weightprint.evidence.tests import REBASED, TESTS
 from weightprint.evidence.turned_parts import TURNED
-from weightprint.facts import ABSENT, DECIDING, EFFECT, LOG10_P
-from weightprint.verdict import RULES, Verdict, decide
+from weightprint.verdict.rules import RULES
+from weightprint.verdict.thresholds import ABSENT, DECIDING, EFFECT, LOG10_P
+from weightprint.verdict.verdict import Verdict, decide
 
 BF16 = ml_dtypes.bfloat16
 

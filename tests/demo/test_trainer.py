@@ -14,10 +14,11 @@ import pytest
 jax = pytest.importorskip("jax")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-demo_models = pytest.importorskip("benches.lineage.demo_models")
+demo_models = pytest.importorskip("benches.lineage.demo_trainer.demo_models")
 sys.path.remove(str(ROOT))
 
-from benches.lineage import data, model, train  # noqa: E402  (after the skips)
+from benches.lineage.demo_trainer import model, train  # noqa: E402  (after the skips)
+from benches.lineage.zoo import data  # noqa: E402
 
 CONFIG = model.Config(hidden=16, layers=2, heads=2, kv_heads=1, ffn=24)
 TOKENS = np.random.default_rng(0).integers(0, 256, (2, 9))

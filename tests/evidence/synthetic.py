@@ -15,12 +15,13 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16 and the small floats with numpy)
 import numpy as np
 import numpy.typing as npt
-from weightprint.anatomy.infer import infer
+from weightprint.anatomy.infer.infer import infer
 from weightprint.anatomy.match import match
+from weightprint.anatomy.place import SURE
 from weightprint.anatomy.roles import role_of
-from weightprint.evidence import Models, Side, Tensor
-from weightprint.evidence._pairs import pair_tensors
-from weightprint.sides import SURE
+from weightprint.evidence.pair import Models
+from weightprint.evidence.pairing import pair_tensors
+from weightprint.fingerprint.model import Side, Tensor
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

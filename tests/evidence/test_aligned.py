@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, hidden, models
-from weightprint.evidence import Evidence
 from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.evidence import Evidence
 
 
 def gaussian(seed: int, d: int, h: int, layers: int) -> Arrays:

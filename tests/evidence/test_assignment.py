@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from weightprint.evidence._assignment import EXACT, assign
+from weightprint.util.assignment import EXACT, assign
 
 
 def total(cost: np.ndarray, columns: np.ndarray) -> float:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from weightprint.evidence import Tensor
-from weightprint.evidence._block_codes import Coded, coded
-from weightprint.quant import Levels
+from weightprint.evidence.rounding.block_codes import Coded, coded
+from weightprint.fingerprint.model import Tensor
+from weightprint.quant.base import Levels
 
 Array = np.ndarray[Any, Any]
 NF4 = np.array(

@@ -12,8 +12,9 @@ import itertools
 import numpy as np
 import pytest
 from synthetic import decoder, models
-from weightprint.evidence import PUBLISHED, TESTS
-from weightprint.verdict import decide
+from weightprint.evidence.published.table import PUBLISHED
+from weightprint.evidence.tests import TESTS
+from weightprint.verdict.verdict import decide
 
 N = 20
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from synthetic import Arrays, decoder, models
-from weightprint.evidence import Evidence
-from weightprint.evidence._base import Basis
 from weightprint.evidence.convergence import convergence
+from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.pair import Basis
 
 D, H, LAYERS = 48, 96, 3
 

@@ -14,11 +14,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models
-from weightprint import direction as module
-from weightprint.direction import SIGNS, Found, Seen, Sign, direction
-from weightprint.evidence._base import Evidence, UnitMatch
+from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import training_shared
+from weightprint.verdict import direction as module
+from weightprint.verdict.direction import SIGNS, Sign, direction
+from weightprint.verdict.direction_samples import Found, Seen
 
 BLANK = Evidence("unit_agreement", "?", True, "", "", "")
 Change = Callable[[Arrays], Arrays]

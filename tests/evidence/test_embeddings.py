@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import Array, Arrays, child, decoder, models
-from weightprint.evidence import Evidence
-from weightprint.evidence._base import Basis
 from weightprint.evidence.embeddings import embeddings
+from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.pair import Basis
 
 PARENT = decoder(1)
 NAME = "model.embed_tokens.weight"

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from weightprint.evidence._exchange import double_centre, finite, hits, log10_p_hits, peak, tame, trace_sd
+from weightprint.evidence.nulls.exchange import double_centre, finite, hits, log10_p_hits, peak, tame, trace_sd
 
 MATRICES = {
     "normal": lambda rng, d: rng.standard_normal((d, d)),

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, mixture, models, relayered, reordered_experts
-from weightprint.evidence import _unit_table as table
 from weightprint.evidence.aligned_units import aligned_units
+from weightprint.evidence.lookup import unit_table as table
 from weightprint.evidence.unit_agreement import unit_agreement
-from weightprint.maps import Maps, maps
+from weightprint.verdict.maps import Maps, maps
 
 H, LAYERS = 160, 8
 
@@ -255,8 +255,8 @@ def test_trained_experts_with_a_quarter_of_their_units_drawn_anew() -> None:
     """The demo's Mixture: upcycled from the parent by copy, then trained on."""
     from importlib.resources import as_file, files
 
-    from weightprint.checkpoint import open as open_checkpoint
-    from weightprint.examine import examine
+    from weightprint.checkpoint.checkpoint import open as open_checkpoint
+    from weightprint.compare.pipeline import examine
 
     with as_file(files("weightprint.demo") / "models") as folder:
         a, b = open_checkpoint(folder / "parent"), open_checkpoint(folder / "moe")

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synthetic import child, decoder, models
-from weightprint.evidence._base import Basis
 from weightprint.evidence.norm_gains import _in_place, norm_gains, outliers, ranks
-from weightprint.verdict import decide
+from weightprint.evidence.pair import Basis
+from weightprint.verdict.verdict import decide
 
 D = 4096
 

@@ -8,18 +8,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from weightprint.evidence._base import Basis
-from weightprint.evidence._exchange import choices, hits
-from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence.aligned_units import aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.norm_gains import norm_gains
+from weightprint.evidence.nulls.exchange import choices, hits
+from weightprint.evidence.nulls.ranked import COPIES, hits_of_copies, joint_orders, rank_p
+from weightprint.evidence.pair import Basis
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.evidence.unit_geometry import unit_geometry
 
-from benches.lineage.levels import ks_two_sided
+from benches.lineage.score.p_value_levels import ks_two_sided
 
 from . import synthetic
 

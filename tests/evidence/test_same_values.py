@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from synthetic import Array, models
-from weightprint.evidence import Evidence
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.same_values import same_values
 
 BF16 = np.dtype(ml_dtypes.bfloat16)

@@ -1,6 +1,6 @@
 """Strangers that share a property and no weights: a mask, a direction, an embedding, an order, a sorting.
 
-The pairs are made by benches.lineage.properties, where each kind is said in words.
+The pairs are made by benches.lineage.populations.properties, where each kind is said in words.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import weightprint
-import weightprint.facts
-from weightprint.compare import Comparison
-from weightprint.evidence._assignment import assign
-from weightprint.evidence._fitted import against_order, best_turn, stands
+from weightprint.compare.compare import Comparison
+from weightprint.evidence.nulls.fitted import against_order, best_turn, stands
+from weightprint.util.assignment import assign
+from weightprint.verdict.thresholds import DECIDING
 
-from benches.lineage import properties
-from benches.lineage.properties import INITIALISED, KIN, SHAPES, STRANGERS, Shape
+from benches.lineage.populations import properties
+from benches.lineage.populations.properties import INITIALISED, KIN, SHAPES, STRANGERS, Shape
 
 RELATED = {"identical", "re_encoded", "shared_origin", "partly_shared", "shared_initialisation"}
 SMALL = {
@@ -56,7 +56,7 @@ def in_turn(kinds: Iterable[str]) -> list[tuple[str, str]]:
 def test_no_property_makes_kin_of_strangers(compared: Compare, kind: str, form: str) -> None:
     found = compared(STRANGERS, kind, SMALL[form], 5)
     # What is found in a basis that was fitted is the business of the tests of bases.
-    stored = [e for e in found.evidence if e.basis == "identity" and e.test in weightprint.facts.DECIDING]
+    stored = [e for e in found.evidence if e.basis == "identity" and e.test in DECIDING]
     assert all(e.log10_p is None or e.log10_p > -6 for e in stored if e.applied), found.verdict
     assert found.verdict not in RELATED
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synthetic import Arrays, decoder, models
-from weightprint.evidence import TESTS
-from weightprint.evidence._base import Basis
+from weightprint.evidence.pair import Basis
+from weightprint.evidence.tests import TESTS
 from weightprint.evidence.training_shared import read, strong_over_weak, training_shared
-from weightprint.verdict import decide
+from weightprint.verdict.verdict import decide
 
 D, H, LAYERS = 64, 160, 4
 

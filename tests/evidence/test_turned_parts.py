@@ -10,9 +10,10 @@ import pytest
 import weightprint
 from safetensors.numpy import save_file
 from synthetic import Arrays, decoder, models
-from weightprint.evidence import Evidence, Models
+from weightprint.compare.pipeline import examine
+from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.pair import Models
 from weightprint.evidence.turned_parts import TURNED
-from weightprint.examine import examine
 
 D, H, LAYERS = 64, 160, 3
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models
-from weightprint.evidence._base import Basis
-from weightprint.evidence._counts import chance, dispersion, log10_beta_tail
-from weightprint.evidence._match import standardised
+from weightprint.evidence.lookup.nearest_units import standardised
+from weightprint.evidence.nulls.counts import chance, dispersion, log10_beta_tail
+from weightprint.evidence.pair import Basis
 from weightprint.evidence.unit_agreement import unit_agreement
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from synthetic import Arrays, child, decoder, models
-from weightprint.evidence import Evidence
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.unit_geometry import unit_geometry
 
 READS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from weightprint.evidence._alike import alike, copies, excess, excess_sd
-from weightprint.evidence._exchange import log10_p_order
-from weightprint.evidence._weak_parts import Units, paired, weak_parts
+from weightprint.evidence.lookup.weak_parts import Units, paired, weak_parts
+from weightprint.evidence.nulls.alike import alike, copies, excess, excess_sd
+from weightprint.evidence.nulls.exchange import log10_p_order
 
 
 def test_groups_are_a_partition_of_rows_that_lie_near_each_other() -> None:

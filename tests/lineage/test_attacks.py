@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import weightprint
 
-from benches.lineage.made import Made, Truth, load, save
-from benches.lineage.operations import OPERATIONS, chain
+from benches.lineage.zoo.model_folder import Made, Truth, load, save
+from benches.lineage.zoo.operations.chain import chain
+from benches.lineage.zoo.operations.table import OPERATIONS
 
 MODELS = Path(weightprint.__file__).parent / "demo" / "models"
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]

@@ -15,7 +15,7 @@ import weightprint
 
 ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.insert(0, ROOT)
-big = pytest.importorskip("benches.lineage.big_shapes")
+big = pytest.importorskip("benches.lineage.scale.big_shapes")
 sys.path.remove(ROOT)
 
 Array = np.ndarray[Any, Any]

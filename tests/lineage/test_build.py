@@ -16,10 +16,10 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1])]
 pytest.importorskip("jax")
-from benches.lineage import build  # noqa: E402  (after the skip)
-from benches.lineage.made import load, truth_of  # noqa: E402
-from benches.lineage.plans import Plan, Plans, table  # noqa: E402
-from benches.lineage.zoo import FULL, SMALL  # noqa: E402
+from benches.lineage.commands import build  # noqa: E402  (after the skip)
+from benches.lineage.zoo.model_folder import load, truth_of  # noqa: E402
+from benches.lineage.zoo.plans import Plan, Plans, table  # noqa: E402
+from benches.lineage.zoo.zoos import FULL, SMALL  # noqa: E402
 
 del sys.path[:1]
 

@@ -15,12 +15,14 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 pytest.importorskip("jax")
 from tiny_models import TOKENS, logits, tiny  # noqa: E402
 
-from benches.lineage import build, data, forms, forms_runtime, forms_train, gpt2, model  # noqa: E402  (after the skip)
-from benches.lineage.forms import FORMS, Shape, Stacked  # noqa: E402
-from benches.lineage.forms_forward import forward  # noqa: E402
-from benches.lineage.forms_train import Recipe, Teacher  # noqa: E402
-from benches.lineage.made import Made, Truth, save  # noqa: E402
-from benches.lineage.operations import OPERATIONS  # noqa: E402
+from benches.lineage.commands import build  # noqa: E402
+from benches.lineage.demo_trainer import gpt2, model  # noqa: E402  (after the skip)
+from benches.lineage.zoo import data, forms, forms_runtime, forms_train  # noqa: E402
+from benches.lineage.zoo.forms import FORMS, Shape, Stacked  # noqa: E402
+from benches.lineage.zoo.forms_forward import forward  # noqa: E402
+from benches.lineage.zoo.forms_train import Recipe, Teacher  # noqa: E402
+from benches.lineage.zoo.model_folder import Made, Truth, save  # noqa: E402
+from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 
 del sys.path[:2]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benches.lineage.levels import calibration, ks_one_sided, log10_binomial_tail, with_silent
-from benches.lineage.metrics import Bootstrap, Ranking, separation
+from benches.lineage.score.metrics import Bootstrap, Ranking, separation
+from benches.lineage.score.p_value_levels import calibration, ks_one_sided, log10_binomial_tail, with_silent
 
 SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, math.nan]), min_size=1, max_size=12)
 

@@ -14,13 +14,15 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-made_module = pytest.importorskip("benches.lineage.made")
+made_module = pytest.importorskip("benches.lineage.zoo.model_folder")
 from tiny_models import TOKENS, logits, tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]
 
-from benches.lineage.made import Made  # noqa: E402
-from benches.lineage.operations import OPERATIONS, Operation, chain, composed, named  # noqa: E402
+from benches.lineage.zoo.model_folder import Made  # noqa: E402
+from benches.lineage.zoo.operations.chain import chain, composed  # noqa: E402
+from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
+from benches.lineage.zoo.operations.work import Operation, named  # noqa: E402
 
 
 def parents_for(operation: Operation, form: str) -> list[Made]:
@@ -47,7 +49,7 @@ PRESERVING = [case for case in CASES if keeps(case.values[0], case.values[2])]
 
 def test_the_forward_pass_is_the_trainers() -> None:
     jax = pytest.importorskip("jax")
-    from benches.lineage import gpt2, model
+    from benches.lineage.demo_trainer import gpt2, model
 
     for form, experts in (("llama", 0), ("moe", 4)):
         m = tiny(form)

@@ -12,13 +12,13 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-pytest.importorskip("benches.lineage.made")
+pytest.importorskip("benches.lineage.zoo.model_folder")
 from tiny_models import TOKENS, logits, tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]
 
-from benches.lineage.made import Made  # noqa: E402
-from benches.lineage.operations import OPERATIONS  # noqa: E402
+from benches.lineage.zoo.model_folder import Made  # noqa: E402
+from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 
 UP, Q = "model.layers.1.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.weight"
 

@@ -11,13 +11,13 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-real_scale = pytest.importorskip("benches.lineage.real_scale")
+real_scale = pytest.importorskip("benches.lineage.scale.real_scale")
 from tiny_models import tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]
 
-from benches.lineage import made as made_module  # noqa: E402
-from benches.lineage.operations import OPERATIONS  # noqa: E402
+from benches.lineage.zoo import model_folder as made_module  # noqa: E402
+from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

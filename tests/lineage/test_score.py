@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benches.lineage import methods, page, rows, runner, score, strangers, summary
-from benches.lineage.calibrate import rotation_pairs, synthetic_pairs
-from benches.lineage.family import Family
-from benches.lineage.operations_score import operations_table, same_parameter
-from benches.lineage.pairs import Pair, Want, choose, every_pair
-from benches.lineage.peers import Peer
-from benches.lineage.records import Records
-from benches.lineage.wordings import percent, rate
+from benches.lineage.commands import score
+from benches.lineage.commands.calibrate import rotation_pairs, synthetic_pairs
+from benches.lineage.page import page, summary
+from benches.lineage.page.markdown import percent, rate
+from benches.lineage.score import methods, runner
+from benches.lineage.score import pair_table as rows
+from benches.lineage.score.operations_score import operations_table, same_parameter
+from benches.lineage.score.pairs import Pair, Want, choose, every_pair
+from benches.lineage.score.peers import Peer
+from benches.lineage.score.records import Records
+from benches.lineage.zoo import strangers
+from benches.lineage.zoo.ground_truth import Family
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT: dict[str, Any] = {"kind": "root", "form": "llama", "text": "modules", "tokens": 1000, "total_tokens": 1000}
@@ -174,7 +178,7 @@ def test_a_peer_that_cannot_start_says_why(tmp_path: Path) -> None:
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\necho \'{"failed": "ImportError: no module"}\'\n')
     fake.chmod(0o755)
-    from benches.lineage import peers
+    from benches.lineage.score import peers
 
     found, reasons = peers.start([str(fake)])
     assert found == ()

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import weightprint
 
-from benches.lineage import made, page_populations, populations, real_strangers, structured
-from benches.lineage.population import FOUND, HIDDEN, PART, STRANGERS, Case, Population, called
+from benches.lineage.page import populations as page_populations
+from benches.lineage.populations import populations, real_strangers, structured
+from benches.lineage.populations.case import FOUND, HIDDEN, PART, STRANGERS, Case, Population, called
+from benches.lineage.zoo import model_folder as made
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CASES = list(structured.cases(60))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benches.lineage.made import Made, Truth
+from benches.lineage.zoo.model_folder import Made, Truth
 
 Array = np.ndarray[Any, Any]
 TOKENS = np.random.default_rng(5).integers(0, 40, (2, 11))

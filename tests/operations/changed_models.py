@@ -9,12 +9,12 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from synthetic import Arrays, decoder, models
-from weightprint.facts import Facts
 from weightprint.operations.encoded import encoded
 from weightprint.operations.low_rank import low_rank
 from weightprint.operations.noise import noise
 from weightprint.operations.pruning import pruning
 from weightprint.operations.training import training
+from weightprint.verdict.facts import Facts
 
 DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}
 READERS = (encoded, pruning, low_rank, noise, training)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benches.lineage import made
+from benches.lineage.zoo import model_folder as made
 
 D, H, HEADS, KV, LAYERS, VOCABULARY = 64, 96, 8, 4, 4, 160
 

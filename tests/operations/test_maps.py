@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, mixture, models, relayered, reordered_experts
-from weightprint.evidence import TESTS
 from weightprint.evidence.convergence import convergence
-from weightprint.facts import Facts
-from weightprint.maps import Maps
+from weightprint.evidence.tests import TESTS
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.maps import Maps
 
 LAYERS, H = 8, 160
 NOISE = {"exact": 1.0, "much is noise": 0.65}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from weightprint.changes import _mixed
+from weightprint.operations.changes import _mixed
 
 
 @pytest.fixture

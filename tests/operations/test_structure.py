@@ -1,6 +1,6 @@
 """Every structural operation of the lineage benchmark, done to a random model: is it named, with what was done?
 
-The oracle is what `benches.lineage.operations` writes down when it does it; values are read as the tests of the
+The oracle is what `benches.lineage.zoo.operations` writes down when it does it; values are read as the tests of the
 operations' own correctness have checked them.
 """
 
@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import weightprint
 from every_operation import CASES, ENCODED, parent
-from weightprint.evidence import TESTS
-from weightprint.examine import examine, gather
-from weightprint.verdict import decide
+from weightprint.compare.pipeline import examine, gather
+from weightprint.evidence.tests import TESTS
+from weightprint.verdict.verdict import decide
 
-from benches.lineage import made
-from benches.lineage.operations import OPERATIONS
+from benches.lineage.zoo import model_folder as made
+from benches.lineage.zoo.operations.table import OPERATIONS
 
 
 def told(a: made.Made, b: made.Made, folder: Path) -> dict[str, dict[str, Any]]:

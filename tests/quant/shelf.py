@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import weightprint
-from weightprint import quant
-from weightprint.checkpoint import Checkpoint
+from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.quant.base import Quantised
+from weightprint.quant.survey import find
 
 
 def opened(path: Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -23,9 +24,9 @@ def opened(path: Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
     return weightprint.open(path)
 
 
-def only(checkpoint: Checkpoint) -> quant.Quantised:
+def only(checkpoint: Checkpoint) -> Quantised:
     """The one quantised weight in it."""
-    (weight,) = quant.find(checkpoint)
+    (weight,) = find(checkpoint)
     return weight
 
 

@@ -11,7 +11,8 @@ import pytest
 import weightprint
 from shelf import only, opened, same_bits
 from stored import FORMS, Stored
-from weightprint import _core, quant
+from weightprint import _core
+from weightprint.quant.survey import SCHEMES
 
 WHOLE = slice(None)
 
@@ -120,4 +121,4 @@ def test_an_index_must_exist(save: Callable[..., Path]) -> None:
 
 
 def test_schemes_are_registered_in_one_list() -> None:
-    assert len({scheme.name for scheme in quant.SCHEMES}) == len(quant.SCHEMES) >= 9
+    assert len({scheme.name for scheme in SCHEMES}) == len(SCHEMES) >= 9

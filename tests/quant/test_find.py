@@ -31,8 +31,8 @@ from stored import (
     torchao_int4,
     words,
 )
-from weightprint import quant
-from weightprint.weights import Weights
+from weightprint.quant.survey import find, survey
+from weightprint.quant.weights import Weights
 
 WHOLE = slice(None)
 Array = np.ndarray[Any, Any]
@@ -51,7 +51,7 @@ def test_many_schemes_in_one_checkpoint(save: Callable[..., Path]) -> None:
     }
     tensors = {name: array for layer, form in forms.items() for name, array in renamed(form, layer).items()}
     tensors["norm.weight"] = np.ones(8, BF16)
-    weights, findings = quant.survey(checkpoint := opened(save("a.safetensors", tensors)))
+    weights, findings = survey(checkpoint := opened(save("a.safetensors", tensors)))
     assert findings == []
     assert len(weights) == len(forms)
     by_name = {weight.name: weight for weight in weights}
@@ -89,7 +89,7 @@ def test_plain_checkpoints_have_none(save: Callable[..., Path]) -> None:
         "table": rng.integers(-9, 9, (4, 4)).astype(np.int8),
         "SCB": scales(rng, 3),
     }
-    weights, findings = quant.survey(opened(save("a.safetensors", tensors)))
+    weights, findings = survey(opened(save("a.safetensors", tensors)))
     assert weights == []
     assert findings == []
 
@@ -97,7 +97,7 @@ def test_plain_checkpoints_have_none(save: Callable[..., Path]) -> None:
 def test_a_weight_stored_twice_keeps_both(save: Callable[..., Path]) -> None:
     form = gptq(np.random.default_rng(0))
     tensors = form.tensors | {"m.up.weight": np.zeros((3, 3), np.float32)}
-    weights, findings = quant.survey(opened(save("a.safetensors", tensors), form.config))
+    weights, findings = survey(opened(save("a.safetensors", tensors), form.config))
     assert [weight.name for weight in weights] == ["m.up.qweight"]
     assert [finding.code for finding in findings] == ["stored_twice"]
     held = Weights(opened(save("a.safetensors", tensors), form.config))
@@ -111,7 +111,7 @@ def test_cache_scales_go_to_their_projection(save: Callable[..., Path]) -> None:
         tensors |= {f"attn.{name}.weight": fp8(rng, 4, 4), f"attn.{name}.weight_scale": scales(rng)}
     tensors |= {"attn.k_scale": scales(rng), "attn.v_scale": scales(rng), "attn.k_proj.k_scale": scales(rng)}
     tensors |= {"attn.attn.q_scale": scales(rng), "other.k_scale": scales(rng)}
-    owner = {n: w.name for w in quant.find(opened(save("a.safetensors", tensors))) for n in w.components}
+    owner = {n: w.name for w in find(opened(save("a.safetensors", tensors))) for n in w.components}
     assert owner["attn.k_scale"] == owner["attn.k_proj.k_scale"] == "attn.k_proj.weight"
     assert owner["attn.v_scale"] == "attn.v_proj.weight"
     assert owner["attn.attn.q_scale"] == "attn.q_proj.weight"
@@ -326,10 +326,10 @@ def test_small_tensors_are_read_in_one_call(save: Callable[..., Path]) -> None:
 def test_shapes_too_many_to_keep_are_read_one_by_one(
     save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weightprint.quant._base._PEEK_TOTAL", 20)
+    monkeypatch.setattr("weightprint.quant.base._PEEK_TOTAL", 20)
     form = packed(np.random.default_rng(0))
     tensors = {n: a for k in range(3) for n, a in renamed(form, f"layers.{k}.").items()}
-    weights = quant.find(checkpoint := opened(save("a.safetensors", tensors), form.config))
+    weights = find(checkpoint := opened(save("a.safetensors", tensors), form.config))
     assert len(weights) == 3
     for weight in weights:
         same_bits(weight.read(checkpoint, WHOLE, WHOLE), form.values)
@@ -359,7 +359,7 @@ def test_the_pair_of_bits_and_group_is_never_guessed(save: Callable[..., Path]) 
 
 def test_a_label_that_contradicts_symmetric_codes_is_a_finding(save: Callable[..., Path]) -> None:
     form = FORMS["gptq v2 under another label"](np.random.default_rng(0))
-    _, (finding,) = quant.survey(opened(save("a.safetensors", form.tensors), form.config))
+    _, (finding,) = survey(opened(save("a.safetensors", form.tensors), form.config))
     assert (finding.code, finding.tensor) == ("mislabelled_zero_points", "m.up.qzeros")
     assert "would be 9" in finding.message
 

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shelf import opened
 from stored import FORMS, Stored, bnb_int8, fp8, fp8_block, gptq, int8, packed, scales
-from weightprint import quant
+from weightprint.quant.base import Unreadable
+from weightprint.quant.survey import find, survey
 
 WHOLE = slice(None)
 Array = np.ndarray[Any, Any]
@@ -48,7 +49,7 @@ def test_without_a_component_it_is_not_decoded(label: str, save: Callable[..., P
             continue
         left = {name: array for name, array in form.tensors.items() if name != gone}
         checkpoint = opened(save("a.safetensors", left, form.metadata), form.config)
-        for weight in quant.find(checkpoint):
+        for weight in find(checkpoint):
             with pytest.raises(weightprint.FormatError) as caught:
                 weight.read(checkpoint, WHOLE, WHOLE, 0 if len(weight.shape) == 3 else None)
             assert caught.value.tensor in form.tensors
@@ -66,7 +67,7 @@ def test_a_component_of_another_shape_is_not_decoded(label: str, save: Callable[
             continue
         longer = np.concatenate([array, array[-1:]])
         checkpoint = opened(save("a.safetensors", form.tensors | {name: longer}, form.metadata), form.config)
-        for weight in quant.find(checkpoint):
+        for weight in find(checkpoint):
             if weight.components[0] == name and weight.shape != form.shape:
                 continue  # codes with one row more that still fit their scales: another sound weight
             with pytest.raises(weightprint.FormatError) as caught:
@@ -85,7 +86,7 @@ def test_a_component_of_another_dtype(
     for name, array in form.tensors.items():
         other = np.zeros(array.shape, np.uint8).astype(numpy_dtypes[kind])
         checkpoint = opened(save("a.safetensors", form.tensors | {name: other}, form.metadata), form.config)
-        for weight in quant.find(checkpoint):
+        for weight in find(checkpoint):
             with contextlib.suppress(weightprint.FormatError):
                 assert weight.read(checkpoint, WHOLE, WHOLE).shape == weight.shape
 
@@ -93,11 +94,11 @@ def test_a_component_of_another_dtype(
 def broken(save: Callable[..., Path], tensors: dict[str, Array], **more: Any) -> tuple[str, str]:
     """(tensor, message) of the error that reading raises."""
     checkpoint = opened(save("a.safetensors", tensors, more.get("metadata")), more.get("config"))
-    weights, findings = quant.survey(checkpoint)
+    weights, findings = survey(checkpoint)
     (weight,) = weights
     with pytest.raises(weightprint.FormatError) as caught:
         weight.read(checkpoint, WHOLE, WHOLE)
-    if isinstance(weight, quant.Unreadable):
+    if isinstance(weight, Unreadable):
         assert [finding.code for finding in findings] == ["unreadable_quantisation"]
         assert weight.parameters["problem"] == weight.problem
     return str(caught.value.tensor), caught.value.message
@@ -150,7 +151,7 @@ def test_a_part_that_avoids_the_wrong_group_can_be_read(save: Callable[..., Path
     form = gptq(np.random.default_rng(0))
     form.tensors["m.up.g_idx"][70] = 99
     checkpoint = opened(save("a.safetensors", form.tensors), form.config)
-    (weight,) = quant.find(checkpoint)
+    (weight,) = find(checkpoint)
     np.testing.assert_array_equal(weight.read(checkpoint, WHOLE, slice(0, 70)), form.values[:, :70])
 
 
@@ -287,7 +288,7 @@ def test_whatever_stands_together_is_decoded_or_refused(
         raw = bytes([value & (1 if kind == "BOOL" else 255)]) * (int(np.prod(shape)) * dtype.itemsize)
         tensors["m." + word] = np.frombuffer(raw, dtype).reshape(shape)
     checkpoint = opened(save("a.safetensors", tensors))
-    weights, _ = quant.survey(checkpoint)
+    weights, _ = survey(checkpoint)
     claimed = [name for weight in weights for name in weight.components]
     assert len(claimed) == len(set(claimed))
     assert len({weight.name for weight in weights} | (set(tensors) - set(claimed))) == len(weights) + len(
@@ -309,7 +310,7 @@ def test_nothing_is_allocated_for_what_a_state_promises(save: Callable[..., Path
 def test_scales_without_codes_are_plain_and_said(save: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     tensors = {f"m.{k}.weight_scale": scales(rng, 3) for k in range(4)}
-    weights, findings = quant.survey(opened(save("a.safetensors", tensors)))
+    weights, findings = survey(opened(save("a.safetensors", tensors)))
     assert weights == []
     assert [finding.code for finding in findings] == ["scale_without_codes"]
     assert "3 more" in findings[0].message
@@ -318,13 +319,11 @@ def test_scales_without_codes_are_plain_and_said(save: Callable[..., Path]) -> N
 def test_scales_of_what_is_not_quantised_are_plain_and_said(save: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     tensors = {"m.up.weight": scales(rng, 3, 3), "m.up.weight_scale": scales(rng, 3)}
-    weights, findings = quant.survey(opened(save("a.safetensors", tensors)))
+    weights, findings = survey(opened(save("a.safetensors", tensors)))
     assert weights == []
     assert "F32" in findings[0].message
 
 
 def test_fp8_without_a_scale_is_plain(save: Callable[..., Path]) -> None:
-    weights, findings = quant.survey(
-        opened(save("a.safetensors", {"m.up.weight": fp8(np.random.default_rng(0), 4, 4)}))
-    )
+    weights, findings = survey(opened(save("a.safetensors", {"m.up.weight": fp8(np.random.default_rng(0), 4, 4)})))
     assert (weights, findings) == ([], [])

@@ -6,5 +6,5 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parents[1] / "gguf"))
+sys.path.append(str(Path(__file__).parents[1] / "checkpoint" / "gguf"))
 sys.path.append(str(Path(__file__).parents[2]))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 import weightprint
 import zoo
-from weightprint.anatomy import Anatomy
+from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.place import Place
 
 

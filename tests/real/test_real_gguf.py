@@ -12,7 +12,7 @@ import weightprint
 import zoo
 from gguf_files import LLAMA, write_gguf
 from safetensors.numpy import save_file
-from weightprint.anatomy.access import anatomy
+from weightprint.anatomy.anatomy import anatomy
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("gguf.quants")

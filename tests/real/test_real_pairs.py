@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import weightprint
 import zoo
-from weightprint.compare import Comparison
-from weightprint.evidence import Evidence
+from weightprint.compare.compare import Comparison
+from weightprint.evidence.evidence import Evidence
 
 #: What strangers may be called: how much power there was decides which.
 NOTHING = {"no_evidence", "inconclusive"}

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import zoo
 
-from benches.lineage import real_strangers
-from benches.lineage.records import Records
+from benches.lineage.populations import real_strangers
+from benches.lineage.score.records import Records
 
 MODELS: dict[str, Callable[[], Path]] = {
     "minilm": zoo.minilm,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import weightprint
 from click.testing import CliRunner
-from weightprint.anatomy.access import Anatomy
+from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.roles import role_of
 from weightprint.cli import cli
 from weightprint.errors import UsageError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import weightprint
 from weightprint.anatomy.place import Place, View
-from weightprint.canonical import _run_rows
 from weightprint.errors import UsageError
+from weightprint.scan.canonical import _run_rows
 
 rng = np.random.default_rng(21)
 EVERYTHING = {"exact": True, "rows": True, "columns": True, "digest": True}

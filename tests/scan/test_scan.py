@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import weightprint
 from weightprint.errors import FileChangedError, FormatError, TensorNotFoundError, UsageError
-from weightprint.scan import PERCENTILES
+from weightprint.scan.result import PERCENTILES
 
 rng = np.random.default_rng(2)
 SHAPES = [(1,), (7,), (33, 65), (3, 100, 50), (20_000,)]

@@ -29,10 +29,10 @@ from typing import Any
 
 from weightprint.anatomy.match import Matched, match
 from weightprint.anatomy.place import Assignment, Place, View
-from weightprint.checkpoint import Checkpoint, open
+from weightprint.checkpoint.checkpoint import Checkpoint, open
 from weightprint.errors import FormatError, UnsupportedFormatError
-from weightprint.report.escape import escape
-from weightprint.weights import Weights
+from weightprint.quant.weights import Weights
+from weightprint.util.escape import escape
 
 __all__ = ["Adapter", "Lora", "is_adapter", "match_adapter", "read_adapter"]
 

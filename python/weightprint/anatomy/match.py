@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any
 
-from weightprint.anatomy.families import FAMILIES
+from weightprint.anatomy.families.table import FAMILIES
 from weightprint.anatomy.family import Family, Stack
 from weightprint.anatomy.fit import Group, Part, fit
 from weightprint.anatomy.geometry import model_types

@@ -24,16 +24,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.access import Anatomy, anatomy
 from weightprint.anatomy.adapters import Adapter, Lora, match_adapter, names_of, read_adapter
-from weightprint.checkpoint import Checkpoint, TensorInfo
+from weightprint.anatomy.anatomy import Anatomy, anatomy
+from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FormatError
-from weightprint.report.escape import escape
-from weightprint.weights import Weight, Weights
+from weightprint.quant.weights import Weight, Weights
+from weightprint.util.arrays import F32
+from weightprint.util.escape import escape
 
 __all__ = ["Merged", "MergedWeights", "merge_adapter"]
 
-F32 = npt.NDArray[np.float32]
 
 _RUN = 1 << 22  # elements at a time, where a norm runs over a whole embedding
 

@@ -1,8 +1,8 @@
 """Where a tensor sits, and how it is cut out of what is stored: the values that the stages of anatomy pass on.
 
 A *weight* is what a module would hold if nothing were quantised: one stored tensor, or several that decode to one
-(:mod:`weightprint.weights`). A weight holds one canonical tensor or more (a fused q|k|v holds three, a stack of experts
-one per expert), and each of them is a :class:`View` of it at a :class:`Place`.
+(:mod:`weightprint.quant.weights`). A weight holds one canonical tensor or more (a fused q|k|v holds three, a stack of
+experts one per expert), and each of them is a :class:`View` of it at a :class:`Place`.
 """
 
 from __future__ import annotations
@@ -170,3 +170,7 @@ class Geometry:
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
         return {key: list(v) if isinstance(v := getattr(self, key), tuple) else v for key in self.__slots__}
+
+
+#: An inferred place of less confidence is no place: a wrong one would pair what does not belong together.
+SURE = 0.75

@@ -17,18 +17,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.anatomy.place import Geometry, Place
 from weightprint.errors import UsageError
-from weightprint.report.escape import escape
+from weightprint.util.arrays import F32
+from weightprint.util.escape import escape
 
 if TYPE_CHECKING:
-    from weightprint.anatomy.access import Anatomy
+    from weightprint.anatomy.anatomy import Anatomy
 
 __all__ = ["PRODUCTS"]
 
-F32 = npt.NDArray[np.float32]
 _Product = Callable[["Anatomy", Place, "slice | None", "slice | None", bool], F32]
 
 

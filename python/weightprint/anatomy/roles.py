@@ -175,3 +175,7 @@ def role_of(role: str) -> Role:
     if "." in role:
         return Role(role, "adapter", None, (), f"{role.split('.')[1]} of the {found.words}")
     return found if role == found.name else Role(role, found.part, None, found.norms, f"bias of the {found.words}")
+
+
+#: Roles of tables that may be one, stored once or several times.
+TOKEN_TABLES = frozenset({"embedding", "embedding_copy", "head"})

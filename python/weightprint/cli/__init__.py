@@ -129,7 +129,7 @@ def _fail(error: Exception) -> int:
 
 
 def _say(message: str) -> None:
-    from weightprint.report.escape import escape
+    from weightprint.util.escape import escape
 
     click.echo(f"weightprint: {escape(message, None)}", err=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from weightprint.cli import options
-from weightprint.scan import IO
+from weightprint.scan.request import IO
 
 __all__ = ["check"]
 
@@ -54,14 +54,14 @@ def check(
       weightprint check folder --manifest write folder.manifest.json
       weightprint check copy-of-folder --manifest verify folder.manifest.json
     """
-    from weightprint.check import check as run
+    from weightprint.check.check import check as run
+    from weightprint.check.manifest import Manifest
     from weightprint.cli.out import emit, refuse_inputs
     from weightprint.errors import UsageError
-    from weightprint.manifest import Manifest
-    from weightprint.output import to_json
     from weightprint.report.check import renderables
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import console
+    from weightprint.results.saving import to_json
 
     if manifest and (include or exclude):
         raise click.UsageError("A manifest is of a whole checkpoint: leave out --include and --exclude.")

@@ -9,7 +9,7 @@ import click
 from weightprint.cli import options
 
 if TYPE_CHECKING:
-    from weightprint.compare import Effort
+    from weightprint.compare.compare import Effort
 
 __all__ = ["compare"]
 
@@ -48,10 +48,10 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
       weightprint compare huge-a/ huge-b/ --effort quick
     """
     from weightprint.cli.out import refuse_inputs
-    from weightprint.compare import compare as run
-    from weightprint.output import write_atomically
+    from weightprint.compare.compare import compare as run
     from weightprint.report.compare import render_html, render_text
     from weightprint.report.progress import progress_bar
+    from weightprint.results.saving import write_atomically
 
     form = output.rsplit(".", 1)[-1].lower() if output else "txt"
     if form not in ("json", "html", "txt"):

@@ -31,11 +31,11 @@ def demo(output: Path, force: bool) -> int:
       weightprint demo
       weightprint demo -o /tmp/models
     """
-    from weightprint.compare import compare
+    from weightprint.compare.compare import compare
     from weightprint.demo import MODELS, write
     from weightprint.demo.screen import models, next_steps, verdicts
     from weightprint.report.terminal import console
-    from weightprint.scan import scan
+    from weightprint.scan.scan import scan
 
     out = console()
 

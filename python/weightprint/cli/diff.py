@@ -50,11 +50,11 @@ def diff(
       weightprint diff base/ finetuned/ -o diff.csv
     """
     from weightprint.cli.out import emit, refuse_inputs
-    from weightprint.diff import diff as run
-    from weightprint.output import write_atomically
+    from weightprint.diff.diff import diff as run
     from weightprint.report.diff import diff_text, headline
     from weightprint.report.progress import progress_bar
-    from weightprint.table import encode, form_of
+    from weightprint.results.saving import write_atomically
+    from weightprint.results.table import encode, form_of
 
     refuse_inputs(output, (a, b))
     if form is None:

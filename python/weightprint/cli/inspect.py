@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightprint.checkpoint import Mode
+from weightprint.checkpoint.checkpoint import Mode
 from weightprint.cli import options
 
 if TYPE_CHECKING:
-    from weightprint.anatomy.access import Anatomy
-    from weightprint.checkpoint import Checkpoint
-    from weightprint.findings import Finding
+    from weightprint.anatomy.anatomy import Anatomy
+    from weightprint.checkpoint.checkpoint import Checkpoint
+    from weightprint.results.finding import Finding
 
 __all__ = ["inspect"]
 
@@ -37,13 +37,13 @@ def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mo
       weightprint inspect folder --tensors | grep q_norm
       weightprint inspect folder --json | jq .anatomy.parts
     """
-    from weightprint.checkpoint import open
-    from weightprint.checks.adapters import problems
+    from weightprint.check.rules.adapters import problems
+    from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import emit
-    from weightprint.output import to_json
     from weightprint.report.drawing import Pen
     from weightprint.report.inspect import inspect_dict, renderables, tensor_lines
     from weightprint.report.terminal import console, finding_text
+    from weightprint.results.saving import to_json
 
     with open(model, mode=mode) as checkpoint:
         anatomy, failure = _anatomy(checkpoint)
@@ -68,9 +68,9 @@ def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mo
 
 def _anatomy(checkpoint: Checkpoint) -> tuple[Anatomy | None, Finding | None]:
     """The map, or why there is none: files can be looked at even where their weights make no sense."""
-    from weightprint.anatomy.access import Anatomy
+    from weightprint.anatomy.anatomy import Anatomy
     from weightprint.errors import WeightprintError
-    from weightprint.findings import from_error
+    from weightprint.results.finding import from_error
 
     try:
         return Anatomy(checkpoint), None

@@ -39,7 +39,7 @@ def refuse_inputs(output: str | None, models: Iterable[str], others: Iterable[st
     if output is None:
         return
     from weightprint.errors import UsageError
-    from weightprint.report.escape import escape
+    from weightprint.util.escape import escape
 
     target = _identity(output)
     for path in (*others, *(path for model in models for path in _files_behind(model))):
@@ -59,8 +59,8 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _files_behind(model: str) -> Iterator[str]:
+    from weightprint.checkpoint.locate import locate
     from weightprint.errors import WeightprintError
-    from weightprint.locate import locate
 
     try:
         location = locate(model)

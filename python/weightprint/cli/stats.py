@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from weightprint.checkpoint import Mode
+from weightprint.checkpoint.checkpoint import Mode
 from weightprint.cli import options
-from weightprint.scan import IO
+from weightprint.scan.request import IO
 
 if TYPE_CHECKING:
-    from weightprint.anatomy.access import Anatomy
-    from weightprint.checkpoint import Checkpoint
-    from weightprint.scan import Scan
+    from weightprint.anatomy.anatomy import Anatomy
+    from weightprint.checkpoint.checkpoint import Checkpoint
+    from weightprint.scan.result import Scan
 
 __all__ = ["stats"]
 
@@ -78,11 +78,11 @@ def stats(
       weightprint stats folder --canonical --by role
       weightprint stats folder --format jsonl | jq 'select(.n_nan > 0).name'
     """
-    from weightprint.checkpoint import open
+    from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import refuse_inputs
     from weightprint.report.progress import progress_bar
-    from weightprint.scan import scan as run
-    from weightprint.table import form_of
+    from weightprint.results.table import form_of
+    from weightprint.scan.scan import scan as run
 
     if form is None:
         form = "table" if output is None or output.endswith(".txt") else form_of(output)
@@ -115,7 +115,7 @@ def stats(
 
 def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | Literal[False]:
     """The model's map; where it can't be made and isn't `needed`, a warning: every tensor can be measured without."""
-    from weightprint.anatomy.access import Anatomy
+    from weightprint.anatomy.anatomy import Anatomy
     from weightprint.errors import WeightprintError
 
     try:
@@ -129,10 +129,10 @@ def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | Literal[False
 
 def _write(result: Scan, by: str, form: str, output: str | None, everything: bool) -> None:
     from weightprint.cli.out import emit
-    from weightprint.output import write_atomically
     from weightprint.report.stats import columns_to_show, fitting, plain, pooled_table, rich_table, summary
     from weightprint.report.terminal import console
-    from weightprint.table import encode
+    from weightprint.results.saving import write_atomically
+    from weightprint.results.table import encode
 
     pooled = by != "layer"
     table = result.by(by) if pooled else result.table

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from weightprint.errors import UsageError
-from weightprint.output import write_atomically
+from weightprint.results.saving import write_atomically
 
 __all__ = ["MODELS", "SIGN", "DemoModel", "write"]
 

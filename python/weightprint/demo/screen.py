@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightprint.demo import MODELS
-from weightprint.report.escape import escape
 from weightprint.report.format import byte_count
+from weightprint.util.escape import escape
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from weightprint.compare import Comparison
-    from weightprint.scan import Scan
+    from weightprint.compare.compare import Comparison
+    from weightprint.scan.result import Scan
 
 __all__ = ["chance", "models", "next_steps", "verdicts"]
 

@@ -5,15 +5,15 @@ A hidden unit is a row of the up-projection (and of the gate). For an FFN of A a
 same sampled unit numbers on both sides and find for each the unit of the other side with the largest cosine. A *hit*
 is the unit of the same number. Training treats the units of a layer alike, so if B's initialisation is independent of A
 the units of each block are exchangeable, independently from block to block, and over L blocks P(hits >= k) <= L^k/k!
-exactly (:mod:`weightprint.evidence._exchange`). Three looks, Bonferroni over them:
+exactly (:mod:`weightprint.evidence.nulls.exchange`). Three looks, Bonferroni over them:
 
 * blocks of the same place, pooled: nothing was chosen;
 * the best pair of blocks, times the number of pairs: layers in another order, repeated or inserted hide nothing;
 * the best block of A for each of B, pooled over the k best, which pays C(n_b, k) n_a^k and for k.
 
 Whoever sorts a stranger's units by how well they suit A's beats chance at any p. So a pair of FFNs counts only where
-its units are more alike than the best order among other numbers makes them (:mod:`weightprint.evidence._fitted`); what
-is below that stands in the details.
+its units are more alike than the best order among other numbers makes them (:mod:`weightprint.evidence.nulls.fitted`);
+what is below that stands in the details.
 
 This does not lean on the residual channels being exchangeable, so neither fixed sinusoidal positions nor an alignment
 of the stream through shared meaning can fool it: what was learned can't tell which number a unit has. It reads a few
@@ -31,20 +31,24 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, Region, Side, UnitMatch, not_applied, timed
-from weightprint.evidence._exchange import choices, hits, log10_p_hits
-from weightprint.evidence._fitted import FITTED, against_order, stands
-from weightprint.evidence._match import standardised
-from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
-from weightprint.evidence._sample import Indices, Read, budget_of, hidden_size, is_large, pick
-from weightprint.evidence._stem_pairs import paired_rows
-from weightprint.evidence._streamed import Looks, Round, Step, done
-from weightprint.evidence._units import Ffn, ffns, unit_inputs, width_in_a
-from weightprint.linear import product
+from weightprint.evidence.budget import budget_of, hidden_size, is_large
+from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied, timed
+from weightprint.evidence.lookup.nearest_units import standardised
+from weightprint.evidence.lookup.stem_pairs import paired_rows
+from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, width_in_a
+from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
+from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
+from weightprint.evidence.nulls.ranked import COPIES, hits_of_copies, joint_orders, rank_p
+from weightprint.evidence.pair import Models
+from weightprint.evidence.streamed import done
+from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.sampling import Indices, Read, pick
+from weightprint.fingerprint.steps import Looks, Round, Step
+from weightprint.util.arrays import F32, I64
+from weightprint.util.linear_algebra import product
 
 __all__ = ["aligned_units", "unit_rows"]
 
-I64 = npt.NDArray[np.int64]
 #: Units per block, and multiply-adds x 2 that all pairs of blocks may cost: per parameter of A and B, and at most.
 _UNITS = {"quick": 32, "standard": 256, "full": 512}
 _FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}

@@ -7,7 +7,7 @@ centre rows and columns (centre before any cosine), and scale both to unit mean 
 
 and divide by the channels' norms. *Hits* are the channels of A whose best match among all channels of B is the
 channel of the same number. If B was trained from an initialisation independent of A, the channels of B are
-exchangeable, and P(hits >= k) <= 1/k! exactly (:mod:`weightprint.evidence._exchange`). Two looks are taken, one at
+exchangeable, and P(hits >= k) <= 1/k! exactly (:mod:`weightprint.evidence.nulls.exchange`). Two looks are taken, one at
 all tensors pooled and one at the best block, and the p-value pays for both and for the number of blocks. Pairs chosen
 by their values enter the p-value only where those that met by name have fewer than d rows, and then it pays for that
 choice too.
@@ -21,8 +21,8 @@ channel j a frequency in both models, and breaks exchangeability), tensors equal
 role, matrices where the residual axis isn't sure, vectors (see norm_gains).
 
 Hits beyond chance carry a p-value only where the matrices are more alike, as a whole or in one region, than an order or
-a turn of B's stream that was fitted to A would make them (:mod:`weightprint.evidence._fitted`): strangers whose stream
-was put onto A's have hits at any p.
+a turn of B's stream that was fitted to A would make them (:mod:`weightprint.evidence.nulls.fitted`): strangers whose
+stream was put onto A's have hits at any p.
 
 A frozen embedding that both models took from elsewhere pins the residual basis of both: their blocks may then agree a
 little in place without descending from each other. The regions say where the agreement lies.
@@ -42,18 +42,18 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, Region, not_applied, timed
-from weightprint.evidence._channel_sums import Block, Sums, planned
-from weightprint.evidence._exchange import choices, hits, log10_p_hits
-from weightprint.evidence._fitted import FITTED, stands
-from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
-from weightprint.evidence._streamed import done
+from weightprint.evidence.evidence import Evidence, Region, not_applied, timed
+from weightprint.evidence.lookup.channel_sums import Block, Sums, planned
+from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
+from weightprint.evidence.nulls.fitted import FITTED, stands
+from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
+from weightprint.evidence.pair import Models
+from weightprint.evidence.streamed import done
+from weightprint.util.arrays import F32, I64
 
 __all__ = ["aligned_weights"]
 
-I64 = npt.NDArray[np.int64]
 _BEYOND = -6.0  # log10 p from which it is said that a stream may have been fitted
 
 _QUESTION = Evidence(

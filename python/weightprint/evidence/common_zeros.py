@@ -3,7 +3,7 @@
 A fixed sparsity pattern (one random mask, 2:4, band, butterfly), trained under or put on afterwards, makes every row of
 B most like the row of A with the same support, and every channel likewise: neither units nor channels are exchangeable,
 whatever the values. So where two models have zeros in common beyond chance this is said as a fact of its own, the tests
-that rest on such exchanges keep out of the verdict (:mod:`weightprint.evidence._withheld`), and another null speaks.
+that rest on such exchanges keep out of the verdict (:mod:`weightprint.verdict.withheld`), and another null speaks.
 
 *Signs.* In a gated FFN, act(gate x) * (up x), a unit's up row and down column may change sign together and nothing
 moves; so may a value dimension of attention and its column of the output projection. Initialisation and training treat
@@ -14,7 +14,7 @@ time, given A and everything else of B; and a mask has no sign. With c_u the cos
 
 A's rows are centred and lose their leading directions first, which looks at A alone. Plain FFNs have no such freedom
 and are left to attention's values. Signs may have been fitted, too: the cosines must be above what the best order of
-the same rows gives between other numbers (:mod:`weightprint.evidence._fitted`).
+the same rows gives between other numbers (:mod:`weightprint.evidence.nulls.fitted`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, Pair, not_applied, timed
-from weightprint.evidence._exchange import double_centre, finite
-from weightprint.evidence._fitted import FITTED, against_order, stands
-from weightprint.evidence._ranked import COPIES, rank_p
-from weightprint.evidence._sample import hidden_size, pick, residual_axis, sampled_rows
-from weightprint.evidence._units import ffns
-from weightprint.linear import product, svd
+from weightprint.evidence.budget import hidden_size
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.nulls.exchange import double_centre, finite
+from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
+from weightprint.evidence.nulls.ranked import COPIES, rank_p
+from weightprint.evidence.pair import Models, Pair
+from weightprint.fingerprint.sampling import pick, residual_axis, sampled_rows
+from weightprint.util.arrays import F32, F64
+from weightprint.util.linear_algebra import product, svd
 
 __all__ = ["common_zeros"]
 
-F64 = npt.NDArray[np.float64]
 _CHANNELS = 1024
 #: Matrices looked at for zeros, and rows of each.
 _LOOKED = {"quick": (16, 12), "standard": (64, 32), "full": (64, 32)}

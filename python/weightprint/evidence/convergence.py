@@ -10,7 +10,7 @@ What such a fit cannot reach is the rest of a unit. Take the eigenvectors of the
 write to their streams (token rows, columns of down, each set of trace one; B's through the basis). Units of an FFN of B
 are matched to units of A by the *strong* half alone. Of the other half, the directions that rows of gate and up of both
 models read least are the *weak* third, which the matching never looked at: there matched units are compared with others
-whose strong parts are alike (:mod:`weightprint.evidence._alike`). In strangers it is what initialisation and noise
+whose strong parts are alike (:mod:`weightprint.evidence.nulls.alike`). In strangers it is what initialisation and noise
 left: which unit carries which weak part is arbitrary. In a descendant it is inherited with the rest.
 
 Null: in a group of units whose strong parts are alike, the weak parts of B's are equally likely in any order. It
@@ -35,12 +35,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Basis, Evidence, Models, Region, Side, not_applied, timed
-from weightprint.evidence._exchange import finite
-from weightprint.evidence._ranked import rank_p
-from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_rows
-from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
-from weightprint.evidence._weak_parts import (
+from weightprint.evidence.budget import BUDGETS
+from weightprint.evidence.evidence import Evidence, Region, not_applied, timed
+from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.weak_parts import (
     FEWEST,
     Directions,
     Units,
@@ -51,6 +49,12 @@ from weightprint.evidence._weak_parts import (
     paired,
     weak_parts,
 )
+from weightprint.evidence.nulls.exchange import finite
+from weightprint.evidence.nulls.ranked import rank_p
+from weightprint.evidence.pair import Basis, Models
+from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
+from weightprint.util.arrays import F32
 
 __all__ = ["convergence"]
 

@@ -11,9 +11,9 @@ of equal number the mean cosine is given, minus that of other rows: that is the 
 fitted on the table itself nearness proves nothing, and only equal rows count.
 
 *Channels.* In the basis as stored, each channel's column over rows of equal number looks for itself: hits, with the
-exact bound 1/k! of :mod:`weightprint.evidence._exchange`. Two strangers that share a tokenizer and the data give their
-tokens similar geometry, never the same channels, so the bound holds for them. Permuting *rows* would be no null at
-all: one common direction (how often a token occurs) makes all rows of equal number a little alike.
+exact bound 1/k! of :mod:`weightprint.evidence.nulls.exchange`. Two strangers that share a tokenizer and the data give
+their tokens similar geometry, never the same channels, so the bound holds for them. Permuting *rows* would be no null
+at all: one common direction (how often a token occurs) makes all rows of equal number a little alike.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weightprint.evidence._base import Evidence, Models, Region, Shared, Tensor, not_applied, timed
-from weightprint.evidence._exchange import log10_p_hits
-from weightprint.evidence._ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
-from weightprint.evidence._sample import Indices
-from weightprint.evidence._streamed import done
-from weightprint.evidence._token_tables import Tables, table_pairs
+from weightprint.evidence.evidence import Evidence, Region, Shared, not_applied, timed
+from weightprint.evidence.lookup.token_tables import Tables, table_pairs
+from weightprint.evidence.nulls.exchange import log10_p_hits
+from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
+from weightprint.evidence.pair import Models
+from weightprint.evidence.streamed import done
+from weightprint.fingerprint.model import Tensor
+from weightprint.fingerprint.sampling import Indices
 
 __all__ = ["embeddings"]
 

@@ -17,7 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from weightprint.anatomy.roles import matrix_of
-from weightprint.evidence._base import Evidence, Models, Shared, Side, Tensor, not_applied, timed
+from weightprint.evidence.evidence import Evidence, Shared, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.fingerprint.model import Side, Tensor
 
 __all__ = ["exact_sharing", "is_fixed", "is_position"]
 

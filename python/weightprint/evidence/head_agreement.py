@@ -1,8 +1,8 @@
 """Attention heads: do two independent looks at a head of B name the same head of A?
 
-A head is two products (:mod:`weightprint.evidence._heads`): W_q'W_k says where it looks, W_o W_v what it carries. Every
-head of B, in every block, is matched with its nearest head among *all* blocks of A, once by each product. A head is
-*found* when both name the same head of A. The products share no matrix, so strangers agree by chance only.
+A head is two products (:mod:`weightprint.evidence.lookup.heads`): W_q'W_k says where it looks, W_o W_v what it carries.
+Every head of B, in every block, is matched with its nearest head among *all* blocks of A, once by each product. A head
+is *found* when both name the same head of A. The products share no matrix, so strangers agree by chance only.
 
 *Null for agreement.* If B was trained independently of A, its residual channels carry no relation to A's: B beside a
 copy of A with all channels permuted jointly (its q, k, v and o alike, so that everything inside A stays as it is) is as
@@ -36,14 +36,16 @@ from typing import Any
 
 import numpy as np
 
-from weightprint import parallel
-from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
-from weightprint.evidence._exchange import log10_p_order
-from weightprint.evidence._head_table import HeadTable, Seen
-from weightprint.evidence._heads import Attention, Kind, attentions, factors, overlaps
-from weightprint.evidence._ranked import rank_p
-from weightprint.evidence._sample import BUDGETS, Indices, is_large, pick
-from weightprint.evidence._streamed import done
+from weightprint.evidence.budget import BUDGETS, is_large
+from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied, timed
+from weightprint.evidence.lookup.head_table import HeadTable, Seen
+from weightprint.evidence.lookup.heads import Attention, Kind, attentions, factors, overlaps
+from weightprint.evidence.nulls.exchange import log10_p_order
+from weightprint.evidence.nulls.ranked import rank_p
+from weightprint.evidence.pair import Models
+from weightprint.evidence.streamed import done
+from weightprint.fingerprint.sampling import Indices, pick
+from weightprint.util import parallel
 
 __all__ = ["head_agreement", "head_looks", "log10_p_counts"]
 

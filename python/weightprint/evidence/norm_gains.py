@@ -36,20 +36,21 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from weightprint import parallel
+from weightprint.anatomy.place import Expert
 from weightprint.anatomy.roles import matrix_of, role_of
-from weightprint.evidence._base import F32, Evidence, Expert, Models, Pair, Side, Tensor, not_applied, timed
-from weightprint.evidence._exchange import choices, log10_p_hits
-from weightprint.evidence._ranked import hits_of_copies, log10_p_of, rank_p, smallest
-from weightprint.evidence._sample import hidden_size
-from weightprint.linear import product
+from weightprint.evidence.budget import hidden_size
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.nulls.exchange import choices, log10_p_hits
+from weightprint.evidence.nulls.ranked import hits_of_copies, log10_p_of, rank_p, smallest
+from weightprint.evidence.pair import Models, Pair
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.util import parallel
+from weightprint.util.arrays import F32, F64, I64
+from weightprint.util.linear_algebra import product
 
 __all__ = ["PERMUTATIONS", "channel_vectors", "norm_gains", "outliers", "ranks"]
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 
 PERMUTATIONS = 999
 _MAX_VECTORS = 512

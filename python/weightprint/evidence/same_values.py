@@ -43,10 +43,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from weightprint import parallel
-from weightprint.evidence._base import Evidence, Models, Pair, Shared, not_applied, timed
-from weightprint.evidence._block_codes import Coded
-from weightprint.evidence._encodings import Kind, Outcome, bits, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence.evidence import Evidence, Shared, not_applied, timed
+from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.rounding.block_codes import Coded
+from weightprint.evidence.rounding.encodings import Kind, Outcome, bits, checked, stored_otherwise, stored_scales, times
+from weightprint.util import parallel
 
 __all__ = ["same_values"]
 

@@ -40,11 +40,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, Pair, not_applied, timed
-from weightprint.evidence._exchange import double_centre
-from weightprint.evidence._sample import BUDGETS, Indices, hidden_size, pick, sampled_rows
+from weightprint.evidence.budget import BUDGETS, hidden_size
+from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.norm_gains import channel_vectors, ranks
-from weightprint.linear import product, svd
+from weightprint.evidence.nulls.exchange import double_centre
+from weightprint.evidence.pair import Models, Pair
+from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
+from weightprint.util.arrays import F32
+from weightprint.util.linear_algebra import product, svd
 
 __all__ = ["MEASURED", "Reading", "read", "training_shared"]
 

@@ -1,16 +1,16 @@
 """Turned parts: is one FFN, one attention or one embedding of B a part of A, moved to another basis of the stream?
 
-A search for a common basis (:mod:`weightprint.basis`) takes its bearings from the whole model. A part of A inside a
-stranger, the whole then turned and its units renumbered, gives it nothing. So every part is asked on its own. The units
-of a part are vectors in the stream: (gate,) up and down of an FFN; row i of v with column i of o, and row i of q with
-row i of k, of attention; a token's row in the embedding or in the head.
+A search for a common basis (:mod:`weightprint.evidence.alignment.search`) takes its bearings from the whole model. A
+part of A inside a stranger, the whole then turned and its units renumbered, gives it nothing. So every part is asked on
+its own. The units of a part are vectors in the stream: (gate,) up and down of an FFN; row i of v with column i of o,
+and row i of q with row i of k, of attention; a token's row in the embedding or in the head.
 
 A unit's *signature* is its products with the second moments of its own part (of a table, of quarters of its rows)
-(:func:`weightprint.basis.unit_signatures.signatures`): no rotation or order changes it. Units of B whose nearest
-signature in a part of A is mutual and nearer than the second are seeds; the part of A with the most is the counterpart.
-One half of B's units, taken at random, gives the rotation (Procrustes, then rounds of matching); of a table without
-seeds the rows of equal numbers do. The other half, which it has not seen, is tested: paired by strong parts, compared
-in the weak ones (:mod:`weightprint.evidence._weak_parts`). So the null is that of
+(:func:`weightprint.evidence.alignment.unit_signatures.signatures`): no rotation or order changes it. Units of B whose
+nearest signature in a part of A is mutual and nearer than the second are seeds; the part of A with the most is the
+counterpart. One half of B's units, taken at random, gives the rotation (Procrustes, then rounds of matching); of a
+table without seeds the rows of equal numbers do. The other half, which it has not seen, is tested: paired by strong
+parts, compared in the weak ones (:mod:`weightprint.evidence.lookup.weak_parts`). So the null is that of
 :mod:`weightprint.evidence.convergence`; each part of B pays for how many there are, and its counterpart is chosen by
 the half that is not tested. Rows of tokens may be alike by meaning in strangers that learned from the same data, so a
 table counts only where the weak cosine is :data:`_TABLE`. Heads that share keys and values are summed, so that no
@@ -39,29 +39,30 @@ from typing import Literal
 
 import numpy as np
 
-from weightprint.basis._refine import Matched, refine
-from weightprint.basis._solve import Cross, unit_rows
-from weightprint.basis.unit_signatures import Moments, signed
-from weightprint.evidence._base import (
-    F32,
-    Basis,
-    Evidence,
-    Expert,
-    Models,
-    Side,
-    Tensor,
-    Test,
-    UnitMatch,
-    not_applied,
-    timed,
+from weightprint.anatomy.place import Expert
+from weightprint.evidence.alignment.refine import Matched, refine
+from weightprint.evidence.alignment.solve import Cross, unit_rows
+from weightprint.evidence.alignment.unit_signatures import Moments, signed
+from weightprint.evidence.budget import BUDGETS
+from weightprint.evidence.evidence import Evidence, Test, UnitMatch, not_applied, timed
+from weightprint.evidence.lookup.heads import attentions
+from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.lookup.weak_parts import (
+    FITTED_EFFECT,
+    WeakParts,
+    along,
+    common,
+    directions,
+    paired,
+    weak_parts,
 )
-from weightprint.evidence._exchange import finite
-from weightprint.evidence._heads import attentions
-from weightprint.evidence._ranked import rank_p
-from weightprint.evidence._sample import BUDGETS, Indices, pick, sampled_columns, sampled_rows
-from weightprint.evidence._units import ffns
-from weightprint.evidence._weak_parts import FITTED_EFFECT, WeakParts, along, common, directions, paired, weak_parts
-from weightprint.linear import product
+from weightprint.evidence.nulls.exchange import finite
+from weightprint.evidence.nulls.ranked import rank_p
+from weightprint.evidence.pair import Basis, Models
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32
+from weightprint.util.linear_algebra import product
 
 __all__ = ["TURNED", "turned_attention", "turned_ffns", "turned_tables"]
 

@@ -7,7 +7,7 @@ at any depth, with their scales and signs changed, in a wider or narrower FFN, a
 
 *p-value.* Null: given A, every order of B's residual channels is equally likely. So the counts with B's channels
 permuted (inputs and outputs alike) tell what chance does, with all hubs and correlations inside either model intact;
-:mod:`weightprint.evidence._counts` makes a p-value of it. Three looks, Bonferroni over them:
+:mod:`weightprint.evidence.nulls.counts` makes a p-value of it. Three looks, Bonferroni over them:
 
 * the best pair of FFNs, times the number of pairs;
 * FFNs of the same place, pooled: nothing was chosen;
@@ -15,7 +15,7 @@ permuted (inputs and outputs alike) tell what chance does, with all hubs and cor
   C(n_b, k) n_a^k, and for k.
 
 Where B has too many experts for all pairs, the p-value is of its blocks, and the experts are looked for in the blocks
-found (:mod:`weightprint.evidence._unit_table`).
+found (:mod:`weightprint.evidence.lookup.unit_table`).
 
 In a basis that was fitted there is no p-value: it lays the strong directions of any two models on each other, which
 permuted channels do not do, and units load on those (:mod:`weightprint.evidence.convergence` asks what a fit can't
@@ -31,28 +31,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from weightprint.evidence._base import Evidence, Models, UnitMatch, not_applied, timed
-from weightprint.evidence._counts import Chance, chance, dispersion
-from weightprint.evidence._ranked import rank_p
-from weightprint.evidence._streamed import done
-from weightprint.evidence._unit_table import (
-    Key,
-    Lookup,
-    Plan,
-    Row,
-    Table,
-    by_block,
-    is_dear,
-    plan_for,
-    rows_of,
-)
-from weightprint.evidence._units import Ffn, ffns
+from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied, timed
+from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table, by_block, is_dear, plan_for, rows_of
+from weightprint.evidence.lookup.units import Ffn, ffns
+from weightprint.evidence.nulls.counts import Chance, chance, dispersion
+from weightprint.evidence.nulls.ranked import rank_p
+from weightprint.evidence.pair import Models
+from weightprint.evidence.streamed import done
+from weightprint.util.arrays import F64
 
 __all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_looks"]
 
-F64 = npt.NDArray[np.float64]
 _LOG10_P = -6.0
 _RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at as B is
 

@@ -13,15 +13,15 @@ channels: the two models need not be equally wide. Centre the profiles of A and 
 the unit of B whose profile is most like it. A *hit* is the unit of the same number.
 
 If B's initialisation is independent of A, its tested units are exchangeable given its references, whatever both models
-learned: P(hits >= k) <= 1/k! exactly for one pair of FFNs (:mod:`weightprint.evidence._exchange`). Training on the same
-data makes units alike in meaning, never in order. Every FFN (or expert) of B is compared with every FFN of A of the
-same h; its p-value pays for all of them and for two looks (gate and up; gate alone, for in a gated FFN the sign of a
-unit's up and down together is free). FFNs of B are independent under the null unless one was copied from another
+learned: P(hits >= k) <= 1/k! exactly for one pair of FFNs (:mod:`weightprint.evidence.nulls.exchange`). Training on the
+same data makes units alike in meaning, never in order. Every FFN (or expert) of B is compared with every FFN of A of
+the same h; its p-value pays for all of them and for two looks (gate and up; gate alone, for in a gated FFN the sign of
+a unit's up and down together is free). FFNs of B are independent under the null unless one was copied from another
 (upcycled experts, stacked layers), which shows inside B by the same hits: such copies form a *family*, pay for their
 number and count once; Fisher's method joins families. A second look adds the hits of FFNs in the same place.
 
-An order may have been fitted to A, which beats chance at any p: an FFN counts only where its profiles are more alike
-in place than such a fit makes them (:mod:`weightprint.evidence._fitted`). Whoever fits must put references and tested
+An order may have been fitted to A, which beats chance at any p: an FFN counts only where its profiles are more alike in
+place than such a fit makes them (:mod:`weightprint.evidence.nulls.fitted`). Whoever fits must put references and tested
 units in order at once: a search for that (fast approximate quadratic assignment of the Gram matrices, strangers of 256
 to 384 units) reached .36 to .72 of what the best order of the tested units alone gives between other numbers.
 
@@ -41,19 +41,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Expert, Models, Region, Side, UnitMatch, not_applied, timed
-from weightprint.evidence._exchange import choices, double_centre, finite, hits, log10_p_hits
-from weightprint.evidence._fitted import FITTED, against_order, stands
-from weightprint.evidence._ranked import COPIES, hits_of_copies, joint_orders, rank_p
-from weightprint.evidence._sample import BUDGETS, Indices, pick
-from weightprint.evidence._units import Ffn, ffns, unit_inputs
-from weightprint.linear import product, solve
+from weightprint.anatomy.place import Expert
+from weightprint.evidence.budget import BUDGETS
+from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied, timed
+from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs
+from weightprint.evidence.nulls.exchange import choices, double_centre, finite, hits, log10_p_hits
+from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
+from weightprint.evidence.nulls.ranked import COPIES, hits_of_copies, joint_orders, rank_p
+from weightprint.evidence.pair import Models
+from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.sampling import Indices, pick
+from weightprint.util.arrays import F32, I64
+from weightprint.util.linear_algebra import product, solve
 
 __all__ = ["unit_geometry"]
 
-I64 = npt.NDArray[np.int64]
 _RIDGE = 0.3
 _SIZES = (1024, 512, 256, 128, 64)  # units read per FFN, half of them tested
 _FFNS = {"quick": 12, "standard": 512, "full": 1 << 20}  # per model, spread evenly

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from weightprint.anatomy.roles import matrix_of, role_of
-from weightprint.evidence._base import Side
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
+from weightprint.fingerprint.model import Side
+from weightprint.operations.base import Row, row
+from weightprint.verdict.facts import Facts
 
 __all__ = ["architecture"]
 

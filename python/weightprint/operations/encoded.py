@@ -3,7 +3,7 @@
 A tensor is renamed if it does the same under another name; one that does something else (another block, another expert)
 was moved, which the maps tell. Types and codes come from tensors that hold A's values (`same_values`), from the scheme
 that B is stored in, and from grids: B in floating point, on few evenly spaced points per group of inputs, each the
-nearest to A's value (:mod:`weightprint._looks`).
+nearest to A's value (:mod:`weightprint.operations.difference`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from weightprint.changes import pooled
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
+from weightprint.operations.base import Row, row
+from weightprint.operations.changes import pooled
+from weightprint.verdict.facts import Facts
 
 __all__ = ["encoded"]
 

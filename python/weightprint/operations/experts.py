@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Side
-from weightprint.evidence._sample import pick, sampled_rows
-from weightprint.evidence._units import Ffn, ffns, unit_inputs, unit_outputs
-from weightprint.facts import Facts
-from weightprint.linear import lstsq
-from weightprint.operations._base import Row, row
-from weightprint.operations._structure import Found, common, found_ffns, number
+from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.sampling import pick, sampled_rows
+from weightprint.operations.base import Row, row
+from weightprint.operations.structure import Found, common, found_ffns, number
+from weightprint.util.arrays import F32
+from weightprint.util.linear_algebra import lstsq
+from weightprint.verdict.facts import Facts
 
 __all__ = ["experts"]
 

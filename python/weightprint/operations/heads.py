@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from weightprint.anatomy.place import Geometry
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
-from weightprint.operations._structure import number
+from weightprint.operations.base import Row, row
+from weightprint.operations.structure import number
+from weightprint.verdict.facts import Facts
 
 __all__ = ["heads"]
 

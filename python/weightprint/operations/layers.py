@@ -10,11 +10,12 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from weightprint.evidence._base import Side
-from weightprint.evidence._units import ffns
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, layer_map, row
-from weightprint.operations._structure import number, runs
+from weightprint.evidence.lookup.units import ffns
+from weightprint.fingerprint.model import Side
+from weightprint.operations.base import Row, row
+from weightprint.operations.structure import number, runs
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.layer_map import layer_map
 
 __all__ = ["layers"]
 

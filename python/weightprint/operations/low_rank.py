@@ -11,8 +11,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
+from weightprint.operations.base import Row, row
+from weightprint.verdict.facts import Facts
 
 __all__ = ["low_rank"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from weightprint.changes import Change
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
+from weightprint.operations.base import Row, row
+from weightprint.operations.changes import Change
+from weightprint.verdict.facts import Facts
 
 __all__ = ["noise"]
 

@@ -10,9 +10,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from weightprint.changes import ZEROED, Change
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
+from weightprint.operations.base import Row, row
+from weightprint.operations.changes import ZEROED, Change
+from weightprint.verdict.facts import Facts
 
 __all__ = ["COARSE", "pruning"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
+from weightprint.operations.base import Row, row
+from weightprint.verdict.facts import Facts
 
 __all__ = ["scaling"]
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from weightprint.changes import Change, Changes, pooled
-from weightprint.evidence._block_codes import PUSHED
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
+from weightprint.evidence.rounding.block_codes import PUSHED
+from weightprint.operations.base import Row, row
+from weightprint.operations.changes import Change, Changes, pooled
 from weightprint.operations.pruning import COARSE
+from weightprint.verdict.facts import Facts
 
 __all__ = ["FINE_TUNE", "PRETRAINING", "training"]
 

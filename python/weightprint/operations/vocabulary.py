@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from weightprint.evidence._base import Evidence, Side, Tensor
-from weightprint.facts import ROWS, Facts
-from weightprint.operations._base import Row, row
-from weightprint.operations._structure import channels, number, placed
+from weightprint.evidence.evidence import Evidence
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.operations.base import Row, row
+from weightprint.operations.structure import channels, number, placed
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.thresholds import ROWS
 
 __all__ = ["vocabulary"]
 

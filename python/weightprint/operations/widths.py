@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from weightprint.changes import signatures
-from weightprint.evidence._base import Side
-from weightprint.evidence._units import Ffn, unit_outputs
-from weightprint.facts import Facts
-from weightprint.operations._base import Row, row
-from weightprint.operations._structure import Channels, Found, channels, common, found_ffns, number
+from weightprint.evidence.lookup.units import Ffn, unit_outputs
+from weightprint.fingerprint.model import Side
+from weightprint.operations.base import Row, row
+from weightprint.operations.changes import signatures
+from weightprint.operations.structure import Channels, Found, channels, common, found_ffns, number
+from weightprint.verdict.facts import Facts
 
 __all__ = ["widths"]
 

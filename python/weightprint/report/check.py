@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from weightprint.check import CheckReport
-from weightprint.codes import way_out
-from weightprint.findings import Finding
-from weightprint.patient import listed, pattern_of
-from weightprint.report.escape import escape
+from weightprint.check.check import CheckReport
+from weightprint.check.codes import way_out
+from weightprint.check.context import listed, pattern_of
 from weightprint.report.format import byte_count, count, seconds
 from weightprint.report.html import html_table
 from weightprint.report.terminal import finding_text
+from weightprint.results.finding import Finding
+from weightprint.util.escape import escape
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

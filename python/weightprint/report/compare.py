@@ -1,7 +1,7 @@
 """A comparison shown: first what a lawyer needs (verdict, strength, for, against, blind spots), on request what an
 expert checks.
 
-Every string that may hold a name goes through :mod:`weightprint.report.escape` on its way out, whole sentences
+Every string that may hold a name goes through :mod:`weightprint.util.escape` on its way out, whole sentences
 included.
 """
 
@@ -11,16 +11,17 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from weightprint.facts import DECIDING, LOG10_P, may_decide
-from weightprint.report.escape import escape, html
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
-from weightprint.wording import headline, strength
+from weightprint.util.escape import escape, html
+from weightprint.verdict.facts import may_decide
+from weightprint.verdict.thresholds import DECIDING, LOG10_P
+from weightprint.verdict.wording import headline, strength
 
 if TYPE_CHECKING:
-    from weightprint.compare import Comparison, ModelSummary
-    from weightprint.evidence import Evidence
-    from weightprint.verdict import Verdict
+    from weightprint.compare.compare import Comparison, ModelSummary
+    from weightprint.evidence.evidence import Evidence
+    from weightprint.verdict.verdict import Verdict
 
 __all__ = ["render_html", "render_text"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from weightprint.diff import STATUSES
-from weightprint.report.escape import escape
+from weightprint.diff.diff import STATUSES
 from weightprint.report.format import byte_count, number, plain_table
 from weightprint.report.html import LIMIT, html_table
-from weightprint.table import shape_text
+from weightprint.results.table import shape_text
+from weightprint.util.escape import escape
 
 if TYPE_CHECKING:
-    from weightprint.diff import Diff
+    from weightprint.diff.diff import Diff
 
 __all__ = ["diff_html", "diff_text", "headline"]
 

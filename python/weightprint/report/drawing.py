@@ -25,18 +25,18 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from weightprint.anatomy.folding import ONE_TENSOR, Line, Run, Sheet, fold
 from weightprint.anatomy.roles import role_of
-from weightprint.report.escape import escape, html
-from weightprint.report.folding import ONE_TENSOR, Line, Run, Sheet, fold
 from weightprint.report.format import count
 from weightprint.report.html import html_table
-from weightprint.report.stored_names import spans
-from weightprint.table import shape_text
+from weightprint.results.table import shape_text
+from weightprint.util.escape import escape, html
+from weightprint.util.ranges import spans
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from weightprint.anatomy.access import Anatomy
+    from weightprint.anatomy.anatomy import Anatomy
     from weightprint.anatomy.place import Geometry
 
 __all__ = ["PART_STYLE", "Pen", "anatomy_html", "drawing", "geometry_words", "recognised"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weightprint.report.escape import html
+from weightprint.util.escape import html
 
 __all__ = ["html_table"]
 

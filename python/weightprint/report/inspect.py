@@ -6,21 +6,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from weightprint.checkpoint import Checkpoint
-from weightprint.order import natural_key
+from weightprint.anatomy.folding import cut_notes, fold
+from weightprint.anatomy.parameters import parts, stored, stored_kind
+from weightprint.anatomy.role_order import drawn_at
+from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.report.drawing import PART_STYLE, Pen, drawing, recognised
-from weightprint.report.escape import escape
-from weightprint.report.folding import cut_notes, drawn_at, fold, stored_kind
-from weightprint.report.format import Pattern, byte_count, count, patterns, plain_table
+from weightprint.report.format import byte_count, count, plain_table
 from weightprint.report.html import html_table
-from weightprint.report.parts import parts, stored
 from weightprint.report.terminal import finding_text
-from weightprint.table import shape_text
+from weightprint.results.table import shape_text
+from weightprint.util.escape import escape
+from weightprint.util.name_patterns import Pattern, patterns
+from weightprint.util.natural_order import natural_key
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from weightprint.anatomy.access import Anatomy
+    from weightprint.anatomy.anatomy import Anatomy
 
 __all__ = ["anatomy_dict", "checkpoint_html", "dtypes", "inspect_dict", "layout", "renderables", "tensor_lines"]
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from weightprint.report.escape import escape
 from weightprint.report.terminal import console
+from weightprint.util.escape import escape
 
 __all__ = ["progress_bar", "wanted"]
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from weightprint.report.escape import escape
-from weightprint.report.format import byte_count, count, number, plain_table, seconds, split_layer
+from weightprint.report.format import byte_count, count, number, plain_table, seconds
 from weightprint.report.html import LIMIT, html_table
-from weightprint.table import StatsTable, shape_text
+from weightprint.results.table import StatsTable, shape_text
+from weightprint.util.escape import escape
+from weightprint.util.name_patterns import split_layer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from weightprint.scan import Scan
+    from weightprint.scan.result import Scan
 
 __all__ = ["columns_to_show", "fitting", "plain", "rich_table", "summary", "table_html"]
 

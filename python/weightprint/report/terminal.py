@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from weightprint.findings import Finding, Severity
+    from weightprint.results.finding import Finding, Severity
 
 _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -29,7 +29,7 @@ def finding_text(finding: Finding) -> Text:
     """A finding as one line: severity, code, message, file and byte."""
     from rich.text import Text
 
-    from weightprint.report.escape import escape
+    from weightprint.util.escape import escape
 
     text = Text()
     text.append(f"{finding.severity:<8}", _STYLES[finding.severity])

@@ -9,19 +9,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from synthetic import child, decoder, hidden, models
-from weightprint.evidence import Evidence
-from weightprint.evidence.published import PUBLISHED
-from weightprint.evidence.published._parts import blocks, embeddings, expanded
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.published.crs import crs
 from weightprint.evidence.published.ghostspec import ghostspec, scaled
 from weightprint.evidence.published.ics import ics, terms
 from weightprint.evidence.published.mdir import mdir
 from weightprint.evidence.published.mother import mother
+from weightprint.evidence.published.parts import blocks, embeddings, expanded
 from weightprint.evidence.published.pcs import pcs
 from weightprint.evidence.published.phi_match import phi_match
 from weightprint.evidence.published.phi_u import phi_u
+from weightprint.evidence.published.table import PUBLISHED
 from weightprint.evidence.published.ucka import ucka
-from weightprint.output import finite
+from weightprint.results.saving import finite
 
 Arrays = dict[str, np.ndarray]
 _WRITES = ("o_proj.weight", "down_proj.weight")

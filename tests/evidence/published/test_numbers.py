@@ -6,13 +6,13 @@ import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 import pytest
 from synthetic import models
-from weightprint.evidence import TESTS
 from weightprint.evidence.norm_gains import norm_gains
 from weightprint.evidence.published.bit_distance import STRANGERS, bf16_words, bit_distance, bits_apart
 from weightprint.evidence.published.crs import composed, crs, similarity
 from weightprint.evidence.published.pcs import pcs
 from weightprint.evidence.published.ucka import ucka, unbiased_cka, without_leading
-from weightprint.verdict import decide
+from weightprint.evidence.tests import TESTS
+from weightprint.verdict.verdict import decide
 
 Array = np.ndarray
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from synthetic import decoder, models
-from weightprint.evidence.published.sigma_curve import FALSE_POSITIVES, curve_correlation, sigma_curve
+from weightprint.evidence.published.curves import curve_correlation
+from weightprint.evidence.published.sigma_curve import FALSE_POSITIVES, sigma_curve
 
 
 def test_a_common_ramp_makes_strangers_correlate_and_detrending_repairs_it() -> None:

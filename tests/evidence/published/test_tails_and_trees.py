@@ -7,11 +7,11 @@ from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
-from weightprint.evidence.published._arborescence import arborescence
-from weightprint.evidence.published._tails import log10_fisher, log10_spearman, spearman
+from weightprint.evidence.published.arborescence import arborescence
 from weightprint.evidence.published.ghostspec import align
 from weightprint.evidence.published.mdir import log10_haar_tail
 from weightprint.evidence.published.mother import excess_kurtosis, tree
+from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 
 
 @pytest.mark.parametrize("n", [8, 30, 512])

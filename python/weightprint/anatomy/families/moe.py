@@ -13,16 +13,7 @@ one by one. Facts that shapes can't tell, from the published modeling code:
 
 from __future__ import annotations
 
-from weightprint.anatomy.families.decoders import (
-    ATTENTION,
-    GATED,
-    MLA,
-    OUTSIDE,
-    POST_NORMS,
-    PRE_NORMS,
-    QK_NORMS,
-    Table,
-)
+from weightprint.anatomy.families.decoders import ATTENTION, GATED, MLA, OUTSIDE, POST_NORMS, PRE_NORMS, QK_NORMS, Table
 from weightprint.anatomy.family import Family, Stack, alternating, experts, grouped, shared, stacked, turned
 
 __all__ = ["FAMILIES"]

@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from weightprint.anatomy.infer.words import expert_word
+from weightprint.anatomy.infer.name_hints import expert_word
 
 __all__ = ["Run", "Slot", "kinds", "outside_names", "periodic", "runs_by_name"]
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from weightprint.anatomy.infer.blocks import Run, Slot, periodic
 from weightprint.anatomy.infer.shapes import Choice, Reading
-from weightprint.anatomy.infer.values import Probe, correlation
+from weightprint.anatomy.infer.value_probes import Probe, correlation
 
 __all__ = ["ORDERS", "by_known_orders", "numbering", "run_by_order"]
 

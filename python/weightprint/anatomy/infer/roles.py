@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.anatomy.infer.blocks import Slot
-from weightprint.anatomy.infer.cues import by_order, by_values, by_words, fused_layout
+from weightprint.anatomy.infer.log_odds import by_order, by_values, by_words, fused_layout
+from weightprint.anatomy.infer.name_hints import FUSED, hint
 from weightprint.anatomy.infer.order import by_known_orders
 from weightprint.anatomy.infer.shapes import Choice, Reading, read_matrices
-from weightprint.anatomy.infer.values import Probe
+from weightprint.anatomy.infer.value_probes import Probe
 from weightprint.anatomy.infer.vectors import beside, by_biases, is_gain, norm_choice, paired_by_stem, stem
-from weightprint.anatomy.infer.words import FUSED, hint
 from weightprint.anatomy.place import Rows
 from weightprint.anatomy.roles import ROLES, bias_of, matrix_of
 

@@ -24,10 +24,10 @@ from itertools import permutations
 import numpy as np
 
 from weightprint.anatomy.infer.blocks import Slot
-from weightprint.anatomy.infer.cues import by_order, by_words, samples
+from weightprint.anatomy.infer.log_odds import by_order, by_words, samples
+from weightprint.anatomy.infer.name_hints import hint
 from weightprint.anatomy.infer.shapes import Choice
-from weightprint.anatomy.infer.values import Matrix, Probe, correlation
-from weightprint.anatomy.infer.words import hint
+from weightprint.anatomy.infer.value_probes import Matrix, Probe, correlation
 
 __all__ = ["beside", "by_biases", "is_gain", "norm_choice", "paired_by_stem", "stem"]
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from weightprint.evidence._base import Evidence, Models, not_applied, timed
-from weightprint.evidence.published._curves import correlate, curves
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.curves import correlate, curves
 
 __all__ = ["bias_curve"]
 

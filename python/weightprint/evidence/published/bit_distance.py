@@ -24,8 +24,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
-from weightprint.evidence.published._parts import named_pairs, sampled_pair
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import named_pairs, sampled_pair
+from weightprint.util.arrays import F32
 
 __all__ = ["STRANGERS", "bf16_words", "bit_distance", "bits_apart"]
 

@@ -25,20 +25,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.evidence._assignment import assign
-from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
-from weightprint.evidence._exchange import tame
-from weightprint.evidence._sample import Indices, pick, sampled_columns, sampled_rows
-from weightprint.evidence.published._parts import (
-    blocks,
-    common_width,
-    evenly,
-    expanded,
-    grouped,
-    limit_of,
-    too_large,
-)
-from weightprint.linear import product
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.nulls.exchange import tame
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import blocks, common_width, evenly, expanded, grouped, limit_of, too_large
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32
+from weightprint.util.assignment import assign
+from weightprint.util.linear_algebra import product
 
 __all__ = ["BRANCHES", "composed", "crs", "similarity"]
 

@@ -24,14 +24,16 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
-from weightprint.evidence._exchange import tame
-from weightprint.evidence.published._parts import blocks, evenly, expanded, finite, grouped, limit_of, too_large
-from weightprint.linear import product, svdvals
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.nulls.exchange import finite, tame
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import blocks, evenly, expanded, grouped, limit_of, too_large
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.util.arrays import F32, F64
+from weightprint.util.linear_algebra import product, svdvals
 
 __all__ = ["align", "ghostspec", "scaled"]
 
-F64 = npt.NDArray[np.float64]
 _PAIRS = {"q'k": ("q", "k"), "ov": ("o", "v")}
 
 _QUESTION = Evidence(

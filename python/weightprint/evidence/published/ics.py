@@ -23,19 +23,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
-from weightprint.evidence._exchange import double_centre
-from weightprint.evidence.published._parts import (
-    Blocks,
-    blocks,
-    cosine,
-    expanded,
-    finite,
-    grouped,
-    shared_tokens,
-    too_large,
-)
-from weightprint.linear import product
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.nulls.exchange import double_centre, finite
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import Blocks, blocks, cosine, expanded, grouped, shared_tokens, too_large
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.util.arrays import F32
+from weightprint.util.linear_algebra import product
 
 __all__ = ["ics", "terms"]
 

@@ -26,11 +26,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._assignment import assign
-from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
-from weightprint.evidence._sample import pick
-from weightprint.evidence.published._parts import limit_of, shared_tokens
-from weightprint.linear import product, svd
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import limit_of, shared_tokens
+from weightprint.fingerprint.sampling import pick
+from weightprint.util.arrays import F32
+from weightprint.util.assignment import assign
+from weightprint.util.linear_algebra import product, svd
 
 __all__ = ["log10_haar_tail", "mdir", "polar"]
 

@@ -25,9 +25,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._base import Evidence, Models, not_applied, timed
-from weightprint.evidence.published._arborescence import arborescence
-from weightprint.evidence.published._parts import named_pairs, readable, sampled_pair
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.arborescence import arborescence
+from weightprint.evidence.published.parts import named_pairs, readable, sampled_pair
 
 __all__ = ["LAMBDA", "excess_kurtosis", "mother", "tree"]
 

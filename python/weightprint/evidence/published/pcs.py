@@ -18,9 +18,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Evidence, Models, not_applied, timed
-from weightprint.evidence._exchange import double_centre
-from weightprint.evidence.published._parts import named_pairs, sampled_pair
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.nulls.exchange import double_centre
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import named_pairs, sampled_pair
+from weightprint.util.arrays import F32
 
 __all__ = ["pcs"]
 

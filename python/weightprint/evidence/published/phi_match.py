@@ -21,10 +21,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.evidence._base import F32, Evidence, Models, Side, not_applied, timed
-from weightprint.evidence.published._parts import Blocks, blocks, common_width, evenly, limit_of
-from weightprint.evidence.published._tails import log10_fisher, log10_spearman, spearman
-from weightprint.evidence.published._unit_assignments import assigned, rows_of, units
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import Blocks, blocks, common_width, evenly, limit_of
+from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
+from weightprint.evidence.published.unit_assignments import assigned, rows_of, units
+from weightprint.fingerprint.model import Side
+from weightprint.util.arrays import F32
 
 __all__ = ["phi_match"]
 

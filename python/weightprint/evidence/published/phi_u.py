@@ -20,10 +20,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.evidence._base import Evidence, Models, not_applied, timed
-from weightprint.evidence.published._parts import blocks, evenly, limit_of
-from weightprint.evidence.published._tails import log10_fisher, log10_spearman, spearman
-from weightprint.evidence.published._unit_assignments import assigned, block_pairs, rows_of, units
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import blocks, evenly, limit_of
+from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
+from weightprint.evidence.published.unit_assignments import assigned, block_pairs, rows_of, units
 
 __all__ = ["phi_u"]
 

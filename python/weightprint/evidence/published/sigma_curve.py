@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from weightprint.evidence._base import Evidence, Models, not_applied, timed
-from weightprint.evidence.published._curves import correlate, curve_correlation, curves, detrend
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.curves import correlate, curves
 
-__all__ = ["FALSE_POSITIVES", "curve_correlation", "detrend", "sigma_curve"]
+__all__ = ["FALSE_POSITIVES", "sigma_curve"]
 
 #: (score above, share of related pairs, share of unrelated pairs, share of unrelated language-model decoders):
 #: docs/methods.md section 1.

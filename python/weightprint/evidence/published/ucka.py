@@ -32,15 +32,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence._assignment import assign
-from weightprint.evidence._base import F32, Evidence, Models, Side, Tensor, not_applied, timed
-from weightprint.evidence._sample import Indices, budget_of, pick, sampled_rows
-from weightprint.evidence.published._parts import blocks, evenly, finite, limit_of, shared_tokens
-from weightprint.linear import product
+from weightprint.evidence.budget import budget_of
+from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.nulls.exchange import finite
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import blocks, evenly, limit_of, shared_tokens
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
+from weightprint.util.arrays import F32, F64
+from weightprint.util.assignment import assign
+from weightprint.util.linear_algebra import product
 
 __all__ = ["Channels", "match_channels", "ucka", "unbiased_cka", "without_leading"]
 
-F64 = npt.NDArray[np.float64]
 _ROLES = ("q", "k")
 _MIN_CHANNELS = 8
 _MATCHED = 1024  # channels beyond which only those that are compared are matched

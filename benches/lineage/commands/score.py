@@ -1,0 +1,119 @@
+"""`python -m benches.lineage score`: every method on every chosen pair of the zoo, then the tables and the page.
+
+Output folder (default: scores/ beside the zoo's models):
+
+    METHOD.jsonl      one line per pair, appended as it is scored; a second run continues where the first was killed
+
+and, with `--write`, the committed results: benches/lineage/results/ and docs/lineage.md. `--report` scores nothing and
+computes the page again from results/pairs.json.gz. `--real` keeps the scores of a zoo of real size (`real-scale`) in
+results/real.json.gz, from where the next report takes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from weightprint.evidence.published.table import PUBLISHED
+
+from ..page import page, plots, summary
+from ..score import methods, pairs, peers, runner
+from ..score import pair_table as rows
+from ..score.records import Records
+from ..zoo import ground_truth as family
+
+HERE = Path(__file__).resolve().parents[1]
+RESULTS = HERE / "results"
+PAGE = HERE.parents[1] / "docs" / "lineage.md"
+ZOO, SMALL_ZOO = Path("target/zoo"), Path("target/zoo-small")
+SMALL = pairs.Want(related=60, shared_init=10, unrelated=60, hard=20)
+
+
+def add(commands: Any) -> None:
+    """Add the subcommand to the parser of `python -m benches.lineage`."""
+    parser = commands.add_parser("score", help="score every method on the zoo's pairs and write the tables")
+    parser.add_argument("--small", action="store_true", help="the small zoo and at most 150 pairs (minutes)")
+    parser.add_argument("--zoo", type=Path, help=f"folder of models (default: {ZOO}; small: {SMALL_ZOO})")
+    parser.add_argument("--output", type=Path, help="where scores are kept (default: ZOO/scores)")
+    parser.add_argument("--methods", type=lambda text: tuple(text.split(",")), help="like weightprint,ucka (all)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
+    parser.add_argument("--related", type=int, default=pairs.Want.related, help="related pairs (%(default)s)")
+    parser.add_argument("--unrelated", type=int, default=pairs.Want.unrelated, help="unrelated pairs (%(default)s)")
+    parser.add_argument("--any-version", action="store_true", help="keep scores of earlier versions; the page says so")
+    parser.add_argument("--limit", type=int, help="score at most so many pairs that lack a record, then stop")
+    parser.add_argument("--peer-python", action="append", default=[], help="an interpreter with a peer tool (repeat)")
+    parser.add_argument("--real", action="store_true", help="these are models of real size: a section of their own")
+    parser.add_argument("--write", action="store_true", help="write benches/lineage/results and docs/lineage.md")
+    parser.add_argument(
+        "--check",
+        type=float,
+        metavar="SHARE",
+        help="exit with 1 if a stranger is called related, or fewer than this share of the related pairs are",
+    )
+    parser.add_argument("--report", action="store_true", help="score nothing: write them again from the results")
+    parser.set_defaults(run=main)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Score, then print the table; with `--write`, write results and page."""
+    if args.report:
+        found = rows.load(RESULTS / "pairs.json.gz")
+        about = json.loads((RESULTS / "about.json").read_text())
+    else:
+        found, about = _score(args)
+    numbers = summary.summarise(found)
+    sys.stdout.write(page.short(numbers))
+    if args.write and args.real:
+        rows.save(RESULTS / "real.json.gz", found)
+    elif args.write or args.report:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        rows.save(RESULTS / "pairs.json.gz", found)
+        (RESULTS / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+        (RESULTS / "results.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
+        real = rows.load(RESULTS / "real.json.gz") if (RESULTS / "real.json.gz").exists() else []
+        drawn = plots.draw(found, real, numbers, RESULTS)
+        PAGE.write_text(page.full(numbers, about, real, drawn, RESULTS))
+    if args.check is not None and (why := broken(numbers, args.check)):
+        raise SystemExit(f"benchmark: {why}")
+
+
+def broken(numbers: dict[str, Any], at_least: float) -> str:
+    """What a regression test objects to; empty if nothing."""
+    if false := numbers["false_claims"]:
+        return f"{len(false)} pairs of strangers are called related, the first: {false[0]['a']} and {false[0]['b']}"
+    claimed = numbers["verdicts"]["all"].get("related", {}).get("claimed", {"value": None})
+    if claimed["value"] is None or claimed["value"] < at_least:
+        return f"{claimed['value']} of the related pairs are called related, less than {at_least}"
+    return ""
+
+
+def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
+    zoo = args.zoo or (SMALL_ZOO if args.small else ZOO)
+    known = family.Family.read(zoo)
+    want = SMALL if args.small else pairs.Want(args.related, unrelated=args.unrelated)
+    chosen = pairs.choose(known, want)
+    started, reasons = peers.start(args.peer_python)
+    picked = methods.find(args.methods, started)
+    records = Records(args.output or zoo / "scores")
+    cases = [(p.key, known[p.a].folder, known[p.b].folder) for p in chosen]
+    tasks = runner.due(cases, picked, records, args.any_version)
+    runner.run(tasks[: args.limit], records, args.jobs, started)
+    every = methods.find(None, started)
+    found = {m.name: records.read(m.name, None if args.any_version else m.version) for m in every}
+    about = {
+        "zoo": summary.about_zoo(known),
+        "methods": {m.name: {"version": m.version, "every": m.every, "older": _older(m, found)} for m in every},
+        "peers": {peer.name: peer.version for peer in started},
+        "peers_missing": reasons,
+        "machine": summary.machine(),
+        "seed": 0,
+    }
+    return rows.build(known, chosen, found, [test.__name__ for test in PUBLISHED]), about
+
+
+def _older(method: methods.Method, found: dict[str, dict[str, Any]]) -> int:
+    """How many of the scores that are used were made by another version of the method."""
+    return sum(record["version"] != method.version for record in found[method.name].values())

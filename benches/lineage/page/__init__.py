@@ -1,0 +1,1 @@
+"""docs/lineage.md and its drawings, made from the scores."""

@@ -1,0 +1,70 @@
+"""The page's sections on populations of pairs made for a purpose, each from results/NAME.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .markdown import log10, table
+from .tables import VERDICTS, calibration, uniformity
+
+__all__ = ["population_page"]
+
+_NAMED = 20  # wrong answers that are listed
+
+
+def population_page(found: Mapping[str, Any]) -> str:
+    """One population: what was said at every effort, and how its p-values are distributed."""
+    parts = [f"### {found['title']}", *(_told(effort, told) for effort, told in found["efforts"].items())]
+    if found.get("fitted"):
+        parts.append(
+            "p-values after a fitted basis, of the pairs on which one was worth a look (below, the others count with"
+            " p = 1):\n\n" + _rates(found["fitted"])
+        )
+    if found.get("tests"):
+        parts += [calibration(found["tests"]), uniformity(found["uniform"])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _told(effort: str, told: Mapping[str, Any]) -> str:
+    columns = [v for v in VERDICTS if any(v in group for group in told["groups"].values())]
+    rows = [
+        [
+            name,
+            *(str(group.get(v, "")) for v in columns),
+            str(group["right"]),
+            str(sum(group.get(v, 0) for v in columns)),
+            log10(group["smallest_log10_p"]),
+        ]
+        for name, group in told["groups"].items()
+    ]
+    head = [f"effort {effort}", *(v.replace("_", " ") for v in columns), "right", "pairs", "smallest log10 p"]
+    text = (
+        f"{told['right']} of {told['pairs']} right; strangers called related: {told['false']}.\n\n{table(head, rows)}"
+    )
+    if told["wrong"]:
+        listed = ", ".join(_wrong(*row) for row in told["wrong"][:_NAMED])
+        text += f"\n\nWrong: {listed}{', …' if len(told['wrong']) > _NAMED else ''}."
+    return text
+
+
+def _wrong(name: str, verdict: str | None, p: float | None, share: float | None) -> str:
+    said = [str(verdict).replace("_", " "), *([f"log10 p {log10(p)}"] if p is not None else [])]
+    return f"`{name}` ({', '.join(said)}{f', share {share:.2f}' if share else ''})"
+
+
+def _rates(fitted: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            str(c["n"]),
+            *(f"{x['hits'] / x['n']:.2g}{'!' if x['log10_tail'] < -3 else ''}" for x in c["levels"][:5]),
+            f"{c['ks']:.3f}",
+            f"{c['ks_p']:.2g}",
+            log10(c["smallest_log10_p"]),
+        ]
+        for name, c in fitted.items()
+    ]
+    alphas = [x["alpha"] for x in next(iter(fitted.values()))["levels"][:5]]
+    head = ["test", "pairs", *(f"P(p ≤ {a:g})" for a in alphas), "KS, one-sided", "its p", "smallest log10 p"]
+    return table(head, rows)

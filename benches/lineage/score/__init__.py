@@ -1,0 +1,1 @@
+"""Every method on every pair: open, run, record, count."""

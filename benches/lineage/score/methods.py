@@ -1,0 +1,182 @@
+"""The methods that are scored: weightprint itself, every published comparator it carries, and two other tools.
+
+A method has a name, a version (a digest of the source that its numbers depend on, so that a changed method is scored
+again and an unchanged one is not), and a function of two folders that returns what is kept of a pair. `every` above 1
+means that it is slow and is run on that fraction of the pairs, chosen by a hash of their names; the table says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import weightprint
+from weightprint.compare.compare import Effort
+from weightprint.compare.pipeline import gather
+from weightprint.evidence.alignment.tokens import by_tokens
+from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.table import PUBLISHED
+from weightprint.evidence.tests import REBASED, TESTS
+from weightprint.results.saving import finite
+from weightprint.verdict.verdict import decide
+
+from .open_models import Opened
+from .peers import PEERS, Peer
+
+__all__ = ["EFFORTS", "Method", "all_methods", "find"]
+
+PACKAGE = Path(weightprint.__file__).parent
+
+#: Methods of these names are weightprint at that effort.
+EFFORTS: tuple[Effort, ...] = ("quick", "standard", "full")
+
+#: Comparators that are too slow for every pair: one in so many is scored.
+EVERY: dict[str, int] = {}
+
+#: What is kept of one test's answer.
+_KEPT = ("test", "basis", "semantic", "applied", "why_not", "statistic", "effect", "n", "log10_p", "rank_p", "seconds")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One column of the benchmark."""
+
+    name: str
+    version: str
+    run: Callable[[Path, Path], dict[str, Any]]
+    every: int = 1
+
+    def takes(self, key: str) -> bool:
+        """Whether this pair is among those that the method is run on."""
+        return self.every == 1 or hashlib.sha256(f"every {key}".encode()).digest()[0] % self.every == 0
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def _weightprint(a: Path, b: Path, effort: Effort = "standard") -> dict[str, Any]:
+    """`weightprint.compare`: what it says of the pair, and what every test said."""
+    told = weightprint.compare(a, b, effort=effort)
+    out = told.to_dict()
+    kept = ("verdict", "log10_p", "share", "direction", "operations", "layer_map", "expert_map", "seconds")
+    record = {key: out[key] for key in kept} | {"bytes": out["bytes_read"]}
+    record["evidence"] = [_test(e, row) for e, row in zip(told.evidence, out["evidence"], strict=True)]
+    return record
+
+
+def _tests_only(a: Path, b: Path) -> dict[str, Any]:
+    """The verdict and the tests it may read, on models that are opened once: what `compare` says, without opening them
+    again and without the published measures."""
+    models = _opened().models(a, b)
+    return _decided(models, gather(models, [test for test in TESTS if test not in PUBLISHED]))
+
+
+def _fitted(a: Path, b: Path) -> dict[str, Any]:
+    """The same, but with every alignment that shared tokens give, worth a look or not."""
+    models = _opened().models(a, b)
+    evidence = [test(models) for test in TESTS if test not in PUBLISHED]
+    bases = by_tokens(models)
+    for basis in bases:
+        turned = replace(models, basis=replace(basis, candidates=len(bases)))
+        evidence += [replace(test(turned), basis=basis.kind, semantic=basis.semantic) for test in REBASED]
+    return _decided(models, tuple(evidence))
+
+
+def _decided(models: Models, evidence: tuple[Evidence, ...]) -> dict[str, Any]:
+    verdict = decide(models, evidence)
+    rows = [finite(e.to_dict()) for e in evidence]
+    return {
+        "verdict": verdict.name,
+        "log10_p": verdict.log10_p,
+        "evidence": [_test(e, row) for e, row in zip(evidence, rows, strict=True)],
+    }
+
+
+def _test(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] if key in row else getattr(evidence, key, None) for key in _KEPT}
+
+
+@cache
+def _opened() -> Opened:
+    return Opened()
+
+
+@dataclass(frozen=True)
+class _Comparator:
+    """A published measure: its statistic is the score, larger for more closely related."""
+
+    test: Callable[..., Evidence]
+
+    def __call__(self, a: Path, b: Path) -> dict[str, Any]:
+        models = _opened().models(a, b)
+        found = self.test(models)
+        return {
+            "applied": found.applied,
+            "score": found.statistic if found.applied else None,
+            "effect": found.effect if found.applied else None,
+            "why_not": found.why_not,
+            "seconds": found.seconds,
+        }
+
+
+#: Parts of the package that only show what was found.
+_SHOWS = frozenset({"cli", "report", "demo", "wording.py"})
+
+
+@cache
+def _source() -> str:
+    paths = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("_core*.so")]
+    return _digest(path for path in paths if path.relative_to(PACKAGE).parts[0] not in _SHOWS)
+
+
+def tests_only() -> Method:
+    """weightprint's tests and verdict without its opening of files: for calibration, which reuses its models."""
+    return Method("tests", _source(), _tests_only)
+
+
+def fitted() -> Method:
+    """The tests in alignments fitted to every pair: for calibration."""
+    return Method("fitted", _source(), _fitted)
+
+
+def at_effort(effort: Effort) -> Method:
+    """weightprint with its defaults, but at this effort."""
+    return Method(effort, _source(), partial(_weightprint, effort=effort))
+
+
+@cache
+def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
+    """Every method, weightprint first; `peers` are the tools that an interpreter was named for."""
+    out = [Method("weightprint", _source(), _weightprint)]
+    evidence = PACKAGE / "evidence"
+    shared = [*evidence.glob("_*.py"), *(evidence / "published").glob("_*.py")]
+    for test in PUBLISHED:
+        name = test.__name__
+        own = [path for path in (evidence / "published" / f"{name}.py", evidence / f"{name}.py") if path.exists()]
+        out.append(Method(name, _digest([*shared, *own]), _Comparator(test), EVERY.get(name, 1)))
+    for peer in peers:
+        out.append(Method(peer.name, peer.version, peer, EVERY.get(peer.name, 1)))
+    return tuple(out)
+
+
+def find(names: Sequence[str] | None, peers: tuple[Peer, ...]) -> tuple[Method, ...]:
+    """The methods of these names; raises SystemExit for a name there is none of. Without names: all, except the
+    published measures that `compare` shows anyway, whose scores are then taken from its answer."""
+    found = all_methods(peers)
+    if names is None:
+        shown = {test.__name__ for test in TESTS}
+        return tuple(method for method in found if method.name not in shown)
+    by_name = {method.name: method for method in (*found, tests_only(), fitted(), *map(at_effort, EFFORTS))}
+    if unknown := [name for name in names if name not in by_name]:
+        hint = " (peers need --peer-python)" if set(unknown) & set(PEERS) else ""
+        raise SystemExit(f"no method {unknown[0]!r}{hint}; there are: {', '.join(by_name)}")
+    return tuple(by_name[name] for name in names)

@@ -1,0 +1,1 @@
+"""Models of known lineage: plans, training, and everything that is done to weights."""

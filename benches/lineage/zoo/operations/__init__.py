@@ -1,0 +1,1 @@
+"""Operations on weights, one file per kind; their list is `results/table.py`."""

@@ -1,0 +1,31 @@
+from weightprint import _core as _core
+from weightprint.anatomy.anatomy import Anatomy as Anatomy
+from weightprint.anatomy.anatomy import anatomy as anatomy
+from weightprint.anatomy.merged import Merged as Merged
+from weightprint.anatomy.merged import merge_adapter as merge_adapter
+from weightprint.anatomy.place import Place as Place
+from weightprint.check.check import CheckReport as CheckReport
+from weightprint.check.check import check as check
+from weightprint.check.manifest import Manifest as Manifest
+from weightprint.checkpoint.checkpoint import Checkpoint as Checkpoint
+from weightprint.checkpoint.checkpoint import open as open
+from weightprint.checkpoint.info import TensorInfo as TensorInfo
+from weightprint.compare.compare import compare as compare
+from weightprint.diff.diff import Diff as Diff
+from weightprint.diff.diff import diff as diff
+from weightprint.errors import FileChangedError as FileChangedError
+from weightprint.errors import FormatError as FormatError
+from weightprint.errors import InternalError as InternalError
+from weightprint.errors import LimitError as LimitError
+from weightprint.errors import ShardMissingError as ShardMissingError
+from weightprint.errors import TensorNotFoundError as TensorNotFoundError
+from weightprint.errors import UnsupportedFormatError as UnsupportedFormatError
+from weightprint.errors import UsageError as UsageError
+from weightprint.errors import WeightprintError as WeightprintError
+from weightprint.results.finding import Finding as Finding
+from weightprint.results.table import StatsTable as StatsTable
+from weightprint.scan.result import RowStats as RowStats
+from weightprint.scan.result import Scan as Scan
+from weightprint.scan.scan import scan as scan
+
+__version__: str

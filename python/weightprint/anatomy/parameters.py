@@ -1,0 +1,127 @@
+"""Where a model's parameters are: by part, by how they are stored, and how many of them a token uses.
+
+Every weight counts once (a tied head is the embedding). Of a Mixture-of-Experts' routed experts a token uses k of n;
+how many that is stands in no tensor, only in the config, so the *active* count is context: it is shown where the config
+says it, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from weightprint.anatomy.geometry import configs
+
+if TYPE_CHECKING:
+    from weightprint.anatomy.anatomy import Anatomy
+
+__all__ = ["Part", "Stored", "active_experts", "parts", "stored"]
+
+#: Keys under which config files say how many routed experts a token uses.
+_ACTIVE = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "num_selected_experts",
+    "moe_top_k",
+    "moe_topk",
+    "moe_k",
+    "top_k_experts",
+    "num_active_experts",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a model: its weights, their elements, and those that a token uses (None: the config doesn't say)."""
+
+    part: str
+    n_weights: int
+    n_parameters: int
+    n_active: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One way of storing weights: ``"BF16"``, ``"I4 gptq"``; bytes include scales and zero points."""
+
+    kind: str
+    n_weights: int
+    n_parameters: int
+    n_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "bits_per_parameter": self.bits}
+
+    @property
+    def bits(self) -> float | None:
+        """Bits per parameter."""
+        return 8 * self.n_bytes / self.n_parameters if self.n_parameters else None
+
+
+def active_experts(config: Mapping[str, Any], stack: str) -> int | None:
+    """How many routed experts a token uses, as the config says."""
+    for found in configs(config, stack):
+        for key in _ACTIVE:
+            value = found.get(key)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
+def parts(anatomy: Anatomy) -> list[Part]:
+    """All parts, largest first; weights without a place are the part ``"unmapped"``."""
+    elements: Counter[str] = Counter()
+    weights: dict[str, set[str]] = defaultdict(set)
+    part: str
+    routed: Counter[tuple[str, str]] = Counter()
+    for a in anatomy.assignments:
+        if a.tied:
+            continue
+        part, n = a.place.part, prod(a.view.shape)
+        elements[part] += n
+        weights[part].add(a.view.weight)
+        if isinstance(a.place.expert, int):
+            routed[part, a.place.stack] += n
+    if anatomy.unmapped:
+        elements["unmapped"] = sum(prod(anatomy.weights[name].shape) for name in anatomy.unmapped)
+        weights["unmapped"] = set(anatomy.unmapped)
+    idle: dict[str, int | None] = dict.fromkeys(elements, 0)
+    for (part, stack), n in routed.items():
+        share, so_far = _active_share(anatomy, stack), idle[part]
+        idle[part] = None if share is None or so_far is None else so_far + n - n * share[0] // share[1]
+    return [
+        Part(part, len(weights[part]), n, n - rest if routed and (rest := idle[part]) is not None else None)
+        for part, n in elements.most_common()
+    ]
+
+
+def _active_share(anatomy: Anatomy, stack: str) -> tuple[int, int] | None:
+    """(experts that a token uses, all experts)."""
+    geometry = anatomy.geometry.get(stack)
+    k = active_experts(anatomy.checkpoint.config, stack)
+    n = geometry.experts if geometry else None
+    return (k, n) if k and n and k <= n else None
+
+
+def stored(anatomy: Anatomy) -> list[Stored]:
+    """How weights are stored, most bytes first."""
+    kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for name in anatomy.weights:
+        weight = anatomy.weights[name]
+        for k, n in enumerate((1, prod(weight.shape), weight.nbytes)):
+            kinds[stored_kind(anatomy, name)][k] += n
+    return sorted((Stored(kind, *sums) for kind, sums in kinds.items()), key=lambda s: (-s.n_bytes, s.kind))
+
+
+def stored_kind(anatomy: Anatomy, name: str) -> str:
+    """The type that a weight is stored in, with its scheme when it is quantised: ``"BF16"``, ``"I4 gptq"``."""
+    weight = anatomy.weights[name]
+    return weight.dtype if weight.scheme is None else f"{weight.dtype} {weight.scheme}"

@@ -1,0 +1,90 @@
+"""What weights are called, said once for many: ``self_attn.{k,v}_proj`` in ``model.layers.{b}.``.
+
+The number in a name that is the block's becomes ``{b}``, the expert's ``{e}``; other numbers that differ become ranges.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from weightprint.anatomy.place import Expert
+from weightprint.util.escape import escape
+from weightprint.util.ranges import spans
+
+__all__ = ["Slot", "block_slot", "braces", "common_prefix", "pattern"]
+
+#: Which number of a name is the block's, and how much more than it.
+Slot = tuple[int, int]
+
+_DIGITS = re.compile(r"([0-9]+)")
+_PREFIX = re.compile(r".*?\{b(?:\+\d+)?\}[^\w]?")
+
+
+@lru_cache(maxsize=1 << 16)
+def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(words, numbers) of a name: ``h.3.w1`` → ((``h.``, ``.w``, ````), (3, 1))."""
+    parts = _DIGITS.split(name)
+    return tuple(parts[::2]), tuple(parts[1::2])
+
+
+def block_slot(weights: Iterable[tuple[int | None, str]]) -> Slot | None:
+    """Which number in the names of (block, name) is the block's; None where that differs between names.
+
+    (A stack of its own may be stored behind another one: block 0 of the multi-token prediction as ``layers.61``.)
+    """
+    votes: Counter[Slot] = Counter()
+    n = 0
+    for block, name in weights:
+        n += 1
+        votes.update((k, int(d) - (block or 0)) for k, d in enumerate(_split(name)[1]) if len(d) <= 18)
+    found = [slot for slot, count in votes.items() if count == n and slot[1] >= 0]
+    return min(found, key=lambda slot: (slot[1] != 0, slot), default=None)
+
+
+def _is(digits: str, number: Expert) -> bool:
+    return isinstance(number, int) and len(digits) <= 18 and int(digits) == number
+
+
+def pattern(members: Sequence[tuple[int | None, Expert, str]], slot: Slot | None) -> tuple[str, ...]:
+    """What weights, as (block, expert, name), are called; escaped; none where names differ in more than numbers.
+
+    ``.weight`` goes without saying.
+    """
+    words, first = _split(members[0][2])
+    if any(_split(name)[0] != words for _, _, name in members):
+        return ()
+    text = words[0]
+    for k, word in enumerate(words[1:]):
+        seen = {_split(name)[1][k] for _, _, name in members}
+        if slot is not None and k == slot[0]:
+            text += f"{{b+{slot[1]}}}" if slot[1] else "{b}"
+        elif all(_is(_split(name)[1][k], expert) for _, expert, name in members):
+            text += "{e}"
+        else:
+            text += first[k] if len(seen) == 1 else "{" + spans(int(d) for d in seen if len(d) <= 18) + "}"
+        text += word
+    return (escape(text.removesuffix(".weight"), 120),)
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """What all names begin with, up to the block's number; empty where they don't agree."""
+    heads = {found[0] if (found := _PREFIX.match(name)) else "" for name in names}
+    return heads.pop() if len(heads) == 1 else ""
+
+
+def braces(names: Sequence[str]) -> tuple[str, str, str]:
+    """What names have in common before and behind, and between the two what they have not, in braces."""
+    if len(names) < 2:
+        return "".join(names), "", ""
+    head = _beginning(names)
+    tail = _beginning([name[len(head) :][::-1] for name in names])[::-1]
+    return head, "{" + ",".join(name[len(head) : len(name) - len(tail)] for name in names) + "}", tail
+
+
+def _beginning(words: Sequence[str]) -> str:
+    """What all words begin with."""
+    a, b = min(words), max(words)
+    return a[: next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))]

@@ -1,0 +1,182 @@
+"""Is this checkpoint sound? Structure first, then every value, in one pass.
+
+What the reader refuses in strict mode is opened again in compatible mode, so that the report says what is wrong and
+the rest is still looked at; a file that no mode opens, and every shard that is missing, is a finding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from weightprint.check.codes import selection, way_out
+from weightprint.check.context import Patient
+from weightprint.check.health import examine
+from weightprint.checkpoint.checkpoint import Checkpoint, open_location, open_tolerant
+from weightprint.checkpoint.locate import Location, locate
+from weightprint.checkpoint.shards import ranks_of
+from weightprint.errors import UsageError, WeightprintError
+from weightprint.results.finding import SEVERITIES, Finding, from_error, worst_first
+from weightprint.results.saving import finite
+from weightprint.scan.request import IO, Progress
+from weightprint.scan.result import Scan
+from weightprint.scan.scan import scan
+from weightprint.util.escape import escape
+
+if TYPE_CHECKING:
+    from weightprint.check.manifest import Manifest
+
+__all__ = ["CheckReport", "check"]
+
+_BESIDE = frozenset({"other_files", "shard_not_in_index"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckReport:
+    """What `check` found.
+
+    Attributes:
+        source: MODEL as it was named.
+        findings: worst first.
+        scan: the pass over all values (exact, rows, digest), or None if nothing could be opened.
+        files: name and size of every file that could be opened.
+    """
+
+    source: str
+    findings: tuple[Finding, ...]
+    scan: Scan | None
+    files: tuple[tuple[str, int], ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of findings by severity."""
+        return {severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES}
+
+    @property
+    def sound(self) -> bool:
+        """True if there is nothing beyond notes."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if sound, else 1."""
+        return 0 if self.sound else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        scan = self.scan
+        return {
+            "schema_version": 1,
+            "source": self.source,
+            "sound": self.sound,
+            "counts": self.counts,
+            "n_tensors": scan.n_tensors if scan else 0,
+            "n_parameters": scan.n_parameters if scan else 0,
+            "bytes_read": scan.bytes_read if scan else 0,
+            "seconds": finite(scan.seconds) if scan else 0.0,
+            "digest": scan.digest if scan else None,
+            "files": [{"name": name, "nbytes": nbytes} for name, nbytes in self.files],
+            "findings": [{**finding.to_dict(), "way_out": way_out(finding.code)} for finding in self.findings],
+        }
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {severity}(s)" for severity, n in self.counts.items())
+        return f"<CheckReport {escape(self.source)}: {'sound' if self.sound else 'not sound'}; {counts}>"
+
+    def _repr_html_(self) -> str:
+        from weightprint.report.check import report_html
+
+        return report_html(self)
+
+
+def check(
+    model: str | os.PathLike[str],
+    *,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    threads: int | None = None,
+    io: IO = "auto",
+    progress: Progress | None = None,
+    manifest: Manifest | None = None,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+) -> CheckReport:
+    """Look for everything that is wrong with a checkpoint: its files, and every value in them.
+
+    Args:
+        model: what `open` takes.
+        include: glob or globs on names; the structure is checked whole in any case.
+        exclude: glob or globs that take tensors out.
+        threads: how many; None: all cores.
+        io: as for `scan`.
+        progress: called as ``progress(bytes_done, bytes_total)``.
+        manifest: hold every tensor against this manifest too.
+        select: codes of findings (docs/checks.md); others are left out. Empty: all.
+        ignore: codes of findings to leave out.
+
+    Raises:
+        UsageError, FileNotFoundError, UnsupportedFormatError: there is nothing here to check.
+        UsageError: no finding has a code that was named.
+        FileChangedError: a file changed under the scan.
+    """
+    if manifest is not None and (include or exclude):
+        raise UsageError("a manifest is of a whole checkpoint: leave out include and exclude", code="partial_manifest")
+    chosen = selection(select, ignore)
+    location = locate(model)
+    checkpoint, findings = _survey(location)
+    findings += checkpoint.config_file.findings
+    result: Scan | None = None
+    if checkpoint.files:
+        with checkpoint:
+            asked: dict[str, Any] = {"exact": True, "rows": True, "digest": True, "threads": threads, "io": io}
+            result = scan(checkpoint, include=include, exclude=exclude, progress=progress, **asked)
+            # What the files beside the model are, and what the ranks hold, is looked at instead of noted.
+            findings = [f for f in findings if not (location.beside and f.code in _BESIDE)]
+            findings += examine(Patient(checkpoint, result, location))
+            findings += _other_ranks(location, include, exclude, asked)
+            checkpoint.check_unchanged()
+    files = tuple((info.name, info.nbytes) for info in checkpoint.files)
+    if manifest is not None:
+        findings += manifest.differences(result, files)
+    return CheckReport(location.source, worst_first([f for f in findings if chosen(f.code)]), result, files)
+
+
+def _other_ranks(
+    location: Location, include: str | Iterable[str], exclude: str | Iterable[str], asked: dict[str, Any]
+) -> list[Finding]:
+    """What is wrong with the values of all tensor-parallel ranks but the first, which the scan holds."""
+    ranks = ranks_of([os.path.basename(path) for path in location.files]) if not location.weight_map else []
+    findings = []
+    for rank in sorted(set(ranks))[1:]:
+        mine = tuple(path for path, of in zip(location.files, ranks, strict=True) if of == rank)
+        here = replace(location, files=mine, findings=(), beside=())
+        with open_tolerant(here) as checkpoint:
+            result = scan(checkpoint, include=include, exclude=exclude, **asked)
+            for finding in examine(Patient(checkpoint, result, here), of_values=True):
+                message = f"rank {rank}: {finding.message}"
+                findings.append(replace(finding, message=message))
+    return findings
+
+
+def _survey(location: Location) -> tuple[Checkpoint, list[Finding]]:
+    """Open what can be opened, and say what is wrong with the files."""
+    missing = [
+        Finding("shard_missing", "error", f"file {escape(name)} is missing", os.path.join(location.root, name))
+        for name in location.missing
+    ]
+    try:
+        location.require_complete()
+        checkpoint = open_location(location, "strict")
+        return checkpoint, list(checkpoint.findings)
+    except WeightprintError as error:
+        refused = from_error(error)
+        checkpoint = open_tolerant(location)
+        findings = missing + list(checkpoint.findings)
+        if not any(finding.severity != "note" for finding in findings):
+            # Compatible mode has no word for what strict mode refused: say it in strict mode's own.
+            findings.append(
+                Finding(refused.code, "warning", refused.message, refused.path, refused.tensor, refused.offset)
+            )
+        return checkpoint, findings

@@ -1,0 +1,165 @@
+"""What a scan says about a checkpoint's health: one function per question, each from columns to findings.
+
+A new question is a function ``(Patient) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`. Thresholds are
+stated where they are used. A tensor's role only chooses how loud a finding is (a zero row in an embedding is usually
+padding), never whether the values are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+
+from weightprint import _core
+from weightprint.check.context import Patient, about, at, coordinates, is_update
+from weightprint.check.rules import table as checks
+from weightprint.results.finding import Finding, Severity
+from weightprint.scan.result import dead_rows
+from weightprint.util.escape import escape
+
+__all__ = ["OUTLIER_FACTOR", "QUESTIONS", "examine"]
+
+OUTLIER_FACTOR = 100.0
+"""A value is an outlier beyond this many times the 99.99 % quantile of its tensor's absolute values."""
+
+_SHOWN = 10
+_INTEGERS = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"})
+_MAY_HAVE_DEAD_ROWS = frozenset({"embedding", "head", "router", "fixed"})
+_BLOCK = re.compile(r"(?:^|\.)(h|blk|experts?|\w*layers?|\w*blocks?)\.([0-9]{1,18})(?=\.)")
+_SAME_BY_DESIGN = 16  # tensors with fewer elements are equal too easily to be worth a word
+
+
+def examine(patient: Patient, *, of_values: bool = False) -> list[Finding]:
+    """All findings of all questions, in the order of :data:`QUESTIONS`; or those of single values alone."""
+    return [finding for question in (OF_VALUES if of_values else QUESTIONS) for finding in question(patient)]
+
+
+def non_finite(patient: Patient) -> Iterator[Finding]:
+    """NaN is an error; an infinity is a warning, since masks hold them on purpose."""
+    for _, row, _ in patient.where(patient.column("n_nan") > 0):
+        count, n = row["n_nan"], row["n"]
+        yield about(row, "nan", "error", f"{count:,} of {n:,} values are NaN, the first at {at(row, row['first_nan'])}")
+    for _, row, parts in patient.where(patient.column("n_posinf") + patient.column("n_neginf") > 0):
+        counts = f"{row['n_posinf']:,} +Inf and {row['n_neginf']:,} -Inf of {row['n']:,} values"
+        severity: Severity = "note" if "fixed" in parts else "warning"
+        yield about(row, "infinity", severity, f"{counts}, the first at {at(row, row['first_inf'])}")
+
+
+def outliers(patient: Patient) -> Iterator[Finding]:
+    """Values beyond 100 × the 99.99 % quantile of |x|; among up to 10,000 values that is the largest, and none is."""
+    quantile = np.asarray(patient.column("abs_q9999"), np.float64)
+    largest = np.array([np.nan if v is None else float(v) for v in patient.column("abs_max")], np.float64)
+    for k, row, _ in patient.where((quantile >= 0) & (largest / OUTLIER_FACTOR > quantile)):
+        if row["dtype"] in _INTEGERS:
+            continue
+        threshold = OUTLIER_FACTOR * float(quantile[k])
+        info = patient.checkpoint.find(row["name"])
+        handle = patient.checkpoint.core_file(info.file)
+        total, flat, values = _core.find_above(handle, info.index, threshold, _SHOWN)
+        places = zip(np.frombuffer(flat, np.int64).tolist(), np.frombuffer(values, np.float64).tolist(), strict=True)
+        shown = ", ".join(f"{value:.6g} at {at(row, place)}" for place, value in places)
+        more = f" and {total - _SHOWN:,} more" if total > _SHOWN else ""
+        if quantile[k] == 0:
+            yield about(
+                row, "almost_all_zero", "warning", f"at most 0.01 % of {row['n']:,} values are not zero: {shown}{more}"
+            )
+        else:
+            beyond = f"beyond 100 × the 99.99 % quantile of |x| ({quantile[k]:.6g})"
+            yield about(row, "outlier", "warning", f"{total:,} value(s) {beyond}: {shown}{more}")
+
+
+def constants(patient: Patient) -> Iterator[Finding]:
+    """A matrix of zeros computes nothing, a constant one hardly; a constant vector (a fresh norm gain) is only noted.
+
+    Components of quantised weights (zero points, group indices) are constant on purpose. That all updates of an
+    adapter are zero is said once, by another question.
+    """
+    for _, row, parts in patient.where(patient.constant() & (patient.column("n") > 1)):
+        if row["name"] in patient.components or row["name"] in patient.idle_updates:
+            continue
+        quiet = len(row["shape"]) < 2 or row["dtype"] in _INTEGERS or parts & {"fixed", "norm", "bias"}
+        zero, part_of_adapter = row["n_zero"] == row["n"], is_update(row["name"])
+        severity: Severity = "note" if quiet else "error" if zero and parts and not part_of_adapter else "warning"
+        if zero:
+            yield about(row, "all_zero", severity, f"all {row['n']:,} values are zero")
+        else:
+            yield about(row, "constant", severity, f"all {row['n']:,} values are {row['min']:.6g}")
+    for _, row, parts in patient.where(patient.column("n") == 0):
+        learned = parts - {"fixed"} or row["name"].endswith((".weight", ".bias"))
+        message = f"shape {list(row['shape'])} holds no value"
+        yield about(row, "empty", "error" if learned else "note", message)
+
+
+def zero_rows(patient: Patient) -> Iterator[Finding]:
+    """Rows that are zero throughout, in matrices that are not zero altogether. A short last axis is a kernel."""
+    dead = np.array([v or 0 for v in patient.column("dead_rows")], np.int64)
+    for _, row, parts in patient.where((dead > 0) & ~patient.constant()):
+        shape = row["shape"]
+        if row["dtype"] == "BOOL" or shape[-1] < (2 if len(shape) == 2 else 16):
+            continue
+        numbers = dead_rows(patient.scan.rows(row["name"])).tolist()
+        shown = ", ".join(coordinates(number, shape[:-1]) for number in numbers[:_SHOWN])
+        severity: Severity = "note" if parts & _MAY_HAVE_DEAD_ROWS else "warning"
+        more = " …" if len(numbers) > _SHOWN else ""
+        yield about(
+            row, "dead_rows", severity, f"{len(numbers):,} of {prod(shape[:-1]):,} rows are zero: {shown}{more}"
+        )
+
+
+def duplicates(patient: Patient) -> Iterator[Finding]:
+    """Tensors with the same bytes under several names: tied weights, or a layer copied. Constant ones don't count."""
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    all_names, all_dtypes, all_digests = (patient.column(what) for what in ("name", "dtype", "digest"))
+    worth = ~patient.constant() & (patient.column("numel") >= _SAME_BY_DESIGN)
+    for k in np.flatnonzero(worth).tolist():
+        if all_names[k] in patient.components and all_dtypes[k] in _INTEGERS:
+            continue  # group indices and zero points are the same by design
+        groups[all_dtypes[k], all_digests[k]].append(k)
+    for members in groups.values():
+        names = [all_names[k] for k in members]
+        if len(names) < 2 or all("fixed" in patient.parts(name) for name in names):
+            continue
+        shown = ", ".join(escape(name, 120) for name in names[:5]) + (
+            f" and {len(names) - 5} more" if len(names) > 5 else ""
+        )
+        size = patient.scan.table.row(members[0])["nbytes"]
+        message = f"{len(names)} tensors hold the same {size:,} bytes: {shown}"
+        yield Finding("duplicate_values", "note", message, tensor=names[0])
+
+
+def layer_gaps(patient: Patient) -> Iterator[Finding]:
+    """Numbered blocks or experts that skip a number. Only stacks of at least three with inner modules count.
+
+    (A Sequential numbers its activations too, so its weights skip numbers by design; it has no inner modules.)
+    """
+    present: dict[str, set[int]] = defaultdict(set)
+    for name in patient.checkpoint.names():  # all of them: a scan of some tensors skips numbers on purpose
+        for match in _BLOCK.finditer(name):
+            if name.find(".", match.end() + 1) > 0:
+                present[name[: match.end(1)]].add(int(match[2]))
+    for stack, numbers in present.items():
+        first, last = min(numbers), max(numbers)
+        if len(numbers) < 3 or (last - first + 1 == len(numbers) and first == 0):
+            continue
+        # Runs, not single numbers: a hostile layer number of 10^18 must not make a list that long.
+        ordered = [-1, *sorted(numbers)]
+        gaps = [(a + 1, b - 1) for a, b in pairwise(ordered) if b - a > 1]
+        shown = ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in gaps[:_SHOWN]) + (
+            " …" if len(gaps) > _SHOWN else ""
+        )
+        message = f"{escape(stack)} has {len(numbers):,} blocks numbered up to {last:,}, without {shown}"
+        yield Finding("layer_gap", "warning", message)
+
+
+OF_VALUES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (non_finite, outliers, constants, zero_rows)
+QUESTIONS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+    *OF_VALUES,
+    duplicates,
+    layer_gaps,
+    *checks.QUESTIONS,
+)

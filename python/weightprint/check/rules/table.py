@@ -1,0 +1,38 @@
+"""What `check` asks beyond single values: is this a whole model, and does it agree with itself and with its config?
+
+One file per subject; a question is a function ``(Patient) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from weightprint.check.context import Patient
+from weightprint.check.rules import adapters, config, parts, quantised, scales, sets, tables, training
+from weightprint.results.finding import Finding
+
+__all__ = ["QUESTIONS"]
+
+QUESTIONS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+    sets.gguf_parts,
+    sets.stale_index,
+    sets.modules,
+    sets.second_copies,
+    parts.no_tensors,
+    parts.lacking,
+    parts.head,
+    parts.siblings,
+    config.sizes,
+    config.ties,
+    config.quantisation,
+    quantised.undecodable,
+    quantised.words,
+    quantised.gptq_zero_points,
+    scales.codes_without_scales,
+    scales.out_of_scale,
+    adapters.factors,
+    adapters.no_change,
+    tables.positions,
+    tables.frequencies,
+    training.never_trained,
+)

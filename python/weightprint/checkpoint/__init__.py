@@ -1,0 +1,1 @@
+"""OPEN: from a path to a checkpoint, headers only. May import results and below."""

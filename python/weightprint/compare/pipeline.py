@@ -1,0 +1,191 @@
+"""From two checkpoints to the evidence: outline both, measure what the effort allows, run the tests.
+
+    quick      samples of rows, less than 2 % of the bytes of a large model; nothing is read whole, so nothing is called
+               equal, and no alignment is looked for
+    standard   one pass over both files, block by block: digests, spreads, and what looks at every block; then the other
+               tests on samples
+    full       the same, with every block, alignment and pair of blocks at full width
+
+The tests first run in the bases as stored. Where that does not find every block of B in A, alignments of the residual
+channels are looked for (:mod:`weightprint.evidence.alignment.search`), and the tests that need a common basis run again
+in each; every p-value found there pays for the number of alignments that were tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.evidence.alignment.crossed import crossed
+from weightprint.evidence.alignment.search import find_bases
+from weightprint.evidence.convergence import convergence
+from weightprint.evidence.evidence import Evidence, Test, UnitMatch
+from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
+from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pairing import pair_by_name, pair_tensors
+from weightprint.evidence.published.sigma_curve import sigma_curve
+from weightprint.evidence.published.table import PUBLISHED
+from weightprint.evidence.tests import ALONE, EXACT, LONGEST, REBASED, STREAMING, TESTS
+from weightprint.evidence.turned_parts import TURNED
+from weightprint.evidence.unit_agreement import unit_agreement
+from weightprint.fingerprint.build import Examined, _glanced, measured, outlined
+from weightprint.fingerprint.live import finite_side
+from weightprint.fingerprint.one_pass import Meter
+from weightprint.fingerprint.steps import Looks
+from weightprint.scan.request import Progress
+from weightprint.util import parallel
+from weightprint.util.linear_algebra import accounted
+from weightprint.verdict.facts import Facts, may_decide
+from weightprint.verdict.thresholds import LOG10_P
+from weightprint.verdict.withheld import qualified
+
+__all__ = ["examine", "gather"]
+
+
+_BASES = 2  # alignments that the tests are run again in, best first
+
+
+def examine(
+    a: Checkpoint, b: Checkpoint, effort: str = "standard", seed: int = 0, progress: Progress | None = None
+) -> tuple[Examined, Examined, Models]:
+    """Outline and measure both, and pair their tensors. ``progress(bytes done, bytes in all)`` runs with the scans."""
+    first, second = outlined(a, "a"), outlined(b, "b")
+    looks: list[Looks] = []
+    if effort == "quick":
+        first, second = (replace(x, side=_glanced(x.side)) for x in (first, second))
+    else:
+        # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: then digests are of
+        # values.
+        by_value = first.reads.cuts or second.reads.cuts
+        meter = Meter(progress, a.n_bytes + b.n_bytes)
+        named = pair_by_name(first.side, second.side)
+        pairs = tuple(named[name] for name in second.side.tensors if name in named)
+        outlines = Models(first.side, second.side, pairs, 0.0, seed, effort)
+        looks = [look for streaming in STREAMING if (look := streaming(outlines)) is not None]
+        second = measured(second, by_value, looks, meter)
+        for look in looks:
+            look.turn()
+        first = measured(first, by_value, looks, meter)
+    pairs, log10_pairings = pair_tensors(first.side, second.side)
+    return first, second, Models(first.side, second.side, pairs, log10_pairings, seed, effort, looks=looks)
+
+
+def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
+    """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
+    exact, models = models, replace(models, a=finite_side(models.a), b=finite_side(models.b))
+    if models.effort == "quick":
+        tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
+    answers = {test: test(exact if test in EXACT else models) for test in tests if test in ALONE | EXACT}
+    first = [test for test in LONGEST if test in tests]
+    others = first + [test for test in tests if test not in answers and test not in first]
+    answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)
+    evidence = [answers[test] for test in tests]
+    if any(e.test == "unit_agreement" and e.details.get("withheld") for e in qualified(evidence)):
+        evidence.append(convergence(models))  # what a stream that was put in place can't fake
+    models.looks.clear()  # they are of the basis as stored, and hold samples of both models
+    if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
+        models = _of_one_width(models)
+        started = time.perf_counter()
+        with accounted() as spent:
+            bases = find_bases(models)
+        evidence.append(_search(bases, time.perf_counter() - started, spent.seconds))
+        for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
+            aligned = replace(models, basis=basis)
+            found = {test: replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED}
+            evidence += (found | {unit_agreement: _every_ffn(aligned, found)}).values()
+        if models.effort == "full" or not _all_found(models, evidence):
+            evidence += [test(models) for test in TURNED]
+    return qualified(evidence)
+
+
+def _every_ffn(models: Models, found: Mapping[Test, Evidence]) -> Evidence:
+    """Unit agreement in a basis that was fitted: once `convergence` has decided there, of the FFNs that the basis was
+    fitted on through one that did not see them."""
+    units, deciding = found[unit_agreement], found[convergence]
+    fitted = {f.name for f in ffns(models.b) if models.basis.saw(f.name)}
+    if not units.applied or not fitted or not may_decide(deciding) or (deciding.log10_p or 0.0) > LOG10_P:
+        return units
+    enough = {region.name for region in deciding.regions if region.effect >= FITTED_EFFECT}
+    there = {b: a for b, (a, *_) in deciding.details["matched"].items() if b in enough}
+    other = crossed(models, models.basis, there)
+    if other is None:
+        return units
+    again = unit_agreement(replace(models, basis=other))
+    unseen = set(again.details["left_out_of_p"])
+
+    def of_either(key: str) -> tuple[UnitMatch, ...]:
+        first = (m for m in getattr(units, key) if m.name not in fitted)
+        return (*first, *(m for m in getattr(again, key) if m.name in fitted - unseen))
+
+    return replace(
+        units,
+        matches=of_either("matches"),
+        others=of_either("others"),
+        seconds=units.seconds + again.seconds,
+        details={**units.details, "left_out_of_p": sorted(fitted & unseen)},
+    )
+
+
+_SEARCH = Evidence(
+    test="alignment",
+    asked="Can B's residual channels be brought onto A's by a permutation, sign flips or a rotation?",
+    applied=True,
+    null="none: it looks for a basis; the tests that run in it decide, and pay for the number tried",
+    assumes="nothing: it decides nothing",
+    blind_to="turned copies that kept neither unit order nor vocabulary and were trained far away",
+    statistic_of="share of hidden units that agree in the best basis, on blocks that it was not fitted on",
+    effect_of="the same",
+)
+
+
+def _search(bases: list[Basis], seconds: float, gemm_seconds: float) -> Evidence:
+    """What the search for alignments saw, as an entry of the report."""
+    tried = max((basis.candidates for basis in bases), default=0)
+    kept = {f"{b.kind} by {b.found_by}": dict(b.scores) for b in bases if b.kind != "identity"}
+    share = max((scores.get("share", 0.0) for scores in kept.values()), default=0.0)
+    found = f"the best aligns {share:.0%} of the units it was tested on" if kept else "none aligns anything"
+    return replace(
+        _SEARCH,
+        says=f"{tried} ways to bring the residual channels together were tried; {found}",
+        statistic=share,
+        effect=share,
+        n=tried,
+        details={"found": kept},
+        seconds=seconds,
+        gemm_seconds=gemm_seconds,
+    )
+
+
+def _of_one_width(models: Models) -> Models:
+    """The stacks of each side that share its commonest residual width: a basis is of one stream, not of a tower beside
+    it."""
+    sides = []
+    for side in (models.a, models.b):
+        sizes: Counter[int] = Counter()
+        widths: dict[str, set[int]] = defaultdict(set)
+        for ffn in ffns(side):
+            sizes[ffn.width] += ffn.numel
+            widths[ffn.stack].add(ffn.width)
+        main = max(sizes, key=lambda width: sizes[width], default=0)
+        other = {stack for stack, found in widths.items() if found != {main}}
+        kept = {n: t for n, t in side.tensors.items() if t.place is None or t.place.stack not in other}
+        sides.append(replace(side, tensors=kept))
+    a, b = sides
+    pairs = tuple(p for p in models.pairs if p.a.name in a.tensors and p.b.name in b.tensors)
+    return replace(models, a=a, b=b, pairs=pairs)
+
+
+def _all_found(models: Models, evidence: list[Evidence]) -> bool:
+    """Every block of B has its counterpart in the basis as stored, so no alignment is needed to see more.
+
+    `unit_geometry` needs no common basis, so what only it found may still be turned.
+    """
+    facts = Facts(models, tuple(evidence))
+    if facts.equal_both_ways:
+        return True
+    listed = {(f.stack, f.block) for f in ffns(models.b)}
+    return bool(listed) and listed <= {key[:2] for key, found in facts.blocks.items() if found.test != "unit_geometry"}

@@ -1,0 +1,352 @@
+"""Tensor by tensor: what is the same in two checkpoints, what changed, and by how much.
+
+Canonical tensors are paired by name, else by place, else by the end of their names; what is left over on either side
+is looked up by its bytes (a renamed tensor), and what that does not find is listed as only in A or only in B: nothing
+is left out; a head that one side ties to its embedding is held against that. Values are compared after decoding to
+float32, as they act (Gemma's gains lie 1 above what is stored), with sums in f64 (``rust/core/src/stats/pair.rs``):
+
+    relative  ‖B − A‖ / ‖A‖, from differences        cosine  of the two, means taken off
+
+Whether other values are the same ones stored otherwise is asked as `compare` asks it (:mod:`.evidence._encodings`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weightprint import _core
+from weightprint.anatomy.anatomy import Anatomy
+from weightprint.anatomy.roles import TOKEN_TABLES
+from weightprint.checkpoint.checkpoint import Checkpoint, open
+from weightprint.checkpoint.selection import matching
+from weightprint.diff.renames import rename_rules
+from weightprint.evidence.pair import Pair
+from weightprint.evidence.pairing import pair_by_name
+from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales
+from weightprint.fingerprint.live import outline
+from weightprint.fingerprint.model import SLICE_VALUES, Side, Tensor
+from weightprint.results.saving import finite, to_json
+from weightprint.results.table import Column, Kind, StatsTable
+from weightprint.scan.columns import measure
+from weightprint.util.arrays import F32
+from weightprint.util.escape import escape
+from weightprint.util.natural_order import natural_key
+
+__all__ = ["STATUSES", "Diff", "diff"]
+
+Progress = Callable[[int, int], object]
+
+#: What may be said of a tensor, in the order in which it is listed.
+STATUSES: dict[str, str] = {
+    "changed": "values differ",
+    "not_read": "stored in a way that is not decoded, and other bytes",
+    "reshaped": "the same name, another shape",
+    "only_a": "only in A",
+    "only_b": "only in B",
+    "re_encoded": "the same values stored in another way, rounded at most",
+    "same": "the same values",
+}
+
+_COLUMNS: tuple[tuple[str, Kind], ...] = (
+    ("name", "str"),
+    ("name_a", "str"),
+    ("status", "str"),
+    ("dtype_a", "str"),
+    ("dtype_b", "str"),
+    ("shape_a", "shape"),
+    ("shape_b", "shape"),
+    ("numel", "u64"),
+    ("n_differ", "i64"),
+    ("n_flipped", "i64"),
+    ("relative", "number"),
+    ("cosine", "number"),
+    ("max_difference", "number"),
+    ("l2_a", "number"),
+    ("l2_b", "number"),
+    ("n_nonfinite_a", "i64"),
+    ("n_nonfinite_b", "i64"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Diff:
+    """What differs between A and B. Frozen; prints as the command does.
+
+    Attributes:
+        a: MODEL as it was named.
+        b: MODEL as it was named.
+        table: one row per tensor: ``name`` (B's, or A's if only there), ``status`` (a key of :data:`STATUSES`), dtypes,
+            shapes, how many elements differ in any bit of their float32 form, how many changed sign, relative change,
+            centred cosine, largest |b − a|, L2 norms, how many are NaN or infinite on either side. Where these are not
+            the same elements, there is no relative change, cosine or largest difference.
+        bytes_read: bytes of all tensors that were read.
+    """
+
+    a: str
+    b: str
+    table: StatsTable
+    bytes_read: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tensors by status."""
+        counts = Counter(self.table["status"])
+        return {status: counts[status] for status in STATUSES if counts[status]}
+
+    @property
+    def same(self) -> bool:
+        """Every tensor is in both with the same values; another dtype is not the same."""
+        return set(self.counts) <= {"same"}
+
+    @property
+    def renamed(self) -> list[tuple[str, int]]:
+        """How names of the same tensor differ, in words, and of how many tensors; the commonest first."""
+        names = set(self.table["name"])  # a head beside the embedding that stands for it is not renamed
+        both = zip(self.table["name_a"], self.table["name"], strict=True)
+        return rename_rules((a, b) for a, b in both if a is not None and a not in names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; undefined numbers are None."""
+        head = {"schema_version": 1, "a": self.a, "b": self.b, "same": self.same, "counts": self.counts}
+        head |= {"renamed": [list(rule) for rule in self.renamed]}
+        return dict(finite({**head, "bytes_read": self.bytes_read, "tensors": self.table.to_records()}))
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON text."""
+        return to_json(self.to_dict(), indent)
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas DataFrame."""
+        return self.table.to_pandas()
+
+    def to_polars(self) -> Any:
+        """The table as a polars DataFrame."""
+        return self.table.to_polars()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n:,} {status}" for status, n in self.counts.items())
+        return f"<Diff {escape(self.a)} → {escape(self.b)}: {counts or 'nothing'}>"
+
+    def _repr_html_(self) -> str:
+        from weightprint.report.diff import diff_html
+
+        return diff_html(self)
+
+
+def diff(
+    a: str | os.PathLike[str] | Checkpoint,
+    b: str | os.PathLike[str] | Checkpoint,
+    *,
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Diff:
+    """Compare two checkpoints tensor by tensor.
+
+    Args:
+        a: the one to compare with: what `weightprint.open` takes, or an open Checkpoint.
+        b: the other.
+        include: glob or globs on names, on either side; empty: all.
+        exclude: glob or globs that take tensors out again.
+        progress: called as ``progress(bytes_done, bytes_total)``.
+
+    Raises:
+        UsageError: globs that match nothing.
+        FileChangedError: a file changed while it was read.
+        FormatError, OSError, …: as `weightprint.open` does.
+    """
+    with ExitStack() as opened:
+        # What the caller opened stays open.
+        a, b = (m if isinstance(m, Checkpoint) else opened.enter_context(open(m)) for m in (a, b))
+        return _diff(Anatomy(a), Anatomy(b), include, exclude, progress)
+
+
+def _diff(
+    ours: Anatomy,
+    theirs: Anatomy,
+    include: str | Iterable[str],
+    exclude: str | Iterable[str],
+    progress: Progress | None,
+) -> Diff:
+    side_a, reads_a = outline(ours, "a")
+    side_b, reads_b = outline(theirs, "b")
+    wanted = matching({**side_a.tensors, **side_b.tensors}, include, exclude)
+    pairs = {name: pair for name, pair in pair_by_name(side_a, side_b).items() if {name, pair.a.name} & wanted}
+    left_a = _left(side_a, wanted, {pair.a.name for pair in pairs.values()})
+    left_b = _left(side_b, wanted, set(pairs))
+    total = sum(p.a.nbytes + p.b.nbytes for p in pairs.values())
+
+    def tick() -> None:
+        if progress is not None:
+            progress(min(total, reads_a.nbytes + reads_b.nbytes), total)
+
+    pairs_of = {**pairs, **_tied(side_a, side_b, left_a, left_b)}
+    measured = [_compared(side_a, side_b, pair, tick) for pair in pairs_of.values()]
+    _with_stored_scales(side_a, side_b, measured)
+    rows = []
+    for name, (pair, row, _) in zip(pairs_of, measured, strict=True):
+        tied = name not in pairs
+        if tied and row["status"] in ("same", "re_encoded"):
+            left_a.pop(pair.a.name, None)
+            left_b.pop(pair.b.name, None)
+        if not tied or row["status"] in ("same", "re_encoded"):
+            rows.append(row | {"name": name})
+    rows += _leftovers(ours, theirs, left_a, left_b)
+    for anatomy in (ours, theirs):
+        anatomy.checkpoint.check_unchanged()
+    rows.sort(key=lambda row: natural_key(row["name"]))
+    columns = tuple(Column(name, kind, _values(kind, [row.get(name) for row in rows])) for name, kind in _COLUMNS)
+    sources = (ours.checkpoint.source, theirs.checkpoint.source)
+    return Diff(*sources, StatsTable(columns), reads_a.nbytes + reads_b.nbytes)
+
+
+def _left(side: Side, wanted: set[str], paired: set[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in side.tensors.items() if name in wanted and name not in paired}
+
+
+def _values(kind: Kind, values: list[Any]) -> Any:
+    return np.array(values, np.uint64) if kind == "u64" else values
+
+
+def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
+    one = b or a
+    return {
+        "name": one.name if one else "",
+        "name_a": a.name if a else None,
+        "status": status,
+        "dtype_a": a.dtype if a else None,
+        "dtype_b": b.dtype if b else None,
+        "shape_a": a.shape if a else (),
+        "shape_b": b.shape if b else (),
+        "numel": one.numel if one else 0,
+    }
+
+
+_Compared = tuple[Pair, dict[str, Any], Outcome | None]
+
+
+def _tied(side_a: Side, side_b: Side, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> dict[str, Pair]:
+    """A head or copy of the embedding that only one side stores → that beside the other's embedding, which may stand
+    for it."""
+    found: dict[str, Pair] = {}
+    for left, other, ours in ((left_b, side_a, False), (left_a, side_b, True)):
+        tables = {t.shape: t for t in other.tensors.values() if t.place is not None and t.place.role == "embedding"}
+        for name, more in left.items():
+            table = tables.get(more.shape) if more.place is not None and more.place.role in TOKEN_TABLES else None
+            if table is not None:
+                found[name] = Pair(more, table, by="place") if ours else Pair(table, more, by="place")
+    return found
+
+
+def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]) -> _Compared:
+    """One pair, slice by slice; `tick` is called after each."""
+    counts, sums, largest = np.zeros(4, np.int64), np.zeros(6), 0.0
+    nonfinite, apart = np.zeros(3, np.int64), np.float32(pair.a.offset - pair.b.offset)
+    for x, y in _slices(side_a, side_b, pair):
+        x = _moved(x, y, apart) if apart else x
+        *found, values = _core.compare_values(x.tobytes(), y.tobytes())
+        counts += found
+        sums += values[:6]
+        largest = max(largest, values[6])
+        if found[1] < found[0]:
+            odd_a, odd_b = ~np.isfinite(x), ~np.isfinite(y)
+            nonfinite += [np.count_nonzero(odd) for odd in (odd_a, odd_b, odd_a != odd_b)]
+        tick()
+    n, n_finite, n_differ, n_flipped = (int(c) for c in counts)
+    sum_a, sum_b, aa, bb, ab, dd = (float(s) for s in sums)
+    centred = [s - t / max(n_finite, 1) for s, t in ((aa, sum_a**2), (bb, sum_b**2), (ab, sum_a * sum_b))]
+    spread = math.sqrt(max(centred[0], 0.0) * max(centred[1], 0.0))
+    known = not nonfinite[2]
+    otherwise = pair.a.dtype != pair.b.dtype or apart != 0
+    outcome = checked(side_a, side_b, pair) if n_differ and stored_otherwise(pair) else None
+    same = outcome is not None and outcome.kind() in ("re_encoded", "trivial")
+    status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
+    if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
+        status = "not_read"
+    return (
+        pair,
+        _row(pair.a, pair.b, status)
+        | {
+            "n_differ": n_differ,
+            "n_flipped": n_flipped,
+            "relative": math.sqrt(dd / aa) if aa > 0 and known else None,
+            "cosine": min(1.0, max(-1.0, centred[2] / spread)) if spread > 0 and known else None,
+            "max_difference": largest if n and known else None,
+            "l2_a": math.sqrt(aa),
+            "l2_b": math.sqrt(bb),
+            "n_nonfinite_a": int(nonfinite[0]),
+            "n_nonfinite_b": int(nonfinite[1]),
+        },
+        outcome,
+    )
+
+
+def _with_stored_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -> None:
+    """Bare codes are the same values where the file stores their scale."""
+    told = [(pair, outcome) for pair, _, outcome in measured if outcome is not None and outcome.scaling is not None]
+    if not told:
+        return
+    of_a = stored_scales(side_a, told, {pair.a.name for pair, _, _ in measured})
+    of_b = stored_scales(side_b, told, {pair.b.name for pair, _, _ in measured})
+    for pair, row, outcome in measured:
+        stored = pair.a.name in of_a or pair.b.name in of_b
+        if stored and outcome is not None and outcome.kind(stored) in ("re_encoded", "trivial"):
+            row["status"] = "re_encoded"
+
+
+def _slices(side_a: Side, side_b: Side, pair: Pair) -> Iterator[tuple[F32, F32]]:
+    """The same elements of both, in runs of whole rows; a turned tensor of A is held whole."""
+    whole = np.ascontiguousarray(side_a.rows(pair.a).T) if pair.transposed else None
+    for start, y in side_b.slices(pair.b, SLICE_VALUES // 2):
+        stop = start + y.shape[0]
+        yield (side_a.rows(pair.a, start, stop) if whole is None else whole[start:stop]), y
+
+
+def _moved(x: F32, y: F32, apart: np.float32) -> F32:
+    """A's values as B stores them: `apart` further on, or B's own where A's are those moved back, which rounds too."""
+    return y if np.array_equal(y - apart, x) else x + apart
+
+
+def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Tensors without a partner: equal bytes, under their own name first; another shape under the same name; or alone.
+    What nothing decodes was not read, and no more is the weight that it may be on the other side."""
+    rows: list[dict[str, Any]] = []
+    digests = [_digests(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
+    own = [name for name, key in digests[1].items() if digests[0].get(name) == key]
+    owners: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
+    for name, key in digests[0].items():
+        owners[key] += [] if name in own else [name]
+    unread = [{w.name for w in anatomy.weights.values() if not w.readable} for anatomy in (a, b)]
+    for name, tensor in left_b.items():
+        others = [name] if name in own else owners.get(digests[1].get(name, ("", (), "")), [])
+        if others:
+            rows.append(
+                _row(left_a.pop(others.pop()), tensor, "same") | {"n_differ": 0, "n_flipped": 0, "relative": 0.0}
+            )
+        elif name in left_a:
+            twin = left_a.pop(name)
+            rows.append(_row(twin, tensor, "not_read" if twin.undecoded or tensor.undecoded else "reshaped"))
+        else:
+            rows.append(_row(None, tensor, "not_read" if tensor.undecoded or name in unread[0] else "only_b"))
+    for name, tensor in left_a.items():
+        rows.append(_row(tensor, None, "not_read" if tensor.undecoded or name in unread[1] else "only_a"))
+    return rows
+
+
+def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
+    """(dtype, shape, digest) of the left-over tensors that are stored as they are."""
+    infos = [info for info in anatomy.checkpoint.tensors if info.name in left]
+    files = [anatomy.checkpoint.core_file(f) for f in range(len(anatomy.checkpoint.files))]
+    measured = measure(files, [(info.file, info.index) for info in infos], {"digest": True, "threads": 0}, None)
+    return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, measured["digest"], strict=True)}

@@ -1,0 +1,1 @@
+"""Residual-stream alignment: permutations, signs and rotations that bring B onto A."""

@@ -1,0 +1,1 @@
+"""Finding hidden units, heads, channels and token rows of one model in another."""

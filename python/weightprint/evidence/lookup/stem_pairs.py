@@ -1,0 +1,69 @@
+"""Units of blocks that only the pairing of tensors knows: one side's names say what a tensor does, the other's don't.
+
+Pairs that met by name, if there are any, so that a p-value owes nothing to a choice by values; else all, and the price.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from weightprint.evidence.budget import Budget
+from weightprint.evidence.nulls.exchange import double_centre
+from weightprint.evidence.pair import Models, Pair
+from weightprint.fingerprint.sampling import Indices, pick, residual_axis, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32
+
+__all__ = ["Paired", "paired_rows"]
+
+_ROLES = ("up", "gate")
+_MIN_UNITS = 16
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Per block its name, number, and the same sampled units of A and of B, (units, columns), up and gate side by
+    side; and what a p-value pays for the pairing, log10."""
+
+    found: tuple[tuple[str, int | None, F32, F32], ...]
+    price: float
+
+
+def paired_rows(models: Models, width: int, budget: Budget) -> Paired:
+    """The blocks whose up- or gate-projections the pairing brought together."""
+    blocks: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
+    known = [p for p in models.pairs if p.known.place and p.known.place.role in _ROLES and p.a.rank2 and p.b.rank2]
+    for pair in [pair for pair in known if pair.by_name] or known:
+        tensor = pair.known
+        axis = residual_axis(tensor if not pair.transposed else pair.a, width)
+        if tensor.layer is not None and axis is not None and not pair.a.constant and not pair.b.constant:
+            expert = tensor.key[2]
+            blocks[tensor.region if expert is None else f"{tensor.region}.expert.{expert}"].append((pair, axis))
+    if len(blocks) > budget.layers:
+        names = list(blocks)
+        chosen = np.unique(np.linspace(0, len(names) - 1, budget.layers).round().astype(int))
+        blocks = defaultdict(list, {names[i]: blocks[names[i]] for i in chosen})
+    found = []
+    for name, members in blocks.items():
+        x, y = _units(models, name, members, budget.units)
+        if x.size:
+            found.append((name, members[0][0].known.layer, x, y))
+    return Paired(tuple(found), models.price(pair for members in blocks.values() for pair, _ in members))
+
+
+def _units(models: Models, key: str, members: list[tuple[Pair, int]], want: int) -> tuple[F32, F32]:
+    """The same sampled units of both sides: (units, columns), rows of up and gate side by side, double-centred."""
+    counts = {pair.a.shape[1 - axis] for pair, axis in members}
+    empty = np.empty((0, 0), np.float32)
+    if len(counts) != 1 or min(counts) < _MIN_UNITS:
+        return empty, empty
+    units: Indices = pick(counts.pop(), want, models.seed, key)
+    sides: tuple[list[F32], list[F32]] = ([], [])
+    for pair, axis in members:
+        flips = ((models.a, pair.a, axis == 1), (models.b, pair.b, (axis == 1) != pair.transposed))
+        for out, (side, tensor, last) in zip(sides, flips, strict=True):
+            x = sampled_rows(side, tensor, units) if last else sampled_columns(side, tensor, units)
+            out.append(double_centre(x))
+    return np.concatenate(sides[0], axis=1), np.concatenate(sides[1], axis=1)

@@ -1,0 +1,1 @@
+"""Null distributions and exact bounds that several tests share."""

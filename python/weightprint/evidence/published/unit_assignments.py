@@ -1,0 +1,44 @@
+"""Assignments between the hidden units of two FFNs, as the independence tests [2502.12292] use them.
+
+Unit i is row i of the up-projection (or of the gate). Rows are compared by plain cosine, as published, and assigned one
+to one at the largest sum. Only sampled units are taken at large sizes: the same numbers on both sides, in which a
+copy's units meet themselves again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from weightprint.evidence.nulls.exchange import finite
+from weightprint.evidence.pair import Models
+from weightprint.evidence.published.parts import Blocks
+from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
+from weightprint.util.arrays import F32
+from weightprint.util.assignment import assign
+from weightprint.util.linear_algebra import product
+
+__all__ = ["assigned", "block_pairs", "rows_of", "units"]
+
+
+def units(models: Models, tensor: Tensor, want: int) -> Indices:
+    """Which hidden units are looked at, the same for all blocks of this height."""
+    return pick(tensor.shape[0], want, models.seed, "units")
+
+
+def rows_of(side: Side, tensor: Tensor, which: Indices) -> F32:
+    """Unit rows of unit length: (units, channels)."""
+    x = finite(sampled_rows(side, tensor, which))
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
+    return out
+
+
+def assigned(a: F32, b: F32) -> Indices:
+    """For each unit of A the unit of B that the assignment gives it."""
+    return assign(-product(a, b.T)).columns
+
+
+def block_pairs(a: Blocks, b: Blocks, shape_of: str) -> list[tuple[int, int]]:
+    """Blocks with the same number whose matrices have one shape."""
+    return [(i, i) for i in a if i in b and a[i][shape_of].shape == b[i][shape_of].shape]

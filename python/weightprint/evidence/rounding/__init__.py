@@ -1,0 +1,1 @@
+"""Rounding intervals, quantisation levels and grids: may these values be those, rounded?"""

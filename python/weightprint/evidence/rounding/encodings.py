@@ -1,0 +1,282 @@
+"""Do two tensors hold the same values, stored in two ways? What :mod:`.same_values` and :mod:`weightprint.diff` ask.
+
+One pair at a time, every value of it: a plain cast, codes of a scheme of quantisation, bare codes under scales that are
+stored beside them. What the scales are for is told in :mod:`.same_values`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.evidence.pair import Pair
+from weightprint.evidence.rounding.block_codes import Coded, bits_of, coded
+from weightprint.evidence.rounding.scaled_cells import FORMATS, Factor, Fit, Scaling, fits
+from weightprint.fingerprint.model import SLICE_VALUES, Side, Tensor
+from weightprint.util.arrays import F32, F64
+from weightprint.util.floats import ulp
+
+__all__ = ["Kind", "Outcome", "bits", "checked", "rounded", "stored_otherwise", "stored_scales", "times"]
+
+_MIN_LEVELS = 16  # distinct stored values for a tensor to be evidence
+_MIN_GROUP = 32  # elements that share one scale; fewer could be fitted
+_MAX_TURNED = 1 << 26  # values; a transposed tensor is held whole
+_GLANCE = 1024  # values that a factor is first asked of
+_SLACK = 1e-3
+_NEAR_ONE = 0.02  # factors that the rounding of codes may make
+_ALIKE = 0.8  # cosine: what two bits leave of values is more
+_NEAREST = 1.2  # times the mean square of rounding to nearest
+_INTEGERS = ("U8", "I8", "I16", "I32", "I64")
+#: Plain casts: what is said of them, the one that explains most first.
+_CASTS = ("nothing lost", "a cast", "a cast, cut off rather than rounded", "both cast from one original")
+_LOSSLESS = (_CASTS[0], _CASTS[3])
+
+Kind = Literal["re_encoded", "trivial", "scaled", "rounded"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the values of a pair say.
+
+    Attributes:
+        words: how one is the other, types included; empty where they differ.
+        lost: the finer side has bits that the coarser one lacks, which is ``coarse``.
+        simple: too few distinct values to show anything.
+        scaling: bare codes are the other's values under this scale, if the file stores it.
+        factor: one side is the other times this, before rounding.
+        coded: what comparing with the codes of a scheme showed.
+    """
+
+    words: str = ""
+    coarse: Literal["a", "b"] = "b"
+    lost: bool = False
+    simple: bool = False
+    scaling: Scaling | None = None
+    factor: float | None = None
+    coded: Coded | None = None
+
+    def kind(self, stored: bool = False) -> Kind | None:
+        """What is said of the pair; ``stored``: the file has the scale that the codes need. None: other values."""
+        if self.factor is not None or (self.scaling is not None and not stored):
+            return "scaled"
+        if self.words:
+            return "trivial" if self.simple else "re_encoded"
+        return "rounded" if self.coded is not None and self.coded.near else None
+
+
+def bits(tensor: Tensor) -> int:
+    """Of precision; codes of a scheme are the coarsest, and of two those of fewer bits."""
+    return bits_of(tensor.dtype) - 64 if tensor.coded else FORMATS.get(tensor.dtype, 64)
+
+
+def stored_otherwise(pair: Pair) -> bool:
+    """Not simply equal bytes, or other bytes of one dtype and orientation."""
+    # Digests may be of values (compare), so equal ones in two dtypes are a cast that lost nothing.
+    if pair.a.dtype != pair.b.dtype or pair.a.offset != pair.b.offset:
+        return not (pair.transposed and (pair.a.coded or pair.b.coded))
+    return pair.transposed and not pair.a.coded and pair.a.digest != pair.b.digest
+
+
+def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
+    """Whether one tensor is the other stored otherwise; None where they are too many values to be turned."""
+    if pair.transposed and pair.a.numel > _MAX_TURNED:
+        return None
+    forward = bits(pair.b) <= bits(pair.a)
+    fine, coarse = (pair.a, pair.b) if forward else (pair.b, pair.a)
+    fine_side, coarse_side = (a, b) if forward else (b, a)
+    whole = fine_side.rows(fine).T if pair.transposed else None
+    offset = np.float32(fine.offset - coarse.offset)
+
+    def both(at_once: int) -> Iterator[tuple[F32, F32]]:
+        for start, stored in coarse_side.slices(coarse, at_once):
+            stop = start + stored.shape[0]
+            values: F32 = whole[start:stop] if whole is not None else fine_side.rows(fine, start, stop)
+            yield np.ascontiguousarray(np.add(values, offset) if offset else values), stored
+
+    how, scaling, in_codes = _cast(both(SLICE_VALUES // 4), fine, coarse), None, None
+    if how is None and coarse.coded:
+        in_codes = coded(both(SLICE_VALUES // 4), coarse, FORMATS.get(fine.dtype, FORMATS["F32"]))
+        if not in_codes.same and bits(fine) == bits(coarse):  # either may be the other's values rounded
+            turned_round = coded(((y, x) for x, y in both(SLICE_VALUES // 4)), fine, FORMATS["F32"])
+            in_codes = max(in_codes, turned_round, key=lambda found: (found.same, found.near))
+        how = f"one scale per {in_codes.run} inputs" if in_codes.same else None
+    elif how is None and fine.dtype != coarse.dtype and fine.dtype in FORMATS and coarse.dtype in FORMATS:
+        scaling = _scaled(both(SLICE_VALUES // 64), coarse)
+        how = scaling.how if scaling is not None else None
+    label: Literal["a", "b"] = "b" if forward else "a"
+    levels = _levels(coarse_side, coarse) if how is not None else 0
+    if levels == 1 and how != _CASTS[0] and _levels(fine_side, fine) > 1:
+        how = None  # all underflowed
+    if how is None:
+        factor = None if pair.transposed or offset else _factor(a, b, pair)
+        if factor is None and in_codes is not None and not in_codes.near:
+            of_fine = _factor_in_codes(both, coarse, FORMATS.get(fine.dtype, FORMATS["F32"]))
+            factor = of_fine if of_fine is None or forward else 1 / of_fine
+        words = f"{pair.a.dtype} to {pair.b.dtype}, one factor" if factor is not None else ""
+        return Outcome(words, label, factor=factor, coded=in_codes)
+    turned = ", transposed" if pair.transposed else ""
+    turned += f", {abs(offset):g} apart, as their architectures store gains" if offset else ""
+    return Outcome(
+        f"{fine.dtype} to {coarse.dtype}, {how}{turned}",
+        label,
+        lost=how not in _LOSSLESS,
+        simple=levels < _MIN_LEVELS or fine_side.is_trivial(fine),
+        scaling=None if scaling is None or scaling.cast else scaling,
+        coded=in_codes,
+    )
+
+
+def times(a: Side, b: Side, pair: Pair) -> Outcome | None:
+    """For a pair of one dtype: whether B's is A's times one factor; None where it isn't."""
+    factor = None if pair.transposed else _factor(a, b, pair)
+    return None if factor is None else Outcome(f"{pair.b.dtype}, one factor", factor=factor)
+
+
+def _factor(a: Side, b: Side, pair: Pair) -> float | None:
+    if pair.a.constant or pair.b.constant or pair.b.numel < _MIN_GROUP:
+        return None
+    found = Factor(pair.a.dtype, pair.b.dtype)
+    for at_once in (_GLANCE, SLICE_VALUES // 4):  # nearly all pairs are done with after a row
+        for start, y in b.slices(pair.b, at_once):
+            if found.alive:
+                found.add(a.rows(pair.a, start, start + y.shape[0]), y)
+            if not found.alive or at_once == _GLANCE:
+                break
+    return found.value
+
+
+def _factor_in_codes(both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: Tensor, precision: int) -> float | None:
+    """The factor of which the codes are the nearest ones: as far off as rounding makes them, on the whole; or None."""
+    xx, xy, yy = 0.0, 0.0, 0.0
+    for x, y in both(SLICE_VALUES // 4):
+        known = np.isfinite(x) & np.isfinite(y)
+        wide, other = x[known].astype(np.float64), y[known].astype(np.float64)
+        xx, xy, yy = (
+            xx + float(np.vdot(wide, wide)),
+            xy + float(np.vdot(wide, other)),
+            yy + float(np.vdot(other, other)),
+        )
+    alike = 0 < xx < math.inf and 0 < yy < math.inf and abs(xy) > _ALIKE * math.sqrt(xx) * math.sqrt(yy)
+    if not alike or abs(xy / xx - 1) <= _NEAR_ONE:
+        return None
+    factor = np.float32(xy / xx)
+    found = coded(((x * factor, y) for x, y in both(SLICE_VALUES // 4)), coarse, precision)
+    return float(factor) if found.near and found.difference <= _NEAREST * found.rounding else None
+
+
+def _levels(side: Side, tensor: Tensor) -> int:
+    """How many distinct values it has, counted as far as it matters."""
+    distinct: npt.NDArray[np.float32] = np.empty(0, np.float32)
+    for _, stored in side.slices(tensor, SLICE_VALUES // 4):
+        distinct = np.union1d(distinct, stored)
+        if distinct.size >= _MIN_LEVELS:
+            break
+    return int(distinct.size)
+
+
+def rounded(x: F32, dtype: str) -> tuple[F32, F32] | None:
+    """``x`` rounded to BF16, F16 or F32 as float32: to nearest even, and towards zero. None for other formats."""
+    if dtype == "BF16":
+        bits = x.view(np.uint32)
+        nearest = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) & np.uint32(0xFFFF0000)
+        return nearest.view(np.float32), (bits & np.uint32(0xFFFF0000)).view(np.float32)
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            half = x.astype(np.float16)
+        cut = np.where(np.abs(half.astype(np.float32)) > np.abs(x), np.nextafter(half, np.float16(0)), half)
+        return half.astype(np.float32), cut.astype(np.float32)
+    return (x, x) if dtype in ("F32", "F64") else None  # a float64 tensor was rounded to float32 when it was read
+
+
+def _cast(pieces: Iterable[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> str | None:
+    """How the coarse side is a plain cast of the fine one: the first of :data:`_CASTS` that holds for every element,
+    None where none does. Of codes that is their decoded values in the other's type, which then hold all of them."""
+    left = [True] * len(_CASTS)
+    for values, stored in pieces:
+        if coarse.coded:
+            decoded = (stored, *(rounded(np.ascontiguousarray(stored), fine.dtype) or ()))
+            left = [left[0] and any(_equal(way, values) for way in decoded), False, False, False]
+        else:
+            # What overflowed is lost, not rounded.
+            ways = rounded(values, coarse.dtype) if _equal(np.isfinite(values), np.isfinite(stored)) else None
+            left[0] = left[0] and _equal(values, stored)
+            left[1] = left[1] and ways is not None and _equal(ways[0], stored)
+            left[2] = left[2] and ways is not None and _equal(ways[1], stored)
+            left[3] = left[3] and _of_one(values, stored, fine.dtype, coarse.dtype)
+        if not any(left):
+            return None
+    return _CASTS[left.index(True)]
+
+
+def _of_one(x: F32, y: F32, dtype_x: str, dtype_y: str) -> bool:
+    """Bfloat16 and float16 values that may come from one original: no further apart than both roundings together."""
+    if {dtype_x, dtype_y} != {"BF16", "F16"}:
+        return False
+    wide, other = x.astype(np.float64), y.astype(np.float64)
+    known = np.isfinite(wide) & np.isfinite(other)
+    if not _equal(x[~known], y[~known]):
+        return False
+    wide, other = wide[known], other[known]
+    return bool(np.all(np.abs(wide - other) <= (0.5 + _SLACK) * (ulp(wide, dtype_x) + ulp(other, dtype_y))))
+
+
+def _equal(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> bool:
+    return bool(np.array_equal(x, y, equal_nan=True))
+
+
+def _scaled(pieces: Iterator[tuple[F32, F32]], coarse: Tensor) -> Scaling | None:
+    """Which scaling explains every element, simplest first, or None."""
+    rows, columns = coarse.matrix
+    fit = Fit(
+        rows=[] if columns >= _MIN_GROUP else None,
+        columns=(np.zeros(columns), np.full(columns, np.inf)) if rows >= _MIN_GROUP else None,
+        codes=(np.full(384, np.inf), np.full(384, -np.inf)) if coarse.dtype in ("I8", "U8") else None,
+    )
+    for values, stored in pieces:
+        fit = fits(values, stored, coarse.dtype, fit)
+        if not fit.alive:
+            return None
+    return fit.verdict(coarse.dtype)
+
+
+def stored_scales(side: Side, outcomes: Sequence[tuple[Pair, Outcome]], taken: set[str]) -> dict[str, tuple[str, ...]]:
+    """Codes of this side → its own tensors that are their scale and zero point, of those that are not ``taken``."""
+    by_size: dict[int, list[Tensor]] = {}
+    for tensor in side.tensors.values():
+        if tensor.name not in taken and not tensor.undecoded:
+            by_size.setdefault(tensor.numel, []).append(tensor)
+    used: set[str] = set()
+    found: dict[str, tuple[str, ...]] = {}
+    for pair, outcome in outcomes:
+        scaling, codes = outcome.scaling, pair.a if side.label == "a" else pair.b
+        if scaling is None or outcome.coarse != side.label:
+            continue
+        low, high = scaling.low * (1 - 1e-6), scaling.high * (1 + 1e-6)
+        names = [_stored(side, by_size.get(low.size, ()), codes, used, FORMATS, low, high)]
+        if scaling.zero:
+            exact = np.array([float(scaling.zero)])
+            names.append(_stored(side, by_size.get(1, ()), codes, used, _INTEGERS, exact, exact))
+        if (there := tuple(name for name in names if name is not None)) and len(there) == len(names):
+            used.update(there)
+            found[codes.name] = there
+    return found
+
+
+def _stored(
+    side: Side, tensors: Iterable[Tensor], codes: Tensor, used: set[str], dtypes: Container[str], low: F64, high: F64
+) -> str | None:
+    """The first tensor whose values all lie in these intervals; a single one must also be called like the codes."""
+    for tensor in tensors:
+        if tensor.name in used or tensor.name == codes.name or tensor.dtype not in dtypes:
+            continue
+        if low.size == 1 and tensor.name.rsplit("_", 1)[0] not in codes.name:
+            continue
+        values = side.reader(tensor.name, 0, tensor.numel).astype(np.float64)
+        if np.all((values >= low) & (values <= high)):
+            return tensor.name
+    return None

@@ -1,0 +1,229 @@
+"""One pass over a model: digest and spread of every tensor, and what the tests want to see of every block.
+
+The pass goes block by block, two or more side by side: the bytes of a block are scanned, and the samples that tests
+want of it are put by as they pass; what isn't stored as it is read is decoded and measured; then the tests take their
+steps (:mod:`weightprint.evidence.streamed`) while the block is at hand. So a model larger than memory comes from the
+disk once. A large tensor outside the blocks passes like a block; what is small there is scanned first by all threads,
+and so is a whole model whose blocks are small.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from weightprint import _core
+from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.checkpoint.info import TensorInfo
+from weightprint.fingerprint.live import Reads, finite_side
+from weightprint.fingerprint.model import Runs, Side, Tensor
+from weightprint.fingerprint.sampling import Read
+from weightprint.fingerprint.steps import Looks, Where, where
+from weightprint.scan.columns import measure
+from weightprint.scan.result import whole_digest
+from weightprint.util import parallel
+from weightprint.util.arrays import F32
+
+__all__ = ["Meter", "stream"]
+
+#: Types whose float32 values say everything about them.
+_BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
+_SMALL = 32 << 20  # bytes of a block below which the model is scanned in one go
+_HELD = 256 << 20  # bytes of samples that are put by of one block
+_PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})  # elements that share bytes
+_ASKED = {"exact": False, "rows": False, "columns": False, "digest": True, "io": "auto"}
+
+#: What is known of a tensor after the pass: digest, std, min, max, zeros.
+_Measured = tuple[str, float, float | None, float | None, int]
+
+
+class Meter:
+    """Bytes read so far, of all, told to whoever wants to know."""
+
+    def __init__(self, tell: Callable[[int, int], object] | None, total: int) -> None:
+        self._tell, self._total, self._done = tell, total, 0
+        self._lock = threading.Lock()
+
+    def part(self) -> Callable[[int, int], None]:
+        """A progress callback for one of several scans; stops the scan when the caller has gone."""
+        before = 0
+
+        def advanced(done: int, _: int) -> None:
+            nonlocal before
+            parallel.check()
+            with self._lock:
+                self._done += done - before
+                before = done
+                if self._tell is not None:
+                    self._tell(self._done, self._total)
+
+        return advanced
+
+
+@dataclass
+class _Group:
+    """Stored and canonical tensors that are measured together, and the places that are looked at then."""
+
+    infos: list[TensorInfo] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    places: list[Where] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(info.nbytes for info in self.infos)
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Where it begins in the files."""
+        return min(((info.file, info.index) for info in self.infos), default=(-1, -1))
+
+    def take_in(self, other: _Group) -> None:
+        self.infos += other.infos
+        self.tensors += other.tensors
+        self.places += other.places
+
+
+def stream(
+    checkpoint: Checkpoint, side: Side, reads: Reads, by_value: bool, looks: Sequence[Looks], meter: Meter
+) -> tuple[Side, str]:
+    """The side with every tensor measured, and the digest of the whole; every look's steps of this side taken.
+
+    Args:
+        by_value: digests are of float32 values, not of bytes, where these say everything.
+
+    Raises:
+        FileChangedError: a file changed while it was read.
+        FormatError, OSError, …: what reading fails with.
+    """
+    rest, groups = _groups(checkpoint, side, reads)
+    stored: dict[str, _Measured] = {}
+    decoded: dict[str, _Measured] = {}
+
+    def is_decoded(tensor: Tensor) -> bool:
+        return reads.as_stored(tensor.name) is None or (by_value and tensor.dtype in _BY_VALUE)
+
+    def work(group: _Group) -> None:
+        steps = [(one, step) for one in looks for place in group.places for step in one.of(side.label, place)]
+        kept = _Kept(side, reads, group.infos, [read for _, step in steps for read in step.reads])
+        stored.update(_scanned(checkpoint, group.infos, kept.keep, meter))
+        kept.keep.clear()  # who samples them holds them from here on
+        there = finite_side(replace(side, sample=kept.sample))
+        turned = [tensor for tensor in group.tensors if is_decoded(tensor)]
+        for tensor, found in zip(turned, parallel.each(lambda t: _of_values(side, t), turned), strict=True):
+            decoded[tensor.name] = found
+        for _ in parallel.each(lambda taken: taken[0].take(taken[1], there), steps):
+            pass
+
+    work(rest)
+    for _ in parallel.each(work, groups, ahead=len(groups)):
+        pass
+    tensors = {
+        name: _known(tensor, decoded[name] if is_decoded(tensor) else stored[name])
+        for name, tensor in side.tensors.items()
+    }
+    infos = list(checkpoint.tensors)
+    digests = [stored[info.name][0] for info in infos]
+    whole = whole_digest([info.dtype for info in infos], [info.shape for info in infos], digests)
+    return replace(side, tensors=tensors), whole
+
+
+def _groups(checkpoint: Checkpoint, side: Side, reads: Reads) -> tuple[_Group, list[_Group]]:
+    """What is scanned first, and the groups that pass one by one, in the order of the files. Every stored tensor and
+    every canonical one is in one of them."""
+    groups: dict[Where, _Group] = defaultdict(_Group)
+    of: dict[str, Where] = {}
+    for tensor in side.tensors.values():
+        place = where(tensor)
+        groups[place].tensors.append(tensor)
+        for name in reads.components(tensor.name):
+            of.setdefault(name, place)
+    for info in checkpoint.tensors:
+        groups[of.get(info.name, info.name)].infos.append(info)
+    rest = _Group()
+    inside: list[_Group] = []
+    large: list[_Group] = []
+    for place, group in groups.items():
+        group.places.append(place)
+        if not isinstance(place, str):
+            inside.append(group)
+        elif group.nbytes >= _SMALL:
+            large.append(group)
+        else:
+            rest.take_in(group)
+    one_by_one = sorted([*inside, *large], key=lambda group: group.first)
+    if len(inside) < 4 or max(group.nbytes for group in inside) < _SMALL:
+        for group in one_by_one:
+            rest.take_in(group)
+        return rest, []
+    return rest, one_by_one
+
+
+class _Kept:
+    """What steps will read, put by while the block is scanned, as far as it is stored as it is read and fits."""
+
+    def __init__(self, side: Side, reads: Reads, infos: Sequence[TensorInfo], wanted: Sequence[Read]) -> None:
+        places = {info.name: place for place, info in enumerate(infos)}
+        self.keep: list[tuple[int, F32, Runs, Runs | None]] = []
+        self._held: dict[str, list[tuple[Runs, Runs | None, F32]]] = defaultdict(list)
+        nbytes = 0
+        for read in wanted:
+            info = reads.as_stored(read.tensor.name)
+            nbytes += 4 * math.prod(read.shape)
+            if (
+                info is None
+                or info.name not in places
+                or info.components > 1
+                or info.dtype in _PACKED
+                or nbytes > _HELD
+            ):
+                continue
+            out, (rows, columns) = np.empty(read.shape, np.float32), read.runs
+            self.keep.append((places[info.name], out, rows, columns))
+            self._held[read.tensor.name].append((rows, columns, out))
+        self._sample = side.sample
+
+    def sample(self, name: str, rows: Runs, columns: Runs | None) -> F32 | None:
+        """As `Side.sample`; what was put by is handed out once, since who asked may write into it."""
+        held = self._held.get(name, [])
+        for k, (of_rows, of_columns, _) in enumerate(held):
+            if of_rows == rows and of_columns == columns:
+                return held.pop(k)[2]
+        return self._sample(name, rows, columns)
+
+
+def _scanned(
+    checkpoint: Checkpoint, infos: Sequence[TensorInfo], keep: Sequence[Any], meter: Meter
+) -> Iterator[tuple[str, _Measured]]:
+    """(name, what is known) of these tensors as they are stored."""
+    files = [checkpoint.core_file(f) for f in range(len(checkpoint.files))]
+    plan = [(info.file, info.index) for info in infos]
+    threads = 0 if parallel.sharing() == 1 else 1
+    found = measure(files, plan, {**_ASKED, "threads": threads, "keep": keep}, meter.part())
+    return zip([info.name for info in infos], _columns(found), strict=True)
+
+
+def _of_values(side: Side, tensor: Tensor) -> _Measured:
+    """Of the float32 values of a tensor that is cut or decoded, slice by slice."""
+    measured = _core.Measure(tensor.shape, digest=True)
+    for _, values in side.slices(tensor):
+        parallel.check()
+        measured.add(values.tobytes())
+    return next(_columns(measured.finish()))
+
+
+def _columns(found: dict[str, Any]) -> Iterator[_Measured]:
+    std = np.frombuffer(found["std"], np.float64).tolist()
+    zeros = np.frombuffer(found["n_zero"], np.uint64).tolist()
+    return zip(found["digest"], std, found["min"], found["max"], zeros, strict=True)
+
+
+def _known(tensor: Tensor, measured: _Measured) -> Tensor:
+    digest, std, low, high, zeros = measured
+    # NaN and infinities are no values: of a tensor that is nothing else, or one value beside them, nothing can be told.
+    return replace(tensor, digest=digest, std=std, constant=low == high, zeros=zeros)

@@ -1,0 +1,109 @@
+"""Quantised storage: which stored tensors belong together, and what they decode to.
+
+    for weight in quant.find(checkpoint):
+        weight.name, weight.shape, weight.scheme, weight.parameters
+        weight.read(checkpoint, slice(0, 128), slice(None))      # float32; only what the rectangle touches is read
+
+A scheme is one file with a :class:`Scheme`; adding one is its file and its line in :data:`SCHEMES`. Schemes are told
+by the names, dtypes and shapes of siblings; a config decides only what those can't (see :mod:`._hints`). Every stored
+tensor is claimed at most once, by the first scheme that makes sense of it; what no scheme claims is plain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.quant.base import Quantised, Scheme, Shelf
+from weightprint.quant.caches import with_caches
+from weightprint.quant.schemes.awq import AWQ
+from weightprint.quant.schemes.bitnet import BITNET
+from weightprint.quant.schemes.bnb_4bit import BNB_4BIT
+from weightprint.quant.schemes.bnb_int8 import BNB_INT8
+from weightprint.quant.schemes.fp4 import FP4
+from weightprint.quant.schemes.gguf import blocks
+from weightprint.quant.schemes.gptq import GPTQ
+from weightprint.quant.schemes.mlx import MLX
+from weightprint.quant.schemes.mxfp4_blocks import MXFP4_BLOCKS
+from weightprint.quant.schemes.named import NAMED
+from weightprint.quant.schemes.packed import PACKED
+from weightprint.quant.schemes.scaled import SCALED
+from weightprint.quant.schemes.torchao import TORCHAO
+from weightprint.results.finding import Finding
+from weightprint.util.escape import escape
+
+__all__ = ["SCHEMES", "find", "survey"]
+
+#: Every scheme; where several share an end of a name, the one that asks for more comes first.
+SCHEMES: tuple[Scheme, ...] = (
+    TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,
+)  # fmt: skip
+
+
+def find(checkpoint: Checkpoint) -> list[Quantised]:
+    """The quantised weights of a checkpoint, scheme by scheme, in file order within each.
+
+    What looks like a scheme but does not hold together is among them as :class:`Unreadable`. Linear in the number of
+    tensors. Reads no values but the few that hold shapes (``weight_shape``, bitsandbytes' quant_state).
+    """
+    return survey(checkpoint)[0]
+
+
+def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
+    """`find`, and what was noticed: scales without codes, components that contradict each other, assumptions."""
+    shelf = Shelf(checkpoint)
+    candidates = _candidates(shelf)
+    found = blocks(checkpoint)  # a GGUF file says itself what is quantised, and how
+    for packed in found:
+        shelf.claim(packed)
+    for scheme, named in zip(SCHEMES, candidates, strict=True):
+        for name, end in named:
+            grouped = scheme.group(shelf, name, end)
+            if grouped is not None:
+                shelf.claim(grouped)
+                found.append(grouped)
+    return _named_apart(shelf, with_caches(shelf, found)), shelf.findings()
+
+
+def _candidates(shelf: Shelf) -> list[list[tuple[str, str]]]:
+    """For each scheme, the names that end as one of its anchors, with the longest such end."""
+    ends: dict[str, list[int]] = {}
+    for number, scheme in enumerate(SCHEMES):
+        for end in scheme.anchors:
+            ends.setdefault(end, []).append(number)
+    by_last_word: dict[str, list[str]] = {}
+    for end in sorted(ends, key=len, reverse=True):
+        by_last_word.setdefault(_last_word(end), []).append(end)
+    every = tuple(ends)
+    candidates: list[list[tuple[str, str]]] = [[] for _ in SCHEMES]
+    for name in shelf.names:
+        if not name.endswith(every):
+            continue
+        seen: set[int] = set()
+        for end in by_last_word[_last_word(name)]:
+            if name.endswith(end):
+                for number in ends[end]:
+                    if number not in seen:
+                        seen.add(number)
+                        candidates[number].append((name, end))
+    return candidates
+
+
+def _last_word(name: str) -> str:
+    return name[max(name.rfind("."), name.rfind("_")) + 1 :]
+
+
+def _named_apart(shelf: Shelf, found: list[Quantised]) -> list[Quantised]:
+    """No two weights of one name: where a plain tensor or another weight has it, the codes' name is the weight's."""
+    taken = {weight.name for weight in found if weight.name == weight.components[0]}  # these can have no other
+    for k, weight in enumerate(found):
+        if weight.name == weight.components[0]:
+            continue
+        if weight.name in taken or weight.name in shelf:
+            codes = weight.components[0]
+            shelf.notice(
+                "stored_twice", weight.scheme, codes, f"{escape(weight.name)} is stored twice: also in {escape(codes)}"
+            )
+            found[k] = replace(weight, name=codes)
+        taken.add(found[k].name)
+    return found

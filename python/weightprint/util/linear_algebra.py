@@ -1,0 +1,113 @@
+"""Dense linear algebra, and the seconds it takes.
+
+What a comparison costs beyond reading is products, solutions and decompositions of dense matrices, which are LAPACK's
+and BLAS's and as fast as the machine allows. So they go through here, and `accounted` says how long they took:
+`Comparison.gemm_seconds`. Sampling, decoding, sorting and looking for the nearest are not counted. Of pieces of work
+that run side by side (:mod:`weightprint.util.parallel`) each counts for its part of the machine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weightprint.util import parallel
+
+__all__ = ["Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "solve", "svd", "svdvals"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Spent:
+    """Wall seconds and CPU seconds (of all threads) of dense linear algebra so far."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+
+_ADDING = threading.Lock()
+_SPENT: ContextVar[tuple[Spent, ...]] = ContextVar("spent", default=())
+
+
+@contextmanager
+def accounted() -> Iterator[Spent]:
+    """Counts what runs inside, in this thread; accounts may be nested, and the outer one counts everything."""
+    spent = Spent()
+    token = _SPENT.set((*_SPENT.get(), spent))
+    try:
+        yield spent
+    finally:
+        _SPENT.reset(token)
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    parallel.check()
+    sharing = parallel.sharing()
+    clock = time.process_time if sharing == 1 else time.thread_time
+    started, cpu = time.perf_counter(), clock()
+    try:
+        yield
+    finally:
+        seconds, cpu = (time.perf_counter() - started) / sharing, clock() - cpu
+        with _ADDING:
+            for spent in _SPENT.get():
+                spent.seconds += seconds
+                spent.cpu += cpu
+
+
+def _finite(x: Array) -> Array:
+    """x with 0 in place of what overflowed: one such value keeps a decomposition from converging."""
+    return x if np.isfinite(x).all() else np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def product(x: Array, y: Array) -> Any:
+    """``x @ y``."""
+    with _counted():
+        return x @ y
+
+
+def solve(x: Array, y: Array) -> Any:
+    """z with ``x @ z = y``."""
+    with _counted():
+        return np.linalg.solve(_finite(x), _finite(y))
+
+
+def lstsq(x: Array, y: Array) -> Array:
+    """The z for which ``x @ z`` is nearest to y."""
+    with _counted():
+        return np.linalg.lstsq(_finite(x), _finite(y), rcond=None)[0]
+
+
+def svd(x: Array) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition: u, s and v' with ``x = u @ diag(s) @ v'``."""
+    with _counted():
+        return np.linalg.svd(_finite(x), full_matrices=False)
+
+
+def svdvals(x: Array) -> Array:
+    """Singular values, largest first."""
+    with _counted():
+        return np.linalg.svd(_finite(x), compute_uv=False)
+
+
+def eigvalsh(x: Array) -> Array:
+    """Eigenvalues of a symmetric matrix, smallest first."""
+    with _counted():
+        return np.linalg.eigvalsh(_finite(x))
+
+
+def eigh(x: Array) -> tuple[Array, Array]:
+    """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors as columns."""
+    with _counted():
+        values, vectors = np.linalg.eigh(_finite(x))
+        return values, vectors

@@ -1,0 +1,178 @@
+"""The evidence of a pair read the other way round: what B's tensors are to A's becomes what A's are to B's.
+
+Operations are told from the earlier model to the later one. The tests compare B with A, so where A is the later one, or
+nobody knows, their evidence is turned instead of being gathered again: matches name the same two blocks, whichever is
+looked for; of their units as many are the other side's as its FFN is wide. What a test did not look at (blocks of A
+that no block of B named) stays unknown. p-values are those of the pair.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from weightprint.evidence.evidence import Evidence, Shared, UnitMatch
+from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.pair import Models
+from weightprint.fingerprint.model import Side
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.thresholds import TURNED
+
+__all__ = ["mirrored"]
+
+Details = dict[str, Any]
+
+
+def mirrored(facts: Facts) -> Facts:
+    """The facts of (B, A) from those of (A, B)."""
+    models = facts.models
+    turned = replace(
+        models,
+        a=replace(models.b, label="a"),
+        b=replace(models.a, label="b"),
+        pairs=tuple(replace(p, a=p.b, b=p.a) for p in models.pairs),
+        looks=[],
+    )
+    return Facts(turned, tuple(_evidence(e, models) for e in facts.evidence))
+
+
+def _evidence(e: Evidence, models: Models) -> Evidence:
+    if not e.applied:
+        return e
+    names = {p.b.name: p.a.name for p in models.pairs} | {f.b: f.a for f in e.found}
+    matches, others = _matches(e, models)
+    fitted = set(e.details.get("left_out_of_p", ()))
+    details = dict(e.details)
+    if fitted:
+        details["left_out_of_p"] = sorted({_name(m.a) for m in (*e.matches, *e.others) if m.name in fitted})
+    if e.test in _DETAILS:
+        details |= _DETAILS[e.test](details, names, models)
+    return replace(
+        e,
+        details=details,
+        found=tuple(Shared(f.a, f.b, f.kind, f.numel) for f in e.found if f.kind != "parameter"),
+        regions=tuple(replace(r, tensors=tuple(names[n] for n in r.tensors if n in names)) for r in e.regions),
+        matches=matches,
+        others=others,
+    )
+
+
+# Matches
+
+
+def _matches(e: Evidence, models: Models) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
+    """For each FFN of A that was named, the best FFN of B; and the others."""
+    widths = {side.label: {f.key: f.units for f in ffns(side)} for side in (models.a, models.b)}
+    by_a: dict[Any, list[UnitMatch]] = defaultdict(list)
+    for match in (*e.matches, *e.others):
+        of_b, of_a = widths["b"].get(match.b, 1), widths["a"].get(match.a, 1)
+        by_a[match.a].append(_turned(match, of_a / of_b if e.test != "head_agreement" else 1.0))
+    ranked = [sorted(same, key=lambda m: (-m.nearest, -m.agreed, m.a != m.b, m.log10_p)) for same in by_a.values()]
+    return tuple(same[0] for same in ranked), tuple(m for same in ranked for m in same[1:])
+
+
+def _turned(match: UnitMatch, wider: float) -> UnitMatch:
+    """``wider``: A's units over B's, the units of A that stand for those of B that were looked for."""
+    tested = max(1, round(match.tested * wider))
+    units = None
+    agreed = match.agreed
+    if match.units is not None:
+        units = match.units[np.argsort(match.units[:, 1], kind="stable")][:, ::-1]
+        if len(units):  # several units of B may be one of A's
+            agreed = round(agreed * np.unique(units[:, 0]).size / len(units))
+    return replace(match, b=match.a, a=match.b, tested=tested, agreed=min(agreed, tested), units=units)
+
+
+def _name(key: tuple[str, int, Any]) -> str:
+    stack, block, expert = key
+    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
+
+
+# Details that the readers of operations ask for
+
+
+def _exact(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {
+        "n_only_in_a": details["n_only_in_b"],
+        "n_only_in_b": details["n_only_in_a"],
+        "only_in_a": details["only_in_b"],
+        "only_in_b": details["only_in_a"],
+        "renamed": [(old, new) for new, old in details["renamed"]],
+    }
+
+
+def _same_values(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    later = {"a": "b", "b": "a", None: None}[details["later"]]
+    return {"how": {names[n]: how for n, how in details["how"].items() if n in names}, "later": later}
+
+
+def _weights(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {"cosines": {names[n]: cosine for n, cosine in details["cosines"].items() if n in names}}
+
+
+def _training(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {"r_a": details["r_b"], "r_b": details["r_a"]}
+
+
+def _heads(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    """Block of A → for each of its heads the block and head of B that named it, the best of several."""
+    rows: dict[str, dict[int, list[Any]]] = defaultdict(dict)
+    for block in details["head_map"]:
+        for i, head in enumerate(block["heads"]):
+            if head is not None:
+                name, j, by_qk, by_vo = head
+                before = rows[name].get(j)
+                if before is None or min(by_qk, by_vo) > min(before[2:]):
+                    rows[name][j] = [block["b"], i, by_qk, by_vo]
+    return {
+        "head_map": [
+            {"b": name, "heads": [heads.get(j) for j in range(max(_n_heads(models.a, name), max(heads) + 1))]}
+            for name, heads in rows.items()
+        ]
+    }
+
+
+def _n_heads(side: Side, block: str) -> int:
+    geometry = side.geometry.get(block.rpartition(".")[0])
+    return int(geometry.heads or 0) if geometry is not None else 0
+
+
+def _tables(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {"tables": {role: _table(told) for role, told in details["tables"].items()}}
+
+
+def _table(told: Details) -> Details:
+    n_a, n_b = told["rows"]
+    equal = told["equal"] >= 2
+    share = min(1.0, (told["equal"] / max(n_a, 1)) if equal else told["near"] / max(told["sampled"], 1) * n_b / n_a)
+    kind = told["kind"]
+    if kind in _OWN:
+        kind = "same rows" if n_a == n_b else "first rows" if n_a < n_b else "extended"
+        kind = "same rows, some replaced" if share < 0.9 and n_a <= n_b else kind
+    elif kind != "none":
+        kind = kind.partition(",")[0] + ("" if share >= 0.9 else _JOINED)
+    return {**told, "rows": [n_b, n_a], "kind": kind, "tested": n_a if equal else told["tested"]}
+
+
+_OWN = ("same rows", "same rows, some replaced", "extended", "first rows")
+_JOINED = ", joined with other rows"
+
+
+def _turned_parts(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    """What B asked of A says nothing of what A has besides."""
+    return {"not_found": []}
+
+
+_DETAILS: dict[str, Callable[[Details, Mapping[str, str], Models], Details]] = {
+    "exact_sharing": _exact,
+    "same_values": _same_values,
+    "aligned_weights": _weights,
+    "training_shared": _training,
+    "head_agreement": _heads,
+    "embeddings": _tables,
+    **dict.fromkeys(TURNED, _turned_parts),
+}

@@ -1,0 +1,91 @@
+"""The rules, in one table read top to bottom: the first that holds decides. Each line names the tests it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.thresholds import DECIDING, EFFECT, LOG10_P
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of the table: a verdict, the condition, what it means in words, and the tests it reads."""
+
+    verdict: str
+    holds: Callable[[Facts], bool]
+    words: str
+    reads: tuple[str, ...]
+
+
+_COPY = ("exact_sharing", "same_values")
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "identical",
+        lambda f: f.equal_both_ways and not f.moved and f.more == (0, 0),
+        "every tensor of either model is in the other, bit for bit",
+        ("exact_sharing",),
+    ),
+    Rule(
+        "shared_origin",
+        lambda f: f.equal_both_ways and bool(f.moved),
+        "every tensor of either model is in the other, bit for bit, some of them at other places",
+        ("exact_sharing",),
+    ),
+    Rule(
+        "re_encoded",
+        lambda f: (
+            f.stored_otherwise and f.whole and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a))
+        ),
+        "every value of B, and every value of A's blocks, is a value of the other in another encoding",
+        _COPY,
+    ),
+    Rule(
+        "shared_origin",
+        lambda f: f.scaled_only,
+        "every value of one model is the other's, some of them times a factor that nothing stores",
+        _COPY,
+    ),
+    Rule(
+        "shared_origin",
+        lambda f: bool(f.shown) and f.whole and (not f.missing_in_a or not f.missing_in_b),
+        "one model holds all of the other, value for value, and more",
+        _COPY,
+    ),
+    Rule(
+        "shared_initialisation",
+        lambda f: bool(f.blocks or f.found_regions) and not f.shown and f.initialisation_only,
+        "blocks agree in place, and what training made of them does not",
+        (*DECIDING, "training_shared"),
+    ),
+    Rule(
+        "partly_shared",
+        lambda f: bool(f.blocks) and bool(f.absent_beside_found) and not (f.deeper_only or f.more_experts_only),
+        f"some blocks agree (log10 p <= {LOG10_P:g}, and a cosine or share of units >= {EFFECT:g}), others of "
+        f"the same stack were looked for with power and are not there; more than layers that a deeper model has beside "
+        f"all of the other's",
+        DECIDING,
+    ),
+    Rule(
+        "shared_origin",
+        lambda f: bool(f.blocks) or f.units_only,
+        f"channels, hidden units or heads find themselves again (log10 p <= {LOG10_P:g}) in blocks with a cosine or "
+        f"share of units >= {EFFECT:g}",
+        DECIDING,
+    ),
+    Rule(
+        "partly_shared",
+        lambda f: bool(f.shown or f.found_regions or f.turned_tables) or f.equal_rows is not None,
+        "some tensors, or rows of an embedding, are equal or agree, and no more than these was shown",
+        (*_COPY, "embeddings", *DECIDING),
+    ),
+    Rule(
+        "no_evidence",
+        lambda f: not f.lacks and not f.decisive and not f.copies_unclear,
+        "every way of looking had the power to see a descendant, and none saw anything",
+        (*_COPY, *DECIDING),
+    ),
+    Rule("inconclusive", lambda f: True, "no test that may decide found enough", (*_COPY, *DECIDING)),
+)

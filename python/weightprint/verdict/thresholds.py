@@ -1,0 +1,65 @@
+"""The numbers that a verdict rests on, each once, with where it comes from.
+
+They come from outside the cases that the rules are tested on:
+
+* ``LOG10_P`` = -6: at one false alarm in a million pairs, an auditor who compares 1,000 models with each other
+  (500,000 pairs) expects half a false alarm. The p-value is Bonferroni-corrected over the tests that may decide, over
+  blocks, over pairings and over the alignments that were tried.
+* ``EFFECT`` = .1: strangers' double-centred cosine is within 4/sqrt(mn), .02 for a block of a few 64 x 64 matrices
+  and .001 for language models; continued pre-training leaves cosines of .1 to .95. Of hidden units, strangers share
+  none beyond chance. A tiny p with a tiny effect is a broken assumption until shown otherwise, and decides nothing.
+* ``ABSENT`` = .02: a part outside the blocks counts as not shared in place only if a cosine of .02 would have stood
+  five null deviations out, and its cosine is below that; :mod:`weightprint.verdict.absent_parts` says when parts of
+  blocks are absent.
+* ``DETECTABLE`` = .25: "no evidence" may be said only where a descendant with an effect of this size would have been
+  seen, a cosine or a share of hidden units: what was not seen stands in the report beside it.
+"""
+
+from __future__ import annotations
+
+#: Cosine, or share of units, that a part must reach to be called found (see facts.py for where it comes from).
+EFFECT = 0.1
+
+#: Share of units or heads (or a cosine) from which on most of a part is there.
+MOST = 0.5
+
+#: A block is absent only where fewer units than this were found by tests that would have seen more.
+ABSENT_UNITS = 0.05
+
+#: What a look at a block says of its FFN: units most, a region in place holds more than the FFN, heads nothing.
+OF_HEADS = ("head_agreement", "turned_attention")
+
+
+LOG10_P = -6.0
+
+#: Gains start constant. If two models' correlate by g, training in common explains at most g of how far they moved; at
+#: a third it is half of what each did alone.
+DISTANT_GAINS = 1 / 3
+
+#: Heads of one block in the very block of A where its hidden units were found: few heads, and nothing was chosen.
+BESIDE_LOG10_P = -2.0
+
+#: Equal rows of an embedding that make a part shared: each is tens of learned values, so a few would do.
+ROWS = 32
+
+#: Tests that look for a part of B in any basis of the stream.
+TURNED = ("turned_ffns", "turned_attention", "turned_tables")
+
+#: The tests whose p-values may decide. The others are shown and never decide.
+DECIDING = (
+    "aligned_weights",
+    "aligned_units",
+    "unit_agreement",
+    "unit_geometry",
+    "head_agreement",
+    "common_zeros",
+    "convergence",
+    *TURNED,
+)
+
+
+#: In place: a cosine below this (and three deviations of chance) is none.
+ABSENT = 0.02
+
+#: A share of hidden units that a test must have been able to see, before its silence says that they are not there.
+DETECTABLE = 0.25

@@ -1,0 +1,380 @@
+"""The sentences of a comparison: the verdict, what speaks for it, what speaks against it, and how strong that is.
+
+Every sentence states what was measured and stops there. Names inside them are not escaped; whoever shows them does
+that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from weightprint.evidence.lookup.units import ffns
+from weightprint.verdict.absent_parts import stacked_layers
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.thresholds import DECIDING, EFFECT, LOG10_P, TURNED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from weightprint.evidence.evidence import Evidence
+    from weightprint.verdict.rules import Rule
+
+__all__ = ["against", "headline", "in_favour", "readings", "sentence", "strength"]
+
+_LISTED = 4
+_LITTLE = 0.005  # of B's parameters
+_QUOTED = 100  # beyond 1 in 10^100 a broken assumption is likelier than chance; no more digits are worth quoting
+
+
+def strength(verdict: str, log10_p: float | None) -> str:
+    """The strength of a verdict in words."""
+    if verdict == "identical":
+        return "certain: equal digests (BLAKE3) of every tensor"
+    if verdict == "re_encoded":
+        return "certain: checked value by value"
+    if verdict == "inconclusive":
+        return "none: these tests can't decide"
+    if verdict == "no_evidence":
+        return "as far as these tests see: what they would have seen is said below"
+    if log10_p is None or log10_p > -6:
+        return "equal tensors, checked bit by bit"
+    words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
+    power = f"10^{-log10_p:.0f}" if log10_p > -_QUOTED else f"10^{_QUOTED}"
+    return f"{words}: if the assumption below holds, chance does this at most once in {power} pairs"
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:_LISTED])
+    return f"{shown} and {len(names) - _LISTED:,} more" if len(names) > _LISTED else shown
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def headline(readings: Sequence[str]) -> str:
+    """The verdict in a few words, ``"shared origin or a part of it"``."""
+    name = readings[0].replace("re_encoded", "re-encoded").replace("_", " ")
+    return f"{name} or a part of it" if readings[0] == "shared_origin" and "partly_shared" in readings else name
+
+
+def readings(verdict: str, facts: Facts) -> tuple[str, ...]:
+    """The verdicts between which the evidence can't tell, the given one first."""
+    if verdict == "shared_initialisation" and facts.descent_open:
+        return (verdict, "shared_origin")
+    if verdict not in ("shared_origin", "partly_shared") or facts.shown or facts.equal_both_ways:
+        return (verdict,)
+    out = [verdict]
+    if verdict == "shared_origin" and facts.models.effort == "quick":
+        out.append("partly_shared")
+    if (facts.blocks or facts.units_only) and facts.initialisation_open and not facts.absent.names:
+        out.append("shared_initialisation")
+    return tuple(out)
+
+
+def sentence(rule: Rule, facts: Facts) -> str:
+    """The verdict in one sentence."""
+    share = facts.share
+    if rule.verdict == "identical":
+        exact = facts.applied("exact_sharing")
+        renamed = len(exact.details["renamed"]) if exact else 0
+        tied = [
+            f"; {_names([*names])} of {side} {'is' if len(names) == 1 else 'are'} tied in {other}, and stored in {side}"
+            for side, other, names in (("A", "B", facts.tied[0]), ("B", "A", facts.tied[1]))
+            if names
+        ]
+        renamed -= len(facts.tied[1])
+        return (
+            f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
+        )
+    if facts.equal_both_ways and facts.moved:
+        moved = _plural(len(facts.moved), "tensor")
+        return f"A and B hold the same tensors, value for value, but {moved} stand at another place: layers were moved."
+    if rule.verdict == "re_encoded":
+        extra = "" if facts.complete else ", except for what is listed below"
+        return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
+    if "holds all" in rule.words:
+        return _all_of_one(facts)
+    if "times a factor" in rule.words:
+        return f"A and B hold the same values, except that {factors(facts)}."
+    if rule.verdict == "shared_origin":
+        if "partly_shared" in readings(rule.verdict, facts):
+            return (
+                "A and B share an origin or a part of it: quick effort reads too little to tell a whole model from a "
+                "part, or from one random initialisation."
+            )
+        return "A and B share an origin: one descends from the other, or both from a third model or one initialisation."
+    if rule.verdict == "partly_shared":
+        low = 0.0 if share.value is None else share.value
+        rest = _rest(facts)
+        return f"A and B share a part: at least {low:.1%} of B's parameters are A's{rest}."
+    if rule.verdict == "shared_initialisation" and facts.descent_open:
+        return (
+            "A and B grew from one random initialisation, or descend from one model and were trained far apart since; "
+            "little or no training in common was found."
+        )
+    if rule.verdict == "shared_initialisation":
+        return "A and B grew from one random initialisation; no training in common was found."
+    if rule.verdict == "no_evidence":
+        return "Nothing shows that A and B share weights, and these tests would have seen a descendant."
+    return "These tests cannot say whether A and B share an origin."
+
+
+def _rest(facts: Facts) -> str:
+    """What is said of the other parts: not found only where they were looked for."""
+    looked_for = bool(facts.absent.names or facts.absent_regions)
+    unread = _not_looked_at(facts)
+    words = "; other parts were looked for and not found" if looked_for else ""
+    return words + (f"; {unread}" if unread else "" if looked_for else ", and nothing is known of the rest")
+
+
+def _not_looked_at(facts: Facts) -> str:
+    """Tensors of either side that no test could read as what they are: ``"not looked at: 9 tensors (98.0% of B's
+    parameters) hold stacked layers"``."""
+    out = []
+    copied = {name for f in facts.copies for name in (f.a, f.b)}
+    for side in (facts.models.b, facts.models.a):
+        left = [t for t in side.tensors.values() if t.place is None and t.name not in copied and len(t.shape) > 1]
+        unread = [t for t in side.tensors.values() if t.undecoded and t.name not in copied]
+        left = [t for t in left if not t.undecoded]
+        stacked = {t.name for t in stacked_layers(left)}
+        groups = (
+            (("is not decoded", "are not decoded"), unread),
+            (("holds stacked layers", "hold stacked layers"), [t for t in left if t.name in stacked]),
+            (("has no known role", "have no known role"), [t for t in left if t.name not in stacked]),
+        )
+        for words, found in groups:
+            part = sum(t.numel for t in found) / max(side.numel, 1)
+            if part >= _LITTLE:
+                whose = f"({part:.1%} of {side.label.upper()}'s parameters)"
+                out.append(f"{_plural(len(found), 'tensor')} {whose} {words[len(found) > 1]}")
+    return "not looked at: " + " and ".join(out) if out else ""
+
+
+def _all_of_one(facts: Facts) -> str:
+    """One model holds the other; simple tensors may be left on either side."""
+    in_a, in_b = facts.more
+    # Rather the side of which nothing at all is left.
+    b_in_a = not facts.missing_in_a and (not in_b or bool(facts.missing_in_b) or in_a > 0)
+    less, more, left, n = ("B", "A", in_b, in_a) if b_in_a else ("A", "B", in_a, in_b)
+    but = f" but {_plural(left, 'tensor')} too simple to tell" if left else ""
+    has = f"; {more} has {_plural(n, 'more tensor')}" if n else ""
+    return f"Everything in {less}{but} is in {more}, value for value{has}."
+
+
+def factors(facts: Facts) -> str:
+    """Which factor lies between how many tensors, in words."""
+    same = facts.applied("same_values")
+    scaled: Mapping[str, list[Any]] = same.details["scaled"] if same else {}
+    values = sorted(abs(factor) for factor, _ in scaled.values() if factor is not None)
+    n, free = len(values), len(scaled) - len(values)
+    size = (
+        ""
+        if not values
+        else f"{values[0]:,.4g}"
+        if values[0] > 0.999 * values[-1]
+        else f"{values[0]:,.4g} to {values[-1]:,.4g}"
+    )
+    parts = [f"every value of {_plural(n, 'tensor')} of B is A's times {size}"] * bool(n)
+    parts += [f"{_plural(free, 'tensor')} hold the other's values in codes whose scale is stored nowhere"] * bool(free)
+    return ", and ".join(parts) + (", a factor that nothing stores" if n else "")
+
+
+def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
+    """What speaks for the verdict, one sentence per test that the rule may rest on and that found something."""
+    if rule.verdict == "inconclusive":
+        return ()
+    if rule.verdict == "no_evidence":
+        return tuple(f"{_named(e)}: {e.says}{_power(e)}." for e in facts.evidence if e.applied and e.test in DECIDING)
+    lines: list[str] = []
+    exact, same = facts.applied("exact_sharing"), facts.applied("same_values")
+    if exact and (exact.found or facts.equal_both_ways):
+        lines.append(exact.says)
+    if same and same.found:
+        lines.append(same.says)
+        scales = sum(f.kind == "parameter" for f in same.found)
+        if scales:
+            lines.append(f"{_plural(scales, 'further tensor')} of B hold exactly the scales of this quantisation")
+    if facts.equal_rows is not None:
+        lines.append(f"embeddings: {facts.equal_rows.says}")
+    if facts.decisive:
+        chosen = [e for e in facts.evidence if e.applied and (e.test in DECIDING or e.test == "norm_gains")]
+        for e in chosen:
+            if e.log10_p is not None and e.log10_p <= -3 and not e.semantic:
+                lines.append(f"{_named(e)}: {e.says} (log10 p {e.log10_p:.1f})")
+        lines.extend(_where(facts))
+    return tuple(lines)
+
+
+def _named(evidence: Evidence) -> str:
+    """The test, and the basis it was run in where that is not the stored one."""
+    return (
+        evidence.test
+        if evidence.basis == "identity" or evidence.test in TURNED
+        else f"{evidence.test} after a {evidence.basis}"
+    )
+
+
+def _power(evidence: Evidence) -> str:
+    if evidence.detectable is None:
+        return ""
+    return f"; an effect of about {evidence.detectable:.3f} would have been seen"
+
+
+def _where(facts: Facts) -> list[str]:
+    """How many blocks of B were found, and where in A."""
+    blocks = {key[:2]: block for key, block in facts.blocks.items()}
+    if not blocks:
+        return []
+    listed = {(f.stack, f.block) for f in ffns(facts.models.b)} | {
+        (r.name.rsplit(".", 1)[0], r.layer) for r in facts.regions if r.layer is not None
+    }
+    there = sum(block.b[:2] == block.a[:2] for block in blocks.values())
+    elsewhere = "" if there == len(blocks) else f", {len(blocks) - there:,} of them at another depth"
+    attention = sum((*at, None) in facts.absent.ffns for at in blocks)
+    ffn = sum(at in facts.absent.attention for at in blocks)
+    only = "".join(f", {n:,} of them in their {part} only" for n, part in ((attention, "attention"), (ffn, "FFN")) if n)
+    return [f"{len(blocks):,} of {_plural(len(listed), 'block')} of B were found in A{elsewhere}{only}"]
+
+
+def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
+    """What speaks against the verdict, and what was not seen."""
+    lines: list[str] = []
+    if rule.verdict in ("identical", "re_encoded"):
+        lines.extend(_missing(facts))
+        same = facts.applied("same_values")
+        if same is not None and same.details["later"] is not None:
+            lines.append("Rounding says which of the two files came later, not who trained the weights.")
+        else:
+            lines.append("Equal weights do not say who made them first.")
+        return tuple(lines)
+    if rule.verdict == "no_evidence":
+        return (*_near_misses(facts), *_BLIND)
+    if facts.shown or facts.blocks or facts.units_only or facts.equal_rows or facts.found_regions:
+        lines.extend(_missing(facts) if facts.shown else ())
+        lines.extend(_initialisation(facts) if facts.decisive or facts.shown else ())
+        if facts.absent.names or facts.absent_regions:
+            parts = [*facts.absent.names, *(r.name for r in facts.absent_regions)]
+            lines.append(f"Looked for with power and not found in A: {_names(parts)}.")
+        unclear = [
+            r.name
+            for r in facts.regions
+            if r.layer is None and r not in facts.found_regions and r not in facts.absent_regions
+        ]
+        if unclear:
+            lines.append(f"Compared without power to tell: {_names(unclear)}.")
+        if unread := _not_looked_at(facts):
+            lines.append(f"{unread[0].upper()}{unread[1:]}.")
+        untested = facts.share.high - facts.share.low
+        if untested > 0.0005:
+            lines.append(f"{untested:.1%} of B's parameters were not tested or not told apart.")
+        return tuple(lines)
+    return (*_why_inconclusive(facts), *lines)
+
+
+_BLIND = (
+    "A descendant that was both trained far away and moved to a basis that could not be undone would not have been "
+    "seen.",
+    "Distillation and shared training data leave no trace in weights.",
+)
+
+
+def _near_misses(facts: Facts) -> list[str]:
+    """Looks that came closest, and weak agreement that only shared tokens show."""
+    lines = []
+    if facts.log10_p is not None and facts.log10_p <= -2:
+        lines.append(f"The smallest corrected p-value is {10**facts.log10_p:.1g}.")
+    lines.extend(_similar_data(facts))
+    return lines
+
+
+def _similar_data(facts: Facts) -> list[str]:
+    """Agreement that a fitted basis makes by itself: an observation of its own, and never shared weights."""
+    fitted = [e for e in facts.evidence if e.applied and e.basis != "identity" and e.test == "unit_agreement"]
+    seen = [e for e in fitted if (e.details["log10_p_of_permuted_channels"] or 0.0) <= -3]
+    return [
+        f"Similar training data or distillation: aligned by their shared tokens, {e.says}; strangers that learned from "
+        f"the same data do that too."
+        if e.semantic
+        else f"Strong directions laid on each other by a {e.basis}: {e.says}; units that load on a few strong "
+        f"directions do that in any two models."
+        for e in seen[:1]
+    ]
+
+
+def _missing(facts: Facts) -> list[str]:
+    """What differs: tensors of one name with other values, then what only one side has."""
+    in_a, in_b = (
+        {t.name: t for t in missing if not t.undecoded} for missing in (facts.missing_in_b, facts.missing_in_a)
+    )
+    changed = [name for name in in_b if name in in_a]
+    groups = (
+        ("Other values under the same name in A and B", [in_b[n] for n in changed], facts.models.b),
+        ("In A, without an equal in B", [t for n, t in in_a.items() if n not in in_b], facts.models.a),
+        ("In B, without an equal in A", [t for n, t in in_b.items() if n not in in_a], facts.models.b),
+    )
+    lines = []
+    for label, side in (("A", facts.models.a), ("B", facts.models.b)):
+        unread = [t.name for t in facts.undecoded if side.tensors.get(t.name) is t]
+        if unread:
+            n = _plural(len(unread), "tensor")
+            lines.append(f"Not read: {n} of {label}, stored in a way that is not decoded ({_names(unread)}).")
+    for words, tensors, side in groups:
+        if tensors:
+            part = sum(t.numel for t in tensors) / max(side.numel, 1)
+            names = _names([t.name for t in tensors])
+            lines.append(
+                f"{words}: {_plural(len(tensors), 'tensor')}, {part:.1%} of {side.label.upper()}'s parameters "
+                f"({names})."
+            )
+    return lines
+
+
+def _initialisation(facts: Facts) -> list[str]:
+    """Shared training against a shared random seed: what the weights allow one to say."""
+    gains = facts.equal_gains
+    if gains:
+        return [
+            f"A common random initialisation alone is ruled out if norm gains and biases started constant, as is "
+            f"usual: "
+            f"{_plural(len(gains), 'trained one')} of them {'is' if len(gains) == 1 else 'are'} equal bit for bit."
+        ]
+    training = facts.training
+    if training is None:
+        return [
+            "A common random initialisation would also leave agreement in place, and could not be told from common "
+            "training here."
+        ]
+    reading = training.details["reads_as"]
+    if reading == "descent":
+        return [f"A common random initialisation alone would leave other traces: training_shared {training.says}."]
+    if reading == "either":
+        return [f"One common random initialisation, trained apart, is not ruled out: training_shared {training.says}."]
+    return [f"training_shared {training.says}. Descent so long ago that little of it is left would look alike."]
+
+
+def _why_inconclusive(facts: Facts) -> list[str]:
+    lines = []
+    unclear = [f.b for f in facts.copies if f.kind in ("exact", "re_encoded")]
+    if unclear:
+        lines.append(
+            f"{_plural(len(unclear), 'tensor')} of B hold A's values, but no name says that they were learned; a "
+            f"window or a filter bank is the same in strangers: {_names(unclear)}."
+        )
+    for e in facts.evidence:
+        if e.test in DECIDING and e.applied:
+            lines.append(f"{_named(e)}: {e.says} (log10 p {e.log10_p or 0:.1f}){_power(e)}.")
+    if facts.decisive:
+        lines.append(
+            f"A p-value of log10 p {facts.log10_p:.1f} without any part reaching an effect of {EFFECT:g} is not taken "
+            f"as a finding."
+        )
+    elif facts.log10_p is not None:
+        lines.append(
+            f"A finding needs log10 p <= {LOG10_P:g} and a cosine or share of units of {EFFECT:g} or more in some part."
+        )
+    lines.extend(_similar_data(facts))
+    lines.extend(f"Why this is not 'no evidence': {reason}." for reason in facts.lacks)
+    lines.append(_BLIND[-1])
+    return lines
