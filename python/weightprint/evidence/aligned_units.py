@@ -40,7 +40,7 @@ from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence.pair import Models
-from weightprint.evidence.streamed import done
+from weightprint.evidence.streamed import done, with_cost
 from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import Indices, Read, pick
 from weightprint.fingerprint.steps import Looks, Round, Step
@@ -106,7 +106,7 @@ def aligned_units(models: Models) -> Evidence:
         return not_applied(_QUESTION, why)
     looks, streamed = done(models, wanted)
     answer = _answer(models, looks.looked())
-    return looks.added_to(answer) if streamed else answer
+    return with_cost(answer, looks) if streamed else answer
 
 
 # All pairs of blocks

@@ -49,7 +49,7 @@ from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, stands
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
 from weightprint.evidence.pair import Models
-from weightprint.evidence.streamed import done
+from weightprint.evidence.streamed import done, with_cost
 from weightprint.util.arrays import F32, I64
 
 __all__ = ["aligned_weights"]
@@ -113,7 +113,7 @@ def aligned_weights(models: Models) -> Evidence:
         best = np.max(copies, axis=0)
         looks = smallest([log10_p_of(whole), log10_p_of(best) + math.log10(len(copies))])
         found = replace(found, rank_p=rank_p(-looks, whole, best, salt=named_now.tolist()))
-    return sums.added_to(found) if streamed else found
+    return with_cost(found, sums) if streamed else found
 
 
 def _answer(

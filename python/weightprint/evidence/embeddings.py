@@ -28,7 +28,7 @@ from weightprint.evidence.lookup.token_tables import Tables, table_pairs
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
 from weightprint.evidence.pair import Models
-from weightprint.evidence.streamed import done
+from weightprint.evidence.streamed import done, with_cost
 from weightprint.fingerprint.model import Tensor
 from weightprint.fingerprint.sampling import Indices
 
@@ -145,7 +145,7 @@ def embeddings(models: Models) -> Evidence:
             },
         },
     )
-    return looks.added_to(answer) if streamed else answer
+    return with_cost(answer, looks) if streamed else answer
 
 
 def _table(models: Models, looks: Tables, role: str, a: Tensor, b: Tensor) -> _Table:

@@ -43,7 +43,7 @@ from weightprint.evidence.lookup.heads import Attention, Kind, attentions, facto
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Models
-from weightprint.evidence.streamed import done
+from weightprint.evidence.streamed import done, with_cost
 from weightprint.fingerprint.sampling import Indices, pick
 from weightprint.util import parallel
 
@@ -103,7 +103,7 @@ def head_agreement(models: Models) -> Evidence:
         for role, found in angles.items():
             inside[role] += found
     answer = _answer(models, table, seen, inside)
-    return table.added_to(answer) if streamed else answer
+    return with_cost(answer, table) if streamed else answer
 
 
 def head_looks(models: Models) -> HeadTable | None:

@@ -38,7 +38,7 @@ from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Models
-from weightprint.evidence.streamed import done
+from weightprint.evidence.streamed import done, with_cost
 from weightprint.util.arrays import F64
 
 __all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_looks"]
@@ -74,7 +74,7 @@ def unit_agreement(models: Models) -> Evidence:
         return not_applied(_QUESTION, planned)
     lookup, streamed = done(models, Lookup(models, planned.rows, planned.ours, planned.plan))
     answer = _by_way_of_blocks(models, planned, lookup) if planned.inside else _all_pairs(models, planned, lookup)
-    return lookup.added_to(answer) if streamed else answer
+    return with_cost(answer, lookup) if streamed else answer
 
 
 def unit_looks(models: Models) -> Lookup | None:

@@ -13,9 +13,8 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from weightprint.evidence.evidence import Evidence
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import Read
 from weightprint.util import parallel
@@ -91,7 +90,3 @@ class Looks(ABC):
             self.seconds += (time.perf_counter() - started) / parallel.sharing()
             self.spent.seconds += spent.seconds
             self.spent.cpu += spent.cpu
-
-    def added_to(self, found: Evidence) -> Evidence:
-        """The evidence with what the steps cost, where they were taken before the test ran."""
-        return replace(found, seconds=self.seconds, gemm_seconds=self.spent.seconds)
