@@ -178,7 +178,7 @@ def lora(folder, zero=False, config=None, without=()):
 
 def split_gguf(folder, total):
     pytest.importorskip("gguf")
-    write = runpy.run_path(str(ROOT / "tests" / "gguf" / "gguf_files.py"))["write_gguf"]
+    write = runpy.run_path(str(ROOT / "tests" / "checkpoint" / "gguf" / "gguf_files.py"))["write_gguf"]
     for k in range(2):
         pairs = {
             "split.no": ("uint16", k),

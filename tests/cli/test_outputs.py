@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -141,7 +142,7 @@ def test_a_size_that_is_no_number(folder, tmp_path, nbytes):
 
 
 def test_a_manifest_too_large_to_be_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("weightprint.check.manifest._BYTES", 100)
+    monkeypatch.setattr(importlib.import_module("weightprint.check.manifest"), "_BYTES", 100)
     (tmp_path / "m.json").write_text(" " * 101)
     with pytest.raises(LimitError):
         Manifest.load(tmp_path / "m.json")

@@ -6,6 +6,7 @@ import importlib
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from weightprint.util.linear_algebra import accounted, eigh, product, solve, svd
 
 ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.insert(0, ROOT)
-big = pytest.importorskip("benches.lineage.scale.big_shapes")
-budget = pytest.importorskip("benches.lineage.scale.budget")
+pytest.importorskip("jax")
+big = import_module("benches.lineage.scale.big_shapes")
+budget = import_module("benches.lineage.scale.budget")
 sys.path.remove(ROOT)
 
 _MIDDLE = big.Shape("llama", 128, 4, 4, 2, 384, 2000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from weightprint.verdict.verdict import Verdict, decide
 
 _TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_TESTS.parent), str(_TESTS / "operations")]
-made = pytest.importorskip("benches.lineage.zoo.model_folder")
+pytest.importorskip("jax")
+made = import_module("benches.lineage.zoo.model_folder")
 from every_operation import CASES, ENCODED, parent  # noqa: E402  (after the skip)
 
 del sys.path[:2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import weightprint
 
 ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.insert(0, ROOT)
-parts = pytest.importorskip("benches.lineage.populations.parts")
-made = pytest.importorskip("benches.lineage.zoo.model_folder")
+pytest.importorskip("jax")
+parts = import_module("benches.lineage.populations.parts")
+made = import_module("benches.lineage.zoo.model_folder")
 sys.path.remove(ROOT)
 
 SMALL, PLAIN = parts.Shape(64, 160, 6, 4, 4, 200), parts.Shape(96, 224, 4, 6, 3, 160, gated=False)

@@ -6,6 +6,7 @@ Needs the `lineage` extra (JAX) and the repository; skipped elsewhere.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 jax = pytest.importorskip("jax")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-demo_models = pytest.importorskip("benches.lineage.demo_trainer.demo_models")
+pytest.importorskip("jax")
+demo_models = import_module("benches.lineage.demo_trainer.demo_models")
 sys.path.remove(str(ROOT))
 
 from benches.lineage.demo_trainer import model, train  # noqa: E402  (after the skips)

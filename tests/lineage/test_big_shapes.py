@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import weightprint
 
 ROOT = str(Path(__file__).resolve().parents[2])
 sys.path.insert(0, ROOT)
-big = pytest.importorskip("benches.lineage.scale.big_shapes")
+pytest.importorskip("jax")
+big = import_module("benches.lineage.scale.big_shapes")
 sys.path.remove(ROOT)
 
 Array = np.ndarray[Any, Any]

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-made_module = pytest.importorskip("benches.lineage.zoo.model_folder")
+pytest.importorskip("jax")
+made_module = import_module("benches.lineage.zoo.model_folder")
 from tiny_models import TOKENS, logits, tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]

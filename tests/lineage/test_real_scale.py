@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-real_scale = pytest.importorskip("benches.lineage.scale.real_scale")
+pytest.importorskip("jax")
+real_scale = import_module("benches.lineage.scale.real_scale")
 from tiny_models import tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]
