@@ -22,6 +22,7 @@ from weightprint.evidence.alignment import solve as _solve
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.lookup import token_tables as _token_tables
 from weightprint.fingerprint.live import outline
+from weightprint.fingerprint import sampling
 from weightprint.fingerprint.model import no_sample
 from weightprint.report.compare import render_text
 from weightprint.util.linear_algebra import accounted, eigh, product, solve, svd, svdvals
@@ -89,10 +90,10 @@ def test_columns_of_stored_tensors_are_those_of_the_decoded_ones(tmp_path: Path,
         for columns in (np.arange(40, 104), np.array([0, 7, 90, 199]), np.arange(200), np.array([9, 3, 3, 100])):
             for some in (rows, rows[::-1], np.array([5, 5, 6, 0])):
                 want = x[np.ix_(some, columns)].astype(np.float32)
-                np.testing.assert_array_equal(_sample.sampled_rows(here, tensor, some, columns), want)
-                np.testing.assert_array_equal(_sample.sampled_rows(sliced, tensor, some, columns), want)
+                np.testing.assert_array_equal(sampling.sampled_rows(here, tensor, some, columns), want)
+                np.testing.assert_array_equal(sampling.sampled_rows(sliced, tensor, some, columns), want)
         before = reads.nbytes
-        _sample.sampled_rows(here, tensor, rows, np.arange(40, 104))
+        sampling.sampled_rows(here, tensor, rows, np.arange(40, 104))
         # Rows 0 to 2 in one go, 30 by itself, 68 and 69: from the first column asked for to the last.
         assert reads.nbytes - before == (3 * 64 + 64 + 2 * 64 + 3 * (200 - 64)) * x.itemsize
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from fakes import Fake, llama
-from weightprint.anatomy import folding
+from weightprint.anatomy import role_order
 from weightprint.anatomy.folding import fold
 from weightprint.anatomy.parameters import active_experts, parts, stored
 from weightprint.anatomy.place import Geometry, Rows
@@ -219,7 +219,7 @@ def test_names_are_escaped():
 
 def test_every_role_has_its_place_in_the_drawing():
     """A new role must be put into the order of the drawing."""
-    known = {*folding._BEFORE, *folding._AFTER, *(role for group in folding._GROUPS for role in group)}
+    known = {*role_order._BEFORE, *role_order._AFTER, *(role for group in role_order._GROUPS for role in group)}
     assert known == set(ROLES)
 
 
