@@ -21,8 +21,8 @@ from weightprint.evidence import budget as _sample
 from weightprint.evidence.alignment import solve as _solve
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.lookup import token_tables as _token_tables
-from weightprint.fingerprint.live import outline
 from weightprint.fingerprint import sampling
+from weightprint.fingerprint.live import outline
 from weightprint.fingerprint.model import no_sample
 from weightprint.report.compare import render_text
 from weightprint.util.linear_algebra import accounted, eigh, product, solve, svd, svdvals
