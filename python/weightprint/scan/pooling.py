@@ -20,18 +20,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from weightprint.anatomy.place import Place
 from weightprint.anatomy.role_order import drawn_at
 from weightprint.errors import UsageError
 from weightprint.results.table import Column, Kind, StatsTable
-from weightprint.scan.places import _PLACED, _ranges
+from weightprint.scan.places import PLACED
 from weightprint.util.escape import escape
-
-if TYPE_CHECKING:
-    pass
+from weightprint.util.ranges import ranges
 
 __all__ = ["GROUPS", "pooled"]
 
@@ -47,12 +46,6 @@ _NOT_VALUES: dict[str, Any] = {
 _SUMS = ("numel", "nbytes", "n", "n_finite", "n_zero", "n_nan", "n_posinf", "n_neginf")
 
 
-# Where stored tensors are
-
-
-# Pooling
-
-
 def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
     """One row per stack and value of the columns `by` (and component, if tensors are quantised), in drawing order.
 
@@ -63,7 +56,7 @@ def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
         if name not in GROUPS:
             raise UsageError(f"can't group by {escape(name)}; there are {', '.join(GROUPS)}", code="no_such_group")
     if "role" not in table.names:
-        message = "this scan knows no roles: call scan(…, places=True), or canonical=True"
+        message = "this scan knows no roles: call scan(anatomy(model)), or scan(model, of='canonical')"
         raise UsageError(message, code="no_places")
     components = ["component"] if any(table["component"]) else []
     keys = list(dict.fromkeys(["stack", *by, *components]))
@@ -72,7 +65,7 @@ def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
         groups.setdefault(key, []).append(k)
     values = {column.name: column.tolist() for column in table.columns}
     order = sorted(groups, key=lambda key: _order(dict(zip(keys, key, strict=True)), values, groups[key]))
-    kinds = dict(_PLACED)
+    kinds = dict(PLACED)
     columns = [Column(name, kinds[name], [key[k] for key in order]) for k, name in enumerate(keys)]
     rows = [_pool({name: [values[name][i] for i in groups[key]] for name in values}) for key in order]
     columns += [Column(name, kind, _typed(kind, [row[name] for row in rows])) for name, kind in _pooled_kinds(table)]
@@ -81,8 +74,6 @@ def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
 
 def _order(key: dict[str, Any], values: dict[str, list[Any]], members: Sequence[int]) -> tuple[Any, ...]:
     """Drawing order of a group: that of its first member; what has no place comes last."""
-    from weightprint.anatomy.place import Place
-
     firsts = []
     for i in members:
         role, block = values["role"][i], values["block"][i]
@@ -115,7 +106,7 @@ def _pool(of: dict[str, list[Any]]) -> dict[str, Any]:
     """The pooled row of some tensors' columns."""
     out: dict[str, Any] = {name: sum(of[name]) for name in _SUMS}
     out["n_tensors"] = len(of["name"])
-    out["blocks"] = _ranges(b for b in of["block"] if b is not None) or None
+    out["blocks"] = ranges(b for b in of["block"] if b is not None) or None
     out["dtype"] = "/".join(dict.fromkeys(of["dtype"]))
     for axis in ("row", "column"):
         for name in (f"dead_{axis}s", f"{axis}_l2_min", f"{axis}_l2_max"):
