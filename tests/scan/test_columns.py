@@ -9,7 +9,7 @@ import pytest
 import weightprint
 from weightprint import _core
 from weightprint.scan.columns import MEASURED, Columns, measure
-from weightprint.scan.request import Request, Run
+from weightprint.scan.request import Request, Settings
 
 EVERYTHING = Request(exact=True, rows=True, columns=True, digest=True)
 rng = np.random.default_rng(5)
@@ -38,12 +38,12 @@ def same(a: Columns, b: Columns) -> bool:
 @pytest.mark.parametrize("request_", [Request(), EVERYTHING], ids=["plain", "everything"])
 def test_parts_in_any_order_are_the_whole(checkpoint, request_):
     infos = list(checkpoint.tensors)
-    whole = measure(checkpoint, infos, request_, Run())
+    whole = measure(checkpoint, infos, request_, Settings())
     order = rng.permutation(len(infos)).tolist()
-    parts = [measure(checkpoint, [infos[k]], request_, Run(threads=1)) for k in order]
+    parts = [measure(checkpoint, [infos[k]], request_, Settings(threads=1)) for k in order]
     assert same(Columns.join(parts).take(np.argsort(order)), whole)
     assert same(pickle.loads(pickle.dumps(whole)), whole)
-    empty = measure(checkpoint, [], request_, Run())
+    empty = measure(checkpoint, [], request_, Settings())
     assert same(Columns.join([empty, whole, empty]), whole)
     assert same(whole.take([]), empty)
     assert all(len(array) == len(infos) for array in whole.arrays.values())
@@ -54,7 +54,7 @@ def test_columns_of_nothing_counted(checkpoint):
     """The core leaves columns out where it counted no tensor; here they say so."""
     wide = checkpoint.find("wide")
     assert "entropy" not in _core.scan([checkpoint.core_file(0)], [(0, wide.index)])
-    found = measure(checkpoint, [wide], Request(), Run())
+    found = measure(checkpoint, [wide], Request(), Settings())
     assert set(found.arrays) == {*MEASURED, "quantiles"}
     assert found["quantiles"].shape == (1, 9)
     assert np.isnan(found["quantiles"]).all()
@@ -62,6 +62,6 @@ def test_columns_of_nothing_counted(checkpoint):
 
 
 def test_numbers_stay_exact(checkpoint):
-    big = measure(checkpoint, [checkpoint.find("big")], Request(), Run())
+    big = measure(checkpoint, [checkpoint.find("big")], Request(), Settings())
     assert big["max"].tolist() == [2**64 - 1]
     assert isinstance(big["max"][0], int)

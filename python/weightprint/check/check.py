@@ -20,7 +20,7 @@ from weightprint.checkpoint.shards import ranks_of
 from weightprint.errors import UsageError, WeightprintError
 from weightprint.results.finding import SEVERITIES, Finding, from_error, worst_first
 from weightprint.results.saving import finite
-from weightprint.scan.request import IO, Request, Run
+from weightprint.scan.request import IO, Request, Settings
 from weightprint.scan.result import Scan
 from weightprint.scan.stored import scan_stored
 from weightprint.util.escape import escape
@@ -132,12 +132,12 @@ def check(
     result: Scan | None = None
     if checkpoint.files:
         with checkpoint:
-            run = Run(threads, io)
-            result = scan_stored(checkpoint, include, exclude, _REQUEST, replace(run, progress=progress))
+            settings = Settings(threads, io)
+            result = scan_stored(checkpoint, include, exclude, _REQUEST, replace(settings, progress=progress))
             # What the files beside the model are, and what the ranks hold, is looked at instead of noted.
             findings = [f for f in findings if not (location.beside and f.code in _BESIDE)]
             findings += examine(Patient(checkpoint, result, location))
-            findings += _other_ranks(location, include, exclude, run)
+            findings += _other_ranks(location, include, exclude, settings)
             checkpoint.check_unchanged()
     files = tuple((info.name, info.nbytes) for info in checkpoint.files)
     if manifest is not None:
@@ -146,7 +146,7 @@ def check(
 
 
 def _other_ranks(
-    location: Location, include: str | Iterable[str], exclude: str | Iterable[str], run: Run
+    location: Location, include: str | Iterable[str], exclude: str | Iterable[str], settings: Settings
 ) -> Iterator[Finding]:
     """What is wrong with the values of all tensor-parallel ranks but the first, which the scan holds."""
     ranks = ranks_of([os.path.basename(path) for path in location.files]) if not location.weight_map else []
@@ -154,7 +154,7 @@ def _other_ranks(
         mine = tuple(path for path, of in zip(location.files, ranks, strict=True) if of == rank)
         here = replace(location, files=mine, findings=(), beside=())
         with open_tolerant(here) as checkpoint:
-            result = scan_stored(checkpoint, include, exclude, _REQUEST, run)
+            result = scan_stored(checkpoint, include, exclude, _REQUEST, settings)
             for finding in examine(Patient(checkpoint, result, here), OF_VALUES):
                 yield replace(finding, message=f"rank {rank}: {finding.message}")
 

@@ -36,7 +36,7 @@ from weightprint.fingerprint.model import SLICE_VALUES, Side, Tensor
 from weightprint.results.saving import finite, to_json
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import measure
-from weightprint.scan.request import Request, Run
+from weightprint.scan.request import Request, Settings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
@@ -347,5 +347,5 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
 def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
     """(dtype, shape, digest) of the left-over tensors that are stored as they are."""
     infos = [info for info in anatomy.checkpoint.tensors if info.name in left]
-    digests = measure(anatomy.checkpoint, infos, Request(digest=True), Run())["digest"]
+    digests = measure(anatomy.checkpoint, infos, Request(digest=True), Settings())["digest"]
     return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, digests, strict=True)}

@@ -25,7 +25,7 @@ from weightprint.fingerprint.model import Runs, Side, Tensor
 from weightprint.fingerprint.sampling import Read
 from weightprint.fingerprint.steps import Looks, Where, where
 from weightprint.scan.columns import Columns, measure
-from weightprint.scan.request import Request, Run
+from weightprint.scan.request import Request, Settings
 from weightprint.scan.result import whole_digest
 from weightprint.util import parallel
 from weightprint.util.arrays import F32
@@ -178,8 +178,8 @@ def _scanned(
     checkpoint: Checkpoint, infos: Sequence[TensorInfo], keep: Sequence[Any], meter: Meter
 ) -> Iterator[tuple[str, _Measured]]:
     """(name, what is known) of these tensors as they are stored."""
-    run = Run(threads=None if parallel.sharing() == 1 else 1, progress=meter.part())
-    found = measure(checkpoint, infos, Request(digest=True), run, keep)
+    settings = Settings(threads=None if parallel.sharing() == 1 else 1, progress=meter.part())
+    found = measure(checkpoint, infos, Request(digest=True), settings, keep)
     return zip([info.name for info in infos], _measured(found), strict=True)
 
 

@@ -1,17 +1,17 @@
-"""A scan of canonical tensors: decoder.7.up is measured, however it is named, fused, turned or quantised.
+"""A scan of canonical tensors: decoder.7.up is measured, however it is named, fused, transposed or quantised.
 
 A canonical tensor that is a stored tensor as it stands goes through the core's scan of files. The others are read as
 float32 in runs of whole canonical rows (:meth:`Anatomy.read`), several at a time on threads, and added to the core's
 :class:`~weightprint._core.Measure`, which is the same scan over values in memory. A run holds about a million values,
-so memory stays at some twenty megabytes per thread whatever the tensors' sizes; a turned tensor is read in runs of at
-least 256 rows (as memory allows), since these are short pieces of every stored row.
+so memory stays at some twenty megabytes per thread whatever the tensors' sizes; a transposed tensor is read in runs of
+at least 256 rows (as memory allows), since these are short pieces of every stored row.
 
-What is measured once is not measured again: a tied head has the numbers of the embedding. Weights without a place are
-measured as they are stored, under their own names.
+No tensor is measured twice: a tied head has the numbers of the embedding. Weights without a place are measured as they
+are stored, under their own names.
 
 With ``digest`` every float of up to 32 bits goes the second way: the digest is that of the canonical float32 values, so
-equal tensors have equal digests in whatever form they are stored. That of integers, of 64-bit and complex types, and of
-types below a byte is of their bytes.
+equal tensors have equal digests in whatever form they are stored. The digest of integers, of 64-bit and complex types,
+and of types below a byte is of their bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from weightprint.quant.weights import Weight
 from weightprint.results.table import Column
 from weightprint.scan.columns import Columns, measure
 from weightprint.scan.places import placed
-from weightprint.scan.request import Request, Run
+from weightprint.scan.request import Request, Settings
 from weightprint.scan.result import Scan, described, result, whole_digest
 from weightprint.util import parallel
 from weightprint.util.progress import Meter, Progress
@@ -42,7 +42,7 @@ from weightprint.util.progress import Meter, Progress
 __all__ = ["scan_canonical"]
 
 _RUN = 1 << 20
-_ROWS_OF_TURNED = 256
+_ROWS_OF_TRANSPOSED = 256
 _LARGEST_RUN = 1 << 24
 _ALIGNED = 128
 _AS_F32 = frozenset({"F32", "F16", "BF16", "F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0"})
@@ -64,7 +64,7 @@ class _Row:
 
 
 def scan_canonical(
-    anatomy: Anatomy, include: str | Iterable[str], exclude: str | Iterable[str], request: Request, run: Run
+    anatomy: Anatomy, include: str | Iterable[str], exclude: str | Iterable[str], request: Request, settings: Settings
 ) -> Scan:
     """Every canonical tensor measured whose place the globs choose, and every weight without a place."""
     began = time.perf_counter()
@@ -77,10 +77,10 @@ def scan_canonical(
         once.setdefault(row.view, row)
     stored = [row for row in once.values() if _as_stored(anatomy, row, request.digest)]
     others = [row for row in once.values() if not _as_stored(anatomy, row, request.digest)]
-    meter = Meter(run.progress, sum(row.nbytes for row in once.values()))
+    meter = Meter(settings.progress, sum(row.nbytes for row in once.values()))
     infos = [checkpoint.find(row.weight.name) for row in stored]
-    parts = [measure(checkpoint, infos, request, replace(run, progress=meter.part()))]
-    threads = run.threads or os.cpu_count() or 1
+    parts = [measure(checkpoint, infos, request, replace(settings, progress=meter.part()))]
+    threads = settings.threads or os.cpu_count() or 1
     parts += parallel.each(lambda row: _read(anatomy, row, request, meter.part()), others, len(others), threads)
     checkpoint.check_unchanged()
     position = {row.view: k for k, row in enumerate(stored + others)}
@@ -134,7 +134,7 @@ def _heads(checkpoint: Checkpoint, rows: Sequence[_Row]) -> list[Column]:
 
 
 def _read(anatomy: Anatomy, row: _Row, request: Request, advanced: Progress) -> Columns:
-    """One row's statistics, from runs of its canonical rows."""
+    """The statistics of one canonical tensor, from runs of its rows."""
     state = _core.Measure(row.view.shape, **asdict(request))
     step = _run_rows(row.view)
     n_rows = row.view.shape[0] if row.view.shape else 1
@@ -147,9 +147,9 @@ def _read(anatomy: Anatomy, row: _Row, request: Request, advanced: Progress) -> 
 
 
 def _run_rows(view: View) -> int:
-    """Canonical rows per run: about a million values; of a turned tensor more, and of a quantised one whole blocks."""
+    """Canonical rows per run: about a million values; of a transposed tensor more, of a quantised one whole blocks."""
     width = max(1, prod(view.shape[1:]))
     step = max(1, _RUN // width)
     if view.transposed:
-        step = max(step, min(_ROWS_OF_TURNED, max(1, _LARGEST_RUN // width)))
+        step = max(step, min(_ROWS_OF_TRANSPOSED, max(1, _LARGEST_RUN // width)))
     return step - step % _ALIGNED if step > _ALIGNED else step

@@ -13,7 +13,7 @@ from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.results.table import Kind
-from weightprint.scan.request import Request, Run
+from weightprint.scan.request import Request, Settings
 
 __all__ = ["MEASURED", "Columns", "measure", "measure_files"]
 
@@ -97,21 +97,21 @@ class Columns:
 
 
 def measure(
-    checkpoint: Checkpoint, infos: Sequence[TensorInfo], request: Request, run: Run, keep: Sequence[Any] = ()
+    checkpoint: Checkpoint, infos: Sequence[TensorInfo], request: Request, settings: Settings, keep: Sequence[Any] = ()
 ) -> Columns:
     """Read every byte of these tensors once, on threads of this process; `keep` as the core's scan takes it."""
     files = [checkpoint.core_file(f) for f in range(len(checkpoint.files))]
-    return measure_files(files, [(info.file, info.index) for info in infos], request, run, keep)
+    return measure_files(files, [(info.file, info.index) for info in infos], request, settings, keep)
 
 
 def measure_files(
     files: Sequence[_core.SafetensorsFile],
     tensors: Sequence[tuple[int, int]],
     request: Request,
-    run: Run,
+    settings: Settings,
     keep: Sequence[Any] = (),
 ) -> Columns:
     """The same of pairs (position in `files`, tensor number)."""
-    threads, progress = run.threads or 0, run.progress
-    found = _core.scan(files, tensors, **asdict(request), threads=threads, io=run.io, progress=progress, keep=keep)
+    threads, progress = settings.threads or 0, settings.progress
+    found = _core.scan(files, tensors, **asdict(request), threads=threads, io=settings.io, progress=progress, keep=keep)
     return Columns.complete(found, len(tensors))

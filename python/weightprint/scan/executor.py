@@ -17,7 +17,7 @@ from weightprint.checkpoint.containers import open_file
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FileChangedError
 from weightprint.scan.columns import Columns, measure_files
-from weightprint.scan.request import Request, Run
+from weightprint.scan.request import Request, Settings
 from weightprint.util.progress import Meter
 
 __all__ = ["measure_on"]
@@ -32,7 +32,7 @@ class _Task:
     mode: Mode
     tensors: tuple[tuple[int, int], ...]
     request: Request
-    run: Run
+    settings: Settings
 
     def __call__(self) -> Columns:
         files = [open_file(path, self.mode).core for path in self.paths]
@@ -40,17 +40,17 @@ class _Task:
             if file.nbytes != size:
                 message = f"the file has {file.nbytes:,} bytes here, {size:,} where the scan began"
                 raise FileChangedError(message, path=path, code="file_changed")
-        return measure_files(files, self.tensors, self.request, self.run)
+        return measure_files(files, self.tensors, self.request, self.settings)
 
 
 def measure_on(
-    executor: Executor, checkpoint: Checkpoint, infos: Sequence[TensorInfo], request: Request, run: Run
+    executor: Executor, checkpoint: Checkpoint, infos: Sequence[TensorInfo], request: Request, settings: Settings
 ) -> Columns:
     """What `measure` returns for these tensors, measured by the executor's workers."""
     groups = _groups(infos, 4 * (os.cpu_count() or 1))
-    each = replace(run, threads=run.threads or 1, executor=None, progress=None)
+    each = replace(settings, threads=settings.threads or 1, executor=None, progress=None)
     futures = [executor.submit(_task(checkpoint, group, request, each)) for group in groups]
-    advanced, total = Meter(run.progress, sum(info.nbytes for info in infos)).part(), 0
+    advanced, total = Meter(settings.progress, sum(info.nbytes for info in infos)).part(), 0
     parts = []
     try:
         for group, future in zip(groups, futures, strict=True):
@@ -78,10 +78,10 @@ def _groups(infos: Sequence[TensorInfo], n: int) -> list[Sequence[TensorInfo]]:
     return groups
 
 
-def _task(checkpoint: Checkpoint, group: Sequence[TensorInfo], request: Request, run: Run) -> _Task:
+def _task(checkpoint: Checkpoint, group: Sequence[TensorInfo], request: Request, settings: Settings) -> _Task:
     used = sorted({info.file for info in group})
     position = {file: k for k, file in enumerate(used)}
     paths = tuple(checkpoint.files[file].path for file in used)
     sizes = tuple(checkpoint.files[file].nbytes for file in used)
     tensors = tuple((position[info.file], info.index) for info in group)
-    return _Task(paths, sizes, checkpoint.mode, tensors, request, run)
+    return _Task(paths, sizes, checkpoint.mode, tensors, request, settings)

@@ -9,7 +9,7 @@ from typing import Literal
 from weightprint.errors import UsageError
 from weightprint.util.progress import Progress
 
-__all__ = ["IO", "Of", "Request", "Run"]
+__all__ = ["IO", "Of", "Request", "Settings"]
 
 IO = Literal["auto", "pread", "mmap"]
 
@@ -34,7 +34,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Settings:
     """How to run; no result depends on it. Raises UsageError for less than one thread.
 
     Attributes:

@@ -1,8 +1,5 @@
 """One pass over every byte of a checkpoint: a row of statistics per tensor.
 
-The core does the reading and the arithmetic; here the tensors are chosen, the work is handed out, and the columns are
-put in natural order.
-
 Definitions. Everything runs over the *finite* values; NaN and infinities are counted and their first positions kept.
 std has ddof 0, rms = l2/√n_finite, skewness = m₃/m₂^1.5, kurtosis = m₄/m₂² (normal: 3). A complex tensor counts as
 its real components. Quantiles are the smallest value v with F(v) ≥ p; exact for types of up to 16 bits, else within
@@ -21,7 +18,7 @@ from weightprint.anatomy.merged import Merged
 from weightprint.checkpoint.checkpoint import Checkpoint, open
 from weightprint.errors import UsageError
 from weightprint.scan.canonical import scan_canonical
-from weightprint.scan.request import IO, Of, Request, Run
+from weightprint.scan.request import IO, Of, Request, Settings
 from weightprint.scan.result import Scan
 from weightprint.scan.stored import scan_stored
 from weightprint.util.progress import Progress
@@ -50,8 +47,8 @@ def scan(
         model: what `open` takes, an open checkpoint, or an anatomy: then the table also has the columns ``stack``,
             ``block``, ``part``, ``role``, ``expert`` and ``component``, which `Scan.by` pools by.
         of: ``"stored"`` tensors; or ``"canonical"`` ones, one row each, named by their place (``decoder.7.up``): fused
-            tensors split, turned ones turned, quantised ones decoded to float32. Globs are then on places, and weights
-            without one keep their names. See :mod:`weightprint.scan.canonical`.
+            tensors split, (in x out) ones transposed, quantised ones decoded to float32. Globs are then on places, and
+            weights without one keep their names. See :mod:`weightprint.scan.canonical`.
         include: glob or globs on names (``*`` also matches dots; case-sensitive); empty: all.
         exclude: glob or globs that take tensors out again.
         exact: count values: quantiles, distinct values and entropy also for floats of 16 bits and wider.
@@ -65,8 +62,8 @@ def scan(
             threads that read them); an exception in it stops the scan.
 
     Raises:
-        UsageError: globs that match nothing; no such `of`; an executor for canonical tensors; a merged adapter's stored
-            tensors, which there are none of.
+        UsageError: globs that match nothing; no such `of`; an executor for canonical tensors; the stored tensors of a
+            model with an adapter merged into it (there are none).
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `open` does.
     """
@@ -76,7 +73,7 @@ def scan(
         raise UsageError("a merged model is stored nowhere: scan it with of='canonical'", code="not_stored")
     if of == "canonical" and executor is not None:
         raise UsageError("canonical tensors are measured by threads, not by an executor", code="no_executor")
-    request, run = Request(exact, rows, columns, digest), Run(threads, io, executor, progress)
+    request, settings = Request(exact, rows, columns, digest), Settings(threads, io, executor, progress)
     with ExitStack() as opened:
         anatomy = model if isinstance(model, Anatomy) else None
         if isinstance(model, Anatomy):
@@ -84,5 +81,5 @@ def scan(
         elif not isinstance(model, Checkpoint):
             model = opened.enter_context(open(model))
         if of == "canonical":
-            return scan_canonical(anatomy or Anatomy(model), include, exclude, request, run)
-        return scan_stored(model, include, exclude, request, run, anatomy)
+            return scan_canonical(anatomy or Anatomy(model), include, exclude, request, settings)
+        return scan_stored(model, include, exclude, request, settings, anatomy)

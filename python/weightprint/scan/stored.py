@@ -11,7 +11,7 @@ from weightprint.checkpoint.selection import select
 from weightprint.scan.columns import measure
 from weightprint.scan.executor import measure_on
 from weightprint.scan.places import place_columns
-from weightprint.scan.request import Request, Run
+from weightprint.scan.request import Request, Settings
 from weightprint.scan.result import Scan, described, result, whole_digest
 from weightprint.util.natural_order import natural_key
 
@@ -23,7 +23,7 @@ def scan_stored(
     include: str | Iterable[str],
     exclude: str | Iterable[str],
     request: Request,
-    run: Run,
+    settings: Settings,
     anatomy: Anatomy | None = None,
 ) -> Scan:
     """Every byte of the chosen tensors read once; with an anatomy also the columns that say where they lie."""
@@ -36,10 +36,10 @@ def scan_stored(
     if anatomy is not None:
         heads += place_columns(anatomy, names)
     began = time.perf_counter()
-    if run.executor is None:
-        measured = measure(checkpoint, infos, request, run)
+    if settings.executor is None:
+        measured = measure(checkpoint, infos, request, settings)
     else:
-        measured = measure_on(run.executor, checkpoint, infos, request, run)
+        measured = measure_on(settings.executor, checkpoint, infos, request, settings)
         checkpoint.check_unchanged()
     seconds = time.perf_counter() - began
     measured = measured.take(order)
