@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from weightprint.errors import TensorNotFoundError, UsageError
 from weightprint.results.saving import finite
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import MEASURED, Columns
+from weightprint.scan.pooling import pooled
 from weightprint.util.escape import escape
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ class Scan:
     bytes_read: int
     seconds: float
     digest: str | None
-    _number: dict[str, int] = field(repr=False)
-    _rows: Sequence[RowStats | None] | None = field(repr=False)
-    _columns: Sequence[RowStats | None] | None = field(repr=False)
+    _number: dict[str, int]
+    _rows: Sequence[RowStats | None] | None
+    _columns: Sequence[RowStats | None] | None
 
     @property
     def n_tensors(self) -> int:
@@ -108,8 +109,6 @@ class Scan:
         Raises:
             UsageError: no such group, or a scan without places.
         """
-        from weightprint.scan.pooling import pooled
-
         return pooled(self.table, groups)
 
     def to_dict(self) -> dict[str, Any]:
