@@ -16,7 +16,7 @@ from weightprint.anatomy.adapters import read_adapter
 from weightprint.anatomy.anatomy import anatomy
 from weightprint.anatomy.merged import merge_adapter
 from weightprint.anatomy.place import Place
-from weightprint.errors import FormatError, UnsupportedFormatError
+from weightprint.errors import FormatError, UnsupportedFormatError, UsageError
 
 _MINIATURES = {mini.name: mini for mini in collect()}
 LLAMA, GPT2, NEOX, GGUF = (_MINIATURES[name] for name in ("llama", "gpt2", "gpt_neox", "gguf-llama"))
@@ -393,3 +393,17 @@ def test_a_folder_with_checkpoints_beside_reads_the_adapter(tmp_path):
     checkpoint = weightprint.open(folder)
     assert [file.name for file in checkpoint.files] == ["adapter_model.safetensors"]
     assert [finding.code for finding in checkpoint.findings] == ["other_files"]
+
+
+def test_statistics_of_a_merged_model(tmp_path):
+    tensors = factors(of(LLAMA, "q_proj")) | {"base_model.model.lm_head.weight": draw(50, 20)}
+    base = LLAMA.write(tmp_path / "base")
+    merged = merge_adapter(base, save_adapter(tmp_path / "a", tensors))
+    found, before = (weightprint.scan(model, of="canonical", digest=True) for model in (merged, base))
+    changed = {name for name in found.names() if found[name]["digest"] != before[name]["digest"]}
+    assert changed == {"decoder.0.q", "decoder.1.q", "decoder.head"}
+    q = merged.tensor(1, "q").astype(np.float64)
+    assert found["decoder.1.q"]["std"] == pytest.approx(q.std(), rel=1e-6)
+    assert found["decoder.head"]["file"] is None
+    with pytest.raises(UsageError, match="stored nowhere"):
+        weightprint.scan(merged)

@@ -42,7 +42,7 @@ def test_fits_80_columns_and_counts_everything_once(name, tmp_path):
 def test_canonical_scan(name, tmp_path):
     """The canonical scan measures the very values that the miniature was made from."""
     made = miniatures()[name]
-    scan = weightprint.scan(made.write(tmp_path), canonical=True, digest=True)
+    scan = weightprint.scan(made.write(tmp_path), of="canonical", digest=True)
     for place, values in made.canonical.items():
         measure = _core.Measure(values.shape, digest=True)
         measure.add(np.ascontiguousarray(values, "<f4").tobytes())

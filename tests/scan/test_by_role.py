@@ -86,7 +86,7 @@ def check(row, arrays, names):
 
 def test_by_role_part_and_block(llama):
     path, arrays, role, block = llama
-    scan = weightprint.scan(path, places=True)
+    scan = weightprint.scan(weightprint.anatomy(path))
     for group, of in (
         ("role", role),
         ("part", {name: role_of(r).part for name, r in role.items()}),
@@ -111,7 +111,7 @@ def test_values_beyond_fourth_powers(save):
         arrays = {f"model.layers.{b}.mlp.{m}_proj.weight": rng.normal(b, 1, (9, 9)) for b in (0, 1) for m in ("up",)}
         arrays |= {f"model.layers.{b}.mlp.down_proj.weight": rng.normal(size=(9, 9)) for b in (0, 1)}
         scaled = {name: values * scale for name, values in arrays.items()}
-        scan = weightprint.scan(save(f"{scale}.safetensors", scaled), places=True)
+        scan = weightprint.scan(weightprint.anatomy(save(f"{scale}.safetensors", scaled)))
         values = np.concatenate([arrays[f"model.layers.{b}.mlp.up_proj.weight"].ravel() for b in (0, 1)])
         wanted = moments(values)
         (row,) = [row for row in scan.by("role").rows() if row["role"] == "up"]
@@ -122,22 +122,22 @@ def test_values_beyond_fourth_powers(save):
 
 def test_place_columns(llama):
     path, _, role, block = llama
-    table = weightprint.scan(path, places=True).table
+    table = weightprint.scan(weightprint.anatomy(path)).table
     for row in table.rows():
         assert (row["role"], row["block"]) == (role[row["name"]], block[row["name"]])
         assert row["part"] == role_of(row["role"]).part
         assert (row["stack"], row["expert"], row["component"]) == ("decoder", None, None)
     assert "role" not in weightprint.scan(path).table.names
     with weightprint.open(path) as checkpoint:
-        given = weightprint.scan(checkpoint, places=Anatomy(checkpoint))
+        given = weightprint.scan(Anatomy(checkpoint, values=False))
     assert given.table["role"] == table["role"]
 
 
 def test_without_places(llama):
-    with pytest.raises(UsageError, match="places=True"):
+    with pytest.raises(UsageError, match=r"scan\(anatomy\(model\)\)"):
         weightprint.scan(llama[0]).by("role")
     with pytest.raises(UsageError, match="can't group by colour; there are stack"):
-        weightprint.scan(llama[0], places=True).by("colour")
+        weightprint.scan(weightprint.anatomy(llama[0])).by("colour")
 
 
 def test_fused_tensors_are_pooled_as_they_are_stored(save):
@@ -148,7 +148,7 @@ def test_fused_tensors_are_pooled_as_they_are_stored(save):
         tensors[f"transformer.h.{b}.mlp.c_proj.weight"] = rng.normal(size=(32, 8))
     path = save("model.safetensors", tensors)
     (path.parent / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_head": 2, "n_embd": 8}))
-    table = weightprint.scan(path, places=True).by("role")
+    table = weightprint.scan(weightprint.anatomy(path)).by("role")
     assert list(table["role"]) == ["embedding", "q+k+v", "o", "up", "down"]
     fused = np.concatenate([tensors[f"transformer.h.{b}.attn.c_attn.weight"].ravel() for b in range(2)])
     assert table["std"][1] == pytest.approx(fused.std(), rel=1e-12)

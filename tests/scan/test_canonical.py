@@ -129,7 +129,7 @@ STORAGE = {
 @pytest.mark.parametrize("threads", [1, 3])
 def test_bits_of_a_file_of_canonical_tensors(save, maker, threads):
     made = maker()
-    scan = weightprint.scan(made.save(save, "model"), canonical=True, threads=threads, **EVERYTHING)
+    scan = weightprint.scan(made.save(save, "model"), of="canonical", threads=threads, **EVERYTHING)
     twin = weightprint.scan(made.twin(save), **EVERYTHING)
     assert set(scan.names()) == set(made.canonical)
     for name in scan.names():
@@ -149,7 +149,7 @@ def test_what_is_stored_plainly_is_scanned_as_it_is(save):
     made = neox()
     made.tensors = {name: values.astype(ml_dtypes.bfloat16) for name, values in made.tensors.items()}
     model = made.save(save, "model")
-    scan, plain = weightprint.scan(model, canonical=True, exact=True), weightprint.scan(model, exact=True)
+    scan, plain = weightprint.scan(model, of="canonical", exact=True), weightprint.scan(model, exact=True)
     for row in scan.table.rows():
         if row["role"] not in "qkv":
             stored = plain[row["weight"]]
@@ -163,7 +163,7 @@ def test_what_is_stored_plainly_is_scanned_as_it_is(save):
 
 def test_rows_columns_and_order(save):
     made = gpt2()
-    scan = weightprint.scan(made.save(save, "model"), canonical=True, exact=True)
+    scan = weightprint.scan(made.save(save, "model"), of="canonical", exact=True)
     names = scan.names()
     assert names[:3] == ["decoder.embedding", "decoder.position", "decoder.0.attn_norm"]
     assert names[-2:] == ["decoder.final_norm", "decoder.head"]
@@ -186,7 +186,7 @@ def test_rows_columns_and_order(save):
 def test_weights_without_a_place_keep_their_names(save):
     made = neox()
     made.tensors |= {"strange.thing": draw(5, 4, 3), "strange.codes": np.arange(12, dtype=np.complex64)}
-    scan = weightprint.scan(made.save(save, "model"), canonical=True, digest=True)
+    scan = weightprint.scan(made.save(save, "model"), of="canonical", digest=True)
     assert scan.names()[-2:] == ["strange.thing", "strange.codes"]
     assert scan["strange.thing"]["role"] is None
     assert scan["strange.codes"]["n"] == 24
@@ -195,18 +195,18 @@ def test_weights_without_a_place_keep_their_names(save):
 
 def test_globs_are_on_places(save):
     model = gpt2().save(save, "model")
-    scan = weightprint.scan(model, canonical=True, include="decoder.*.up", exclude="*.0.*")
+    scan = weightprint.scan(model, of="canonical", include="decoder.*.up", exclude="*.0.*")
     assert scan.names() == ["decoder.1.up"]
     with pytest.raises(UsageError, match=r"matches none of \d+ tensors"):
-        weightprint.scan(model, canonical=True, include="h.0.*")
+        weightprint.scan(model, of="canonical", include="h.0.*")
     with pytest.raises(UsageError, match="threads, not by an executor"):
-        weightprint.scan(model, canonical=True, executor=object())
+        weightprint.scan(model, of="canonical", executor=object())
 
 
 def test_progress_and_what_it_raises(save):
     model = neox().save(save, "model")
     calls = []
-    scan = weightprint.scan(model, canonical=True, progress=lambda done, total: calls.append((done, total)))
+    scan = weightprint.scan(model, of="canonical", progress=lambda done, total: calls.append((done, total)))
     assert calls == sorted(calls)
     assert calls[-1] == (scan.bytes_read, scan.bytes_read)
 
@@ -214,7 +214,7 @@ def test_progress_and_what_it_raises(save):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        weightprint.scan(model, canonical=True, include="*.q", progress=interrupt)
+        weightprint.scan(model, of="canonical", include="*.q", progress=interrupt)
     assert not [t for t in threading.enumerate() if t.name.startswith("weightprint")]
 
 
@@ -231,7 +231,7 @@ def test_long_tensors_are_read_in_runs(save):
         ("mlp.c_proj", "down", 1024, 4096),
     ):
         made.put(f"h.0.{name}.weight", role, 0, shape=(rows, columns), turned=True)
-    scan = weightprint.scan(made.save(save, "model"), canonical=True, include=["*.q", "*.down"], rows=True, digest=True)
+    scan = weightprint.scan(made.save(save, "model"), of="canonical", include=["*.q", "*.down"], rows=True, digest=True)
     twin = weightprint.scan(made.twin(save), include=["*.q", "*.down"], rows=True, digest=True)
     assert scan.digest == twin.digest
     for name in twin.names():

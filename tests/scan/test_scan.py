@@ -232,8 +232,10 @@ def test_choosing_tensors(sharded):
         weightprint.scan(sharded, include="LAYERS*")
     with pytest.raises(UsageError, match="no tensor"):
         weightprint.scan(sharded, exclude="*")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="at least 1"):
         weightprint.scan(sharded, threads=0)
+    with pytest.raises(UsageError, match="'stored' or 'canonical'"):
+        weightprint.scan(sharded, of="both")
 
 
 def test_natural_order(sharded):

@@ -7,29 +7,31 @@ the rest is still looked at; a file that no mode opens, and every shard that is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from weightprint.check.codes import selection, way_out
 from weightprint.check.context import Patient
-from weightprint.check.health import examine
+from weightprint.check.health import OF_VALUES, examine
 from weightprint.checkpoint.checkpoint import Checkpoint, open_location, open_tolerant
 from weightprint.checkpoint.locate import Location, locate
 from weightprint.checkpoint.shards import ranks_of
 from weightprint.errors import UsageError, WeightprintError
 from weightprint.results.finding import SEVERITIES, Finding, from_error, worst_first
 from weightprint.results.saving import finite
-from weightprint.scan.request import IO, Progress
+from weightprint.scan.request import IO, Request, Settings
 from weightprint.scan.result import Scan
-from weightprint.scan.scan import scan
+from weightprint.scan.stored import scan_stored
 from weightprint.util.escape import escape
+from weightprint.util.progress import Progress
 
 if TYPE_CHECKING:
     from weightprint.check.manifest import Manifest
 
 __all__ = ["CheckReport", "check"]
 
+_REQUEST = Request(exact=True, rows=True, digest=True)
 _BESIDE = frozenset({"other_files", "shard_not_in_index"})
 
 
@@ -125,17 +127,17 @@ def check(
         raise UsageError("a manifest is of a whole checkpoint: leave out include and exclude", code="partial_manifest")
     chosen = selection(select, ignore)
     location = locate(model)
-    checkpoint, findings = _survey(location)
+    checkpoint, findings = _opened(location)
     findings += checkpoint.config_file.findings
     result: Scan | None = None
     if checkpoint.files:
         with checkpoint:
-            asked: dict[str, Any] = {"exact": True, "rows": True, "digest": True, "threads": threads, "io": io}
-            result = scan(checkpoint, include=include, exclude=exclude, progress=progress, **asked)
+            settings = Settings(threads, io)
+            result = scan_stored(checkpoint, include, exclude, _REQUEST, replace(settings, progress=progress))
             # What the files beside the model are, and what the ranks hold, is looked at instead of noted.
             findings = [f for f in findings if not (location.beside and f.code in _BESIDE)]
             findings += examine(Patient(checkpoint, result, location))
-            findings += _other_ranks(location, include, exclude, asked)
+            findings += _other_ranks(location, include, exclude, settings)
             checkpoint.check_unchanged()
     files = tuple((info.name, info.nbytes) for info in checkpoint.files)
     if manifest is not None:
@@ -144,39 +146,33 @@ def check(
 
 
 def _other_ranks(
-    location: Location, include: str | Iterable[str], exclude: str | Iterable[str], asked: dict[str, Any]
-) -> list[Finding]:
+    location: Location, include: str | Iterable[str], exclude: str | Iterable[str], settings: Settings
+) -> Iterator[Finding]:
     """What is wrong with the values of all tensor-parallel ranks but the first, which the scan holds."""
     ranks = ranks_of([os.path.basename(path) for path in location.files]) if not location.weight_map else []
-    findings = []
     for rank in sorted(set(ranks))[1:]:
         mine = tuple(path for path, of in zip(location.files, ranks, strict=True) if of == rank)
         here = replace(location, files=mine, findings=(), beside=())
         with open_tolerant(here) as checkpoint:
-            result = scan(checkpoint, include=include, exclude=exclude, **asked)
-            for finding in examine(Patient(checkpoint, result, here), of_values=True):
-                message = f"rank {rank}: {finding.message}"
-                findings.append(replace(finding, message=message))
-    return findings
+            result = scan_stored(checkpoint, include, exclude, _REQUEST, settings)
+            for finding in examine(Patient(checkpoint, result, here), OF_VALUES):
+                yield replace(finding, message=f"rank {rank}: {finding.message}")
 
 
-def _survey(location: Location) -> tuple[Checkpoint, list[Finding]]:
-    """Open what can be opened, and say what is wrong with the files."""
-    missing = [
-        Finding("shard_missing", "error", f"file {escape(name)} is missing", os.path.join(location.root, name))
-        for name in location.missing
-    ]
+def _opened(location: Location) -> tuple[Checkpoint, list[Finding]]:
+    """All that can be opened, and what is wrong with the files: compatible mode reads more, strict mode sees more."""
     try:
         location.require_complete()
         checkpoint = open_location(location, "strict")
         return checkpoint, list(checkpoint.findings)
     except WeightprintError as error:
-        refused = from_error(error)
-        checkpoint = open_tolerant(location)
-        findings = missing + list(checkpoint.findings)
-        if not any(finding.severity != "note" for finding in findings):
-            # Compatible mode has no word for what strict mode refused: say it in strict mode's own.
-            findings.append(
-                Finding(refused.code, "warning", refused.message, refused.path, refused.tensor, refused.offset)
-            )
-        return checkpoint, findings
+        refused = replace(from_error(error), severity="warning")
+    checkpoint = open_tolerant(location)
+    findings = [
+        Finding("shard_missing", "error", f"file {escape(name)} is missing", os.path.join(location.root, name))
+        for name in location.missing
+    ]
+    findings += checkpoint.findings
+    if all(finding.severity == "note" for finding in findings):
+        findings.append(refused)  # compatible mode has no word for it
+    return checkpoint, findings

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from math import prod
 
@@ -22,7 +22,7 @@ from weightprint.results.finding import Finding, Severity
 from weightprint.scan.result import dead_rows
 from weightprint.util.escape import escape
 
-__all__ = ["OUTLIER_FACTOR", "QUESTIONS", "examine"]
+__all__ = ["OF_VALUES", "OUTLIER_FACTOR", "QUESTIONS", "examine"]
 
 OUTLIER_FACTOR = 100.0
 """A value is an outlier beyond this many times the 99.99 % quantile of its tensor's absolute values."""
@@ -32,11 +32,6 @@ _INTEGERS = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U
 _MAY_HAVE_DEAD_ROWS = frozenset({"embedding", "head", "router", "fixed"})
 _BLOCK = re.compile(r"(?:^|\.)(h|blk|experts?|\w*layers?|\w*blocks?)\.([0-9]{1,18})(?=\.)")
 _SAME_BY_DESIGN = 16  # tensors with fewer elements are equal too easily to be worth a word
-
-
-def examine(patient: Patient, *, of_values: bool = False) -> list[Finding]:
-    """All findings of all questions, in the order of :data:`QUESTIONS`; or those of single values alone."""
-    return [finding for question in (OF_VALUES if of_values else QUESTIONS) for finding in question(patient)]
 
 
 def non_finite(patient: Patient) -> Iterator[Finding]:
@@ -65,9 +60,8 @@ def outliers(patient: Patient) -> Iterator[Finding]:
         shown = ", ".join(f"{value:.6g} at {at(row, place)}" for place, value in places)
         more = f" and {total - _SHOWN:,} more" if total > _SHOWN else ""
         if quantile[k] == 0:
-            yield about(
-                row, "almost_all_zero", "warning", f"at most 0.01 % of {row['n']:,} values are not zero: {shown}{more}"
-            )
+            few = f"at most 0.01 % of {row['n']:,} values are not zero: {shown}{more}"
+            yield about(row, "almost_all_zero", "warning", few)
         else:
             beyond = f"beyond 100 × the 99.99 % quantile of |x| ({quantile[k]:.6g})"
             yield about(row, "outlier", "warning", f"{total:,} value(s) {beyond}: {shown}{more}")
@@ -106,9 +100,8 @@ def zero_rows(patient: Patient) -> Iterator[Finding]:
         shown = ", ".join(coordinates(number, shape[:-1]) for number in numbers[:_SHOWN])
         severity: Severity = "note" if parts & _MAY_HAVE_DEAD_ROWS else "warning"
         more = " …" if len(numbers) > _SHOWN else ""
-        yield about(
-            row, "dead_rows", severity, f"{len(numbers):,} of {prod(shape[:-1]):,} rows are zero: {shown}{more}"
-        )
+        zero = f"{len(numbers):,} of {prod(shape[:-1]):,} rows are zero: {shown}{more}"
+        yield about(row, "dead_rows", severity, zero)
 
 
 def duplicates(patient: Patient) -> Iterator[Finding]:
@@ -124,9 +117,8 @@ def duplicates(patient: Patient) -> Iterator[Finding]:
         names = [all_names[k] for k in members]
         if len(names) < 2 or all("fixed" in patient.parts(name) for name in names):
             continue
-        shown = ", ".join(escape(name, 120) for name in names[:5]) + (
-            f" and {len(names) - 5} more" if len(names) > 5 else ""
-        )
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        shown = ", ".join(escape(name, 120) for name in names[:5]) + more
         size = patient.scan.table.row(members[0])["nbytes"]
         message = f"{len(names)} tensors hold the same {size:,} bytes: {shown}"
         yield Finding("duplicate_values", "note", message, tensor=names[0])
@@ -149,17 +141,20 @@ def layer_gaps(patient: Patient) -> Iterator[Finding]:
         # Runs, not single numbers: a hostile layer number of 10^18 must not make a list that long.
         ordered = [-1, *sorted(numbers)]
         gaps = [(a + 1, b - 1) for a, b in pairwise(ordered) if b - a > 1]
-        shown = ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in gaps[:_SHOWN]) + (
-            " …" if len(gaps) > _SHOWN else ""
-        )
+        more = " …" if len(gaps) > _SHOWN else ""
+        shown = ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in gaps[:_SHOWN]) + more
         message = f"{escape(stack)} has {len(numbers):,} blocks numbered up to {last:,}, without {shown}"
         yield Finding("layer_gap", "warning", message)
 
 
-OF_VALUES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (non_finite, outliers, constants, zero_rows)
-QUESTIONS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
-    *OF_VALUES,
-    duplicates,
-    layer_gaps,
-    *checks.QUESTIONS,
-)
+Question = Callable[[Patient], Iterator[Finding]]
+
+OF_VALUES: tuple[Question, ...] = (non_finite, outliers, constants, zero_rows)
+"""Those of single values, which a tensor-parallel rank is asked too."""
+
+QUESTIONS: tuple[Question, ...] = (*OF_VALUES, duplicates, layer_gaps, *checks.QUESTIONS)
+
+
+def examine(patient: Patient, questions: Iterable[Question] = QUESTIONS) -> list[Finding]:
+    """All findings of these questions, in their order."""
+    return [finding for question in questions for finding in question(patient)]

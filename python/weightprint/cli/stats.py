@@ -93,10 +93,11 @@ def stats(
         for finding in checkpoint.findings:
             click.echo(f"{finding.severity}: {finding.message}", err=True)
         wanted = by != "layer" or form != "table"
-        places = False if canonical or not wanted else _anatomy(checkpoint, needed=by != "layer")
+        placed = _anatomy(checkpoint, needed=canonical or by != "layer") if canonical or wanted else None
         with progress_bar("scan") as progress:
             result = run(
-                checkpoint,
+                placed or checkpoint,
+                of="canonical" if canonical else "stored",
                 include=include,
                 exclude=exclude,
                 exact=exact,
@@ -106,14 +107,12 @@ def stats(
                 threads=threads,
                 io=io,
                 progress=progress,
-                places=places,
-                canonical=canonical,
             )
     _write(result, by, form, output, everything)
     return 0
 
 
-def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | Literal[False]:
+def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | None:
     """The model's map; where it can't be made and isn't `needed`, a warning: every tensor can be measured without."""
     from weightprint.anatomy.anatomy import Anatomy
     from weightprint.errors import WeightprintError
@@ -124,7 +123,7 @@ def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | Literal[False
         if needed:
             raise
         click.echo(f"warning: no stack, block, part and role columns: {error}", err=True)
-        return False
+        return None
 
 
 def _write(result: Scan, by: str, form: str, output: str | None, everything: bool) -> None:

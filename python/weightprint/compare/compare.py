@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,12 +26,12 @@ from weightprint.fingerprint.build import Examined
 from weightprint.fingerprint.live import finite_side
 from weightprint.results.saving import finite, to_json
 from weightprint.util.linear_algebra import accounted
+from weightprint.util.progress import Progress
 from weightprint.verdict.verdict import Verdict, decide
 
 __all__ = ["Comparison", "ModelSummary", "compare"]
 
 Effort = Literal["quick", "standard", "full"]
-Progress = Callable[[int, int], object]
 SCHEMA_VERSION = 1
 
 

@@ -34,11 +34,10 @@ from weightprint.evidence.turned_parts import TURNED
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.fingerprint.build import Examined, _glanced, measured, outlined
 from weightprint.fingerprint.live import finite_side
-from weightprint.fingerprint.one_pass import Meter
 from weightprint.fingerprint.steps import Looks
-from weightprint.scan.request import Progress
 from weightprint.util import parallel
 from weightprint.util.linear_algebra import accounted
+from weightprint.util.progress import Meter, Progress
 from weightprint.verdict.facts import Facts, may_decide
 from weightprint.verdict.thresholds import LOG10_P
 from weightprint.verdict.withheld import qualified

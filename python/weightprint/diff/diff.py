@@ -36,13 +36,13 @@ from weightprint.fingerprint.model import SLICE_VALUES, Side, Tensor
 from weightprint.results.saving import finite, to_json
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import measure
+from weightprint.scan.request import Request, Settings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
+from weightprint.util.progress import Progress
 
 __all__ = ["STATUSES", "Diff", "diff"]
-
-Progress = Callable[[int, int], object]
 
 #: What may be said of a tensor, in the order in which it is listed.
 STATUSES: dict[str, str] = {
@@ -347,6 +347,5 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
 def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
     """(dtype, shape, digest) of the left-over tensors that are stored as they are."""
     infos = [info for info in anatomy.checkpoint.tensors if info.name in left]
-    files = [anatomy.checkpoint.core_file(f) for f in range(len(anatomy.checkpoint.files))]
-    measured = measure(files, [(info.file, info.index) for info in infos], {"digest": True, "threads": 0}, None)
-    return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, measured["digest"], strict=True)}
+    digests = measure(anatomy.checkpoint, infos, Request(digest=True), Settings())["digest"]
+    return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, digests, strict=True)}

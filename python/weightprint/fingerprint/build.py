@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +11,9 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.fingerprint.live import Reads, outline
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.one_pass import Meter, stream
+from weightprint.fingerprint.one_pass import stream
 from weightprint.fingerprint.steps import Looks
-
-Progress = Callable[[int, int], object]
+from weightprint.util.progress import Meter
 
 _GLANCE = 256  # values per tensor that quick looks at, to tell a constant
 

@@ -10,9 +10,8 @@ and so is a whole model whose blocks are small.
 from __future__ import annotations
 
 import math
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,45 +24,23 @@ from weightprint.fingerprint.live import Reads, finite_side
 from weightprint.fingerprint.model import Runs, Side, Tensor
 from weightprint.fingerprint.sampling import Read
 from weightprint.fingerprint.steps import Looks, Where, where
-from weightprint.scan.columns import measure
+from weightprint.scan.columns import Columns, measure
+from weightprint.scan.request import Request, Settings
 from weightprint.scan.result import whole_digest
 from weightprint.util import parallel
 from weightprint.util.arrays import F32
+from weightprint.util.progress import Meter
 
-__all__ = ["Meter", "stream"]
+__all__ = ["stream"]
 
 #: Types whose float32 values say everything about them.
 _BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
 _SMALL = 32 << 20  # bytes of a block below which the model is scanned in one go
 _HELD = 256 << 20  # bytes of samples that are put by of one block
 _PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})  # elements that share bytes
-_ASKED = {"exact": False, "rows": False, "columns": False, "digest": True, "io": "auto"}
 
 #: What is known of a tensor after the pass: digest, std, min, max, zeros.
 _Measured = tuple[str, float, float | None, float | None, int]
-
-
-class Meter:
-    """Bytes read so far, of all, told to whoever wants to know."""
-
-    def __init__(self, tell: Callable[[int, int], object] | None, total: int) -> None:
-        self._tell, self._total, self._done = tell, total, 0
-        self._lock = threading.Lock()
-
-    def part(self) -> Callable[[int, int], None]:
-        """A progress callback for one of several scans; stops the scan when the caller has gone."""
-        before = 0
-
-        def advanced(done: int, _: int) -> None:
-            nonlocal before
-            parallel.check()
-            with self._lock:
-                self._done += done - before
-                before = done
-                if self._tell is not None:
-                    self._tell(self._done, self._total)
-
-        return advanced
 
 
 @dataclass
@@ -201,26 +178,22 @@ def _scanned(
     checkpoint: Checkpoint, infos: Sequence[TensorInfo], keep: Sequence[Any], meter: Meter
 ) -> Iterator[tuple[str, _Measured]]:
     """(name, what is known) of these tensors as they are stored."""
-    files = [checkpoint.core_file(f) for f in range(len(checkpoint.files))]
-    plan = [(info.file, info.index) for info in infos]
-    threads = 0 if parallel.sharing() == 1 else 1
-    found = measure(files, plan, {**_ASKED, "threads": threads, "keep": keep}, meter.part())
-    return zip([info.name for info in infos], _columns(found), strict=True)
+    settings = Settings(threads=None if parallel.sharing() == 1 else 1, progress=meter.part())
+    found = measure(checkpoint, infos, Request(digest=True), settings, keep)
+    return zip([info.name for info in infos], _measured(found), strict=True)
 
 
 def _of_values(side: Side, tensor: Tensor) -> _Measured:
     """Of the float32 values of a tensor that is cut or decoded, slice by slice."""
-    measured = _core.Measure(tensor.shape, digest=True)
+    state = _core.Measure(tensor.shape, digest=True)
     for _, values in side.slices(tensor):
         parallel.check()
-        measured.add(values.tobytes())
-    return next(_columns(measured.finish()))
+        state.add(values.tobytes())
+    return next(_measured(Columns.complete(state.finish(), 1)))
 
 
-def _columns(found: dict[str, Any]) -> Iterator[_Measured]:
-    std = np.frombuffer(found["std"], np.float64).tolist()
-    zeros = np.frombuffer(found["n_zero"], np.uint64).tolist()
-    return zip(found["digest"], std, found["min"], found["max"], zeros, strict=True)
+def _measured(found: Columns) -> Iterator[_Measured]:
+    return zip(*(found[name].tolist() for name in ("digest", "std", "min", "max", "n_zero")), strict=True)
 
 
 def _known(tensor: Tensor, measured: _Measured) -> Tensor:

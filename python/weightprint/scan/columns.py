@@ -1,46 +1,117 @@
-"""Columns of measurements: what the core returns, completed and joined."""
+"""What the core measures of many tensors: one array per statistic, one entry per tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint import _core
-from weightprint.scan.request import Progress
+from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.checkpoint.info import TensorInfo
+from weightprint.results.table import Kind
+from weightprint.scan.request import Request, Settings
 
-# Columns that the core leaves out where no tensor was counted, as arrays of "none" for one tensor.
+__all__ = ["MEASURED", "Columns", "measure", "measure_files"]
+
+#: The columns that every scan fills, in the order of the table. -1 stands for no position, and for no number.
+MEASURED: dict[str, Kind] = {
+    "min": "number",
+    "max": "number",
+    "abs_max": "number",
+    "abs_max_index": "i64",
+    "mean": "f64",
+    "std": "f64",
+    "rms": "f64",
+    "l1": "f64",
+    "l2": "f64",
+    "skewness": "f64",
+    "kurtosis": "f64",
+    "n": "u64",
+    "n_finite": "u64",
+    "n_zero": "u64",
+    "n_nan": "u64",
+    "n_posinf": "u64",
+    "n_neginf": "u64",
+    "first_nan": "i64",
+    "first_inf": "i64",
+    "abs_q9999": "f64",
+    "quantile_error": "f64",
+    "n_distinct": "i64",
+    "entropy": "f64",
+}
+
+#: Types of the columns that the core returns as bytes; the others are lists.
+_DTYPES = {name: np.dtype(kind[0] + "8") for name, kind in MEASURED.items() if kind != "number"}
+_DTYPES["quantiles"] = np.dtype((np.float64, 9))
+
+#: What the core leaves out where it counted the values of no tensor, and what one tensor then has.
 _UNCOUNTED = {
-    "abs_q9999": np.full(1, np.nan),
-    "quantile_error": np.full(1, np.nan),
-    "entropy": np.full(1, np.nan),
-    "n_distinct": np.full(1, -1, np.int64),
-    "quantiles": np.full(9, np.nan),
+    "abs_q9999": np.nan,
+    "quantile_error": np.nan,
+    "entropy": np.nan,
+    "n_distinct": -1,
+    "quantiles": np.nan,
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Statistics of n tensors by name (:data:`MEASURED`); all columns have n entries.
+
+    f64, u64 and i64 arrays of shape (n,), and ``quantiles`` of shape (n, 9). Of object: min, max, abs_max (float, int
+    or None), and what was asked for of ``digest`` (64 hex digits) and ``row_mean row_std row_l2 column_mean column_std
+    column_l2`` (bytes of float64, or None where a tensor has no rows).
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def complete(cls, found: dict[str, Any], n: int) -> Columns:
+        """From what the core returned for `n` tensors; every column is there, whatever their dtypes are."""
+        arrays = {
+            name: np.frombuffer(column, _DTYPES[name]) if name in _DTYPES else np.array(column, object)
+            for name, column in found.items()
+        }
+        missing = {name: np.full(n, none, _DTYPES[name]) for name, none in _UNCOUNTED.items() if name not in found}
+        return cls(arrays | missing)
+
+    @classmethod
+    def join(cls, parts: Sequence[Columns]) -> Columns:
+        """Those of several measurements, one after the other."""
+        return cls({name: np.concatenate([part[name] for part in parts]) for name in parts[0].arrays})
+
+    def take(self, order: Sequence[int]) -> Columns:
+        """Those of these tensors, in this order."""
+        index = np.asarray(order, np.intp)
+        return Columns({name: array[index] for name, array in self.arrays.items()})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.arrays[name]
+
+
 def measure(
+    checkpoint: Checkpoint, infos: Sequence[TensorInfo], request: Request, settings: Settings, keep: Sequence[Any] = ()
+) -> Columns:
+    """Read every byte of these tensors once, on threads of this process; `keep` as the core's scan takes it."""
+    files = [checkpoint.core_file(f) for f in range(len(checkpoint.files))]
+    return measure_files(files, [(info.file, info.index) for info in infos], request, settings, keep)
+
+
+def measure_files(
     files: Sequence[_core.SafetensorsFile],
     tensors: Sequence[tuple[int, int]],
-    asked: dict[str, Any],
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """What `_core.scan` returns, with the same columns whatever the dtypes are."""
-    return complete(_core.scan(files, tensors, progress=progress, **asked), len(tensors))
-
-
-def complete(measured: dict[str, Any], n: int) -> dict[str, Any]:
-    """The core's columns of `n` tensors and those that it left out, since no tensor was counted."""
-    missing = {key: one.tobytes() * n for key, one in _UNCOUNTED.items() if key not in measured}
-    return {**measured, **missing}
-
-
-def join(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Columns of several measurements, one after the other."""
-    # Every value is bytes or a list.
-    return {key: _join([part[key] for part in parts]) for key in parts[0]}
-
-
-def _join(parts: list[Any]) -> Any:
-    return b"".join(parts) if isinstance(parts[0], bytes) else [value for part in parts for value in part]
+    request: Request,
+    settings: Settings,
+    keep: Sequence[Any] = (),
+) -> Columns:
+    """The same of pairs (position in `files`, tensor number)."""
+    threads, progress = settings.threads or 0, settings.progress
+    found = _core.scan(files, tensors, **asdict(request), threads=threads, io=settings.io, progress=progress, keep=keep)
+    return Columns.complete(found, len(tensors))

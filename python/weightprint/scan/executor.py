@@ -10,64 +10,57 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from weightprint.checkpoint.checkpoint import Checkpoint, Mode
 from weightprint.checkpoint.containers import open_file
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FileChangedError
-from weightprint.scan.columns import join, measure
-from weightprint.scan.request import Progress
+from weightprint.scan.columns import Columns, measure_files
+from weightprint.scan.request import Request, Settings
+from weightprint.util.progress import Meter
 
-__all__ = ["scan_on"]
+__all__ = ["measure_on"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One worker's share: files to open, pairs (position in `paths`, tensor number), what to measure."""
+    """One worker's share: files to open, pairs (position in `paths`, tensor number), what to measure and how."""
 
     paths: tuple[str, ...]
     sizes: tuple[int, ...]
     mode: Mode
     tensors: tuple[tuple[int, int], ...]
-    asked: dict[str, Any]
+    request: Request
+    settings: Settings
 
-    def __call__(self) -> dict[str, Any]:
+    def __call__(self) -> Columns:
         files = [open_file(path, self.mode).core for path in self.paths]
         for file, path, size in zip(files, self.paths, self.sizes, strict=True):
             if file.nbytes != size:
                 message = f"the file has {file.nbytes:,} bytes here, {size:,} where the scan began"
                 raise FileChangedError(message, path=path, code="file_changed")
-        return measure(files, self.tensors, self.asked)
+        return measure_files(files, self.tensors, self.request, self.settings)
 
 
-def _run(task: _Task) -> dict[str, Any]:
-    return task()
-
-
-def scan_on(
-    executor: Executor,
-    checkpoint: Checkpoint,
-    infos: Sequence[TensorInfo],
-    asked: dict[str, Any],
-    progress: Progress | None,
-) -> dict[str, Any]:
+def measure_on(
+    executor: Executor, checkpoint: Checkpoint, infos: Sequence[TensorInfo], request: Request, settings: Settings
+) -> Columns:
     """What `measure` returns for these tensors, measured by the executor's workers."""
     groups = _groups(infos, 4 * (os.cpu_count() or 1))
-    futures = [executor.submit(_run, _task(checkpoint, group, asked)) for group in groups]
-    total = sum(info.nbytes for info in infos)
-    done, parts = 0, []
+    each = replace(settings, threads=settings.threads or 1, executor=None, progress=None)
+    futures = [executor.submit(_task(checkpoint, group, request, each)) for group in groups]
+    advanced, total = Meter(settings.progress, sum(info.nbytes for info in infos)).part(), 0
+    parts = []
     try:
         for group, future in zip(groups, futures, strict=True):
             parts.append(future.result())
-            done += sum(info.nbytes for info in group)
-            if progress is not None:
-                progress(done, total)
+            total += sum(info.nbytes for info in group)
+            advanced(total, total)
     finally:
         for future in futures:
             future.cancel()
-    return join(parts)
+    return Columns.join(parts)
 
 
 def _groups(infos: Sequence[TensorInfo], n: int) -> list[Sequence[TensorInfo]]:
@@ -85,10 +78,10 @@ def _groups(infos: Sequence[TensorInfo], n: int) -> list[Sequence[TensorInfo]]:
     return groups
 
 
-def _task(checkpoint: Checkpoint, group: Sequence[TensorInfo], asked: dict[str, Any]) -> _Task:
+def _task(checkpoint: Checkpoint, group: Sequence[TensorInfo], request: Request, settings: Settings) -> _Task:
     used = sorted({info.file for info in group})
     position = {file: k for k, file in enumerate(used)}
     paths = tuple(checkpoint.files[file].path for file in used)
     sizes = tuple(checkpoint.files[file].nbytes for file in used)
     tensors = tuple((position[info.file], info.index) for info in group)
-    return _Task(paths, sizes, checkpoint.mode, tensors, asked)
+    return _Task(paths, sizes, checkpoint.mode, tensors, request, settings)

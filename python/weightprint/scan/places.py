@@ -9,8 +9,11 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.place import Assignment
 from weightprint.anatomy.role_order import drawn_at
 from weightprint.results.table import Column, Kind
+from weightprint.util.ranges import ranges
 
-_PLACED: tuple[tuple[str, Kind], ...] = (
+__all__ = ["PLACED", "place_columns", "placed"]
+
+PLACED: tuple[tuple[str, Kind], ...] = (
     ("stack", "str"),
     ("block", "i64"),
     ("part", "str"),
@@ -18,10 +21,11 @@ _PLACED: tuple[tuple[str, Kind], ...] = (
     ("expert", "str"),
     ("component", "str"),
 )
+"""The columns, with their kinds."""
 
 _Place = tuple[Any, ...]
 
-_NOWHERE: _Place = (None,) * len(_PLACED)
+_NOWHERE: _Place = (None,) * len(PLACED)
 
 
 def place_columns(anatomy: Anatomy, names: Iterable[str]) -> list[Column]:
@@ -41,7 +45,7 @@ def placed(assignments: Sequence[Assignment | None]) -> list[Column]:
 
 
 def _columns(places: Sequence[_Place]) -> list[Column]:
-    return [Column(name, kind, [place[k] for place in places]) for k, (name, kind) in enumerate(_PLACED)]
+    return [Column(name, kind, [place[k] for place in places]) for k, (name, kind) in enumerate(PLACED)]
 
 
 def _place(assignments: Sequence[Assignment]) -> _Place:
@@ -52,20 +56,9 @@ def _place(assignments: Sequence[Assignment]) -> _Place:
     stack, block, part = (_only(getattr(p, key) for p in places) for key in ("stack", "block", "part"))
     experts = dict.fromkeys(p.expert for p in places)
     numbers = [e for e in experts if isinstance(e, int)]
-    words = [_ranges(numbers)] * bool(numbers) + [e for e in experts if isinstance(e, str)]
+    words = [ranges(numbers)] * bool(numbers) + [e for e in experts if isinstance(e, str)]
     roles = dict.fromkeys(p.role for p in places)
     return stack, block, part, "+".join(roles), "+".join(words) or None
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """``"0-2,7"``."""
-    runs: list[list[int]] = []
-    for n in sorted(set(numbers)):
-        if runs and n == runs[-1][1] + 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def _only(values: Iterable[Any]) -> Any:

@@ -19,38 +19,54 @@ are packed into, only counts are told: they are no values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from weightprint.anatomy.place import Place
 from weightprint.anatomy.role_order import drawn_at
 from weightprint.errors import UsageError
 from weightprint.results.table import Column, Kind, StatsTable
-from weightprint.scan.places import _PLACED, _ranges
+from weightprint.scan.places import PLACED
 from weightprint.util.escape import escape
-
-if TYPE_CHECKING:
-    pass
+from weightprint.util.ranges import ranges
 
 __all__ = ["GROUPS", "pooled"]
 
 GROUPS = ("stack", "part", "role", "block", "expert")
 """What statistics can be pooled by."""
 
+_SUMS = ("numel", "nbytes", "n", "n_finite", "n_zero", "n_nan", "n_posinf", "n_neginf")
+_FLOATS = ("mean", "std", "rms", "l1", "l2", "skewness", "kurtosis")
+
+#: How numbers merge that may be missing.
+_EXTREMES = {"min": min, "max": max, "abs_max": max}
+_OF_LINES: dict[str, Callable[..., Any]] = {
+    "dead_rows": sum,
+    "row_l2_min": min,
+    "row_l2_max": max,
+    "dead_columns": sum,
+    "column_l2_min": min,
+    "column_l2_max": max,
+}
+
 #: What codes are packed into; and what is then not told.
 _PACKED = {"U8", "I16", "U16", "I32", "U32", "I64", "U64"}
-_NOT_VALUES: dict[str, Any] = {
-    **dict.fromkeys(("min", "max", "abs_max")),
-    **dict.fromkeys(("mean", "std", "rms", "skewness", "kurtosis", "l1", "l2", "sparsity"), math.nan),
+_NOT_VALUES = {**dict.fromkeys(_EXTREMES), **dict.fromkeys((*_FLOATS, "sparsity"), math.nan)}
+
+#: The columns behind the keys. Of rows and columns only where the scan measured them.
+_POOLED: dict[str, Kind] = {
+    "n_tensors": "u64",
+    "blocks": "str",
+    "dtype": "str",
+    **dict.fromkeys(("numel", "nbytes"), "u64"),
+    **dict.fromkeys(_EXTREMES, "number"),
+    **dict.fromkeys(_FLOATS, "f64"),
+    **dict.fromkeys(_SUMS[2:], "u64"),
+    "sparsity": "f64",
+    **{name: "i64" if merge is sum else "number" for name, merge in _OF_LINES.items()},
 }
-_SUMS = ("numel", "nbytes", "n", "n_finite", "n_zero", "n_nan", "n_posinf", "n_neginf")
-
-
-# Where stored tensors are
-
-
-# Pooling
 
 
 def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
@@ -63,7 +79,7 @@ def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
         if name not in GROUPS:
             raise UsageError(f"can't group by {escape(name)}; there are {', '.join(GROUPS)}", code="no_such_group")
     if "role" not in table.names:
-        message = "this scan knows no roles: call scan(…, places=True), or canonical=True"
+        message = "this scan knows no roles: call scan(anatomy(model)), or scan(model, of='canonical')"
         raise UsageError(message, code="no_places")
     components = ["component"] if any(table["component"]) else []
     keys = list(dict.fromkeys(["stack", *by, *components]))
@@ -72,17 +88,16 @@ def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
         groups.setdefault(key, []).append(k)
     values = {column.name: column.tolist() for column in table.columns}
     order = sorted(groups, key=lambda key: _order(dict(zip(keys, key, strict=True)), values, groups[key]))
-    kinds = dict(_PLACED)
+    kinds = dict(PLACED)
     columns = [Column(name, kinds[name], [key[k] for key in order]) for k, name in enumerate(keys)]
     rows = [_pool({name: [values[name][i] for i in groups[key]] for name in values}) for key in order]
-    columns += [Column(name, kind, _typed(kind, [row[name] for row in rows])) for name, kind in _pooled_kinds(table)]
+    told = {name: kind for name, kind in _POOLED.items() if name in ("n_tensors", "blocks", *table.names)}
+    columns += [Column(name, kind, _typed(kind, [row[name] for row in rows])) for name, kind in told.items()]
     return StatsTable(tuple(columns))
 
 
 def _order(key: dict[str, Any], values: dict[str, list[Any]], members: Sequence[int]) -> tuple[Any, ...]:
     """Drawing order of a group: that of its first member; what has no place comes last."""
-    from weightprint.anatomy.place import Place
-
     firsts = []
     for i in members:
         role, block = values["role"][i], values["block"][i]
@@ -94,19 +109,6 @@ def _order(key: dict[str, Any], values: dict[str, list[Any]], members: Sequence[
     return (0, min(firsts)) if firsts else (1, ())
 
 
-def _pooled_kinds(table: StatsTable) -> list[tuple[str, Kind]]:
-    kinds: list[tuple[str, Kind]] = [("n_tensors", "u64"), ("blocks", "str"), ("dtype", "str")]
-    kinds += [(name, "u64") for name in ("numel", "nbytes")]
-    kinds += [(name, "number") for name in ("min", "max", "abs_max")]
-    kinds += [(name, "f64") for name in ("mean", "std", "rms", "l1", "l2", "skewness", "kurtosis")]
-    kinds += [(name, "u64") for name in _SUMS[2:]]
-    kinds.append(("sparsity", "f64"))
-    for axis in ("row", "column"):
-        if f"dead_{axis}s" in table.names:
-            kinds += [(f"dead_{axis}s", "i64"), (f"{axis}_l2_min", "number"), (f"{axis}_l2_max", "number")]
-    return kinds
-
-
 def _typed(kind: Kind, values: list[Any]) -> Any:
     return np.array(values, {"u64": np.uint64, "f64": np.float64}[kind]) if kind in ("u64", "f64") else values
 
@@ -115,16 +117,11 @@ def _pool(of: dict[str, list[Any]]) -> dict[str, Any]:
     """The pooled row of some tensors' columns."""
     out: dict[str, Any] = {name: sum(of[name]) for name in _SUMS}
     out["n_tensors"] = len(of["name"])
-    out["blocks"] = _ranges(b for b in of["block"] if b is not None) or None
+    out["blocks"] = ranges(b for b in of["block"] if b is not None) or None
     out["dtype"] = "/".join(dict.fromkeys(of["dtype"]))
-    for axis in ("row", "column"):
-        for name in (f"dead_{axis}s", f"{axis}_l2_min", f"{axis}_l2_max"):
-            there = [v for v in of.get(name, ()) if v is not None]
-            merge = sum if name.startswith("dead") else min if name.endswith("min") else max
-            out[name] = merge(there) if there else None
-    for name, extreme in (("min", min), ("max", max), ("abs_max", max)):
-        there = [v for v in of[name] if v is not None]
-        out[name] = extreme(there) if there else None
+    for name, merge in (_EXTREMES | _OF_LINES).items():
+        there = [v for v in of.get(name, ()) if v is not None]
+        out[name] = merge(there) if there else None
     out["sparsity"] = out["n_zero"] / out["n"] if out["n"] else math.nan
     out["l1"] = math.fsum(of["l1"])
     out["l2"] = math.hypot(*of["l2"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from weightprint.errors import TensorNotFoundError, UsageError
 from weightprint.results.saving import finite
 from weightprint.results.table import Column, Kind, StatsTable
+from weightprint.scan.columns import MEASURED, Columns
+from weightprint.scan.pooling import pooled
 from weightprint.util.escape import escape
 
 if TYPE_CHECKING:
@@ -31,35 +34,6 @@ PERCENTILES: tuple[tuple[str, float], ...] = (
     ("p99_99", 0.9999),
 )
 """Quantile columns and their levels. Filled always for types of up to 8 bits and 16-bit integers, else on `exact`."""
-
-# The core's columns in the order of the table: (name, kind).
-_MEASURED: tuple[tuple[str, Kind], ...] = (
-    ("min", "number"),
-    ("max", "number"),
-    ("abs_max", "number"),
-    ("abs_max_index", "i64"),
-    ("mean", "f64"),
-    ("std", "f64"),
-    ("rms", "f64"),
-    ("l1", "f64"),
-    ("l2", "f64"),
-    ("skewness", "f64"),
-    ("kurtosis", "f64"),
-    ("n", "u64"),
-    ("n_finite", "u64"),
-    ("n_zero", "u64"),
-    ("n_nan", "u64"),
-    ("n_posinf", "u64"),
-    ("n_neginf", "u64"),
-    ("first_nan", "i64"),
-    ("first_inf", "i64"),
-    ("abs_q9999", "f64"),
-    ("quantile_error", "f64"),
-    ("n_distinct", "i64"),
-    ("entropy", "f64"),
-)
-
-_NUMPY = {"f64": np.float64, "u64": np.uint64, "i64": np.int64}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +69,9 @@ class Scan:
     bytes_read: int
     seconds: float
     digest: str | None
-    _number: dict[str, int] = field(repr=False)
-    _rows: Sequence[RowStats | None] | None = field(repr=False)
-    _columns: Sequence[RowStats | None] | None = field(repr=False)
+    _number: dict[str, int]
+    _rows: Sequence[RowStats | None] | None
+    _columns: Sequence[RowStats | None] | None
 
     @property
     def n_tensors(self) -> int:
@@ -135,8 +109,6 @@ class Scan:
         Raises:
             UsageError: no such group, or a scan without places.
         """
-        from weightprint.scan.pooling import pooled
-
         return pooled(self.table, groups)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,22 +153,38 @@ class Scan:
         return found
 
 
+def described(
+    names: Sequence[str],
+    dtypes: Sequence[str],
+    shapes: Sequence[tuple[int, ...]],
+    nbytes: Sequence[int],
+    files: Sequence[str | None],
+) -> list[Column]:
+    """The columns that say what each tensor is."""
+    return [
+        Column("name", "str", names),
+        Column("dtype", "str", dtypes),
+        Column("shape", "shape", shapes),
+        Column("numel", "u64", np.array([prod(shape) for shape in shapes], np.uint64)),
+        Column("nbytes", "u64", np.array(nbytes, np.uint64)),
+        Column("file", "str", files),
+    ]
+
+
 def result(
     source: str,
     heads: Sequence[Column],
-    measured: dict[str, Any],
-    order: Sequence[int],
+    measured: Columns,
     n_parameters: int,
     bytes_read: int,
     seconds: float,
     digest: str | None,
 ) -> Scan:
-    """The core's columns behind columns that say what the tensors are, as a Scan with rows in this order."""
+    """The columns of what was measured behind those that say what the tensors are, as a Scan."""
     columns = list(heads)
-    columns += [Column(name, kind, _values(kind, measured[name])) for name, kind in _MEASURED]
+    columns += [Column(name, kind, _values(kind, measured[name])) for name, kind in MEASURED.items()]
     columns.append(Column("sparsity", "f64", _sparsity(measured)))
-    quantiles = np.frombuffer(measured["quantiles"], np.float64).reshape(len(order), len(PERCENTILES))
-    columns += [Column(name, "f64", quantiles[:, k]) for k, (name, _) in enumerate(PERCENTILES)]
+    columns += [Column(name, "f64", measured["quantiles"][:, k]) for k, (name, _) in enumerate(PERCENTILES)]
     row_vectors, column_vectors = (_all_vectors(measured, axis) for axis in ("row", "column"))
     for axis, vectors in (("row", row_vectors), ("column", column_vectors)):
         if vectors is not None:
@@ -204,21 +192,11 @@ def result(
             columns.append(Column(f"dead_{axis}s", "i64", [None if v is None else dead_rows(v).size for v in vectors]))
             columns.append(Column(f"{axis}_l2_min", "number", [None if v is None else float(v.min()) for v in norms]))
             columns.append(Column(f"{axis}_l2_max", "number", [None if v is None else float(v.max()) for v in norms]))
-    digests = measured.get("digest")
-    if digests is not None:
-        columns.append(Column("digest", "str", list(digests)))
-    table = StatsTable(tuple(columns)).take(order)
-    return Scan(
-        source=source,
-        table=table,
-        n_parameters=n_parameters,
-        bytes_read=bytes_read,
-        seconds=seconds,
-        digest=digest,
-        _number={name: k for k, name in enumerate(table["name"])},
-        _rows=None if row_vectors is None else [row_vectors[k] for k in order],
-        _columns=None if column_vectors is None else [column_vectors[k] for k in order],
-    )
+    if "digest" in measured:
+        columns.append(Column("digest", "str", measured["digest"].tolist()))
+    table = StatsTable(tuple(columns))
+    number = {name: k for k, name in enumerate(table["name"])}
+    return Scan(source, table, n_parameters, bytes_read, seconds, digest, number, row_vectors, column_vectors)
 
 
 def dead_rows(rows: RowStats) -> npt.NDArray[np.intp]:
@@ -226,22 +204,20 @@ def dead_rows(rows: RowStats) -> npt.NDArray[np.intp]:
     return np.flatnonzero((rows.l2 == 0) & (rows.mean == 0))
 
 
-def _values(kind: Kind, column: Any) -> Any:
-    if kind not in _NUMPY:
-        return list(column)
-    values = np.frombuffer(column, _NUMPY[kind])
-    # -1 is the core's "none"; positions and counts are never negative.
-    return [None if value < 0 else value for value in values.tolist()] if kind == "i64" else values
+def _values(kind: Kind, column: npt.NDArray[Any]) -> Any:
+    if kind == "i64":  # positions and counts are never negative
+        return [None if value < 0 else value for value in column.tolist()]
+    return column.tolist() if kind == "number" else column
 
 
-def _sparsity(measured: dict[str, Any]) -> npt.NDArray[np.float64]:
+def _sparsity(measured: Columns) -> npt.NDArray[np.float64]:
     """Zeros per component; NaN for an empty tensor."""
-    zeros, n = (np.frombuffer(measured[key], np.uint64).astype(np.float64) for key in ("n_zero", "n"))
+    zeros, n = (measured[key].astype(np.float64) for key in ("n_zero", "n"))
     sparsity: npt.NDArray[np.float64] = np.divide(zeros, n, out=np.full(len(n), np.nan), where=n > 0)
     return sparsity
 
 
-def _all_vectors(measured: dict[str, Any], axis: str) -> list[RowStats | None] | None:
+def _all_vectors(measured: Columns, axis: str) -> list[RowStats | None] | None:
     if f"{axis}_l2" not in measured:
         return None
     triples = zip(*(measured[f"{axis}_{what}"] for what in ("mean", "std", "l2")), strict=True)
@@ -251,7 +227,7 @@ def _all_vectors(measured: dict[str, Any], axis: str) -> list[RowStats | None] |
     ]
 
 
-def whole_digest(dtypes: Sequence[str], shapes: Sequence[tuple[int, ...]], digests: Sequence[str]) -> str:
+def whole_digest(dtypes: Sequence[str], shapes: Sequence[tuple[int, ...]], digests: Iterable[str]) -> str:
     """One digest of many tensors, whatever their names and order."""
     rows = zip(dtypes, shapes, digests, strict=True)
     lines = sorted(f"{dtype} {list(shape)} {digest}\n" for dtype, shape, digest in rows)

@@ -1,8 +1,5 @@
 """One pass over every byte of a checkpoint: a row of statistics per tensor.
 
-The core does the reading and the arithmetic; here the tensors are chosen, the work is handed out, and the columns are
-put in natural order.
-
 Definitions. Everything runs over the *finite* values; NaN and infinities are counted and their first positions kept.
 std has ddof 0, rms = l2/√n_finite, skewness = m₃/m₂^1.5, kurtosis = m₄/m₂² (normal: 3). A complex tensor counts as
 its real components. Quantiles are the smallest value v with F(v) ≥ p; exact for types of up to 16 bits, else within
@@ -14,24 +11,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import Executor
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
 
+from weightprint.anatomy.anatomy import Anatomy
+from weightprint.anatomy.merged import Merged
 from weightprint.checkpoint.checkpoint import Checkpoint, open
 from weightprint.errors import UsageError
-from weightprint.scan.request import IO, Progress
+from weightprint.scan.canonical import scan_canonical
+from weightprint.scan.request import IO, Of, Request, Settings
 from weightprint.scan.result import Scan
-from weightprint.scan.stored import _scan
-
-if TYPE_CHECKING:
-    from weightprint.anatomy.anatomy import Anatomy
+from weightprint.scan.stored import scan_stored
+from weightprint.util.progress import Progress
 
 __all__ = ["scan"]
 
 
 def scan(
-    model: str | os.PathLike[str] | Checkpoint,
+    model: str | os.PathLike[str] | Checkpoint | Anatomy,
     *,
+    of: Of = "stored",
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
     exact: bool = False,
@@ -40,15 +38,17 @@ def scan(
     digest: bool = False,
     threads: int | None = None,
     io: IO = "auto",
-    progress: Progress | None = None,
     executor: Executor | None = None,
-    places: bool | Anatomy = False,
-    canonical: bool = False,
+    progress: Progress | None = None,
 ) -> Scan:
     """Read every byte of the chosen tensors once and measure them.
 
     Args:
-        model: what `open` takes, or an open checkpoint.
+        model: what `open` takes, an open checkpoint, or an anatomy: then the table also has the columns ``stack``,
+            ``block``, ``part``, ``role``, ``expert`` and ``component``, which `Scan.by` pools by.
+        of: ``"stored"`` tensors; or ``"canonical"`` ones, one row each, named by their place (``decoder.7.up``): fused
+            tensors split, (in x out) ones transposed, quantised ones decoded to float32. Globs are then on places, and
+            weights without one keep their names. See :mod:`weightprint.scan.canonical`.
         include: glob or globs on names (``*`` also matches dots; case-sensitive); empty: all.
         exclude: glob or globs that take tensors out again.
         exact: count values: quantiles, distinct values and entropy also for floats of 16 bits and wider.
@@ -57,30 +57,29 @@ def scan(
         digest: BLAKE3 of every tensor's bytes, and one digest of the whole.
         threads: how many; None: all cores (with an executor: one per task). The result does not depend on it.
         io: ``"pread"``, ``"mmap"``, or ``"auto"`` to let the core choose. The result does not depend on it.
-        progress: called as ``progress(bytes_done, bytes_total)`` from this thread; an exception in it stops the scan.
         executor: any `concurrent.futures.Executor` to spread groups of tensors over. Process pools reopen the files.
-        places: also the columns ``stack``, ``block``, ``part``, ``role``, ``expert`` and ``component``, which
-            `Scan.by` pools by. They come from the model's anatomy, which may be given.
-        canonical: one row per *canonical* tensor, named by its place (``decoder.7.up``): fused tensors split, turned
-            ones turned, quantised ones decoded to float32. Globs are then on places, weights without one keep their
-            names, and `places` is implied. See :mod:`weightprint.scan.canonical`.
+        progress: called as ``progress(bytes_done, bytes_total)``, one call at a time (of canonical tensors from the
+            threads that read them); an exception in it stops the scan.
 
     Raises:
-        UsageError: globs that match nothing; an executor for canonical tensors.
+        UsageError: globs that match nothing; no such `of`; an executor for canonical tensors; the stored tensors of a
+            model with an adapter merged into it (there are none).
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `open` does.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}", code="bad_threads")
-    asked: dict[str, Any] = {"exact": exact, "rows": rows, "columns": columns, "digest": digest, "io": io}
-    if canonical and executor is not None:
+    if of not in ("stored", "canonical"):
+        raise UsageError(f"of is 'stored' or 'canonical', not {of!r}", code="bad_of")
+    if of == "stored" and isinstance(model, Merged):
+        raise UsageError("a merged model is stored nowhere: scan it with of='canonical'", code="not_stored")
+    if of == "canonical" and executor is not None:
         raise UsageError("canonical tensors are measured by threads, not by an executor", code="no_executor")
-    with nullcontext(model) if isinstance(model, Checkpoint) else open(model) as checkpoint:
-        if canonical:
-            from weightprint.scan.canonical import scan_canonical
-
-            return scan_canonical(checkpoint, include, exclude, asked, threads, progress)
-        return _scan(checkpoint, include, exclude, asked, threads, progress, executor, places)
-
-
-# The result
+    request, settings = Request(exact, rows, columns, digest), Settings(threads, io, executor, progress)
+    with ExitStack() as opened:
+        anatomy = model if isinstance(model, Anatomy) else None
+        if isinstance(model, Anatomy):
+            model = model.checkpoint
+        elif not isinstance(model, Checkpoint):
+            model = opened.enter_context(open(model))
+        if of == "canonical":
+            return scan_canonical(anatomy or Anatomy(model), include, exclude, request, settings)
+        return scan_stored(model, include, exclude, request, settings, anatomy)

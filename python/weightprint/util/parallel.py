@@ -55,16 +55,18 @@ def check() -> None:
         raise _Stopped
 
 
-def each(work: Callable[[T], R], items: Iterable[T], ahead: int = 1) -> Iterator[R]:
+def each(work: Callable[[T], R], items: Iterable[T], ahead: int = 1, threads: int | None = None) -> Iterator[R]:
     """``work(item)`` for each item, in the order of the items; few more run than were asked for.
 
     ``ahead``: how many results may wait to be asked for. While an early item takes long, so many more are worked on.
 
-    As many run at once as BLAS was to use threads (``OMP_NUM_THREADS`` and the like say how many); inside a piece of
-    work that is already one of several, they run one by one. An exception of one is raised in its turn.
+    ``threads``: how many run at once; None: as many as BLAS was to use threads (``OMP_NUM_THREADS`` and the like say
+    how many). Inside a piece of work that is already one of several, they run one by one. An exception of one is raised
+    in its turn.
     """
-    threads = 1
-    if sharing() == 1:
+    if sharing() > 1:
+        threads = 1
+    elif threads is None:
         threads = max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
     if threads == 1:
         yield from map(work, items)

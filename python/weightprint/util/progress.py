@@ -1,0 +1,36 @@
+"""How far a long call is: bytes done so far, of all, told to the caller's callback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from weightprint.util.parallel import check
+
+__all__ = ["Meter", "Progress"]
+
+Progress = Callable[[int, int], object]
+"""Called as ``progress(bytes_done, bytes_total)``, one call at a time; an exception in it stops the work."""
+
+
+class Meter:
+    """Adds up the bytes of several pieces of work, which may run side by side, for one callback."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._lock = threading.Lock()
+
+    def part(self) -> Progress:
+        """A callback for one piece of work, given its own bytes done so far; it ends work whose caller has gone."""
+        before = 0
+
+        def advanced(done: int, _: int) -> None:
+            nonlocal before
+            check()
+            with self._lock:
+                self._done += done - before
+                before = done
+                if self._progress is not None:
+                    self._progress(self._done, self._total)
+
+        return advanced
