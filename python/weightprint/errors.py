@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from weightprint.util.escape import escape
+
 __all__ = [
     "FileChangedError",
     "FormatError",
@@ -52,8 +54,6 @@ class WeightprintError(Exception):
 
     def __str__(self) -> str:
         # The sentence may name the file or tensor already: say each thing once.
-        from weightprint.util.escape import escape
-
         parts = [self.message]
         for label, value in (("tensor ", self.tensor), ("byte ", self.offset), ("", self.path)):
             shown = None if value is None else escape(str(value))

@@ -19,7 +19,9 @@ rng = np.random.default_rng(6)
 
 VERBS = {
     "stats": lambda model, out: ["stats", model, "--format", "csv", "-o", out],
-    "check": lambda model, out: ["check", model, "--manifest", "write", out],
+    "check": lambda model, out: ["check", model, "-o", out],
+    "check --manifest": lambda model, out: ["check", model, "--manifest", "write", out],
+    "inspect": lambda model, out: ["inspect", model, "-o", out],
     "diff a": lambda model, out: ["diff", model, model, "--format", "csv", "-o", out],
     "compare": lambda model, out: ["compare", model, model, "-o", out],
 }
@@ -55,8 +57,6 @@ def test_an_output_that_is_an_input_is_refused(folder, tmp_path, verb, named_as,
             os.link(target, out)
         elif how == "linked folder" and not out.parent.exists():
             out.parent.symlink_to(folder)
-        if verb == "compare" and target.suffix != ".json":
-            continue  # it knows the form by the ending, and refuses others before
         result = CliRunner().invoke(cli, VERBS[verb](str(model), str(out)))
         assert result.exit_code == 2, result.output
         assert "can't be written" in result.stderr
@@ -83,6 +83,70 @@ def test_a_new_file_beside_the_model_is_fine(folder):
         assert result.exit_code == 0, result.output
         result = CliRunner().invoke(cli, ["stats", str(folder), "-o", str(folder / out)])
         assert result.exit_code == 0, result.output
+
+
+REPORTS = {
+    "inspect": lambda model: ["inspect", model],
+    "inspect --tensors": lambda model: ["inspect", model, "--tensors"],
+    "stats": lambda model: ["stats", model],
+    "stats --by": lambda model: ["stats", model, "--by", "block"],
+    "check": lambda model: ["check", model],
+    "diff": lambda model: ["diff", model, model],
+    "compare": lambda model: ["compare", model, model],
+}
+
+
+@pytest.mark.parametrize("verb", REPORTS)
+def test_every_verb_writes_its_report(folder, tmp_path, verb):
+    arguments = REPORTS[verb](str(folder))
+    printed = CliRunner().invoke(cli, arguments)
+    for suffix in (".html", ".txt", ".json"):
+        path = tmp_path / f"x{suffix.upper()}"
+        result = CliRunner().invoke(cli, [*arguments, "-o", str(path)])
+        assert result.exit_code == printed.exit_code, result.output
+        # A table goes to the file instead of the screen, a report to both.
+        assert [line.split("(")[0] for line in result.stdout.split(" in ")[0].splitlines()] == (
+            []
+            if verb[:5] in ("stats", "diff")
+            else [line.split("(")[0] for line in printed.stdout.split(" in ")[0].splitlines()]
+        )
+        text = path.read_text()
+        if suffix == ".html":
+            assert text.startswith("<!doctype html>")
+            assert text.endswith("</html>\n")
+        elif suffix == ".json":
+            assert json.loads(text)
+        else:
+            assert text.splitlines()[0].split()[:1] == printed.stdout.splitlines()[0].split()[:1]
+            assert "<" not in text
+
+
+@pytest.mark.parametrize("verb", REPORTS)
+@pytest.mark.parametrize("name", ["x.pdf", "x", ""])
+def test_a_suffix_that_says_nothing_is_refused_before_anything_is_read(tmp_path, verb, name):
+    absent = str(tmp_path / "absent.safetensors")
+    result = CliRunner().invoke(cli, [*REPORTS[verb](absent), "-o", name])
+    assert result.exit_code == 2
+    assert "can't tell the form" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", REPORTS)
+def test_a_run_that_fails_leaves_the_old_report(tmp_path, verb):
+    (tmp_path / "x.html").write_text("old")
+    absent = str(tmp_path / "absent.safetensors")
+    assert CliRunner().invoke(cli, [*REPORTS[verb](absent), "-o", str(tmp_path / "x.html")]).exit_code == 2
+    assert (tmp_path / "x.html").read_text() == "old"
+
+
+def test_the_manifest_is_no_place_for_the_report(folder, tmp_path):
+    manifest = str(tmp_path / "m.json")
+    for _ in range(2):  # before there is one, and after
+        result = CliRunner().invoke(cli, ["check", str(folder), "--manifest", "write", manifest, "-o", manifest])
+        assert (result.exit_code, "can't be written" in result.stderr) == (2, True)
+        CliRunner().invoke(cli, ["check", str(folder), "--manifest", "write", manifest])
+    result = CliRunner().invoke(cli, ["check", str(folder), "--manifest", "verify", manifest, "-o", manifest])
+    assert (result.exit_code, "can't be written" in result.stderr) == (2, True)
 
 
 def test_the_missing_shard_is_no_place_for_an_output(folder):

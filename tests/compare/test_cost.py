@@ -24,7 +24,7 @@ from weightprint.evidence.lookup import token_tables as _token_tables
 from weightprint.fingerprint import sampling
 from weightprint.fingerprint.live import outline
 from weightprint.fingerprint.model import no_sample
-from weightprint.report.compare import render_text
+from weightprint.report.compare import text
 from weightprint.util.linear_algebra import accounted, eigh, product, solve, svd, svdvals
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -52,7 +52,7 @@ def test_linear_algebra_is_part_of_the_time_and_reading_is_bounded(written: Path
     assert found.verdict == verdict
     assert 0 < found.gemm_seconds <= found.seconds
     assert found.to_dict()["gemm_seconds"] == found.gemm_seconds
-    assert "products of matrices" in render_text(found, verbose=True)
+    assert "products of matrices" in text(found, verbose=True)
     # One pass, and samples: no tensor is read more than a few times over, though here every sample is of whole tensors.
     whole = sum(f.stat().st_size for name in ("root", other) for f in (written / name).glob("*.safetensors"))
     assert whole * 0.99 <= found.bytes_read <= whole * (12 if other == "child" else 20)

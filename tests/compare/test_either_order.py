@@ -20,7 +20,6 @@ from weightprint.compare.pipeline import examine, gather
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.pair import Models
 from weightprint.evidence.tests import TESTS
-from weightprint.report.compare import render_text
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.mirrored import mirrored
 from weightprint.verdict.verdict import Verdict, decide
@@ -192,7 +191,7 @@ def test_the_report_says_which_way_it_is_told(tmp_path: Path) -> None:
     for name, model in (("a", a), ("grown", grown), ("dropped", dropped)):
         made.save(tmp_path / name, model)
     found = weightprint.compare(tmp_path / "grown", tmp_path / "a")
-    text = render_text(found)
+    text = str(found)
     assert "From B to A" in text
     assert "A is the later one" in text
     out = found.to_dict()
@@ -200,7 +199,7 @@ def test_the_report_says_which_way_it_is_told(tmp_path: Path) -> None:
     assert out["operations_if"] is None
     assert [o["name"] for o in out["operations"]] == ["depth_upscaling"]
     found = weightprint.compare(tmp_path / "dropped", tmp_path / "a")
-    text, out = render_text(found), found.to_dict()
+    text, out = str(found), found.to_dict()
     assert "If A is first" in text
     assert "If B is first" in text
     assert "not known" in text

@@ -11,7 +11,7 @@ from weightprint.anatomy.folding import fold
 from weightprint.anatomy.parameters import active_experts, parts, stored
 from weightprint.anatomy.place import Geometry, Rows
 from weightprint.anatomy.roles import ROLES
-from weightprint.report.drawing import Pen, anatomy_html, drawing, geometry_words, recognised
+from weightprint.report.drawing import Pen, drawing, drawing_html, geometry_words, recognised
 from weightprint.util.ranges import spans
 
 
@@ -211,7 +211,7 @@ def test_names_are_escaped():
     text = "\n".join(drawn(fake))
     assert "\x1b" not in text
     assert "evil\\u{1b}[2J<script>" in text
-    html = anatomy_html(fake)
+    html = drawing_html(fake)
     assert "<script>" not in html
     assert "evil\\u{1b}[2J&lt;script&gt;" in html
     assert "self_attn.{k,v}_proj" in html

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.cli import cli
 from weightprint.report.drawing import Pen
-from weightprint.report.inspect import inspect_dict, renderables, tensor_lines
+from weightprint.report.inspect import inspect_dict, lines
 
 rng = np.random.default_rng(3)
 HIDDEN, BLOCKS = 24, 3
@@ -97,8 +97,9 @@ def test_ascii(gpt2):
     with weightprint.open(gpt2) as checkpoint:
         known = Anatomy(checkpoint)
         pieces = [
-            *renderables(checkpoint, known, everything=True, pen=Pen(80, True)),
-            *tensor_lines(known, Pen(80, True)),
+            piece
+            for tensors in (False, True)
+            for piece in lines(checkpoint, known, everything=True, tensors=tensors, pen=Pen(80, True))
         ]
     assert len(pieces) > 100
     for piece in pieces:

@@ -34,13 +34,14 @@ from weightprint.checkpoint.checkpoint import Checkpoint, open
 from weightprint.errors import TensorNotFoundError, UsageError
 from weightprint.quant.weights import Weights
 from weightprint.results.finding import Finding
+from weightprint.results.shown import Shown
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
 __all__ = ["Anatomy", "anatomy"]
 
 
-class Anatomy:
+class Anatomy(Shown):
     """The map of one checkpoint. Made by :func:`anatomy`; never changes; pickles with its checkpoint.
 
     Attributes:
@@ -52,6 +53,8 @@ class Anatomy:
         geometry: stack → its sizes.
         findings: what was noticed, such as a fused tensor whose parts don't add up.
     """
+
+    _report = "anatomy"
 
     checkpoint: Checkpoint
     weights: Weights
@@ -108,11 +111,6 @@ class Anatomy:
             f"<Anatomy {escape(self.checkpoint.source)}: {self.family or 'unknown family'}; {stacks or 'no blocks'}; "
             f"{len(self.assignments):,} canonical tensors, {len(self.unmapped):,} weights unmapped>"
         )
-
-    def _repr_html_(self) -> str:
-        from weightprint.report.drawing import anatomy_html
-
-        return anatomy_html(self)
 
     # What is where
 

@@ -20,6 +20,7 @@ from weightprint.checkpoint.shards import ranks_of
 from weightprint.errors import UsageError, WeightprintError
 from weightprint.results.finding import SEVERITIES, Finding, from_error, worst_first
 from weightprint.results.saving import finite
+from weightprint.results.shown import Shown
 from weightprint.scan.request import IO, Request, Settings
 from weightprint.scan.result import Scan
 from weightprint.scan.stored import scan_stored
@@ -36,7 +37,7 @@ _BESIDE = frozenset({"other_files", "shard_not_in_index"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CheckReport:
+class CheckReport(Shown):
     """What `check` found.
 
     Attributes:
@@ -45,6 +46,8 @@ class CheckReport:
         scan: the pass over all values (exact, rows, digest), or None if nothing could be opened.
         files: name and size of every file that could be opened.
     """
+
+    _report = "check"
 
     source: str
     findings: tuple[Finding, ...]
@@ -86,11 +89,6 @@ class CheckReport:
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {severity}(s)" for severity, n in self.counts.items())
         return f"<CheckReport {escape(self.source)}: {'sound' if self.sound else 'not sound'}; {counts}>"
-
-    def _repr_html_(self) -> str:
-        from weightprint.report.check import report_html
-
-        return report_html(self)
 
 
 def check(

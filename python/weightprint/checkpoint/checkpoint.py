@@ -29,6 +29,7 @@ from weightprint.checkpoint.locate import Location, locate
 from weightprint.checkpoint.shards import Numbering
 from weightprint.errors import FileChangedError, FormatError, TensorNotFoundError, UsageError, WeightprintError
 from weightprint.results.finding import Finding, from_error, from_note, worst_first
+from weightprint.results.shown import Shown
 from weightprint.util.escape import escape
 
 __all__ = ["Checkpoint", "Mode", "open"]
@@ -64,7 +65,7 @@ class Tensors(Sequence[TensorInfo]):
         return f"<{len(self):,} tensors of {escape(self._checkpoint.source)}>"
 
 
-class Checkpoint:
+class Checkpoint(Shown):
     """The tensors of a model, as one flat collection over all its files. Made by :func:`open`; never changes.
 
     Attributes:
@@ -73,6 +74,8 @@ class Checkpoint:
         files: its files, in reading order.
         findings: what is worth knowing about the files, worst first.
     """
+
+    _report = "inspect"
 
     source: str
     mode: Mode
@@ -109,7 +112,7 @@ class Checkpoint:
         return _reopen, (self._location, self.mode, seen, self.__dict__.get("config_file"))
 
     def __repr__(self) -> str:
-        if self._handles is None:
+        if self.closed:
             return f"<Checkpoint {escape(self.source)}: closed>"
         return (
             f"<Checkpoint {escape(self.source)}: {self.n_tensors:,} tensors, {self.n_parameters:,} parameters, "
@@ -136,6 +139,11 @@ class Checkpoint:
     def close(self) -> None:
         """Close the files; asking for tensors afterwards raises UsageError."""
         self.__dict__["_handles"] = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._handles is None
 
     # What it holds
 
@@ -279,11 +287,6 @@ class Checkpoint:
             "findings": [finding.to_dict() for finding in self.findings],
             "tensors": [info.to_dict() for info in self.tensors],
         }
-
-    def _repr_html_(self) -> str:
-        from weightprint.report.inspect import checkpoint_html
-
-        return checkpoint_html(self)
 
     # Inside
 

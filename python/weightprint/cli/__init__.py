@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import click
 
 from weightprint.errors import InternalError, WeightprintError
+from weightprint.util.escape import escape
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -129,8 +130,6 @@ def _fail(error: Exception) -> int:
 
 
 def _say(message: str) -> None:
-    from weightprint.util.escape import escape
-
     click.echo(f"weightprint: {escape(message, None)}", err=True)
 
 

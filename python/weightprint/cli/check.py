@@ -20,6 +20,7 @@ __all__ = ["check"]
 )
 @options.codes
 @options.json_flag
+@options.report_file
 @options.everything
 @options.globs
 @options.machine
@@ -29,6 +30,7 @@ def check(
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     as_json: bool,
+    output: str | None,
     everything: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -51,22 +53,25 @@ def check(
     Examples:
       weightprint check folder
       weightprint check folder --ignore outlier,dead_rows
+      weightprint check folder -o report.html
       weightprint check folder --manifest write folder.manifest.json
       weightprint check copy-of-folder --manifest verify folder.manifest.json
     """
     from weightprint.check.check import check as run
     from weightprint.check.manifest import Manifest
-    from weightprint.cli.out import emit, refuse_inputs
+    from weightprint.cli.out import destination, emit, put, refuse_inputs
     from weightprint.errors import UsageError
-    from weightprint.report.check import renderables
+    from weightprint.report.check import html, lines, text
+    from weightprint.report.html import page
     from weightprint.report.progress import progress_bar
-    from weightprint.report.terminal import console
+    from weightprint.report.terminal import show
     from weightprint.results.saving import to_json
 
     if manifest and (include or exclude):
         raise click.UsageError("A manifest is of a whole checkpoint: leave out --include and --exclude.")
     action, path = manifest or ("", "")
     refuse_inputs(path if action == "write" else None, [model])
+    form = destination(output, [model], others=[path] if path else [])
     wanted = Manifest.load(path) if action == "verify" else None
     with progress_bar("check") as progress:
         report = run(
@@ -80,12 +85,17 @@ def check(
             select=select,
             ignore=ignore,
         )
+    writers = {
+        "json": lambda: to_json(report.to_dict()) + "\n",
+        "html": lambda: page("weightprint check", html(report, None)),
+        "text": lambda: text(report, everything=True),
+    }
+    if output is not None:
+        put(output, form, writers)
     if as_json:
-        emit(to_json(report.to_dict()) + "\n")
+        emit(writers["json"]())
     else:
-        out = console()
-        for piece in renderables(report, everything=everything):
-            out.print(piece, soft_wrap=True)
+        show(lines(report, everything=everything))
     if action == "write":
         if report.scan is None:
             raise UsageError("no manifest written: no file could be opened", code="nothing_to_record")

@@ -27,7 +27,7 @@ __all__ = ["compare"]
     help="quick: samples, under 2 % of a large model. standard: every byte once. full: every block and alignment.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
-@click.option("-o", "--output", metavar="FILE", help="Also write the report to FILE: .json, .html or .txt.")
+@options.report_file
 def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: int, output: str | None) -> int:
     """Do B and A hold the same weights, or share an origin? Prints the verdict and the evidence for and against it.
 
@@ -47,30 +47,21 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
       weightprint compare A B -v -o report.html
       weightprint compare huge-a/ huge-b/ --effort quick
     """
-    from weightprint.cli.out import refuse_inputs
+    from weightprint.cli.out import destination, emit, put
     from weightprint.compare.compare import compare as run
-    from weightprint.report.compare import render_html, render_text
+    from weightprint.report.compare import html, text
+    from weightprint.report.html import page
     from weightprint.report.progress import progress_bar
-    from weightprint.results.saving import write_atomically
 
-    form = output.rsplit(".", 1)[-1].lower() if output else "txt"
-    if form not in ("json", "html", "txt"):
-        raise click.UsageError(f"-o writes .json, .html or .txt, not .{form}")
-    refuse_inputs(output, (a, b))
+    form = destination(output, (a, b))
     with progress_bar("compare") as progress:
         comparison = run(a, b, effort=effort, seed=seed, progress=progress)
-    if output:
-        text = {
-            "json": lambda: comparison.to_json() + "\n",
-            "html": lambda: html_page(render_html(comparison)),
-            "txt": lambda: render_text(comparison, verbose=True),
-        }[form]()
-        write_atomically(output, lambda file: file.write(text.encode()))
-    click.echo(comparison.to_json() if as_json else render_text(comparison, verbose=verbose).rstrip("\n"))
+    writers = {
+        "json": lambda: comparison.to_json() + "\n",
+        "html": lambda: page("weightprint compare", html(comparison)),
+        "text": lambda: text(comparison, verbose=True),
+    }
+    if output is not None:
+        put(output, form, writers)
+    emit(writers["json"]() if as_json else text(comparison, verbose=verbose))
     return 0 if comparison.same else 1
-
-
-def html_page(body: str) -> str:
-    """A whole page around one block of HTML; nothing in it is loaded from elsewhere."""
-    head = "<head><meta charset='utf-8'><title>weightprint compare</title></head>"
-    return f"<!doctype html><html lang='en'>{head}<body>{body}</body></html>\n"

@@ -31,26 +31,18 @@ def demo(output: Path, force: bool) -> int:
       weightprint demo
       weightprint demo -o /tmp/models
     """
+    from rich.text import Text
+
     from weightprint.compare.compare import compare
     from weightprint.demo import MODELS, write
     from weightprint.demo.screen import models, next_steps, verdicts
-    from weightprint.report.terminal import console
+    from weightprint.report.terminal import show
     from weightprint.scan.scan import scan
-
-    out = console()
 
     folder = write(output, force=force)
     scans = {model.name: scan(folder / model.name) for model in MODELS}
-    for line in models(folder, scans):
-        out.print(line, soft_wrap=True)
-
+    show([*models(folder, scans), Text()])
     parent, *others = (model.name for model in MODELS)
-    out.print()
     comparisons = {other: compare(folder / parent, folder / other) for other in others}
-    for line in verdicts(comparisons):
-        out.print(line, soft_wrap=True)
-
-    out.print()
-    for line in next_steps(folder):
-        out.print(line, soft_wrap=True)
+    show([*verdicts(comparisons), Text(), *next_steps(folder)])
     return 0

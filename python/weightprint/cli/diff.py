@@ -14,14 +14,8 @@ __all__ = ["diff"]
 @click.argument("b", metavar="B")
 @options.json_flag
 @options.globs
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
-    help="How to print; all but the table hold every tensor.  [default: table, or what FILE's suffix says]",
-)
+@options.table_file
 @click.option("--all", "everything", is_flag=True, help="Also list the tensors that are the same.")
-@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of printing.")
 def diff(
     a: str,
     b: str,
@@ -49,27 +43,23 @@ def diff(
       weightprint diff base/ finetuned/ --include '*.q_proj.*' --all
       weightprint diff base/ finetuned/ -o diff.csv
     """
-    from weightprint.cli.out import emit, refuse_inputs
+    from weightprint.cli.out import TABLES, destination, put, tables
     from weightprint.diff.diff import diff as run
-    from weightprint.report.diff import diff_text, headline
+    from weightprint.report.diff import headline, html, text
+    from weightprint.report.html import page
     from weightprint.report.progress import progress_bar
-    from weightprint.results.saving import write_atomically
-    from weightprint.results.table import encode, form_of
 
-    refuse_inputs(output, (a, b))
-    if form is None:
-        form = "table" if output is None or output.endswith((".txt", ".md")) else form_of(output)
+    form = destination(output, (a, b), TABLES, form)
     with progress_bar("diff") as progress:
         found = run(a, b, include=include, exclude=exclude, progress=progress)
+    writers = {
+        **tables(found.table),
+        "html": lambda: page("weightprint diff", html(found, None, everything=everything)),
+        "text": lambda: text(found, everything=everything),
+    }
     if as_json or (form == "json" and output is not None):
-        data = (found.to_json() + "\n").encode()
-    elif form == "table":
-        data = diff_text(found, everything=everything).encode()
-    else:
-        data = encode(found.table, form)
-    if output is None:
-        emit(data)
-    else:
-        write_atomically(output, lambda file: file.write(data))
+        form, writers["json"] = "json", lambda: found.to_json() + "\n"
+    put(output, form, writers)
+    if output is not None:
         click.echo(f"{headline(found)}; wrote {output}", err=True)
     return 0 if found.same else 1

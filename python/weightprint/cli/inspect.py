@@ -20,10 +20,11 @@ __all__ = ["inspect"]
 @click.command(short_help="The anatomy of a model, and what its files hold.")
 @options.model
 @options.json_flag
+@options.report_file
 @click.option("--tensors", is_flag=True, help="Instead: where every tensor sits, and how that is known.")
 @options.everything
 @options.mode
-def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mode) -> int:
+def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everything: bool, mode: Mode) -> int:
     """The anatomy of MODEL: its stacks of blocks with the role, shape and type of every tensor, what is fused, turned,
     quantised, tied or missing, parameters by part; and its files, metadata and findings.
 
@@ -35,34 +36,35 @@ def inspect(model: str, as_json: bool, tensors: bool, everything: bool, mode: Mo
       weightprint inspect model.safetensors
       weightprint inspect mistralai/Mistral-7B-v0.1     (from the local hub cache)
       weightprint inspect folder --tensors | grep q_norm
+      weightprint inspect folder -o anatomy.html
       weightprint inspect folder --json | jq .anatomy.parts
     """
     from weightprint.check.rules.adapters import problems
     from weightprint.checkpoint.checkpoint import open
-    from weightprint.cli.out import emit
+    from weightprint.cli.out import destination, emit, put
     from weightprint.report.drawing import Pen
-    from weightprint.report.inspect import inspect_dict, renderables, tensor_lines
-    from weightprint.report.terminal import console, finding_text
+    from weightprint.report.html import page
+    from weightprint.report.inspect import html, inspect_dict, lines
+    from weightprint.report.terminal import console, plain, show
     from weightprint.results.saving import to_json
 
+    form = destination(output, [model])
     with open(model, mode=mode) as checkpoint:
         anatomy, failure = _anatomy(checkpoint)
         noticed = [*problems(checkpoint), *([failure] if failure else [])]
+        writers = {
+            "json": lambda: to_json(inspect_dict(checkpoint, anatomy, noticed)) + "\n",
+            "html": lambda: page("weightprint inspect", html(checkpoint, anatomy, noticed, None, tensors=tensors)),
+            "text": lambda: plain(lines(checkpoint, anatomy, noticed, everything=True, tensors=tensors)),
+        }
+        if output is not None:
+            put(output, form, writers)
         if as_json:
-            data = inspect_dict(checkpoint, anatomy)
-            data["findings"] += [finding.to_dict() for finding in noticed]
-            emit(to_json(data) + "\n")
-            return 0
-        out = console()
-        pen = Pen(out.width, out.options.ascii_only)
-        if tensors and anatomy is not None:
-            pieces = tensor_lines(anatomy, pen)
+            emit(writers["json"]())
         else:
-            pieces = renderables(checkpoint, anatomy, everything=everything, pen=pen)
-        for piece in pieces:
-            out.print(piece, soft_wrap=True)
-        for finding in noticed:
-            out.print(finding_text(finding), soft_wrap=True)
+            out = console()
+            pen = Pen(out.width, out.options.ascii_only)
+            show(lines(checkpoint, anatomy, noticed, everything=everything, tensors=tensors, pen=pen), out)
     return 0
 
 

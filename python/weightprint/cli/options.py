@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 
-__all__ = ["codes", "everything", "globs", "json_flag", "machine", "mode", "model"]
+__all__ = ["codes", "everything", "globs", "json_flag", "machine", "mode", "model", "report_file", "table_file"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -53,6 +53,30 @@ def machine(function: F) -> F:
 def json_flag(function: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(function)
+
+
+def report_file(function: F) -> F:
+    """``-o`` of a verb that prints a report."""
+    return click.option(
+        "-o", "--output", metavar="FILE", help="Also write the whole report to FILE: .html, .txt or .json."
+    )(function)
+
+
+def table_file(function: F) -> F:
+    """``--format`` and ``-o`` of a verb that prints a table."""
+    form = click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
+        help="How to print; all but the table leave nothing out.  [default: table, or what FILE's suffix says]",
+    )
+    output = click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write to FILE instead of printing: .html, .txt, .json, .jsonl, .csv or .parquet.",
+    )
+    return form(output(function))
 
 
 def everything(function: F) -> F:

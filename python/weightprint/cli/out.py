@@ -8,12 +8,57 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
-__all__ = ["emit", "refuse_inputs"]
+from weightprint.errors import UsageError, WeightprintError
+from weightprint.results.saving import write_atomically
+from weightprint.results.table import FORMATS, SUFFIXES, StatsTable, encode, form_of
+from weightprint.util.escape import escape
+
+__all__ = ["destination", "emit", "put", "refuse_inputs", "tables"]
+
+Writers = dict[str, Callable[[], str | bytes]]
+#: Suffix of a file → the form of the report in it.
+REPORTS = {".html": "html", ".txt": "text", ".json": "json"}
+#: The same for verbs that make a table.
+TABLES = {**REPORTS, **SUFFIXES, ".md": "text"}
 
 _PIECE = 1 << 20
 _OF_A_MODEL = (".safetensors", ".gguf", ".index.json", "config.json", ".bin", ".pt", ".pth", ".ckpt")
+
+
+def destination(
+    output: str | None,
+    models: Iterable[str],
+    suffixes: Mapping[str, str] = REPORTS,
+    form: str | None = None,
+    others: Iterable[str] = (),
+) -> str:
+    """The form to put out: `form` if there is one, else what the suffix of `output` says, else text.
+
+    Asked before anything is read. Raises UsageError: `output` is an input (see `refuse_inputs`), or it has none of
+    `suffixes` (code ``unknown_suffix``).
+    """
+    refuse_inputs(output, models, others)
+    if form is None and output is not None:
+        return form_of(output, suffixes)
+    return "text" if form in (None, "table") else form
+
+
+def tables(table: StatsTable) -> Writers:
+    """Writers of every form of a table."""
+    return {form: partial(encode, table, form) for form in FORMATS}
+
+
+def put(output: str | None, form: str, writers: Writers) -> None:
+    """Write what the form's writer makes to the file, whole or not at all; to stdout where there is no file."""
+    data = writers[form]()
+    if output is None:
+        emit(data)
+        return
+    content = data.encode() if isinstance(data, str) else data
+    write_atomically(output, lambda file: file.write(content))
 
 
 def emit(data: str | bytes) -> None:
@@ -38,9 +83,6 @@ def refuse_inputs(output: str | None, models: Iterable[str], others: Iterable[st
     """
     if output is None:
         return
-    from weightprint.errors import UsageError
-    from weightprint.util.escape import escape
-
     target = _identity(output)
     for path in (*others, *(path for model in models for path in _files_behind(model))):
         # A missing shard or index is an input too: what would be written there would be read as one next time.
@@ -60,7 +102,6 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 def _files_behind(model: str) -> Iterator[str]:
     from weightprint.checkpoint.locate import locate
-    from weightprint.errors import WeightprintError
 
     try:
         location = locate(model)

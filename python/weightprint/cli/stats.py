@@ -21,13 +21,7 @@ __all__ = ["stats"]
 
 @click.command(short_help="Statistics of every tensor.")
 @options.model
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
-    help="How to print.  [default: table, or what FILE's suffix says]",
-)
-@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of printing.")
+@options.table_file
 @options.globs
 @click.option(
     "--by",
@@ -79,20 +73,17 @@ def stats(
       weightprint stats folder --format jsonl | jq 'select(.n_nan > 0).name'
     """
     from weightprint.checkpoint.checkpoint import open
-    from weightprint.cli.out import refuse_inputs
+    from weightprint.cli.out import TABLES, destination
     from weightprint.report.progress import progress_bar
-    from weightprint.results.table import form_of
     from weightprint.scan.scan import scan as run
 
-    if form is None:
-        form = "table" if output is None or output.endswith(".txt") else form_of(output)
+    form = destination(output, [model], TABLES, form)
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: add -o FILE, or redirect the output.")
-    refuse_inputs(output, [model])
     with open(model, mode=mode) as checkpoint:
         for finding in checkpoint.findings:
             click.echo(f"{finding.severity}: {finding.message}", err=True)
-        wanted = by != "layer" or form != "table"
+        wanted = by != "layer" or form not in ("text", "html")
         placed = _anatomy(checkpoint, needed=canonical or by != "layer") if canonical or wanted else None
         with progress_bar("scan") as progress:
             result = run(
@@ -127,33 +118,33 @@ def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | None:
 
 
 def _write(result: Scan, by: str, form: str, output: str | None, everything: bool) -> None:
-    from weightprint.cli.out import emit
-    from weightprint.report.stats import columns_to_show, fitting, plain, pooled_table, rich_table, summary
+    from weightprint.cli.out import emit, put, tables
+    from weightprint.report.html import page
+    from weightprint.report.scan import html, summary
+    from weightprint.report.stats import columns_to_show, fitting, rich_table, text
     from weightprint.report.terminal import console
-    from weightprint.results.saving import write_atomically
-    from weightprint.results.table import encode
 
     pooled = by != "layer"
     table = result.by(by) if pooled else result.table
-    columns = columns_to_show(table, everything=everything)
-    if form == "table" and output is None:
-        out = console()
-        if out.is_terminal and not everything:
-            shown = fitting(table, columns, out.width)
-            out.print((pooled_table if pooled else rich_table)(table, shown))
-            if hidden := [name for name in columns if name not in shown]:
-                click.echo(f"too narrow for {', '.join(hidden)} (--all shows every column)", err=True)
-        else:
-            emit(plain(table, columns))
-        click.echo(summary(result), err=True)
-        if pooled and (any(result.table["component"]) or any("+" in (role or "") for role in result.table["role"])):
-            click.echo(
-                "fused and quantised tensors are pooled as stored: --canonical splits and decodes them", err=True
-            )
+    if form != "text" or output is not None:
+        writers = {
+            **tables(table),
+            "html": lambda: page("weightprint stats", html(result, None, table, everything=everything)),
+            "text": lambda: text(table, everything=everything),
+        }
+        put(output, form, writers)
+        if output is not None:
+            click.echo(f"{summary(result)}; wrote {output}", err=True)
         return
-    data = plain(table, columns).encode() if form == "table" else encode(table, form)
-    if output is None:
-        emit(data)
+    out = console()
+    if out.is_terminal and not everything:
+        columns = columns_to_show(table)
+        shown = fitting(table, columns, out.width)
+        out.print(rich_table(table, shown))
+        if hidden := [name for name in columns if name not in shown]:
+            click.echo(f"too narrow for {', '.join(hidden)} (--all shows every column)", err=True)
     else:
-        write_atomically(output, lambda file: file.write(data))
-        click.echo(f"{summary(result)}; wrote {output}", err=True)
+        emit(text(table, everything=everything))
+    click.echo(summary(result), err=True)
+    if pooled and (any(result.table["component"]) or any("+" in (role or "") for role in result.table["role"])):
+        click.echo("fused and quantised tensors are pooled as stored: --canonical splits and decodes them", err=True)

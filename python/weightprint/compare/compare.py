@@ -25,6 +25,8 @@ from weightprint.evidence.pair import Models
 from weightprint.fingerprint.build import Examined
 from weightprint.fingerprint.live import finite_side
 from weightprint.results.saving import finite, to_json
+from weightprint.results.shown import Shown
+from weightprint.util.escape import escape
 from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Progress
 from weightprint.verdict.verdict import Verdict, decide
@@ -55,11 +57,13 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """What `compare` found. Frozen; prints as the report a person reads; ``to_dict`` is the JSON contract.
 
     ``gemm_seconds``: of the ``seconds``, those spent in products and decompositions of dense matrices.
     """
+
+    _report = "compare"
 
     a: ModelSummary
     b: ModelSummary
@@ -127,22 +131,16 @@ class Comparison:
         """`to_dict` as JSON text."""
         return to_json(self.to_dict(), indent)
 
+    def __repr__(self) -> str:
+        strength = "" if self.log10_p is None else f", log10 p = {self.log10_p:.1f}"
+        return f"<Comparison {escape(self.a.source)} → {escape(self.b.source)}: {self.verdict}{strength}>"
+
     def to_pandas(self) -> Any:
         """One row per test, as a pandas DataFrame."""
         import pandas
 
         keys = ("test", "applied", "why_not", "statistic", "effect", "n", "log10_p", "seconds", "says")
         return pandas.DataFrame([{key: getattr(e, key) for key in keys} for e in self.evidence])
-
-    def __str__(self) -> str:
-        from weightprint.report.compare import render_text
-
-        return render_text(self)
-
-    def _repr_html_(self) -> str:
-        from weightprint.report.compare import render_html
-
-        return render_html(self)
 
 
 def compare(

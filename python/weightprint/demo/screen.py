@@ -8,17 +8,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rich.text import Text
+
+from weightprint.compare.compare import Comparison
 from weightprint.demo import MODELS
 from weightprint.report.format import byte_count
+from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from weightprint.compare.compare import Comparison
-    from weightprint.scan.result import Scan
 
 __all__ = ["chance", "models", "next_steps", "verdicts"]
 
@@ -32,45 +29,45 @@ _CHANCE = len("p = 10^-1000")
 def models(folder: Path, scans: Mapping[str, Scan]) -> Iterator[Text]:
     """Where they are, one line for each, and one for all values together."""
     size = sum(file.stat().st_size for model in MODELS for file in (folder / model.name).iterdir())
-    yield _line(
+    yield Text.assemble(
         ("Four tiny language models, trained for this demo, are now in ", ""),
         (escape(str(folder)), "bold"),
         (f" ({byte_count(size)}).", ""),
     )
-    yield _line()
-    yield _line((f"  {'':<{_NAME}}  {'how it was made':<{_MADE}}  tensors  parameters", "dim"))
+    yield Text()
+    yield Text.assemble((f"  {'':<{_NAME}}  {'how it was made':<{_MADE}}  tensors  parameters", "dim"))
     for model in MODELS:
         scan = scans[model.name]
-        yield _line(
+        yield Text.assemble(
             (f"  {model.name:<{_NAME}}  ", "bold"),
             (f"{model.made:<{_MADE}}  {scan.n_tensors:>7,}  {scan.n_parameters:>10,}", ""),
         )
-    yield _line()
+    yield Text()
     values = sum(scan.n_parameters for scan in scans.values())
     unsound = sum(sum(scan.table["n"]) - sum(scan.table["n_finite"]) for scan in scans.values())
     state = "all finite" if not unsound else f"{unsound:,} of them NaN or infinite"
-    yield _line((f"Every value was read once: {values:,}, {state}.", ""))
+    yield Text.assemble((f"Every value was read once: {values:,}, {state}.", ""))
 
 
 def verdicts(comparisons: Mapping[str, Comparison]) -> Iterator[Text]:
     """One line per model: the verdict on (parent, model), and how strong it is."""
-    yield _line(("Whose weights are these? ", "bold"), ("Each against parent, from the weights alone:", ""))
-    yield _line()
+    yield Text.assemble(("Whose weights are these? ", "bold"), ("Each against parent, from the weights alone:", ""))
+    yield Text()
     width = max(len(comparison.verdict) for comparison in comparisons.values())
     for name, comparison in comparisons.items():
         verdict = comparison.verdict
-        yield _line(
+        yield Text.assemble(
             (f"  {name:<{_NAME}}  ", "bold"),
             (f"{verdict.replace('_', ' '):<{width}}  ", _STYLE.get(verdict, _RELATED)),
             (f"{chance(comparison.log10_p):<{_CHANCE}}  {_agreement(comparison)}", ""),
         )
-    yield _line()
+    yield Text()
     if any(comparison.verdict == "inconclusive" for comparison in comparisons.values()):
-        yield _line(("inconclusive: nothing shared was found, and the tests could have missed it.", "dim"))
+        yield Text.assemble(("inconclusive: nothing shared was found, and the tests could have missed it.", "dim"))
     if any(comparison.verdict == "no_evidence" for comparison in comparisons.values()):
-        yield _line(("no evidence: nothing shared was found, and the tests would have seen it.", "dim"))
-    yield _line(("p: how often models from independent starts would agree as much by chance.", "dim"))
-    yield _line(("cosine: of matched matrices, centred; it is 1 for a copy and 0 between strangers.", "dim"))
+        yield Text.assemble(("no evidence: nothing shared was found, and the tests would have seen it.", "dim"))
+    yield Text.assemble(("p: how often models from independent starts would agree as much by chance.", "dim"))
+    yield Text.assemble(("cosine: of matched matrices, centred; it is 1 for a copy and 0 between strangers.", "dim"))
 
 
 def chance(log10_p: float | None) -> str:
@@ -97,14 +94,8 @@ def next_steps(folder: Path) -> Iterator[Text]:
         (f"weightprint stats {place('moe')}", "every tensor measured"),
         (f"weightprint check {place('finetune')}", "is it sound?"),
     )
-    yield _line(("Next:", "bold"))
-    yield _line()
+    yield Text.assemble(("Next:", "bold"))
+    yield Text()
     width = max(len(command) for command, _ in steps)
     for command, what in steps:
-        yield _line((f"  {command:<{width}}", "cyan"), (f"  # {what}", "dim"))
-
-
-def _line(*parts: tuple[str, str]) -> Text:
-    from rich.text import Text
-
-    return Text.assemble(*parts)
+        yield Text.assemble((f"  {command:<{width}}", "cyan"), (f"  # {what}", "dim"))

@@ -34,6 +34,7 @@ from weightprint.evidence.rounding.encodings import Outcome, checked, stored_oth
 from weightprint.fingerprint.live import outline
 from weightprint.fingerprint.model import SLICE_VALUES, Side, Tensor
 from weightprint.results.saving import finite, to_json
+from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import measure
 from weightprint.scan.request import Request, Settings
@@ -77,7 +78,7 @@ _COLUMNS: tuple[tuple[str, Kind], ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class Diff:
+class Diff(Shown):
     """What differs between A and B. Frozen; prints as the command does.
 
     Attributes:
@@ -89,6 +90,8 @@ class Diff:
             the same elements, there is no relative change, cosine or largest difference.
         bytes_read: bytes of all tensors that were read.
     """
+
+    _report = "diff"
 
     a: str
     b: str
@@ -137,11 +140,6 @@ class Diff:
     def __repr__(self) -> str:
         counts = ", ".join(f"{n:,} {status}" for status, n in self.counts.items())
         return f"<Diff {escape(self.a)} → {escape(self.b)}: {counts or 'nothing'}>"
-
-    def _repr_html_(self) -> str:
-        from weightprint.report.diff import diff_html
-
-        return diff_html(self)
 
 
 def diff(

@@ -4,46 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from rich.text import Text
 
 from weightprint.check.check import CheckReport
 from weightprint.check.codes import way_out
 from weightprint.check.context import listed, pattern_of
 from weightprint.report.format import byte_count, count, seconds
-from weightprint.report.html import html_table
-from weightprint.report.terminal import finding_text
+from weightprint.report.html import LIMIT, html_table
+from weightprint.report.terminal import finding_text, plain
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-__all__ = ["headline", "renderables", "report_html"]
+__all__ = ["html", "lines", "text"]
 
 _PER_CODE = 8
 
 
-def headline(report: CheckReport) -> str:
+def text(report: CheckReport, *, everything: bool = False) -> str:
+    """What `lines` says, without colour."""
+    return plain(lines(report, everything=everything))
+
+
+def html(report: CheckReport, limit: int | None = LIMIT) -> str:
+    """The findings as an HTML table, the first `limit` of them."""
+    rows = [(f.severity, f.code, f.message) for f in report.findings]
+    return html_table(_headline(report), ("severity", "code", "finding"), rows, limit)
+
+
+def _headline(report: CheckReport) -> str:
     """``"model: sound; 1 note. 290 tensors, …"``."""
     found = ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in report.counts.items() if n) or "no finding"
-    text = f"{escape(report.source)}: {'sound' if report.sound else 'not sound'}; {found}."
+    verdict = f"{escape(report.source)}: {'sound' if report.sound else 'not sound'}; {found}."
     scan = report.scan
     if scan is None:
-        return f"{text} No value could be read."
+        return f"{verdict} No value could be read."
     return (
-        f"{text} {scan.n_tensors:,} tensors, {count(scan.n_parameters)} parameters, {byte_count(scan.bytes_read)} "
+        f"{verdict} {scan.n_tensors:,} tensors, {count(scan.n_parameters)} parameters, {byte_count(scan.bytes_read)} "
         f"read in {seconds(scan.seconds)}."
     )
 
 
-def renderables(report: CheckReport, *, everything: bool = False) -> Iterator[RenderableType]:
+def lines(report: CheckReport, *, everything: bool = False) -> Iterator[Text]:
     """The findings, line by line, with the way out once per code.
 
     Unless `everything`, findings that say the same of tensors whose names differ only in numbers are one line, and of
     many with one code only the first few are shown.
     """
-    from rich.text import Text
-
     seen: dict[str, int] = {}
     hidden: dict[str, int] = {}
     groups = [[finding] for finding in report.findings] if everything else _alike(report.findings)
@@ -58,7 +65,7 @@ def renderables(report: CheckReport, *, everything: bool = False) -> Iterator[Re
             hidden[code] = hidden.get(code, 0) + len(group)
     for code, n in hidden.items():
         yield Text(f"… and {n:,} more of {escape(code)} (--all shows them)", style="dim")
-    yield Text(headline(report), style="bold green" if report.sound else "bold red")
+    yield Text(_headline(report), style="bold green" if report.sound else "bold red")
 
 
 def _alike(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -77,9 +84,3 @@ def _told(group: list[Finding]) -> Finding:
         return first
     others = listed(finding.tensor for finding in group[1:] if finding.tensor is not None)
     return replace(first, message=f"{first.message}; {len(group) - 1:,} more: {others}")
-
-
-def report_html(report: CheckReport) -> str:
-    """The findings as HTML."""
-    rows = [(f.severity, f.code, f.message) for f in report.findings]
-    return html_table(headline(report), ("severity", "code", "finding"), rows)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
-from weightprint.util.escape import escape, html
+from weightprint.util.escape import escape
+from weightprint.util.escape import html as safe
 from weightprint.verdict.facts import may_decide
 from weightprint.verdict.thresholds import DECIDING, LOG10_P
 from weightprint.verdict.wording import headline, strength
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from weightprint.evidence.evidence import Evidence
     from weightprint.verdict.verdict import Verdict
 
-__all__ = ["render_html", "render_text"]
+__all__ = ["html", "text"]
 
 _WIDTH = 100
 _LABEL = 15
@@ -193,7 +194,7 @@ def not_run(evidence: Iterable[Evidence]) -> list[str]:
     return [f"{e.test}: {e.why_not}" for e in evidence if not e.applied and e.test in DECIDING]
 
 
-def render_text(comparison: Comparison, *, verbose: bool = False) -> str:
+def text(comparison: Comparison, *, verbose: bool = False) -> str:
     """The report as plain text, wrapped at 100 columns."""
     lines: list[str] = []
     for label, text in facts(comparison):
@@ -276,9 +277,9 @@ def _layer_lines(layer_map: Sequence[tuple[int, int | None, float | None]]) -> l
     return ["", "Layers, B:A (share of units, or centred cosine in place)", *_bullets([", ".join(cells)])]
 
 
-def render_html(comparison: Comparison) -> str:
+def html(comparison: Comparison) -> str:
     """The report as one block of HTML without script or style from elsewhere."""
-    head = "".join(f"<tr><th>{html(label)}</th><td>{html(text, None)}</td></tr>" for label, text in facts(comparison))
+    head = "".join(f"<tr><th>{safe(label)}</th><td>{safe(text, None)}</td></tr>" for label, text in facts(comparison))
     parts = [f"<table><tbody>{head}</tbody></table>"]
     for title, sentences in (
         ("For", comparison.result.in_favour),
@@ -286,8 +287,8 @@ def render_html(comparison: Comparison) -> str:
         ("What these tests can't see", blind_spots(comparison.evidence)),
     ):
         if sentences:
-            items = "".join(f"<li>{html(text, None)}</li>" for text in sentences)
-            parts.append(f"<h4>{html(title)}</h4><ul>{items}</ul>")
+            items = "".join(f"<li>{safe(text, None)}</li>" for text in sentences)
+            parts.append(f"<h4>{safe(title)}</h4><ul>{items}</ul>")
     rows = [
         (
             e.test,

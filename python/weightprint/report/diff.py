@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from weightprint.diff.diff import STATUSES
+from weightprint.diff.diff import STATUSES, Diff
 from weightprint.report.format import byte_count, number, plain_table
 from weightprint.report.html import LIMIT, html_table
 from weightprint.results.table import shape_text
 from weightprint.util.escape import escape
 
-if TYPE_CHECKING:
-    from weightprint.diff.diff import Diff
-
-__all__ = ["diff_html", "diff_text", "headline"]
+__all__ = ["headline", "html", "text"]
 
 _RULES = 4  # by which names differ, that are printed
 _HEADINGS = ("tensor", "status", "dtype", "shape", "relative change", "cosine", "differ", "max |b − a|")
@@ -74,7 +71,7 @@ def _renamed(found: Diff) -> list[str]:
     return [f"names: {escape(rule)} ({n:,} tensors)" for rule, n in rules[:_RULES]]
 
 
-def diff_text(found: Diff, *, everything: bool = False) -> str:
+def text(found: Diff, *, everything: bool = False) -> str:
     """Aligned text; equal tensors are only counted unless everything is asked for."""
     rows = _shown(found, everything)
     lines = [f"A  {escape(found.a)}", f"B  {escape(found.b)}", ""]
@@ -83,8 +80,8 @@ def diff_text(found: Diff, *, everything: bool = False) -> str:
     return "\n".join([*lines, *_renamed(found), headline(found), ""])
 
 
-def diff_html(found: Diff) -> str:
-    """An HTML table of what is not the same."""
-    rows = _shown(found, False)
-    cells = [_cells(row) for row in rows[:LIMIT]]
-    return html_table(f"{found.a} → {found.b}: {headline(found)}", _HEADINGS, cells, len(rows))
+def html(found: Diff, limit: int | None = LIMIT, *, everything: bool = False) -> str:
+    """An HTML table of what is not the same, the first `limit` tensors of it."""
+    rows = _shown(found, everything)
+    cells = [_cells(row) for row in rows[:limit]]
+    return html_table(f"{found.a} → {found.b}: {headline(found)}", _HEADINGS, cells, limit, len(rows))

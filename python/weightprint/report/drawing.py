@@ -23,23 +23,20 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 
+from rich.text import Text
+
+from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.folding import ONE_TENSOR, Line, Run, Sheet, fold
+from weightprint.anatomy.place import Geometry
 from weightprint.anatomy.roles import role_of
 from weightprint.report.format import count
-from weightprint.report.html import html_table
+from weightprint.report.html import LIMIT, html_table
 from weightprint.results.table import shape_text
-from weightprint.util.escape import escape, html
+from weightprint.util.escape import escape
 from weightprint.util.ranges import spans
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from weightprint.anatomy.anatomy import Anatomy
-    from weightprint.anatomy.place import Geometry
-
-__all__ = ["PART_STYLE", "Pen", "anatomy_html", "drawing", "geometry_words", "recognised"]
+__all__ = ["PART_STYLE", "Pen", "drawing", "drawing_html", "geometry_words", "recognised"]
 
 PART_STYLE = {
     "embedding": "blue",
@@ -74,8 +71,6 @@ class Pen:
 
     def line(self, *parts: tuple[str, str]) -> Text:
         """One line from (text, style) pairs, already escaped."""
-        from rich.text import Text
-
         return Text.assemble(*((self.text(text), style) for text, style in parts))
 
     def text(self, text: str) -> str:
@@ -317,7 +312,7 @@ def _lacking(run: Run, pen: Pen) -> Iterator[Text]:
 # Notebooks
 
 
-def anatomy_html(anatomy: Anatomy) -> str:
+def drawing_html(anatomy: Anatomy, limit: int | None = LIMIT) -> str:
     """The drawing as HTML: a table per stack, a caption per run of blocks."""
     parts = []
     for sheet in fold(anatomy):
@@ -330,11 +325,8 @@ def anatomy_html(anatomy: Anatomy) -> str:
         rows += [_cells("", line) for line in sheet.after]
         caption = f"{sheet.stack}: {recognised(anatomy, sheet.stack)}. {words}"
         headers = ("blocks", "roles", "experts", "shape", "type", "stored as", "notes")
-        parts.append(html_table(caption, headers, rows))
-    if anatomy.unmapped:
-        items = "".join(f"<li>{html(name)}</li>" for name in anatomy.unmapped[:60])
-        parts.append(f"<p>{len(anatomy.unmapped):,} weights have no place:</p><ul>{items}</ul>")
-    return f"<div class='weightprint'>{''.join(parts)}</div>"
+        parts.append(html_table(caption, headers, rows, limit))
+    return "".join(parts)
 
 
 def _cells(where: str, line: Line) -> list[str]:

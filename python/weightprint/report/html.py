@@ -1,4 +1,4 @@
-"""Tables for notebooks: plain HTML, every cell escaped, no script and no style that reaches outside."""
+"""Pieces of HTML for notebooks and files: every text escaped, no script, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,20 +6,42 @@ from collections.abc import Sequence
 
 from weightprint.util.escape import html
 
-__all__ = ["html_table"]
+__all__ = ["LIMIT", "html_list", "html_table", "page"]
 
 LIMIT = 60
-"""Rows shown; the rest is counted in a last line."""
+"""Rows that a notebook shows; the rest is counted in a last line."""
 
 
-def html_table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None) -> str:
-    """A `<table>` of already formatted, not yet escaped cells; `total` rows exist where `rows` is only a part."""
-    total = len(rows) if total is None else total
+def html_table(
+    caption: str,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    limit: int | None = LIMIT,
+    total: int | None = None,
+) -> str:
+    """A `<table>` of already formatted, not yet escaped cells: the first `limit` rows, or all with None; `total` rows
+    exist where `rows` is only a part."""
+    shown = rows[:limit]
     head = "".join(f"<th>{html(header)}</th>" for header in headers)
-    body = "".join("<tr>" + "".join(f"<td>{html(cell)}</td>" for cell in row) + "</tr>" for row in rows[:LIMIT])
-    hidden = total - min(len(rows), LIMIT)
+    body = "".join("<tr>" + "".join(f"<td>{html(cell)}</td>" for cell in row) + "</tr>" for row in shown)
+    hidden = (total or len(rows)) - len(shown)
     more = f'<tr><td colspan="{len(headers)}">… and {hidden:,} more</td></tr>' if hidden > 0 else ""
     return (
         f"<table><caption>{html(caption, None)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}{more}</tbody></table>"
     )
+
+
+def html_list(title: str, items: Sequence[str], limit: int | None = LIMIT) -> str:
+    """A line of text and the first `limit` items below it; nothing where there are none."""
+    if not items:
+        return ""
+    hidden = len(items) - len(items[:limit])
+    shown = [*items[:limit], *([f"… and {hidden:,} more"] if hidden else [])]
+    return f"<p>{html(title, None)}</p><ul>{''.join(f'<li>{html(item, None)}</li>' for item in shown)}</ul>"
+
+
+def page(title: str, body: str) -> str:
+    """A whole page around a piece of HTML."""
+    head = f"<head><meta charset='utf-8'><title>{html(title)}</title></head>"
+    return f"<!doctype html><html lang='en'>{head}<body>{body}</body></html>\n"

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from weightprint.report.format import byte_count, count, number, plain_table, seconds
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from weightprint.anatomy.roles import role_of
+from weightprint.report.drawing import PART_STYLE
+from weightprint.report.format import count, number, plain_table
 from weightprint.report.html import LIMIT, html_table
 from weightprint.results.table import StatsTable, shape_text
 from weightprint.util.escape import escape
 from weightprint.util.name_patterns import split_layer
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from weightprint.scan.result import Scan
-
-__all__ = ["columns_to_show", "fitting", "plain", "rich_table", "summary", "table_html"]
+__all__ = ["columns_to_show", "fitting", "html", "rich_table", "text"]
 
 _KEYS = ("stack", "part", "role", "block", "expert", "component", "blocks")
+_TROUBLE = ("n_nan", "n_posinf", "n_neginf")
+#: Columns that a narrow terminal goes without, the first ones first.
+_LEAST = (
+    *("kurtosis", "sparsity", "row_l2_max", "column_l2_max", "row_l2_min", "column_l2_min"),
+    *("n_tensors", "dtype", "blocks", "numel", "max", "min"),
+)
 _TEXT = frozenset({"name", "dtype", "shape", "file", "digest", "weight", "scheme", *_KEYS})
+
+
+def text(table: StatsTable, *, everything: bool = False) -> str:
+    """Aligned text, one line per tensor with its whole name: for pipes and files."""
+    columns = columns_to_show(table, everything=everything)
+    cells = [[cell(name, value) for value in table.column(name).tolist()] for name in columns]
+    left = [k for k, name in enumerate(columns) if name in _TEXT]
+    return plain_table([_heading(name) for name in columns], list(zip(*cells, strict=True)), left)
+
+
+def html(table: StatsTable, limit: int | None = LIMIT, *, everything: bool = False) -> str:
+    """The first `limit` rows as HTML."""
+    columns = columns_to_show(table, everything=everything)
+    part = table.take(range(len(table))[:limit]).select(columns)
+    rows = [[cell(name, value) for name, value in row.items()] for row in part.rows()]
+    what = "tensors" if "name" in table.names else "groups"
+    return html_table(f"{len(table):,} {what}", [_heading(name) for name in columns], rows, limit, len(table))
 
 
 def columns_to_show(table: StatsTable, *, everything: bool = False) -> list[str]:
     """Column names for people: the usual ones, those that were asked for, and trouble only where there is some."""
+    if "mean" not in table.names:  # not the table of a scan
+        return list(table.names)
     if everything:
         return [name for name in table.names if name != "n"]
     usual: tuple[str, ...] = ("name", "dtype", "shape", "mean", "std", "min", "max", "kurtosis", "sparsity")
@@ -31,14 +57,14 @@ def columns_to_show(table: StatsTable, *, everything: bool = False) -> list[str]
         keys = [name for name in _KEYS if name in table.names and any(value is not None for value in table[name])]
         keys = [name for name in keys if name != "blocks" or "block" not in keys]
         usual = (*keys, "n_tensors", "numel", *usual)
-    trouble = [name for name in ("n_nan", "n_posinf", "n_neginf") if name in table.names and any(table[name])]
+    trouble = [name for name in _TROUBLE if name in table.names and any(table[name])]
     asked = [name.format(axis) for axis in ("row", "column") for name in ("{}_l2_min", "{}_l2_max", "dead_{}s")]
     return [name for name in (*usual, *trouble, *asked, "digest") if name in table.names]
 
 
 def cell(column: str, value: Any) -> str:
     """One value as people read it; not escaped for HTML."""
-    if column == "shape":
+    if isinstance(value, tuple):
         return shape_text(value, "×")
     if column == "numel":
         return count(value)
@@ -53,13 +79,6 @@ def cell(column: str, value: Any) -> str:
     return number(value)
 
 
-def plain(table: StatsTable, columns: Sequence[str]) -> str:
-    """Aligned text, one line per tensor with its whole name: for pipes and files."""
-    cells = [[cell(name, value) for value in table.column(name).tolist()] for name in columns]
-    left = [k for k, name in enumerate(columns) if name in _TEXT]
-    return plain_table([_heading(name) for name in columns], list(zip(*cells, strict=True)), left)
-
-
 def fitting(table: StatsTable, columns: Sequence[str], width: int) -> list[str]:
     """The columns that fit a terminal of that width; those that matter least go first, and trouble never goes."""
     widths = {
@@ -71,20 +90,7 @@ def fitting(table: StatsTable, columns: Sequence[str], width: int) -> list[str]:
     if "name" not in widths and len(set(table["stack"])) == 1:
         widths["stack"] = -2  # not drawn
     shown = list(columns)
-    for name in (
-        "kurtosis",
-        "sparsity",
-        "row_l2_max",
-        "column_l2_max",
-        "row_l2_min",
-        "column_l2_min",
-        "n_tensors",
-        "dtype",
-        "blocks",
-        "numel",
-        "max",
-        "min",
-    ):
+    for name in _LEAST:
         if sum(widths[column] + 2 for column in shown) > width and name in shown:
             shown.remove(name)
     return shown
@@ -96,81 +102,39 @@ def _name_width(table: StatsTable) -> int:
     return min(36, max(shown, default=4))
 
 
-def rich_table(table: StatsTable, columns: Sequence[str]) -> RenderableType:
-    """A table for a terminal, with a heading line per layer."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def rich_table(table: StatsTable, columns: Sequence[str]) -> Table:
+    """A table for a terminal: tensors under a heading per layer; pooled rows under one per stack where there are
+    several, in the colours of the drawing."""
+    pooled = "name" not in table.names
+    columns = [name for name in columns if not (pooled and name == "stack")]
     out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in columns:
-        if name in _TEXT:
-            fold = name == "name"
-            width = _name_width(table) if fold else None
-            out.add_column(_heading(name), overflow="fold", no_wrap=not fold, min_width=width)
+        if name == "name":
+            out.add_column(name, overflow="fold", min_width=_name_width(table))
         else:
-            out.add_column(_heading(name), justify="right", no_wrap=True)
-    group = ""
-    for row in table.select(columns).rows():
-        layer, rest = split_layer(row["name"])
-        if layer != group:
-            group = layer
-            if layer:
-                out.add_row(Text(escape(layer), style="bold cyan"))
-        cells = [cell(name, value) for name, value in row.items()]
-        if layer:
-            cells[0] = "  " + escape(rest)
-        style = "red" if row.get("n_nan") or row.get("n_posinf") or row.get("n_neginf") else ""
-        out.add_row(*(Text(text) for text in cells), style=style)
-    return out
-
-
-def pooled_table(table: StatsTable, columns: Sequence[str]) -> RenderableType:
-    """Pooled rows for a terminal, under a heading per stack where there are several, in the colours of the drawing."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    columns = [name for name in columns if name != "stack"]
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name in columns:
-        out.add_column(_heading(name), justify="left" if name in _TEXT else "right", no_wrap=True)
-    stacks = list(table["stack"])
-    for k, row in enumerate(table.select(columns).rows()):
-        if len(set(stacks)) > 1 and (not k or stacks[k] != stacks[k - 1]):
-            out.add_row(Text(escape(stacks[k] or "without a place"), style="bold"))
+            out.add_column(_heading(name), justify="left" if name in _TEXT else "right", no_wrap=True)
+    if pooled:
+        several = len(set(table["stack"])) > 1
+        heads = [(stack or "without a place") * several for stack in table["stack"]]
+    else:
+        heads = [split_layer(name)[0] for name in table["name"]]
+    before = ""
+    for head, row in zip(heads, table.select(columns).rows(), strict=True):
+        if head and head != before:
+            out.add_row(Text(escape(head), style="bold" if pooled else "bold cyan"))
+        before = head
         cells = [Text(cell(name, value)) for name, value in row.items()]
-        cells[0].stylize(_part_style(row))
-        trouble = row.get("n_nan") or row.get("n_posinf") or row.get("n_neginf")
-        out.add_row(*cells, style="red" if trouble else "")
+        if pooled:
+            cells[0].stylize(_part_style(row))
+        elif head:
+            cells[0] = Text("  " + escape(split_layer(row["name"])[1]))
+        out.add_row(*cells, style="red" if any(row.get(name) for name in _TROUBLE) else "")
     return out
 
 
 def _part_style(row: dict[str, Any]) -> str:
-    from weightprint.anatomy.roles import role_of
-    from weightprint.report.drawing import PART_STYLE
-
     part = role_of(row["role"].split("+")[0]).part if row.get("role") else row.get("part") or ""
     return PART_STYLE.get(part, "")
-
-
-def summary(scan: Scan) -> str:
-    """One line under the table: how much was measured, how fast, and the digest if there is one."""
-    rate = byte_count(scan.bytes_read / scan.seconds) + "/s" if scan.seconds > 0 else "-"
-    text = (
-        f"{scan.n_tensors:,} tensors, {count(scan.n_parameters)} parameters, {byte_count(scan.bytes_read)} "
-        f"in {seconds(scan.seconds)} ({rate})"
-    )
-    return text + (f", digest {scan.digest}" if scan.digest else "")
-
-
-def table_html(table: StatsTable) -> str:
-    """The first rows as HTML."""
-    columns = columns_to_show(table) if "mean" in table.names else list(table.names)
-    part = table.take(range(min(len(table), LIMIT))).select(columns)
-    rows = [[cell(name, value) for name, value in row.items()] for row in part.rows()]
-    what = "tensors" if "name" in table.names else "groups"
-    return html_table(f"{len(table):,} {what}", [_heading(name) for name in columns], rows, len(table))
 
 
 _HEADINGS = {

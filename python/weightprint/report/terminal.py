@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Iterable
+from typing import NoReturn
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
+from rich.console import Console
+from rich.text import Text
 
-    from weightprint.results.finding import Finding, Severity
+from weightprint.results.finding import Finding, Severity
+from weightprint.util.escape import escape
+
+__all__ = ["console", "finding_text", "plain", "show"]
 
 _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        # rich would end the process with 1, which means "a finding"; the command line has a code for this.
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A rich console that reads no markup and guesses no highlights: what we print is what appears."""
-    from rich.console import Console
+    return _Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
-    class Ours(Console):
-        def on_broken_pipe(self) -> NoReturn:
-            # rich would end the process with 1, which means "a finding"; the command line has a code for this.
-            raise BrokenPipeError
 
-    return Ours(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+def show(lines: Iterable[Text], out: Console | None = None) -> None:
+    """Print lines to stdout, in colour on a terminal; the terminal breaks those that are too long."""
+    out = out or console()
+    for line in lines:
+        out.print(line, soft_wrap=True)
+
+
+def plain(lines: Iterable[Text]) -> str:
+    """The lines as text without colour."""
+    return "".join(f"{line.plain}\n" for line in lines)
 
 
 def finding_text(finding: Finding) -> Text:
     """A finding as one line: severity, code, message, file and byte."""
-    from rich.text import Text
-
-    from weightprint.util.escape import escape
-
     text = Text()
     text.append(f"{finding.severity:<8}", _STYLES[finding.severity])
     text.append(f"{escape(finding.code)}  ", "cyan")

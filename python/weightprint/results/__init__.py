@@ -1,1 +1,2 @@
-"""What every stage hands on: findings, tables, saving whole or not at all. May import util and errors."""
+"""What every stage hands on: findings, tables, how results show themselves, saving whole or not at all. May import util
+and errors."""

@@ -12,17 +12,18 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from weightprint import _core
 from weightprint.errors import UsageError
 from weightprint.results.saving import finite, write_atomically
+from weightprint.results.shown import Shown
 from weightprint.util import escape
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StatsTable:
+class StatsTable(Shown):
     """Columns of equal length, one row per tensor, in natural order of the names."""
+
+    _report = "stats"
 
     columns: tuple[Column, ...]
 
@@ -190,11 +193,6 @@ class StatsTable:
     def __repr__(self) -> str:
         return f"<StatsTable: {len(self):,} rows × {len(self.columns)} columns ({', '.join(self.names)})>"
 
-    def _repr_html_(self) -> str:
-        from weightprint.report.stats import table_html
-
-        return table_html(self)
-
 
 FORMATS: dict[str, Callable[[StatsTable], str | bytes]] = {
     "csv": StatsTable.to_csv,
@@ -204,7 +202,7 @@ FORMATS: dict[str, Callable[[StatsTable], str | bytes]] = {
 }
 """Machine-readable forms. A new one is a row here."""
 
-_SUFFIXES = {
+SUFFIXES = {
     ".csv": "csv",
     ".json": "json",
     ".jsonl": "jsonl",
@@ -212,17 +210,16 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+"""Suffix of a file → the form of the table in it."""
 
 
-def form_of(path: str | os.PathLike[str]) -> str:
+def form_of(path: str | os.PathLike[str], suffixes: Mapping[str, str] = SUFFIXES) -> str:
     """The form that a file name's suffix asks for; raises UsageError if none does."""
     suffix = Path(path).suffix.lower()
-    if suffix not in _SUFFIXES:
-        message = (
-            f"can't tell the form from {escape.escape(os.fspath(path))}; use {', '.join(_SUFFIXES)} or give --format"
-        )
+    if suffix not in suffixes:
+        message = f"can't tell the form from {escape.escape(os.fspath(path))}: use {', '.join(suffixes)}"
         raise UsageError(message, code="unknown_suffix")
-    return _SUFFIXES[suffix]
+    return suffixes[suffix]
 
 
 def encode(table: StatsTable, form: str) -> bytes:
@@ -231,11 +228,6 @@ def encode(table: StatsTable, form: str) -> bytes:
         raise UsageError(f"no form {escape.escape(form)}; there are {', '.join(FORMATS)}", code="unknown_form")
     data = FORMATS[form](table)
     return data if isinstance(data, bytes) else data.encode("utf-8")
-
-
-def emit(table: StatsTable, form: str, stream: IO[bytes]) -> None:
-    """Write the table to an open binary stream."""
-    stream.write(encode(table, form))
 
 
 def shape_text(shape: Sequence[int], times: str = "x") -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from weightprint.errors import TensorNotFoundError, UsageError
 from weightprint.results.saving import finite
+from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import MEASURED, Columns
 from weightprint.scan.pooling import pooled
@@ -50,7 +51,7 @@ class RowStats:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scan:
+class Scan(Shown):
     """What one pass over a checkpoint found. Frozen; pickles; holds no file.
 
     Attributes:
@@ -62,6 +63,8 @@ class Scan:
         digest: one SHA-256 over the sorted (dtype, shape, BLAKE3 of the bytes) of all scanned tensors: equal for equal
             weights whatever the names, order or shards. None unless `digest` was asked for.
     """
+
+    _report = "scan"
 
     source: str
     table: StatsTable
@@ -133,9 +136,6 @@ class Scan:
             f"<Scan {escape(self.source)}: {self.n_tensors:,} tensors, {self.n_parameters:,} parameters, "
             f"{self.bytes_read:,} bytes in {self.seconds:.2f} s ({rate:.2f} GB/s)>"
         )
-
-    def _repr_html_(self) -> str:
-        return self.table._repr_html_()
 
     def _find(self, name: str) -> int:
         if name not in self._number:

@@ -1,0 +1,29 @@
+"""How a result shows itself: as text where it is printed, as HTML in a notebook.
+
+Results stand below their reports, so they name them instead of importing them: :class:`Shown` loads
+``weightprint.report.<name>`` when something is to be shown. That is the one late import upwards in the package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, ClassVar
+
+__all__ = ["Shown"]
+
+
+class Shown:
+    """A result with a report: a module of ``weightprint.report`` that has ``text(result)`` and ``html(result)``."""
+
+    __slots__ = ()
+    _report: ClassVar[str]
+
+    def __str__(self) -> str:
+        return str(_module(self).text(self))
+
+    def _repr_html_(self) -> str:
+        return str(_module(self).html(self))
+
+
+def _module(result: Shown) -> Any:
+    return import_module(f"weightprint.report.{result._report}")
