@@ -19,11 +19,11 @@ def html_table(
     limit: int | None = LIMIT,
     total: int | None = None,
 ) -> str:
-    """A `<table>` of already formatted, not yet escaped cells: the first `limit` rows, or all with None; `total` rows
-    exist where `rows` is only a part."""
-    shown = rows[:limit]
+    """A `<table>` of already formatted, not yet escaped cells: the first `limit` rows, each cell cut at 200 characters;
+    with None all, uncut. `total` rows exist where `rows` is only a part."""
+    shown, width = rows[:limit], None if limit is None else 200
     head = "".join(f"<th>{html(header)}</th>" for header in headers)
-    body = "".join("<tr>" + "".join(f"<td>{html(cell)}</td>" for cell in row) + "</tr>" for row in shown)
+    body = "".join("<tr>" + "".join(f"<td>{html(cell, width)}</td>" for cell in row) + "</tr>" for row in shown)
     hidden = (total or len(rows)) - len(shown)
     more = f'<tr><td colspan="{len(headers)}">… and {hidden:,} more</td></tr>' if hidden > 0 else ""
     return (
