@@ -18,7 +18,6 @@ from weightprint.util.escape import escape
 
 __all__ = ["destination", "emit", "put", "refuse_inputs", "tables"]
 
-Writers = dict[str, Callable[[], str | bytes]]
 #: Suffix of a file → the form of the report in it.
 REPORTS = {".html": "html", ".txt": "text", ".json": "json"}
 #: The same for verbs that make a table.
@@ -46,12 +45,12 @@ def destination(
     return "text" if form in (None, "table") else form
 
 
-def tables(table: StatsTable) -> Writers:
+def tables(table: StatsTable) -> dict[str, Callable[[], str | bytes]]:
     """Writers of every form of a table."""
     return {form: partial(encode, table, form) for form in FORMATS}
 
 
-def put(output: str | None, form: str, writers: Writers) -> None:
+def put(output: str | None, form: str, writers: Mapping[str, Callable[[], str | bytes]]) -> None:
     """Write what the form's writer makes to the file, whole or not at all; to stdout where there is no file."""
     data = writers[form]()
     if output is None:

@@ -15,7 +15,7 @@ from weightprint.anatomy.folding import cut_notes, fold
 from weightprint.anatomy.parameters import parts, stored, stored_kind
 from weightprint.anatomy.role_order import drawn_at
 from weightprint.report.drawing import PART_STYLE, Pen, drawing, drawing_html, recognised
-from weightprint.report.format import byte_count, count, plain_table
+from weightprint.report.format import byte_count, count, number, plain_table
 from weightprint.report.html import LIMIT, html_list
 from weightprint.report.terminal import plain
 from weightprint.results.table import shape_text
@@ -99,9 +99,9 @@ def _parts(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
     )
     widths = [max(map(len, texts)) for texts in (names, numbers, actives)]
     bar = max(10, min(40, pen.width - sum(widths) - 18))
-    for k, (name, number, active) in enumerate(zip(names, numbers, actives, strict=True)):
+    for k, (name, size, active) in enumerate(zip(names, numbers, actives, strict=True)):
         share = found[k - 1].n_parameters / total if k else 0.0
-        text = f"{name:<{widths[0]}}  {number:>{widths[1]}}  "
+        text = f"{name:<{widths[0]}}  {size:>{widths[1]}}  "
         text += f"{active:>{widths[2]}}  " if known else ""
         if not k:
             yield pen.line((f"{text}{'share':>6}", "bold cyan"))
@@ -123,13 +123,7 @@ def _share(share: float) -> str:
 
 def _stored(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
     rows = [
-        (
-            s.kind,
-            f"{s.n_weights:,}",
-            count(s.n_parameters),
-            byte_count(s.n_bytes),
-            "-" if s.bits is None else f"{s.bits:.3g}",
-        )
+        (s.kind, f"{s.n_weights:,}", count(s.n_parameters), byte_count(s.n_bytes), number(s.bits, 3))
         for s in stored(anatomy)
     ]
     yield from table(pen, ("stored as", "weights", "parameters", "bytes", "bits each"), rows, _LINES)

@@ -108,15 +108,9 @@ def lines(
     tensors: bool = False,
     pen: Pen | None = None,
 ) -> Iterator[Text]:
-    """What a person sees, line by line.
+    """What a person sees, line by line, of the files, the model in them and findings beside those of the two.
 
-    Args:
-        checkpoint: the files.
-        anatomy: the model in them, if a map could be made.
-        noticed: findings beside those of the two.
-        everything: lift the limits on how much of each.
-        tensors: instead, where every canonical tensor sits.
-        pen: how to write.
+    `everything` lifts the limits on how much of each; `tensors` says instead where every canonical tensor sits.
     """
     pen = pen or Pen()
     if tensors and anatomy is not None:
@@ -129,13 +123,9 @@ def lines(
 
 def _whole(checkpoint: Checkpoint, anatomy: Anatomy | None, pen: Pen, limit: int | None) -> Iterator[Text]:
     """`limit`: how many lines of each table; None: what a screen holds."""
-    source, size = escape(checkpoint.source, None), _headline(checkpoint, anatomy)
-    if len(source) + 2 + len(size) <= pen.width:
-        yield pen.line((f"{source}: {size}", "bold"))
-    else:
-        yield pen.line((source, "bold"))
-        yield pen.line((size, "bold"))
-    yield pen.line()
+    title = f"{escape(checkpoint.source, None)}: {_headline(checkpoint, anatomy)}"
+    titles = [title] if len(title) <= pen.width else title.rsplit(": ", 1)
+    yield from (pen.line((line, "bold")) for line in (*titles, ""))
     if anatomy is not None:
         yield from anatomy_lines(anatomy, pen)
     if len(checkpoint.files) > 1 or limit:
