@@ -56,7 +56,7 @@ EXAMPLES = {
 }
 #: More of them, with less in them or with more.
 VARIANTS = {
-    "pooled": lambda model, lora, save: weightprint.scan(model, places=True).by("stack", "part"),
+    "pooled": lambda model, lora, save: weightprint.scan(weightprint.anatomy(model)).by("stack", "part"),
     "a diff's table": lambda *fixtures: diff(*fixtures).table,
     "columns": lambda model, lora, save: weightprint.scan(model).table.select(["name", "shape", "first_nan"]),
     "no rows": lambda model, lora, save: weightprint.scan(model).table.take([]),
