@@ -40,6 +40,7 @@ import numpy as np
 import weightprint
 from gguf import quants
 from safetensors.numpy import load_file
+from tests.gguf.gguf_files import LLAMA, write_gguf
 from weightprint.cli import main as weightprint_main
 
 from benches.lineage.family import Family
@@ -47,7 +48,6 @@ from benches.lineage.pairs import Want, choose
 from tests.cases import makers
 from tests.cases.makers import BF16, Array, Arrays
 from tests.conftest import encode
-from tests.gguf.gguf_files import LLAMA, write_gguf
 from tests.quant.stored import words
 
 ZOO = Path(__file__).resolve().parents[1] / "target" / "zoo-small"
