@@ -17,7 +17,7 @@ import weightprint
 from safetensors.numpy import save_file
 from synthetic import child, decoder, models
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.evidence import budget as _sample
+from weightprint.evidence import budget as budgets
 from weightprint.evidence.alignment import solve as _solve
 from weightprint.evidence.embeddings import embeddings
 from weightprint.evidence.lookup import token_tables as _token_tables
@@ -151,13 +151,10 @@ def test_large_models_get_the_same_verdict_from_fewer_channels(
 ) -> None:
     pair = written / "root", written / ("child" if seed is None else "stranger")
     whole = weightprint.compare(*pair)
-    monkeypatch.setattr(_sample, "LARGE", 1)
-    monkeypatch.setitem(_sample.BUDGETS, "standard", replace(_sample.BUDGETS["standard"], channels=128))
-    heads, units = (
-        importlib.import_module(f"weightprint.evidence.{name}") for name in ("head_agreement", "aligned_units")
-    )
-    monkeypatch.setattr(heads, "_LARGE", replace(heads._LARGE, channels=96))
-    monkeypatch.setattr(units, "_CHANNELS", 64)
+    monkeypatch.setattr(budgets, "LARGE", 1)
+    large = budgets.STANDARD_OF_LARGE
+    few = replace(large, channels=64, heads=replace(large.heads, channels=96), order=replace(large.order, channels=64))
+    monkeypatch.setattr(budgets, "STANDARD_OF_LARGE", few)
     some = weightprint.compare(*pair)
     assert some.verdict == whole.verdict == verdict
     details = {e.test: e.details for e in some.evidence}
@@ -173,11 +170,11 @@ def test_published_measures_of_large_models_agree_with_the_whole_ones(monkeypatc
     names = ("ucka", "crs", "ghostspec", "phi_u", "phi_match")
     tests = [getattr(importlib.import_module(f"weightprint.evidence.published.{n}"), n) for n in names]
     whole = [[test(pair) for test in tests] for pair in pairs]
-    monkeypatch.setattr(_sample, "LARGE", 1)
+    monkeypatch.setattr(budgets, "LARGE", 1)
     monkeypatch.setattr(importlib.import_module("weightprint.evidence.published.ucka"), "_MATCHED", 16)
     for pair, before in zip(pairs, whole, strict=True):
         for test, one in zip(tests, before, strict=True):
-            some = test(pair)
+            some = test(replace(pair))  # a copy, whose budget is of a large model
             assert some.applied
             assert one.statistic is not None
             assert some.statistic is not None

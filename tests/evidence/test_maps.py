@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, mixture, models, relayered, reordered_experts
 from weightprint.evidence.aligned_units import aligned_units
+from weightprint.evidence.budget import BUDGETS, Budget, UnitBudget
 from weightprint.evidence.lookup import unit_table as table
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.verdict.maps import Maps, maps
@@ -149,7 +150,7 @@ def test_experts_shuffled_duplicated_dropped(order: list[int]) -> None:
 def test_too_many_experts_for_all_pairs_are_found_by_way_of_their_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same maps in two steps, layers moved as well; all that changes is how many units were looked for."""
     monkeypatch.setattr(table, "_ALWAYS", 0.0)
-    monkeypatch.setitem(table._LIMIT, "standard", 4.5e8)
+    monkeypatch.setitem(BUDGETS, "standard", Budget(lookup=UnitBudget(limit=4.5e8)))
     order = [2, 0, 3, 1, 1, 2, 0, 3]
     a = different_experts()
     m = models(a, relayered(child(reordered_experts(a, order), 0.9), [1, 0]))

@@ -21,7 +21,6 @@ from weightprint.compare.pipeline import examine, gather
 from weightprint.errors import UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
 from weightprint.fingerprint.build import Examined
 from weightprint.fingerprint.live import finite_side
 from weightprint.results.saving import finite, to_json
@@ -224,7 +223,7 @@ def _summary(examined: Examined) -> ModelSummary:
         n_bytes=checkpoint.n_bytes,
         family=anatomy.family,
         layers=(main.blocks if main else None) or None,
-        hidden_size=(main.hidden if main else None) or hidden_size(Models(side, side, ())),
+        hidden_size=(main.hidden if main else None) or hidden_size(side),
         vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
     )
 

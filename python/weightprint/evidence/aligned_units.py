@@ -31,7 +31,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.budget import budget_of, hidden_size, is_large
+from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied, timed
 from weightprint.evidence.lookup.nearest_units import standardised
 from weightprint.evidence.lookup.stem_pairs import paired_rows
@@ -49,17 +49,14 @@ from weightprint.util.linear_algebra import product
 
 __all__ = ["aligned_units", "unit_rows"]
 
-#: Units per block, and multiply-adds x 2 that all pairs of blocks may cost: per parameter of A and B, and at most.
-_UNITS = {"quick": 32, "standard": 256, "full": 512}
-_FLOPS = {"quick": 1e11, "standard": 2e12, "full": 1e14}
+#: Multiply-adds x 2 that all pairs of blocks may cost: per parameter of A and B, and always.
 _FLOPS_EACH, _FLOPS_ALWAYS = 1e3, 5e10
 _FEWEST = 16
 _FEW_HITS = 3  # too few to ask whether an order was fitted
-_CHANNELS = 1024  # of two large models at effort standard; the bound holds for any choice that looks at no value
 _BEYOND = -6.0  # log10 p of one pair, corrected, from which it is said that an order may have been fitted
 _RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
 _HELD = 1 << 26  # values of B's rows in memory
-_QUICK_SHARE, _QUICK_VALUES = 0.003, 1 << 18  # of a model, or at least so many values, may be read at quick effort
+_VALUES = 1 << 18  # that may always be read
 
 _QUESTION = Evidence(
     test="aligned_units",
@@ -235,13 +232,12 @@ def _any(chosen: npt.NDArray[np.bool_], axis: int) -> Indices:
 
 def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ffn]) -> int:
     """Units per block that the budget allows for these pairs; 0 where it does not allow a few."""
-    width = max((a.width for a in ours), default=1)
-    flops = min(_FLOPS[models.effort], max(_FLOPS_ALWAYS, _FLOPS_EACH * (models.a.numel + models.b.numel)))
+    budget, width = models.budget.order, max((a.width for a in ours), default=1)
+    flops = min(budget.flops, max(_FLOPS_ALWAYS, _FLOPS_EACH * (models.a.numel + models.b.numel)))
     by_cost = math.sqrt(flops / (4 * width * max(int(chosen.sum()), 1)))
     values = 2 * width * max(int(chosen.any(axis=1).sum()), 1)
-    want = min(_UNITS[models.effort], int(by_cost), _HELD // values)
-    if models.effort == "quick":
-        want = min(want, max(_FEWEST, int(max(_QUICK_VALUES, _QUICK_SHARE * models.b.numel)) // values))
+    want = min(budget.units, int(by_cost), _HELD // values)
+    want = min(want, max(_FEWEST, int(max(_VALUES, budget.share * models.b.numel)) // values))
     return want if want >= _FEWEST else 0
 
 
@@ -257,7 +253,8 @@ def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F3
 def _channels(models: Models, ffn: Ffn) -> Indices | None:
     """That units are compared on; None for all."""
     stored = models.basis.matrix is None and models.basis.channels is None
-    return pick(ffn.width, _CHANNELS, models.seed, "channels of units") if stored and is_large(models) else None
+    most = models.budget.order.channels if stored else None
+    return None if most is None else pick(ffn.width, most, models.seed, "channels of units")
 
 
 def _similarity(x: tuple[F32, F32 | None], y: tuple[F32, F32 | None]) -> F32:
@@ -389,10 +386,10 @@ def _looks(looked: _Looked, best: dict[int, int]) -> dict[str, tuple[float, int]
 
 def _by_pairs(models: Models) -> Evidence:
     """Pairs of tensors that met by name, stem or value; those by value pay for the choice."""
-    width = hidden_size(models)
+    width = hidden_size(models.a, models.b)
     if width is None:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
-    blocks = paired_rows(models, width, budget_of(models))
+    blocks = paired_rows(models, width)
     regions: list[Region] = []
     fitted = 0
     for name, layer, x, y in blocks.found:

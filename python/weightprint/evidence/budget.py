@@ -1,5 +1,4 @@
-"""Which rows and channels are read: seeded, the same on both sides, in short contiguous runs so that reading stays
-cheap.
+"""What one effort may do: every test's share in one table, so that raising or lowering an effort is one edit here.
 
 The nulls in :mod:`weightprint.evidence.nulls.exchange` hold for any choice made without looking at values, so sampling
 costs power and never validity. The number of rows follows from a budget of multiplications, so a large model takes
@@ -11,57 +10,183 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from weightprint.evidence.pair import Models
+from weightprint.fingerprint.model import Side
 
-__all__ = ["BUDGETS", "Budget", "budget_of", "hidden_size", "is_large"]
+__all__ = ["BUDGETS", "Budget", "budget_for", "hidden_size"]
 
 _MIN_WIDTH = 8
 
 
 @dataclass(frozen=True, slots=True)
+class TableBudget:
+    """Of token tables; large ones are those of 2^25 values and more."""
+
+    digested: int = 1 << 40  # values of a table that may be read whole
+    asked: int = 512  # rows of B that look for their nearest row
+    known: int = 1 << 18  # rows of A among which it is sought
+    channels: int = 1024  # over which it is sought
+    channels_of_large: int = 256
+    columns: int = 8192  # rows over which channels are compared
+    columns_of_large: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class UnitBudget:
+    """Of units looked up in every FFN: multiply-adds x 2 that one comparison may cost."""
+
+    each: float = 3e3  # per parameter of A and B, if it need not cost more
+    easy: float = 1e12  # at most, if it need not cost more
+    limit: float = 1.2e13  # at most
+
+
+@dataclass(frozen=True, slots=True)
+class OrderBudget:
+    """Of units in A's order."""
+
+    units: int = 256  # of every block
+    flops: float = 2e12  # multiply-adds x 2 that all pairs of blocks may cost at most
+    share: float = 1e9  # of B's values that are read at most
+    channels: int | None = None  # on which units are compared, without alignment; None: all
+
+
+@dataclass(frozen=True, slots=True)
+class HeadBudget:
+    """Of attention heads."""
+
+    channels: int = 1024  # residual channels
+    dims: int = 64  # that a head's products are sketched in
+    permutations: int = 20  # of the channels
+    compared: int = 8  # blocks of B whose found heads are compared inside
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedBudget:
+    """Of one published measure."""
+
+    layers: int = 8  # sampled evenly over the depth
+    channels: int = 512  # residual channels, for products d x d
+    units: int = 512  # hidden units per layer, for assignments, which cost n^3 where they are exact
+    tokens: int = 2048  # shared tokens
+    ics_tokens: int = 512  # shared tokens of ICS, whose terms are tokens x tokens
+    values: int = 1 << 16  # elements read per tensor where any sample will do
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBudget:
+    """Of what became of tensors that are not equal."""
+
+    tensors: int = 768  # looked at on a few rows
+    values: int = 1 << 16  # of each of them
+    looks: int = 32  # matrices whose difference is analysed
+    rows: int = 256  # of each of them
+    columns: int = 640  # of each of them
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """How much one effort level may do."""
+    """How much one effort may do. What is not said for an effort is as at `standard`."""
 
-    rows: int  # per tensor
-    units: int  # hidden units per layer
-    layers: int  # sampled evenly over the depth
-    channels: int  # residual channels
-    multiplications: float  # for the channel products
-    streamed: int  # largest tensor (in values) that may be read whole for the sake of some columns
+    whole: bool = True  # every value may be read; else samples only
+    exhaustive: bool = False  # every candidate is looked at, also where a few would do
+    rows: int = 512  # per tensor
+    units: int = 512  # hidden units per layer
+    layers: int = 64  # sampled evenly over the depth
+    channels: int = 1024  # residual channels
+    multiplications: float = 2e12  # for products of matrices
+    held: int = 1 << 25  # bytes of B's sampled rows that are held while A streams by
+    held_rows: float = 1e18  # bytes of all of them, where products allow more
+    streamed: int = 1 << 40  # largest tensor (in values) that a test of all blocks may read whole for some columns
+    columns_of: int = 1 << 40  # the same, of an alignment or a test of some blocks
+    token_rows: int = 16384  # of both tables, from which an alignment is found
+    weak_ffns: int = 6  # of B, whose weak parts are compared
+    weak_units: int = 512  # of each of them
+    training_blocks: int = 8  # whose matrices tell training in common from an initialisation in common
+    zero_matrices: int = 64  # looked at for zeros
+    zero_rows: int = 32  # of each of them
+    geometry_ffns: int = 512  # per model, spread evenly
+    geometry_share: float = 1e9  # of a model's values that are read at most
+    tables: TableBudget = TableBudget()
+    lookup: UnitBudget = UnitBudget()
+    order: OrderBudget = OrderBudget()
+    heads: HeadBudget = HeadBudget()
+    published: PublishedBudget = PublishedBudget()
+    changes: ChangeBudget = ChangeBudget()
 
+
+_EVERY = 1 << 20  # more layers, channels, units or tensors than a model has
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget(rows=64, units=256, layers=6, channels=2048, multiplications=2e11, streamed=1 << 16),
-    "standard": Budget(rows=512, units=512, layers=64, channels=1024, multiplications=2e12, streamed=1 << 40),
-    "full": Budget(rows=4096, units=4096, layers=4096, channels=16384, multiplications=1e14, streamed=1 << 40),
+    "quick": Budget(
+        whole=False,
+        rows=64,
+        units=256,
+        layers=6,
+        channels=2048,
+        multiplications=2e11,
+        streamed=1 << 16,
+        columns_of=1 << 16,
+        token_rows=2048,
+        weak_ffns=2,
+        weak_units=256,
+        zero_matrices=16,
+        zero_rows=12,
+        geometry_ffns=12,
+        geometry_share=0.006,
+        tables=TableBudget(digested=1 << 18, asked=64, known=8192, channels_of_large=1024, columns=2048),
+        order=OrderBudget(units=32, flops=1e11, share=0.003),
+        heads=HeadBudget(channels=512, dims=48, compared=2),
+        published=PublishedBudget(layers=4, channels=256, units=256, tokens=512, ics_tokens=256, values=1 << 13),
+    ),
+    "standard": Budget(),
+    "full": Budget(
+        exhaustive=True,
+        rows=4096,
+        units=4096,
+        layers=4096,
+        channels=16384,
+        multiplications=1e14,
+        token_rows=65536,
+        weak_ffns=64,
+        weak_units=4096,
+        training_blocks=64,
+        geometry_ffns=_EVERY,
+        tables=TableBudget(1 << 40, 2048, _EVERY, _EVERY, _EVERY, 32768, 32768),
+        lookup=UnitBudget(each=1e5, easy=1e14, limit=4e14),
+        order=OrderBudget(units=512, flops=1e14),
+        heads=HeadBudget(channels=4096, dims=96, permutations=50, compared=64),
+        published=PublishedBudget(_EVERY, _EVERY, _EVERY, tokens=8192, ics_tokens=4096, values=1 << 40),
+        changes=ChangeBudget(tensors=_EVERY, values=_EVERY, looks=_EVERY, rows=1024, columns=4096),
+    ),
 }
 
+#: Of two large models `standard` samples further: what is sampled says enough.
+STANDARD_OF_LARGE = Budget(
+    channels=512,
+    held=1 << 28,
+    held_rows=1 << 28,
+    order=OrderBudget(channels=1024),
+    heads=HeadBudget(channels=512, compared=4),
+    published=PublishedBudget(layers=3, units=256),
+)
+
+#: Parameters from which on a model is large.
+LARGE = 1 << 29
 
 #: Quick reads at most this share of a model's values, or this many where that would be too few to see anything.
 QUICK_SHARE, QUICK_VALUES = 0.006, 1 << 20
 
 
-#: From this many parameters on, `standard` samples further: what is sampled says enough.
-LARGE = 1 << 29
-
-
-def is_large(models: Models) -> bool:
-    """Whether effort `standard` samples further."""
-    return models.effort == "standard" and min(models.a.numel, models.b.numel) >= LARGE
-
-
-def budget_of(models: Models) -> Budget:
-    """What the models' effort allows. Quick shrinks its samples to a share of the smaller model; of two large models
-    standard samples half as many channels.
+def budget_for(effort: str, a: Side, b: Side) -> Budget:
+    """What the effort allows for these models. Quick shrinks its samples to a share of the smaller one.
 
     A sampled block costs about nine row samples (the matrices that read the stream, and the looks that take gate and
     up again) and six unit samples.
     """
-    budget = BUDGETS[models.effort]
-    if models.effort != "quick":
-        return replace(budget, channels=budget.channels // 2) if is_large(models) else budget
-    allowed = max(QUICK_VALUES, int(QUICK_SHARE * min(models.a.numel, models.b.numel)))
-    per_row = budget.layers * (hidden_size(models) or 1024)
+    budget, numel = BUDGETS[effort], min(a.numel, b.numel)
+    if budget.whole:
+        return STANDARD_OF_LARGE if effort == "standard" and numel >= LARGE else budget
+    allowed = max(QUICK_VALUES, int(QUICK_SHARE * numel))
+    per_row = budget.layers * (hidden_size(a, b) or 1024)
     return replace(
         budget,
         rows=min(budget.rows, max(8, allowed // (9 * per_row))),
@@ -70,14 +195,14 @@ def budget_of(models: Models) -> Budget:
     )
 
 
-def hidden_size(models: Models) -> int | None:
-    """Width of the residual stream common to A and B: the commonest length of norm gains, else of matrix axes.
+def hidden_size(*sides: Side) -> int | None:
+    """Width of the residual stream common to the models: the commonest length of norm gains, else of matrix axes.
 
     Gains on one side are enough (the other may hide its names); gains that disagree mean that there is no common width.
     """
-    gains = [Counter[int](), Counter[int]()]
+    gains = [Counter[int]() for _ in sides]
     axes: Counter[int] = Counter()
-    for count, side in zip(gains, (models.a, models.b), strict=True):
+    for count, side in zip(gains, sides, strict=True):
         for tensor in side.tensors.values():
             role = tensor.role
             if role is not None and role.part == "norm" and role.axis == "channels" and len(tensor.shape) == 1:

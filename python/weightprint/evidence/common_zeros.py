@@ -35,12 +35,11 @@ from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.sampling import pick, residual_axis, sampled_rows
 from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import product, svd
+from weightprint.util.ranges import evenly
 
 __all__ = ["common_zeros"]
 
 _CHANNELS = 1024
-#: Matrices looked at for zeros, and rows of each.
-_LOOKED = {"quick": (16, 12), "standard": (64, 32), "full": (64, 32)}
 _SPARSE = 0.05  # zeros that make a pattern, of a matrix
 _ALIKE = 0.1  # correlation of the two patterns from which they coincide
 _UNITS, _BLOCKS = 256, 16  # whose signs are asked for
@@ -75,8 +74,7 @@ def common_zeros(models: Models) -> Evidence:
     inside = [p for p in models.pairs if p.by_name and not p.transposed and _inside(p)]
     if not inside:
         return not_applied(_QUESTION, "no matrices of equal shape stand at the same place of both models")
-    most, _ = _LOOKED[models.effort]
-    looked = [inside[i] for i in np.unique(np.linspace(0, len(inside) - 1, min(len(inside), most)).astype(int))]
+    looked = evenly(inside, models.budget.zero_matrices, rounded=False)
     patterns = {p.b.name: alike for p in looked if (alike := _pattern(models, p)) is not None and alike >= _ALIKE}
     if not patterns:
         return not_applied(_QUESTION, "no matrix has zeros at the same places in both models")
@@ -92,7 +90,7 @@ def _pattern(models: Models, pair: Pair) -> float | None:
     counted = [t.zeros / max(t.numel, 1) for t in (pair.a, pair.b) if t.zeros is not None]
     if counted and min(counted) < _SPARSE:
         return None
-    rows = pick(pair.a.shape[0], _LOOKED[models.effort][1], models.seed, str(pair.known.key), 1)
+    rows = pick(pair.a.shape[0], models.budget.zero_rows, models.seed, str(pair.known.key), 1)
     columns = pick(pair.a.shape[1], _CHANNELS, models.seed, "zeros")
     x, y = (sampled_rows(side, t, rows, columns) == 0 for side, t in ((models.a, pair.a), (models.b, pair.b)))
     # Rows or columns without any value say nothing of a pattern inside: padding is as common as a width.
@@ -106,7 +104,7 @@ def _pattern(models: Models, pair: Pair) -> float | None:
 def _signed(models: Models, inside: Sequence[Pair]) -> list[_Signed]:
     """Rows whose signs are free: up beside a gate, and v."""
     gated = [{f.key for f in ffns(side) if f.gate is not None} for side in (models.a, models.b)]
-    width = hidden_size(models)
+    width = hidden_size(models.a, models.b)
     free = []
     for pair in inside:
         place = pair.known.place
@@ -115,8 +113,7 @@ def _signed(models: Models, inside: Sequence[Pair]) -> list[_Signed]:
         key = (place.stack, place.block, place.expert)
         if place.role == "v" or (place.role == "up" and all(key in found for found in gated)):
             free.append(pair)
-    chosen = [free[i] for i in np.unique(np.linspace(0, len(free) - 1, min(len(free), 2 * _BLOCKS)).astype(int))]
-    return [found for pair in chosen if (found := _rows(models, pair)) is not None]
+    return [found for pair in evenly(free, 2 * _BLOCKS, rounded=False) if (found := _rows(models, pair)) is not None]
 
 
 def _rows(models: Models, pair: Pair) -> _Signed | None:

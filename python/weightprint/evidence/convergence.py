@@ -35,7 +35,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weightprint.evidence.budget import BUDGETS
 from weightprint.evidence.evidence import Evidence, Region, not_applied, timed
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.lookup.weak_parts import (
@@ -55,13 +54,12 @@ from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
 from weightprint.util.arrays import F32
+from weightprint.util.ranges import evenly
 
 __all__ = ["convergence"]
 
-_FFNS = {"quick": 2, "standard": 6, "full": 64}
 _NEAREST = 3  # FFNs of A by relative depth, for each of B; all of them where that is cheap
 _CHEAP = 1e10  # multiplications
-_UNITS = {"quick": 256, "standard": 512, "full": 4096}
 _TOKENS = 8192
 _FFNS_SEEN = 8  # whose vectors say where a stream is strong
 
@@ -105,15 +103,15 @@ def convergence(models: Models) -> Evidence:
             _QUESTION, "no feed-forward block with a down-projection is left that the basis was not fitted on"
         )
     widest = max(f.down.numel for f in (*ours, *theirs) if f.down is not None)
-    if widest > BUDGETS[models.effort].streamed:
+    if widest > models.budget.columns_of:
         return not_applied(_QUESTION, "columns of down are too dear at this effort")
     if basis.kind == "identity" and ours[0].width != theirs[0].width:
         return not_applied(_QUESTION, "the models differ in width and no common basis was found")
     to = directions(_vectors(models), common(basis, ours[0].width))
     depth = [1 + max(f.block for f in fs) for fs in (ours, ffns(models.b))]
-    cheap = sum(f.numel for f in ours) * ours[0].width * _FFNS[models.effort] <= _CHEAP
+    cheap = sum(f.numel for f in ours) * ours[0].width * models.budget.weak_ffns <= _CHEAP
     found = []
-    for ffn in _spread(theirs, _FFNS[models.effort]):
+    for ffn in _spread(theirs, models.budget.weak_ffns):
         at = ffn.block / depth[1]
         near = sorted(ours, key=lambda other, at=at: abs(other.block / depth[0] - at))  # type: ignore[misc]
         one = _best(models, near[: None if cheap else _NEAREST], ffn, to)
@@ -130,7 +128,7 @@ def _spread(found: Sequence[Ffn], most: int) -> list[Ffn]:
     for ffn in found:
         first.setdefault((ffn.stack, ffn.block), ffn)
     one = list(first.values())
-    return [one[i] for i in np.unique(np.linspace(0, len(one) - 1, min(len(one), most)).round().astype(int))]
+    return evenly(one, most)
 
 
 def _vectors(models: Models) -> Iterator[tuple[F32, bool]]:
@@ -156,7 +154,7 @@ def _of_ffn(side: Side, ffn: Ffn, basis: Basis, units: Indices | None) -> list[F
 
 def _best(models: Models, ours: Sequence[Ffn], ffn: Ffn, to: Directions) -> _Found | None:
     """The FFN of A with the most units matched through the strong directions, and the weak parts of these."""
-    units = pick(ffn.units, _UNITS[models.effort], models.seed, "weak", 8)
+    units = pick(ffn.units, models.budget.weak_units, models.seed, "weak", 8)
     b = along(_of_ffn(models.b, ffn, models.basis, units), to)
     best: tuple[int, Ffn, Units, F32] | None = None
     for other in ours:

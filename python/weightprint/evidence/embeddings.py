@@ -34,8 +34,6 @@ from weightprint.fingerprint.sampling import Indices
 
 __all__ = ["embeddings"]
 
-_DIGESTED = 1 << 18  # values per table that effort "quick" may read whole
-
 _QUESTION = Evidence(
     test="embeddings",
     asked="Which rows of B's token tables are rows of A's, and does each channel find itself over shared rows?",
@@ -94,7 +92,7 @@ class _Table:
 def embeddings(models: Models) -> Evidence:
     """Equal rows, near rows and channels, for the token embedding and the output head."""
     pairs = table_pairs(models)
-    if models.effort == "quick" and any(max(a.numel, b.numel) > _DIGESTED for _, a, b in pairs):
+    if any(max(a.numel, b.numel) > models.budget.tables.digested for _, a, b in pairs):
         return not_applied(_QUESTION, "quick effort reads samples, and rows are looked up in whole tables")
     if not pairs:
         return not_applied(_QUESTION, "no token table of equal width (in A's basis) was recognised in both models")

@@ -43,7 +43,7 @@ _QUESTION = Evidence(
 def exact_sharing(models: Models) -> Evidence:
     """Digests of all tensors of A against all of B. ``found`` lists every equal tensor that is evidence."""
     a, b = models.a, models.b
-    if models.effort == "quick":
+    if not models.budget.whole:
         return not_applied(_QUESTION, "quick effort reads samples, and a digest needs every byte")
     if not b.tensors or any(t.digest is None for side in (a, b) for t in side.tensors.values()):
         return not_applied(_QUESTION, "no digests to compare")

@@ -31,12 +31,11 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from weightprint.evidence.budget import BUDGETS, is_large
 from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied, timed
 from weightprint.evidence.lookup.head_table import HeadTable, Seen
 from weightprint.evidence.lookup.heads import Attention, Kind, attentions, factors, overlaps
@@ -46,6 +45,7 @@ from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.fingerprint.sampling import Indices, pick
 from weightprint.util import parallel
+from weightprint.util.ranges import evenly
 
 __all__ = ["head_agreement", "head_looks", "log10_p_counts"]
 
@@ -65,19 +65,6 @@ _QUESTION = Evidence(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    channels: int
-    dims: int
-    permutations: int
-    compared: int  # blocks of B whose found heads are compared inside
-
-
-_BUDGETS = {
-    "quick": _Budget(512, 48, 20, 2),
-    "standard": _Budget(1024, 64, 20, 8),
-    "full": _Budget(4096, 96, 50, 64),
-}
 #: Role, the product that it is a factor of, and which.
 _PARTS: tuple[tuple[str, Kind, str], ...] = (
     ("q", "qk", "left"),
@@ -85,7 +72,6 @@ _PARTS: tuple[tuple[str, Kind, str], ...] = (
     ("v", "vo", "right"),
     ("o", "vo", "left"),
 )
-_LARGE = _Budget(512, 64, 20, 4)  # two large models at effort standard
 
 
 @timed
@@ -96,7 +82,7 @@ def head_agreement(models: Models) -> Evidence:
         return not_applied(_QUESTION, table)
     table, streamed = done(models, table)
     seen = table.seen()
-    chosen = {x.name for x in _spread(table.theirs, _limits(models).compared)}
+    chosen = {x.name for x in evenly(table.theirs, models.budget.heads.compared)}
     compared = [one for one in seen if one.attention.name in chosen and one.agreed]
     inside: dict[str, list[float]] = defaultdict(list)
     for angles in parallel.each(lambda one: _compare_inside(models, table, one), compared):
@@ -112,43 +98,32 @@ def head_looks(models: Models) -> HeadTable | None:
     return None if isinstance(table, str) else table
 
 
-def _limits(models: Models) -> _Budget:
-    return _LARGE if is_large(models) else _BUDGETS[models.effort]
-
-
 def _table(models: Models) -> HeadTable | str:
     """The heads to be compared, or why there are none."""
-    budget, limits = BUDGETS[models.effort], _limits(models)
+    budget = models.budget
     ours, theirs = attentions(models.a, models.b), attentions(models.b, models.a)
     if not ours or not theirs:
         return f"{'A' if not ours else 'B'} has no attention whose heads can be told apart"
-    ours = [x for x in ours if x.largest <= budget.streamed]
-    theirs = [x for x in theirs if x.largest <= budget.streamed]
+    ours = [x for x in ours if x.largest <= budget.columns_of]
+    theirs = [x for x in theirs if x.largest <= budget.columns_of]
     if not ours or not theirs:
         return "whole attention matrices are not read at this effort"
     widths = {_width(x) for x in ours}, {_width(x) for x in theirs}
     aligned = models.basis.channels is not None or models.basis.matrix is not None
     if len(widths[0]) != 1 or len(widths[1]) != 1 or (widths[0] != widths[1] and not aligned):
         return "the two models' residual streams differ in width"
-    ours, theirs = _spread(ours, budget.layers), _spread(theirs, budget.layers)
+    ours, theirs = evenly(ours, budget.layers), evenly(theirs, budget.layers)
     theirs = [x for x in theirs if not models.basis.fitted & {x.name, *x.parts}]
     if not theirs:
         return "the alignment was fitted on every attention block of B"
-    channels = _channels(models, widths[0].pop(), limits.channels)
+    channels = _channels(models, widths[0].pop(), budget.heads.channels)
     rng = np.random.default_rng([models.seed, channels.size, 12])
-    orders = [rng.permutation(channels.size) for _ in range(limits.permutations)]
-    return HeadTable(models, ours, theirs, channels, limits.dims, orders)
+    orders = [rng.permutation(channels.size) for _ in range(budget.heads.permutations)]
+    return HeadTable(models, ours, theirs, channels, budget.heads.dims, orders)
 
 
 def _width(attention: Attention) -> int:
     return attention.parts["o"].shape[0]
-
-
-def _spread(blocks: Sequence[Attention], limit: int) -> list[Attention]:
-    """At most so many blocks, evenly over the depth."""
-    if len(blocks) <= limit:
-        return list(blocks)
-    return [blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, limit).round().astype(int))]
 
 
 def _channels(models: Models, width: int, limit: int) -> Indices:

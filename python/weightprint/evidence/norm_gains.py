@@ -48,6 +48,7 @@ from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, I64
 from weightprint.util.linear_algebra import product
+from weightprint.util.ranges import evenly
 
 __all__ = ["PERMUTATIONS", "channel_vectors", "norm_gains", "outliers", "ranks"]
 
@@ -129,7 +130,7 @@ def _vector(models: Models, side: Side, tensor: Tensor, known: Tensor) -> F32:
 @timed
 def norm_gains(models: Models) -> Evidence:
     """Centred agreement of residual vectors in place and in any order, with an exact hit bound and permutations."""
-    width = hidden_size(models)
+    width = hidden_size(models.a, models.b)
     if width is None or width < 8:
         return not_applied(_QUESTION, "no norm gains or residual biases of a common length that vary in both models")
     if models.basis.matrix is not None:
@@ -242,17 +243,13 @@ def _by_role(models: Models, width: int, out_a: list[int], out_b: list[int]) -> 
     for pair in found.values():
         stacks = []
         for side, tensors, out in ((models.a, pair[0], out_a), (models.b, pair[1], out_b)):
-            chosen = [tensors[i] for i in _spread(len(tensors))]
+            chosen = evenly(tensors, _MAX_PER_ROLE)
             rows = [_vector(models, side, t, t) for t in chosen]
             stacks.append((_middled(np.stack(rows), out) if rows else None, [t.region for t in chosen]))
         (a, blocks_a), (b, blocks_b) = stacks
         if a is not None and b is not None:
             roles.append(_Role(a, b, blocks_a, blocks_b))
     return roles
-
-
-def _spread(n: int) -> list[int]:
-    return list(np.unique(np.linspace(0, n - 1, min(n, _MAX_PER_ROLE)).round().astype(int))) if n else []
 
 
 def _middled(x: F32, out: list[int]) -> F32:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from weightprint.evidence.budget import Budget, budget_for
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
@@ -106,6 +108,11 @@ class Models:
     effort: str = "standard"
     basis: Basis = IDENTITY
     looks: list[Any] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What the effort allows for these two models."""
+        return budget_for(self.effort, self.a, self.b)
 
     def price(self, pairs: Iterable[Pair]) -> float:
         """What a p-value on these pairs must pay for the pairing, in log10: nothing if any of them met by name."""

@@ -71,7 +71,7 @@ _QUESTION = Evidence(
 def same_values(models: Models) -> Evidence:
     """Test every pair whose bytes differ but whose values may be the same, or the same times a factor."""
     a, b = models.a, models.b
-    if models.effort == "quick":
+    if not models.budget.whole:
         return not_applied(_QUESTION, "quick effort reads samples, and this test reads every value")
     one_by_one = threading.Lock()  # what is turned is held whole
 

@@ -40,7 +40,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.budget import BUDGETS, hidden_size
+from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.norm_gains import channel_vectors, ranks
 from weightprint.evidence.nulls.exchange import double_centre
@@ -48,6 +48,7 @@ from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product, svd
+from weightprint.util.ranges import evenly
 
 __all__ = ["MEASURED", "Reading", "read", "training_shared"]
 
@@ -56,7 +57,6 @@ Reading = Literal["descent", "shared_initialisation", "either"]
 _ROLES = ("q", "k", "v", "gate", "up")
 _UNITS = ("gate", "up")
 _ROWS, _COLUMNS = 256, 768
-_BLOCKS = {"quick": 0, "standard": 8, "full": 64}
 _AGREES = 0.1  # centred cosine from which a matrix agrees in place
 _CLEAR = 1.25  # times the best cosine that chance finds: a row of B that is a row of A
 _FEWEST = 24  # rows
@@ -99,9 +99,9 @@ class _Matrix:
 @timed
 def training_shared(models: Models) -> Evidence:
     """Slopes along singular directions and correlation of gains, read as descent, shared initialisation or either."""
-    if models.effort == "quick":
+    if not models.budget.whole:
         return not_applied(_QUESTION, "quick effort reads too few rows for singular directions")
-    width = hidden_size(models)
+    width = hidden_size(models.a, models.b)
     if width is None:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
     chosen = _chosen(models)
@@ -176,12 +176,8 @@ def _chosen(models: Models) -> list[Pair]:
         and min(p.a.shape) >= 24
     ]
     blocks = list(dict.fromkeys(p.known.region for p in pairs))
-    kept = {blocks[i] for i in _evenly(len(blocks), _BLOCKS[models.effort])}
+    kept = set(evenly(blocks, models.budget.training_blocks))
     return [p for p in pairs if p.known.region in kept]
-
-
-def _evenly(n: int, limit: int) -> Sequence[int]:
-    return range(n) if n <= limit else np.unique(np.linspace(0, n - 1, limit).round().astype(int)).tolist()
 
 
 def _look(models: Models, pair: Pair) -> _Matrix | None:
@@ -213,7 +209,7 @@ def _rows(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indice
     """The same as they are."""
     side, tensor = ((models.a, pair.a), (models.b, pair.b))[which]
     if rows is None:
-        rows = pick(tensor.shape[0], min(_ROWS, BUDGETS[models.effort].rows), models.seed, str(pair.known.key))
+        rows = pick(tensor.shape[0], min(_ROWS, models.budget.rows), models.seed, str(pair.known.key))
     columns = pick(pair.a.shape[1], _COLUMNS, models.seed, "columns")
     x = sampled_rows(side, tensor, rows)
     x = x if gain is None else x * gain

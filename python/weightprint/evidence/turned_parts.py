@@ -43,7 +43,6 @@ from weightprint.anatomy.place import Expert
 from weightprint.evidence.alignment.refine import Matched, refine
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.alignment.unit_signatures import Moments, signed
-from weightprint.evidence.budget import BUDGETS
 from weightprint.evidence.evidence import Evidence, Test, UnitMatch, not_applied, timed
 from weightprint.evidence.lookup.heads import attentions
 from weightprint.evidence.lookup.units import ffns
@@ -186,14 +185,14 @@ TURNED: tuple[Test, ...] = (turned_ffns, turned_attention, turned_tables)
 
 def _ask(models: Models, what: str, kinds: tuple[Kind, ...], question: Evidence) -> Evidence:
     question = replace(question, asked=question.asked.format(what))
-    if models.effort == "quick":
+    if not models.budget.whole:
         return not_applied(question, "it reads whole matrices, too much for this effort")
     ours, theirs = ([s for s in sources if s.kind in kinds] for sources in _of_both(models))
     if not ours or not theirs:
         return not_applied(question, f"no {what} of a form that it reads was recognised on both sides")
     if len({_width(s) for s in (*ours, *theirs)}) != 1:
         return not_applied(question, "the models' streams differ in width")
-    if _cost(ours, theirs) > _COST * BUDGETS[models.effort].multiplications:
+    if _cost(ours, theirs) > _COST * models.budget.multiplications:
         return not_applied(
             question, "looking at every one would cost more than this effort allows; effort full allows more"
         )

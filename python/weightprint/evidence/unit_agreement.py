@@ -96,7 +96,7 @@ class _Planned:
 
 def _planned(models: Models) -> _Planned | str:
     """What is looked up, or why nothing is."""
-    if models.effort == "quick":
+    if not models.budget.whole:
         return "it reads down-projections whole, too much for this effort: aligned_units looks"
     ours, theirs = ([f for f in ffns(side) if f.down is not None] for side in (models.a, models.b))
     if not ours or not theirs:

@@ -43,7 +43,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightprint.anatomy.place import Expert
-from weightprint.evidence.budget import BUDGETS
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied, timed
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs
 from weightprint.evidence.nulls.exchange import choices, double_centre, finite, hits, log10_p_hits
@@ -54,17 +53,16 @@ from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import Indices, pick
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import product, solve
+from weightprint.util.ranges import evenly
 
 __all__ = ["unit_geometry"]
 
 _RIDGE = 0.3
 _SIZES = (1024, 512, 256, 128, 64)  # units read per FFN, half of them tested
-_FFNS = {"quick": 12, "standard": 512, "full": 1 << 20}  # per model, spread evenly
 _RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
 _TIED = -2.0  # log10 p from which two FFNs of B count as copies of each other
 _SURE = -6.0  # log10 p from which an FFN counts as found in the details
 _SEARCHED = 0.55  # of the best order elsewhere: what an order of tested units and references at once reaches
-_READ = 0.006  # of a model's values, at effort "quick"
 
 _QUESTION = Evidence(
     test="unit_geometry",
@@ -151,7 +149,7 @@ class _Best:
 @timed
 def unit_geometry(models: Models) -> Evidence:
     """Hits of hidden units by rotation-invariant profiles, over all pairs of FFNs with equally many units."""
-    sides = [_by_units(ffns(side, smallest=32), _FFNS[models.effort]) for side in (models.a, models.b)]
+    sides = [_by_units(ffns(side, smallest=32), models.budget.geometry_ffns) for side in (models.a, models.b)]
     common = sorted(sides[0].keys() & sides[1].keys())
     if not common:
         return not_applied(_QUESTION, "no two feed-forward blocks with equally many hidden units were recognised")
@@ -173,20 +171,20 @@ def unit_geometry(models: Models) -> Evidence:
 def _by_units(found: Sequence[Ffn], most: int) -> dict[int, list[Ffn]]:
     """FFNs by number of units; at most ``most``, spread evenly over the list."""
     out: dict[int, list[Ffn]] = defaultdict(list)
-    for i in np.unique(np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int)):
-        out[found[i].units].append(found[i])
+    for ffn in evenly(found, most):
+        out[ffn.units].append(ffn)
     return dict(out)
 
 
 def _size(models: Models, h: int, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> int:
-    """Units per FFN: the most that keeps products, and at effort "quick" the bytes read, within bounds."""
-    most = BUDGETS[models.effort]
+    """Units per FFN: the most that keeps products, and the bytes read, within bounds."""
+    most = models.budget
     for size in _SIZES:
         n = min(size, h)
         products = len(ours) * len(theirs) * (n / 2) ** 3 * 2
         read = [sum(f.width * n * (1 + (f.gate is not None)) for f in side) for side in (ours, theirs)]
-        cheap = models.effort != "quick" or all(
-            values <= _READ * side.numel for values, side in zip(read, (models.a, models.b), strict=True)
+        cheap = all(
+            values <= most.geometry_share * side.numel for values, side in zip(read, (models.a, models.b), strict=True)
         )
         if products <= most.multiplications / 400 and cheap:
             return size

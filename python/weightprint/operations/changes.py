@@ -35,28 +35,13 @@ from weightprint.operations.difference import Look, look
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
+from weightprint.util.ranges import evenly
 
 if TYPE_CHECKING:
     from weightprint.verdict.maps import Maps
 
 __all__ = ["KINDS", "Change", "Changes", "measured", "pooled", "signatures"]
 
-
-@dataclass(frozen=True, slots=True)
-class _Effort:
-    """How much is read: tensors glanced at with how many values each, matrices looked at with rows and channels."""
-
-    tensors: int
-    values: int
-    looks: int
-    rows: int
-    columns: int
-
-
-_EFFORTS = {
-    "standard": _Effort(tensors=768, values=1 << 16, looks=32, rows=256, columns=640),
-    "full": _Effort(tensors=1 << 20, values=1 << 20, looks=1 << 20, rows=1024, columns=4096),
-}
 
 #: Cosine under which two tensors are not what became of each other in place: replaced, permuted, or never paired.
 KIN = 0.1
@@ -188,25 +173,25 @@ def measured(models: Models, maps: Maps | None, copies: AbstractSet[str], aligne
         copies: B's tensors that are known to hold A's values.
         aligned: the residual channels had to be permuted or turned, so nothing lies in place.
     """
-    if models.effort not in _EFFORTS:
+    budget = models.budget.changes
+    if not models.budget.whole:
         return Changes((), {"effort quick reads too little": len(models.b.tensors)})
     if aligned:
         return Changes((), {"the residual channels stand in another basis": len(models.b.tensors)})
-    effort = _EFFORTS[models.effort]
     pairs, skipped = _counterparts(models, maps)
     todo = [p for p in pairs if not _same(p, copies)]
-    glanced = {p.b.name for p in _evenly(todo, effort.tensors)}
+    glanced = {p.b.name for p in evenly(todo, budget.tensors)}
     if len(glanced) < len(todo):
         skipped["sampled"] = len(todo) - len(glanced)
 
     def glance(pair: Pair) -> Change:
-        return Change(pair.a, pair.b, equal=True) if _same(pair, copies) else _glance(models, pair, effort)
+        return Change(pair.a, pair.b, equal=True) if _same(pair, copies) else _glance(models, pair)
 
     out = list(parallel.each(glance, (p for p in pairs if _same(p, copies) or p.b.name in glanced)))
-    wanted = {c.b.name for c in _chosen([c for c in out if not c.equal and c.kin and c.b.rank2], effort.looks)}
+    wanted = {c.b.name for c in _chosen([c for c in out if not c.equal and c.kin and c.b.rank2], budget.looks)}
 
     def look(change: Change) -> Change:
-        return replace(change, seen=_looked(models, change, effort)) if change.b.name in wanted else change
+        return replace(change, seen=_looked(models, change)) if change.b.name in wanted else change
 
     out = list(parallel.each(look, out))
     return Changes(tuple(out), skipped)
@@ -264,12 +249,6 @@ def _counterparts(models: Models, maps: Maps | None) -> tuple[list[Pair], dict[s
     return pairs, dict(skipped)
 
 
-def _evenly(items: Sequence[Pair], limit: int) -> Sequence[Pair]:
-    if len(items) <= limit:
-        return items
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, limit).round().astype(int))]
-
-
 def _chosen(changes: Sequence[Change], limit: int) -> list[Change]:
     """Whole blocks spread over the depth, and what lies outside, until there are so many; every role comes first."""
     if len(changes) <= limit:
@@ -280,15 +259,14 @@ def _chosen(changes: Sequence[Change], limit: int) -> list[Change]:
     each = max(1, limit // len(by_role))
     out: list[Change] = []
     for same in by_role.values():
-        places = np.unique(np.linspace(0, len(same) - 1, min(each, len(same))).round().astype(int))
-        out += [same[i] for i in places]
+        out += evenly(same, each)
     return out[:limit]
 
 
-def _glance(models: Models, pair: Pair, effort: _Effort) -> Change:
+def _glance(models: Models, pair: Pair) -> Change:
     """A few rows of both, and the sums over them."""
     n_rows, columns = pair.b.matrix
-    rows = pick(n_rows, max(4, effort.values // max(columns, 1)), models.seed, pair.b.name, run=4)
+    rows = pick(n_rows, max(4, models.budget.changes.values // max(columns, 1)), models.seed, pair.b.name, run=4)
     x, y = sampled_rows(models.a, pair.a, rows), sampled_rows(models.b, pair.b, rows)
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.all():
@@ -344,10 +322,10 @@ def signatures(x: F64) -> npt.NDArray[np.uint64]:
     return np.asarray((np.ascontiguousarray(x).view(np.uint64) * factors).sum(axis=1), np.uint64)
 
 
-def _looked(models: Models, change: Change, effort: _Effort) -> Look:
+def _looked(models: Models, change: Change) -> Look:
     """A few hundred rows and channels of both, drawn alike."""
-    rows = pick(change.b.shape[0], effort.rows, models.seed, f"rows of {change.b.name}")
-    columns = pick(change.b.shape[1], effort.columns, models.seed, f"channels of {change.b.name}")
+    rows = pick(change.b.shape[0], models.budget.changes.rows, models.seed, f"rows of {change.b.name}")
+    columns = pick(change.b.shape[1], models.budget.changes.columns, models.seed, f"channels of {change.b.name}")
     x, y = sampled_rows(models.a, change.a, rows), sampled_rows(models.b, change.b, rows)
     narrow = columns if columns.size < change.b.shape[1] else None
     return look(x, y, change.a.dtype, change.b.dtype, narrow, _one_head(models, change))

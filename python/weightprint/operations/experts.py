@@ -147,7 +147,7 @@ def _moved(facts: Facts, moved: Sequence[Found], count: Mapping[Block, int]) -> 
 def _noise(facts: Facts, whole: Mapping[Block, Sequence[Found]]) -> float | None:
     """What was added to copies after the first of each expert, relative to the matrix' spread; 0 where they are equal.
     None where the first ones are not A's values."""
-    if facts.models.effort == "quick":
+    if not facts.models.budget.whole:
         return None
     out = []
     for fs in [*whole.values()][:_LAYERS]:
@@ -172,7 +172,7 @@ def _to_dense(facts: Facts, merged: Sequence[Found]) -> Iterable[Row]:
     for ffn in ffns(facts.models.a):
         if isinstance(ffn.expert, int):
             by_block[ffn.key[:2]].append(ffn)
-    if facts.models.effort == "quick":  # their rows would be most of what is read
+    if not facts.models.budget.whole:  # their rows would be most of what is read
         yield row("moe_to_dense", {}, f"{len(merged)} layers, by units alone", 0.8)
         return
     looked = merged[:: max(1, len(merged) // _LAYERS)][:_LAYERS]

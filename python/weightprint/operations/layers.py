@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from weightprint.evidence.lookup.units import ffns
 from weightprint.fingerprint.model import Side
 from weightprint.operations.base import Row, row
-from weightprint.operations.structure import number, runs
+from weightprint.operations.structure import number
+from weightprint.util.ranges import runs
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.layer_map import layer_map
 

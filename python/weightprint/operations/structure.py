@@ -23,7 +23,7 @@ from weightprint.util.arrays import F32, I64
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.maps import FfnRow
 
-__all__ = ["Channels", "Found", "channels", "common", "found_ffns", "number", "placed", "runs"]
+__all__ = ["Channels", "Found", "channels", "common", "found_ffns", "number", "placed"]
 
 
 _NEAR, _APART = 0.4, 0.1
@@ -76,7 +76,7 @@ class Channels:
 def channels(facts: Facts) -> Channels | None:
     """The channel map read off matched units; None where too few units are known, or at effort "quick", where their
     rows would be most of what is read."""
-    if facts.models.effort == "quick":
+    if not facts.models.budget.whole:
         return None
     found = sorted((f for f in found_ffns(facts) if len(f.row.units) >= _FEWEST), key=lambda f: -len(f.row.units))
     if not found:
@@ -128,17 +128,6 @@ def placed(side: Side, role: str) -> list[Tensor]:
 def common(values: Sequence[Any]) -> Any:
     """The commonest of them; None of none."""
     return Counter(values).most_common(1)[0][0] if values else None
-
-
-def runs(layers: Sequence[int]) -> list[list[int]]:
-    """Maximal stretches that rise by one, first and last: ``[0, 1, 2, 1, 2]`` → ``[[0, 2], [1, 2]]``."""
-    out: list[list[int]] = []
-    for layer in layers:
-        if out and layer == out[-1][1] + 1:
-            out[-1][1] = layer
-        else:
-            out.append([layer, layer])
-    return out
 
 
 def number(x: float) -> float:

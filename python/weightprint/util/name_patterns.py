@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from weightprint.util.escape import escape
+from weightprint.util.ranges import joined
 
 _LAYER = re.compile(r"(.*?(?:^|[._/])[0-9]+)[._/](.+)", re.DOTALL)
 
@@ -56,12 +57,6 @@ def _pattern_name(words: Sequence[str], members: Sequence[tuple[str, ...]]) -> s
 
 
 def _ranges(digits: Sequence[str]) -> str:
-    numbers = sorted({int(d) for d in digits if len(d) <= 18})
-    runs: list[list[int]] = []
-    for value in numbers:
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    shown = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:6]]
-    return ",".join(shown + ["…"] * (len(runs) > 6 or len(numbers) < len(digits)))
+    numbers = {int(d) for d in digits if len(d) <= 18}
+    shown = joined(numbers, limit=6)
+    return ",".join(shown + ["…"] * (len(numbers) < len(digits) and shown[-1:] != ["…"]))

@@ -21,7 +21,6 @@ import numpy as np
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.refine import Matched, refine, unit_vectors
 from weightprint.evidence.alignment.solve import Cross, assign, unit_rows
-from weightprint.evidence.budget import BUDGETS
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, Models
@@ -29,6 +28,7 @@ from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
+from weightprint.util.ranges import evenly
 
 __all__ = ["by_channels", "channel_profiles"]
 
@@ -62,7 +62,7 @@ def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
         elif role in _READS and tensor.rank2 and tensor.shape[1] == d:
             found[key].append(_rms(sampled_rows(side, tensor, pick(tensor.shape[0], _ROWS, models.seed, "channels"))))
         elif role in _WRITES and tensor.rank2 and tensor.shape[0] == d:
-            if tensor.numel > BUDGETS[models.effort].streamed:
+            if tensor.numel > models.budget.columns_of:
                 continue
             columns = pick(tensor.shape[1], _ROWS, models.seed, "channels")
             found[key].append(_rms(sampled_columns(side, tensor, columns)))
@@ -72,9 +72,9 @@ def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
 def _looked_at(models: Models, side: Side) -> set[int]:
     """The blocks whose matrices are looked at: all, but in large models at most so many, evenly over the depth."""
     every = sorted({t.place.block for t in side.tensors.values() if t.place is not None and t.place.block is not None})
-    if models.effort == "full" or min(models.a.numel, models.b.numel) < _MANY or len(every) <= _BLOCKS:
+    if models.budget.exhaustive or min(models.a.numel, models.b.numel) < _MANY:
         return set(every)
-    return {every[i] for i in np.unique(np.linspace(0, len(every) - 1, _BLOCKS).round().astype(int))}
+    return set(evenly(every, _BLOCKS))
 
 
 def _rms(x: F32) -> F32:
@@ -85,7 +85,7 @@ def _rms(x: F32) -> F32:
 
 def by_channels(models: Models) -> list[Basis]:
     """A signed permutation from channel sizes; none where there are too few features or nothing to find signs from."""
-    if models.effort == "quick":
+    if not models.budget.whole:
         return []
     ours, theirs = ffns(models.a), ffns(models.b)
     fit = fit_half(theirs)
@@ -128,7 +128,7 @@ def _by_size(models: Models, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: 
     depth = [1 + max(f.block for f in found) for found in (ours, fit)]
     basis = Basis("signed_permutation", channels=channels)
     out = []
-    few = 1 if fit[0].up.numel >= _LARGE and models.effort != "full" else _FFNS
+    few = 1 if fit[0].up.numel >= _LARGE and not models.budget.exhaustive else _FFNS
     chosen = np.sort(pick(channels.size, _CHANNELS, models.seed, "sizes"))
     for ffn in (fit[0], fit[-1])[: min(few, len(fit))]:
         at = ffn.block / depth[1]

@@ -17,6 +17,7 @@ from weightprint.evidence.alignment.refine import Matched, refine, unit_vectors
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.sampling import pick
+from weightprint.util.ranges import evenly
 
 __all__ = ["crossed"]
 
@@ -36,8 +37,7 @@ def crossed(models: Models, basis: Basis, counterparts: Mapping[str, str]) -> Ba
     chosen = [(b, a) for b, a in chosen if (b.gate is None) == (a.gate is None)]
     if not chosen:
         return None
-    spread = np.linspace(0, len(chosen) - 1, min(_FFNS, len(chosen))).round()
-    chosen = [chosen[i] for i in np.unique(spread.astype(int))]
+    chosen = evenly(chosen, _FFNS)
     matched, none = [], np.empty(0, np.int64)
     for b, a in chosen:
         (read_a, down_a), (read_b, down_b) = (

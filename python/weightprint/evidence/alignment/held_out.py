@@ -18,12 +18,12 @@ from functools import partial
 import numpy as np
 
 from weightprint.evidence.alignment.solve import cosines
-from weightprint.evidence.budget import BUDGETS
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import Indices, on_channels, pick, sampled_columns
 from weightprint.util.arrays import F32
+from weightprint.util.ranges import evenly
 
 __all__ = ["Score", "fit_half", "score"]
 
@@ -62,9 +62,9 @@ def score(models: Models, basis: Basis) -> Score:
     ours, theirs = ffns(models.a), [f for f in ffns(models.b) if not basis.saw(f.name)]
     if not ours or not theirs:
         return Score(0, 0, 0.0)
-    large = models.effort != "full" and max(f.up.numel for f in (*ours, *theirs)) >= _LARGE
+    large = not models.budget.exhaustive and max(f.up.numel for f in (*ours, *theirs)) >= _LARGE
     blocks, nearest = (_BLOCKS - 1, _NEAREST // 2) if large else (_BLOCKS, _NEAREST)
-    theirs = [theirs[i] for i in np.unique(np.linspace(0, len(theirs) - 1, min(blocks, len(theirs))).astype(int))]
+    theirs = evenly(theirs, blocks, rounded=False)
     depth_a, depth_b = _depth(ours), _depth(ffns(models.b))
     cheap = sum(f.numel for f in ours) * _UNITS * len(theirs) <= _CHEAP
     agreed = tested = 0
@@ -77,7 +77,7 @@ def score(models: Models, basis: Basis) -> Score:
         at = ffn.block / depth_b
         near = sorted(ours, key=partial(_apart, depth_a, at))
         best, best_p, looks = 0, 0.0, 0
-        for other in near[: None if models.effort == "full" or cheap else nearest]:
+        for other in near[: None if models.budget.exhaustive or cheap else nearest]:
             channels = pick(other.width, _CHANNELS, models.seed, "held out")
             known_read, known_written = _known(models, other, channels)
             if known_written is None or known_read is None or read is None:
@@ -107,7 +107,7 @@ Parts = tuple[F32, ...]
 def _two(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> tuple[Parts | None, F32 | None]:
     """The two looks at the units of an FFN: matrices to be joined, and one more."""
     up, gate = unit_inputs(side, ffn, units, fold=True)
-    if ffn.down is None or ffn.down.numel > BUDGETS[models.effort].streamed:
+    if ffn.down is None or ffn.down.numel > models.budget.columns_of:
         return (None, None) if gate is None else ((gate,), up)
     return ((up,) if gate is None else (gate, up)), unit_outputs(side, ffn, units)
 
@@ -117,7 +117,7 @@ def _known(models: Models, ffn: Ffn, channels: Indices) -> tuple[Parts | None, F
     side = models.a
     up, gate = (None if t is None else on_channels(side, t, channels) for t in (ffn.up, ffn.gate))
     assert up is not None
-    if ffn.down is None or ffn.down.numel > BUDGETS[models.effort].streamed:
+    if ffn.down is None or ffn.down.numel > models.budget.columns_of:
         return (None, None) if gate is None else ((gate,), up)
     written = sampled_columns(side, ffn.down, np.arange(ffn.units), channels)
     return ((up,) if gate is None else (gate, up)), written

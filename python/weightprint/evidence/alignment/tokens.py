@@ -23,7 +23,6 @@ from weightprint.util.linear_algebra import product
 
 __all__ = ["by_tokens", "token_table"]
 
-_ROWS = {"quick": 2048, "standard": 16384, "full": 65536}
 _FEWEST = 64
 _TABLES = ("embedding", "head")
 
@@ -45,7 +44,7 @@ def by_tokens(models: Models) -> list[Basis]:
     shared = min(a.shape[0], b.shape[0])
     if shared < _FEWEST:
         return []
-    rows = pick(shared, _ROWS[models.effort], models.seed, "tokens", run=8)
+    rows = pick(shared, models.budget.token_rows, models.seed, "tokens", run=8)
     held = np.random.default_rng([models.seed, 46]).random(rows.size) < 0.5
     x, y = (_table(side, tensor, rows) for side, tensor in ((models.a, a), (models.b, b)))
     cross, other = (Cross(a.shape[1], b.shape[1]) for _ in range(2))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.solve import Cross, unit_rows
-from weightprint.evidence.budget import BUDGETS
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.pair import Basis, Models
 from weightprint.evidence.unit_geometry import unit_geometry
@@ -54,7 +53,7 @@ def _rows(models: Models, ffn: Ffn, label: str) -> list[F32]:
     units = pick(ffn.units, _UNITS, models.seed, "basis")
     up, gate = unit_inputs(side, ffn, units, fold=True)
     out = [up] if gate is None else [gate, up]
-    if ffn.down is not None and ffn.down.numel <= BUDGETS[models.effort].streamed:
+    if ffn.down is not None and ffn.down.numel <= models.budget.columns_of:
         down = unit_outputs(side, ffn, units)
         assert down is not None
         out.append(down)

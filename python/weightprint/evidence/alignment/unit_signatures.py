@@ -33,7 +33,6 @@ import numpy as np
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.refine import Matched, refine
 from weightprint.evidence.alignment.solve import Cross, unit_rows
-from weightprint.evidence.budget import BUDGETS
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, Models
@@ -41,6 +40,7 @@ from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import eigh, product
+from weightprint.util.ranges import evenly
 
 __all__ = ["Moments", "by_unit_signatures", "moments", "signatures", "signed"]
 
@@ -134,16 +134,16 @@ def signatures(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
 
 def by_unit_signatures(models: Models) -> list[Basis]:
     """A signed permutation and a rotation from units matched by signature; none where too few are."""
-    if models.effort == "quick":
+    if not models.budget.whole:
         return []
     theirs = ffns(models.b)
     fit = [f for f in fit_half(theirs) if f.down is not None]
     ours = [f for f in ffns(models.a) if f.down is not None]
     if not ours or not fit:
         return []
-    fit = [fit[i] for i in np.unique(np.linspace(0, len(fit) - 1, min(_FFNS, len(fit))).round().astype(int))]
-    budget = BUDGETS[models.effort].multiplications
-    if _cost(ours) > _CHEAP * budget and models.effort != "full":
+    fit = evenly(fit, _FFNS)
+    budget = models.budget.multiplications
+    if _cost(ours) > _CHEAP * budget and not models.budget.exhaustive:
         ours = _near(ours, fit, 1 + max(f.block for f in theirs))
     gated = all(f.gate is not None for f in (*ours, *fit))
     if not gated and any(f.gate is not None for f in (*ours, *fit)):

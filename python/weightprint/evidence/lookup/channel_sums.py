@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from weightprint.anatomy.place import Expert
-from weightprint.evidence.budget import Budget, budget_of, hidden_size, is_large
+from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Region
 from weightprint.evidence.exact_sharing import is_fixed, is_position
 from weightprint.evidence.nulls.exchange import double_centre, trace_sd
@@ -33,6 +33,7 @@ from weightprint.fingerprint.steps import Looks, Round, Step, Where, where
 from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
+from weightprint.util.ranges import evenly
 
 __all__ = ["Block", "Sums", "channel_sums", "planned"]
 
@@ -41,7 +42,6 @@ _COMMON = 4  # leading directions of a pair that are taken for something common
 _FITTED = 8  # blocks in which it is measured what a fit would reach
 _ORDERED = 256  # rows that are put in the best order for that
 _UNITS = ("up", "gate", "down")
-_STREAMED = 1 << 28, 1 << 25  # bytes of B's rows that are held while A streams by: of large models, of others
 
 
 @dataclass
@@ -114,29 +114,27 @@ def channel_sums(models: Models) -> Sums | None:
     if isinstance(sums, str):
         return None
     held = 4 * sums.rows * sums.channels.size * sum(len(pairs) for pairs in sums.regions.values())
-    return sums if held <= _STREAMED[not is_large(models)] else None
+    return sums if held <= models.budget.held else None
 
 
 def planned(models: Models) -> Sums | str:
     """What is summed over, or why nothing is."""
-    width = hidden_size(models)
+    width = hidden_size(models.a, models.b)
     if width is None:
         return "no hidden size common to both models was found"
     if not models.basis.fits(width, width):
         return "the alignment is of a stream of another width"
     if width < 8:
         return f"a hidden size of {width} is too small to test"
-    budget = budget_of(models)
-    usable, left_out = _usable(models, width, budget)
+    budget = models.budget
+    usable, left_out = _usable(models, width)
     if not usable:
         return "no pair of matrices has equal shapes and a known residual axis"
     usable = _sample_layers(usable, budget.layers, left_out)
     channels = pick(width, budget.channels, models.seed, "channels")
     d = channels.size
     rows = min(budget.rows, int(budget.multiplications / (d * d * len(usable))))
-    if is_large(models):
-        rows = min(rows, _STREAMED[0] // (4 * d * len(usable)))
-    rows = max(_FEWEST, rows)
+    rows = max(_FEWEST, min(rows, int(budget.held_rows // (4 * d * len(usable)))))
     # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
     named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
     price = 0.0 if named >= d else models.log10_pairings
@@ -164,8 +162,7 @@ class Sums(Looks):
         self._uses: Counter[str] = Counter()
         self._before = self._befores()
         names = list(self.regions)
-        spread = np.linspace(0, len(names) - 1, min(len(names), _FITTED)).round().astype(int)
-        self._asked = {names[i] for i in spread}
+        self._asked = set(evenly(names, _FITTED))
         for name in (*self._before.values(), *(pair.b.name for pair, _ in self._pairs())):
             self._uses[name] += 1
         self._found: dict[tuple[str, int], Block] = {}
@@ -328,7 +325,7 @@ def _leading(c: F32, k: int, seed: int) -> tuple[F32, F32]:
     return left, right
 
 
-def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair, int]], dict[str, str]]:
+def _usable(models: Models, width: int) -> tuple[list[tuple[Pair, int]], dict[str, str]]:
     """Pairs with a known residual axis (of A's orientation), and why the other matrices are left out."""
     usable: list[tuple[Pair, int]] = []
     left_out: dict[str, str] = {}
@@ -347,7 +344,7 @@ def _usable(models: Models, width: int, budget: Budget) -> tuple[list[tuple[Pair
             and (role is None or is_fixed(models.a, pair.a))
         ):
             left_out[pair.b.name] = "equal in both, and maybe a fixed table"
-        elif pair.a.numel > budget.streamed and (axis == 0 or pair.transposed):
+        elif pair.a.numel > models.budget.streamed and (axis == 0 or pair.transposed):
             left_out[pair.b.name] = "too large to stream at this effort"
         else:
             usable.append((pair, axis))
@@ -361,7 +358,7 @@ def _sample_layers(usable: Sequence[tuple[Pair, int]], limit: int, left_out: dic
     blocks = list(dict.fromkeys(pair.known.region for pair, _ in usable if pair.known.layer is not None))
     if len(blocks) <= limit:
         return list(usable)
-    kept = {blocks[i] for i in np.unique(np.linspace(0, len(blocks) - 1, limit).round().astype(int))}
+    kept = set(evenly(blocks, limit))
     left_out.update(
         {p.b.name: "block not sampled" for p, _ in usable if p.known.layer is not None and p.known.region not in kept}
     )

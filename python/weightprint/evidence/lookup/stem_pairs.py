@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weightprint.evidence.budget import Budget
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.sampling import Indices, pick, residual_axis, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32
+from weightprint.util.ranges import evenly
 
 __all__ = ["Paired", "paired_rows"]
 
@@ -31,8 +31,9 @@ class Paired:
     price: float
 
 
-def paired_rows(models: Models, width: int, budget: Budget) -> Paired:
+def paired_rows(models: Models, width: int) -> Paired:
     """The blocks whose up- or gate-projections the pairing brought together."""
+    budget = models.budget
     blocks: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
     known = [p for p in models.pairs if p.known.place and p.known.place.role in _ROLES and p.a.rank2 and p.b.rank2]
     for pair in [pair for pair in known if pair.by_name] or known:
@@ -41,16 +42,13 @@ def paired_rows(models: Models, width: int, budget: Budget) -> Paired:
         if tensor.layer is not None and axis is not None and not pair.a.constant and not pair.b.constant:
             expert = tensor.key[2]
             blocks[tensor.region if expert is None else f"{tensor.region}.expert.{expert}"].append((pair, axis))
-    if len(blocks) > budget.layers:
-        names = list(blocks)
-        chosen = np.unique(np.linspace(0, len(names) - 1, budget.layers).round().astype(int))
-        blocks = defaultdict(list, {names[i]: blocks[names[i]] for i in chosen})
+    chosen = evenly(list(blocks.items()), budget.layers)
     found = []
-    for name, members in blocks.items():
+    for name, members in chosen:
         x, y = _units(models, name, members, budget.units)
         if x.size:
             found.append((name, members[0][0].known.layer, x, y))
-    return Paired(tuple(found), models.price(pair for members in blocks.values() for pair, _ in members))
+    return Paired(tuple(found), models.price(pair for _, members in chosen for pair, _ in members))
 
 
 def _units(models: Models, key: str, members: list[tuple[Pair, int]], want: int) -> tuple[F32, F32]:

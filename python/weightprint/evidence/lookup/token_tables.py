@@ -30,11 +30,6 @@ from weightprint.util.linear_algebra import product
 __all__ = ["Met", "Tables", "table_looks", "table_pairs"]
 
 _TABLES = ("embedding", "head")
-_ROWS = {"quick": 64, "standard": 512, "full": 2048}  # of B that look for their nearest row
-_COLUMNS = {"quick": 2048, "standard": 8192, "full": 32768}  # rows over which channels are compared
-_KNOWN = {"quick": 8192, "standard": 1 << 18, "full": 1 << 20}  # rows of A among which the nearest is sought
-_CHANNELS = {"quick": 1024, "standard": 1024, "full": 1 << 20}  # over which the nearest is sought
-_FEW = 256  # channels for that in large tables at effort standard
 _LARGE = 1 << 25  # values of a table from which rows are told apart by a few of their values first
 _KEY = 32
 _NEAR, _APART = 0.5, 0.1  # or 5 standard deviations of a chance cosine, where channels are few
@@ -54,7 +49,7 @@ def table_looks(models: Models) -> Tables | None:
     """What this test does while the models stream by; needs their headers only. None at effort full, whose samples of
     B would take too much memory."""
     pairs = table_pairs(models)
-    return Tables(models, pairs) if pairs and models.effort == "standard" else None
+    return Tables(models, pairs) if pairs and not models.budget.exhaustive else None
 
 
 def table_pairs(models: Models) -> tuple[tuple[str, Tensor, Tensor], ...]:
@@ -207,21 +202,22 @@ class Tables(Looks):
 
 
 def _samples(models: Models, a: Tensor, b: Tensor) -> _Samples:
-    effort, seed, stored = models.effort, models.seed, models.basis.kind == "identity" and a.shape[1] == b.shape[1]
+    budget, seed = models.budget.tables, models.seed
+    stored = models.basis.kind == "identity" and a.shape[1] == b.shape[1]
     large = min(a.numel, b.numel) >= _LARGE
-    few = large and effort == "standard"
+    channels = budget.channels_of_large if large else budget.channels
     both = min(a.shape[0], b.shape[0])
-    known = pick(a.shape[0], _KNOWN[effort], seed, "known rows")
+    known = pick(a.shape[0], budget.known, seed, "known rows")
     step = max(1, (1 << 22) // a.shape[1])
     return _Samples(
         by_keys=large and stored,
         keys=pick(a.shape[1], _KEY, seed, "keys of rows"),
-        asked=pick(b.shape[0], _ROWS[effort], seed, "near rows", run=4),
-        channels=pick(a.shape[1], _FEW if few else _CHANNELS[effort], seed, "channels of near rows"),
+        asked=pick(b.shape[0], budget.asked, seed, "near rows", run=4),
+        channels=pick(a.shape[1], channels, seed, "channels of near rows"),
         known=tuple(known[i : i + step] for i in range(0, known.size, step)),
         mean=pick(a.shape[0], 4096, seed, "mean row"),
-        place=pick(both, _ROWS[effort], seed, "rows in place", run=4),
-        columns=pick(both, _COLUMNS["quick" if few else effort], seed, "channels of rows")
+        place=pick(both, budget.asked, seed, "rows in place", run=4),
+        columns=pick(both, budget.columns_of_large if large else budget.columns, seed, "channels of rows")
         if stored and both >= MIN_DISTINCT
         else None,
     )

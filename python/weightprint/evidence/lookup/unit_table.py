@@ -39,15 +39,13 @@ from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import Indices, pick
 from weightprint.fingerprint.steps import Looks, Round, Step
 from weightprint.util.arrays import F32, F64, I64
+from weightprint.util.ranges import evenly
 
 __all__ = ["ENOUGH", "PLANS", "Lookup", "Plan", "Row", "Table", "by_block", "is_dear", "plan_for", "rows_of"]
 
 Key = tuple[str, int, Expert]
 
-#: Multiply-adds x 2 that one comparison may cost if it need not, per parameter of A and B and at most; and the limit.
-_EACH = {"standard": 3e3, "full": 1e5}
-_EASY = {"standard": 1e12, "full": 1e14}
-_LIMIT = {"standard": 1.2e13, "full": 4e14}
+#: Multiply-adds x 2 that a comparison may always cost, and from which it is dear.
 _ALWAYS = 5e10
 _DEAR = 4e12
 
@@ -104,8 +102,7 @@ class Row:
 
     def units(self, want: int, seed: int) -> list[tuple[Ffn, Indices]]:
         """About `want` unit numbers in all."""
-        n = len(self.parts)
-        chosen = self.parts if n <= _EXPERTS else [self.parts[int(i)] for i in np.linspace(0, n - 1, _EXPERTS)]
+        chosen = evenly(self.parts, _EXPERTS, rounded=False)
         each = max(1, want // len(chosen))
         return [(f, pick(f.units, each, seed, f"units {f.units}", _RUN)) for f in chosen]
 
@@ -149,9 +146,9 @@ def rows_of(models: Models, theirs: Sequence[Ffn], *, pooled: bool = False) -> l
 
 def plan_for(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], part: float = 1.0) -> Plan | None:
     """What this part of the budget is spent on; None where the smallest plan is beyond it."""
-    limit = max(_ALWAYS, _LIMIT[models.effort]) * part
-    numel = models.a.numel + models.b.numel
-    easy = min(limit, max(_ALWAYS, min(_EASY[models.effort], _EACH[models.effort] * numel)) * part)
+    budget, numel = models.budget.lookup, models.a.numel + models.b.numel
+    limit = max(_ALWAYS, budget.limit) * part
+    easy = min(limit, max(_ALWAYS, min(budget.easy, budget.each * numel)) * part)
     widest = max((f.width for f in ours), default=1)
     for plan in PLANS:
         allowed = easy if plan.units > ENOUGH.units or plan.channels > ENOUGH.channels else limit

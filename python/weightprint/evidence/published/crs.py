@@ -28,12 +28,13 @@ import numpy as np
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.nulls.exchange import tame
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.parts import blocks, common_width, evenly, expanded, grouped, limit_of, too_large
+from weightprint.evidence.published.parts import blocks, common_width, expanded, grouped, too_large
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product
+from weightprint.util.ranges import evenly
 
 __all__ = ["BRANCHES", "composed", "crs", "similarity"]
 
@@ -86,7 +87,7 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
 @timed
 def crs(models: Models) -> Evidence:
     """Matched inner products per branch, and their mean."""
-    limit = limit_of(models)
+    limit = models.budget.published
     scores: dict[str, float] = {}
     matches: dict[str, list[tuple[int, int]]] = {}
     why = "no branch has both its matrices on both sides, with one hidden size"

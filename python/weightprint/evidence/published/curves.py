@@ -14,7 +14,6 @@ import numpy as np
 
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.parts import LIMITS
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F64
@@ -48,7 +47,7 @@ def _spread(models: Models, side: Side, tensor: Tensor) -> float:
     if np.isfinite(tensor.std):
         return tensor.std
     n_rows, columns = tensor.matrix
-    want = max(4, LIMITS[models.effort].values // max(columns, 1))
+    want = max(4, models.budget.published.values // max(columns, 1))
     rows = pick(n_rows, want, models.seed, f"{tensor.stack} {tensor.layer} {tensor.place and tensor.place.role}", run=4)
     return float(finite(sampled_rows(side, tensor, rows)).std(dtype=np.float64))
 

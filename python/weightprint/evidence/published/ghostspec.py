@@ -27,10 +27,11 @@ import numpy.typing as npt
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.nulls.exchange import finite, tame
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.parts import blocks, evenly, expanded, grouped, limit_of, too_large
+from weightprint.evidence.published.parts import blocks, expanded, grouped, too_large
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import product, svdvals
+from weightprint.util.ranges import evenly
 
 __all__ = ["align", "ghostspec", "scaled"]
 
@@ -111,11 +112,11 @@ def _sketched(side: Side, tensor: Tensor, sketch: F32 | None, turned: bool) -> F
 
 def _spectra(models: Models, side: Side, roles: tuple[str, str]) -> Sequence[F64] | str:
     """One scaled spectrum per sampled layer, in depth order; else the reason why there is none."""
-    limit = limit_of(models)
+    limit = models.budget.published
     found = blocks(side, roles)
     if len(found) < 2:
         return "fewer than two layers with q, k, v and o told apart by name"
-    layers = evenly(found, limit.layers)
+    layers = evenly(list(found), limit.layers)
     if too_large(models, (found[i] for i in layers)):
         return "this effort does not read such matrices whole"
     first, second = roles

@@ -34,7 +34,6 @@ from weightprint.util.linear_algebra import product
 __all__ = ["ics", "terms"]
 
 _SLICE = 1 << 23  # values of a matrix that are multiplied at once
-_TOKENS = {"quick": 256, "standard": 512, "full": 4096}
 _LAYERS = 2
 
 _QUESTION = Evidence(
@@ -101,7 +100,7 @@ def _standardised(x: F32) -> F32:
 @timed
 def ics(models: Models) -> Evidence:
     """Cosine of the last two layers' invariant terms, raw and double-centred."""
-    tokens = shared_tokens(models, _TOKENS[models.effort])
+    tokens = shared_tokens(models, models.budget.published.ics_tokens)
     if isinstance(tokens, str):
         return not_applied(_QUESTION, tokens)
     found = [_last(side, x.shape[1]) for side, x in ((models.a, tokens[0]), (models.b, tokens[1]))]

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.parts import limit_of, shared_tokens
+from weightprint.evidence.published.parts import shared_tokens
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32
 from weightprint.util.assignment import assign
@@ -69,7 +69,7 @@ def log10_haar_tail(t: float, d: int) -> float:
 @timed
 def mdir(models: Models) -> Evidence:
     """Trace of the polar factor at the identity and at the best permutation, and the claimed p-value."""
-    limit = limit_of(models)
+    limit = models.budget.published
     tokens = shared_tokens(models, limit.tokens)
     if isinstance(tokens, str):
         return not_applied(_QUESTION, tokens)

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.budget import budget_of, is_large
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.model import Side, Tensor
@@ -24,17 +22,13 @@ from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
 
 __all__ = [
-    "LIMITS",
     "Blocks",
-    "Limit",
     "blocks",
     "common_width",
     "cosine",
     "embeddings",
-    "evenly",
     "expanded",
     "grouped",
-    "limit_of",
     "main_stack",
     "named_pairs",
     "readable",
@@ -48,31 +42,6 @@ Blocks = dict[int, dict[str, Tensor]]
 
 _MIN_TOKENS = 64
 _INTEGERS = ("I8", "U8", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL")
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How much one effort level may do for one published measure."""
-
-    layers: int  # sampled evenly over the depth
-    channels: int  # residual channels, for products d x d
-    units: int  # hidden units per layer, for assignments
-    tokens: int  # shared tokens
-    values: int  # elements read per tensor where any sample will do
-
-
-LIMITS: dict[str, Limit] = {
-    "quick": Limit(layers=4, channels=256, units=256, tokens=512, values=1 << 13),
-    "standard": Limit(layers=8, channels=512, units=512, tokens=2048, values=1 << 16),
-    "full": Limit(layers=1 << 20, channels=1 << 20, units=1 << 20, tokens=8192, values=1 << 40),
-}
-
-
-def limit_of(models: Models) -> Limit:
-    """What the models' effort allows: at `standard`, of two large models, three layers (first, middle, last), and fewer
-    units, as exact assignments cost n^3."""
-    limit = LIMITS[models.effort]
-    return replace(limit, layers=3, units=256) if is_large(models) else limit
 
 
 def readable(tensor: Tensor | None) -> TypeGuard[Tensor]:
@@ -104,14 +73,6 @@ def blocks(side: Side, roles: Iterable[str]) -> Blocks:
     return {i: found[i] for i in sorted(found) if len(found[i]) == len(wanted)}
 
 
-def evenly(numbers: Iterable[int], want: int) -> list[int]:
-    """At most `want` of the numbers, evenly over their order, first and last included."""
-    every = sorted(numbers)
-    if len(every) <= want:
-        return every
-    return [every[i] for i in np.unique(np.linspace(0, len(every) - 1, want).round().astype(int))]
-
-
 def common_width(a: Blocks, b: Blocks, role: str) -> int | None:
     """The length of the last axis of a role, if it is the same in every block of both sides."""
     widths = {block[role].shape[1] for found in (a, b) for block in found.values() if role in block}
@@ -120,7 +81,7 @@ def common_width(a: Blocks, b: Blocks, role: str) -> int | None:
 
 def too_large(models: Models, found: Iterable[dict[str, Tensor]]) -> bool:
     """True where this effort does not allow reading these matrices whole."""
-    streamed = budget_of(models).streamed
+    streamed = models.budget.streamed
     return any(tensor.numel > streamed for block in found for tensor in block.values())
 
 
@@ -191,7 +152,7 @@ def named_pairs(models: Models) -> list[Pair]:
 def sampled_pair(models: Models, pair: Pair) -> tuple[F32, F32]:
     """The same sampled rows of both, about as many values as the effort allows."""
     n_rows, columns = pair.a.matrix
-    rows = pick(n_rows, max(4, LIMITS[models.effort].values // max(columns, 1)), models.seed, pair.b.name, run=4)
+    rows = pick(n_rows, max(4, models.budget.published.values // max(columns, 1)), models.seed, pair.b.name, run=4)
     return finite(sampled_rows(models.a, pair.a, rows)), finite(sampled_rows(models.b, pair.b, rows))
 
 

@@ -23,11 +23,12 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.parts import Blocks, blocks, common_width, evenly, limit_of
+from weightprint.evidence.published.parts import Blocks, blocks, common_width
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published.unit_assignments import assigned, rows_of, units
 from weightprint.fingerprint.model import Side
 from weightprint.util.arrays import F32
+from weightprint.util.ranges import evenly
 
 __all__ = ["phi_match"]
 
@@ -49,14 +50,14 @@ _QUESTION = Evidence(
 @timed
 def phi_match(models: Models) -> Evidence:
     """Rank correlation of the two assignments per block of B, and the p-value that the authors would claim."""
-    limit = limit_of(models)
+    limit = models.budget.published
     a, b = blocks(models.a, _ROLES), blocks(models.b, _ROLES)
     if not a or not b:
         return not_applied(_QUESTION, "no gated FFN was recognised in both models")
     if common_width(a, b, "up") is None:
         return not_applied(_QUESTION, "the hidden sizes differ")
     straight = len(a) == len(b)
-    numbers_a, numbers_b = evenly(a, limit.layers), evenly(b, limit.layers)
+    numbers_a, numbers_b = evenly(list(a), limit.layers), evenly(list(b), limit.layers)
     if min(x[i]["up"].shape[0] for x, own in ((a, numbers_a), (b, numbers_b)) for i in own) < _MIN_UNITS:
         return not_applied(_QUESTION, f"fewer than {_MIN_UNITS} hidden units")
     theirs = [_rows(models, models.b, b, i, limit.units) for i in numbers_b]

@@ -22,9 +22,10 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.parts import blocks, evenly, limit_of
+from weightprint.evidence.published.parts import blocks
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published.unit_assignments import assigned, block_pairs, rows_of, units
+from weightprint.util.ranges import evenly
 
 __all__ = ["phi_u"]
 
@@ -45,7 +46,7 @@ _QUESTION = Evidence(
 @timed
 def phi_u(models: Models) -> Evidence:
     """Rank correlation per block, and the p-value that the authors would claim."""
-    limit = limit_of(models)
+    limit = models.budget.published
     a, b = blocks(models.a, ("up",)), blocks(models.b, ("up",))
     pairs = [p for p in block_pairs(a, b, "up") if a[p[0]]["up"].shape[0] >= _MIN_UNITS]
     if not pairs:
@@ -53,7 +54,7 @@ def phi_u(models: Models) -> Evidence:
     if len(a) != len(b):
         return not_applied(_QUESTION, f"the depths differ ({len(a)} and {len(b)} blocks)")
     rho, claims, same, n = [], [], [], 0
-    for i, j in [pairs[k] for k in evenly(range(len(pairs)), limit.layers)]:
+    for i, j in evenly(pairs, limit.layers):
         which = units(models, a[i]["up"], limit.units)
         order = assigned(rows_of(models.a, a[i]["up"], which), rows_of(models.b, b[j]["up"], which))
         here = np.arange(order.size)

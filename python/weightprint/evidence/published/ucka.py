@@ -32,16 +32,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.budget import budget_of
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.parts import blocks, evenly, limit_of, shared_tokens
+from weightprint.evidence.published.parts import blocks, shared_tokens
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
 from weightprint.util.arrays import F32, F64
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product
+from weightprint.util.ranges import evenly
 
 __all__ = ["Channels", "match_channels", "ucka", "unbiased_cka", "without_leading"]
 
@@ -129,7 +129,7 @@ def _kernels(side: Side, tensor: Tensor, channels: Indices, signs: F32 | None, r
 @timed
 def ucka(models: Models) -> Evidence:
     """Mean UCKA over q and k and layers, as published and with the leading direction removed."""
-    limit, budget = limit_of(models), budget_of(models)
+    limit = models.budget.published
     a, b = blocks(models.a, _ROLES), blocks(models.b, _ROLES)
     if not a or not b:
         return not_applied(_QUESTION, "no blocks with separate q and k were recognised in both models")
@@ -156,11 +156,11 @@ def ucka(models: Models) -> Evidence:
 
     def kernels(side: Side, block: dict[str, Tensor], channels: Indices, sign: F32 | None) -> list[tuple[F32, F32]]:
         return [
-            _kernels(side, t, channels, sign, pick(t.shape[0], _rows(t, budget.streamed), models.seed, role))
+            _kernels(side, t, channels, sign, pick(t.shape[0], _rows(t, models.budget.streamed), models.seed, role))
             for role, t in sorted(block.items())
         ]
 
-    layers_a, layers_b = evenly(a, limit.layers), evenly(b, limit.layers)
+    layers_a, layers_b = evenly(list(a), limit.layers), evenly(list(b), limit.layers)
     theirs = [kernels(models.b, b[j], in_b, signs) for j in layers_b]
     scores = np.full((len(layers_a), len(layers_b), 2), np.nan)  # published, leading direction removed
     straight = len(a) == len(b)
