@@ -29,7 +29,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied, timed
@@ -38,13 +37,14 @@ from weightprint.evidence.lookup.stem_pairs import paired_rows
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, width_in_a
 from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
-from weightprint.evidence.nulls.ranked import COPIES, hits_of_copies, joint_orders, rank_p
+from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.thresholds import LOG10_P
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices, Read, pick
+from weightprint.fingerprint.sampling import Read, pick
 from weightprint.fingerprint.steps import Looks, Round, Step
-from weightprint.util.arrays import F32, I64
+from weightprint.util.arrays import F32, I64, Bools, Indices
 from weightprint.util.linear_algebra import product
 
 __all__ = ["aligned_units", "unit_rows"]
@@ -53,8 +53,6 @@ __all__ = ["aligned_units", "unit_rows"]
 _FLOPS_EACH, _FLOPS_ALWAYS = 1e3, 5e10
 _FEWEST = 16
 _FEW_HITS = 3  # too few to ask whether an order was fitted
-_BEYOND = -6.0  # log10 p of one pair, corrected, from which it is said that an order may have been fitted
-_RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
 _HELD = 1 << 26  # values of B's rows in memory
 _VALUES = 1 << 18  # that may always be read
 
@@ -144,7 +142,7 @@ class Rows(Looks):
     models: Models = field(repr=False)
     ours: tuple[Ffn, ...]
     theirs: tuple[Ffn, ...]
-    chosen: npt.NDArray[np.bool_]
+    chosen: Bools
     own: dict[int, int]
     want: int
     scope: str
@@ -154,7 +152,7 @@ class Rows(Looks):
         self._held: dict[int, tuple[F32, F32 | None]] = {}
         self._columns: dict[int, _Column] = {}
         # One order for all of B's FFNs: copies of one FFN (upcycled experts) stay copies.
-        self._copies = COPIES if self.chosen.size <= _RANKED else 0
+        self._copies = COPIES if self.chosen.size <= RANKED_PAIRS else 0
 
     @property
     def what(self) -> Hashable:
@@ -193,7 +191,8 @@ class Rows(Looks):
             if counts[0] > _FEW_HITS:
                 alike = against_order(similarity, self.ours[j].units)
             k = int(counts[0]) if alike is None or stands(*alike) else 0
-            region = _region(self.theirs[i], similarity, k) if self.own.get(i) == j else None
+            b = self.theirs[i]
+            region = _region(b.name, b.block, b.width, similarity, k) if self.own.get(i) == j else None
             seen.append((i, named, counts, region, alike))
         self._columns[j] = _Column(units, seen)
 
@@ -226,11 +225,11 @@ class Rows(Looks):
         )
 
 
-def _any(chosen: npt.NDArray[np.bool_], axis: int) -> Indices:
+def _any(chosen: Bools, axis: int) -> Indices:
     return np.nonzero(chosen.any(axis=axis))[0]
 
 
-def _affordable(models: Models, chosen: npt.NDArray[np.bool_], ours: Sequence[Ffn]) -> int:
+def _affordable(models: Models, chosen: Bools, ours: Sequence[Ffn]) -> int:
     """Units per block that the budget allows for these pairs; 0 where it does not allow a few."""
     budget, width = models.budget.order, max((a.width for a in ours), default=1)
     flops = min(budget.flops, max(_FLOPS_ALWAYS, _FLOPS_EACH * (models.a.numel + models.b.numel)))
@@ -266,12 +265,12 @@ def _similarity(x: tuple[F32, F32 | None], y: tuple[F32, F32 | None]) -> F32:
     return up + product(x[1], y[1].T) if x[1] is not None and y[1] is not None else up
 
 
-def _region(ffn: Ffn, similarity: F32, k: int) -> Region:
+def _region(name: str, layer: int | None, width: int, similarity: F32, k: int) -> Region:
     n = similarity.shape[0]
     own = float(np.mean(np.diagonal(similarity)))
     other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))
     spread = float(similarity.std() / math.sqrt(n))
-    return Region(ffn.name, ffn.block, n * ffn.width, own, other, spread, k, n)
+    return Region(name, layer, n * width, own, other, spread, k, n)
 
 
 # From hits to an answer
@@ -303,7 +302,7 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
     below = {
         f"{looked.b[i].name} in {looked.a[j].name}": {"hits": k, "likeness": reached, "fitted_order": floor}
         for (i, j), (k, reached, floor) in looked.fitted.items()
-        if log10_p_hits(k) + math.log10(pairs) <= _BEYOND
+        if log10_p_hits(k) + math.log10(pairs) <= LOG10_P
     }
     return replace(
         _QUESTION,
@@ -350,7 +349,7 @@ def _ranked(looked: _Looked) -> float | None:
 
 def _sure(looked: _Looked, i: int, j: int, pairs: int) -> bool:
     """One pair alone is beyond chance at one in a million, corrected for all pairs."""
-    return log10_p_hits(int(looked.hits[i, j])) + math.log10(pairs) <= -6
+    return log10_p_hits(int(looked.hits[i, j])) + math.log10(pairs) <= LOG10_P
 
 
 def _match(looked: _Looked, i: int, j: int) -> UnitMatch:
@@ -394,12 +393,10 @@ def _by_pairs(models: Models) -> Evidence:
     fitted = 0
     for name, layer, x, y in blocks.found:
         similarity = product(standardised(x, signed=True), standardised(y, signed=True).T)
-        k, n = hits(similarity), similarity.shape[0]
-        own = float(np.mean(np.diagonal(similarity)))
-        other = float((similarity.sum() - np.trace(similarity)) / max(n * n - n, 1))
+        k = hits(similarity)
         if k > _FEW_HITS and not stands(*against_order(similarity)):
             fitted, k = fitted + 1, 0
-        regions.append(Region(name, layer, n * x.shape[1], own, other, float(similarity.std() / math.sqrt(n)), k, n))
+        regions.append(_region(name, layer, x.shape[1], similarity, k))
     if not regions:
         return not_applied(_QUESTION, "no pair of up- or gate-projections of equal shape was recognised by name")
     total, tested, chance = sum(r.hits for r in regions), sum(r.channels for r in regions), len(regions)

@@ -50,11 +50,10 @@ from weightprint.evidence.nulls.fitted import FITTED, stands
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.thresholds import LOG10_P
 from weightprint.util.arrays import F32, I64
 
 __all__ = ["aligned_weights"]
-
-_BEYOND = -6.0  # log10 p from which it is said that a stream may have been fitted
 
 _QUESTION = Evidence(
     test="aligned_weights",
@@ -131,7 +130,7 @@ def _answer(
     log10_p = min(0.0, min(looks) + math.log10(len(looks)) + sums.price)
     effect = whole.effect - whole.control
     floors = sums.floors(total, blocks)
-    fitted = log10_p <= _BEYOND and not any(stands(*each) for each in floors)
+    fitted = log10_p <= LOG10_P and not any(stands(*each) for each in floors)
     # A channel is found about half of the time when its cosine equals the expected maximum of d - 1 chance cosines.
     np.fill_diagonal(noise, np.nan)
     spread = float(np.nanstd(np.where(np.isfinite(noise), noise, np.nan)))

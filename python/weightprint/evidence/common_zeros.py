@@ -32,9 +32,10 @@ from weightprint.evidence.nulls.exchange import double_centre, finite
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, rank_p
 from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.thresholds import LOG10_P
 from weightprint.fingerprint.sampling import pick, residual_axis, sampled_rows
 from weightprint.util.arrays import F32, F64
-from weightprint.util.linear_algebra import product, svd
+from weightprint.util.linear_algebra import product, svd, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["common_zeros"]
@@ -124,16 +125,10 @@ def _rows(models: Models, pair: Pair) -> _Signed | None:
     y = y - y.mean(axis=1, keepdims=True)
     _, _, v = svd(x)
     leading = v[: min(v.shape) // _COMMON]
-    x = _unit_rows(x - product(product(x, leading.T), leading))
-    similarity: F32 = product(x, _unit_rows(y).T)
+    x = unit_rows(x - product(product(x, leading.T), leading))
+    similarity: F32 = product(x, unit_rows(y).T)
     cosines = np.diagonal(similarity).astype(np.float64)
     return _Signed(pair.b.name, cosines, against_order(similarity, pair.a.shape[0])) if cosines.any() else None
-
-
-def _unit_rows(x: F32) -> F32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
-    return out
 
 
 def _answer(models: Models, patterns: dict[str, float], looked: int, signed: list[_Signed]) -> Evidence:
@@ -145,7 +140,7 @@ def _answer(models: Models, patterns: dict[str, float], looked: int, signed: lis
     total, squares = float(cosines.sum()), float(np.square(cosines).sum())
     log10_p = -(max(total, 0.0) ** 2) / (2 * squares) / math.log(10) if squares > 0 else 0.0
     real = [s for s in signed if stands(*s.alike)]
-    withheld = None if real or log10_p > -6 else f"rows beside the mask agree in place, but {FITTED}"
+    withheld = None if real or log10_p > LOG10_P else f"rows beside the mask agree in place, but {FITTED}"
     signs = np.random.default_rng([models.seed, cosines.size, 63]).choice([-1.0, 1.0], (COPIES, cosines.size))
     effect = float(cosines.mean())
     return replace(
@@ -156,6 +151,6 @@ def _answer(models: Models, patterns: dict[str, float], looked: int, signed: lis
         n=looked,
         log10_p=None if withheld else min(0.0, log10_p),
         rank_p=rank_p([total, *(signs @ cosines).tolist()], salt=cosines.round(6).tolist()),
-        detectable=math.sqrt(2 * 6 * math.log(10) / cosines.size) * float(cosines.std()),
+        detectable=math.sqrt(-2 * LOG10_P * math.log(10) / cosines.size) * float(cosines.std()),
         details=details | {"rows": int(cosines.size), "withheld": withheld},
     )

@@ -52,8 +52,8 @@ from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import pick, sampled_rows
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
 
 __all__ = ["convergence"]

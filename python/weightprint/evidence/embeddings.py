@@ -30,7 +30,7 @@ from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log1
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.fingerprint.model import Tensor
-from weightprint.fingerprint.sampling import Indices
+from weightprint.util.arrays import Indices
 
 __all__ = ["embeddings"]
 

@@ -43,8 +43,9 @@ from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
-from weightprint.fingerprint.sampling import Indices, pick
+from weightprint.fingerprint.sampling import pick
 from weightprint.util import parallel
+from weightprint.util.arrays import Indices
 from weightprint.util.ranges import evenly
 
 __all__ = ["head_agreement", "head_looks", "log10_p_counts"]

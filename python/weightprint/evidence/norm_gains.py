@@ -47,7 +47,7 @@ from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, I64
-from weightprint.util.linear_algebra import product
+from weightprint.util.linear_algebra import product, row_cosines, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["PERMUTATIONS", "channel_vectors", "norm_gains", "outliers", "ranks"]
@@ -302,10 +302,7 @@ def _other_layers(pairs: list[Pair], cross: F32) -> list[float]:
 
 def _profiles(x: F32) -> F32:
     """Per channel: its centred ranks over the vectors, unit length, (channels, vectors)."""
-    profile = x.T - x.T.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(profile, axis=1, keepdims=True)
-    out: F32 = (profile / np.where(norms > 0, norms, 1)).astype(np.float32)
-    return out
+    return unit_rows(x.T - x.T.mean(axis=1, keepdims=True))
 
 
 def _pearson(x: F32, y: F32) -> float:
@@ -318,6 +315,4 @@ def _raw_cosine(pairs: list[Pair], a: F32, b: F32) -> float | None:
     gains = [i for i, p in enumerate(pairs) if p.known.role is not None and p.known.role.axis == "channels"]
     if not gains:
         return None
-    x, y = a[gains], b[gains]
-    cosines = np.einsum("ij,ij->i", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
-    return float(np.mean(cosines))
+    return float(np.mean(row_cosines(a[gains], b[gains])))

@@ -8,11 +8,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.evidence.budget import Budget, budget_for
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.util.arrays import F32
+from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import product
 
 
@@ -55,7 +54,7 @@ class Basis:
 
     kind: Literal["identity", "signed_permutation", "rotation"] = "identity"
     found_by: str = "as stored"
-    channels: npt.NDArray[np.int64] | None = field(default=None, repr=False)
+    channels: I64 | None = field(default=None, repr=False)
     signs: F32 | None = field(default=None, repr=False)
     matrix: F32 | None = field(default=None, repr=False)
     fitted: frozenset[str] = frozenset()

@@ -38,26 +38,24 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.norm_gains import channel_vectors, ranks
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Models, Pair
-from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
-from weightprint.util.arrays import F32
-from weightprint.util.linear_algebra import product, svd
+from weightprint.evidence.thresholds import EFFECT
+from weightprint.fingerprint.sampling import pick, sampled_rows
+from weightprint.util.arrays import F32, F64, Indices
+from weightprint.util.linear_algebra import product, svd, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["MEASURED", "Reading", "read", "training_shared"]
 
-Float64 = npt.NDArray[np.float64]
 Reading = Literal["descent", "shared_initialisation", "either"]
 _ROLES = ("q", "k", "v", "gate", "up")
 _UNITS = ("gate", "up")
 _ROWS, _COLUMNS = 256, 768
-_AGREES = 0.1  # centred cosine from which a matrix agrees in place
 _CLEAR = 1.25  # times the best cosine that chance finds: a row of B that is a row of A
 _FEWEST = 24  # rows
 
@@ -106,10 +104,10 @@ def training_shared(models: Models) -> Evidence:
         return not_applied(_QUESTION, "no hidden size common to both models was found")
     chosen = _chosen(models)
     matrices = [m for pair in chosen if (m := _look(models, pair)) is not None]
-    agreeing = [m for m in matrices if m.cosine >= _AGREES]
+    agreeing = [m for m in matrices if m.cosine >= EFFECT]
     if len(agreeing) < 3 or 2 * len(agreeing) < len(matrices):
         matrices = _rearranged(models, [p for p in chosen if p.known.place and p.known.place.role in _UNITS])
-        agreeing = [m for m in matrices if m.cosine >= _AGREES]
+        agreeing = [m for m in matrices if m.cosine >= EFFECT]
     if len(agreeing) < 3 or 2 * len(agreeing) < len(matrices):
         return not_applied(_QUESTION, "blocks agree neither in place nor with their units in A's order")
     of_a, of_b = (float(np.median([getattr(m, side) for m in agreeing])) for side in ("of_a", "of_b"))
@@ -195,12 +193,12 @@ def _look(models: Models, pair: Pair) -> _Matrix | None:
     if not looks:
         return None
     cosine, x, y = max(looks, key=lambda look: look[0])
-    if cosine < _AGREES:  # nothing to ask, and decompositions are dear
+    if cosine < EFFECT:  # nothing to ask, and decompositions are dear
         return _Matrix(pair.b.name, pair.known.region, cosine, math.nan, math.nan)
     return _Matrix(pair.b.name, pair.known.region, cosine, strong_over_weak(x, y), strong_over_weak(y, x))
 
 
-def _taken(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> Float64:
+def _taken(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> F64:
     """Sampled rows (or these) and channels of one side, centred, over A's channels; float64."""
     return double_centre(_rows(models, pair, which, gain, rows)).astype(np.float64)
 
@@ -240,12 +238,10 @@ def _rearranged(models: Models, pairs: Sequence[Pair]) -> list[_Matrix]:
 
 def _directions(x: F32) -> F32:
     """Rows of length one, centred."""
-    x = double_centre(x)
-    out: F32 = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-30))
-    return out
+    return unit_rows(double_centre(x))
 
 
-def strong_over_weak(x: Float64, y: Float64) -> float:
+def strong_over_weak(x: F64, y: F64) -> float:
     """Slope of y along x's leading twelfth of singular directions over that along the weaker half.
 
     Slopes that are not clearly above 0 along the weak half make it infinite or negative: clipped to 0..4.

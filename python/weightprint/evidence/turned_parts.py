@@ -47,7 +47,6 @@ from weightprint.evidence.evidence import Evidence, Test, UnitMatch, not_applied
 from weightprint.evidence.lookup.heads import attentions
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.lookup.weak_parts import (
-    FITTED_EFFECT,
     WeakParts,
     along,
     common,
@@ -58,9 +57,10 @@ from weightprint.evidence.lookup.weak_parts import (
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
 
 __all__ = ["TURNED", "turned_attention", "turned_ffns", "turned_tables"]
@@ -77,7 +77,6 @@ _NOISE = 0.05
 _TABLE = (
     0.3  # strangers of the same text and tokenizer, and students with their teachers, reach .03; copies .5 and more
 )
-_LOG10_P = -6.0
 _CALM = -2.0  # log10 p above which nothing stands out
 _OTHERS = 3
 _COST = 0.1  # of the multiplications that the effort allows
@@ -418,7 +417,7 @@ class _Looks:
             moments = _of_table(written)
         found = self.find(_Part(part.kind, part.at, read, written, moments))
         least = _TABLE if part.kind in _TABLES else FITTED_EFFECT
-        return found is not None and found.a == part.at and found.log10_p <= _LOG10_P and found.weak.effect >= least
+        return found is not None and found.a == part.at and found.log10_p <= LOG10_P and found.weak.effect >= least
 
 
 def _signature(part: _Part) -> F32:
@@ -446,7 +445,7 @@ def _answer(
     found = [f for f in found if f.b.kind not in _TABLES or f.weak.effect >= _TABLE]
     price = math.log10(max(len(asked), 1))
     best = min(found, key=lambda f: (f.log10_p, -f.weak.effect), default=None)
-    real = [f for f in found if f.log10_p + price <= _LOG10_P]
+    real = [f for f in found if f.log10_p + price <= LOG10_P]
     hints = {(f.b.kind, f.b.at) for f in found if f.log10_p <= _CALM}
     blind = [kind for kind, sees in seen.items() if not sees]
     says = f"{len(real)} of {len(asked)} parts of B are parts of A in another basis" + (

@@ -36,18 +36,13 @@ from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied, time
 from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table, by_block, is_dear, plan_for, rows_of
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
-from weightprint.evidence.nulls.ranked import rank_p
+from weightprint.evidence.nulls.ranked import RANKED_PAIRS, rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.thresholds import BLOCK_LOG10_P, LOG10_P
 from weightprint.util.arrays import F64
 
 __all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_looks"]
-
-_LOG10_P = -6.0
-_RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at as B is
-
-#: Of a further expert in the block where a dense FFN was found, corrected for that block's experts.
-BLOCK_LOG10_P = -4.0
 
 _QUESTION = Evidence(
     test="unit_agreement",
@@ -151,7 +146,7 @@ class _Found:
 
     def real(self, i: int, j: int) -> bool:
         """Chance does not explain this pair, all pairs counted."""
-        return bool(self.log10_p[i, j] + math.log10(self.pairs) <= _LOG10_P)
+        return bool(self.log10_p[i, j] + math.log10(self.pairs) <= LOG10_P)
 
     def ranked(self, i: int) -> list[int]:
         """Columns for row i, best first: those that chance does not explain by the units that resemble nothing in A
@@ -235,7 +230,7 @@ class _Found:
     def rank_p(self) -> float | None:
         """B among its permuted copies, each held against all others as B is. Needs every unit looked for in each."""
         table = self.table
-        if table.part < 1 or table.agreed[0].size > _RANKED:
+        if table.part < 1 or table.agreed[0].size > RANKED_PAIRS:
             return None
         told, agreed = [], []
         for i in range(len(table.agreed)):
@@ -254,7 +249,7 @@ class _Found:
         i, j = (int(x) for x in compared[by_rate[len(compared) // 2]])
         tested = int(self.table.tested[i])
         for k in range(1, tested + 1):
-            if self.chance.log10_p(k, (i, j)) + price <= _LOG10_P:
+            if self.chance.log10_p(k, (i, j)) + price <= LOG10_P:
                 return k / tested
         return None
 
@@ -285,7 +280,7 @@ def _answer(
     tried = found.pairs if pairs is None else pairs
     real: dict[Key, list[UnitMatch]] = defaultdict(list)
     for match in (*matches, *others):
-        if match.log10_p + math.log10(tried) <= _LOG10_P:
+        if match.log10_p + math.log10(tried) <= LOG10_P:
             real[match.b].append(match)
     shares = {b: found_share(found_there) for b, found_there in real.items()}
     numel = {f.key: f.numel for f in ffns(models.b)}

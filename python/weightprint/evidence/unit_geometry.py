@@ -47,21 +47,19 @@ from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_appli
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs
 from weightprint.evidence.nulls.exchange import choices, double_centre, finite, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
-from weightprint.evidence.nulls.ranked import COPIES, hits_of_copies, joint_orders, rank_p
+from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence.pair import Models
+from weightprint.evidence.thresholds import COPY_LOG10_P, LOG10_P
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices, pick
-from weightprint.util.arrays import F32, I64
-from weightprint.util.linear_algebra import product, solve
+from weightprint.fingerprint.sampling import pick
+from weightprint.util.arrays import F32, I64, Indices
+from weightprint.util.linear_algebra import product, solve, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["unit_geometry"]
 
 _RIDGE = 0.3
 _SIZES = (1024, 512, 256, 128, 64)  # units read per FFN, half of them tested
-_RANKED = 1 << 12  # pairs of FFNs for which permuted copies are looked at too
-_TIED = -2.0  # log10 p from which two FFNs of B count as copies of each other
-_SURE = -6.0  # log10 p from which an FFN counts as found in the details
 _SEARCHED = 0.55  # of the best order elsewhere: what an order of tested units and references at once reaches
 
 _QUESTION = Evidence(
@@ -209,7 +207,7 @@ def _compare(
     best: list[_Best] = []
     in_place: dict[int, tuple[I64, I64]] = {}
     # One order of the tested units for all of B's FFNs of this size: copies stay copies, families stay families.
-    orders = joint_orders(tested.size, seed, COPIES if len(ours) * len(theirs) <= _RANKED else 0)
+    orders = joint_orders(tested.size, seed, COPIES if len(ours) * len(theirs) <= RANKED_PAIRS else 0)
     for b, family in zip(theirs, families, strict=True):
         looked = [(a, look) for a in ours for look in _looks(a, b)]
         named = [choices(look) for _, look in looked]
@@ -218,7 +216,7 @@ def _compare(
         fitted = [
             j
             for j, (_, look) in enumerate(looked)
-            if log10_p_hits(int(counts[j, 0])) + price <= _TIED and not _stands(look, b.ffn.units)
+            if log10_p_hits(int(counts[j, 0])) + price <= COPY_LOG10_P and not _stands(look, b.ffn.units)
         ]
         stood = counts[:, 0].copy()
         stood[fitted] = 0
@@ -246,7 +244,7 @@ def _families(found: Sequence[_Profiles]) -> list[int]:
     for i, one in enumerate(found):
         for j in range(i):
             if family[j] != family[i] and any(
-                log10_p_hits(hits(look)) + math.log10(2 * pairs) <= _TIED for look in _looks(one, found[j])
+                log10_p_hits(hits(look)) + math.log10(2 * pairs) <= COPY_LOG10_P for look in _looks(one, found[j])
             ):
                 old, new = family[i], family[j]
                 family = [new if f == old else f for f in family]
@@ -269,20 +267,14 @@ def _hat(x: F32, references: Indices, tested: Indices, centre: bool) -> F32:
     """Centred profiles, rows of length one: float32 (tested, references). ``centre``: a LayerNorm feeds the rows, so
     their means over channels mean nothing."""
     x = finite(x)
-    x = _unit_rows(x - x.mean(axis=1, keepdims=True) if centre else x)
+    x = unit_rows(x - x.mean(axis=1, keepdims=True) if centre else x)
     gram = product(x, x.T).astype(np.float64)
     ridge = _RIDGE * np.trace(gram) / max(1, min(x.shape))
     if not ridge > 0:
         return np.zeros((tested.size, references.size), np.float32)
     # H is symmetric: H[R, T] = (K + lambda I)^-1 K[:, T], rows R.
     solved = solve(gram + ridge * np.eye(gram.shape[0]), gram[:, tested])
-    return _unit_rows(double_centre(solved[references].T.astype(np.float32)))
-
-
-def _unit_rows(x: F32) -> F32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
-    return out
+    return unit_rows(double_centre(solved[references].T.astype(np.float32)))
 
 
 def _looks(a: _Profiles, b: _Profiles) -> list[F32]:
@@ -317,9 +309,9 @@ def _ranked(best: list[_Best], in_place: list[tuple[I64, I64]]) -> float | None:
 def _answer(best: list[_Best], in_place: list[tuple[I64, I64]]) -> Evidence:
     log10_p = _weighed(best, in_place, 0)
     tested, total, chance = (sum(xs) for xs in zip(*((m.tested.size, m.hits, m.chance) for m in best), strict=True))
-    sure = [m for m in best if m.log10_p <= _SURE]
+    sure = [m for m in best if m.log10_p <= LOG10_P]
     fitted = sum(m.fitted > 0 for m in best)
-    easiest = min((_needed(_SURE - m.price) / m.tested.size for m in best), default=1.0)
+    easiest = min((_needed(LOG10_P - m.price) / m.tested.size for m in best), default=1.0)
     return replace(
         _QUESTION,
         says=f"{total} of {tested} hidden units in {len(best)} feed-forward blocks of B find their own number in A by "

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
 from weightprint.quant.base import Levels
-from weightprint.util.arrays import F32
+from weightprint.util.arrays import F32, Array
 
 #: A tensor with fewer distinct values (or fewer elements) is trivial: two models can share it by accident.
 #:
@@ -159,7 +158,7 @@ class Side:
         """Too simple to be evidence: constant, or fewer than 64 elements or distinct values. Stops reading early."""
         if tensor.constant or tensor.numel < MIN_DISTINCT:
             return True
-        seen: npt.NDArray[Any] = np.empty(0, np.float32)
+        seen: Array = np.empty(0, np.float32)
         start, size = 0, 16 * MIN_DISTINCT  # most tensors show it at once
         while start < tensor.numel:
             piece = self.reader(tensor.name, start, min(start + size, tensor.numel))

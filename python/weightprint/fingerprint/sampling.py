@@ -11,12 +11,9 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.fingerprint.model import SLICE_VALUES, Runs, Side, Tensor
-from weightprint.util.arrays import F32
-
-Indices = npt.NDArray[np.int64]
+from weightprint.util.arrays import F32, Indices
 
 _RUN = 32  # rows read in one go
 

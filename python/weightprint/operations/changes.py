@@ -29,11 +29,12 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.model import Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.operations.difference import Look, look
 from weightprint.util import parallel
-from weightprint.util.arrays import F32, F64
+from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.ranges import evenly
 
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Change", "Changes", "measured", "pooled", "signatures"]
 
 
-#: Cosine under which two tensors are not what became of each other in place: replaced, permuted, or never paired.
-KIN = 0.1
 #: Zeros where A has values, from which on they are no accident of rounding.
 ZEROED = 0.02
 #: Fall of singular values behind a low rank. Of trainings that bf16 hardly holds it is 1.1, of LoRA merges 20 and more.
@@ -112,7 +111,7 @@ class Change:
     @property
     def kin(self) -> bool:
         """B's tensor is A's, changed in place."""
-        return self.equal or (self.cosine >= KIN and not self.mixed)
+        return self.equal or (self.cosine >= EFFECT and not self.mixed)
 
 
 #: Kinds of differences, the most special first. Those in brackets lead from B to A: A is the one that lost something.
@@ -289,7 +288,7 @@ def _glance(models: Models, pair: Pair) -> Change:
     )
 
 
-def _share(part: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]) -> float:
+def _share(part: Bools, of: Bools) -> float:
     return int(np.count_nonzero(part)) / max(1, int(np.count_nonzero(of)))
 
 

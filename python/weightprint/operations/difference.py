@@ -32,10 +32,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.evidence.rounding.grids import Grid, grid
-from weightprint.util.arrays import F32, F64
+from weightprint.util.arrays import F32, F64, I64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.linear_algebra import eigvalsh, lstsq, product
 
@@ -91,7 +90,7 @@ def look(
     y: F32,
     dtype_a: str,
     dtype_b: str,
-    columns: npt.NDArray[np.int64] | None = None,
+    columns: I64 | None = None,
     heads: tuple[F32, F32] | None = None,
 ) -> Look:
     """Measure one difference.
@@ -155,7 +154,7 @@ def _noise(a: F64, b: F64, d: F64, dtype: str) -> tuple[int, float, float, float
     return n, sd, kurtosis, uneven, flat and edge < 1 + 3 * min(d.shape) ** (-2 / 3), edge
 
 
-def _uneven(square: F64, usable: npt.NDArray[np.bool_], mean: float, axis: int) -> float:
+def _uneven(square: F64, usable: Bools, mean: float, axis: int) -> float:
     """How many standard deviations the spread of the sums of squares lies above that of equal variances."""
     counts = usable.sum(axis=axis)
     kept = counts >= 8

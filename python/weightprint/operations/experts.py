@@ -22,7 +22,7 @@ from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.operations.base import Row, row
 from weightprint.operations.structure import Found, common, found_ffns, number
 from weightprint.util.arrays import F32
-from weightprint.util.linear_algebra import lstsq
+from weightprint.util.linear_algebra import lstsq, row_cosines
 from weightprint.verdict.facts import Facts
 
 __all__ = ["experts"]
@@ -94,7 +94,7 @@ def _kept(facts: Facts, f: Found) -> float:
     if x.shape != y.shape:  # a turned stream of another width
         return f.row.found
     x, y = (z - z.mean(axis=0) for z in (x, y))
-    cosine = np.einsum("uc,uc->u", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
+    cosine = row_cosines(x, y)
     own = float(np.mean(cosine > _SAME))
     return own if own >= _OWN * f.row.found else f.row.found
 

@@ -14,7 +14,7 @@ from weightprint.evidence.lookup.units import ffns
 from weightprint.fingerprint.model import Side
 from weightprint.operations.base import Row, row
 from weightprint.operations.structure import number
-from weightprint.util.ranges import runs
+from weightprint.util.ranges import joined, runs
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.layer_map import layer_map
 
@@ -44,7 +44,7 @@ def layers(facts: Facts) -> Iterable[Row]:
         moved = sum(x != y for x, y in zip(there, sorted(there), strict=True))
         yield row("layer_shuffle", {"order": there}, f"{moved} of {len(there)} layers moved")
     if missing and not repeated:
-        words = ", ".join(_range(r) for r in runs(missing))
+        words = ", ".join(joined(missing))
         yield row("depth_drop", {"layers": missing, "count": len(missing)}, f"layers {words} of A are not in B", 0.9)
     if new:
         again = _doubled(facts.models.b, stack)

@@ -20,6 +20,7 @@ from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.operations.base import Row, row
 from weightprint.operations.structure import Channels, Found, channels, found_ffns, number, placed
 from weightprint.util.arrays import F32, I64
+from weightprint.util.linear_algebra import row_cosines
 from weightprint.verdict.facts import Facts
 
 __all__ = ["gauge"]
@@ -94,7 +95,7 @@ def _flipped_units(facts: Facts, f: Found, seen: Channels) -> float:
         if x is None or y is None:
             return 0.0
         x, y = x[:, seen.of_a[there]], y[:, there] * seen.signs[there]
-        cosine = np.einsum("uc,uc->u", x, y) / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
+        cosine = row_cosines(x, y)
         opposite &= cosine < -_OPPOSITE
     return float(np.mean(opposite))
 

@@ -20,6 +20,7 @@ from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.util.arrays import F32, I64
+from weightprint.util.linear_algebra import unit_rows
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.maps import FfnRow
 
@@ -114,10 +115,7 @@ def _inputs(side: Side, ffn: Ffn, units: I64) -> F32:
 
 def _columns(x: F32) -> F32:
     """Columns centred over units, of length one."""
-    x = np.nan_to_num(x - x.mean(axis=0))
-    lengths = np.linalg.norm(x, axis=0)
-    scaled: F32 = x / np.where(lengths > 0, lengths, np.float32(1))
-    return scaled
+    return unit_rows(np.nan_to_num(x - x.mean(axis=0)), axis=0)
 
 
 def placed(side: Side, role: str) -> list[Tensor]:

@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint import _core
-from weightprint.util.arrays import F64
+from weightprint.util.arrays import Indices
 
-__all__ = ["EXACT", "Assignment", "assign"]
+__all__ = ["EXACT", "Assignment", "assign", "strongest_first"]
 
 #: The largest number of rows and columns that is solved exactly.
 EXACT = 1024
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,23 +50,36 @@ def assign(cost: npt.NDArray[np.floating], exact: bool | None = None) -> Assignm
     if not np.isfinite(c).all():
         raise ValueError("an assignment needs finite costs")
     exact = max(c.shape) <= EXACT if exact is None else exact
-    solve = _core.assign if exact else _greedy
+    if not exact:
+        return Assignment(strongest_first(-c), exact)
     if c.shape[0] <= c.shape[1]:
-        return Assignment(solve(c), exact)
+        return Assignment(_core.assign(c), exact)
     columns = np.full(c.shape[0], -1, np.int64)
-    rows = solve(np.ascontiguousarray(c.T))
+    rows = _core.assign(np.ascontiguousarray(c.T))
     columns[rows] = np.arange(rows.size)
     return Assignment(columns, exact)
 
 
-def _greedy(c: F64) -> Indices:
-    """Smallest entries first, for a matrix with at least as many columns as rows."""
-    columns = np.full(c.shape[0], -1, np.int64)
-    rows, free = np.arange(c.shape[0]), np.arange(c.shape[1])
-    while rows.size:
-        left = c[np.ix_(rows, free)]
-        best = left.argmin(axis=1)
-        mutual = left.argmin(axis=0)[best] == np.arange(rows.size)
-        columns[rows[mutual]] = free[best[mutual]]
-        rows, free = rows[~mutual], np.delete(free, best[mutual])
-    return columns
+def strongest_first(score: npt.NDArray[np.floating]) -> Indices:
+    """A column for each row, each at most once, the largest scores first; -1 for rows left over. int64 (rows,).
+
+    Works in rounds: pairs that are each other's best among the unassigned are taken, which gives the same result as
+    going through all entries from the largest down. Scores that are no numbers come last.
+    """
+    out = np.full(score.shape[0], -1, np.int64)
+    rows, columns = np.arange(score.shape[0]), np.arange(score.shape[1])
+    left = np.where(np.isnan(score), -np.inf, score) if np.isnan(score).any() else score
+    while rows.size and columns.size:
+        best = left.argmax(axis=1)
+        top = left[np.arange(rows.size), best]
+        mutual = top >= left.max(axis=0)[best]
+        first = np.zeros(rows.size, bool)
+        first[np.flatnonzero(mutual)[np.unique(best[mutual], return_index=True)[1]]] = True
+        if not first.any():  # ties that chase each other in a circle
+            first[int(top.argmax())] = True
+        out[rows[first]] = columns[best[first]]
+        keep = np.ones(columns.size, bool)
+        keep[best[first]] = False
+        left = left[~first][:, keep]
+        rows, columns = rows[~first], columns[keep]
+    return out

@@ -14,16 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.util import parallel
+from weightprint.util.arrays import F32, F64, Array
 
-__all__ = ["Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "solve", "svd", "svdvals"]
+__all__ = [
+    "Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "row_cosines", "solve", "svd", "svdvals", "unit_rows"
+]  # fmt: skip
 
-Array = npt.NDArray[Any]
+Floats = TypeVar("Floats", F32, F64)
 
 
 @dataclass
@@ -68,6 +70,21 @@ def _counted() -> Iterator[None]:
 def _finite(x: Array) -> Array:
     """x with 0 in place of what overflowed: one such value keeps a decomposition from converging."""
     return x if np.isfinite(x).all() else np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def unit_rows(x: Floats, *, axis: int = 1, dots: bool = False) -> Floats:
+    """Rows (``axis=0``: columns) of length one; those of zeros stay. ``dots`` sums a row's squares without a copy of x,
+    in another order."""
+    norms = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None] if dots else np.linalg.norm(x, axis=axis, keepdims=True)
+    out: Floats = x / np.where(norms > 0, norms, x.dtype.type(1))
+    return out
+
+
+def row_cosines(x: Floats, y: Floats) -> Floats:
+    """Cosine of each row of x with the row of y of the same number; 0 where one is zeros."""
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    out: Floats = np.einsum("ij,ij->i", x, y) / np.maximum(norms, 1e-30)
+    return out
 
 
 def product(x: Array, y: Array) -> Any:

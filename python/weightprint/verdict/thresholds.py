@@ -2,12 +2,7 @@
 
 They come from outside the cases that the rules are tested on:
 
-* ``LOG10_P`` = -6: at one false alarm in a million pairs, an auditor who compares 1,000 models with each other
-  (500,000 pairs) expects half a false alarm. The p-value is Bonferroni-corrected over the tests that may decide, over
-  blocks, over pairings and over the alignments that were tried.
-* ``EFFECT`` = .1: strangers' double-centred cosine is within 4/sqrt(mn), .02 for a block of a few 64 x 64 matrices
-  and .001 for language models; continued pre-training leaves cosines of .1 to .95. Of hidden units, strangers share
-  none beyond chance. A tiny p with a tiny effect is a broken assumption until shown otherwise, and decides nothing.
+* ``LOG10_P`` and ``EFFECT``: :mod:`weightprint.evidence.thresholds`.
 * ``ABSENT`` = .02: a part outside the blocks counts as not shared in place only if a cosine of .02 would have stood
   five null deviations out, and its cosine is below that; :mod:`weightprint.verdict.absent_parts` says when parts of
   blocks are absent.
@@ -17,8 +12,8 @@ They come from outside the cases that the rules are tested on:
 
 from __future__ import annotations
 
-#: Cosine, or share of units, that a part must reach to be called found (see facts.py for where it comes from).
-EFFECT = 0.1
+from weightprint.evidence.thresholds import EFFECT as EFFECT
+from weightprint.evidence.thresholds import LOG10_P as LOG10_P
 
 #: Share of units or heads (or a cosine) from which on most of a part is there.
 MOST = 0.5
@@ -28,9 +23,6 @@ ABSENT_UNITS = 0.05
 
 #: What a look at a block says of its FFN: units most, a region in place holds more than the FFN, heads nothing.
 OF_HEADS = ("head_agreement", "turned_attention")
-
-
-LOG10_P = -6.0
 
 #: Gains start constant. If two models' correlate by g, training in common explains at most g of how far they moved; at
 #: a third it is half of what each did alone.

@@ -6,7 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from weightprint.evidence.alignment.solve import Cross, assign, cosines
+from weightprint.evidence.alignment.solve import Cross, cosines
+from weightprint.util.assignment import strongest_first
 
 
 def greedy(score: np.ndarray) -> list[int]:
@@ -21,13 +22,13 @@ def greedy(score: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4), (1, 3), (40, 40)])
 def test_assignment_takes_the_strongest_pairs_first(shape: tuple[int, int]) -> None:
     score = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    assert assign(score).tolist() == greedy(score)
+    assert strongest_first(score).tolist() == greedy(score)
 
 
 def test_assignment_ends_on_ties_and_on_values_that_are_no_numbers() -> None:
-    found = assign(np.zeros((5, 5), np.float32))
+    found = strongest_first(np.zeros((5, 5), np.float32))
     assert sorted(found.tolist()) == list(range(5))
-    assert sorted(assign(np.full((3, 3), np.nan, np.float32)).tolist()) == [0, 1, 2]
+    assert sorted(strongest_first(np.full((3, 3), np.nan, np.float32)).tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("d_a", "d_b"), [(12, 12), (12, 9), (9, 12)])

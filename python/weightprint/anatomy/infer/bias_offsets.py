@@ -28,14 +28,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.anatomy.infer.pairing import assign, likeness
 from weightprint.anatomy.infer.stream_order import Places, Scene, scores, settle_all
 from weightprint.util.arrays import F64
+from weightprint.util.linear_algebra import unit_rows
 
 __all__ = ["OFFSETS", "End", "Relatives", "Vote", "place_offsets"]
 
@@ -191,7 +190,7 @@ def _moment(m: F64) -> F64:
 
 def _view(vectors: F64, name: str) -> F64:
     """Centred vectors of length one, with what they share left in, taken out, made equal or capped."""
-    u = _unit(vectors - vectors.mean(1, keepdims=True))
+    u: F64 = unit_rows(vectors - vectors.mean(1, keepdims=True))
     if name == "whole":
         return u
     left, size, right = np.linalg.svd(u, full_matrices=False)
@@ -201,11 +200,7 @@ def _view(vectors: F64, name: str) -> F64:
         size = (size > 1e-6 * size[0]).astype(np.float64)
     elif name == "capped":
         size = np.minimum(size, 1.5 * np.median(size))
-    return _unit((left * size) @ right)
-
-
-def _unit(rows: npt.NDArray[Any]) -> F64:
-    return np.asarray(rows / (np.sqrt((rows * rows).sum(1, keepdims=True)) + 1e-30))
+    return unit_rows((left * size) @ right)
 
 
 def _prior_fit(cues: F64) -> float:

@@ -33,8 +33,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint import _core
+from weightprint.util import assignment
 from weightprint.util.arrays import F64
+from weightprint.util.linear_algebra import unit_rows
 
 __all__ = [
     "assign",
@@ -54,8 +55,7 @@ _STEPS = 20  # of Frank-Wolfe; most models need three to ten
 
 def scaled(rows: npt.NDArray[Any]) -> F64:
     """Every row centred and of length one."""
-    rows = rows - rows.mean(1, keepdims=True)
-    return np.asarray(rows / (np.sqrt((rows * rows).sum(1, keepdims=True)) + 1e-30))
+    return unit_rows(rows - rows.mean(1, keepdims=True))
 
 
 def centred(rows: F64) -> F64:
@@ -90,11 +90,7 @@ def _level(table: F64) -> F64:
 
 def squared_cosines(a: Sequence[F64], b: Sequence[F64]) -> F64:
     """Mean over units i of cos^2(unit i of a, unit i of b) for every pair, levelled as `correlations`."""
-
-    def units(m: F64) -> npt.NDArray[np.float32]:
-        return np.asarray(m / (np.sqrt((m * m).sum(1, keepdims=True)) + 1e-30), np.float32)
-
-    left, right = [units(m) for m in a], [units(m) for m in b]
+    left, right = ([unit_rows(m).astype(np.float32) for m in side] for side in (a, b))
     table = [[float((np.einsum("ij,ij->i", x, y) ** 2).mean()) for y in right] for x in left]
     return _level(np.array(table))
 
@@ -104,8 +100,7 @@ def assign(score: F64) -> npt.NDArray[np.intp]:
 
     Takes as many columns as rows or more.
     """
-    known = np.where(np.isfinite(score), score, 0.0)
-    return _core.assign(np.ascontiguousarray(-known, np.float64)).astype(np.intp)
+    return assignment.assign(-np.where(np.isfinite(score), score, 0.0), exact=True).columns
 
 
 def settle(score: F64, beside: F64 | None, alike: F64) -> tuple[npt.NDArray[np.intp], F64]:

@@ -20,13 +20,14 @@ import numpy as np
 
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.refine import Matched, refine, unit_vectors
-from weightprint.evidence.alignment.solve import Cross, assign, unit_rows
+from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32, Indices
+from weightprint.util.assignment import strongest_first
 from weightprint.util.linear_algebra import product
 from weightprint.util.ranges import evenly
 
@@ -99,7 +100,7 @@ def by_channels(models: Models) -> list[Basis]:
     if len(common) < _FEWEST and ours[0].width > 256:
         return []
     x, y = (unit_rows(_centred_ranks(np.stack([p[key] for key in common], axis=1))) for p in (a, b))
-    channels = assign(np.asarray(product(x, y.T), np.float32))
+    channels = strongest_first(np.asarray(product(x, y.T), np.float32))
     matched = _by_size(models, ours, fit, channels)
     if not matched:
         return []

@@ -16,6 +16,7 @@ from weightprint.evidence.alignment.solve import cosines
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import hits, log10_p_hits
 from weightprint.evidence.pair import Models
+from weightprint.evidence.thresholds import COPY_LOG10_P
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
 
@@ -23,7 +24,6 @@ __all__ = ["with_copies"]
 
 _UNITS = 64
 _FFNS = 256  # more of them are not compared pair by pair
-_COPY = -2.0  # log10 p, pairs paid for
 
 
 def with_copies(models: Models, fitted: Iterable[str]) -> frozenset[str]:
@@ -46,4 +46,4 @@ def with_copies(models: Models, fitted: Iterable[str]) -> frozenset[str]:
 
 
 def _copy(x: F32, y: F32, price: float) -> bool:
-    return log10_p_hits(hits(cosines(x, y))) + price <= _COPY
+    return log10_p_hits(hits(cosines(x, y))) + price <= COPY_LOG10_P

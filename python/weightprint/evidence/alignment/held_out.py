@@ -21,8 +21,8 @@ from weightprint.evidence.alignment.solve import cosines
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices, on_channels, pick, sampled_columns
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import on_channels, pick, sampled_columns
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
 
 __all__ = ["Score", "fit_half", "score"]

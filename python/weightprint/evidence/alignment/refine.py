@@ -19,8 +19,7 @@ from weightprint.evidence.lookup.units import Ffn, unit_inputs, unit_outputs
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices
-from weightprint.util.arrays import F32
+from weightprint.util.arrays import F32, Indices
 
 __all__ = ["Matched", "refine", "unit_vectors"]
 

@@ -14,15 +14,19 @@ Only the sums are kept, so pairs can stream by.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from functools import partial
 
-from weightprint.fingerprint.sampling import Indices
-from weightprint.util.arrays import F32
+import numpy as np
+
+from weightprint.util import linear_algebra
+from weightprint.util.arrays import F32, Indices
+from weightprint.util.assignment import strongest_first
 from weightprint.util.linear_algebra import product, svd
 
-__all__ = ["Cross", "assign", "cosines", "unit_rows"]
+__all__ = ["Cross", "cosines", "unit_rows"]
 
+#: Rows are many here.
+unit_rows = partial(linear_algebra.unit_rows, dots=True)
 
 #: Values of a set of rows from which it is centred in parts.
 _HELD = 1 << 22
@@ -65,7 +69,7 @@ class Cross:
     def signed_permutation(self) -> tuple[Indices, F32]:
         """For each channel of A the channel of B (-1: none), and its sign (0: none)."""
         found = self.correlations()
-        channels = assign(np.abs(found))
+        channels = strongest_first(np.abs(found))
         signs = np.sign(found[np.arange(channels.size), channels]).astype(np.float32)
         return np.where(signs == 0, -1, channels), np.where(channels < 0, np.float32(0), signs)
 
@@ -75,44 +79,6 @@ class Cross:
         u, _, vt = svd((self._products / scale).astype(np.float32))
         out: F32 = product(u, vt)
         return out
-
-
-def assign(score: F32) -> Indices:
-    """A column for each row, each at most once, the strongest pairs first; -1 for rows left over. int64 (rows,).
-
-    Works in rounds: pairs that are each other's best among the unassigned are taken, which gives the same result as
-    going through all entries from the largest down.
-    """
-    out = np.full(score.shape[0], -1, np.int64)
-    rows, columns = np.arange(score.shape[0]), np.arange(score.shape[1])
-    left = np.where(np.isnan(score), -np.inf, score) if np.isnan(score).any() else score
-    while rows.size and columns.size:
-        best_column = left.argmax(axis=1)
-        top = left[np.arange(rows.size), best_column]
-        mutual = top >= left.max(axis=0)[best_column]
-        mutual[mutual] = _first(best_column[mutual])
-        if not mutual.any():  # ties that chase each other in a circle
-            mutual[int(top.argmax())] = True
-        out[rows[mutual]] = columns[best_column[mutual]]
-        keep = np.ones(columns.size, bool)
-        keep[best_column[mutual]] = False
-        left = left[~mutual][:, keep]
-        rows, columns = rows[~mutual], columns[keep]
-    return out
-
-
-def _first(x: Indices) -> npt.NDArray[np.bool_]:
-    """True where a value stands for the first time."""
-    out = np.zeros(x.size, bool)
-    out[np.unique(x, return_index=True)[1]] = True
-    return out
-
-
-def unit_rows(x: F32) -> F32:
-    """Rows scaled to length one; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
-    return out
 
 
 def cosines(x: F32, y: F32) -> F32:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from weightprint.evidence.alignment.solve import Cross, unit_rows
-from weightprint.evidence.nulls.exchange import tame
+from weightprint.evidence.nulls.exchange import in_range
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
@@ -93,7 +93,7 @@ def _has_head(models: Models) -> bool:
 def _table(side: Side, tensor: Tensor, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> F32:
     x = sampled_rows(side, tensor, rows)
     gain = side.gain(tensor)
-    return tame(x if gain is None else x * gain)  # products of extreme values would leave float32
+    return in_range(x if gain is None else x * gain)  # products of extreme values would leave float32
 
 
 def _row_cosine(x: F32, y: F32) -> float:

@@ -37,8 +37,8 @@ from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outpu
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import eigh, product
 from weightprint.util.ranges import evenly
 

@@ -28,11 +28,11 @@ from weightprint.evidence.nulls.exchange import double_centre, trace_sd
 from weightprint.evidence.nulls.fitted import against_order, best_turn
 from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, Read, pick, residual_axis, sampled
+from weightprint.fingerprint.sampling import Read, pick, residual_axis, sampled
 from weightprint.fingerprint.steps import Looks, Round, Step, Where, where
 from weightprint.util import parallel
-from weightprint.util.arrays import F32
-from weightprint.util.linear_algebra import product
+from weightprint.util.arrays import F32, Indices
+from weightprint.util.linear_algebra import product, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["Block", "Sums", "channel_sums", "planned"]
@@ -280,7 +280,7 @@ class Sums(Looks):
             if role in _UNITS:
                 some = slice(0, _ORDERED)
                 units = max(pair.known.shape) if pair.known.shape[0] != pair.known.shape[1] else len(x)
-                block.orders.append(against_order(product(_unit_rows(x[some]), _unit_rows(y[some]).T), units)[1])
+                block.orders.append(against_order(product(unit_rows(x[some]), unit_rows(y[some]).T), units)[1])
 
     def floors(self, total: Block, blocks: Mapping[str, Block]) -> list[tuple[float, float]]:
         """How alike all matrices are in place, and all but those of FFNs, and those of every region; and what a turn
@@ -308,12 +308,6 @@ class Sums(Looks):
             for part in sorted(key for key in self._found if key[0] == name):
                 block.add(self._found[part])
             yield name, block
-
-
-def _unit_rows(x: F32) -> F32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
-    return out
 
 
 def _leading(c: F32, k: int, seed: int) -> tuple[F32, F32]:

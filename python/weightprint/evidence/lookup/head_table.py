@@ -20,9 +20,8 @@ import numpy.typing as npt
 from weightprint.evidence.lookup.heads import Attention, Kind, Sketch, factors, reads
 from weightprint.evidence.pair import Models
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices
 from weightprint.fingerprint.steps import Looks, Round, Step
-from weightprint.util.arrays import F32
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
 
 __all__ = ["HeadTable", "Seen"]

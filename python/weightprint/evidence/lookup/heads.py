@@ -31,15 +31,14 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint import _core
 from weightprint.anatomy.place import Geometry
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, Read, on_channels, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import Read, on_channels, sampled_rows
+from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import product, solve
 
 __all__ = ["Attention", "Factors", "Kind", "Sketch", "attentions", "factors", "overlaps", "reads"]
@@ -308,21 +307,21 @@ class Sketch:
         return out
 
 
-def overlaps(x: F32, y: F32) -> npt.NDArray[np.float64]:
+def overlaps(x: F32, y: F32) -> F64:
     """Mean squared cosine of the principal angles of pairs of row spaces, 1 for the same space: (pairs, rows, channels)
     each. With X'X = G, it is tr(G_x^-1 X'Y G_y^-1 Y'X) over the smaller number of rows."""
     wide, other = x.astype(np.float64), y.astype(np.float64)
     across = product(wide, other.transpose(0, 2, 1))
     turned = across.transpose(0, 2, 1)
-    found: npt.NDArray[np.float64] = np.einsum(
-        "nij,nji->n", solve(_gram(wide), across), solve(_gram(other), turned)
-    ) / min(x.shape[1], y.shape[1])
+    found: F64 = np.einsum("nij,nji->n", solve(_gram(wide), across), solve(_gram(other), turned)) / min(
+        x.shape[1], y.shape[1]
+    )
     return found
 
 
-def _gram(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _gram(x: F64) -> F64:
     """Inner products of rows, (pairs, rows, rows), with so much of the identity that rows may depend on each other."""
-    gram: npt.NDArray[np.float64] = product(x, x.transpose(0, 2, 1))
+    gram: F64 = product(x, x.transpose(0, 2, 1))
     sizes = np.trace(gram, axis1=1, axis2=2) / x.shape[1]
     gram += np.where(sizes > 0, _RIDGE * sizes, 1)[:, None, None] * np.eye(x.shape[1])
     return gram

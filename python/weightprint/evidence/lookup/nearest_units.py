@@ -23,11 +23,11 @@ import numpy as np
 
 from weightprint import _core
 from weightprint.evidence.lookup.units import Ffn
-from weightprint.evidence.nulls.exchange import tame
+from weightprint.evidence.nulls.exchange import in_range
 from weightprint.evidence.pair import Basis
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices, Read, on_channels, sampled_columns, sampled_rows
-from weightprint.util.arrays import F32, I64
+from weightprint.fingerprint.sampling import Read, on_channels, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32, I64, Indices
 from weightprint.util.linear_algebra import product
 
 __all__ = [
@@ -85,7 +85,7 @@ def standardised(x: F32, *, signed: bool) -> F32:
     weighted by 1/rms^2, since plain means would carry an outlier channel into all others. Of many rows some say what
     the columns' means and rms are, so that all are gone through once. `x` may be overwritten.
     """
-    x = tame(x)
+    x = in_range(x)
     if not (x.flags.writeable and (x.flags.c_contiguous or x.flags.f_contiguous)):
         x = x.copy()
     means, weights, scales = _of_columns(x, signed=signed)

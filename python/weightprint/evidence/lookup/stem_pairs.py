@@ -12,8 +12,8 @@ import numpy as np
 
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Models, Pair
-from weightprint.fingerprint.sampling import Indices, pick, residual_axis, sampled_columns, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import pick, residual_axis, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
 
 __all__ = ["Paired", "paired_rows"]

@@ -21,11 +21,11 @@ import numpy.typing as npt
 from weightprint.evidence.nulls.exchange import choices, finite
 from weightprint.evidence.pair import Basis, Models
 from weightprint.fingerprint.model import MIN_DISTINCT, SLICE_VALUES, Side, Tensor
-from weightprint.fingerprint.sampling import Indices, Read, pick, sampled_rows
+from weightprint.fingerprint.sampling import Read, pick, sampled_rows
 from weightprint.fingerprint.steps import Looks, Round, Step, where
 from weightprint.util import parallel
-from weightprint.util.arrays import F32
-from weightprint.util.linear_algebra import product
+from weightprint.util.arrays import F32, Indices
+from weightprint.util.linear_algebra import product, unit_rows
 
 __all__ = ["Met", "Tables", "table_looks", "table_pairs"]
 
@@ -331,7 +331,4 @@ def _table(side: Side, tensor: Tensor, rows: Indices, channels: Indices | None =
 
 def _centred(x: F32) -> F32:
     """Mean row taken away, rows of length one."""
-    out = x - x.mean(axis=0)
-    norms = np.linalg.norm(out, axis=1, keepdims=True)
-    scaled: F32 = out / np.where(norms > 0, norms, np.float32(1))
-    return scaled
+    return unit_rows(x - x.mean(axis=0))

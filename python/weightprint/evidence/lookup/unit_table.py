@@ -36,9 +36,9 @@ from weightprint.evidence.lookup.nearest_units import (
 from weightprint.evidence.lookup.units import Ffn, width_in_a
 from weightprint.evidence.pair import Models
 from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.sampling import Indices, pick
+from weightprint.fingerprint.sampling import pick
 from weightprint.fingerprint.steps import Looks, Round, Step
-from weightprint.util.arrays import F32, F64, I64
+from weightprint.util.arrays import F32, F64, I64, Bools, Indices
 from weightprint.util.ranges import evenly
 
 __all__ = ["ENOUGH", "PLANS", "Lookup", "Plan", "Row", "Table", "by_block", "is_dear", "plan_for", "rows_of"]
@@ -131,7 +131,7 @@ class Table:
     nearest: I64
 
     @property
-    def compared(self) -> npt.NDArray[np.bool_]:
+    def compared(self) -> Bools:
         """Pairs that were looked at."""
         return self.sizes > 0
 

@@ -19,8 +19,8 @@ import numpy as np
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.pair import Basis
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, sampled_columns, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import sampled_columns, sampled_rows
+from weightprint.util.arrays import F32, Indices
 
 __all__ = ["Ffn", "ffns", "unit_inputs", "unit_outputs", "width_in_a"]
 

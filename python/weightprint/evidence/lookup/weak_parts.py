@@ -17,9 +17,9 @@ import numpy as np
 from weightprint.evidence.nulls.alike import alike, copies, excess, excess_sd
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.pair import Basis
-from weightprint.fingerprint.sampling import Indices
-from weightprint.util.arrays import F32, F64
-from weightprint.util.linear_algebra import eigh, product
+from weightprint.evidence.thresholds import FITTED_EFFECT
+from weightprint.util.arrays import F32, F64, Indices
+from weightprint.util.linear_algebra import eigh, product, unit_rows
 
 __all__ = [
     "FEWEST",
@@ -36,11 +36,6 @@ __all__ = [
 
 _STRONG, _WEAK = 1 / 2, 2 / 3  # matched by directions before the first, compared by as many as lie behind the second
 FEWEST = 12  # matched units
-
-#: In a basis that was fitted a p-value counts only beside this effect of the same test. Between real unrelated
-#: encoders and between structured random models `convergence` reached .05; in turned copies, trained on or washed, .37
-#: to 1.
-FITTED_EFFECT = 0.15
 _PAIRS = 256
 
 
@@ -162,7 +157,7 @@ def weak_parts(a: Units, b: Units, likeness: F32, seed: int) -> WeakParts | None
         total += _cosines(x, y[j] * (signs if a.gated and k > 0 else np.float32(1)))
     likely = likeness[:, j] / np.float32(len(a.strong))
     similarity = (total / np.float32(len(a.weak)) - _expected(likely, total / np.float32(len(a.weak)), i))[i]
-    groups = alike(np.concatenate([_unit_rows(x[i]) for x in a.strong], axis=1))
+    groups = alike(np.concatenate([unit_rows(x[i]) for x in a.strong], axis=1))
     strong = float(likely[i, np.arange(j.size)].mean())
     return WeakParts(i, j, similarity, groups, strong, copies(similarity, groups, seed))
 
@@ -186,11 +181,5 @@ def _expected(strong: F32, weak: F32, matched: Indices) -> F32:
 
 
 def _cosines(x: F32, y: F32) -> F32:
-    out: F32 = product(_unit_rows(x - x.mean(axis=0)), _unit_rows(y - y.mean(axis=0)).T)
-    return out
-
-
-def _unit_rows(x: F32) -> F32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
+    out: F32 = product(unit_rows(x - x.mean(axis=0)), unit_rows(y - y.mean(axis=0)).T)
     return out

@@ -34,12 +34,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint import _core
-from weightprint.util.arrays import F32
+from weightprint.util.arrays import F32, I64
 
-__all__ = ["choices", "double_centre", "finite", "hits", "log10_p_hits", "log10_p_order", "peak", "tame", "trace_sd"]
+__all__ = [
+    "choices", "double_centre", "finite", "hits", "in_range", "log10_p_hits", "log10_p_order", "peak", "trace_sd"
+]  # fmt: skip
 
 
 _TAME = (1e-12, 1e12)
@@ -50,7 +51,7 @@ def double_centre(x: F32) -> F32:
 
     Extreme values are scaled to one first, so that squares stay within float32; what follows is blind to scale.
     """
-    return _centre(tame(x))
+    return _centre(in_range(x))
 
 
 def peak(x: F32) -> float:
@@ -66,12 +67,12 @@ def finite(x: F32) -> F32:
     return out
 
 
-def tame(x: F32) -> F32:
+def in_range(x: F32) -> F32:
     """The values with non-finite ones as 0 and, where they are extreme, all divided by the largest. The same array
     where there is nothing to do."""
     top = peak(x)
     if not math.isfinite(top):
-        return tame(finite(x))
+        return in_range(finite(x))
     return x / np.float32(top) if top > 0 and not _TAME[0] < top < _TAME[1] else x
 
 
@@ -83,7 +84,7 @@ def _centre(x: F32) -> F32:
     return out
 
 
-def choices(similarity: F32) -> npt.NDArray[np.int64]:
+def choices(similarity: F32) -> I64:
     """The column of each row's single largest entry, int64 (rows,); -1 for a tie or where nothing is finite."""
     if similarity.shape[1] < 2:
         return np.full(similarity.shape[0], -1, np.int64)

@@ -26,12 +26,12 @@ from dataclasses import replace
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied, timed
-from weightprint.evidence.nulls.exchange import tame
+from weightprint.evidence.nulls.exchange import in_range
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import blocks, common_width, expanded, grouped, too_large
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, pick, sampled_columns, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product
 from weightprint.util.ranges import evenly
@@ -80,7 +80,7 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
         return None
     second = expanded(sampled_columns(side, inner, channels).T, queries, size)
     first = sampled_columns(side, reads, channels) if inner is writes else sampled_rows(side, writes, channels)
-    out: F32 = product(tame(first), tame(second))  # what follows is blind to scale
+    out: F32 = product(in_range(first), in_range(second))  # what follows is blind to scale
     return out
 
 

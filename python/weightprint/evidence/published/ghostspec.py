@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied, timed
-from weightprint.evidence.nulls.exchange import finite, tame
+from weightprint.evidence.nulls.exchange import finite, in_range
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import blocks, expanded, grouped, too_large
 from weightprint.fingerprint.model import Side, Tensor
@@ -87,7 +87,7 @@ def _spectrum(models: Models, side: Side, pair: tuple[Tensor, Tensor], limit: in
     maps = [None if width <= limit else _normal(models.seed, width, limit // 2, which) for which in (0, 1)]
     left = _sketched(side, first, maps[0], turned)
     right = _sketched(side, second, maps[1], False)
-    both = product(tame(left).T, expanded(tame(right), queries, size))  # blind to scale, and within float32
+    both = product(in_range(left).T, expanded(in_range(right), queries, size))  # blind to scale, and within float32
     return scaled(svdvals(both))
 
 

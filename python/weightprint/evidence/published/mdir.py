@@ -24,13 +24,12 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied, timed
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import shared_tokens
 from weightprint.fingerprint.sampling import pick
-from weightprint.util.arrays import F32
+from weightprint.util.arrays import F32, F64
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product, svd
 
@@ -50,10 +49,10 @@ _QUESTION = Evidence(
 )
 
 
-def polar(x: F32) -> npt.NDArray[np.float64]:
+def polar(x: F32) -> F64:
     """The orthogonal factor of a square matrix."""
     u, _, vt = svd(x.astype(np.float64))
-    out: npt.NDArray[np.float64] = product(u, vt)
+    out: F64 = product(u, vt)
     return out
 
 

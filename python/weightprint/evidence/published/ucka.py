@@ -37,10 +37,10 @@ from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import blocks, shared_tokens
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
-from weightprint.util.arrays import F32, F64
+from weightprint.fingerprint.sampling import pick, sampled_rows
+from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.assignment import assign
-from weightprint.util.linear_algebra import product
+from weightprint.util.linear_algebra import product, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["Channels", "match_channels", "ucka", "unbiased_cka", "without_leading"]
@@ -104,7 +104,7 @@ class Channels:
 
 def match_channels(x: F32, y: F32) -> Channels:
     """Signed assignment of embedding columns: x (tokens, d_a), y (tokens, d_b) over the same tokens."""
-    unit_x, unit_y = (m / np.maximum(np.linalg.norm(m, axis=0), np.float32(1e-30)) for m in (x, y))
+    unit_x, unit_y = (unit_rows(m, axis=0) for m in (x, y))
     cosines = product(unit_x.T, unit_y)
     found = assign(1 - np.abs(cosines))
     a = np.nonzero(found.columns >= 0)[0]

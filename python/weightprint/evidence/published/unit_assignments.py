@@ -7,16 +7,14 @@ copy's units meet themselves again.
 
 from __future__ import annotations
 
-import numpy as np
-
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import Blocks
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import Indices, pick, sampled_rows
-from weightprint.util.arrays import F32
+from weightprint.fingerprint.sampling import pick, sampled_rows
+from weightprint.util.arrays import F32, Indices
 from weightprint.util.assignment import assign
-from weightprint.util.linear_algebra import product
+from weightprint.util.linear_algebra import product, unit_rows
 
 __all__ = ["assigned", "block_pairs", "rows_of", "units"]
 
@@ -28,10 +26,7 @@ def units(models: Models, tensor: Tensor, want: int) -> Indices:
 
 def rows_of(side: Side, tensor: Tensor, which: Indices) -> F32:
     """Unit rows of unit length: (units, channels)."""
-    x = finite(sampled_rows(side, tensor, which))
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
-    return out
+    return unit_rows(finite(sampled_rows(side, tensor, which)))
 
 
 def assigned(a: F32, b: F32) -> Indices:

@@ -171,7 +171,7 @@ def _factor_in_codes(both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: T
 
 def _levels(side: Side, tensor: Tensor) -> int:
     """How many distinct values it has, counted as far as it matters."""
-    distinct: npt.NDArray[np.float32] = np.empty(0, np.float32)
+    distinct: F32 = np.empty(0, np.float32)
     for _, stored in side.slices(tensor, SLICE_VALUES // 4):
         distinct = np.union1d(distinct, stored)
         if distinct.size >= _MIN_LEVELS:
