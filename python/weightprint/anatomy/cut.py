@@ -54,7 +54,7 @@ def canonical_shape(
         if not experts or not shape or shape[0] % experts:
             return None
         many, shape = experts, (shape[0] // experts, *shape[1:])
-    if cell.turned and len(shape) == 2:
+    if cell.transposed and len(shape) == 2:
         shape = shape[::-1]
     return shape, many
 
@@ -72,7 +72,7 @@ def cut(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes
     rows = _rows(cell, roles, one, sizes)
     if isinstance(rows, str):
         return rows
-    turned = cell.turned and len(shape) - (cell.experts == "axis") == 2
+    turned = cell.transposed and len(shape) - (cell.experts == "axis") == 2
     block = shape[0] // many if cell.experts == "rows" and many else 0
     numbers: list[int | None] = [None] if many is None else list(range(many))
     pieces = []

@@ -99,7 +99,7 @@ def _by_queries(groups: list[Group], sizes: Sizes) -> list[tuple[Group, Sizes]]:
     reads: dict[int, int] = {}
     for g in groups:
         if g.roles == ("o",) and g.entry and len(g.shape) == 2:
-            reads.update((block, g.shape[0 if g.entry.cell.turned else 1]) for block, _, _ in g.members)
+            reads.update((block, g.shape[0 if g.entry.cell.transposed else 1]) for block, _, _ in g.members)
     made: list[tuple[Group, Sizes]] = []
     for g in groups:
         if len(g.roles) < len(_QKV) or not {matrix_of(role) for role in g.roles} >= _QKV:
