@@ -131,8 +131,8 @@ def test_a_gain_with_negative_elements_is_a_gain_among_gains() -> None:
     case = llama("parent")
     sign = np.where(np.arange(48) % 2, -1, 1)
     first = "model.layers.0.input_layernorm.weight"
-    turned = {first: case.tensors[first].astype(np.float32) * sign}
-    case = rename(Case({**case.tensors, **turned}, case.truth), "shuffled")
+    transposed = {first: case.tensors[first].astype(np.float32) * sign}
+    case = rename(Case({**case.tensors, **transposed}, case.truth), "shuffled")
     found = run(case)
     for role in ("attn_norm", "ffn_norm", "final_norm"):
         assert roles_right(case, found, role) == 1, role
@@ -219,8 +219,8 @@ def test_gpt2s_storage_is_seen() -> None:
     case = rename(gpt2(), "kept")
     for parts in run(case).values():
         for a in parts:
-            turned = a.place.role in ("q", "k", "v", "o", "up", "down")
-            assert a.view.transposed == turned
+            transposed = a.place.role in ("q", "k", "v", "o", "up", "down")
+            assert a.view.transposed == transposed
             if a.place.role == "up":
                 assert a.view.shape == (192, 48)
 

@@ -1,9 +1,9 @@
 """An anatomy: every weight of a checkpoint with its place, and canonical tensors read through it.
 
 The table of families goes first, inference takes what it leaves, and what neither can place is ``unmapped``, by name:
-nothing is dropped. Reading is lazy and partial: a view says which stored rows, in which order and turned or not, make a
-canonical tensor, so asking for ten rows of layer 7's key projection reads ten rows (or ten columns) of whatever holds
-it.
+nothing is dropped. Reading is lazy and partial: a view says which stored rows, in which order and transposed or not,
+make a canonical tensor, so asking for ten rows of layer 7's key projection reads ten rows (or ten columns) of whatever
+holds it.
 
 *Folded norms.* In a pre-norm block a matrix W reads γ ⊙ x̂ + β, so W·diag(γ) acts on the bare normalised state x̂, and
 its bias becomes b + W·β. Copies that move γ into W and reset it to one agree after folding (``fold_norms=True``).
@@ -249,7 +249,7 @@ class Anatomy:
         return self._stored(view, slice(first, int(wanted.max()) + 1), columns)[wanted - first]
 
     def _stored(self, view: View, rows: slice, columns: slice | None) -> F32:
-        """Rows before they are chosen from: of weight[index], turned if the view is."""
+        """Rows before they are chosen from: of weight[index], transposed if the view is."""
         if view.transposed:
             columns, rows = rows, columns or slice(None)
         index = view.index
@@ -311,7 +311,7 @@ class Anatomy:
 
 
 def anatomy(model: str | os.PathLike[str] | Checkpoint, *, values: bool = True) -> Anatomy:
-    """Map a checkpoint: which tensor is layer 7's up-projection, however it is named, fused, turned or quantised.
+    """Map a checkpoint: which tensor is layer 7's up-projection, however it is named, fused, transposed or quantised.
 
     Args:
         model: what `weightprint.open` takes, or an open Checkpoint.

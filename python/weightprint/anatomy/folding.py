@@ -1,6 +1,7 @@
 """A model's stacks folded for people: what is equal is said once.
 
-All blocks of a stack that hold the same roles, in the same shapes, fused, turned and split over experts alike, are one
+All blocks of a stack that hold the same roles, in the same shapes, fused, transposed and split over experts alike, are
+one
 *run* (``blocks 0–31``), also when they alternate (``0, 2, …, 30``). Types do not split a run: where some blocks are
 stored otherwise, the line says which. Within a run, neighbouring roles of one form are one *line* (``k, v``), a bias is
 marked on its matrix, and experts are a count.
@@ -181,7 +182,7 @@ def fold(anatomy: Anatomy) -> list[Sheet]:
 
 
 def cut_notes(anatomy: Anatomy, a: Assignment) -> str:
-    """How a canonical tensor is cut from its weight: ``"fused, per head, turned"``."""
+    """How a canonical tensor is cut from its weight: ``"fused, per head, transposed"``."""
     fused = {b.place for b in anatomy.of(a.view.weight) if b.view.index == a.view.index and not b.tied}
     return ", ".join(_notes(a, [place.role for place in fused]))
 

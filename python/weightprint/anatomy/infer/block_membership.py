@@ -1,4 +1,4 @@
-"""Company: which tensors of a heap stand in one block, and in which order the blocks stand.
+"""Block membership of unordered tensors: which of them stand in one block, and in which order the blocks stand.
 
 The FFN's ``down`` is the hub (attention's ``o`` where there is none): every other role is joined to it, the FFN
 directly, o by what both write and read, v by o, k and q by v (scores and how often they are right:
@@ -19,7 +19,7 @@ from weightprint.anatomy.infer.pairing import assign, centred, correlations, lik
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, fold, head_sizes
 from weightprint.util.arrays import F64
 
-__all__ = ["Company", "Heap", "as_units", "ffn_cosines"]
+__all__ = ["BlockMembership", "Unordered", "as_units", "ffn_cosines"]
 
 Shape = tuple[int, ...]
 _Joined = dict[str, tuple[npt.NDArray[np.intp], float]]
@@ -28,14 +28,14 @@ _WRITERS = frozenset({"o", "down"})
 
 
 @dataclass
-class Heap:
+class Unordered:
     """Tensors by role, with the chance of the role of each, and the cue."""
 
     hidden: int
     blocks: int
-    turned: bool
+    transposed: bool
     experts: int = 0
-    joined: bool = False  # values say which tensors stand in which block
+    blocks_known: bool = False  # values say which tensors stand in which block
     roles: dict[str, list[str]] = field(default_factory=dict)
     chance: dict[str, tuple[float, str]] = field(default_factory=dict)
     block: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -46,18 +46,18 @@ class Heap:
         self.chance.update({name: (float(c), cue) for name, c in zip(names, chances, strict=True)})
 
 
-def as_units(name: str, shape: Shape, role: str, turned: bool) -> Matrix:
+def as_units(name: str, shape: Shape, role: str, transposed: bool) -> Matrix:
     """A stored matrix as (units x channels)."""
     a, b = shape
-    columns = (role in _WRITERS) != turned
+    columns = (role in _WRITERS) != transposed
     return Matrix(name, (b, a) if columns else (a, b), columns)
 
 
 @dataclass
-class Company:
-    """Scores between the roles of a heap, and the assignments that follow."""
+class BlockMembership:
+    """Scores between the roles of unordered tensors, and the assignments that follow."""
 
-    heap: Heap
+    pool: Unordered
     shapes: Mapping[str, Shape]
     probe: Probe
     _kept: dict[tuple[str, str], F64 | None] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Company:
 
     def matrices(self, role: str) -> list[Matrix]:
         """A role's tensors as (units x channels)."""
-        return [as_units(n, self.shapes[n], role.split("+")[0], self.heap.turned) for n in self.heap.roles[role]]
+        return [as_units(n, self.shapes[n], role.split("+")[0], self.pool.transposed) for n in self.pool.roles[role]]
 
     def moments(self, role: str) -> F64 | None:
         """Second moments over the residual channels, one row per tensor, centred over tensors."""
@@ -84,7 +84,7 @@ class Company:
     def _stack(
         self, what: str, role: str, measure: Callable[[Matrix], npt.NDArray[Any] | None], plain: bool = False
     ) -> F64 | None:
-        if role not in self.heap.roles:
+        if role not in self.pool.roles:
             return None
         if (what, role) not in self._kept:
             rows = [measure(m) for m in self.matrices(role)]
@@ -99,7 +99,7 @@ class Company:
         return self._all
 
     def _rows(self, hub: str) -> _Joined:
-        own = np.arange(self.heap.blocks)
+        own = np.arange(self.pool.blocks)
         out: _Joined = {hub: (own, 1.0)}
         if hub == "down":
             for role in ("up", "gate", "gate+up"):
@@ -128,19 +128,19 @@ class Company:
                 key=lambda t: float(t.max(1).mean()),
             )
             out["v"] = self._assigned(_sd(best), where, 0.85 * trust)
-        if "q+k+v" in self.heap.roles and columns is not None:
+        if "q+k+v" in self.pool.roles and columns is not None:
             fused = self.units("q+k+v")
             if fused is not None and fused.shape[1] == 3 * columns.shape[1]:
                 score = correlations(fused[:, 2 * columns.shape[1] :], columns)
                 out["q+k+v"] = self._assigned(score, where, 0.85 * trust)
         self._keys(out)
-        n = self.heap.blocks
+        n = self.pool.blocks
         return {
             r: (row, 1 / n + (trust - 1 / n) * self.trained if r == hub else trust) for r, (row, trust) in out.items()
         }
 
     def _ffn(self, role: str) -> F64 | None:
-        if role not in self.heap.roles:
+        if role not in self.pool.roles:
             return None
         ms, downs = self.matrices(role), self.matrices("down")
         if ms[0].shape[0] != downs[0].shape[0]:
@@ -193,11 +193,11 @@ class Company:
         moments = [m for r in ("up", "gate", "gate+up") if (m := self._by_hub(r)) is not None]
         if not moments:
             return []
-        found = path(sum((likeness(m, m) for m in moments), np.zeros((self.heap.blocks,) * 2)))
+        found = path(sum((likeness(m, m) for m in moments), np.zeros((self.pool.blocks,) * 2)))
         down = self.units("down")
         if down is None:
             return found
-        growth = np.zeros(self.heap.blocks)
+        growth = np.zeros(self.pool.blocks)
         for role in ("down", "v", "o", "q+k+v"):
             norms = self._norms_by_hub(role)
             if norms is not None:
@@ -206,7 +206,7 @@ class Company:
         forward = float(np.corrcoef(growth[found], depth)[0, 1]) if growth.any() else 0.0
         reads = [m for r in ("q", "k", "q+k+v") if (m := self._plain_by_hub(r)) is not None]
         for table in self.first:
-            near = self.probe.moment(Matrix(table, (self.shapes[table][0], self.heap.hidden)), 1)
+            near = self.probe.moment(Matrix(table, (self.shapes[table][0], self.pool.hidden)), 1)
             if near is None:
                 continue
             for moment in reads:
@@ -215,23 +215,23 @@ class Company:
         return found if forward >= 0 else found[::-1]
 
     def _plain_by_hub(self, role: str) -> F64 | None:
-        joined = self._joined(role)
-        if joined is None or role not in self.heap.roles:
+        blocks_known = self._joined(role)
+        if blocks_known is None or role not in self.pool.roles:
             return None
         rows = [r for m in self.matrices(role) if (r := self.probe.moment(m, 1)) is not None]
-        return np.array(rows, np.float64)[np.argsort(joined)] if len(rows) == len(joined) else None
+        return np.array(rows, np.float64)[np.argsort(blocks_known)] if len(rows) == len(blocks_known) else None
 
     def _by_hub(self, role: str) -> F64 | None:
-        moment, joined = self.moments(role), self._joined(role)
-        return None if moment is None or joined is None else moment[np.argsort(joined)]
+        moment, blocks_known = self.moments(role), self._joined(role)
+        return None if moment is None or blocks_known is None else moment[np.argsort(blocks_known)]
 
     def _joined(self, role: str) -> npt.NDArray[np.intp] | None:
-        joined = self.rows("down" if "down" in self.heap.roles else "o")
-        return joined[role][0] if role in joined else None
+        blocks_known = self.rows("down" if "down" in self.pool.roles else "o")
+        return blocks_known[role][0] if role in blocks_known else None
 
     def _norms_by_hub(self, role: str) -> F64 | None:
-        units, joined = self.units(role), self._joined(role)
-        return None if units is None or joined is None else units.mean(1)[np.argsort(joined)]
+        units, blocks_known = self.units(role), self._joined(role)
+        return None if units is None or blocks_known is None else units.mean(1)[np.argsort(blocks_known)]
 
 
 def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]) -> F64 | None:

@@ -10,7 +10,7 @@ pair            score                                                       righ
 ==============  ==========================================================  ========================================
 up, gate, down  mean of cos^2 between unit i of one and unit i of the       all, in all but two tiny GPT-2s (.5, .67),
                 other: a unit reads and writes related directions           where paired norms get all
-up, down        paired norms (:mod:`.values`)                          all, but for MiniLM (.33)
+up, down        paired norms (:mod:`.value_probes`)                    all, but for MiniLM (.33)
 v, o            paired norms                                                all, SmolLM2 .83
 q, k            second moments over channels                                all, SmolLM2 .93
 o, FFN          second moments of what o writes against what the FFN reads  tiny all but one (.33); MiniLM all;
@@ -36,17 +36,7 @@ import numpy.typing as npt
 from weightprint import _core
 from weightprint.util.arrays import F64
 
-__all__ = [
-    "assign",
-    "centred",
-    "contrast",
-    "correlations",
-    "likeness",
-    "path",
-    "scaled",
-    "settle",
-    "squared_cosines",
-]
+__all__ = ["assign", "centred", "contrast", "correlations", "likeness", "path", "scaled", "settle", "squared_cosines"]
 
 
 _STEPS = 20  # of Frank-Wolfe; most models need three to ten

@@ -33,14 +33,14 @@ _BLOCK, _BYTES = 32, 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mxfp4Blocks(Quantised):
-    """Blocks and exponents by name; `turned`: the weight is the transpose of what is stored."""
+    """Blocks and exponents by name; `transposed`: the weight is the transpose of what is stored."""
 
     codes: str
     scale: str
-    turned: bool
+    transposed: bool
 
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
-        if self.turned:
+        if self.transposed:
             stored = Rect(rect.first_column, rect.n_columns, rect.first_row, rect.n_rows, rect.index)
             return np.ascontiguousarray(self._stored(checkpoint, stored).T)
         return self._stored(checkpoint, rect)
@@ -87,9 +87,9 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     if scale.shape != codes.shape[:-1] or scale.dtype not in ("U8", "F8_E8M0") or not codes.numel:
         problem = wrong_shape(scale, f"U8 {list(codes.shape[:-1])}, one exponent per block")
         return shelf.unreadable(codes, "mxfp4", components, scale, problem, base)
-    turned = end == "_blocks"
+    transposed = end == "_blocks"
     shape = (*codes.shape[:-2], codes.shape[-2] * _BLOCK)
-    shape = (*shape[:-2], shape[-1], shape[-2]) if turned else shape
+    shape = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
     return Mxfp4Blocks(
         name=base,
         shape=shape,
@@ -101,11 +101,11 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
             "group_size": _BLOCK,
             "symmetric": True,
             "scale_dtype": scale.dtype,
-            "orientation": "in, out" if turned else "out, in",
+            "orientation": "in, out" if transposed else "out, in",
         },
         codes=name,
         scale=scale.name,
-        turned=turned,
+        transposed=transposed,
     )
 
 
