@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import weightprint
-from shelf import only, opened, same_bits
+from opening import only, opened, same_bits
 from stored import FORMS, Stored
 from weightprint import _core
 from weightprint.quant.survey import SCHEMES

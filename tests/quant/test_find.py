@@ -11,7 +11,7 @@ import pytest
 import weightprint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shelf import only, opened, same_bits
+from opening import only, opened, same_bits
 from stored import (
     BF16,
     FORMS,

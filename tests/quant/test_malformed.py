@@ -13,7 +13,7 @@ import pytest
 import weightprint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shelf import opened
+from opening import opened
 from stored import FORMS, Stored, bnb_int8, fp8, fp8_block, gptq, int8, packed, scales
 from weightprint.quant.base import Unreadable
 from weightprint.quant.survey import find, survey

@@ -19,7 +19,6 @@ __all__ = ["Assignment", "Expert", "Geometry", "Place", "Rows", "View"]
 
 #: A routed expert's number, ``"shared"`` for the one that sees every token, None outside experts.
 Expert = int | str | None
-Layout = Literal["whole", "stacked", "grouped", "alternating"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,11 @@ __all__ = ["ACTIVATION", "SCALE_ENDS", "Siblings", "siblings"]
 
 @dataclass(frozen=True, slots=True)
 class Siblings:
-    """Names that belong together: the weight's, its codes', and the `stem` before ``input_scale`` and the like."""
+    """Names that belong together: the weight's, its codes', and the `prefix` before ``input_scale`` and the like."""
 
     weight: str
     codes: str
-    stem: str
+    prefix: str
 
     def of_weight(self, *words: str) -> list[str]:
         """``X.weight_zero_point`` for ``"zero_point"``; of experts in one tensor, ``X_zero_point``."""
@@ -80,5 +80,5 @@ def siblings(scale: str, end: str) -> Siblings:
 
 def around(weight: str, codes: str) -> Siblings:
     """The names around a weight: ``X.`` before a linear layer's companions, ``X_`` before those of experts in one."""
-    stem = weight[: -len("weight")] if weight.endswith(".weight") else weight + "_"
-    return Siblings(weight, codes, stem)
+    prefix = weight[: -len("weight")] if weight.endswith(".weight") else weight + "_"
+    return Siblings(weight, codes, prefix)

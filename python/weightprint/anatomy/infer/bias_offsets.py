@@ -42,7 +42,6 @@ __all__ = ["OFFSETS", "BlockMatrices", "FinalNorm", "Vote", "place_offsets"]
 
 #: The roles in question; position r * blocks + b is role r in block b.
 OFFSETS = ("attn_norm_bias", "o_bias", "ffn_norm_bias", "down_bias")
-_CUES = ("qkv", "o", "up", "down", "v bias", "up bias", "down mean", "q bias", "o of v bias")
 #: Weight of every cue for every role before anything is learned from the model at hand.
 _PRIOR = np.array(
     [

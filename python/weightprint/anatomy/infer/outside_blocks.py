@@ -27,7 +27,6 @@ __all__ = ["Outside", "find_outside"]
 
 Shape = tuple[int, ...]
 _DRIFT = 0.1  # of positions' rows
-_WORDED = frozenset({"embedding", "head", "position", "token_type", "final_norm", "embedding_norm", "pooler"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import numpy as np
 
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, wrong_shape
 from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
@@ -75,18 +75,18 @@ class Mxfp4Blocks(Quantised):
         return checkpoint.core_file(info.file).read_bytes(info.index, first * _BYTES, (first + n) * _BYTES)
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
     base = name.removesuffix(end)
-    codes, scale = shelf.get(name), shelf.get(base + end.replace("blocks", "scales"))
+    codes, scale = unclaimed.get(name), unclaimed.get(base + end.replace("blocks", "scales"))
     if codes is None or codes.dtype != "U8" or len(codes.shape) not in (3, 4) or codes.shape[-1] != _BYTES:
         return None  # other things are called blocks, too
     if scale is None:
         problem = f"{escape(base)}{end.replace('blocks', 'scales')} is missing beside {escape(name)}"
-        return shelf.unreadable(codes, "mxfp4", (name,), codes, problem, base)
+        return unclaimed.unreadable(codes, "mxfp4", (name,), codes, problem, base)
     components = (name, scale.name)
     if scale.shape != codes.shape[:-1] or scale.dtype not in ("U8", "F8_E8M0") or not codes.numel:
         problem = wrong_shape(scale, f"U8 {list(codes.shape[:-1])}, one exponent per block")
-        return shelf.unreadable(codes, "mxfp4", components, scale, problem, base)
+        return unclaimed.unreadable(codes, "mxfp4", components, scale, problem, base)
     transposed = end == "_blocks"
     shape = (*codes.shape[:-2], codes.shape[-2] * _BLOCK)
     shape = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape

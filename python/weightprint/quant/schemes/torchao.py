@@ -34,7 +34,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, values, wrong_shape
 from weightprint.quant.grid import fit
 from weightprint.quant.hints import Hints
 from weightprint.quant.integers import column_groups
@@ -85,19 +85,19 @@ class Int4(Quantised):
         return gathered
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
     module, _, last = name.removesuffix(end).rpartition(".")
     if not last.startswith("_") or len(last) < 2:
         return None
     weight = f"{module}.{last[1:]}" if module else last[1:]
-    stem = name.removesuffix("qdata")
-    parts = {word: info for word in _PARTS if (info := shelf.get(stem + word)) is not None}
+    prefix = name.removesuffix("qdata")
+    parts = {word: info for word in _PARTS if (info := unclaimed.get(prefix + word)) is not None}
     codes = parts.get("qdata")
     if codes is None:
         return None
-    beside = tuple(stem + word for word in _BESIDE if stem + word in shelf)
+    beside = tuple(prefix + word for word in _BESIDE if prefix + word in unclaimed)
     components = (*(info.name for info in parts.values()), *beside)
-    kind, data = _metadata(shelf.checkpoint, weight)
+    kind, data = _metadata(unclaimed.checkpoint, weight)
     if kind is None and codes.dtype.startswith("F8") and codes.dtype in CODE_DTYPES:
         kind = "Float8Tensor"
     make = _CLASSES.get(kind or "")
@@ -106,12 +106,12 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         what = f"a {escape(kind)}" if kind else "of a class that no metadata names"
         made = codes, f"{escape(name)} is {what}, which is not decoded"
     elif "scale" not in parts:
-        made = codes, f"{escape(stem)}scale is missing beside {escape(name)}"
+        made = codes, f"{escape(prefix)}scale is missing beside {escape(name)}"
     else:
         made = make(weight, parts, data, components)
     if isinstance(made, Quantised):
         return made
-    return shelf.unreadable(codes, "torchao", components, *made, weight)
+    return unclaimed.unreadable(codes, "torchao", components, *made, weight)
 
 
 Parts = Mapping[str, TensorInfo]
