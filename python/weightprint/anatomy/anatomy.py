@@ -209,7 +209,11 @@ class Anatomy:
         """
         place = Place(stack or self.main_stack, block, role, expert)
         if products and place not in self._by_place and role in PRODUCTS:
-            return PRODUCTS[role](self, place, rows, columns, fold_norms)
+
+            def factor(role: str, rows: slice | None, columns: slice | None) -> F32:
+                return self.tensor(block, role, stack=place.stack, rows=rows, columns=columns, fold_norms=fold_norms)
+
+            return PRODUCTS[role](factor, self.geometry.get(place.stack), place, rows, columns)
         if not fold_norms:
             return self.read(self[place].view, rows, columns)
         if role_of(role).part == "norm":

@@ -11,12 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.geometry import configs
-
-if TYPE_CHECKING:
-    from weightprint.anatomy.anatomy import Anatomy
 
 __all__ = ["Part", "Stored", "active_experts", "parts", "stored"]
 

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer.pairing import assign, centred, correlations, likeness, path, scaled, squared_cosines
+from weightprint.anatomy.infer.pairing import (
+    assign,
+    centred,
+    correlations,
+    levelled,
+    likeness,
+    path,
+    scaled,
+    squared_cosines,
+)
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, fold, head_sizes
 from weightprint.util.arrays import F64
 
@@ -127,7 +136,7 @@ class BlockMembership:
                 ),
                 key=lambda t: float(t.max(1).mean()),
             )
-            out["v"] = self._assigned(_sd(best), where, 0.85 * trust)
+            out["v"] = self._assigned(levelled(best), where, 0.85 * trust)
         if "q+k+v" in self.pool.roles and columns is not None:
             fused = self.units("q+k+v")
             if fused is not None and fused.shape[1] == 3 * columns.shape[1]:
@@ -246,9 +255,4 @@ def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]
 
 def _strength(score: F64) -> float:
     """Mean score of the assigned pairs in sd of the table."""
-    return float(_sd(score)[np.arange(len(score)), assign(score)].mean())
-
-
-def _sd(table: F64) -> F64:
-    table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-    return np.asarray(table / (table.std() + 1e-12))
+    return float(levelled(score)[np.arange(len(score)), assign(score)].mean())

@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 from weightprint.anatomy.infer.blocks import BlockTensor, RepeatedBlocks, outside_names, repeats_by_name
 from weightprint.anatomy.infer.name_hints import hint, stack_word
 from weightprint.anatomy.infer.order import numbering, repeats_by_order, starts
-from weightprint.anatomy.infer.outside_blocks import find_outside
+from weightprint.anatomy.infer.outside_blocks import Outside, find_outside
 from weightprint.anatomy.infer.roles import TensorRole, by_name_hints_only, read_block
 from weightprint.anatomy.infer.shapes import hidden_size
 from weightprint.anatomy.infer.unordered import read_unordered
@@ -176,23 +176,11 @@ def _named(
         mine = [n for n in rest if n not in claimed and (len(repeats) == 1 or _nearest(n, repeats) == i)]
         for found in find_outside(mine, shapes, d, probe, ordered=True):
             claimed.add(found.name)
-            _put(
-                found.name,
-                shapes[found.name],
-                found.role,
-                found.transposed,
-                names[i],
-                found.confidence,
-                found.because,
-                result,
-            )
+            _put(found, shapes, names[i], result)
 
 
-def _put(
-    name: str, shape: Shape, role: str, transposed: bool, stack: str, confidence: float, because: str, result: _Result
-) -> None:
-    view = View(name, shape[::-1] if transposed else shape, transposed=transposed)
-    result.add(Place(stack, None, role), view, confidence, because)
+def _put(found: Outside, shapes: Mapping[str, Shape], stack: str, result: _Result) -> None:
+    result.add(Place(stack, None, found.role), found.view(shapes), found.confidence, found.because)
 
 
 def _nearest(name: str, repeats: Sequence[RepeatedBlocks]) -> int:
@@ -238,46 +226,32 @@ def _sorted(tensors: Sequence[BlockTensor]) -> bool:
 def _unnamed(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe, result: _Result) -> None:
     """No number repeats in names: try the period of file order, else neither names nor order."""
     sequence = [shapes[name] for name in names]
-    best: tuple[int, RepeatedBlocks, list[list[TensorRole]], list[str]] | None = None
+    best: tuple[RepeatedBlocks, list[TensorRole], list[str]] | None = None
     for offset in range(starts(sequence)):
         repeat = repeats_by_order(names, sequence, offset)
-        kind = repeat.kinds[0] if repeat else []
-        d = hidden_size(kind)
+        d = hidden_size(repeat.kinds[0]) if repeat else None
         if repeat is None or d is None:
             continue
-        final = True
         fitting: list[str] = []
-        roles = read_block(kind, d, probe, ordered=True, known_order=True, final=final, fitting=fitting)
-        key = len(fitting)
-        if best is None or key > best[0]:
-            best = (key, repeat, [roles], fitting)
-    if best is None or not any(role.roles[0] in ("up", "down", "gate") for role in best[2][0]):
+        roles = read_block(repeat.kinds[0], d, probe, ordered=True, known_order=True, final=True, fitting=fitting)
+        if best is None or len(fitting) > len(best[2]):
+            best = (repeat, roles, fitting)
+    if best is None or not any(role.roles[0] in ("up", "down", "gate") for role in best[1]):
         for place, view, confidence, because in read_unordered(names, shapes, probe):
             result.add(place, view, confidence, because)
         return
-    _, repeat, groups, fitting = best
+    repeat, roles, fitting = best
     d = hidden_size(repeat.kinds[0])
     assert d is not None
-    gains = [role.tensor for role in groups[0] if role.roles[0].endswith("_norm") and role.tensor.shape == (d,)]
+    gains = [role.tensor for role in roles if role.roles[0].endswith("_norm") and role.tensor.shape == (d,)]
     order, why, sure = numbering(repeat, gains, probe)
     how = f"shapes repeat {len(repeat.blocks)} times in file order; {why}"
     if fitting:
         how += f"; a block fits the order of {fitting[0]}"
-    for roles in groups:
-        _place(roles, "decoder", order, how, sure, result)
-    taken = repeat.names
-    others = [name for name in names if name not in taken]
+    _place(roles, "decoder", order, how, sure, result)
+    others = outside_names(names, [repeat])
     for found in find_outside(others, shapes, d, probe, ordered=True, readable=False):
-        _put(
-            found.name,
-            shapes[found.name],
-            found.role,
-            found.transposed,
-            "decoder",
-            found.confidence,
-            found.because,
-            result,
-        )
+        _put(found, shapes, "decoder", result)
 
 
 def _place(

@@ -7,7 +7,7 @@ statistic makes anything certain. A cue that finds nothing adds nothing: without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -85,9 +85,11 @@ def by_values(reading: Reading, probe: Probe) -> None:
     for choice in reading.choices:
         roles = {role for option in choice.options for role in option}
         if roles == {"gate", "up"}:
-            _gate_up(choice, probe)
+            odds = _mean_rows(choice, choice.transposed, False, 4, probe)
+            _add(choice, odds, "mean row: gate's rows share a direction")
         elif roles == {"up", "down"} and len(choice.options) == 2:
-            _up_down(choice, probe)
+            odds = _mean_rows(choice, (False, False), True, 2, probe)
+            _add(choice, odds, "mean row: up's rows share a direction")
     if reading.transposed is None:
         for choice in reading.choices:
             if set(choice.options[0]) == {"up", "down"} and choice.chance_of(0) > 0.75:
@@ -102,33 +104,24 @@ def by_values(reading: Reading, probe: Probe) -> None:
             _value(choice, reading, probe)
 
 
-def _matrix(tensor: BlockTensor, where: tuple[int, int | None], d: int, writes: bool, transposed: bool) -> Matrix:
+def _matrix(tensor: BlockTensor, where: tuple[int, int | None], writes: bool, transposed: bool) -> Matrix:
     """The tensor as (units x channels)."""
     a, b = tensor.shape[-2:]
     columns_are_units = writes != transposed
     return Matrix(tensor.names[where], (b, a) if columns_are_units else (a, b), columns_are_units)
 
 
-def _gate_up(choice: Choice, probe: Probe) -> None:
+def _mean_rows(choice: Choice, transposed: Sequence[bool | None], writes: bool, weight: float, probe: Probe) -> float:
+    """Log odds that the first of two tensors has the larger mean row; `writes`: the second is read by columns."""
     ratios = []
     for where in samples(choice.tensors):
-        means = [
-            probe.mean_row(_matrix(tensor, where, 0, False, bool(transposed)))
-            for tensor, transposed in zip(choice.tensors, choice.transposed, strict=True)
-        ]
-        if means[0] and means[1]:
-            ratios.append(np.log(means[0] / means[1]))
-    _add(choice, 4 * np.median(ratios) if ratios else 0.0, "mean row: gate's rows share a direction")
-
-
-def _up_down(choice: Choice, probe: Probe) -> None:
-    ratios = []
-    for where in samples(choice.tensors):
-        first = probe.mean_row(_matrix(choice.tensors[0], where, 0, False, False))
-        second = probe.mean_row(_matrix(choice.tensors[1], where, 0, True, False))
+        first, second = (
+            probe.mean_row(_matrix(tensor, where, across, bool(stored)))
+            for tensor, across, stored in zip(choice.tensors, (False, writes), transposed, strict=True)
+        )
         if first and second:
             ratios.append(np.log(first / second))
-    _add(choice, 2 * np.median(ratios) if ratios else 0.0, "mean row: up's rows share a direction")
+    return float(weight * np.median(ratios)) if ratios else 0.0
 
 
 def _add(choice: Choice, odds: float, words: str) -> None:
@@ -194,15 +187,14 @@ def _value(choice: Choice, reading: Reading, probe: Probe) -> None:
         return
 
     def pairing(v: BlockTensor, o: BlockTensor, where: tuple[int, int | None]) -> float:
-        values = probe.norms(_matrix(v, where, 0, False, transposed), 0)
-        output = probe.norms(_matrix(o, where, 0, True, transposed), 0)
+        values = probe.norms(_matrix(v, where, False, transposed), 0)
+        output = probe.norms(_matrix(o, where, True, transposed), 0)
         if values is None or output is None:
             return 0.0
         found = [correlation(values, fold(output, values.size, h)) for h in head_sizes(output.size, values.size)[:8]]
         weight = min(3.0, values.size**0.5 / 8)  # chance gives r of about 1 / sqrt(units)
         return float(weight * max((r for r in found if r is not None), default=0.0))
 
-    score: Callable[[tuple[str, ...]], float]
     tensors = choice.tensors if o_tensor is None or o_tensor in choice.tensors else [*choice.tensors, o_tensor]
     table = np.zeros((len(choice.tensors), len(candidates)))
     wheres = samples(tensors)
@@ -216,8 +208,7 @@ def _value(choice: Choice, reading: Reading, probe: Probe) -> None:
         j = 0 if o_tensor is not None else option.index("o")
         return float(table[option.index("v"), j])
 
-    score = of_option
-    total = np.array([score(option) for option in choice.options])
+    total = np.array([of_option(option) for option in choice.options])
     total -= total.max()
     choice.odds += np.clip(total, -_CAP, _CAP)
     if np.ptp(total) > 1:
@@ -243,8 +234,8 @@ def fused_layout(
     sizes = sorted({h for h in (*sizes, *usual) if kv % h == 0 and n_q % h == 0 and h < kv})
     scores: dict[int, list[float]] = {0: [], **{h: [] for h in sizes}}
     for where in samples([tensor, o]):
-        rows = probe.norms(_matrix(tensor, where, 0, False, transposed), 0)
-        out = probe.norms(_matrix(o, where, 0, True, transposed), 0)
+        rows = probe.norms(_matrix(tensor, where, False, transposed), 0)
+        out = probe.norms(_matrix(o, where, True, transposed), 0)
         if rows is None or out is None:
             continue
         group = n_q // kv

@@ -21,6 +21,7 @@ import numpy as np
 from weightprint.anatomy.infer.name_hints import hint
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, logistic
 from weightprint.anatomy.infer.vectors import name_prefix
+from weightprint.anatomy.place import View
 from weightprint.anatomy.roles import ROLES, matrix_of
 
 __all__ = ["Outside", "find_outside"]
@@ -38,6 +39,11 @@ class Outside:
     transposed: bool
     confidence: float
     because: str
+
+    def view(self, shapes: Mapping[str, Shape]) -> View:
+        """The weight, transposed where it is stored so."""
+        shape = shapes[self.name]
+        return View(self.name, shape[::-1] if self.transposed else shape, transposed=self.transposed)
 
 
 def find_outside(

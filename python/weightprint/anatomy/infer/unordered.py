@@ -75,9 +75,7 @@ def read_unordered(names: Sequence[str], shapes: Mapping[str, Shape], probe: Pro
     block_like |= {n for members in inside.values() for n in members}
     left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
     for found in find_outside(left, shapes, d, probe, ordered=False, readable=False):
-        shape = shapes[found.name][::-1] if found.transposed else shapes[found.name]
-        view = View(found.name, shape, transposed=found.transposed)
-        out.append((Place("decoder", None, found.role), view, 0.9 * found.confidence, found.because))
+        out.append((Place("decoder", None, found.role), found.view(shapes), 0.9 * found.confidence, found.because))
     return out + place_residual(pool, out, names, shapes, probe) if few else out
 
 
@@ -230,7 +228,6 @@ def _plain(
 
 def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unordered, probe: Probe | None) -> None:
     choices = [c for c in reading.choices if c.tensors[0].shape in inside]
-    transposed = pool.transposed
     for choice in sorted(choices, key=lambda c: "o" not in c.options[0]):
         roles = {role for option in choice.options for role in option}
         shape = choice.tensors[0].shape
@@ -250,16 +247,19 @@ def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: 
             if roles == {"q", "o"}:
                 pool.give("q", left, chances, "channel axis")
             else:
-                left = _take_values(left, shape, pool, transposed, probe)
-                pool.give("q", left[: len(left) // 2], [0.5] * n, "q and k can't be told apart")
-                pool.give("k", left[len(left) // 2 :], [0.5] * n, "q and k can't be told apart")
+                _either(_take_values(left, shape, pool, probe), pool)
         elif roles <= {"q", "k", "v"} and "v" in roles:
-            left = _take_values(names, shape, pool, transposed, probe)
+            left = _take_values(names, shape, pool, probe)
             if "q" in roles:
-                pool.give("q", left[: len(left) // 2], [0.5] * pool.blocks, "q and k can't be told apart")
-                pool.give("k", left[len(left) // 2 :], [0.5] * pool.blocks, "q and k can't be told apart")
+                _either(left, pool)
             else:
                 pool.give("k", left, [pool.chance[name][0] for name in left], pool.chance[left[0]][1])
+
+
+def _either(names: Sequence[str], pool: Unordered) -> None:
+    half = len(names) // 2
+    for role, members in (("q", names[:half]), ("k", names[half:])):
+        pool.give(role, members, [0.5] * pool.blocks, "q and k can't be told apart")
 
 
 def _axes(
@@ -280,19 +280,22 @@ def _axes(
     return np.array([sign * (o or 0.0) for o in odds])
 
 
-def _take_values(
-    names: Sequence[str], shape: Shape, pool: Unordered, transposed: bool, probe: Probe | None
-) -> list[str]:
+def _take_values(names: Sequence[str], shape: Shape, pool: Unordered, probe: Probe | None) -> list[str]:
     """Give v to the tensors whose rows go with o's columns; gives the others back, with their chances.
 
     Beside as many keys every q, too, takes one: what is k already can't be v (:mod:`.key_value_split`).
     """
     outputs, queries, n = pool.roles.get("o", []), pool.roles.get("q", []), pool.blocks
-    rows, columns = _units(names, shape, "v", transposed, probe), _units(outputs, None, "o", transposed, probe)
+    rows, columns = (
+        _units(names, shape, "v", pool.transposed, probe),
+        _units(outputs, None, "o", pool.transposed, probe),
+    )
     table = np.zeros((n, len(names))) if rows is None or columns is None else paired(columns, rows)
-    moments = _asked(queries, names, shape, transposed, probe) if len(names) == 2 * n and len(queries) == n else None
+    moments = (
+        _asked(queries, names, shape, pool.transposed, probe) if len(names) == 2 * n and len(queries) == n else None
+    )
     if moments is not None and rows is not None:
-        asking = _units(queries, None, "q", transposed, probe)
+        asking = _units(queries, None, "q", pool.transposed, probe)
         rotation = None if asking is None else Rotation.of(asking, rows.shape[1])
         if asking is None or rotation is None:
             picked, sure = split(table, [moments])
