@@ -196,9 +196,7 @@ def _factors(
 # Names and shapes
 
 
-def _sorted_out(
-    shapes: Mapping[str, tuple[int, ...]],
-) -> tuple[dict[str, Lora], dict[str, str], list[tuple[str, str]]]:
+def _sorted_out(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Lora], dict[str, str], list[tuple[str, str]]]:
     """Updates by module, plain tensors by their name in the base, and (name, what is wrong) of the rest."""
     parts: dict[str, dict[str, str]] = {}
     plain: dict[str, str] = {}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ class Anatomy:
         raise AttributeError(f"an Anatomy never changes: can't set {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.checkpoint, self._values)
+        return partial(Anatomy, self.checkpoint, values=self._values), ()
 
     def __repr__(self) -> str:
         stacks = ", ".join(f"{name}: {g.blocks} blocks" for name, g in self.geometry.items())
@@ -326,10 +326,6 @@ def anatomy(model: str | os.PathLike[str] | Checkpoint, *, values: bool = True) 
         FormatError, OSError, …: as `weightprint.open` does.
     """
     return Anatomy(open(model), values=values)
-
-
-def _rebuild(checkpoint: Checkpoint, values: bool) -> Anatomy:
-    return Anatomy(checkpoint, values=values)
 
 
 def _counted(by_place: Mapping[Place, Assignment]) -> dict[str, Geometry]:

@@ -63,10 +63,15 @@ def alternating(*roles: str) -> Cell:
 Table = dict[str, str | Cell]
 
 
-def table(text: str) -> Table:
-    """``"attn.qkv=q|k|v attn.proj=o"``: names and their roles; ``|`` between roles stacked in one tensor."""
-    pairs = (entry.split("=") for entry in text.split())
-    return {name: stacked(*role.split("|")) if "|" in role else role for name, role in pairs}
+def table(*parts: str | Table) -> Table:
+    """``"attn.qkv=q|k|v attn.proj=o"``: names and their roles, ``|`` between stacked ones; tables are merged."""
+    whole: Table = {}
+    for part in parts:
+        if isinstance(part, str):
+            pairs = (entry.split("=") for entry in part.split())
+            part = {name: stacked(*role.split("|")) if "|" in role else role for name, role in pairs}
+        whole |= part
+    return whole
 
 
 def _cell(cell: str | Cell) -> Cell:

@@ -295,7 +295,6 @@ def _rule(modules: list[str], weights: Mapping[str, Weight]) -> _Rule | None:
 def _patches_by_place(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]] | str:
     """The same through places; a string says why it can't be done."""
     mapped = match_adapter(adapter.weights.shapes, adapter.checkpoint.config)
-    factor = {a.view.weight: a for a in mapped.assignments}
     by_b: dict[str, list[Any]] = defaultdict(list)
     for assignment in mapped.assignments:
         by_b[assignment.view.weight].append(assignment)
@@ -303,7 +302,7 @@ def _patches_by_place(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]
         return ""
     found: dict[str, list[_Patch]] = defaultdict(list)
     for module, lora in adapter.loras.items():
-        if lora.b not in factor:
+        if lora.b not in by_b:
             return ""
         for assignment in by_b[lora.b]:
             place = replace(assignment.place, role=assignment.place.role.split(".")[0])

@@ -93,19 +93,20 @@ class Names:
         return int(found[1]), f"{rest[: found.start(1)]}{{e}}{rest[found.end(1) :]}"
 
 
+def _last_word(front: str) -> str:
+    return front.rstrip(".").rsplit(".", 1)[-1] + ("." if front.endswith(".") else "")
+
+
 def _block_pattern(fronts: Iterable[str]) -> re.Pattern[str]:
     """Finds a block's number behind the last word of the fronts: ``layers.7.``, or glued to it: ``linear_7.``."""
-    words = {front.rstrip(".").rsplit(".", 1)[-1] + ("." if front.endswith(".") else "") for front in fronts if front}
+    words = {_last_word(front) for front in fronts if front}
     start = "^|" if "" in fronts else ""
     return re.compile(rf"(?:{start}(?<![^.])(?:{'|'.join(sorted(map(re.escape, words)))}))([0-9]{{1,7}})\.")
 
 
 def _expert_pattern(keys: Iterable[str]) -> re.Pattern[str] | None:
     """Finds an expert's number behind the words that stand before ``{e}`` in the keys."""
-    words = set()
-    for key in keys:
-        front = key.split("{e}")[0]
-        words.add(front.rstrip(".").rsplit(".", 1)[-1] + ("." if front.endswith(".") else ""))
+    words = {_last_word(key.split("{e}")[0]) for key in keys}
     if not words:
         return None
     return re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(map(re.escape, words)))})([0-9]{{1,7}})(?=\.|$)")

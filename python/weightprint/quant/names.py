@@ -53,22 +53,10 @@ SCALE_ENDS = tuple(_CODES_END)
 
 #: Scales of activations and caches: claimed with their layer, and never part of the weight.
 ACTIVATION = (
-    "input_scale",
-    "input_zero_point",
-    "input_global_scale",
-    "input_scale_ub",
-    "output_scale",
-    "output_zero_point",
-    "activation_scale",
-    "act_scale",
-    "scale_input",
-    "qscale_act",
-    "q_scale",
-    "k_scale",
-    "v_scale",
-    "kv_scale",
+    "input_scale", "input_zero_point", "input_global_scale", "input_scale_ub", "output_scale", "output_zero_point",
+    "activation_scale", "act_scale", "scale_input", "qscale_act", "q_scale", "k_scale", "v_scale", "kv_scale",
     "pre_quant_scale",
-)
+)  # fmt: skip
 
 
 def siblings(scale: str, end: str) -> Siblings:

@@ -35,21 +35,9 @@ META_NORMS = table("attention_norm=attn_norm ffn_norm=ffn_norm")
 
 #: Many models are Llama to a tensor: names, biases and shapes differ by nothing that matters here.
 LLAMA_TYPES = (
-    "llama",
-    "mistral",
-    "ministral",
-    "qwen2",
-    "minicpm",
-    "internlm",
-    "internlm3",
-    "aquila",
-    "granite",
-    "smollm3",
-    "seed_oss",
-    "ernie4_5",
-    "pangu",
-    "PanguEmbedded",
-)
+    "llama", "mistral", "ministral", "qwen2", "minicpm", "internlm", "internlm3", "aquila", "granite", "smollm3",
+    "seed_oss", "ernie4_5", "pangu", "PanguEmbedded",
+)  # fmt: skip
 
 
 def decoder(inside: Table, outside: Table = OUTSIDE, block: str = "layers.{b}.") -> tuple[Stack, ...]:
@@ -71,14 +59,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("olmo_hf", decoder({**ATTENTION, **GATED}), ("olmo",)),
     Family(
         "hunyuan",
-        decoder(
-            {
-                **PRE_NORMS,
-                **ATTENTION,
-                **table("self_attn.query_layernorm=q_norm self_attn.key_layernorm=k_norm"),
-                **GATED,
-            }
-        ),
+        decoder(table(PRE_NORMS, ATTENTION, "self_attn.query_layernorm=q_norm self_attn.key_layernorm=k_norm", GATED)),
         ("hunyuan_v1_dense",),
     ),
     Family(
@@ -102,9 +83,7 @@ FAMILIES: tuple[Family, ...] = (
         norm_offset=1.0,
     ),
     Family("minicpm3", decoder({**PRE_NORMS, **MLA, **GATED}), ("minicpm3",)),
-    Family(
-        "phi3", decoder({**PRE_NORMS, **table("self_attn.qkv_proj=q|k|v self_attn.o_proj=o"), **FUSED_GATED}), ("phi3",)
-    ),
+    Family("phi3", decoder(table(PRE_NORMS, "self_attn.qkv_proj=q|k|v self_attn.o_proj=o", FUSED_GATED)), ("phi3",)),
     Family(
         "baichuan",
         decoder({**PRE_NORMS, "self_attn.W_pack": stacked("q", "k", "v"), "self_attn.o_proj": "o", **GATED}),
@@ -114,25 +93,23 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "glm4",
         decoder(
-            {
-                **PRE_NORMS,
-                **table("post_self_attn_layernorm=attn_post_norm post_mlp_layernorm=ffn_post_norm"),
-                **ATTENTION,
-                **FUSED_GATED,
-            }
+            table(
+                PRE_NORMS,
+                "post_self_attn_layernorm=attn_post_norm post_mlp_layernorm=ffn_post_norm",
+                ATTENTION,
+                FUSED_GATED,
+            )
         ),
         ("glm4",),
     ),
     Family(
         "chatglm2",
         decoder(
-            {
-                **PRE_NORMS,
-                **table(
-                    "self_attention.query_key_value=q|k|v self_attention.dense=o mlp.dense_h_to_4h=gate|up "
-                    "mlp.dense_4h_to_h=down"
-                ),
-            },
+            table(
+                PRE_NORMS,
+                "self_attention.query_key_value=q|k|v self_attention.dense=o mlp.dense_h_to_4h=gate|up "
+                "mlp.dense_4h_to_h=down",
+            ),
             table("embedding.word_embeddings=embedding encoder.final_layernorm=final_norm output_layer=head"),
             "encoder.layers.{b}.",
         ),
@@ -141,11 +118,11 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "chatglm",
         decoder(
-            {
-                **PRE_NORMS,
-                "attention.query_key_value": grouped("q", "k", "v"),
-                **table("attention.dense=o mlp.dense_h_to_4h=up mlp.dense_4h_to_h=down"),
-            },
+            table(
+                PRE_NORMS,
+                {"attention.query_key_value": grouped("q", "k", "v")},
+                "attention.dense=o mlp.dense_h_to_4h=up mlp.dense_4h_to_h=down",
+            ),
             table("word_embeddings=embedding final_layernorm=final_norm lm_head=head"),
         ),
         ("chatglm",),
@@ -169,13 +146,12 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "llama_meta",
         decoder(
-            {
-                **META_NORMS,
-                "attention.wq": paired("q"),
-                "attention.wk": paired("k"),
-                **table("attention.wv=v attention.wo=o"),
-                **META_FFN,
-            },
+            table(
+                META_NORMS,
+                {"attention.wq": paired("q"), "attention.wk": paired("k")},
+                "attention.wv=v attention.wo=o",
+                META_FFN,
+            ),
             META_OUTSIDE,
         ),
     ),

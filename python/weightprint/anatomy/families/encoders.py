@@ -42,7 +42,7 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "encoder",
             "encoder.layer.{b}.",
-            {**table("attention.self.query=q attention.self.key=k attention.self.value=v"), **_BERT_FFN},
+            table("attention.self.query=q attention.self.key=k attention.self.value=v", _BERT_FFN),
             {**_EMBEDDINGS, **_BERT_HEADS, "embeddings_project": "embedding_in"},
         ),
         ("bert", "roberta", "xlm-roberta", "camembert", "electra", "data2vec-text", "ernie", "layoutlm"),
@@ -58,13 +58,11 @@ FAMILIES: tuple[Family, ...] = (
                 "attention.q_lin=q attention.k_lin=k attention.v_lin=v attention.out_lin=o "
                 "sa_layer_norm=attn_post_norm ffn.lin1=up ffn.lin2=down output_layer_norm=ffn_post_norm"
             ),
-            {
-                **_EMBEDDINGS,
-                **table(
-                    "vocab_transform=head_dense vocab_layer_norm=head_norm vocab_projector=head "
-                    "pre_classifier=classifier_dense classifier=classifier qa_outputs=classifier"
-                ),
-            },
+            table(
+                _EMBEDDINGS,
+                "vocab_transform=head_dense vocab_layer_norm=head_norm vocab_projector=head "
+                "pre_classifier=classifier_dense classifier=classifier qa_outputs=classifier",
+            ),
         ),
         ("distilbert",),
         pre_norm=False,
@@ -79,15 +77,13 @@ FAMILIES: tuple[Family, ...] = (
                 "attention.query=q attention.key=k attention.value=v attention.dense=o "
                 "attention.LayerNorm=attn_post_norm ffn=up ffn_output=down full_layer_layer_norm=ffn_post_norm"
             ),
-            {
-                **_EMBEDDINGS,
-                **table(
-                    "encoder.embedding_hidden_mapping_in=embedding_in pooler=pooler predictions.dense=head_dense "
-                    "predictions.LayerNorm=head_norm predictions.decoder=head predictions.bias=head_bias "
-                    "predictions.decoder.bias=head_copy_bias sop_classifier.classifier=next_sentence "
-                    "classifier=classifier qa_outputs=classifier"
-                ),
-            },
+            table(
+                _EMBEDDINGS,
+                "encoder.embedding_hidden_mapping_in=embedding_in pooler=pooler predictions.dense=head_dense "
+                "predictions.LayerNorm=head_norm predictions.decoder=head predictions.bias=head_bias "
+                "predictions.decoder.bias=head_copy_bias sop_classifier.classifier=next_sentence "
+                "classifier=classifier qa_outputs=classifier",
+            ),
         ),
         ("albert",),
         pre_norm=False,
@@ -114,24 +110,20 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "encoder",
             "encoder.layer.{b}.",
-            {
-                **table(
-                    "attention.self.query_proj=q attention.self.key_proj=k attention.self.value_proj=v "
-                    "attention.self.pos_query_proj=position_q attention.self.pos_key_proj=position_k"
-                ),
-                **_BERT_FFN,
-            },
-            {
-                **_EMBEDDINGS,
-                **_BERT_HEADS,
-                **table(
-                    "embeddings.embed_proj=embedding_in encoder.rel_embeddings=position "
-                    "encoder.LayerNorm=position_norm encoder.conv.conv=conv1 encoder.conv.LayerNorm=conv1_norm "
-                    "lm_predictions.lm_head.dense=head_dense lm_predictions.lm_head.LayerNorm=head_norm "
-                    "lm_predictions.lm_head.bias=head_bias mask_predictions.dense=classifier_dense "
-                    "mask_predictions.LayerNorm=classifier_norm mask_predictions.classifier=classifier"
-                ),
-            },
+            table(
+                "attention.self.query_proj=q attention.self.key_proj=k attention.self.value_proj=v "
+                "attention.self.pos_query_proj=position_q attention.self.pos_key_proj=position_k",
+                _BERT_FFN,
+            ),
+            table(
+                _EMBEDDINGS,
+                _BERT_HEADS,
+                "embeddings.embed_proj=embedding_in encoder.rel_embeddings=position "
+                "encoder.LayerNorm=position_norm encoder.conv.conv=conv1 encoder.conv.LayerNorm=conv1_norm "
+                "lm_predictions.lm_head.dense=head_dense lm_predictions.lm_head.LayerNorm=head_norm "
+                "lm_predictions.lm_head.bias=head_bias mask_predictions.dense=classifier_dense "
+                "mask_predictions.LayerNorm=classifier_norm mask_predictions.classifier=classifier",
+            ),
         ),
         ("deberta-v2",),
         pre_norm=False,
@@ -142,23 +134,19 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "encoder",
             "encoder.layer.{b}.",
-            {
-                "attention.self.in_proj": grouped("q", "k", "v"),
-                **table(
-                    "attention.self.q_bias=q_bias attention.self.v_bias=v_bias "
-                    "attention.self.pos_q_proj=position_q attention.self.pos_proj=position_k"
-                ),
-                **_BERT_FFN,
-            },
-            {
-                **_EMBEDDINGS,
-                **_BERT_HEADS,
-                **table(
-                    "embeddings.embed_proj=embedding_in encoder.rel_embeddings=position "
-                    "lm_predictions.lm_head.dense=head_dense lm_predictions.lm_head.LayerNorm=head_norm "
-                    "lm_predictions.lm_head.bias=head_bias"
-                ),
-            },
+            table(
+                {"attention.self.in_proj": grouped("q", "k", "v")},
+                "attention.self.q_bias=q_bias attention.self.v_bias=v_bias "
+                "attention.self.pos_q_proj=position_q attention.self.pos_proj=position_k",
+                _BERT_FFN,
+            ),
+            table(
+                _EMBEDDINGS,
+                _BERT_HEADS,
+                "embeddings.embed_proj=embedding_in encoder.rel_embeddings=position "
+                "lm_predictions.lm_head.dense=head_dense lm_predictions.lm_head.LayerNorm=head_norm "
+                "lm_predictions.lm_head.bias=head_bias",
+            ),
         ),
         ("deberta",),
         pre_norm=False,
@@ -173,14 +161,12 @@ FAMILIES: tuple[Family, ...] = (
                 "attention.LayerNorm=attn_norm attention.self.query=q attention.self.key=k attention.self.value=v "
                 "attention.output.dense=o LayerNorm=ffn_norm intermediate.dense=up output.dense=down"
             ),
-            {
-                **_EMBEDDINGS,
-                **_BERT_HEADS,
-                **table(
-                    "encoder.emb_layer_norm_after=final_norm embeddings.layer_norm=embedding_norm "
-                    "contact_head.regression=contact_head"
-                ),
-            },
+            table(
+                _EMBEDDINGS,
+                _BERT_HEADS,
+                "encoder.emb_layer_norm_after=final_norm embeddings.layer_norm=embedding_norm "
+                "contact_head.regression=contact_head",
+            ),
         ),
         ("esm",),
         fixed=(*_IDS, "*.rotary_embeddings.inv_freq"),

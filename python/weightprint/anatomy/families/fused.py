@@ -38,10 +38,10 @@ _GPT2_CROSS: Table = {
 #: The attention of OPT, XGLM, BART and their kin.
 OUT_PROJ = table("self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v self_attn.out_proj=o")
 #: Their blocks with norms in front …
-FAIRSEQ_PRE: Table = {**OUT_PROJ, **table("self_attn_layer_norm=attn_norm fc1=up fc2=down final_layer_norm=ffn_norm")}
+FAIRSEQ_PRE: Table = table(OUT_PROJ, "self_attn_layer_norm=attn_norm fc1=up fc2=down final_layer_norm=ffn_norm")
 #: … and behind.
-FAIRSEQ_POST: Table = {**FAIRSEQ_PRE, **table("self_attn_layer_norm=attn_post_norm final_layer_norm=ffn_post_norm")}
-_OPT_OUTSIDE: Table = {**table("decoder.embed_tokens=embedding decoder.embed_positions=position"), **_HEADS}
+FAIRSEQ_POST: Table = table(FAIRSEQ_PRE, "self_attn_layer_norm=attn_post_norm final_layer_norm=ffn_post_norm")
+_OPT_OUTSIDE: Table = table("decoder.embed_tokens=embedding decoder.embed_positions=position", _HEADS)
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -86,7 +86,7 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "h.{b}.",
-            {**_GPT_NORMS, "attn.c_attn": grouped("q", "k", "v"), **table("attn.c_proj=o mlp.c_fc=up mlp.c_proj=down")},
+            table(_GPT_NORMS, {"attn.c_attn": grouped("q", "k", "v")}, "attn.c_proj=o mlp.c_fc=up mlp.c_proj=down"),
             _GPT_OUTSIDE,
         ),
         ("gpt_bigcode",),
@@ -97,13 +97,11 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "h.{b}.",
-            {
-                **_GPT_NORMS,
-                **table(
-                    "attn.attention.q_proj=q attn.attention.k_proj=k attn.attention.v_proj=v "
-                    "attn.attention.out_proj=o mlp.c_fc=up mlp.c_proj=down"
-                ),
-            },
+            table(
+                _GPT_NORMS,
+                "attn.attention.q_proj=q attn.attention.k_proj=k attn.attention.v_proj=v "
+                "attn.attention.out_proj=o mlp.c_fc=up mlp.c_proj=down",
+            ),
             _GPT_OUTSIDE,
         ),
         ("gpt_neo",),
@@ -127,11 +125,10 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "h.{b}.",
-            {
-                "ln_1": "attn_norm",
-                "attn.qkv_proj": grouped("q", "v", "k", groups=4),
-                **table("attn.out_proj=o mlp.fc_in=up mlp.fc_out=down"),
-            },
+            table(
+                {"ln_1": "attn_norm", "attn.qkv_proj": grouped("q", "v", "k", groups=4)},
+                "attn.out_proj=o mlp.fc_in=up mlp.fc_out=down",
+            ),
             _GPT_OUTSIDE,
         ),
         ("codegen",),
@@ -142,12 +139,11 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "layers.{b}.",
-            {
-                **table("input_layernorm=attn_norm post_attention_layernorm=ffn_norm"),
-                "attention.query_key_value": grouped("q", "k", "v"),
-                "attention.dense": "o",
-                **_MEGATRON_FFN,
-            },
+            table(
+                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
+                {"attention.query_key_value": grouped("q", "k", "v"), "attention.dense": "o"},
+                _MEGATRON_FFN,
+            ),
             {"embed_in": "embedding", "final_layer_norm": "final_norm", "embed_out": "head", **_HEADS},
         ),
         ("gpt_neox",),
@@ -158,13 +154,12 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "h.{b}.",
-            {
-                **table("input_layernorm=attn_norm post_attention_layernorm=ffn_norm"),
-                "self_attention.query_key_value": grouped("q", "k", "v"),
-                "self_attention.dense": "o",
-                **_MEGATRON_FFN,
-            },
-            {**table("word_embeddings=embedding word_embeddings_layernorm=embedding_norm ln_f=final_norm"), **_HEADS},
+            table(
+                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
+                {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
+                _MEGATRON_FFN,
+            ),
+            table("word_embeddings=embedding word_embeddings_layernorm=embedding_norm ln_f=final_norm", _HEADS),
         ),
         ("bloom",),
     ),
@@ -173,14 +168,11 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "h.{b}.",
-            {
-                **table(
-                    "input_layernorm=attn_norm post_attention_layernorm=ffn_norm ln_attn=attn_norm ln_mlp=ffn_norm"
-                ),
-                "self_attention.query_key_value": grouped("q", "k", "v"),
-                "self_attention.dense": "o",
-                **_MEGATRON_FFN,
-            },
+            table(
+                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm ln_attn=attn_norm ln_mlp=ffn_norm",
+                {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
+                _MEGATRON_FFN,
+            ),
             {"word_embeddings": "embedding", "ln_f": "final_norm", **_HEADS},
         ),
         ("falcon", "RefinedWeb", "RefinedWebModel"),
@@ -244,12 +236,12 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "layers.{b}.",
-            {
-                **table("input_layernorm=attn_norm post_attention_layernorm=ffn_norm"),
-                "self_attn.query_key_value": grouped("q", "k", "v"),
-                **table("self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm"),
-                **_MEGATRON_FFN,
-            },
+            table(
+                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
+                {"self_attn.query_key_value": grouped("q", "k", "v")},
+                "self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm",
+                _MEGATRON_FFN,
+            ),
             {"embed_tokens": "embedding", "final_layernorm": "final_norm", **_HEADS},
         ),
         ("persimmon",),

@@ -33,11 +33,9 @@ def _multihead(at: str, prefix: str = "") -> Table:
 
 _LAYER: Table = {**_multihead("self_attn"), "linear1": "up", "linear2": "down"}
 _ENCODER: Table = {**_LAYER, "norm1": "attn_post_norm", "norm2": "ffn_post_norm"}
-_DECODER: Table = {
-    **_LAYER,
-    **_multihead("multihead_attn", "cross_"),
-    **table("norm1=attn_post_norm norm2=cross_post_norm norm3=ffn_post_norm"),
-}
+_DECODER: Table = table(
+    _LAYER, _multihead("multihead_attn", "cross_"), "norm1=attn_post_norm norm2=cross_post_norm norm3=ffn_post_norm"
+)
 _OUTSIDE = table(
     "embedding=embedding token_embedding=embedding embed=embedding pos_embedding=position position_embedding=position "
     "norm=final_norm"

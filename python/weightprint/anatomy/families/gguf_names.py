@@ -21,27 +21,10 @@ __all__ = ["FAMILIES"]
 
 #: general.architecture (with _ for -) of models whose q and k rows the converter reorders.
 _PAIRED = (
-    "llama",
-    "llama_embed",
-    "llada",
-    "deci",
-    "baichuan",
-    "xverse",
-    "internlm2",
-    "minicpm",
-    "olmo",
-    "arctic",
-    "deepseek",
-    "granite",
-    "granitemoe",
-    "granitehybrid",
-    "bailingmoe",
-    "chameleon",
-    "smollm3",
-    "arcee",
-    "mistral3",
+    "llama", "llama_embed", "llada", "deci", "baichuan", "xverse", "internlm2", "minicpm", "olmo", "arctic",
+    "deepseek", "granite", "granitemoe", "granitehybrid", "bailingmoe", "chameleon", "smollm3", "arcee", "mistral3",
     "nanbeige",
-)
+)  # fmt: skip
 
 _OUTSIDE = table(
     "token_embd=embedding position_embd=position token_types=token_type token_embd_norm=embedding_norm "
@@ -58,17 +41,17 @@ _ATTENTION = table(
     "attn_q_a_norm=q_a_norm attn_q_b=q_b attn_kv_a_mqa=kv_a attn_kv_a_norm=kv_a_norm attn_kv_b=kv_b attn_k_b=k_b "
     "attn_v_b=v_b"
 )
-_EXPERTS: Table = {
-    **table("ffn_gate_inp=router exp_probs_b=router_correction exp_probs_b.bias=router_correction"),
-    "ffn_gate_exps": experts("gate"),
-    "ffn_up_exps": experts("up"),
-    "ffn_down_exps": experts("down"),
-    "ffn_gate_up_exps": experts(stacked("gate", "up")),
-    **table("ffn_gate.{e}=gate ffn_up.{e}=up ffn_down.{e}=down ffn_gate_inp_shexp=shared_gate"),
-    "ffn_gate_shexp": shared("gate"),
-    "ffn_up_shexp": shared("up"),
-    "ffn_down_shexp": shared("down"),
-}
+_EXPERTS: Table = table(
+    "ffn_gate_inp=router exp_probs_b=router_correction exp_probs_b.bias=router_correction",
+    {
+        "ffn_gate_exps": experts("gate"),
+        "ffn_up_exps": experts("up"),
+        "ffn_down_exps": experts("down"),
+        "ffn_gate_up_exps": experts(stacked("gate", "up")),
+    },
+    "ffn_gate.{e}=gate ffn_up.{e}=up ffn_down.{e}=down ffn_gate_inp_shexp=shared_gate",
+    {"ffn_gate_shexp": shared("gate"), "ffn_up_shexp": shared("up"), "ffn_down_shexp": shared("down")},
+)
 _FFN = table("ffn_gate=gate ffn_up=up ffn_down=down")
 _SSM = table(
     "ssm_in=ssm_in ssm_conv1d=ssm_conv ssm_x=ssm_x ssm_dt=ssm_dt ssm_dt_norm=ssm_dt_norm ssm_b_norm=ssm_b_norm "
@@ -88,10 +71,9 @@ def _decoder(inside: Table) -> tuple[Stack, ...]:
     return single("decoder", "blk.{b}.", inside, _OUTSIDE)
 
 
-_T5_SELF: Table = {
-    **table("attn_norm=attn_norm attn_q=q attn_k=k attn_v=v attn_o=o attn_rel_b=relative_bias ffn_norm=ffn_norm"),
-    **_FFN,
-}
+_T5_SELF: Table = table(
+    "attn_norm=attn_norm attn_q=q attn_k=k attn_v=v attn_o=o attn_rel_b=relative_bias ffn_norm=ffn_norm", _FFN
+)
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -119,13 +101,11 @@ FAMILIES: tuple[Family, ...] = (
             Stack(
                 "decoder",
                 "dec.blk.{b}.",
-                {
-                    **_T5_SELF,
-                    **table(
-                        "cross_attn_norm=cross_norm cross_attn_q=cross_q cross_attn_k=cross_k cross_attn_v=cross_v "
-                        "cross_attn_o=cross_o cross_attn_rel_b=cross_relative_bias"
-                    ),
-                },
+                table(
+                    _T5_SELF,
+                    "cross_attn_norm=cross_norm cross_attn_q=cross_q cross_attn_k=cross_k cross_attn_v=cross_v "
+                    "cross_attn_o=cross_o cross_attn_rel_b=cross_relative_bias",
+                ),
                 table("token_embd=embedding dec.output_norm=final_norm output=head"),
             ),
         ),
@@ -136,14 +116,12 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "vision",
             "v.blk.{b}.",
-            {
-                **table(
-                    "ln1=attn_norm ln2=ffn_norm attn_q=q attn_k=k attn_v=v attn_qkv=q|k|v attn_q_norm=q_norm "
-                    "attn_k_norm=k_norm attn_out=o attn_out_norm=attn_inner_norm attn_post_norm=attn_post_norm "
-                    "ffn_post_norm=ffn_post_norm ls1=attn_scale ls2=ffn_scale"
-                ),
-                **_FFN,
-            },
+            table(
+                "ln1=attn_norm ln2=ffn_norm attn_q=q attn_k=k attn_v=v attn_qkv=q|k|v attn_q_norm=q_norm "
+                "attn_k_norm=k_norm attn_out=o attn_out_norm=attn_inner_norm attn_post_norm=attn_post_norm "
+                "ffn_post_norm=ffn_post_norm ls1=attn_scale ls2=ffn_scale",
+                _FFN,
+            ),
             table(
                 "v.patch_embd=patch v.position_embd=position v.class_embd=class_token v.pre_ln=pre_norm "
                 "v.post_ln=final_norm mm.0=projector mm.2=projector_out mm.input_projection=projector "

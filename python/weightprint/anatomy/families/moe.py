@@ -30,10 +30,9 @@ from weightprint.anatomy.family import (
 __all__ = ["FAMILIES"]
 
 FUSED: Table = {"mlp.experts.gate_up_proj": experts(stacked("gate", "up")), "mlp.experts.down_proj": experts("down")}
-ROUTED: Table = {
-    **table("mlp.gate=router mlp.experts.{e}.gate_proj=gate mlp.experts.{e}.up_proj=up mlp.experts.{e}.down_proj=down"),
-    **FUSED,
-}
+ROUTED: Table = table(
+    "mlp.gate=router mlp.experts.{e}.gate_proj=gate mlp.experts.{e}.up_proj=up mlp.experts.{e}.down_proj=down", FUSED
+)
 CORRECTION = table("mlp.gate.e_score_correction_bias=router_correction")
 SANDWICH_NORMS = table(
     "input_layernorm=attn_norm post_attention_layernorm=attn_post_norm pre_mlp_layernorm=ffn_norm "
@@ -55,31 +54,29 @@ def _with_next(inside: Table) -> tuple[Stack, ...]:
     return (*decoder(inside), Stack("mtp", "layers.{b}.", {**inside, **NEXT}, tied_head=False))
 
 
-_QWEN3_NEXT: Table = {
-    **PRE_NORMS,
-    "self_attn.q_proj": grouped("q", "attn_gate"),
-    **table("self_attn.k_proj=k self_attn.v_proj=v self_attn.o_proj=o"),
-    **QK_NORMS,
-    **ROUTED,
-    **_one("mlp.shared_expert"),
-    "mlp.shared_expert_gate": "shared_gate",
-    **GATED,
-}
+_QWEN3_NEXT: Table = table(
+    PRE_NORMS,
+    {"self_attn.q_proj": grouped("q", "attn_gate")},
+    "self_attn.k_proj=k self_attn.v_proj=v self_attn.o_proj=o",
+    QK_NORMS,
+    ROUTED,
+    _one("mlp.shared_expert"),
+    {"mlp.shared_expert_gate": "shared_gate"},
+    GATED,
+)
 
 FAMILIES: tuple[Family, ...] = (
     Family(
         "mixtral",
         decoder(
-            {
-                **PRE_NORMS,
-                **ATTENTION,
-                **table(
-                    "block_sparse_moe.gate=router block_sparse_moe.experts.{e}.w1=gate "
-                    "block_sparse_moe.experts.{e}.w3=up block_sparse_moe.experts.{e}.w2=down mlp.gate=router "
-                    "mlp.router=router"
-                ),
-                **FUSED,
-            }
+            table(
+                PRE_NORMS,
+                ATTENTION,
+                "block_sparse_moe.gate=router block_sparse_moe.experts.{e}.w1=gate "
+                "block_sparse_moe.experts.{e}.w3=up block_sparse_moe.experts.{e}.w2=down mlp.gate=router "
+                "mlp.router=router",
+                FUSED,
+            )
         ),
         ("mixtral", "phimoe"),
     ),
@@ -165,62 +162,64 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ernie4_5_moe",
         decoder(
-            {
-                **PRE_NORMS,
-                **ATTENTION,
-                **ROUTED,
-                **table(
-                    "mlp.moe_statics.e_score_correction_bias=router_correction "
-                    "mlp.gate.moe_statics.e_score_correction_bias=router_correction"
-                ),
-                **_one("mlp.shared_experts"),
-                **GATED,
-            }
+            table(
+                PRE_NORMS,
+                ATTENTION,
+                ROUTED,
+                "mlp.moe_statics.e_score_correction_bias=router_correction "
+                "mlp.gate.moe_statics.e_score_correction_bias=router_correction",
+                _one("mlp.shared_experts"),
+                GATED,
+            )
         ),
         ("ernie4_5_moe",),
     ),
     Family(
         "hunyuan_moe",
         decoder(
-            {
-                **PRE_NORMS,
-                **ATTENTION,
-                **table("self_attn.query_layernorm=q_norm self_attn.key_layernorm=k_norm"),
-                **{key: cell for key, cell in ROUTED.items() if key != "mlp.gate"},
-                "mlp.gate.wg": "router",
-                **_one("mlp.shared_mlp"),
-                **GATED,
-            }
+            table(
+                PRE_NORMS,
+                ATTENTION,
+                "self_attn.query_layernorm=q_norm self_attn.key_layernorm=k_norm",
+                {key: cell for key, cell in ROUTED.items() if key != "mlp.gate"},
+                {"mlp.gate.wg": "router"},
+                _one("mlp.shared_mlp"),
+                GATED,
+            )
         ),
         ("hunyuan_v1_moe",),
     ),
     Family(
         "gpt_oss",
         decoder(
-            {
-                **PRE_NORMS,
-                **ATTENTION,
-                **table("self_attn.sinks=sinks mlp.router=router"),
-                "mlp.experts.gate_up_proj": experts(transposed(alternating("gate", "up"))),
-                "mlp.experts.gate_up_proj_bias": experts(alternating("gate_bias", "up_bias")),
-                "mlp.experts.down_proj": experts(transposed("down")),
-                "mlp.experts.down_proj_bias": experts("down_bias"),
-            }
+            table(
+                PRE_NORMS,
+                ATTENTION,
+                "self_attn.sinks=sinks mlp.router=router",
+                {
+                    "mlp.experts.gate_up_proj": experts(transposed(alternating("gate", "up"))),
+                    "mlp.experts.gate_up_proj_bias": experts(alternating("gate_bias", "up_bias")),
+                    "mlp.experts.down_proj": experts(transposed("down")),
+                    "mlp.experts.down_proj_bias": experts("down_bias"),
+                },
+            )
         ),
         ("gpt_oss",),
     ),
     Family(
         "llama4",
         decoder(
-            {
-                **PRE_NORMS,
-                **ATTENTION,
-                "feed_forward.router": "router",
-                "feed_forward.experts.gate_up_proj": experts(transposed(stacked("gate", "up"))),
-                "feed_forward.experts.down_proj": experts(transposed("down")),
-                **_one("feed_forward.shared_expert"),
-                **table("feed_forward.gate_proj=gate feed_forward.up_proj=up feed_forward.down_proj=down"),
-            }
+            table(
+                PRE_NORMS,
+                ATTENTION,
+                {
+                    "feed_forward.router": "router",
+                    "feed_forward.experts.gate_up_proj": experts(transposed(stacked("gate", "up"))),
+                    "feed_forward.experts.down_proj": experts(transposed("down")),
+                },
+                _one("feed_forward.shared_expert"),
+                "feed_forward.gate_proj=gate feed_forward.up_proj=up feed_forward.down_proj=down",
+            )
         ),
         ("llama4", "llama4_text"),
     ),
@@ -245,15 +244,15 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "dbrx",
         decoder(
-            {
-                **table(
-                    "norm_attn_norm.norm_1=attn_norm norm_attn_norm.attn.Wqkv=q|k|v norm_attn_norm.attn.out_proj=o "
-                    "norm_attn_norm.norm_2=ffn_norm ffn.router.layer=router"
-                ),
-                "ffn.experts.mlp.w1": experts("gate", "rows"),
-                "ffn.experts.mlp.v1": experts("up", "rows"),
-                "ffn.experts.mlp.w2": experts(transposed("down"), "rows"),
-            },
+            table(
+                "norm_attn_norm.norm_1=attn_norm norm_attn_norm.attn.Wqkv=q|k|v norm_attn_norm.attn.out_proj=o "
+                "norm_attn_norm.norm_2=ffn_norm ffn.router.layer=router",
+                {
+                    "ffn.experts.mlp.w1": experts("gate", "rows"),
+                    "ffn.experts.mlp.v1": experts("up", "rows"),
+                    "ffn.experts.mlp.w2": experts(transposed("down"), "rows"),
+                },
+            ),
             table("wte=embedding norm_f=final_norm lm_head=head"),
             "blocks.{b}.",
         ),

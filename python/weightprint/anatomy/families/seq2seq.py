@@ -23,10 +23,10 @@ _SELF: Table = {f"SelfAttention.{x}": x for x in "qkvo"}
 _T5_FFN = table(
     "DenseReluDense.wi=up DenseReluDense.wi_0=gate DenseReluDense.wi_1=up DenseReluDense.wo=down layer_norm=ffn_norm"
 )
-_T5_SELF: Table = {
-    **{f"layer.0.{name}": cell for name, cell in _SELF.items()},
-    **table("layer.0.SelfAttention.relative_attention_bias=relative_bias layer.0.layer_norm=attn_norm"),
-}
+_T5_SELF: Table = table(
+    {f"layer.0.{name}": cell for name, cell in _SELF.items()},
+    "layer.0.SelfAttention.relative_attention_bias=relative_bias layer.0.layer_norm=attn_norm",
+)
 
 _CROSS = table(
     "encoder_attn.q_proj=cross_q encoder_attn.k_proj=cross_k encoder_attn.v_proj=cross_v encoder_attn.out_proj=cross_o"
@@ -61,15 +61,12 @@ FAMILIES: tuple[Family, ...] = (
             Stack(
                 "decoder",
                 "decoder.block.{b}.",
-                {
-                    **_T5_SELF,
-                    **{f"layer.1.EncDecAttention.{x}": f"cross_{x}" for x in "qkvo"},
-                    **table(
-                        "layer.1.EncDecAttention.relative_attention_bias=cross_relative_bias "
-                        "layer.1.layer_norm=cross_norm"
-                    ),
-                    **{f"layer.2.{name}": cell for name, cell in _T5_FFN.items()},
-                },
+                table(
+                    _T5_SELF,
+                    {f"layer.1.EncDecAttention.{x}": f"cross_{x}" for x in "qkvo"},
+                    "layer.1.EncDecAttention.relative_attention_bias=cross_relative_bias layer.1.layer_norm=cross_norm",
+                    {f"layer.2.{name}": cell for name, cell in _T5_FFN.items()},
+                ),
                 table(
                     "shared=embedding decoder.embed_tokens=embedding_copy decoder.final_layer_norm=final_norm "
                     "lm_head=head classification_head.dense=classifier_dense classification_head.out_proj=classifier"
@@ -168,13 +165,11 @@ FAMILIES: tuple[Family, ...] = (
             Stack(
                 "decoder",
                 "decoder.blocks.{b}.",
-                {
-                    **_OPENAI_BLOCK,
-                    **table(
-                        "cross_attn_ln=cross_norm cross_attn.query=cross_q cross_attn.key=cross_k "
-                        "cross_attn.value=cross_v cross_attn.out=cross_o"
-                    ),
-                },
+                table(
+                    _OPENAI_BLOCK,
+                    "cross_attn_ln=cross_norm cross_attn.query=cross_q cross_attn.key=cross_k "
+                    "cross_attn.value=cross_v cross_attn.out=cross_o",
+                ),
                 table("decoder.token_embedding=embedding decoder.positional_embedding=position decoder.ln=final_norm"),
             ),
         ),
@@ -195,14 +190,12 @@ FAMILIES: tuple[Family, ...] = (
             Stack(
                 "decoder",
                 "decoder.layer.{b}.",
-                {
-                    **_CT2_SELF,
-                    **_CT2_FFN,
-                    **table(
-                        "attention.layer_norm=cross_norm attention.linear_0=cross_q attention.linear_1=cross_k|cross_v "
-                        "attention.linear_2=cross_o"
-                    ),
-                },
+                table(
+                    _CT2_SELF,
+                    _CT2_FFN,
+                    "attention.layer_norm=cross_norm attention.linear_0=cross_q attention.linear_1=cross_k|cross_v "
+                    "attention.linear_2=cross_o",
+                ),
                 table(
                     "decoder.embeddings=embedding decoder.position_encodings.encodings=position "
                     "decoder.layer_norm=final_norm decoder.projection=head"

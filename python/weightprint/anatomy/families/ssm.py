@@ -48,17 +48,15 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "decoder",
             "layers.{b}.",
-            {
-                **table("input_layernorm=attn_norm pre_ff_layernorm=ffn_norm"),
-                **_mixer("mamba"),
-                **table("mamba.dt_layernorm=ssm_dt_norm mamba.b_layernorm=ssm_b_norm mamba.c_layernorm=ssm_c_norm"),
-                **_ATTENTION,
-                **table(
-                    "feed_forward.gate_proj=gate feed_forward.up_proj=up feed_forward.down_proj=down "
-                    "feed_forward.router=router feed_forward.experts.{e}.gate_proj=gate "
-                    "feed_forward.experts.{e}.up_proj=up feed_forward.experts.{e}.down_proj=down"
-                ),
-            },
+            table(
+                "input_layernorm=attn_norm pre_ff_layernorm=ffn_norm",
+                _mixer("mamba"),
+                "mamba.dt_layernorm=ssm_dt_norm mamba.b_layernorm=ssm_b_norm mamba.c_layernorm=ssm_c_norm",
+                _ATTENTION,
+                "feed_forward.gate_proj=gate feed_forward.up_proj=up feed_forward.down_proj=down "
+                "feed_forward.router=router feed_forward.experts.{e}.gate_proj=gate "
+                "feed_forward.experts.{e}.up_proj=up feed_forward.experts.{e}.down_proj=down",
+            ),
             table("embed_tokens=embedding final_layernorm=final_norm lm_head=head"),
         ),
         ("jamba", "bamba"),

@@ -17,17 +17,13 @@ from weightprint.anatomy.family import Family, Stack, Table, single, stacked, ta
 __all__ = ["FAMILIES"]
 
 #: Between a tower and a language model.
-_PROJECTOR: Table = {
-    **table(
-        "multi_modal_projector.linear_1=projector multi_modal_projector.linear_2=projector_out "
-        "multi_modal_projector.linear=projector"
-    ),
-    "multi_modal_projector.mm_input_projection_weight": transposed("projector"),
-    **table(
-        "multi_modal_projector.mm_soft_emb_norm=projector_norm mm_projector=projector mm_projector.0=projector "
-        "mm_projector.2=projector_out image_newline=image_newline"
-    ),
-}
+_PROJECTOR: Table = table(
+    "multi_modal_projector.linear_1=projector multi_modal_projector.linear_2=projector_out "
+    "multi_modal_projector.linear=projector",
+    {"multi_modal_projector.mm_input_projection_weight": transposed("projector")},
+    "multi_modal_projector.mm_soft_emb_norm=projector_norm mm_projector=projector mm_projector.0=projector "
+    "mm_projector.2=projector_out image_newline=image_newline",
+)
 _PRE_VIT = table("layernorm_before=attn_norm layernorm_after=ffn_norm")
 _QUERY = table(
     "attention.attention.query=q attention.attention.key=k attention.attention.value=v attention.output.dense=o"
@@ -55,14 +51,12 @@ _CLIP_TEXT = table(
     "text_model.final_layer_norm=final_norm text_model.head=projector text_projection=projector "
     "logit_scale=logit_scale logit_bias=logit_scale_bias"
 )
-_CLIP_VISION: Table = {
-    **table(
-        "vision_model.embeddings.class_embedding=class_token vision_model.embeddings.patch_embedding=patch "
-        "vision_model.embeddings.position_embedding=position vision_model.pre_layrnorm=pre_norm "
-        "vision_model.post_layernorm=final_norm visual_projection=projector"
-    ),
-    **_PROJECTOR,
-}
+_CLIP_VISION: Table = table(
+    "vision_model.embeddings.class_embedding=class_token vision_model.embeddings.patch_embedding=patch "
+    "vision_model.embeddings.position_embedding=position vision_model.pre_layrnorm=pre_norm "
+    "vision_model.post_layernorm=final_norm visual_projection=projector",
+    _PROJECTOR,
+)
 _SIGLIP_POOLER = table(
     "vision_model.head.probe=pooler vision_model.head.attention.in_proj_weight=q|k|v "
     "vision_model.head.attention.in_proj_bias=q_bias|k_bias|v_bias vision_model.head.attention.out_proj=o "
@@ -108,14 +102,12 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "vision",
             "encoder.layer.{b}.",
-            {
-                "norm1": "attn_norm",
-                **_QUERY,
-                **table(
-                    "layer_scale1.lambda1=attn_scale norm2=ffn_norm mlp.fc1=up mlp.fc2=down mlp.weights_in=gate|up "
-                    "mlp.weights_out=down layer_scale2.lambda1=ffn_scale"
-                ),
-            },
+            table(
+                {"norm1": "attn_norm"},
+                _QUERY,
+                "layer_scale1.lambda1=attn_scale norm2=ffn_norm mlp.fc1=up mlp.fc2=down mlp.weights_in=gate|up "
+                "mlp.weights_out=down layer_scale2.lambda1=ffn_scale",
+            ),
             {**_HF_PATCHES, **_PROJECTOR},
         ),
         ("dinov2", "dinov2_with_registers"),
@@ -125,7 +117,7 @@ FAMILIES: tuple[Family, ...] = (
         single(
             "vision",
             "blocks.{b}.",
-            {**_TIMM_BLOCK, **table("ls1=attn_scale ls2=ffn_scale mlp.w12=gate|up mlp.w3=down")},
+            table(_TIMM_BLOCK, "ls1=attn_scale ls2=ffn_scale mlp.w12=gate|up mlp.w3=down"),
             _TIMM_OUTSIDE,
         ),
     ),
@@ -171,13 +163,11 @@ FAMILIES: tuple[Family, ...] = (
                 "attention.o_proj=o ffn_norm=ffn_norm feed_forward.gate_proj=gate feed_forward.up_proj=up "
                 "feed_forward.down_proj=down"
             ),
-            {
-                **table(
-                    "patch_conv=patch ln_pre=pre_norm multi_modal_projector.norm=projector_norm "
-                    "multi_modal_projector.patch_merger.merging_layer=patch_merger"
-                ),
-                **_PROJECTOR,
-            },
+            table(
+                "patch_conv=patch ln_pre=pre_norm multi_modal_projector.norm=projector_norm "
+                "multi_modal_projector.patch_merger.merging_layer=patch_merger",
+                _PROJECTOR,
+            ),
         ),
         ("pixtral", "mistral3"),
     ),
@@ -188,23 +178,21 @@ FAMILIES: tuple[Family, ...] = (
                 "text",
                 "transformer.resblocks.{b}.",
                 _OPENAI_BLOCK,
-                {
-                    **table("token_embedding=embedding positional_embedding=position ln_final=final_norm"),
-                    "text_projection": transposed("projector"),
-                    **table("logit_scale=logit_scale logit_bias=logit_scale_bias"),
-                },
+                table(
+                    "token_embedding=embedding positional_embedding=position ln_final=final_norm",
+                    {"text_projection": transposed("projector")},
+                    "logit_scale=logit_scale logit_bias=logit_scale_bias",
+                ),
             ),
             Stack(
                 "vision",
                 "visual.transformer.resblocks.{b}.",
                 _OPENAI_BLOCK,
-                {
-                    **table(
-                        "visual.class_embedding=class_token visual.positional_embedding=position visual.conv1=patch "
-                        "visual.ln_pre=pre_norm visual.ln_post=final_norm"
-                    ),
-                    "visual.proj": transposed("projector"),
-                },
+                table(
+                    "visual.class_embedding=class_token visual.positional_embedding=position visual.conv1=patch "
+                    "visual.ln_pre=pre_norm visual.ln_post=final_norm",
+                    {"visual.proj": transposed("projector")},
+                ),
             ),
         ),
         fixed=("*attn_mask", "input_resolution", "context_length", "vocab_size"),
@@ -215,12 +203,10 @@ FAMILIES: tuple[Family, ...] = (
             Stack(
                 "vision",
                 "visual.blocks.{b}.",
-                {
-                    **_TIMM_BLOCK,
-                    **table(
-                        "mlp.gate_proj=gate mlp.up_proj=up mlp.down_proj=down mlp.linear_fc1=up mlp.linear_fc2=down"
-                    ),
-                },
+                table(
+                    _TIMM_BLOCK,
+                    "mlp.gate_proj=gate mlp.up_proj=up mlp.down_proj=down mlp.linear_fc1=up mlp.linear_fc2=down",
+                ),
                 _QWEN_MERGER,
             ),
             Stack(

@@ -26,7 +26,7 @@ from weightprint.anatomy.infer.pairing import (
     squared_cosines,
 )
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, fold, head_sizes
-from weightprint.util.arrays import F64
+from weightprint.util.arrays import F32, F64
 
 __all__ = ["BlockMembership", "Unordered", "as_units", "ffn_cosines"]
 
@@ -80,7 +80,10 @@ class BlockMembership:
 
     def moments(self, role: str) -> F64 | None:
         """Second moments over the residual channels, one row per tensor, centred over tensors."""
-        return self._stack("moment", role, lambda m: self.probe.moment(m, 1))
+        return self._stack("moment", role, self._moment)
+
+    def _moment(self, m: Matrix) -> F32 | None:
+        return self.probe.moment(m, 1)
 
     def profiles(self, role: str) -> F64 | None:
         """Channel norms, one row per tensor, centred over tensors."""
@@ -199,7 +202,7 @@ class BlockMembership:
 
     def order(self) -> list[int]:
         """Hub tensors (of down, or o) from the first block to the last; empty where nothing says."""
-        moments = [m for r in ("up", "gate", "gate+up") if (m := self._by_hub(r)) is not None]
+        moments = [m for r in ("up", "gate", "gate+up") if (m := self._by_hub(r, self.moments(r))) is not None]
         if not moments:
             return []
         found = path(sum((likeness(m, m) for m in moments), np.zeros((self.pool.blocks,) * 2)))
@@ -208,12 +211,13 @@ class BlockMembership:
             return found
         growth = np.zeros(self.pool.blocks)
         for role in ("down", "v", "o", "q+k+v"):
-            norms = self._norms_by_hub(role)
-            if norms is not None:
-                growth += norms - norms.mean()
+            units = self._by_hub(role, self.units(role))
+            if units is not None:
+                growth += units.mean(1) - units.mean(1).mean()
         depth = np.arange(len(found))
         forward = float(np.corrcoef(growth[found], depth)[0, 1]) if growth.any() else 0.0
-        reads = [m for r in ("q", "k", "q+k+v") if (m := self._plain_by_hub(r)) is not None]
+        moments = [self._by_hub(r, self._stack("plain", r, self._moment, plain=True)) for r in ("q", "k", "q+k+v")]
+        reads = [m for m in moments if m is not None]
         for table in self.first:
             near = self.probe.moment(Matrix(table, (self.shapes[table][0], self.pool.hidden)), 1)
             if near is None:
@@ -223,24 +227,10 @@ class BlockMembership:
                 forward += 2.0 * float(r[0] - r[-1]) / len(reads)
         return found if forward >= 0 else found[::-1]
 
-    def _plain_by_hub(self, role: str) -> F64 | None:
-        blocks_known = self._joined(role)
-        if blocks_known is None or role not in self.pool.roles:
-            return None
-        rows = [r for m in self.matrices(role) if (r := self.probe.moment(m, 1)) is not None]
-        return np.array(rows, np.float64)[np.argsort(blocks_known)] if len(rows) == len(blocks_known) else None
-
-    def _by_hub(self, role: str) -> F64 | None:
-        moment, blocks_known = self.moments(role), self._joined(role)
-        return None if moment is None or blocks_known is None else moment[np.argsort(blocks_known)]
-
-    def _joined(self, role: str) -> npt.NDArray[np.intp] | None:
-        blocks_known = self.rows("down" if "down" in self.pool.roles else "o")
-        return blocks_known[role][0] if role in blocks_known else None
-
-    def _norms_by_hub(self, role: str) -> F64 | None:
-        units, blocks_known = self.units(role), self._joined(role)
-        return None if units is None or blocks_known is None else units.mean(1)[np.argsort(blocks_known)]
+    def _by_hub(self, role: str, rows: F64 | None) -> F64 | None:
+        """Rows of a role's tensors in the order of the hub's that stand in their blocks."""
+        joined = self.rows("down" if "down" in self.pool.roles else "o").get(role)
+        return None if rows is None or joined is None else rows[np.argsort(joined[0])]
 
 
 def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]) -> F64 | None:

@@ -25,8 +25,9 @@ Sources: torchao ``prototype/safetensors``, ``quantization/quantize_/workflows``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,9 @@ def _grid(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
     codes, scale, zero = parts["qdata"], parts["scale"], parts.get("zero_point")
     if codes.dtype not in CODE_DTYPES:
         return codes, f"{escape(codes.name)} is {codes.dtype}; expected one of {', '.join(CODE_DTYPES)}"
-    grid = fit(codes.shape, scale, Hints(blocks=_blocks(data), group_sizes=_sizes(data)))
+    size = _block_size(data)
+    hints = Hints(blocks=((size[-2], size[-1]),) if len(size) >= 2 else (), group_sizes=tuple(size[-1:]))
+    grid = fit(codes.shape, scale, hints)
     if grid is None:
         return scale, wrong_shape(scale, f"a grid of blocks over {list(codes.shape)}")
     if zero is not None and zero.shape != scale.shape:
@@ -153,10 +156,6 @@ def _mx(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[st
         made = _grid(weight, parts, {**data, "block_size": [1, block]}, components)
         return replace(made, scheme="torchao_mxfp8") if isinstance(made, Quantised) else made
     return _fp4(weight, parts, data, components, "torchao_mxfp4", ("F8_E8M0", "U8"))
-
-
-def _nvfp4(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[str, ...]) -> Made:
-    return _fp4(weight, parts, data, components, "torchao_nvfp4", ("F8_E4M3",))
 
 
 def _fp4(
@@ -212,12 +211,7 @@ def _int4(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
         dtype="I4",
         scheme="torchao_int4",
         components=components,
-        parameters={
-            "bits": 4,
-            "group_size": shape[-1] // groups,
-            "symmetric": False,
-            "scale_dtype": scale.dtype,
-        },
+        parameters={"bits": 4, "group_size": shape[-1] // groups, "symmetric": False, "scale_dtype": scale.dtype},
         codes=codes.name,
         scale=scale.name,
         zero=zero.name,
@@ -226,12 +220,12 @@ def _int4(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
     )
 
 
-_CLASSES = {
+_CLASSES: dict[str, Callable[[str, Parts, Mapping[str, Any], tuple[str, ...]], Made]] = {
     "Float8Tensor": _grid,
     "Int8Tensor": _grid,
     "IntxUnpackedToInt8Tensor": _grid,
     "MXTensor": _mx,
-    "NVFP4Tensor": _nvfp4,
+    "NVFP4Tensor": partial(_fp4, scheme="torchao_nvfp4", scale_dtypes=("F8_E4M3",)),
     "Int4Tensor": _int4,
 }
 
@@ -254,15 +248,6 @@ def _block_size(data: Mapping[str, Any]) -> list[int]:
     said = data.get("block_size")
     fits = isinstance(said, list) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in said)
     return list(said) if fits and said is not None else []
-
-
-def _blocks(data: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    said = _block_size(data)
-    return ((said[-2], said[-1]),) if len(said) >= 2 else ()
-
-
-def _sizes(data: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(_block_size(data)[-1:])
 
 
 TORCHAO = Scheme("torchao tensor subclasses", ("_qdata",), _group)
