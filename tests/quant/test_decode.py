@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import weightprint
 from opening import only, opened, same_bits
-from stored import FORMS, Stored
+from stored import FORMS
+from stored_layout import Stored
 from weightprint import _core
 from weightprint.quant.survey import SCHEMES
 

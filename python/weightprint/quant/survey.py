@@ -67,30 +67,12 @@ def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
 
 def _candidates(unclaimed: UnclaimedTensors) -> list[list[tuple[str, str]]]:
     """For each scheme, the names that end as one of its anchors, with the longest such end."""
-    ends: dict[str, list[int]] = {}
-    for number, scheme in enumerate(SCHEMES):
-        for end in scheme.anchors:
-            ends.setdefault(end, []).append(number)
-    by_last_word: dict[str, list[str]] = {}
-    for end in sorted(ends, key=len, reverse=True):
-        by_last_word.setdefault(_last_word(end), []).append(end)
-    every = tuple(ends)
-    candidates: list[list[tuple[str, str]]] = [[] for _ in SCHEMES]
-    for name in unclaimed.names:
-        if not name.endswith(every):
-            continue
-        seen: set[int] = set()
-        for end in by_last_word[_last_word(name)]:
-            if name.endswith(end):
-                for number in ends[end]:
-                    if number not in seen:
-                        seen.add(number)
-                        candidates[number].append((name, end))
+    candidates: list[list[tuple[str, str]]] = []
+    for scheme in SCHEMES:
+        longest_first = sorted(scheme.anchors, key=len, reverse=True)
+        named = [name for name in unclaimed.names if name.endswith(scheme.anchors)]
+        candidates.append([(name, next(end for end in longest_first if name.endswith(end))) for name in named])
     return candidates
-
-
-def _last_word(name: str) -> str:
-    return name[max(name.rfind("."), name.rfind("_")) + 1 :]
 
 
 def _named_apart(unclaimed: UnclaimedTensors, found: list[Quantised]) -> list[Quantised]:
