@@ -49,7 +49,7 @@ def column_groups(
         table = small(checkpoint, info)
         if not bool((table == -1).all()):
             groups = table[columns]
-            if int(table.min()) < 0 or int(table.max()) >= n_groups:
+            if int(groups.min()) < 0 or int(groups.max()) >= n_groups:
                 problem = f"{escape(g_idx)} names groups outside 0 … {n_groups - 1}"
                 raise FormatError(problem, path=checkpoint.files[info.file].path, tensor=g_idx, code="quantisation")
     first, last = int(groups.min()), int(groups.max())
