@@ -113,11 +113,6 @@ class Stack:
     tied_head: bool = True
 
 
-def single(name: str, block: str, inside: Table, outside: Table) -> tuple[Stack, ...]:
-    """The stacks of a family that has one."""
-    return (Stack(name, block, inside, outside),)
-
-
 @dataclass(frozen=True)
 class Family:
     """One row of the table.
@@ -143,3 +138,20 @@ class Family:
     pre_norm: bool = True
     fixed: tuple[str, ...] = ()
     unsure: str = ""
+
+
+def single(
+    name: str,
+    stack: str,
+    block: str,
+    inside: Table,
+    outside: Table,
+    model_types: tuple[str, ...] = (),
+    *,
+    pre_norm: bool = True,
+    fixed: tuple[str, ...] = (),
+    unsure: str = "",
+) -> Family:
+    """A family of one stack."""
+    stacks = (Stack(stack, block, inside, outside),)
+    return Family(name, stacks, model_types, pre_norm=pre_norm, fixed=fixed, unsure=unsure)

@@ -13,7 +13,7 @@ Facts are from the published modeling code, where order can't be told from shape
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, Stack, Table, grouped, paired, single, stacked, table
+from weightprint.anatomy.family import Family, Stack, Table, grouped, paired, stacked, table
 
 __all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "OUTSIDE", "POST_NORMS", "PRE_NORMS", "QK_NORMS", "decoder"]
 
@@ -42,7 +42,7 @@ LLAMA_TYPES = (
 
 def decoder(inside: Table, outside: Table = OUTSIDE, block: str = "layers.{b}.") -> tuple[Stack, ...]:
     """One stack of decoder blocks."""
-    return single("decoder", block, inside, outside)
+    return (Stack("decoder", block, inside, outside),)
 
 
 FAMILIES: tuple[Family, ...] = (

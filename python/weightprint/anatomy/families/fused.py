@@ -44,231 +44,201 @@ FAIRSEQ_POST: Table = table(FAIRSEQ_PRE, "self_attn_layer_norm=attn_post_norm fi
 _OPT_OUTSIDE: Table = table("decoder.embed_tokens=embedding decoder.embed_positions=position", _HEADS)
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    single(
         "gpt2",
-        single(
-            "decoder",
-            "h.{b}.",
-            {
-                **_GPT_NORMS,
-                "attn.c_attn": transposed(stacked("q", "k", "v")),
-                "attn.c_proj": transposed("o"),
-                "mlp.c_fc": transposed("up"),
-                "mlp.c_proj": transposed("down"),
-                **_GPT2_CROSS,
-            },
-            _GPT_OUTSIDE,
-        ),
+        "decoder",
+        "h.{b}.",
+        {
+            **_GPT_NORMS,
+            "attn.c_attn": transposed(stacked("q", "k", "v")),
+            "attn.c_proj": transposed("o"),
+            "mlp.c_fc": transposed("up"),
+            "mlp.c_proj": transposed("down"),
+            **_GPT2_CROSS,
+        },
+        _GPT_OUTSIDE,
         ("gpt2",),
         fixed=(*_MASKS, "*.crossattention.bias", "*.crossattention.masked_bias"),
     ),
-    Family(
+    single(
         "openai_gpt",  # the first GPT: norms behind
-        single(
-            "decoder",
-            "h.{b}.",
-            {
-                "attn.c_attn": transposed(stacked("q", "k", "v")),
-                "attn.c_proj": transposed("o"),
-                "ln_1": "attn_post_norm",
-                "mlp.c_fc": transposed("up"),
-                "mlp.c_proj": transposed("down"),
-                "ln_2": "ffn_post_norm",
-            },
-            {"tokens_embed": "embedding", "positions_embed": "position", **_HEADS},
-        ),
+        "decoder",
+        "h.{b}.",
+        {
+            "attn.c_attn": transposed(stacked("q", "k", "v")),
+            "attn.c_proj": transposed("o"),
+            "ln_1": "attn_post_norm",
+            "mlp.c_fc": transposed("up"),
+            "mlp.c_proj": transposed("down"),
+            "ln_2": "ffn_post_norm",
+        },
+        {"tokens_embed": "embedding", "positions_embed": "position", **_HEADS},
         ("openai-gpt",),
         pre_norm=False,
         fixed=("*.attn.bias", "*position_ids"),
     ),
-    Family(
+    single(
         "gpt_bigcode",
-        single(
-            "decoder",
-            "h.{b}.",
-            table(_GPT_NORMS, {"attn.c_attn": grouped("q", "k", "v")}, "attn.c_proj=o mlp.c_fc=up mlp.c_proj=down"),
-            _GPT_OUTSIDE,
-        ),
+        "decoder",
+        "h.{b}.",
+        table(_GPT_NORMS, {"attn.c_attn": grouped("q", "k", "v")}, "attn.c_proj=o mlp.c_fc=up mlp.c_proj=down"),
+        _GPT_OUTSIDE,
         ("gpt_bigcode",),
         fixed=_MASKS,
     ),
-    Family(
+    single(
         "gpt_neo",
-        single(
-            "decoder",
-            "h.{b}.",
-            table(
-                _GPT_NORMS,
-                "attn.attention.q_proj=q attn.attention.k_proj=k attn.attention.v_proj=v "
-                "attn.attention.out_proj=o mlp.c_fc=up mlp.c_proj=down",
-            ),
-            _GPT_OUTSIDE,
+        "decoder",
+        "h.{b}.",
+        table(
+            _GPT_NORMS,
+            "attn.attention.q_proj=q attn.attention.k_proj=k attn.attention.v_proj=v "
+            "attn.attention.out_proj=o mlp.c_fc=up mlp.c_proj=down",
         ),
+        _GPT_OUTSIDE,
         ("gpt_neo",),
         fixed=("*.attn.attention.bias", "*.attn.attention.masked_bias"),
     ),
-    Family(
+    single(
         "gptj",
-        single(
-            "decoder",
-            "h.{b}.",
-            table(
-                "ln_1=attn_norm attn.q_proj=q attn.k_proj=k attn.v_proj=v attn.out_proj=o mlp.fc_in=up mlp.fc_out=down"
-            ),
-            _GPT_OUTSIDE,
-        ),
+        "decoder",
+        "h.{b}.",
+        table("ln_1=attn_norm attn.q_proj=q attn.k_proj=k attn.v_proj=v attn.out_proj=o mlp.fc_in=up mlp.fc_out=down"),
+        _GPT_OUTSIDE,
         ("gptj",),
         fixed=(*_MASKS, "*.attn.embed_positions", "*.attn.scale_attn"),
     ),
-    Family(
+    single(
         "codegen",
-        single(
-            "decoder",
-            "h.{b}.",
-            table(
-                {"ln_1": "attn_norm", "attn.qkv_proj": grouped("q", "v", "k", groups=4)},
-                "attn.out_proj=o mlp.fc_in=up mlp.fc_out=down",
-            ),
-            _GPT_OUTSIDE,
+        "decoder",
+        "h.{b}.",
+        table(
+            {"ln_1": "attn_norm", "attn.qkv_proj": grouped("q", "v", "k", groups=4)},
+            "attn.out_proj=o mlp.fc_in=up mlp.fc_out=down",
         ),
+        _GPT_OUTSIDE,
         ("codegen",),
         fixed=("*.attn.causal_mask", *_MASKS),
     ),
-    Family(
+    single(
         "gpt_neox",
-        single(
-            "decoder",
-            "layers.{b}.",
-            table(
-                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
-                {"attention.query_key_value": grouped("q", "k", "v"), "attention.dense": "o"},
-                _MEGATRON_FFN,
-            ),
-            {"embed_in": "embedding", "final_layer_norm": "final_norm", "embed_out": "head", **_HEADS},
+        "decoder",
+        "layers.{b}.",
+        table(
+            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
+            {"attention.query_key_value": grouped("q", "k", "v"), "attention.dense": "o"},
+            _MEGATRON_FFN,
         ),
+        {"embed_in": "embedding", "final_layer_norm": "final_norm", "embed_out": "head", **_HEADS},
         ("gpt_neox",),
         fixed=_ATTENTION_MASKS,
     ),
-    Family(
+    single(
         "bloom",
-        single(
-            "decoder",
-            "h.{b}.",
-            table(
-                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
-                {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
-                _MEGATRON_FFN,
-            ),
-            table("word_embeddings=embedding word_embeddings_layernorm=embedding_norm ln_f=final_norm", _HEADS),
+        "decoder",
+        "h.{b}.",
+        table(
+            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
+            {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
+            _MEGATRON_FFN,
         ),
+        table("word_embeddings=embedding word_embeddings_layernorm=embedding_norm ln_f=final_norm", _HEADS),
         ("bloom",),
     ),
-    Family(
+    single(
         "falcon",
-        single(
-            "decoder",
-            "h.{b}.",
-            table(
-                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm ln_attn=attn_norm ln_mlp=ffn_norm",
-                {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
-                _MEGATRON_FFN,
-            ),
-            {"word_embeddings": "embedding", "ln_f": "final_norm", **_HEADS},
+        "decoder",
+        "h.{b}.",
+        table(
+            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm ln_attn=attn_norm ln_mlp=ffn_norm",
+            {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
+            _MEGATRON_FFN,
         ),
+        {"word_embeddings": "embedding", "ln_f": "final_norm", **_HEADS},
         ("falcon", "RefinedWeb", "RefinedWebModel"),
         fixed=("*.rotary_emb.inv_freq", "*.maybe_rotary.inv_freq", "*.rotary.inv_freq"),
     ),
-    Family(
+    single(
         "mpt",
-        single(
-            "decoder",
-            "blocks.{b}.",
-            table(
-                "norm_1=attn_norm norm_2=ffn_norm attn.Wqkv=q|k|v attn.q_ln=q_norm attn.k_ln=k_norm "
-                "attn.out_proj=o ffn.up_proj=up ffn.down_proj=down"
-            ),
-            {"wte": "embedding", "wpe": "position", "norm_f": "final_norm", **_HEADS},
+        "decoder",
+        "blocks.{b}.",
+        table(
+            "norm_1=attn_norm norm_2=ffn_norm attn.Wqkv=q|k|v attn.q_ln=q_norm attn.k_ln=k_norm "
+            "attn.out_proj=o ffn.up_proj=up ffn.down_proj=down"
         ),
+        {"wte": "embedding", "wpe": "position", "norm_f": "final_norm", **_HEADS},
         ("mpt",),
     ),
-    Family(
+    single(
         "starcoder2",
-        single(
-            "decoder",
-            "layers.{b}.",
-            table(
-                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm self_attn.q_proj=q self_attn.k_proj=k "
-                "self_attn.v_proj=v self_attn.o_proj=o mlp.c_fc=up mlp.c_proj=down"
-            ),
-            _LLAMA_OUTSIDE,
+        "decoder",
+        "layers.{b}.",
+        table(
+            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm self_attn.q_proj=q self_attn.k_proj=k "
+            "self_attn.v_proj=v self_attn.o_proj=o mlp.c_fc=up mlp.c_proj=down"
         ),
+        _LLAMA_OUTSIDE,
         ("starcoder2",),
         fixed=("*.rotary_emb.inv_freq",),
     ),
-    Family(
+    single(
         "phi",
-        single(
-            "decoder",
-            "layers.{b}.",
-            table(
-                "input_layernorm=attn_norm self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v "
-                "self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm mlp.fc1=up "
-                "mlp.fc2=down"
-            ),
-            {"embed_tokens": "embedding", "final_layernorm": "final_norm", **_HEADS},
+        "decoder",
+        "layers.{b}.",
+        table(
+            "input_layernorm=attn_norm self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v "
+            "self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm mlp.fc1=up "
+            "mlp.fc2=down"
         ),
+        {"embed_tokens": "embedding", "final_layernorm": "final_norm", **_HEADS},
         ("phi",),
         fixed=("*.rotary_emb.inv_freq",),
     ),
-    Family(
+    single(
         "phi_msft",  # phi-2 as first published
-        single(
-            "decoder",
-            "h.{b}.",
-            table("ln=attn_norm mixer.Wqkv=q|k|v mixer.out_proj=o mlp.fc1=up mlp.fc2=down"),
-            table("embd.wte=embedding lm_head.ln=final_norm lm_head.linear=head"),
-        ),
+        "decoder",
+        "h.{b}.",
+        table("ln=attn_norm mixer.Wqkv=q|k|v mixer.out_proj=o mlp.fc1=up mlp.fc2=down"),
+        table("embd.wte=embedding lm_head.ln=final_norm lm_head.linear=head"),
         ("phi-msft", "phi2", "mixformer-sequential"),
         fixed=("*.rotary_emb.inv_freq",),
     ),
-    Family(
+    single(
         "persimmon",
-        single(
-            "decoder",
-            "layers.{b}.",
-            table(
-                "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
-                {"self_attn.query_key_value": grouped("q", "k", "v")},
-                "self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm",
-                _MEGATRON_FFN,
-            ),
-            {"embed_tokens": "embedding", "final_layernorm": "final_norm", **_HEADS},
+        "decoder",
+        "layers.{b}.",
+        table(
+            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
+            {"self_attn.query_key_value": grouped("q", "k", "v")},
+            "self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm",
+            _MEGATRON_FFN,
         ),
+        {"embed_tokens": "embedding", "final_layernorm": "final_norm", **_HEADS},
         ("persimmon",),
         fixed=("*.rotary_emb.inv_freq",),
     ),
-    Family(
+    single(
         "opt",
-        single(
-            "decoder", "decoder.layers.{b}.", FAIRSEQ_PRE, {**_OPT_OUTSIDE, "decoder.final_layer_norm": "final_norm"}
-        ),
+        "decoder",
+        "decoder.layers.{b}.",
+        FAIRSEQ_PRE,
+        {**_OPT_OUTSIDE, "decoder.final_layer_norm": "final_norm"},
         ("opt",),
     ),
-    Family(
+    single(
         "opt_post_norm",  # opt-350m: the one with norms behind and a narrower embedding
-        single(
-            "decoder",
-            "decoder.layers.{b}.",
-            FAIRSEQ_POST,
-            {**_OPT_OUTSIDE, "decoder.project_in": "embedding_in", "decoder.project_out": "embedding_out"},
-        ),
+        "decoder",
+        "decoder.layers.{b}.",
+        FAIRSEQ_POST,
+        {**_OPT_OUTSIDE, "decoder.project_in": "embedding_in", "decoder.project_out": "embedding_out"},
         pre_norm=False,
     ),
-    Family(
+    single(
         "xglm",
-        single(
-            "decoder", "layers.{b}.", FAIRSEQ_PRE, {"embed_tokens": "embedding", "layer_norm": "final_norm", **_HEADS}
-        ),
+        "decoder",
+        "layers.{b}.",
+        FAIRSEQ_PRE,
+        {"embed_tokens": "embedding", "layer_norm": "final_norm", **_HEADS},
         ("xglm",),
         fixed=("*embed_positions.weights",),
     ),

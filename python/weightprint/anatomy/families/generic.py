@@ -42,28 +42,26 @@ _OUTSIDE = table(
 )
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    single(
         "sceptr",
-        single(
-            "encoder",
-            "_self_attention_stack.layers.{b}.",
-            _ENCODER,
-            table(
-                "_token_embedder._token_embedding._token_embeddings=embedding "
-                "_token_embedder._compartment_embedding._token_embeddings=token_type "
-                "_token_embedder._blosum_embedding._blosum_embeddings=embedding "
-                "_token_embedder._blosum_embedding._special_token_embeddings=special_tokens "
-                "_token_embedder.token_embedding=embedding _token_embedder.compartment_embedding=token_type "
-                "_token_embedder.position_embedding.position_embedding_matrix=position "
-                "_self_attention_stack._initial_projector=embedding_in "
-                "_mlm_token_prediction_projector.projector=head"
-            ),
+        "encoder",
+        "_self_attention_stack.layers.{b}.",
+        _ENCODER,
+        table(
+            "_token_embedder._token_embedding._token_embeddings=embedding "
+            "_token_embedder._compartment_embedding._token_embeddings=token_type "
+            "_token_embedder._blosum_embedding._blosum_embeddings=embedding "
+            "_token_embedder._blosum_embedding._special_token_embeddings=special_tokens "
+            "_token_embedder.token_embedding=embedding _token_embedder.compartment_embedding=token_type "
+            "_token_embedder.position_embedding.position_embedding_matrix=position "
+            "_self_attention_stack._initial_projector=embedding_in "
+            "_mlm_token_prediction_projector.projector=head"
         ),
         ("sceptr",),
         pre_norm=False,
     ),
-    Family("torch_encoder", single("encoder", "layers.{b}.", _ENCODER, _OUTSIDE), pre_norm=False, unsure=_UNSURE),
-    Family("torch_decoder", single("decoder", "layers.{b}.", _DECODER, _OUTSIDE), pre_norm=False, unsure=_UNSURE),
+    single("torch_encoder", "encoder", "layers.{b}.", _ENCODER, _OUTSIDE, pre_norm=False, unsure=_UNSURE),
+    single("torch_decoder", "decoder", "layers.{b}.", _DECODER, _OUTSIDE, pre_norm=False, unsure=_UNSURE),
     Family(
         "torch_transformer",
         (
@@ -73,8 +71,11 @@ FAMILIES: tuple[Family, ...] = (
         pre_norm=False,
         unsure=_UNSURE,
     ),
-    Family(
+    single(
         "sentence_dense",  # 2_Dense/model.safetensors beside a sentence-transformers model
-        single("text", "", {}, table("linear=projector")),
+        "text",
+        "",
+        {},
+        table("linear=projector"),
     ),
 )

@@ -68,7 +68,7 @@ _FIXED = ("rope_freqs.weight", "rope_factors_*.weight", "blk.*.attn_rot_embd*")
 
 
 def _decoder(inside: Table) -> tuple[Stack, ...]:
-    return single("decoder", "blk.{b}.", inside, _OUTSIDE)
+    return (Stack("decoder", "blk.{b}.", inside, _OUTSIDE),)
 
 
 _T5_SELF: Table = table(
@@ -87,9 +87,12 @@ FAMILIES: tuple[Family, ...] = (
         "gguf_gate_up", _decoder({**_BLOCK, "ffn_up": stacked("gate", "up")}), ("phi3", "glm4", "chatglm"), fixed=_FIXED
     ),
     Family("gguf_dbrx", _decoder({**_BLOCK, "attn_output_norm": "ffn_norm"}), ("dbrx",), fixed=_FIXED),
-    Family(
+    single(
         "gguf_bert",
-        single("encoder", "blk.{b}.", _BERT, _OUTSIDE),
+        "encoder",
+        "blk.{b}.",
+        _BERT,
+        _OUTSIDE,
         ("bert", "nomic_bert", "nomic_bert_moe", "jina_bert_v2", "jina_bert_v3"),
         pre_norm=False,
         fixed=_FIXED,
@@ -111,22 +114,20 @@ FAMILIES: tuple[Family, ...] = (
         ),
         ("t5", "t5encoder"),
     ),
-    Family(
+    single(
         "gguf_vision",
-        single(
-            "vision",
-            "v.blk.{b}.",
-            table(
-                "ln1=attn_norm ln2=ffn_norm attn_q=q attn_k=k attn_v=v attn_qkv=q|k|v attn_q_norm=q_norm "
-                "attn_k_norm=k_norm attn_out=o attn_out_norm=attn_inner_norm attn_post_norm=attn_post_norm "
-                "ffn_post_norm=ffn_post_norm ls1=attn_scale ls2=ffn_scale",
-                _FFN,
-            ),
-            table(
-                "v.patch_embd=patch v.position_embd=position v.class_embd=class_token v.pre_ln=pre_norm "
-                "v.post_ln=final_norm mm.0=projector mm.2=projector_out mm.input_projection=projector "
-                "mm.soft_emb_norm=projector_norm mm.model.fc=projector"
-            ),
+        "vision",
+        "v.blk.{b}.",
+        table(
+            "ln1=attn_norm ln2=ffn_norm attn_q=q attn_k=k attn_v=v attn_qkv=q|k|v attn_q_norm=q_norm "
+            "attn_k_norm=k_norm attn_out=o attn_out_norm=attn_inner_norm attn_post_norm=attn_post_norm "
+            "ffn_post_norm=ffn_post_norm ls1=attn_scale ls2=ffn_scale",
+            _FFN,
+        ),
+        table(
+            "v.patch_embd=patch v.position_embd=position v.class_embd=class_token v.pre_ln=pre_norm "
+            "v.post_ln=final_norm mm.0=projector mm.2=projector_out mm.input_projection=projector "
+            "mm.soft_emb_norm=projector_norm mm.model.fc=projector"
         ),
         ("clip",),
     ),

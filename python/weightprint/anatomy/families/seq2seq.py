@@ -75,14 +75,12 @@ FAMILIES: tuple[Family, ...] = (
         ),
         ("t5", "mt5", "umt5", "longt5"),
     ),
-    Family(
+    single(
         "t5_encoder",  # published without its decoder, shared embedding and all
-        single(
-            "encoder",
-            "encoder.block.{b}.",
-            {**_T5_SELF, **{f"layer.1.{name}": cell for name, cell in _T5_FFN.items()}},
-            table("shared=embedding encoder.embed_tokens=embedding_copy encoder.final_layer_norm=final_norm"),
-        ),
+        "encoder",
+        "encoder.block.{b}.",
+        {**_T5_SELF, **{f"layer.1.{name}": cell for name, cell in _T5_FFN.items()}},
+        table("shared=embedding encoder.embed_tokens=embedding_copy encoder.final_layer_norm=final_norm"),
     ),
     Family(
         "bart",
@@ -137,16 +135,14 @@ FAMILIES: tuple[Family, ...] = (
         ),
         ("whisper",),
     ),
-    Family(
+    single(
         "whisper_encoder",  # alone, as the ear of a language model
-        single(
-            "audio",
-            "layers.{b}.",
-            FAIRSEQ_PRE,
-            table(
-                "conv1=conv1 conv2=conv2 embed_positions=position layer_norm=final_norm "
-                "multi_modal_projector.linear=projector"
-            ),
+        "audio",
+        "layers.{b}.",
+        FAIRSEQ_PRE,
+        table(
+            "conv1=conv1 conv2=conv2 embed_positions=position layer_norm=final_norm "
+            "multi_modal_projector.linear=projector"
         ),
         ("qwen2_audio_encoder",),
     ),

@@ -87,48 +87,40 @@ _SPEECH_OUTSIDE = table(
 _SPEECH_CONVS = "feature_extractor.conv_layers.{b}."
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    single(
         "vit",
-        single(
-            "vision",
-            "encoder.layer.{b}.",
-            {**_PRE_VIT, **_QUERY, "intermediate.dense": "up", "output.dense": "down"},
-            {**_HF_PATCHES, **_PROJECTOR},
-        ),
+        "vision",
+        "encoder.layer.{b}.",
+        {**_PRE_VIT, **_QUERY, "intermediate.dense": "up", "output.dense": "down"},
+        {**_HF_PATCHES, **_PROJECTOR},
         ("vit", "deit", "vit_mae", "vit_msn", "ijepa"),
     ),
-    Family(
+    single(
         "dinov2",
-        single(
-            "vision",
-            "encoder.layer.{b}.",
-            table(
-                {"norm1": "attn_norm"},
-                _QUERY,
-                "layer_scale1.lambda1=attn_scale norm2=ffn_norm mlp.fc1=up mlp.fc2=down mlp.weights_in=gate|up "
-                "mlp.weights_out=down layer_scale2.lambda1=ffn_scale",
-            ),
-            {**_HF_PATCHES, **_PROJECTOR},
+        "vision",
+        "encoder.layer.{b}.",
+        table(
+            {"norm1": "attn_norm"},
+            _QUERY,
+            "layer_scale1.lambda1=attn_scale norm2=ffn_norm mlp.fc1=up mlp.fc2=down mlp.weights_in=gate|up "
+            "mlp.weights_out=down layer_scale2.lambda1=ffn_scale",
         ),
+        {**_HF_PATCHES, **_PROJECTOR},
         ("dinov2", "dinov2_with_registers"),
     ),
-    Family(
+    single(
         "vit_timm",
-        single(
-            "vision",
-            "blocks.{b}.",
-            table(_TIMM_BLOCK, "ls1=attn_scale ls2=ffn_scale mlp.w12=gate|up mlp.w3=down"),
-            _TIMM_OUTSIDE,
-        ),
+        "vision",
+        "blocks.{b}.",
+        table(_TIMM_BLOCK, "ls1=attn_scale ls2=ffn_scale mlp.w12=gate|up mlp.w3=down"),
+        _TIMM_OUTSIDE,
     ),
-    Family(
+    single(
         "vit_timm_packed",  # DINOv2's giant model: SwiGLU with both halves in fc1
-        single(
-            "vision",
-            "blocks.{b}.",
-            {**_TIMM_BLOCK, "mlp.fc1": stacked("gate", "up"), "ls1": "attn_scale", "ls2": "ffn_scale"},
-            _TIMM_OUTSIDE,
-        ),
+        "vision",
+        "blocks.{b}.",
+        {**_TIMM_BLOCK, "mlp.fc1": stacked("gate", "up"), "ls1": "attn_scale", "ls2": "ffn_scale"},
+        _TIMM_OUTSIDE,
     ),
     Family(
         "clip",
@@ -139,35 +131,31 @@ FAMILIES: tuple[Family, ...] = (
         ("clip", "clip_text_model", "clip_vision_model", "siglip", "siglip_vision_model", "siglip2", "llava", "gemma3"),
         fixed=_IDS,
     ),
-    Family(
+    single(
         "internvl_vision",
-        single(
-            "vision",
-            "vision_model.encoder.layers.{b}.",
-            {**_TIMM_BLOCK, "ls1": "attn_scale", "ls2": "ffn_scale"},
-            table(
-                "vision_model.embeddings.class_embedding=class_token vision_model.embeddings.patch_embedding=patch "
-                "vision_model.embeddings.position_embedding=position mlp1.0=projector_norm mlp1.1=projector "
-                "mlp1.3=projector_out"
-            ),
+        "vision",
+        "vision_model.encoder.layers.{b}.",
+        {**_TIMM_BLOCK, "ls1": "attn_scale", "ls2": "ffn_scale"},
+        table(
+            "vision_model.embeddings.class_embedding=class_token vision_model.embeddings.patch_embedding=patch "
+            "vision_model.embeddings.position_embedding=position mlp1.0=projector_norm mlp1.1=projector "
+            "mlp1.3=projector_out"
         ),
         ("internvl_chat", "intern_vit_6b"),
     ),
-    Family(
+    single(
         "pixtral_vision",
-        single(
-            "vision",
-            "transformer.layers.{b}.",
-            table(
-                "attention_norm=attn_norm attention.q_proj=q attention.k_proj=k attention.v_proj=v "
-                "attention.o_proj=o ffn_norm=ffn_norm feed_forward.gate_proj=gate feed_forward.up_proj=up "
-                "feed_forward.down_proj=down"
-            ),
-            table(
-                "patch_conv=patch ln_pre=pre_norm multi_modal_projector.norm=projector_norm "
-                "multi_modal_projector.patch_merger.merging_layer=patch_merger",
-                _PROJECTOR,
-            ),
+        "vision",
+        "transformer.layers.{b}.",
+        table(
+            "attention_norm=attn_norm attention.q_proj=q attention.k_proj=k attention.v_proj=v "
+            "attention.o_proj=o ffn_norm=ffn_norm feed_forward.gate_proj=gate feed_forward.up_proj=up "
+            "feed_forward.down_proj=down"
+        ),
+        table(
+            "patch_conv=patch ln_pre=pre_norm multi_modal_projector.norm=projector_norm "
+            "multi_modal_projector.patch_merger.merging_layer=patch_merger",
+            _PROJECTOR,
         ),
         ("pixtral", "mistral3"),
     ),
@@ -243,8 +231,11 @@ FAMILIES: tuple[Family, ...] = (
             Stack("audio", _SPEECH_CONVS, table("conv=conv1 layer_norm=conv1_norm")),
         ),
     ),
-    Family(
+    single(
         "projector",  # LLaVA's own names, without the tower that the projection reads
-        single("vision", "", {}, _PROJECTOR),
+        "vision",
+        "",
+        {},
+        _PROJECTOR,
     ),
 )
