@@ -333,7 +333,8 @@ class _Matching:
         left = [name for name in self.shapes if name not in self.assigned and name not in in_runs] if loose else []
         for family, stack in loose:
             table = self._table(stack)[1]
-            prefixes = sorted(prefix for prefix, rest in _tails(left[0]) if rest in table) if left else []
+            leads = _leading(left[0]) if left else []
+            prefixes = sorted(lead for lead in leads if left[0][len(lead) :] in table)
             for name in left if prefixes else ():
                 taken = name in self.assigned
                 prefixes = [p for p in prefixes if not taken and name.startswith(p) and name[len(p) :] in table]
@@ -369,14 +370,3 @@ def _leading(prefix: str) -> list[str]:
     """The prefix and its leading parts, longest first: ``a.b.``, ``a.``, ``""``."""
     words = prefix.split(".")[:-1]
     return ["".join(f"{word}." for word in words[:n]) for n in range(len(words), -1, -1)]
-
-
-def _tails(name: str) -> Iterable[tuple[str, str]]:
-    """Every split of a name at a dot: prefix (with its dot) and rest."""
-    at = 0
-    while True:
-        yield name[:at], name[at:]
-        dot = name.find(".", at)
-        if dot < 0:
-            return
-        at = dot + 1

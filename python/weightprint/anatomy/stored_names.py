@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from os.path import commonprefix
 
 from weightprint.anatomy.place import Expert
 from weightprint.util.escape import escape
@@ -79,12 +80,6 @@ def braces(names: Sequence[str]) -> tuple[str, str, str]:
     """What names have in common before and behind, and between the two what they have not, in braces."""
     if len(names) < 2:
         return "".join(names), "", ""
-    head = _beginning(names)
-    tail = _beginning([name[len(head) :][::-1] for name in names])[::-1]
+    head = commonprefix(list(names))  # noqa: RUF071  characters, not paths
+    tail = commonprefix([name[len(head) :][::-1] for name in names])[::-1]  # noqa: RUF071
     return head, "{" + ",".join(name[len(head) : len(name) - len(tail)] for name in names) + "}", tail
-
-
-def _beginning(words: Sequence[str]) -> str:
-    """What all words begin with."""
-    a, b = min(words), max(words)
-    return a[: next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))]

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 
 from weightprint.anatomy.infer.blocks import BlockTensor, RepeatedBlocks, outside_names, repeats_by_name
 from weightprint.anatomy.infer.name_hints import hint, stack_word
@@ -184,17 +185,9 @@ def _put(found: Outside, shapes: Mapping[str, Shape], stack: str, result: _Resul
 
 
 def _nearest(name: str, repeats: Sequence[RepeatedBlocks]) -> int:
-    """The run with the longest common beginning; the largest where none has any."""
-
-    def common(prefix: str) -> int:
-        n = 0
-        for a, b in zip(name, prefix, strict=False):
-            if a != b:
-                break
-            n += 1
-        return n
-
-    return max(range(len(repeats)), key=lambda i: (common(repeats[i].prefix), len(repeats[i].names)))
+    """The repeated blocks with the longest common beginning; the largest where none has any."""
+    shared = [len(commonprefix([name, repeat.prefix])) for repeat in repeats]  # noqa: RUF071  characters, not paths
+    return max(range(len(repeats)), key=lambda i: (shared[i], len(repeats[i].names)))
 
 
 def _stack_names(repeats: Sequence[RepeatedBlocks], known: Sequence[Assignment]) -> list[str]:
