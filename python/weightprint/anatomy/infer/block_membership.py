@@ -216,8 +216,8 @@ class BlockMembership:
                 growth += units.mean(1) - units.mean(1).mean()
         depth = np.arange(len(found))
         forward = float(np.corrcoef(growth[found], depth)[0, 1]) if growth.any() else 0.0
-        moments = [self._by_hub(r, self._stack("plain", r, self._moment, plain=True)) for r in ("q", "k", "q+k+v")]
-        reads = [m for m in moments if m is not None]
+        plain = [self._by_hub(r, self._stack("plain", r, self._moment, plain=True)) for r in ("q", "k", "q+k+v")]
+        reads = [m for m in plain if m is not None]
         for table in self.first:
             near = self.probe.moment(Matrix(table, (self.shapes[table][0], self.pool.hidden)), 1)
             if near is None:
