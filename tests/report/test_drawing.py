@@ -10,6 +10,7 @@ from weightprint.anatomy import role_order
 from weightprint.anatomy.folding import fold
 from weightprint.anatomy.parameters import active_experts, parts, stored
 from weightprint.anatomy.place import Geometry, Rows
+from weightprint.anatomy.role_order import AFTER, BEFORE, GROUPS
 from weightprint.anatomy.roles import ROLES
 from weightprint.report.drawing import Pen, anatomy_html, drawing, geometry_words, recognised
 from weightprint.util.ranges import spans
@@ -219,7 +220,7 @@ def test_names_are_escaped():
 
 def test_every_role_has_its_place_in_the_drawing():
     """A new role must be put into the order of the drawing."""
-    known = {*role_order._BEFORE, *role_order._AFTER, *(role for group in role_order._GROUPS for role in group)}
+    known = {*role_order.BEFORE, *role_order.AFTER, *(role for group in role_order.GROUPS for role in group)}
     assert known == set(ROLES)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from weightprint.anatomy.place import Place
 from weightprint.anatomy.roles import ROLES, matrix_of
 
-__all__ = ["BEFORE", "GROUPS", "ORDER", "STACKS", "drawn_at", "role_place"]
+__all__ = ["AFTER", "BEFORE", "GROUPS", "ORDER", "STACKS", "drawn_at", "role_place"]
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -36,13 +36,13 @@ GROUPS = (
     ),
 )
 
-_AFTER = _words(
+AFTER = _words(
     "final_norm embedding_out head_dense head_norm head head_copy pooler classifier_dense classifier_norm classifier "
     "next_sentence contact_head projector_norm patch_merger projector projector_out codebook_in codebook codebook_out "
     "logit_scale fixed statistics"
 )
 
-ORDER = {role: k for k, role in enumerate(dict.fromkeys([*BEFORE, *sum(GROUPS, ()), *_AFTER, *ROLES]))}
+ORDER = {role: k for k, role in enumerate(dict.fromkeys([*BEFORE, *sum(GROUPS, ()), *AFTER, *ROLES]))}
 
 STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")
 
