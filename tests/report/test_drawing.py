@@ -10,7 +10,6 @@ from weightprint.anatomy import role_order
 from weightprint.anatomy.folding import fold
 from weightprint.anatomy.parameters import active_experts, parts, stored
 from weightprint.anatomy.place import Geometry, Rows
-from weightprint.anatomy.role_order import AFTER, BEFORE, GROUPS
 from weightprint.anatomy.roles import ROLES
 from weightprint.report.drawing import Pen, anatomy_html, drawing, geometry_words, recognised
 from weightprint.util.ranges import spans
