@@ -1,7 +1,7 @@
 """Small checkpoints with a family's real names, fusions and shapes, and what they must come out as.
 
-A miniature is written the way the family's modeling code reads it: canonical arrays are drawn first, then fused, turned
-or interleaved by reshape and concatenate, independently of the table of families:
+A miniature is written the way the family's modeling code reads it: canonical arrays are drawn first, then fused,
+transposed or interleaved by reshape and concatenate, independently of the table of families:
 
     def phi3() -> Miniature:
         m = Maker("phi3", {"model_type": "phi3", "hidden_size": 24, …})
@@ -144,11 +144,11 @@ class Maker:
         block: int | None = None,
         expert: int | str | None = None,
         stack: str | None = None,
-        turned: bool = False,
+        transposed: bool = False,
     ) -> Array:
-        """Draws an array and stores it whole under `name` (transposed with `turned`)."""
+        """Draws an array and stores it whole under `name` (transposed with `transposed`)."""
         array = self.draw(role, *shape, block=block, expert=expert, stack=stack)
-        self[name] = array.T if turned else array
+        self[name] = array.T if transposed else array
         return array
 
     def fixed(self, name: str, *shape: int) -> None:

@@ -146,7 +146,7 @@ def gpt2() -> dict[str, Array]:
 
 
 def test_an_offset_folds_into_the_bias(tmp_path: Path) -> None:
-    """W·(γx̂ + β) + b = (W·diag γ)·x̂ + (b + W·β), on a layout that is stored turned and fused."""
+    """W·(γx̂ + β) + b = (W·diag γ)·x̂ + (b + W·β), on a layout that is stored transposed and fused."""
     tensors = gpt2()
     found = weightprint.anatomy(write(tmp_path / "gpt2", tensors, {"model_type": "gpt2", "n_head": 4}))
     w, b = tensors["h.1.attn.c_attn.weight"].T[D : 2 * D], tensors["h.1.attn.c_attn.bias"][D : 2 * D]

@@ -44,10 +44,10 @@ def factors(modules: dict[str, tuple[int, int]], r: int = 4, end: str = ".weight
     return made
 
 
-def of(mini: Miniature, *ends: str, turned: bool = False) -> dict[str, tuple[int, int]]:
+def of(mini: Miniature, *ends: str, transposed: bool = False) -> dict[str, tuple[int, int]]:
     """Modules of a miniature whose names end so, with (out, in)."""
     return {
-        name.removesuffix(".weight"): x.shape[::-1] if turned else x.shape
+        name.removesuffix(".weight"): x.shape[::-1] if transposed else x.shape
         for name, x in mini.tensors.items()
         if name.endswith(tuple(end + ".weight" for end in ends))
     }
@@ -100,7 +100,7 @@ def test_places_of_a_llama_adapter(tmp_path):
 
 
 def test_places_of_a_fused_adapter_cut_b_and_share_a(tmp_path):
-    modules = of(GPT2, "attn.c_attn", turned=True)
+    modules = of(GPT2, "attn.c_attn", transposed=True)
     tensors = factors(modules)
     found = anatomy(save_adapter(tmp_path / "a", tensors, fan_in_fan_out=True))
     assert found.unmapped == ()
@@ -173,7 +173,7 @@ def test_merge_of_dora(tmp_path):
 
 @pytest.mark.parametrize("use_dora", [False, True])
 def test_merge_of_gpt2_turned_and_fused(tmp_path, use_dora):
-    modules = of(GPT2, "attn.c_attn", "attn.c_proj", "mlp.c_fc", turned=True)
+    modules = of(GPT2, "attn.c_attn", "attn.c_proj", "mlp.c_fc", transposed=True)
     tensors = factors(modules)
     wanted = {}
     for module, (out, _) in modules.items():
@@ -194,7 +194,7 @@ def test_merge_where_the_checkpoint_leaves_out_the_prefix(tmp_path):
     short = Miniature(
         "gpt2", {name.removeprefix("transformer."): x for name, x in GPT2.tensors.items()}, GPT2.config, GPT2.canonical
     )
-    modules = of(GPT2, "attn.c_attn", turned=True)
+    modules = of(GPT2, "attn.c_attn", transposed=True)
     tensors = factors(modules)
     wanted = {}
     for module in modules:
@@ -236,7 +236,7 @@ def test_merge_of_embeddings_and_a_tied_head(tmp_path, use_dora):
 
 
 def test_saved_modules_and_biases_stand_for_the_bases(tmp_path):
-    modules = of(GPT2, "mlp.c_fc", turned=True)
+    modules = of(GPT2, "mlp.c_fc", transposed=True)
     tensors = factors(modules)
     bias = draw(*GPT2.tensors["transformer.h.0.mlp.c_fc.bias"].shape)
     norm = draw(*GPT2.tensors["transformer.ln_f.weight"].shape)

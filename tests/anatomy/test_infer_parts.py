@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from weightprint.anatomy.infer import stream_order as chain
 from weightprint.anatomy.infer.bias_offsets import _agreed
-from weightprint.anatomy.infer.blocks import Slot, periodic, runs_by_name
+from weightprint.anatomy.infer.blocks import BlockTensor, periodic, repeats_by_name
 from weightprint.anatomy.infer.key_value_split import Rotation, split
 from weightprint.anatomy.infer.log_odds import fused_layout
 from weightprint.anatomy.infer.name_hints import hint, stack_word
@@ -83,7 +83,7 @@ def test_places_side_by_side_are_settled_together(seed: int) -> None:
 def _stream(seed: int, n: int = 6, d: int = 300) -> chain.Scene:
     """A residual stream from outside: gradients drift along it, and each norm's offset is what they drift by.
 
-    Slot r * n + b holds vector r * n + b. The cues of matrices stand two sd out.
+    Position r * n + b holds vector r * n + b. The cues of matrices stand two sd out.
     """
     rng = np.random.default_rng(seed)
     drift = rng.normal(size=(2 * n, d))
@@ -104,14 +104,14 @@ def test_offsets_lie_along_what_the_biases_around_them_differ_by(monkeypatch: py
     right, without = 0, 0
     for seed in range(4):
         scene = _stream(seed)
-        slots = np.arange(24)
+        positions = np.arange(24)
         (found,) = chain.settle_all([scene], np.random.default_rng(0))
-        assert sorted(found.tolist()) == slots.tolist()
-        right += int((found == slots).sum())
+        assert sorted(found.tolist()) == positions.tolist()
+        right += int((found == positions).sum())
         with monkeypatch.context() as patch:
             patch.setattr(chain, "_STEPS", 0.0)
             (found,) = chain.settle_all([scene], np.random.default_rng(0))
-        without += int((found == slots).sum())
+        without += int((found == positions).sum())
     assert right >= 0.95 * 96
     assert without < 0.9 * 96
 
@@ -135,24 +135,24 @@ def test_steps_are_what_their_formula_says(seed: int) -> None:
         triples = [(offset * n + b, before * n + b - gap, behind * n + b) for b in blocks]
         for part in range(3):
             rows = []
-            for b, slots in zip(blocks, triples, strict=True):
-                x, i, j = (unit[where[s]] for s in slots)
+            for b, positions in zip(blocks, triples, strict=True):
+                x, i, j = (unit[where[s]] for s in positions)
                 ways = (lambda v: (i - j, v), lambda v: (v - j, x), lambda v: (i - v, x))  # noqa: B023
                 rows.append(row(b, ways[part]))
-            own = [z[where[slots[part]]] for z, slots in zip(rows, triples, strict=True)]
-            for k, (z, slots) in enumerate(zip(rows, triples, strict=True)):
-                expected[slots[part]] += (sum(own) - own[k]) / (len(own) + 1) * z
+            own = [z[where[positions[part]]] for z, positions in zip(rows, triples, strict=True)]
+            for k, (z, positions) in enumerate(zip(rows, triples, strict=True)):
+                expected[positions[part]] += (sum(own) - own[k]) / (len(own) + 1) * z
     np.testing.assert_allclose(chain._steps(where, unit @ unit.T, n), expected, atol=1e-9)
 
 
 def test_more_agreement_is_never_less_sure() -> None:
-    slots = np.arange(13)
-    other = slots.copy()
+    positions = np.arange(13)
+    other = positions.copy()
     other[[0, 4]] = other[[4, 0]]  # a role and a block of two vectors exchanged
     before: dict[int, float] = {}
     for agree in range(4, 7):
-        votes = _agreed([slots] * agree + [other] * (6 - agree), 3)
-        assert sorted(v.vector for v in votes) == slots.tolist()
+        votes = _agreed([positions] * agree + [other] * (6 - agree), 3)
+        assert sorted(v.vector for v in votes) == positions.tolist()
         sure = {v.vector: v.sure for v in votes}
         assert all(v.sure <= v.role_sure for v in votes)
         assert (sure[0] < 0.75) == (agree < 6)
@@ -178,20 +178,22 @@ def test_random_names_show_no_blocks() -> None:
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdef0123456789"))
     shapes = {"".join(rng.choice(letters, 16)): (8, 16) for _ in range(400)}
-    assert runs_by_name(shapes, list(shapes)) == []
+    assert repeats_by_name(shapes, list(shapes)) == []
 
 
 def test_the_outer_number_is_the_block_unless_it_is_a_stage() -> None:
     unit = {"n1.g": (32,), "n2.g": (32,), "q": (32, 32), "k": (32, 32), "v": (32, 32), "o": (32, 32), "up": (64, 32)}
     shapes = {f"stage{s}.cell{b}.{k}": v for s in range(2) for b in range(4) for k, v in unit.items()}
-    runs = runs_by_name(shapes, list(shapes))
-    assert [(run.prefix, run.blocks) for run in runs] == [(f"stage{s}.cell", [0, 1, 2, 3]) for s in range(2)]
+    repeats = repeats_by_name(shapes, list(shapes))
+    assert [(repeat.prefix, repeat.blocks) for repeat in repeats] == [
+        (f"stage{s}.cell", [0, 1, 2, 3]) for s in range(2)
+    ]
     shapes = {f"cell{b}.{k}": v for b in range(4) for k, v in unit.items()}
     shapes |= {f"cell{b}.bank.{e}.{k}": (48, 32) for b in range(4) for e in range(9) for k in ("w1.x", "w3.x")}
     shapes |= {f"cell{b}.bank.{e}.w2.x": (32, 48) for b in range(4) for e in range(9)}
-    (run,) = runs_by_name(shapes, list(shapes))
-    assert run.prefix == "cell"
-    assert {slot.experts for slot in run.kinds[0]} == {0, 9}
+    (repeat,) = repeats_by_name(shapes, list(shapes))
+    assert repeat.prefix == "cell"
+    assert {tensor.experts for tensor in repeat.kinds[0]} == {0, 9}
 
 
 def _layout(grouped: bool, head: int, heads: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -212,8 +214,8 @@ def test_the_layout_of_fused_attention_is_seen_in_norms(grouped: bool) -> None:
     fused, o, parts = _layout(grouped, 16, 8)
     tensors = {"qkv": fused.astype(np.float32), "o": o.astype(np.float32)}
     probe = Probe(lambda n, r, c: tensors[n][r, c], {n: t.shape for n, t in tensors.items()})
-    slots = [Slot("", i, tensors[n].shape, {(0, None): n}) for i, n in enumerate(tensors)]
-    rows, confidence, because = fused_layout(slots[0], slots[1], False, Reading(128, kv=128), probe)
+    pair = [BlockTensor("", i, tensors[n].shape, {(0, None): n}) for i, n in enumerate(tensors)]
+    rows, confidence, because = fused_layout(pair[0], pair[1], False, Reading(128, kv=128), probe)
     for cut, part in zip(rows, parts, strict=True):
         np.testing.assert_array_equal(fused[cut.indices()], part)
     assert confidence > 0.75
@@ -222,10 +224,10 @@ def test_the_layout_of_fused_attention_is_seen_in_norms(grouped: bool) -> None:
 
 def test_readings_of_shapes() -> None:
     def read(*shapes: tuple[int, ...]) -> set[str]:
-        slots = [Slot("", i, s) for i, s in enumerate(shapes)]
-        d = hidden_size(slots)
+        tensors = [BlockTensor("", i, s) for i, s in enumerate(shapes)]
+        d = hidden_size(tensors)
         assert d is not None
-        reading = read_matrices(slots, d)
+        reading = read_matrices(tensors, d)
         roles = {r for c in reading.claims for r in c.roles} | {r for c in reading.choices for r in c.options[0]}
         return roles
 
@@ -239,20 +241,20 @@ def test_readings_of_shapes() -> None:
     assert read((d, d), (d, d), (d, d), (d, d), (256, d), (d, 256)) == {"q", "k", "v", "o", "up", "down"}
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_an_ffn_three_times_as_wide_as_the_stream(turned: bool) -> None:
+@pytest.mark.parametrize("transposed", [False, True])
+def test_an_ffn_three_times_as_wide_as_the_stream(transposed: bool) -> None:
     """q|k|v and up have one shape: the square matrix beside them says that they are not gate and up."""
     d = 64
     shapes = [(3 * d, d), (d, d), (3 * d, d), (d, 3 * d)]
-    slots = [Slot("", i, s[::-1] if turned else s) for i, s in enumerate(shapes)]
-    reading = read_matrices(slots, d)
+    tensors = [BlockTensor("", i, s[::-1] if transposed else s) for i, s in enumerate(shapes)]
+    reading = read_matrices(tensors, d)
     assert reading.rest == []
-    assert reading.turned == turned
-    assert {c.roles[0]: c.slot.place for c in reading.claims} == {"o": 1, "down": 3}
-    assert [(c.options, [s.place for s in c.slots]) for c in reading.choices] == [
+    assert reading.transposed == transposed
+    assert {c.roles[0]: c.tensor.place for c in reading.claims} == {"o": 1, "down": 3}
+    assert [(c.options, [s.place for s in c.tensors]) for c in reading.choices] == [
         ([("q+k+v", "up"), ("up", "q+k+v")], [0, 2])
     ]
-    gated = read_matrices([s for s in slots if s.place != 1], d)
+    gated = read_matrices([s for s in tensors if s.place != 1], d)
     assert {c.options[0] for c in gated.choices} == {("gate", "up")}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from miniature import Miniature, collect
 from weightprint.anatomy.families import decoders
-from weightprint.anatomy.family import Family, Stack, turned
+from weightprint.anatomy.family import Family, Stack, transposed
 from weightprint.anatomy.match import match
 from weightprint.anatomy.place import Place, Rows
 
@@ -207,7 +207,8 @@ def test_shapes_choose_between_rows_with_the_same_names() -> None:
     rows = [
         Family("linear", (Stack("decoder", "h.{b}.", inside),)),
         Family(
-            "conv1d", (Stack("decoder", "h.{b}.", {"ln": "attn_norm", "c_fc": turned("up"), "c_proj": turned("down")}),)
+            "conv1d",
+            (Stack("decoder", "h.{b}.", {"ln": "attn_norm", "c_fc": transposed("up"), "c_proj": transposed("down")}),),
         ),
     ]
     for shape, name in (((12, 4), "linear"), ((4, 12), "conv1d")):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shelf import only, opened, same_bits
+from opening import only, opened, same_bits
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors.torch")

@@ -114,8 +114,8 @@ def test_nearest_adds_up_parts_tile_after_tile() -> None:
         assert caught.value.code == "bad_scores"
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_standardise_overwrites_rows_however_they_lie(turned: bool) -> None:
+@pytest.mark.parametrize("transposed", [False, True])
+def test_standardise_overwrites_rows_however_they_lie(transposed: bool) -> None:
     rng = np.random.default_rng(4)
     x = rng.standard_normal((300, 257)).astype(np.float32)  # more than a call does on the calling thread
     x[7] = 0
@@ -123,7 +123,7 @@ def test_standardise_overwrites_rows_however_they_lie(turned: bool) -> None:
     shift[:] = 0
     wide = x.astype(np.float64)
     want = wide * scale - np.outer(wide @ weights.astype(np.float64), along)
-    given = np.asfortranarray(x) if turned else x.copy()
+    given = np.asfortranarray(x) if transposed else x.copy()
     _core.standardise(given, shift, weights, scale, along, unit=False)
     assert given == pytest.approx(want, abs=1e-4)
     _core.standardise(given, shift, shift, np.ones_like(scale), shift, unit=True)

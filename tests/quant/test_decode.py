@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import weightprint
-from shelf import only, opened, same_bits
-from stored import FORMS, Stored
+from opening import only, opened, same_bits
+from stored import FORMS
+from stored_layout import Stored
 from weightprint import _core
 from weightprint.quant.survey import SCHEMES
 

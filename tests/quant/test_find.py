@@ -11,26 +11,12 @@ import pytest
 import weightprint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shelf import only, opened, same_bits
-from stored import (
-    BF16,
-    FORMS,
-    Stored,
-    awq,
-    bnb_4bit,
-    fp8,
-    fp8_block,
-    fp8_per_tensor,
-    gpt_oss,
-    gptq,
-    int8_group,
-    mxfp4,
-    nvfp4,
-    packed,
-    scales,
-    torchao_int4,
-    words,
-)
+from opening import only, opened, same_bits
+from stored import FORMS
+from stored_eight_bits import fp8_block, fp8_per_tensor, int8_group
+from stored_fp4 import gpt_oss, mxfp4, nvfp4, torchao_int4
+from stored_layout import BF16, Stored, fp8, scales, words
+from stored_packed import awq, bnb_4bit, gptq, packed
 from weightprint.quant.survey import find, survey
 from weightprint.quant.weights import Weights
 
@@ -326,7 +312,7 @@ def test_small_tensors_are_read_in_one_call(save: Callable[..., Path]) -> None:
 def test_shapes_too_many_to_keep_are_read_one_by_one(
     save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weightprint.quant.base._PEEK_TOTAL", 20)
+    monkeypatch.setattr("weightprint.quant.base._SMALL_TOTAL", 20)
     form = packed(np.random.default_rng(0))
     tensors = {n: a for k in range(3) for n, a in renamed(form, f"layers.{k}.").items()}
     weights = find(checkpoint := opened(save("a.safetensors", tensors), form.config))

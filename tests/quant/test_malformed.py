@@ -13,8 +13,11 @@ import pytest
 import weightprint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shelf import opened
-from stored import FORMS, Stored, bnb_int8, fp8, fp8_block, gptq, int8, packed, scales
+from opening import opened
+from stored import FORMS
+from stored_eight_bits import fp8_block
+from stored_layout import Stored, fp8, int8, scales
+from stored_packed import bnb_int8, gptq, packed
 from weightprint.quant.base import Unreadable
 from weightprint.quant.survey import find, survey
 

@@ -219,7 +219,7 @@ def test_names_are_escaped():
 
 def test_every_role_has_its_place_in_the_drawing():
     """A new role must be put into the order of the drawing."""
-    known = {*role_order._BEFORE, *role_order._AFTER, *(role for group in role_order._GROUPS for role in group)}
+    known = {*role_order.BEFORE, *role_order.AFTER, *(role for group in role_order.GROUPS for role in group)}
     assert known == set(ROLES)
 
 

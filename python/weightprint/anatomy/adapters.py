@@ -96,7 +96,7 @@ class Adapter:
         loras: module → update, in file order.
         scales: module → s.
         plain: name in the base → stored name, for tensors that stand for the base's.
-        turned: the adapted layers store (in x out), as GPT-2's do (``fan_in_fan_out``).
+        transposed: the adapted layers store (in x out), as GPT-2's do (``fan_in_fan_out``).
     """
 
     checkpoint: Checkpoint
@@ -104,7 +104,7 @@ class Adapter:
     loras: Mapping[str, Lora]
     scales: Mapping[str, float]
     plain: Mapping[str, str]
-    turned: bool
+    transposed: bool
 
 
 def is_adapter(names: Iterable[str]) -> bool:
@@ -148,10 +148,10 @@ def match_adapter(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
         What `match` says of the modules that are adapted, told of the tensors that adapt them.
     """
     loras, plain, problems = _sorted_out(shapes)
-    turned = config.get("fan_in_fan_out") is True
+    transposed = config.get("fan_in_fan_out") is True
     whole: dict[str, tuple[int, ...]] = {}
     for module, lora in loras.items():
-        whole[module + ".weight"] = lora.shape[::-1] if turned and not lora.embedding else lora.shape
+        whole[module + ".weight"] = lora.shape[::-1] if transposed and not lora.embedding else lora.shape
     for name, stored in plain.items():
         whole.setdefault(name, shapes[stored])
     matched = match(whole, {})
@@ -196,9 +196,7 @@ def _factors(
 # Names and shapes
 
 
-def _sorted_out(
-    shapes: Mapping[str, tuple[int, ...]],
-) -> tuple[dict[str, Lora], dict[str, str], list[tuple[str, str]]]:
+def _sorted_out(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Lora], dict[str, str], list[tuple[str, str]]]:
     """Updates by module, plain tensors by their name in the base, and (name, what is wrong) of the rest."""
     parts: dict[str, dict[str, str]] = {}
     plain: dict[str, str] = {}

@@ -1,9 +1,9 @@
 """An anatomy: every weight of a checkpoint with its place, and canonical tensors read through it.
 
 The table of families goes first, inference takes what it leaves, and what neither can place is ``unmapped``, by name:
-nothing is dropped. Reading is lazy and partial: a view says which stored rows, in which order and turned or not, make a
-canonical tensor, so asking for ten rows of layer 7's key projection reads ten rows (or ten columns) of whatever holds
-it.
+nothing is dropped. Reading is lazy and partial: a view says which stored rows, in which order and transposed or not,
+make a canonical tensor, so asking for ten rows of layer 7's key projection reads ten rows (or ten columns) of whatever
+holds it.
 
 *Folded norms.* In a pre-norm block a matrix W reads γ ⊙ x̂ + β, so W·diag(γ) acts on the bare normalised state x̂, and
 its bias becomes b + W·β. Copies that move γ into W and reset it to one agree after folding (``fold_norms=True``).
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ class Anatomy(Shown):
         raise AttributeError(f"an Anatomy never changes: can't set {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.checkpoint, self._values)
+        return partial(Anatomy, self.checkpoint, values=self._values), ()
 
     def __repr__(self) -> str:
         stacks = ", ".join(f"{name}: {g.blocks} blocks" for name, g in self.geometry.items())
@@ -207,7 +207,11 @@ class Anatomy(Shown):
         """
         place = Place(stack or self.main_stack, block, role, expert)
         if products and place not in self._by_place and role in PRODUCTS:
-            return PRODUCTS[role](self, place, rows, columns, fold_norms)
+
+            def factor(role: str, rows: slice | None, columns: slice | None) -> F32:
+                return self.tensor(block, role, stack=place.stack, rows=rows, columns=columns, fold_norms=fold_norms)
+
+            return PRODUCTS[role](factor, self.geometry.get(place.stack), place, rows, columns)
         if not fold_norms:
             return self.read(self[place].view, rows, columns)
         if role_of(role).part == "norm":
@@ -247,7 +251,7 @@ class Anatomy(Shown):
         return self._stored(view, slice(first, int(wanted.max()) + 1), columns)[wanted - first]
 
     def _stored(self, view: View, rows: slice, columns: slice | None) -> F32:
-        """Rows before they are chosen from: of weight[index], turned if the view is."""
+        """Rows before they are chosen from: of weight[index], transposed if the view is."""
         if view.transposed:
             columns, rows = rows, columns or slice(None)
         index = view.index
@@ -309,7 +313,7 @@ class Anatomy(Shown):
 
 
 def anatomy(model: str | os.PathLike[str] | Checkpoint, *, values: bool = True) -> Anatomy:
-    """Map a checkpoint: which tensor is layer 7's up-projection, however it is named, fused, turned or quantised.
+    """Map a checkpoint: which tensor is layer 7's up-projection, however it is named, fused, transposed or quantised.
 
     Args:
         model: what `weightprint.open` takes, or an open Checkpoint.
@@ -320,10 +324,6 @@ def anatomy(model: str | os.PathLike[str] | Checkpoint, *, values: bool = True) 
         FormatError, OSError, …: as `weightprint.open` does.
     """
     return Anatomy(open(model), values=values)
-
-
-def _rebuild(checkpoint: Checkpoint, values: bool) -> Anatomy:
-    return Anatomy(checkpoint, values=values)
 
 
 def _counted(by_place: Mapping[Place, Assignment]) -> dict[str, Geometry]:

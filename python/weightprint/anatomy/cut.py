@@ -1,6 +1,6 @@
 """How a stored tensor is cut into canonical ones: a cell of the table and the stack's sizes give regular row choices.
 
-A canonical tensor is ``stored[expert]``, turned where it is stored (in x out), then some of its rows. With H heads,
+A canonical tensor is ``stored[expert]``, transposed where it is stored (in x out), then some of its rows. With H heads,
 K key-value heads and head size d, of n rows:
 
     stacked q|k|v      q: H·d rows, then k and v: (n - H·d) / 2 rows each
@@ -44,7 +44,7 @@ class Piece:
 def canonical_shape(
     cell: Cell, shape: tuple[int, ...], experts: int | None
 ) -> tuple[tuple[int, ...], int | None] | None:
-    """Shape of one expert's part (or the whole), turned to (out x in), and how many experts; None if it can't be."""
+    """Shape of one expert's part (or the whole), as (out x in), and how many experts; None if it can't be."""
     many: int | None = None
     if cell.experts == "axis":
         if len(shape) < 2:
@@ -54,7 +54,7 @@ def canonical_shape(
         if not experts or not shape or shape[0] % experts:
             return None
         many, shape = experts, (shape[0] // experts, *shape[1:])
-    if cell.turned and len(shape) == 2:
+    if cell.transposed and len(shape) == 2:
         shape = shape[::-1]
     return shape, many
 
@@ -72,7 +72,7 @@ def cut(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes
     rows = _rows(cell, roles, one, sizes)
     if isinstance(rows, str):
         return rows
-    turned = cell.turned and len(shape) - (cell.experts == "axis") == 2
+    transposed = cell.transposed and len(shape) - (cell.experts == "axis") == 2
     block = shape[0] // many if cell.experts == "rows" and many else 0
     numbers: list[int | None] = [None] if many is None else list(range(many))
     pieces = []
@@ -80,7 +80,7 @@ def cut(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes
         expert: Expert = SHARED if cell.experts == "shared" else index
         for role, chosen in zip(roles, rows, strict=True):
             out = one if chosen is None else (chosen.n, *one[1:])
-            pieces.append(Piece(role, out, expert, index, turned, chosen, block))
+            pieces.append(Piece(role, out, expert, index, transposed, chosen, block))
     return pieces
 
 

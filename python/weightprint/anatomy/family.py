@@ -15,7 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-__all__ = ["Cell", "Family", "Stack", "alternating", "experts", "grouped", "paired", "shared", "stacked", "turned"]
+__all__ = [
+    "Cell", "Family", "Stack", "Table",
+    "alternating", "experts", "grouped", "paired", "shared", "single", "stacked", "table", "transposed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Cell:
         layout: ``"whole"``; ``"stacked"``: one role's rows after the other's; ``"grouped"``: per key-value head, that
             head's queries, its key, its value (with as many key-value heads as heads: per head q, k, v);
             ``"alternating"``: row by row in turn.
-        turned: stored (in x out), as GPT-2's Conv1D and experts in one tensor often are.
+        transposed: stored (in x out), as GPT-2's Conv1D and experts in one tensor often are.
         experts: None; ``"axis"``: the leading axis runs over experts; ``"rows"``: experts lie one below the other
             in a matrix; ``"shared"``: the expert that sees every token.
         pairs: the rows of each head are stored as rotary pairs (Meta's layout, and GGUF's for Llama).
@@ -36,7 +39,7 @@ class Cell:
 
     roles: tuple[str, ...]
     layout: Literal["whole", "stacked", "grouped", "alternating"] = "whole"
-    turned: bool = False
+    transposed: bool = False
     experts: Literal["axis", "rows", "shared"] | None = None
     pairs: bool = False
     groups: int = 0
@@ -57,13 +60,27 @@ def alternating(*roles: str) -> Cell:
     return Cell(roles, "alternating")
 
 
+Table = dict[str, str | Cell]
+
+
+def table(*parts: str | Table) -> Table:
+    """``"attn.qkv=q|k|v attn.proj=o"``: names and their roles, ``|`` between stacked ones; tables are merged."""
+    whole: Table = {}
+    for part in parts:
+        if isinstance(part, str):
+            pairs = (entry.split("=") for entry in part.split())
+            part = {name: stacked(*role.split("|")) if "|" in role else role for name, role in pairs}
+        whole |= part
+    return whole
+
+
 def _cell(cell: str | Cell) -> Cell:
     return Cell((cell,)) if isinstance(cell, str) else cell
 
 
-def turned(cell: str | Cell) -> Cell:
+def transposed(cell: str | Cell) -> Cell:
     """Stored (in x out)."""
-    return replace(_cell(cell), turned=True)
+    return replace(_cell(cell), transposed=True)
 
 
 def experts(cell: str | Cell, along: Literal["axis", "rows"] = "axis") -> Cell:
@@ -121,3 +138,20 @@ class Family:
     pre_norm: bool = True
     fixed: tuple[str, ...] = ()
     unsure: str = ""
+
+
+def single(
+    name: str,
+    stack: str,
+    block: str,
+    inside: Table,
+    outside: Table,
+    model_types: tuple[str, ...] = (),
+    *,
+    pre_norm: bool = True,
+    fixed: tuple[str, ...] = (),
+    unsure: str = "",
+) -> Family:
+    """A family of one stack."""
+    stacks = (Stack(stack, block, inside, outside),)
+    return Family(name, stacks, model_types, pre_norm=pre_norm, fixed=fixed, unsure=unsure)

@@ -13,11 +13,11 @@ from typing import Any
 
 from weightprint.anatomy.cut import Piece, canonical_shape, cut, fits
 from weightprint.anatomy.family import Stack
-from weightprint.anatomy.geometry import Seen, Sizes, expert_count, measure
+from weightprint.anatomy.geometry import Sizes, TensorKind, expert_count, measure
 from weightprint.anatomy.names import Entry, Member, Shape
 from weightprint.anatomy.roles import matrix_of
 
-__all__ = ["Group", "Part", "fit"]
+__all__ = ["FittedStack", "Group", "fit"]
 
 _QKV = frozenset({"q", "k", "v"})
 
@@ -38,7 +38,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Part:
+class FittedStack:
     """One stack of a row at a place: what fits, cut, and what doesn't, told by name.
 
     Attributes:
@@ -60,14 +60,14 @@ class Part:
     misfits: list[str]
 
 
-def fit(stack: Stack, front: str, inside: list[Group], outside: list[Group], config: Mapping[str, Any]) -> Part:
+def fit(stack: Stack, front: str, inside: list[Group], outside: list[Group], config: Mapping[str, Any]) -> FittedStack:
     """Measures a stack and cuts its tensors."""
     blocks = {block for g in inside for block, _, _ in g.members}
     routers = [g.shape[0] for g in inside if g.roles == ("router",) and g.shape]
     many = expert_count(stack.name, routers, config)
     seen = [s for g in inside for s in _seen(g, many)]
     sizes = measure(stack.name, len(blocks), seen, [s for g in outside for s in _seen(g, many)], config)
-    part = Part(stack, front, min(blocks, default=0), sizes, [], [], [])
+    part = FittedStack(stack, front, min(blocks, default=0), sizes, [], [], [])
     rows_of: dict[str, set[int]] = defaultdict(set)
     made_inside = [g for g, of_block in _by_queries(inside, sizes) if _cut(g, of_block, part, rows_of)]
     made_outside = [g for g in outside if _cut(g, sizes, part, rows_of)]
@@ -79,11 +79,11 @@ def fit(stack: Stack, front: str, inside: list[Group], outside: list[Group], con
     return part
 
 
-def _seen(group: Group, experts: int | None) -> list[Seen]:
+def _seen(group: Group, experts: int | None) -> list[TensorKind]:
     """What measuring needs to know of a group; nothing for biases of matrices."""
     if group.entry is None:
         name = group.members[0][2]
-        return [Seen(("fixed",), group.shape, len(group.members))] if name.endswith("rope.freqs") else []
+        return [TensorKind(("fixed",), group.shape, len(group.members))] if name.endswith("rope.freqs") else []
     if any(matrix_of(role) != role for role in group.roles):
         return []
     inner = canonical_shape(group.entry.cell, group.shape, experts)
@@ -91,7 +91,7 @@ def _seen(group: Group, experts: int | None) -> list[Seen]:
         return []
     numbers = [e for _, e, _ in group.members if e is not None]
     many = inner[1] if inner[1] is not None else max(numbers) + 1 if numbers else None
-    return [Seen(group.roles, inner[0], len(group.members), many)]
+    return [TensorKind(group.roles, inner[0], len(group.members), many)]
 
 
 def _by_queries(groups: list[Group], sizes: Sizes) -> list[tuple[Group, Sizes]]:
@@ -99,7 +99,7 @@ def _by_queries(groups: list[Group], sizes: Sizes) -> list[tuple[Group, Sizes]]:
     reads: dict[int, int] = {}
     for g in groups:
         if g.roles == ("o",) and g.entry and len(g.shape) == 2:
-            reads.update((block, g.shape[0 if g.entry.cell.turned else 1]) for block, _, _ in g.members)
+            reads.update((block, g.shape[0 if g.entry.cell.transposed else 1]) for block, _, _ in g.members)
     made: list[tuple[Group, Sizes]] = []
     for g in groups:
         if len(g.roles) < len(_QKV) or not {matrix_of(role) for role in g.roles} >= _QKV:
@@ -112,7 +112,7 @@ def _by_queries(groups: list[Group], sizes: Sizes) -> list[tuple[Group, Sizes]]:
     return made
 
 
-def _cut(group: Group, sizes: Sizes, part: Part, rows_of: dict[str, set[int]]) -> bool:
+def _cut(group: Group, sizes: Sizes, part: FittedStack, rows_of: dict[str, set[int]]) -> bool:
     """Cuts a group and remembers its matrices' rows; False, and a misfit, where that can't be."""
     if group.entry is None:
         group.pieces = [Piece("fixed", group.shape)]
@@ -130,7 +130,7 @@ def _cut(group: Group, sizes: Sizes, part: Part, rows_of: dict[str, set[int]]) -
     return True
 
 
-def _fits(group: Group, hidden: int | None, part: Part, rows_of: dict[str, set[int]]) -> bool:
+def _fits(group: Group, hidden: int | None, part: FittedStack, rows_of: dict[str, set[int]]) -> bool:
     """False, and a misfit, where a group's shape contradicts its roles."""
     pieces = group.pieces[: len(group.roles)]
     why = next(filter(None, (fits(piece, hidden, rows_of) for piece in pieces)), None)

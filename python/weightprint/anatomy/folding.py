@@ -1,6 +1,7 @@
 """A model's stacks folded for people: what is equal is said once.
 
-All blocks of a stack that hold the same roles, in the same shapes, fused, turned and split over experts alike, are one
+All blocks of a stack that hold the same roles, in the same shapes, fused, transposed and split over experts alike, are
+one
 *run* (``blocks 0–31``), also when they alternate (``0, 2, …, 30``). Types do not split a run: where some blocks are
 stored otherwise, the line says which. Within a run, neighbouring roles of one form are one *line* (``k, v``), a bias is
 marked on its matrix, and experts are a count.
@@ -16,17 +17,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.parameters import stored_kind
 from weightprint.anatomy.place import Assignment
-from weightprint.anatomy.role_order import _BEFORE, _GROUPS, _ORDER, _STACKS, _place, _words
+from weightprint.anatomy.role_order import BEFORE, GROUPS, ORDER, STACKS, role_place
 from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
-from weightprint.anatomy.stored_names import Slot, block_slot, braces, common_prefix, pattern
+from weightprint.anatomy.stored_names import BlockNumber, block_number, braces, common_prefix, pattern
 from weightprint.util.ranges import spans
-
-if TYPE_CHECKING:
-    from weightprint.anatomy.anatomy import Anatomy
 
 __all__ = ["ONE_TENSOR", "Line", "Run", "Sheet", "cut_notes", "fold"]
 
@@ -35,7 +34,7 @@ ONE_TENSOR = "one tensor"
 
 
 _FFN = ("gate", "up", "ffn_inner_norm", "down")
-_GROUP = {role: k for k, group in enumerate(_GROUPS) for role in group}
+_GROUP = {role: k for k, group in enumerate(GROUPS) for role in group}
 _FAR = 100
 _LONG = 26
 """Longer lists of roles, and longer braces in names, are hard to read: their roles get a line each."""
@@ -176,12 +175,12 @@ def fold(anatomy: Anatomy) -> list[Sheet]:
         stacks.setdefault(a.place.stack, {}).setdefault(a.place.block, []).append(a)
         if not a.tied:
             roles[_shared_by(a)].append(a.place.role)
-    order = sorted(stacks, key=lambda name: _STACKS.index(name) if name in _STACKS else len(_STACKS))
+    order = sorted(stacks, key=lambda name: STACKS.index(name) if name in STACKS else len(STACKS))
     return [_sheet(anatomy, name, stacks[name], roles) for name in order]
 
 
 def cut_notes(anatomy: Anatomy, a: Assignment) -> str:
-    """How a canonical tensor is cut from its weight: ``"fused, per head, turned"``."""
+    """How a canonical tensor is cut from its weight: ``"fused, per head, transposed"``."""
     fused = {b.place for b in anatomy.of(a.view.weight) if b.view.index == a.view.index and not b.tied}
     return ", ".join(_notes(a, [place.role for place in fused]))
 
@@ -195,7 +194,7 @@ def _sheet(
     blocks: Mapping[int | None, Sequence[Assignment]],
     roles: Mapping[tuple[Any, ...], Sequence[str]],
 ) -> Sheet:
-    slot = block_slot(
+    number = block_number(
         (a.place.block, a.view.weight) for block, found in blocks.items() if block is not None for a in found
     )
     geometry = anatomy.geometry.get(stack)
@@ -214,13 +213,13 @@ def _sheet(
     for forms, members in sorted(alike.items(), key=lambda item: min(item[1])):
         first = members[min(members)]  # its order, which is the files', settles what sorting leaves open
         merged: _Block = {form: [a for block in members.values() for a in block[form]] for form in first}
-        lines = _lines(anatomy, merged, slot, n_experts)
+        lines = _lines(anatomy, merged, number, n_experts)
         prefix = common_prefix(name for line in lines for name in line.stored)
         lines = tuple(_without(line, prefix) for line in lines)
         lacks = _lacking(forms, usual) if len(alike[usual]) > 2 * len(members) else ()
         runs.append(Run(tuple(sorted(members)), prefix, lines, lacks))
     outer = _lines(anatomy, outside, None, n_experts)
-    before = tuple(line for line in outer if matrix_of(line.roles[0]) in _BEFORE + _GROUPS[0])
+    before = tuple(line for line in outer if matrix_of(line.roles[0]) in BEFORE + GROUPS[0])
     present = {block for block in blocks if block is not None}
     last = max(present, default=-1)
     # A number out of all proportion is no count of blocks that are missing.
@@ -284,7 +283,7 @@ def _lacking(forms: frozenset[_Form], usual: frozenset[_Form]) -> tuple[str, ...
 
     mine, theirs = kinds(forms), kinds(usual)
     missing = theirs - mine if mine < theirs else set()
-    return tuple(f"{role} ({kind})" if kind else role for role, kind in sorted(missing, key=lambda m: _place(m[0])))
+    return tuple(f"{role} ({kind})" if kind else role for role, kind in sorted(missing, key=lambda m: role_place(m[0])))
 
 
 # Lines
@@ -292,12 +291,12 @@ def _lacking(forms: frozenset[_Form], usual: frozenset[_Form]) -> tuple[str, ...
 
 def _drawn_at(form: _Form) -> tuple[Any, ...]:
     """Sort key of a form: a block's own FFN, then its shared expert's, then the routed experts'."""
-    place = _place(form.role)
+    place = role_place(form.role)
     whose = 2 if form.experts is not None else int(form.shared)
-    return (_ORDER["gate"] if matrix_of(form.role) in _FFN else place[0], whose, place, form.experts or ())
+    return (ORDER["gate"] if matrix_of(form.role) in _FFN else place[0], whose, place, form.experts or ())
 
 
-def _lines(anatomy: Anatomy, forms: _Block, slot: Slot | None, n_experts: int | None) -> tuple[Line, ...]:
+def _lines(anatomy: Anatomy, forms: _Block, number: BlockNumber | None, n_experts: int | None) -> tuple[Line, ...]:
     has = {(f.role, f.experts, f.shared): f for f in forms}
     single = []
     for form in sorted(forms, key=_drawn_at):
@@ -305,7 +304,7 @@ def _lines(anatomy: Anatomy, forms: _Block, slot: Slot | None, n_experts: int | 
         if owner[0] != form.role and "." not in form.role and owner in has:
             continue  # a bias is marked on its matrix
         bias = None if "." in form.role else has.get((form.role + "_bias", form.experts, form.shared))
-        single.append(_line(anatomy, form, forms[form], forms[bias] if bias else (), slot, n_experts))
+        single.append(_line(anatomy, form, forms[form], forms[bias] if bias else (), number, n_experts))
     out: list[Line] = []
     for line in single:
         if out and _alike(out[-1], line):
@@ -320,7 +319,7 @@ def _line(
     form: _Form,
     found: Sequence[Assignment],
     biases: Sequence[Assignment],
-    slot: Slot | None,
+    number: BlockNumber | None,
     n_experts: int | None,
 ) -> Line:
     kinds: dict[str, set[int | None]] = defaultdict(set)
@@ -341,12 +340,12 @@ def _line(
         shared=form.shared,
         kinds=tuple(common),
         exceptions="; ".join(rare) if found[0].place.block is not None else "",
-        stored=pattern([(a.place.block, a.place.expert, a.view.weight) for a in found], slot),
+        stored=pattern([(a.place.block, a.place.expert, a.view.weight) for a in found], number),
         tied=form.tied,
         notes=form.notes,
         fused=form.fused,
         confidence=min(a.confidence for a in found) if form.inferred else None,
-        group=_GROUP.get(matrix_of(form.role), len(_GROUPS)),
+        group=_GROUP.get(matrix_of(form.role), len(GROUPS)),
         n_parameters=sum(prod(a.view.shape) for a in learned),
     )
 
@@ -358,13 +357,16 @@ def _alike(a: Line, b: Line) -> bool:
     """
     if a.roles == b.roles and a.roles[0] in FIXED:
         return True
-    keys = _words("bias shape n_experts of_experts shared exceptions tied notes fused group confidence")
-    same = all(getattr(a, key) == getattr(b, key) for key in keys) and not a.tied
+    same = not a.tied and _bare(a) == _bare(b)
     kinds = [kind for kind, _ in a.kinds] == [kind for kind, _ in b.kinds]
     suffix = a.roles[0].partition(".")[2] == b.roles[0].partition(".")[2]
     names = tuple(dict.fromkeys(a.stored + b.stored))
     named = len(names) == 1 if a.fused else bool(a.stored) == bool(b.stored) and len(braces(names)[1]) <= _LONG
     return same and kinds and suffix and named and len(", ".join(a.roles + b.roles)) <= _LONG
+
+
+def _bare(line: Line) -> Line:
+    return replace(line, roles=(), kinds=(), stored=(), n_parameters=0)
 
 
 def _joined(a: Line, b: Line) -> Line:

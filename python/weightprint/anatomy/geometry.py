@@ -9,7 +9,7 @@ with a note where they do not. From shapes alone
   rope = rows(kv_a) - latent, H·nope = rows(kv_b) - columns(o), H·rope = rows(q_b) - H·nope.
 
 What neither says stays None. Config files name the same thing in many ways, and multimodal ones nest a model's sizes
-in a config of its own: :data:`SPELLINGS` and :func:`configs`.
+in a config of its own: :data:`CONFIG_KEYS` and :func:`configs`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 from weightprint.anatomy.place import Geometry
 from weightprint.anatomy.roles import matrix_of, role_of
 
-__all__ = ["SPELLINGS", "Seen", "Sizes", "configs", "expert_count", "measure", "model_types"]
+__all__ = ["CONFIG_KEYS", "Sizes", "TensorKind", "configs", "expert_count", "measure", "model_types"]
 
 #: field of Geometry → the keys under which config files hold it, most specific first.
-SPELLINGS: dict[str, tuple[str, ...]] = {
+CONFIG_KEYS: dict[str, tuple[str, ...]] = {
     "hidden": ("hidden_size", "d_model", "n_embd", "n_embed", "dim", "model_dim", "width", "embed_dim"),
     "heads": ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads", "heads"),
     "kv_heads": (
@@ -56,7 +56,7 @@ _PARTS = ("attn_config", "ffn_config", "moe_config")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TensorKind:
     """One kind of tensor of a stack: `count` tensors of this role and canonical shape. ``roles``: more if fused."""
 
     roles: tuple[str, ...]
@@ -103,7 +103,7 @@ def configs(config: Mapping[str, Any], stack: str) -> list[Mapping[str, Any]]:
 
 
 def _whole(config: Mapping[str, Any], name: str) -> int | None:
-    for key in SPELLINGS[name]:
+    for key in CONFIG_KEYS[name]:
         value = config.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
@@ -125,7 +125,7 @@ def _common(votes: Iterable[tuple[int, int]]) -> int | None:
     return counted.most_common(1)[0][0] if counted else None
 
 
-def _hidden_votes(seen: Iterable[Seen]) -> Iterable[tuple[int, int]]:
+def _hidden_votes(seen: Iterable[TensorKind]) -> Iterable[tuple[int, int]]:
     for s in seen:
         role = role_of(s.roles[0])
         if role.axis == "channels" and len(s.shape) == 1:
@@ -136,12 +136,14 @@ def _hidden_votes(seen: Iterable[Seen]) -> Iterable[tuple[int, int]]:
             yield s.shape[0], s.count
 
 
-def _lengths(seen: Iterable[Seen], role: str, axis: int) -> int | None:
+def _lengths(seen: Iterable[TensorKind], role: str, axis: int) -> int | None:
     """The most common length along an axis, of tensors that hold this role alone."""
     return _common((s.shape[axis], s.count) for s in seen if s.roles == (role,) and len(s.shape) > axis)
 
 
-def measure(stack: str, blocks: int, seen: list[Seen], outside: list[Seen], config: Mapping[str, Any]) -> Sizes:
+def measure(
+    stack: str, blocks: int, seen: list[TensorKind], outside: list[TensorKind], config: Mapping[str, Any]
+) -> Sizes:
     """The sizes of a stack, from what was seen inside and outside its blocks and from config.json."""
     notes: list[str] = []
     hidden = _common(_hidden_votes(seen)) or _common(_hidden_votes(outside))
@@ -173,7 +175,12 @@ def _config_that_fits(stack: str, hidden: int | None, config: Mapping[str, Any],
 
 
 def _latent_attention(
-    stack: str, geometry: Geometry, seen: list[Seen], _: list[Seen], here: Mapping[str, Any], notes: list[str]
+    stack: str,
+    geometry: Geometry,
+    seen: list[TensorKind],
+    _: list[TensorKind],
+    here: Mapping[str, Any],
+    notes: list[str],
 ) -> Sizes:
     """MLA: the latents' shapes tell heads and the three head sizes; the config only where a shape is missing."""
     heads = _whole(here, "heads")
@@ -194,7 +201,12 @@ def _latent_attention(
 
 
 def _attention(
-    stack: str, geometry: Geometry, seen: list[Seen], outside: list[Seen], here: Mapping[str, Any], notes: list[str]
+    stack: str,
+    geometry: Geometry,
+    seen: list[TensorKind],
+    outside: list[TensorKind],
+    here: Mapping[str, Any],
+    notes: list[str],
 ) -> Sizes:
     """Rows of all queries and of all keys from shapes; heads and head size from the config where they agree."""
     guessed: tuple[str, ...] = ()

@@ -24,9 +24,9 @@ from typing import Any
 
 from weightprint.anatomy.families.table import FAMILIES
 from weightprint.anatomy.family import Family, Stack
-from weightprint.anatomy.fit import Group, Part, fit
+from weightprint.anatomy.fit import FittedStack, Group, fit
 from weightprint.anatomy.geometry import model_types
-from weightprint.anatomy.names import Entry, Names, Run, Shape, compiled
+from weightprint.anatomy.names import Entry, NameRun, Names, Shape, compiled
 from weightprint.anatomy.place import Assignment, Geometry, Place, View
 from weightprint.anatomy.roles import role_of
 
@@ -69,8 +69,8 @@ class _Candidate:
 
     family: Family
     prefix: str
-    runs: list[Run]
-    parts: list[Part]
+    runs: list[NameRun]
+    parts: list[FittedStack]
     score: tuple[int, bool, int, int, int]
 
 
@@ -128,9 +128,9 @@ class _Matching:
 
     def _best(self) -> _Candidate | None:
         """The candidate that explains most of what is free."""
-        bounds: list[tuple[int, int, str, list[tuple[Stack, Run]]]] = []
+        bounds: list[tuple[int, int, str, list[tuple[Stack, NameRun]]]] = []
         for order, family in enumerate(self.families):
-            starts: dict[str, list[tuple[Stack, Run]]] = defaultdict(list)
+            starts: dict[str, list[tuple[Stack, NameRun]]] = defaultdict(list)
             for stack in family.stacks:
                 front = stack.block.split("{b}")[0]
                 for run in self.free.values() if stack.block else ():
@@ -176,11 +176,11 @@ class _Matching:
         within = self._within(stack, rest)
         return None if within is None else self._table(stack)[0].get(within)
 
-    def _weigh(self, family: Family, order: int, prefix: str, starts: list[tuple[Stack, Run]]) -> _Candidate | None:
+    def _weigh(self, family: Family, order: int, prefix: str, starts: list[tuple[Stack, NameRun]]) -> _Candidate | None:
         """The row at this prefix: its stacks' tensors cut, and its score; None if it explains too little."""
         fixed = re.compile("|".join(map(translate, family.fixed))) if family.fixed else None
-        parts: list[Part] = []
-        runs: list[Run] = []
+        parts: list[FittedStack] = []
+        runs: list[NameRun] = []
         explained = unused = 0
         by_run: dict[int, list[Stack]] = defaultdict(list)
         for stack, run in starts:
@@ -204,7 +204,9 @@ class _Matching:
         score = (explained, not self.types.isdisjoint(family.model_types), -unused, -order, -len(prefix))
         return _Candidate(family, prefix, runs, parts, score)
 
-    def _split(self, run: Run, stacks: list[Stack], fixed: re.Pattern[str] | None) -> list[tuple[Stack, list[Group]]]:
+    def _split(
+        self, run: NameRun, stacks: list[Stack], fixed: re.Pattern[str] | None
+    ) -> list[tuple[Stack, list[Group]]]:
         """A run's kinds by stack; where several stacks share the run, whole blocks go to one of them."""
         owner: dict[int, int] = {}
         if len(stacks) > 1:
@@ -226,7 +228,7 @@ class _Matching:
             split.append((stack, groups))
         return split
 
-    def _part(self, stack: Stack, prefix: str, front: str, inside: list[Group]) -> Part:
+    def _part(self, stack: Stack, prefix: str, front: str, inside: list[Group]) -> FittedStack:
         """A stack's tensors, inside its blocks and outside, measured and cut."""
         outside: list[Group] = []
         keys: set[tuple[str, tuple[str, ...]]] = set()
@@ -273,11 +275,11 @@ class _Matching:
                 self._assign(candidate.family, part.stack, stack, group, None, 1.0)
             self._tie(candidate.family, part, stack)
 
-    def _stack_name(self, part: Part) -> str:
+    def _stack_name(self, part: FittedStack) -> str:
         """The stack's own name; a second one of that name is told by where it stands."""
         return part.stack.name if part.stack.name not in self.chosen else f"{part.stack.name}:{part.front.rstrip('.')}"
 
-    def _norms_known(self, candidate: _Candidate, part: Part, stack: str) -> float:
+    def _norms_known(self, candidate: _Candidate, part: FittedStack, stack: str) -> float:
         """Confidence in which norm is which: one that the row doesn't know may change what its neighbours are."""
         here = [other.stack for other in candidate.parts if other.front == part.front]
         run = next((run for run in candidate.runs if run.front == part.front), None)
@@ -308,7 +310,7 @@ class _Matching:
                 for piece, sure in cuts
             )
 
-    def _tie(self, family: Family, part: Part, stack: str) -> None:
+    def _tie(self, family: Family, part: FittedStack, stack: str) -> None:
         """A head that is not stored is the embedding, unless config.json denies it."""
         roles = {role: g for g in part.outside if g.entry for role in g.entry.roles}
         knows_head = any(entry.roles == ("head",) for entry in self._table(part.stack)[1].values())
@@ -331,7 +333,8 @@ class _Matching:
         left = [name for name in self.shapes if name not in self.assigned and name not in in_runs] if loose else []
         for family, stack in loose:
             table = self._table(stack)[1]
-            prefixes = sorted(prefix for prefix, rest in _tails(left[0]) if rest in table) if left else []
+            leads = _leading(left[0]) if left else []
+            prefixes = sorted(lead for lead in leads if left[0][len(lead) :] in table)
             for name in left if prefixes else ():
                 taken = name in self.assigned
                 prefixes = [p for p in prefixes if not taken and name.startswith(p) and name[len(p) :] in table]
@@ -357,7 +360,7 @@ class _Matching:
             self.assigned[name] = [Assignment(place, View(name, shape), "table", 1.0, because)]
 
 
-def _shares(candidate: _Candidate, part: Part) -> bool:
+def _shares(candidate: _Candidate, part: FittedStack) -> bool:
     """A later stack on another's template counts its blocks from 0."""
     first = next(p for p in candidate.parts if p.stack.block == part.stack.block)
     return first is not part and first.stack.name != part.stack.name
@@ -367,14 +370,3 @@ def _leading(prefix: str) -> list[str]:
     """The prefix and its leading parts, longest first: ``a.b.``, ``a.``, ``""``."""
     words = prefix.split(".")[:-1]
     return ["".join(f"{word}." for word in words[:n]) for n in range(len(words), -1, -1)]
-
-
-def _tails(name: str) -> Iterable[tuple[str, str]]:
-    """Every split of a name at a dot: prefix (with its dot) and rest."""
-    at = 0
-    while True:
-        yield name[:at], name[at:]
-        dot = name.find(".", at)
-        if dot < 0:
-            return
-        at = dot + 1

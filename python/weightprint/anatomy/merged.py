@@ -81,13 +81,13 @@ class _Patch:
     Attributes:
         lora: the update.
         scale: s.
-        turned: the weight is stored (in x out).
+        transposed: the weight is stored (in x out).
         rows: for every output row of the weight, the row of the update that changes it, -1 for none; None: the same.
     """
 
     lora: Lora
     scale: float
-    turned: bool
+    transposed: bool
     rows: npt.NDArray[np.intp] | None = None
 
 
@@ -147,22 +147,22 @@ class MergedWeights(Weights):
     def _patched(self, name: str, values: F32, patch: _Patch, rows: range, columns: range) -> F32:
         if patch.lora.embedding:
             return self._patched_embedding(name, values, patch, rows, columns)
-        out, inn = (columns, rows) if patch.turned else (rows, columns)
+        out, inn = (columns, rows) if patch.transposed else (rows, columns)
         mapped = np.arange(out.start, out.stop) if patch.rows is None else patch.rows[out.start : out.stop]
         here = np.flatnonzero(mapped >= 0)
         if not here.size:
             return values
         chosen = mapped[here]
-        result = (values.T if patch.turned else values).copy()
+        result = (values.T if patch.transposed else values).copy()
         b = self._rows_of(patch.lora.b, chosen)
         result[here] += self._product(b, self._read(patch.lora.a, None, slice(inn.start, inn.stop)), patch)
         if patch.lora.magnitude is not None:
-            whole = self._whole_rows(name, patch.turned, out)[here]
+            whole = self._whole_rows(name, patch.transposed, out)[here]
             whole = whole + self._product(b, self._read(patch.lora.a), patch)
             magnitude = self._rows_of(patch.lora.magnitude, chosen)
             with np.errstate(all="ignore"):
                 result[here] *= (magnitude / np.linalg.norm(whole, axis=1))[:, None]
-        return np.ascontiguousarray(result.T) if patch.turned else result
+        return np.ascontiguousarray(result.T) if patch.transposed else result
 
     def _patched_embedding(self, name: str, values: F32, patch: _Patch, rows: range, columns: range) -> F32:
         b = self._read(patch.lora.b, slice(columns.start, columns.stop))
@@ -192,10 +192,10 @@ class MergedWeights(Weights):
         product: F32 = (b @ a) * np.float32(patch.scale)
         return product
 
-    def _whole_rows(self, name: str, turned: bool, out: range) -> F32:
+    def _whole_rows(self, name: str, transposed: bool, out: range) -> F32:
         """Output rows of the weight before the updates, all columns."""
         part = slice(out.start, out.stop)
-        whole: F32 = self._before(name, None, part).T if turned else self._before(name, part)
+        whole: F32 = self._before(name, None, part).T if transposed else self._before(name, part)
         return whole
 
     def _rows_of(self, name: str, chosen: npt.NDArray[np.intp]) -> F32:
@@ -236,7 +236,9 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
         found: dict[str, list[_Patch]] = defaultdict(list)
         for module, lora in adapter.loras.items():
             weight = base.weights[by_name[module]]
-            found[weight.name].append(_Patch(lora, adapter.scales[module], _orientation(lora, weight, adapter.turned)))
+            found[weight.name].append(
+                _Patch(lora, adapter.scales[module], _orientation(lora, weight, adapter.transposed))
+            )
         return dict(found)
     by_place = _patches_by_place(base, adapter)
     if isinstance(by_place, dict):
@@ -250,8 +252,8 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
 
 def _orientation(lora: Lora, weight: Weight, said: bool) -> bool:
     """Whether the weight is stored (in x out); only for a square one does the config decide."""
-    straight, turned = weight.shape == lora.shape, weight.shape == lora.shape[::-1]
-    if lora.embedding or not turned:
+    straight, transposed = weight.shape == lora.shape, weight.shape == lora.shape[::-1]
+    if lora.embedding or not transposed:
         if straight:
             return False
     else:
@@ -293,7 +295,6 @@ def _rule(modules: list[str], weights: Mapping[str, Weight]) -> _Rule | None:
 def _patches_by_place(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]] | str:
     """The same through places; a string says why it can't be done."""
     mapped = match_adapter(adapter.weights.shapes, adapter.checkpoint.config)
-    factor = {a.view.weight: a for a in mapped.assignments}
     by_b: dict[str, list[Any]] = defaultdict(list)
     for assignment in mapped.assignments:
         by_b[assignment.view.weight].append(assignment)
@@ -301,7 +302,7 @@ def _patches_by_place(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]
         return ""
     found: dict[str, list[_Patch]] = defaultdict(list)
     for module, lora in adapter.loras.items():
-        if lora.b not in factor:
+        if lora.b not in by_b:
             return ""
         for assignment in by_b[lora.b]:
             place = replace(assignment.place, role=assignment.place.role.split(".")[0])

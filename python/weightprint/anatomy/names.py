@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from weightprint.anatomy.family import Cell, Family
 from weightprint.anatomy.roles import ROLES, bias_of
 
-__all__ = ["Entry", "Kind", "Member", "Names", "Run", "Shape", "compiled"]
+__all__ = ["Entry", "Kind", "Member", "NameRun", "Names", "Shape", "compiled"]
 
 Shape = tuple[int, ...]
 #: The name behind the block number with experts' numbers blanked, and the shape.
@@ -49,7 +49,7 @@ def compiled(entries: Mapping[str, str | Cell]) -> dict[str, Entry]:
 
 
 @dataclass(slots=True)
-class Run:
+class NameRun:
     """All names with the same front. ``counts``: how many names with each rest."""
 
     front: str
@@ -70,13 +70,13 @@ class Names:
         keys = {key for stack in stacks for key in stack.inside if "{e}" in key}
         self._block = _block_pattern(fronts)
         self._expert = _expert_pattern(keys)
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, NameRun] = {}
         for name, shape in shapes.items():
             for front, block, rest in self._fronts(name):
                 expert, rest = self._split_expert(rest)
                 run = self.runs.get(front)
                 if run is None:
-                    run = self.runs[front] = Run(front)
+                    run = self.runs[front] = NameRun(front)
                 run.kinds[rest, tuple(shape)].append((block, expert, name))
                 run.counts[rest] += 1
 
@@ -93,19 +93,20 @@ class Names:
         return int(found[1]), f"{rest[: found.start(1)]}{{e}}{rest[found.end(1) :]}"
 
 
+def _last_word(front: str) -> str:
+    return front.rstrip(".").rsplit(".", 1)[-1] + ("." if front.endswith(".") else "")
+
+
 def _block_pattern(fronts: Iterable[str]) -> re.Pattern[str]:
     """Finds a block's number behind the last word of the fronts: ``layers.7.``, or glued to it: ``linear_7.``."""
-    words = {front.rstrip(".").rsplit(".", 1)[-1] + ("." if front.endswith(".") else "") for front in fronts if front}
+    words = {_last_word(front) for front in fronts if front}
     start = "^|" if "" in fronts else ""
     return re.compile(rf"(?:{start}(?<![^.])(?:{'|'.join(sorted(map(re.escape, words)))}))([0-9]{{1,7}})\.")
 
 
 def _expert_pattern(keys: Iterable[str]) -> re.Pattern[str] | None:
     """Finds an expert's number behind the words that stand before ``{e}`` in the keys."""
-    words = set()
-    for key in keys:
-        front = key.split("{e}")[0]
-        words.add(front.rstrip(".").rsplit(".", 1)[-1] + ("." if front.endswith(".") else ""))
+    words = {_last_word(key.split("{e}")[0]) for key in keys}
     if not words:
         return None
     return re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(map(re.escape, words)))})([0-9]{{1,7}})(?=\.|$)")

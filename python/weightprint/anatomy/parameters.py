@@ -11,26 +11,18 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.geometry import configs
-
-if TYPE_CHECKING:
-    from weightprint.anatomy.anatomy import Anatomy
 
 __all__ = ["Part", "Stored", "active_experts", "parts", "stored"]
 
 #: Keys under which config files say how many routed experts a token uses.
 _ACTIVE = (
-    "num_experts_per_tok",
-    "num_experts_per_token",
-    "num_selected_experts",
-    "moe_top_k",
-    "moe_topk",
-    "moe_k",
-    "top_k_experts",
-    "num_active_experts",
-)
+    "num_experts_per_tok", "num_experts_per_token", "num_selected_experts", "moe_top_k", "moe_topk", "moe_k",
+    "top_k_experts", "num_active_experts",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

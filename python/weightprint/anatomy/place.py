@@ -19,7 +19,6 @@ __all__ = ["Assignment", "Expert", "Geometry", "Place", "Rows", "View"]
 
 #: A routed expert's number, ``"shared"`` for the one that sees every token, None outside experts.
 Expert = int | str | None
-Layout = Literal["whole", "stacked", "grouped", "alternating"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +83,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a canonical tensor is cut out of a weight: ``weight[index]``, turned if ``transposed``, then `rows`.
+    """How a canonical tensor is cut out of a weight: ``weight[index]``, transposed if ``transposed``, then `rows`.
 
     Attributes:
         weight: the weight's name.
         index: number along the leading axis, for experts stored in one tensor; None: the whole.
-        transposed: the weight is stored (in x out); turned before rows are chosen.
+        transposed: the weight is stored (in x out); transposed before rows are chosen.
         rows: which canonical output rows (or elements of a vector); None: all.
         shape: the canonical tensor's shape.
         row_block: with `index`, when experts lie one below the other in a matrix instead of along an axis of their

@@ -14,7 +14,6 @@ gains stand between the factors. All heads share the rotary rows of k.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,41 +22,35 @@ from weightprint.errors import UsageError
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-if TYPE_CHECKING:
-    from weightprint.anatomy.anatomy import Anatomy
-
 __all__ = ["PRODUCTS"]
 
-_Product = Callable[["Anatomy", Place, "slice | None", "slice | None", bool], F32]
+#: (role, rows, columns) → that part of a stored factor of the same block.
+Factor = Callable[[str, "slice | None", "slice | None"], F32]
 
 
-def _query(anatomy: Anatomy, place: Place, rows: slice | None, columns: slice | None, fold: bool) -> F32:
-    outer = _part(anatomy, place, "q_b", rows, None, fold)
-    return outer @ _part(anatomy, place, "q_a", None, columns, fold)
+def _query(factor: Factor, geometry: Geometry | None, place: Place, rows: slice | None, columns: slice | None) -> F32:
+    outer = factor("q_b", rows, None)
+    return outer @ factor("q_a", None, columns)
 
 
-def _key(anatomy: Anatomy, place: Place, rows: slice | None, columns: slice | None, fold: bool) -> F32:
-    nope, rope, value, heads = _sizes(anatomy.geometry.get(place.stack), place)
-    inner = _part(anatomy, place, "kv_a", None, columns, fold)
+def _key(factor: Factor, geometry: Geometry | None, place: Place, rows: slice | None, columns: slice | None) -> F32:
+    nope, rope, value, heads = _sizes(geometry, place)
+    inner = factor("kv_a", None, columns)
     latent, rotary = inner[:-rope], inner[-rope:]
-    outer = _part(anatomy, place, "kv_b", None, None, fold).reshape(heads, nope + value, -1)[:, :nope]
+    outer = factor("kv_b", None, None).reshape(heads, nope + value, -1)[:, :nope]
     keys = np.concatenate([outer @ latent, np.broadcast_to(rotary, (heads, *rotary.shape))], axis=1)
     return np.ascontiguousarray(keys.reshape(heads * (nope + rope), -1)[rows or slice(None)])
 
 
-def _value(anatomy: Anatomy, place: Place, rows: slice | None, columns: slice | None, fold: bool) -> F32:
-    nope, rope, value, heads = _sizes(anatomy.geometry.get(place.stack), place)
-    latent = _part(anatomy, place, "kv_a", None, columns, fold)[:-rope]
-    outer = _part(anatomy, place, "kv_b", None, None, fold).reshape(heads, nope + value, -1)[:, nope:]
+def _value(factor: Factor, geometry: Geometry | None, place: Place, rows: slice | None, columns: slice | None) -> F32:
+    nope, rope, value, heads = _sizes(geometry, place)
+    latent = factor("kv_a", None, columns)[:-rope]
+    outer = factor("kv_b", None, None).reshape(heads, nope + value, -1)[:, nope:]
     return outer.reshape(heads * value, -1)[rows or slice(None)] @ latent
 
 
 #: role → its product, asked for as ``anatomy.tensor(block, role, products=True)``.
-PRODUCTS: dict[str, _Product] = {"q": _query, "k": _key, "v": _value}
-
-
-def _part(anatomy: Anatomy, place: Place, role: str, rows: slice | None, columns: slice | None, fold: bool) -> F32:
-    return anatomy.tensor(place.block, role, stack=place.stack, rows=rows, columns=columns, fold_norms=fold)
+PRODUCTS = {"q": _query, "k": _key, "v": _value}
 
 
 def _sizes(geometry: Geometry | None, place: Place) -> tuple[int, int, int, int]:

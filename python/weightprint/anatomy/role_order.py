@@ -7,19 +7,21 @@ from typing import Any
 from weightprint.anatomy.place import Place
 from weightprint.anatomy.roles import ROLES, matrix_of
 
+__all__ = ["AFTER", "BEFORE", "GROUPS", "ORDER", "STACKS", "drawn_at", "role_place"]
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
 # The order in which a stack is drawn, as data flows; roles outside the blocks stand before or behind them.
-_BEFORE = _words(
+BEFORE = _words(
     "patch conv1 conv1_norm conv2 class_token distillation_token register_tokens mask_token special_tokens "
     "image_newline embedding embedding_copy embedding_in position position_gain position_norm token_type "
     "embedding_norm pre_norm"
 )
 
-_GROUPS = (
+GROUPS = (
     _words("mtp_embedding_norm mtp_hidden_norm mtp_projection"),
     _words(
         "attn_norm q_a q_a_norm q_b q kv_a kv_a_norm kv_b k_b v_b k v q_norm k_norm position_q position_k "
@@ -34,26 +36,26 @@ _GROUPS = (
     ),
 )
 
-_AFTER = _words(
+AFTER = _words(
     "final_norm embedding_out head_dense head_norm head head_copy pooler classifier_dense classifier_norm classifier "
     "next_sentence contact_head projector_norm patch_merger projector projector_out codebook_in codebook codebook_out "
     "logit_scale fixed statistics"
 )
 
-_ORDER = {role: k for k, role in enumerate(dict.fromkeys([*_BEFORE, *sum(_GROUPS, ()), *_AFTER, *ROLES]))}
+ORDER = {role: k for k, role in enumerate(dict.fromkeys([*BEFORE, *sum(GROUPS, ()), *AFTER, *ROLES]))}
 
-_STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")
+STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")
 
 
 def drawn_at(place: Place) -> tuple[Any, ...]:
     """Sort key that puts places in the order of the drawing."""
-    stack = _STACKS.index(place.stack) if place.stack in _STACKS else len(_STACKS)
-    late = matrix_of(place.role) not in _BEFORE
+    stack = STACKS.index(place.stack) if place.stack in STACKS else len(STACKS)
+    late = matrix_of(place.role) not in BEFORE
     block = place.block if place.block is not None else 10**9 if late else -1
     expert = place.expert if isinstance(place.expert, int) else -1 if place.expert else -2
-    return stack, place.stack, block, expert, _place(place.role)
+    return stack, place.stack, block, expert, role_place(place.role)
 
 
-def _place(role: str) -> tuple[int, str]:
+def role_place(role: str) -> tuple[int, str]:
     """Where a role is drawn: its matrix' place, then itself, its bias, its adapter."""
-    return _ORDER.get(matrix_of(role), len(_ORDER)), role
+    return ORDER.get(matrix_of(role), len(ORDER)), role

@@ -9,15 +9,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from os.path import commonprefix
 
 from weightprint.anatomy.place import Expert
 from weightprint.util.escape import escape
 from weightprint.util.ranges import spans
 
-__all__ = ["Slot", "block_slot", "braces", "common_prefix", "pattern"]
+__all__ = ["BlockNumber", "block_number", "braces", "common_prefix", "pattern"]
 
 #: Which number of a name is the block's, and how much more than it.
-Slot = tuple[int, int]
+BlockNumber = tuple[int, int]
 
 _DIGITS = re.compile(r"([0-9]+)")
 _PREFIX = re.compile(r".*?\{b(?:\+\d+)?\}[^\w]?")
@@ -30,25 +31,25 @@ def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(parts[::2]), tuple(parts[1::2])
 
 
-def block_slot(weights: Iterable[tuple[int | None, str]]) -> Slot | None:
+def block_number(weights: Iterable[tuple[int | None, str]]) -> BlockNumber | None:
     """Which number in the names of (block, name) is the block's; None where that differs between names.
 
     (A stack of its own may be stored behind another one: block 0 of the multi-token prediction as ``layers.61``.)
     """
-    votes: Counter[Slot] = Counter()
+    votes: Counter[BlockNumber] = Counter()
     n = 0
     for block, name in weights:
         n += 1
         votes.update((k, int(d) - (block or 0)) for k, d in enumerate(_split(name)[1]) if len(d) <= 18)
-    found = [slot for slot, count in votes.items() if count == n and slot[1] >= 0]
-    return min(found, key=lambda slot: (slot[1] != 0, slot), default=None)
+    found = [number for number, count in votes.items() if count == n and number[1] >= 0]
+    return min(found, key=lambda number: (number[1] != 0, number), default=None)
 
 
 def _is(digits: str, number: Expert) -> bool:
     return isinstance(number, int) and len(digits) <= 18 and int(digits) == number
 
 
-def pattern(members: Sequence[tuple[int | None, Expert, str]], slot: Slot | None) -> tuple[str, ...]:
+def pattern(members: Sequence[tuple[int | None, Expert, str]], number: BlockNumber | None) -> tuple[str, ...]:
     """What weights, as (block, expert, name), are called; escaped; none where names differ in more than numbers.
 
     ``.weight`` goes without saying.
@@ -59,8 +60,8 @@ def pattern(members: Sequence[tuple[int | None, Expert, str]], slot: Slot | None
     text = words[0]
     for k, word in enumerate(words[1:]):
         seen = {_split(name)[1][k] for _, _, name in members}
-        if slot is not None and k == slot[0]:
-            text += f"{{b+{slot[1]}}}" if slot[1] else "{b}"
+        if number is not None and k == number[0]:
+            text += f"{{b+{number[1]}}}" if number[1] else "{b}"
         elif all(_is(_split(name)[1][k], expert) for _, expert, name in members):
             text += "{e}"
         else:
@@ -79,12 +80,6 @@ def braces(names: Sequence[str]) -> tuple[str, str, str]:
     """What names have in common before and behind, and between the two what they have not, in braces."""
     if len(names) < 2:
         return "".join(names), "", ""
-    head = _beginning(names)
-    tail = _beginning([name[len(head) :][::-1] for name in names])[::-1]
+    head = commonprefix(list(names))  # noqa: RUF071  characters, not paths
+    tail = commonprefix([name[len(head) :][::-1] for name in names])[::-1]  # noqa: RUF071
     return head, "{" + ",".join(name[len(head) : len(name) - len(tail)] for name in names) + "}", tail
-
-
-def _beginning(words: Sequence[str]) -> str:
-    """What all words begin with."""
-    a, b = min(words), max(words)
-    return a[: next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))]

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from weightprint import _core
 from weightprint.errors import FormatError, LimitError, ShardMissingError, UnsupportedFormatError, UsageError
@@ -126,13 +127,10 @@ def locate(model: str | os.PathLike[str]) -> Location:
             return _index(source, "index", path.absolute())
         _refuse_other_formats(path)
         path = path.absolute()
-        shard = _SHARD.fullmatch(path.name)
-        if shard and shard["suffix"] == ".gguf" and int(shard["number"]) == 1 and int(shard["total"]) > 1:
+        shard = _shard(path.name)
+        if shard and shard.end.endswith(".gguf") and shard.number == 1 and shard.total > 1:
             # A folder often holds one model in several precisions, each in shards: the first stands for its set.
-            start, end = path.name[: shard.start("number")], path.name[shard.end("number") :]
-            names = [entry.name for entry in os.scandir(path.parent)]
-            members = [name for name in names if name.startswith(start) and name.endswith(end)]
-            return _numbered(source, "file", path.parent, sorted(members, key=natural_key))
+            return _numbered(source, "file", path.parent, shard.members(path.parent))
         return Location(source, "file", str(path.parent), (str(path),), findings=_part_of_set(path, shard))
     if _reads_like_a_hub_name(source) or (_REPO.fullmatch(source) and (hub_cache() / f"models--{source}").is_dir()):
         return _hub(source, source)
@@ -197,14 +195,33 @@ def _gguf_folder(source: str, root: Path, kind: str, ggufs: list[str]) -> Locati
     raise _ambiguous(root, "GGUF files", ggufs)
 
 
-def _part_of_set(path: Path, shard: re.Match[str] | None) -> tuple[Finding, ...]:
+class _Shard(NamedTuple):
+    """What a numbered file's name says: its number of so many, and what stands before and behind the number."""
+
+    start: str
+    number: int
+    total: int
+    end: str
+
+    def members(self, folder: Path) -> list[str]:
+        """Files of its set in a folder."""
+        names = (entry.name for entry in os.scandir(folder))
+        return sorted((n for n in names if n.startswith(self.start) and n.endswith(self.end)), key=natural_key)
+
+
+def _shard(name: str) -> _Shard | None:
+    found = _SHARD.fullmatch(name)
+    start, end = found.span("number") if found else (0, 0)
+    return found and _Shard(name[:start], int(found["number"]), int(found["total"]), name[end:])
+
+
+def _part_of_set(path: Path, shard: _Shard | None) -> tuple[Finding, ...]:
     """A warning where the file's name says that it is one of several."""
-    if shard is None or int(shard["total"]) < 2:
+    if shard is None or shard.total < 2:
         return ()
-    start, end = path.name[: shard.start("number")], path.name[shard.end("number") :]
-    here = sum(entry.name.startswith(start) and entry.name.endswith(end) for entry in os.scandir(path.parent))
-    way_out = "name the folder to read all of them" if here == int(shard["total"]) else f"{here} of them are here"
-    message = f"one file of a set of {int(shard['total'])} (number {int(shard['number'])}): {way_out}"
+    here = len(shard.members(path.parent))
+    way_out = "name the folder to read all of them" if here == shard.total else f"{here} of them are here"
+    message = f"one file of a set of {shard.total} (number {shard.number}): {way_out}"
     return (Finding("part_of_set", "warning", message, str(path)),)
 
 
@@ -212,24 +229,20 @@ def sets_of(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Names of model files, those of one set of numbered shards together."""
     sets: dict[tuple[str, str], list[str]] = {}
     for name in sorted(names, key=natural_key):
-        shard = _SHARD.fullmatch(name)
-        key = (name[: shard.start("number")], name[shard.end("number") :]) if shard else (name, "")
-        sets.setdefault(key, []).append(name)
+        shard = _shard(name)
+        sets.setdefault((shard.start, shard.end) if shard else (name, ""), []).append(name)
     return [tuple(members) for members in sets.values()]
 
 
 def _numbered(source: str, kind: str, root: Path, names: list[str], found: tuple[Finding, ...] = ()) -> Location:
     """One set of numbered shards; those that should be there and are not are missing."""
-    sets: dict[tuple[str, str], dict[int, str]] = {}
+    sets: dict[tuple[str, str, int], dict[int, str]] = {}
     for name in names:
-        if match := _SHARD.fullmatch(name):
-            sets.setdefault((name[: match.start("number")], name[match.end("number") :]), {})[int(match["number"])] = (
-                name
-            )
+        if shard := _shard(name):
+            sets.setdefault((shard.start, shard.end, shard.total), {})[shard.number] = name
     if len(sets) > 1:
-        raise _ambiguous(root, "sets of numbered shards", [f"{start}…{end}" for start, end in sets])
-    ((start, end), present), *_ = sets.items()
-    total = int(end[4:9])  # -of-00003
+        raise _ambiguous(root, "sets of numbered shards", [f"{start}…{end}" for start, end, _ in sets])
+    ((start, end, total), present), *_ = sets.items()
     # Numbering starts at 1 almost everywhere, at 0 in some tools' output.
     first = 0 if 0 in present else 1
     missing = tuple(f"{start}{n:05}{end}" for n in range(first, first + total) if n not in present)
@@ -300,13 +313,9 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
 
 def _complete_set(names: Iterable[str]) -> list[str]:
     """The one set of numbered shards among these names that lacks none; empty if there is no such, or several."""
-    whole = [members for members in sets_of(names) if len(members) > 1 and len(members) == _total(members[0])]
+    numbered = [(members, _shard(members[0])) for members in sets_of(names) if len(members) > 1]
+    whole = [members for members, shard in numbered if shard and len(members) == shard.total]
     return list(whole[0]) if len(whole) == 1 else []
-
-
-def _total(name: str) -> int:
-    shard = _SHARD.fullmatch(name)
-    return int(shard["total"]) if shard else 0
 
 
 def read_small(path: Path, cap: int, what: str) -> bytes:

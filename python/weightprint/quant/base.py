@@ -1,4 +1,4 @@
-"""What every scheme of quantised storage shares: the result, the shelf it is found on, and reading rectangles.
+"""Shared by all schemes of quantised storage: a quantised weight, the tensors not claimed yet, reading rectangles.
 
 A quantised weight is several stored tensors that decode to one: codes (small integers or floats, often packed) and the
 scales, zero points, permutations and tables that turn codes into numbers. A scheme recognises such a set by the names,
@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,10 +31,19 @@ from weightprint.results.finding import Finding
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["Levels", "Quantised", "Rect", "Scheme", "Shelf", "Unreadable", "array", "raw", "small", "split", "values"]
-
-
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+__all__ = [
+    "Levels",
+    "Quantised",
+    "Rect",
+    "Scheme",
+    "UnclaimedTensors",
+    "Unreadable",
+    "array",
+    "raw",
+    "small",
+    "split",
+    "values",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,20 +178,21 @@ class Scheme:
     Attributes:
         name: for people who read the list of schemes.
         anchors: ends of tensor names that give it away; `group` is called once for every tensor that has one.
-        group: (the shelf, the name that matched, the end that matched) → the weight, or None where the tensor is
+        group: (the unclaimed tensors, the name that matched, the end that matched) → the weight, or None where the
+        tensor is
             something else after all. Must not look at anything but the siblings.
     """
 
     name: str
     anchors: tuple[str, ...]
-    group: Callable[[Shelf, str, str], Quantised | None]
+    group: Callable[[UnclaimedTensors, str, str], Quantised | None]
 
 
-#: Tensors up to this size are read many at a time by `Shelf.peek`, and kept up to the other size in all.
-_PEEK_BYTES, _PEEK_TOTAL = 1024, 1 << 26
+#: Bytes of a tensor that `UnclaimedTensors.read_small` reads with others, and of all that it keeps.
+_SMALL_BYTES, _SMALL_TOTAL = 1024, 1 << 26
 
 
-class Shelf:
+class UnclaimedTensors:
     """The stored tensors that no scheme has claimed yet, by name; and what was noticed on the way."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -194,13 +203,12 @@ class Shelf:
         self._number = {name: k for k, name in enumerate(self.names)}
         self._claimed: set[str] = set()
         self._infos: dict[str, TensorInfo] = {}
-        self._peeked: dict[str, dict[str, bytes]] = {}
+        self._small: dict[str, dict[str, bytes]] = {}
         self._companions: dict[str, list[str]] = {}
         for name in self.names:
-            if name.endswith(ACTIVATION):
-                for word in ACTIVATION:
-                    if name.endswith(word):
-                        self._companions.setdefault(name.removesuffix(word), []).append(name)
+            for word in ACTIVATION if name.endswith(ACTIVATION) else ():
+                if name.endswith(word):
+                    self._companions.setdefault(name.removesuffix(word), []).append(name)
         self._noticed: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -208,19 +216,17 @@ class Shelf:
 
     def get(self, name: str | None) -> TensorInfo | None:
         """The tensor of that name; None where there is none, or a weight has it already."""
-        number = None if name is None else self._number.get(name)
-        if name is None or number is None or name in self._claimed:
+        if name is None or name not in self:
             return None
-        info = self._infos.get(name)
-        if info is None:
-            info = self._infos[name] = self.checkpoint.tensors[number]
-        return info
+        if name not in self._infos:
+            self._infos[name] = self.checkpoint.tensors[self._number[name]]
+        return self._infos[name]
 
-    def peek(self, info: TensorInfo, end: str) -> bytes:
+    def read_small(self, info: TensorInfo, end: str) -> bytes:
         """The bytes of a small tensor whose name ends in `end`; the first call reads all others like it, too."""
-        if end not in self._peeked:
-            self._peeked[end] = self._small_ones(end)
-        kept = self._peeked[end].get(info.name)
+        if end not in self._small:
+            self._small[end] = self._small_ones(end)
+        kept = self._small[end].get(info.name)
         return self.checkpoint.core_file(info.file).read_bytes(info.index) if kept is None else kept
 
     def _small_ones(self, end: str) -> dict[str, bytes]:
@@ -228,7 +234,7 @@ class Shelf:
         total = 0
         for name in self.names:
             info = self.get(name) if name.endswith(end) else None
-            if info is not None and info.nbytes <= _PEEK_BYTES and total + info.nbytes <= _PEEK_TOTAL:
+            if info is not None and info.nbytes <= _SMALL_BYTES and total + info.nbytes <= _SMALL_TOTAL:
                 total += info.nbytes
                 per_file.setdefault(info.file, []).append(info)
         kept: dict[str, bytes] = {}
@@ -238,13 +244,12 @@ class Shelf:
         return kept
 
     def claim(self, weight: Quantised) -> None:
-        """Take a weight's components off the shelf."""
+        """Take a weight's components off the unclaimed tensors."""
         self._claimed.update(weight.components)
 
-    def companions(self, stem: str) -> tuple[str, ...]:
-        """Scales of activations on the shelf whose names are `stem` and one of ACTIVATION."""
-        found = self._companions.get(stem)
-        return tuple(name for name in found if name in self) if found else ()
+    def companions(self, prefix: str) -> tuple[str, ...]:
+        """Scales of activations on the unclaimed tensors whose names are `prefix` and one of ACTIVATION."""
+        return tuple(name for name in self._companions.get(prefix, ()) if name in self)
 
     def unreadable(
         self, codes: TensorInfo, scheme: str, components: tuple[str, ...], about: TensorInfo, problem: str, name: str

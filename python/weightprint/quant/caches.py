@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from weightprint.quant.base import Quantised, Shelf
+from weightprint.quant.base import Quantised, UnclaimedTensors
 
 __all__ = ["with_caches"]
 
@@ -23,10 +23,10 @@ _HOMES = {
 }
 
 
-def with_caches(shelf: Shelf, found: list[Quantised]) -> list[Quantised]:
+def with_caches(unclaimed: UnclaimedTensors, found: list[Quantised]) -> list[Quantised]:
     """The weights, with the cache's scales among the components of their projections."""
     ends = tuple(_HOMES)
-    loose = [name for name in shelf.names if name.endswith(ends) and name in shelf]
+    loose = [name for name in unclaimed.names if name.endswith(ends) and name in unclaimed]
     if not loose:
         return found
     place = {weight.name: k for k, weight in enumerate(found)}
@@ -37,5 +37,5 @@ def with_caches(shelf: Shelf, found: list[Quantised]) -> list[Quantised]:
         home = next((k for end in _HOMES["." + last] if (k := place.get(base + end)) is not None), None)
         if home is not None:
             found[home] = replace(found[home], components=(*found[home].components, name))
-            shelf.claim(found[home])
+            unclaimed.claim(found[home])
     return found

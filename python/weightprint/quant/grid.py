@@ -60,12 +60,10 @@ class Grid:
             return "column"
         return "group" if self.block_rows == 1 else "block"
 
-    def over(self, rect: Rect, *, all_columns: bool = False) -> Rect:
+    def over(self, rect: Rect) -> Rect:
         """The part of the grid that lies over a rectangle of the matrix."""
         top, bottom = rect.first_row // self.block_rows, -(-rect.stop_row // self.block_rows)
         left, right = rect.first_column // self.block_columns, -(-rect.stop_column // self.block_columns)
-        if all_columns:
-            left, right = 0, self.columns
         return Rect(top, bottom - top, left, right - left, rect.index)
 
     def offset(self, rect: Rect) -> tuple[int, int]:

@@ -1,24 +1,35 @@
-"""What schemes of packed integers share: words over a range of codes, and the group of every column."""
+"""Packed integers: the words that hold a range of codes, zero points from words, and the group of every column."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import FormatError
-from weightprint.quant.base import Rect, small
+from weightprint.quant.base import Rect, raw, small
 from weightprint.util.escape import escape
 
-__all__ = ["column_groups", "words_over"]
+__all__ = ["column_groups", "words_over", "zero_codes"]
 
 I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
 
 
 def words_over(first: int, stop: int, per: int) -> tuple[int, int]:
     """(first word, words) that hold codes `first` … `stop` - 1, with `per` codes in each word."""
     left = first // per
     return left, -(-stop // per) - left
+
+
+def zero_codes(checkpoint: Checkpoint, name: str, groups: Rect, bits: int, order: str = "linear") -> U8:
+    """Codes (groups, outputs) of the zero points in a tensor whose words run along the outputs."""
+    left, width = words_over(groups.first_column, groups.stop_column, 32 // bits)
+    stored = raw(checkpoint, name, Rect(groups.first_row, groups.n_rows, left, width))
+    codes = np.frombuffer(_core.unpack(stored, groups.n_rows, width, bits, order=order), np.uint8)
+    skip = groups.first_column - left * (32 // bits)
+    return codes.reshape(groups.n_rows, -1)[:, skip : skip + groups.n_columns]
 
 
 def column_groups(

@@ -26,11 +26,11 @@ __all__ = ["ACTIVATION", "SCALE_ENDS", "Siblings", "siblings"]
 
 @dataclass(frozen=True, slots=True)
 class Siblings:
-    """Names that belong together: the weight's, its codes', and the `stem` before ``input_scale`` and the like."""
+    """Names that belong together: the weight's, its codes', and the `prefix` before ``input_scale`` and the like."""
 
     weight: str
     codes: str
-    stem: str
+    prefix: str
 
     def of_weight(self, *words: str) -> list[str]:
         """``X.weight_zero_point`` for ``"zero_point"``; of experts in one tensor, ``X_zero_point``."""
@@ -53,22 +53,10 @@ SCALE_ENDS = tuple(_CODES_END)
 
 #: Scales of activations and caches: claimed with their layer, and never part of the weight.
 ACTIVATION = (
-    "input_scale",
-    "input_zero_point",
-    "input_global_scale",
-    "input_scale_ub",
-    "output_scale",
-    "output_zero_point",
-    "activation_scale",
-    "act_scale",
-    "scale_input",
-    "qscale_act",
-    "q_scale",
-    "k_scale",
-    "v_scale",
-    "kv_scale",
+    "input_scale", "input_zero_point", "input_global_scale", "input_scale_ub", "output_scale", "output_zero_point",
+    "activation_scale", "act_scale", "scale_input", "qscale_act", "q_scale", "k_scale", "v_scale", "kv_scale",
     "pre_quant_scale",
-)
+)  # fmt: skip
 
 
 def siblings(scale: str, end: str) -> Siblings:
@@ -80,5 +68,5 @@ def siblings(scale: str, end: str) -> Siblings:
 
 def around(weight: str, codes: str) -> Siblings:
     """The names around a weight: ``X.`` before a linear layer's companions, ``X_`` before those of experts in one."""
-    stem = weight[: -len("weight")] if weight.endswith(".weight") else weight + "_"
-    return Siblings(weight, codes, stem)
+    prefix = weight[: -len("weight")] if weight.endswith(".weight") else weight + "_"
+    return Siblings(weight, codes, prefix)

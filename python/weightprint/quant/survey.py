@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weightprint.checkpoint.checkpoint import Checkpoint
-from weightprint.quant.base import Quantised, Scheme, Shelf
+from weightprint.quant.base import Quantised, Scheme, UnclaimedTensors
 from weightprint.quant.caches import with_caches
 from weightprint.quant.schemes.awq import AWQ
 from weightprint.quant.schemes.bitnet import BITNET
@@ -51,57 +51,39 @@ def find(checkpoint: Checkpoint) -> list[Quantised]:
 
 def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
     """`find`, and what was noticed: scales without codes, components that contradict each other, assumptions."""
-    shelf = Shelf(checkpoint)
-    candidates = _candidates(shelf)
+    unclaimed = UnclaimedTensors(checkpoint)
+    candidates = _candidates(unclaimed)
     found = blocks(checkpoint)  # a GGUF file says itself what is quantised, and how
     for packed in found:
-        shelf.claim(packed)
+        unclaimed.claim(packed)
     for scheme, named in zip(SCHEMES, candidates, strict=True):
         for name, end in named:
-            grouped = scheme.group(shelf, name, end)
+            grouped = scheme.group(unclaimed, name, end)
             if grouped is not None:
-                shelf.claim(grouped)
+                unclaimed.claim(grouped)
                 found.append(grouped)
-    return _named_apart(shelf, with_caches(shelf, found)), shelf.findings()
+    return _named_apart(unclaimed, with_caches(unclaimed, found)), unclaimed.findings()
 
 
-def _candidates(shelf: Shelf) -> list[list[tuple[str, str]]]:
+def _candidates(unclaimed: UnclaimedTensors) -> list[list[tuple[str, str]]]:
     """For each scheme, the names that end as one of its anchors, with the longest such end."""
-    ends: dict[str, list[int]] = {}
-    for number, scheme in enumerate(SCHEMES):
-        for end in scheme.anchors:
-            ends.setdefault(end, []).append(number)
-    by_last_word: dict[str, list[str]] = {}
-    for end in sorted(ends, key=len, reverse=True):
-        by_last_word.setdefault(_last_word(end), []).append(end)
-    every = tuple(ends)
-    candidates: list[list[tuple[str, str]]] = [[] for _ in SCHEMES]
-    for name in shelf.names:
-        if not name.endswith(every):
-            continue
-        seen: set[int] = set()
-        for end in by_last_word[_last_word(name)]:
-            if name.endswith(end):
-                for number in ends[end]:
-                    if number not in seen:
-                        seen.add(number)
-                        candidates[number].append((name, end))
+    candidates: list[list[tuple[str, str]]] = []
+    for scheme in SCHEMES:
+        longest_first = sorted(scheme.anchors, key=len, reverse=True)
+        named = [name for name in unclaimed.names if name.endswith(scheme.anchors)]
+        candidates.append([(name, next(end for end in longest_first if name.endswith(end))) for name in named])
     return candidates
 
 
-def _last_word(name: str) -> str:
-    return name[max(name.rfind("."), name.rfind("_")) + 1 :]
-
-
-def _named_apart(shelf: Shelf, found: list[Quantised]) -> list[Quantised]:
+def _named_apart(unclaimed: UnclaimedTensors, found: list[Quantised]) -> list[Quantised]:
     """No two weights of one name: where a plain tensor or another weight has it, the codes' name is the weight's."""
     taken = {weight.name for weight in found if weight.name == weight.components[0]}  # these can have no other
     for k, weight in enumerate(found):
         if weight.name == weight.components[0]:
             continue
-        if weight.name in taken or weight.name in shelf:
+        if weight.name in taken or weight.name in unclaimed:
             codes = weight.components[0]
-            shelf.notice(
+            unclaimed.notice(
                 "stored_twice", weight.scheme, codes, f"{escape(weight.name)} is stored twice: also in {escape(codes)}"
             )
             found[k] = replace(weight, name=codes)

@@ -1,4 +1,4 @@
-"""Miniatures of the decoders beside the Llama-like ones: fused, turned, grouped, parallel.
+"""Miniatures of the decoders beside the Llama-like ones: fused, transposed, grouped, parallel.
 
 Each fused form is made as the modeling code takes it apart, by reshape and concatenate of the drawn parts.
 """
@@ -42,9 +42,9 @@ def linear(
     b: int | None = None,
     *,
     bias: bool = True,
-    turned: bool = False,
+    transposed: bool = False,
 ) -> None:
-    m.put(f"{name}.weight", role, rows, columns, block=b, turned=turned)
+    m.put(f"{name}.weight", role, rows, columns, block=b, transposed=transposed)
     if bias:
         m.put(f"{name}.bias", f"{role}_bias", rows, block=b)
 
@@ -67,10 +67,10 @@ def gpt2() -> Miniature:
         m.fixed(at + "attn.masked_bias")
         m[at + "attn.c_attn.weight"] = stacked(*qkv(m, b)).T
         m[at + "attn.c_attn.bias"] = stacked(*qkv(m, b, bias=True))
-        linear(m, at + "attn.c_proj", "o", D, D, b, turned=True)
+        linear(m, at + "attn.c_proj", "o", D, D, b, transposed=True)
         norm(m, at + "ln_2", "ffn_norm", b)
-        linear(m, at + "mlp.c_fc", "up", F, D, b, turned=True)
-        linear(m, at + "mlp.c_proj", "down", D, F, b, turned=True)
+        linear(m, at + "mlp.c_fc", "up", F, D, b, transposed=True)
+        linear(m, at + "mlp.c_proj", "down", D, F, b, transposed=True)
     norm(m, "transformer.ln_f", "final_norm")
     return m.done()
 
@@ -84,10 +84,10 @@ def openai_gpt() -> Miniature:
         m.fixed(at + "attn.bias", 1, 1, POSITIONS, POSITIONS)
         m[at + "attn.c_attn.weight"] = stacked(*qkv(m, b)).T
         m[at + "attn.c_attn.bias"] = stacked(*qkv(m, b, bias=True))
-        linear(m, at + "attn.c_proj", "o", D, D, b, turned=True)
+        linear(m, at + "attn.c_proj", "o", D, D, b, transposed=True)
         norm(m, at + "ln_1", "attn_post_norm", b)
-        linear(m, at + "mlp.c_fc", "up", F, D, b, turned=True)
-        linear(m, at + "mlp.c_proj", "down", D, F, b, turned=True)
+        linear(m, at + "mlp.c_fc", "up", F, D, b, transposed=True)
+        linear(m, at + "mlp.c_proj", "down", D, F, b, transposed=True)
         norm(m, at + "ln_2", "ffn_post_norm", b)
     return m.done()
 

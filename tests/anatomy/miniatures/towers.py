@@ -178,11 +178,11 @@ def clip_openai() -> Miniature:
     wide = 36
     m = Maker("clip_openai", {}, stack="text")
     m.put("positional_embedding", "position", POSITIONS, D)
-    m.put("text_projection", "projector", 12, D, turned=True)
+    m.put("text_projection", "projector", 12, D, transposed=True)
     m.put("logit_scale", "logit_scale")
     m.put("visual.class_embedding", "class_token", wide, stack="vision")
     m.put("visual.positional_embedding", "position", POSITIONS + 1, wide, stack="vision")
-    m.put("visual.proj", "projector", 12, wide, stack="vision", turned=True)
+    m.put("visual.proj", "projector", 12, wide, stack="vision", transposed=True)
     m.put("visual.conv1.weight", "patch", wide, 3, PATCH, PATCH, stack="vision")
     layer_norm(m, "visual.ln_pre", "pre_norm", stack="vision", n=wide)
     for stack, root, d in (("vision", "visual.transformer", wide), ("text", "transformer", D)):
@@ -288,7 +288,7 @@ def gemma3_tower() -> Miniature:
     m.put(at + "embeddings.position_embedding.weight", "position", POSITIONS, D)
     _clip_blocks(m, "vision_tower.vision_model", "vision")
     layer_norm(m, at + "post_layernorm", "final_norm")
-    m.put("multi_modal_projector.mm_input_projection_weight", "projector", 20, D, turned=True)
+    m.put("multi_modal_projector.mm_input_projection_weight", "projector", 20, D, transposed=True)
     m.put("multi_modal_projector.mm_soft_emb_norm.weight", "projector_norm", D)
     return m.done()
 

@@ -12,307 +12,172 @@ deberta, deberta_v2, esm, modernbert; Nomic's contrastors.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Cell, Family, Stack, grouped, stacked
+from weightprint.anatomy.family import Family, grouped, single, table
 
 __all__ = ["FAMILIES"]
 
-_EMBEDDINGS: dict[str, str | Cell] = {
-    "embeddings.word_embeddings": "embedding",
-    "embeddings.position_embeddings": "position",
-    "embeddings.token_type_embeddings": "token_type",
-    "embeddings.LayerNorm": "embedding_norm",
-}
+_EMBEDDINGS = table(
+    "embeddings.word_embeddings=embedding embeddings.position_embeddings=position "
+    "embeddings.token_type_embeddings=token_type embeddings.LayerNorm=embedding_norm"
+)
 #: Heads of BERT's kin, each name used by one of them.
-_BERT_HEADS: dict[str, str | Cell] = {
-    "pooler.dense": "pooler",
-    "cls.predictions.transform.dense": "head_dense",
-    "cls.predictions.transform.LayerNorm": "head_norm",
-    "cls.predictions.decoder": "head",
-    "cls.predictions.bias": "head_bias",
-    "cls.predictions.decoder.bias": "head_copy_bias",
-    "cls.seq_relationship": "next_sentence",
-    "lm_head.dense": "head_dense",
-    "lm_head.layer_norm": "head_norm",
-    "lm_head.decoder": "head",
-    "lm_head.bias": "head_bias",
-    "lm_head.decoder.bias": "head_copy_bias",
-    "generator_predictions.dense": "head_dense",
-    "generator_predictions.LayerNorm": "head_norm",
-    "generator_lm_head": "head",
-    "discriminator_predictions.dense": "classifier_dense",
-    "discriminator_predictions.dense_prediction": "classifier",
-    "classifier": "classifier",
-    "classifier.dense": "classifier_dense",
-    "classifier.out_proj": "classifier",
-    "qa_outputs": "classifier",
-    "linear": "projector",
-}
-_BERT_FFN: dict[str, str | Cell] = {
-    "attention.output.dense": "o",
-    "attention.output.LayerNorm": "attn_post_norm",
-    "intermediate.dense": "up",
-    "output.dense": "down",
-    "output.LayerNorm": "ffn_post_norm",
-}
+_BERT_HEADS = table(
+    "pooler.dense=pooler cls.predictions.transform.dense=head_dense cls.predictions.transform.LayerNorm=head_norm "
+    "cls.predictions.decoder=head cls.predictions.bias=head_bias cls.predictions.decoder.bias=head_copy_bias "
+    "cls.seq_relationship=next_sentence lm_head.dense=head_dense lm_head.layer_norm=head_norm lm_head.decoder=head "
+    "lm_head.bias=head_bias lm_head.decoder.bias=head_copy_bias generator_predictions.dense=head_dense "
+    "generator_predictions.LayerNorm=head_norm generator_lm_head=head discriminator_predictions.dense=classifier_dense "
+    "discriminator_predictions.dense_prediction=classifier classifier=classifier classifier.dense=classifier_dense "
+    "classifier.out_proj=classifier qa_outputs=classifier linear=projector"
+)
+_BERT_FFN = table(
+    "attention.output.dense=o attention.output.LayerNorm=attn_post_norm intermediate.dense=up output.dense=down "
+    "output.LayerNorm=ffn_post_norm"
+)
 _IDS = ("*embeddings.position_ids", "*embeddings.token_type_ids")
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    single(
         "bert",
-        (
-            Stack(
-                "encoder",
-                "encoder.layer.{b}.",
-                {
-                    "attention.self.query": "q",
-                    "attention.self.key": "k",
-                    "attention.self.value": "v",
-                    **_BERT_FFN,
-                },
-                {**_EMBEDDINGS, **_BERT_HEADS, "embeddings_project": "embedding_in"},
-            ),
-        ),
-        (
-            "bert",
-            "roberta",
-            "xlm-roberta",
-            "camembert",
-            "electra",
-            "data2vec-text",
-            "ernie",
-            "layoutlm",
-        ),
+        "encoder",
+        "encoder.layer.{b}.",
+        table("attention.self.query=q attention.self.key=k attention.self.value=v", _BERT_FFN),
+        {**_EMBEDDINGS, **_BERT_HEADS, "embeddings_project": "embedding_in"},
+        ("bert", "roberta", "xlm-roberta", "camembert", "electra", "data2vec-text", "ernie", "layoutlm"),
         pre_norm=False,
         fixed=_IDS,
     ),
-    Family(
+    single(
         "distilbert",
-        (
-            Stack(
-                "encoder",
-                "transformer.layer.{b}.",
-                {
-                    "attention.q_lin": "q",
-                    "attention.k_lin": "k",
-                    "attention.v_lin": "v",
-                    "attention.out_lin": "o",
-                    "sa_layer_norm": "attn_post_norm",
-                    "ffn.lin1": "up",
-                    "ffn.lin2": "down",
-                    "output_layer_norm": "ffn_post_norm",
-                },
-                {
-                    **_EMBEDDINGS,
-                    "vocab_transform": "head_dense",
-                    "vocab_layer_norm": "head_norm",
-                    "vocab_projector": "head",
-                    "pre_classifier": "classifier_dense",
-                    "classifier": "classifier",
-                    "qa_outputs": "classifier",
-                },
-            ),
+        "encoder",
+        "transformer.layer.{b}.",
+        table(
+            "attention.q_lin=q attention.k_lin=k attention.v_lin=v attention.out_lin=o "
+            "sa_layer_norm=attn_post_norm ffn.lin1=up ffn.lin2=down output_layer_norm=ffn_post_norm"
+        ),
+        table(
+            _EMBEDDINGS,
+            "vocab_transform=head_dense vocab_layer_norm=head_norm vocab_projector=head "
+            "pre_classifier=classifier_dense classifier=classifier qa_outputs=classifier",
         ),
         ("distilbert",),
         pre_norm=False,
         fixed=_IDS,
     ),
-    Family(
+    single(
         "albert",
-        (
-            Stack(
-                "encoder",
-                "encoder.albert_layer_groups.{b}.albert_layers.0.",
-                {
-                    "attention.query": "q",
-                    "attention.key": "k",
-                    "attention.value": "v",
-                    "attention.dense": "o",
-                    "attention.LayerNorm": "attn_post_norm",
-                    "ffn": "up",
-                    "ffn_output": "down",
-                    "full_layer_layer_norm": "ffn_post_norm",
-                },
-                {
-                    **_EMBEDDINGS,
-                    "encoder.embedding_hidden_mapping_in": "embedding_in",
-                    "pooler": "pooler",
-                    "predictions.dense": "head_dense",
-                    "predictions.LayerNorm": "head_norm",
-                    "predictions.decoder": "head",
-                    "predictions.bias": "head_bias",
-                    "predictions.decoder.bias": "head_copy_bias",
-                    "sop_classifier.classifier": "next_sentence",
-                    "classifier": "classifier",
-                    "qa_outputs": "classifier",
-                },
-            ),
+        "encoder",
+        "encoder.albert_layer_groups.{b}.albert_layers.0.",
+        table(
+            "attention.query=q attention.key=k attention.value=v attention.dense=o "
+            "attention.LayerNorm=attn_post_norm ffn=up ffn_output=down full_layer_layer_norm=ffn_post_norm"
+        ),
+        table(
+            _EMBEDDINGS,
+            "encoder.embedding_hidden_mapping_in=embedding_in pooler=pooler predictions.dense=head_dense "
+            "predictions.LayerNorm=head_norm predictions.decoder=head predictions.bias=head_bias "
+            "predictions.decoder.bias=head_copy_bias sop_classifier.classifier=next_sentence "
+            "classifier=classifier qa_outputs=classifier",
         ),
         ("albert",),
         pre_norm=False,
         fixed=_IDS,
     ),
-    Family(
+    single(
         "mpnet",
-        (
-            Stack(
-                "encoder",
-                "encoder.layer.{b}.",
-                {
-                    "attention.attn.q": "q",
-                    "attention.attn.k": "k",
-                    "attention.attn.v": "v",
-                    "attention.attn.o": "o",
-                    "attention.LayerNorm": "attn_post_norm",
-                    "intermediate.dense": "up",
-                    "output.dense": "down",
-                    "output.LayerNorm": "ffn_post_norm",
-                },
-                {**_EMBEDDINGS, **_BERT_HEADS, "encoder.relative_attention_bias": "relative_bias"},
-            ),
+        "encoder",
+        "encoder.layer.{b}.",
+        table(
+            "attention.attn.q=q attention.attn.k=k attention.attn.v=v attention.attn.o=o "
+            "attention.LayerNorm=attn_post_norm intermediate.dense=up output.dense=down "
+            "output.LayerNorm=ffn_post_norm"
         ),
+        {**_EMBEDDINGS, **_BERT_HEADS, "encoder.relative_attention_bias": "relative_bias"},
         ("mpnet",),
         pre_norm=False,
         fixed=_IDS,
     ),
-    Family(
+    single(
         "deberta_v2",
-        (
-            Stack(
-                "encoder",
-                "encoder.layer.{b}.",
-                {
-                    "attention.self.query_proj": "q",
-                    "attention.self.key_proj": "k",
-                    "attention.self.value_proj": "v",
-                    "attention.self.pos_query_proj": "position_q",
-                    "attention.self.pos_key_proj": "position_k",
-                    **_BERT_FFN,
-                },
-                {
-                    **_EMBEDDINGS,
-                    **_BERT_HEADS,
-                    "embeddings.embed_proj": "embedding_in",
-                    "encoder.rel_embeddings": "position",
-                    "encoder.LayerNorm": "position_norm",
-                    "encoder.conv.conv": "conv1",
-                    "encoder.conv.LayerNorm": "conv1_norm",
-                    "lm_predictions.lm_head.dense": "head_dense",
-                    "lm_predictions.lm_head.LayerNorm": "head_norm",
-                    "lm_predictions.lm_head.bias": "head_bias",
-                    "mask_predictions.dense": "classifier_dense",
-                    "mask_predictions.LayerNorm": "classifier_norm",
-                    "mask_predictions.classifier": "classifier",
-                },
-            ),
+        "encoder",
+        "encoder.layer.{b}.",
+        table(
+            "attention.self.query_proj=q attention.self.key_proj=k attention.self.value_proj=v "
+            "attention.self.pos_query_proj=position_q attention.self.pos_key_proj=position_k",
+            _BERT_FFN,
+        ),
+        table(
+            _EMBEDDINGS,
+            _BERT_HEADS,
+            "embeddings.embed_proj=embedding_in encoder.rel_embeddings=position "
+            "encoder.LayerNorm=position_norm encoder.conv.conv=conv1 encoder.conv.LayerNorm=conv1_norm "
+            "lm_predictions.lm_head.dense=head_dense lm_predictions.lm_head.LayerNorm=head_norm "
+            "lm_predictions.lm_head.bias=head_bias mask_predictions.dense=classifier_dense "
+            "mask_predictions.LayerNorm=classifier_norm mask_predictions.classifier=classifier",
         ),
         ("deberta-v2",),
         pre_norm=False,
         fixed=_IDS,
     ),
-    Family(
+    single(
         "deberta",
-        (
-            Stack(
-                "encoder",
-                "encoder.layer.{b}.",
-                {
-                    "attention.self.in_proj": grouped("q", "k", "v"),
-                    "attention.self.q_bias": "q_bias",
-                    "attention.self.v_bias": "v_bias",
-                    "attention.self.pos_q_proj": "position_q",
-                    "attention.self.pos_proj": "position_k",
-                    **_BERT_FFN,
-                },
-                {
-                    **_EMBEDDINGS,
-                    **_BERT_HEADS,
-                    "embeddings.embed_proj": "embedding_in",
-                    "encoder.rel_embeddings": "position",
-                    "lm_predictions.lm_head.dense": "head_dense",
-                    "lm_predictions.lm_head.LayerNorm": "head_norm",
-                    "lm_predictions.lm_head.bias": "head_bias",
-                },
-            ),
+        "encoder",
+        "encoder.layer.{b}.",
+        table(
+            {"attention.self.in_proj": grouped("q", "k", "v")},
+            "attention.self.q_bias=q_bias attention.self.v_bias=v_bias "
+            "attention.self.pos_q_proj=position_q attention.self.pos_proj=position_k",
+            _BERT_FFN,
+        ),
+        table(
+            _EMBEDDINGS,
+            _BERT_HEADS,
+            "embeddings.embed_proj=embedding_in encoder.rel_embeddings=position "
+            "lm_predictions.lm_head.dense=head_dense lm_predictions.lm_head.LayerNorm=head_norm "
+            "lm_predictions.lm_head.bias=head_bias",
         ),
         ("deberta",),
         pre_norm=False,
         fixed=_IDS,
     ),
-    Family(
+    single(
         "esm",  # proteins; BERT's names with norms in front
-        (
-            Stack(
-                "encoder",
-                "encoder.layer.{b}.",
-                {
-                    "attention.LayerNorm": "attn_norm",
-                    "attention.self.query": "q",
-                    "attention.self.key": "k",
-                    "attention.self.value": "v",
-                    "attention.output.dense": "o",
-                    "LayerNorm": "ffn_norm",
-                    "intermediate.dense": "up",
-                    "output.dense": "down",
-                },
-                {
-                    **_EMBEDDINGS,
-                    **_BERT_HEADS,
-                    "encoder.emb_layer_norm_after": "final_norm",
-                    "embeddings.layer_norm": "embedding_norm",
-                    "contact_head.regression": "contact_head",
-                },
-            ),
+        "encoder",
+        "encoder.layer.{b}.",
+        table(
+            "attention.LayerNorm=attn_norm attention.self.query=q attention.self.key=k attention.self.value=v "
+            "attention.output.dense=o LayerNorm=ffn_norm intermediate.dense=up output.dense=down"
+        ),
+        table(
+            _EMBEDDINGS,
+            _BERT_HEADS,
+            "encoder.emb_layer_norm_after=final_norm embeddings.layer_norm=embedding_norm "
+            "contact_head.regression=contact_head",
         ),
         ("esm",),
         fixed=(*_IDS, "*.rotary_embeddings.inv_freq"),
     ),
-    Family(
+    single(
         "modernbert",
-        (
-            Stack(
-                "encoder",
-                "layers.{b}.",
-                {
-                    "attn_norm": "attn_norm",
-                    "attn.Wqkv": stacked("q", "k", "v"),
-                    "attn.Wo": "o",
-                    "mlp_norm": "ffn_norm",
-                    "mlp.Wi": stacked("gate", "up"),
-                    "mlp.Wo": "down",
-                },
-                {
-                    "embeddings.tok_embeddings": "embedding",
-                    "embeddings.norm": "embedding_norm",
-                    "final_norm": "final_norm",
-                    "head.dense": "head_dense",
-                    "head.norm": "head_norm",
-                    "decoder": "head",
-                    "classifier": "classifier",
-                },
-            ),
+        "encoder",
+        "layers.{b}.",
+        table("attn_norm=attn_norm attn.Wqkv=q|k|v attn.Wo=o mlp_norm=ffn_norm mlp.Wi=gate|up mlp.Wo=down"),
+        table(
+            "embeddings.tok_embeddings=embedding embeddings.norm=embedding_norm final_norm=final_norm "
+            "head.dense=head_dense head.norm=head_norm decoder=head classifier=classifier"
         ),
         ("modernbert",),
         fixed=("*.rotary_emb.inv_freq",),
     ),
-    Family(
+    single(
         "nomic_bert",
-        (
-            Stack(
-                "encoder",
-                "encoder.layers.{b}.",
-                {
-                    "attn.Wqkv": stacked("q", "k", "v"),
-                    "attn.out_proj": "o",
-                    "norm1": "attn_post_norm",
-                    "mlp.fc11": "up",
-                    "mlp.fc12": "gate",
-                    "mlp.fc1": "up",
-                    "mlp.fc2": "down",
-                    "norm2": "ffn_post_norm",
-                },
-                {**_EMBEDDINGS, **_BERT_HEADS, "emb_ln": "embedding_norm"},
-            ),
+        "encoder",
+        "encoder.layers.{b}.",
+        table(
+            "attn.Wqkv=q|k|v attn.out_proj=o norm1=attn_post_norm mlp.fc11=up mlp.fc12=gate mlp.fc1=up "
+            "mlp.fc2=down norm2=ffn_post_norm"
         ),
+        {**_EMBEDDINGS, **_BERT_HEADS, "emb_ln": "embedding_norm"},
         ("nomic_bert",),
         pre_norm=False,
         fixed=("*.rotary_emb.inv_freq",),

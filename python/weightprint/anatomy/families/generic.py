@@ -11,14 +11,14 @@ sentence-transformers' Dense module.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Cell, Family, Stack, stacked
+from weightprint.anatomy.family import Family, Stack, Table, single, stacked, table
 
 __all__ = ["FAMILIES"]
 
 _UNSURE = "norms are taken to stand behind attention and FFN, PyTorch's default; with norm_first=True they stand before"
 
 
-def _multihead(at: str, prefix: str = "") -> dict[str, str | Cell]:
+def _multihead(at: str, prefix: str = "") -> Table:
     """The parameters of an nn.MultiheadAttention under the module `at`."""
     q, k, v, o = (prefix + x for x in "qkvo")
     return {
@@ -31,71 +31,51 @@ def _multihead(at: str, prefix: str = "") -> dict[str, str | Cell]:
     }
 
 
-_LAYER: dict[str, str | Cell] = {**_multihead("self_attn"), "linear1": "up", "linear2": "down"}
-_ENCODER: dict[str, str | Cell] = {**_LAYER, "norm1": "attn_post_norm", "norm2": "ffn_post_norm"}
-_DECODER: dict[str, str | Cell] = {
-    **_LAYER,
-    **_multihead("multihead_attn", "cross_"),
-    "norm1": "attn_post_norm",
-    "norm2": "cross_post_norm",
-    "norm3": "ffn_post_norm",
-}
-_OUTSIDE: dict[str, str | Cell] = {
-    "embedding": "embedding",
-    "token_embedding": "embedding",
-    "embed": "embedding",
-    "pos_embedding": "position",
-    "position_embedding": "position",
-    "norm": "final_norm",
-}
+_LAYER: Table = {**_multihead("self_attn"), "linear1": "up", "linear2": "down"}
+_ENCODER: Table = {**_LAYER, "norm1": "attn_post_norm", "norm2": "ffn_post_norm"}
+_DECODER: Table = table(
+    _LAYER, _multihead("multihead_attn", "cross_"), "norm1=attn_post_norm norm2=cross_post_norm norm3=ffn_post_norm"
+)
+_OUTSIDE = table(
+    "embedding=embedding token_embedding=embedding embed=embedding pos_embedding=position position_embedding=position "
+    "norm=final_norm"
+)
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    single(
         "sceptr",
-        (
-            Stack(
-                "encoder",
-                "_self_attention_stack.layers.{b}.",
-                _ENCODER,
-                {
-                    "_token_embedder._token_embedding._token_embeddings": "embedding",
-                    "_token_embedder._compartment_embedding._token_embeddings": "token_type",
-                    "_token_embedder._blosum_embedding._blosum_embeddings": "embedding",
-                    "_token_embedder._blosum_embedding._special_token_embeddings": "special_tokens",
-                    "_token_embedder.token_embedding": "embedding",
-                    "_token_embedder.compartment_embedding": "token_type",
-                    "_token_embedder.position_embedding.position_embedding_matrix": "position",
-                    "_self_attention_stack._initial_projector": "embedding_in",
-                    "_mlm_token_prediction_projector.projector": "head",
-                },
-            ),
+        "encoder",
+        "_self_attention_stack.layers.{b}.",
+        _ENCODER,
+        table(
+            "_token_embedder._token_embedding._token_embeddings=embedding "
+            "_token_embedder._compartment_embedding._token_embeddings=token_type "
+            "_token_embedder._blosum_embedding._blosum_embeddings=embedding "
+            "_token_embedder._blosum_embedding._special_token_embeddings=special_tokens "
+            "_token_embedder.token_embedding=embedding _token_embedder.compartment_embedding=token_type "
+            "_token_embedder.position_embedding.position_embedding_matrix=position "
+            "_self_attention_stack._initial_projector=embedding_in "
+            "_mlm_token_prediction_projector.projector=head"
         ),
         ("sceptr",),
         pre_norm=False,
     ),
-    Family(
-        "torch_encoder",
-        (Stack("encoder", "layers.{b}.", _ENCODER, _OUTSIDE),),
-        pre_norm=False,
-        unsure=_UNSURE,
-    ),
-    Family(
-        "torch_decoder",
-        (Stack("decoder", "layers.{b}.", _DECODER, _OUTSIDE),),
-        pre_norm=False,
-        unsure=_UNSURE,
-    ),
+    single("torch_encoder", "encoder", "layers.{b}.", _ENCODER, _OUTSIDE, pre_norm=False, unsure=_UNSURE),
+    single("torch_decoder", "decoder", "layers.{b}.", _DECODER, _OUTSIDE, pre_norm=False, unsure=_UNSURE),
     Family(
         "torch_transformer",
         (
-            Stack("encoder", "encoder.layers.{b}.", _ENCODER, {"encoder.norm": "final_norm"}),
-            Stack("decoder", "decoder.layers.{b}.", _DECODER, {"decoder.norm": "final_norm"}),
+            Stack("encoder", "encoder.layers.{b}.", _ENCODER, table("encoder.norm=final_norm")),
+            Stack("decoder", "decoder.layers.{b}.", _DECODER, table("decoder.norm=final_norm")),
         ),
         pre_norm=False,
         unsure=_UNSURE,
     ),
-    Family(
+    single(
         "sentence_dense",  # 2_Dense/model.safetensors beside a sentence-transformers model
-        (Stack("text", "", {}, {"linear": "projector"}),),
+        "text",
+        "",
+        {},
+        table("linear=projector"),
     ),
 )

@@ -15,66 +15,36 @@ OpenAI's whisper; OpenNMT's CTranslate2 (python/ctranslate2/specs; slashes writt
 from __future__ import annotations
 
 from weightprint.anatomy.families.fused import FAIRSEQ_POST, FAIRSEQ_PRE
-from weightprint.anatomy.family import Cell, Family, Stack, stacked
+from weightprint.anatomy.family import Family, Stack, Table, single, table
 
 __all__ = ["FAMILIES"]
 
-_SELF: dict[str, str | Cell] = {f"SelfAttention.{x}": x for x in "qkvo"}
-_T5_FFN: dict[str, str | Cell] = {
-    "DenseReluDense.wi": "up",
-    "DenseReluDense.wi_0": "gate",
-    "DenseReluDense.wi_1": "up",
-    "DenseReluDense.wo": "down",
-    "layer_norm": "ffn_norm",
-}
-_T5_SELF: dict[str, str | Cell] = {
-    **{f"layer.0.{name}": cell for name, cell in _SELF.items()},
-    "layer.0.SelfAttention.relative_attention_bias": "relative_bias",
-    "layer.0.layer_norm": "attn_norm",
-}
+_SELF: Table = {f"SelfAttention.{x}": x for x in "qkvo"}
+_T5_FFN = table(
+    "DenseReluDense.wi=up DenseReluDense.wi_0=gate DenseReluDense.wi_1=up DenseReluDense.wo=down layer_norm=ffn_norm"
+)
+_T5_SELF: Table = table(
+    {f"layer.0.{name}": cell for name, cell in _SELF.items()},
+    "layer.0.SelfAttention.relative_attention_bias=relative_bias layer.0.layer_norm=attn_norm",
+)
 
-_CROSS: dict[str, str | Cell] = {
-    "encoder_attn.q_proj": "cross_q",
-    "encoder_attn.k_proj": "cross_k",
-    "encoder_attn.v_proj": "cross_v",
-    "encoder_attn.out_proj": "cross_o",
-}
-_BART_ENCODER: dict[str, str | Cell] = {
-    "encoder.embed_tokens": "embedding",
-    "encoder.embed_positions": "position",
-    "encoder.layernorm_embedding": "embedding_norm",
-}
-_BART_DECODER: dict[str, str | Cell] = {
-    "shared": "embedding",
-    "decoder.embed_tokens": "embedding_copy",
-    "decoder.embed_positions": "position",
-    "decoder.layernorm_embedding": "embedding_norm",
-    "lm_head": "head",
-    "final_logits_bias": "head_bias",
-    "classification_head.dense": "classifier_dense",
-    "classification_head.out_proj": "classifier",
-}
+_CROSS = table(
+    "encoder_attn.q_proj=cross_q encoder_attn.k_proj=cross_k encoder_attn.v_proj=cross_v encoder_attn.out_proj=cross_o"
+)
+_BART_ENCODER = table(
+    "encoder.embed_tokens=embedding encoder.embed_positions=position encoder.layernorm_embedding=embedding_norm"
+)
+_BART_DECODER = table(
+    "shared=embedding decoder.embed_tokens=embedding_copy decoder.embed_positions=position "
+    "decoder.layernorm_embedding=embedding_norm lm_head=head final_logits_bias=head_bias "
+    "classification_head.dense=classifier_dense classification_head.out_proj=classifier"
+)
 
-_OPENAI_BLOCK: dict[str, str | Cell] = {
-    "attn_ln": "attn_norm",
-    "attn.query": "q",
-    "attn.key": "k",
-    "attn.value": "v",
-    "attn.out": "o",
-    "mlp_ln": "ffn_norm",
-    "mlp.0": "up",
-    "mlp.2": "down",
-}
-_CT2_FFN: dict[str, str | Cell] = {
-    "ffn.layer_norm": "ffn_norm",
-    "ffn.linear_0": "up",
-    "ffn.linear_1": "down",
-}
-_CT2_SELF: dict[str, str | Cell] = {
-    "self_attention.layer_norm": "attn_norm",
-    "self_attention.linear_0": stacked("q", "k", "v"),
-    "self_attention.linear_1": "o",
-}
+_OPENAI_BLOCK = table(
+    "attn_ln=attn_norm attn.query=q attn.key=k attn.value=v attn.out=o mlp_ln=ffn_norm mlp.0=up mlp.2=down"
+)
+_CT2_FFN = table("ffn.layer_norm=ffn_norm ffn.linear_0=up ffn.linear_1=down")
+_CT2_SELF = table("self_attention.layer_norm=attn_norm self_attention.linear_0=q|k|v self_attention.linear_1=o")
 
 _SINUSOIDS = ("*embed_positions.weights",)
 
@@ -86,44 +56,31 @@ FAMILIES: tuple[Family, ...] = (
                 "encoder",
                 "encoder.block.{b}.",
                 {**_T5_SELF, **{f"layer.1.{name}": cell for name, cell in _T5_FFN.items()}},
-                {"encoder.embed_tokens": "embedding", "encoder.final_layer_norm": "final_norm"},
+                table("encoder.embed_tokens=embedding encoder.final_layer_norm=final_norm"),
             ),
             Stack(
                 "decoder",
                 "decoder.block.{b}.",
-                {
-                    **_T5_SELF,
-                    **{f"layer.1.EncDecAttention.{x}": f"cross_{x}" for x in "qkvo"},
-                    "layer.1.EncDecAttention.relative_attention_bias": "cross_relative_bias",
-                    "layer.1.layer_norm": "cross_norm",
-                    **{f"layer.2.{name}": cell for name, cell in _T5_FFN.items()},
-                },
-                {
-                    "shared": "embedding",
-                    "decoder.embed_tokens": "embedding_copy",
-                    "decoder.final_layer_norm": "final_norm",
-                    "lm_head": "head",
-                    "classification_head.dense": "classifier_dense",
-                    "classification_head.out_proj": "classifier",
-                },
+                table(
+                    _T5_SELF,
+                    {f"layer.1.EncDecAttention.{x}": f"cross_{x}" for x in "qkvo"},
+                    "layer.1.EncDecAttention.relative_attention_bias=cross_relative_bias layer.1.layer_norm=cross_norm",
+                    {f"layer.2.{name}": cell for name, cell in _T5_FFN.items()},
+                ),
+                table(
+                    "shared=embedding decoder.embed_tokens=embedding_copy decoder.final_layer_norm=final_norm "
+                    "lm_head=head classification_head.dense=classifier_dense classification_head.out_proj=classifier"
+                ),
             ),
         ),
         ("t5", "mt5", "umt5", "longt5"),
     ),
-    Family(
+    single(
         "t5_encoder",  # published without its decoder, shared embedding and all
-        (
-            Stack(
-                "encoder",
-                "encoder.block.{b}.",
-                {**_T5_SELF, **{f"layer.1.{name}": cell for name, cell in _T5_FFN.items()}},
-                {
-                    "shared": "embedding",
-                    "encoder.embed_tokens": "embedding_copy",
-                    "encoder.final_layer_norm": "final_norm",
-                },
-            ),
-        ),
+        "encoder",
+        "encoder.block.{b}.",
+        {**_T5_SELF, **{f"layer.1.{name}": cell for name, cell in _T5_FFN.items()}},
+        table("shared=embedding encoder.embed_tokens=embedding_copy encoder.final_layer_norm=final_norm"),
     ),
     Family(
         "bart",
@@ -161,42 +118,31 @@ FAMILIES: tuple[Family, ...] = (
                 "audio",
                 "encoder.layers.{b}.",
                 FAIRSEQ_PRE,
-                {
-                    "encoder.conv1": "conv1",
-                    "encoder.conv2": "conv2",
-                    "encoder.embed_positions": "position",
-                    "encoder.layer_norm": "final_norm",
-                },
+                table(
+                    "encoder.conv1=conv1 encoder.conv2=conv2 encoder.embed_positions=position "
+                    "encoder.layer_norm=final_norm"
+                ),
             ),
             Stack(
                 "decoder",
                 "decoder.layers.{b}.",
                 {**FAIRSEQ_PRE, **_CROSS, "encoder_attn_layer_norm": "cross_norm"},
-                {
-                    "decoder.embed_tokens": "embedding",
-                    "decoder.embed_positions": "position",
-                    "decoder.layer_norm": "final_norm",
-                    "proj_out": "head",
-                },
+                table(
+                    "decoder.embed_tokens=embedding decoder.embed_positions=position decoder.layer_norm=final_norm "
+                    "proj_out=head"
+                ),
             ),
         ),
         ("whisper",),
     ),
-    Family(
+    single(
         "whisper_encoder",  # alone, as the ear of a language model
-        (
-            Stack(
-                "audio",
-                "layers.{b}.",
-                FAIRSEQ_PRE,
-                {
-                    "conv1": "conv1",
-                    "conv2": "conv2",
-                    "embed_positions": "position",
-                    "layer_norm": "final_norm",
-                    "multi_modal_projector.linear": "projector",
-                },
-            ),
+        "audio",
+        "layers.{b}.",
+        FAIRSEQ_PRE,
+        table(
+            "conv1=conv1 conv2=conv2 embed_positions=position layer_norm=final_norm "
+            "multi_modal_projector.linear=projector"
         ),
         ("qwen2_audio_encoder",),
     ),
@@ -207,29 +153,20 @@ FAMILIES: tuple[Family, ...] = (
                 "audio",
                 "encoder.blocks.{b}.",
                 _OPENAI_BLOCK,
-                {
-                    "encoder.conv1": "conv1",
-                    "encoder.conv2": "conv2",
-                    "encoder.positional_embedding": "position",
-                    "encoder.ln_post": "final_norm",
-                },
+                table(
+                    "encoder.conv1=conv1 encoder.conv2=conv2 encoder.positional_embedding=position "
+                    "encoder.ln_post=final_norm"
+                ),
             ),
             Stack(
                 "decoder",
                 "decoder.blocks.{b}.",
-                {
-                    **_OPENAI_BLOCK,
-                    "cross_attn_ln": "cross_norm",
-                    "cross_attn.query": "cross_q",
-                    "cross_attn.key": "cross_k",
-                    "cross_attn.value": "cross_v",
-                    "cross_attn.out": "cross_o",
-                },
-                {
-                    "decoder.token_embedding": "embedding",
-                    "decoder.positional_embedding": "position",
-                    "decoder.ln": "final_norm",
-                },
+                table(
+                    _OPENAI_BLOCK,
+                    "cross_attn_ln=cross_norm cross_attn.query=cross_q cross_attn.key=cross_k "
+                    "cross_attn.value=cross_v cross_attn.out=cross_o",
+                ),
+                table("decoder.token_embedding=embedding decoder.positional_embedding=position decoder.ln=final_norm"),
             ),
         ),
         fixed=("*decoder.mask", "*alignment_heads"),
@@ -241,30 +178,24 @@ FAMILIES: tuple[Family, ...] = (
                 "audio",
                 "encoder.layer.{b}.",
                 {**_CT2_SELF, **_CT2_FFN},
-                {
-                    "encoder.conv1": "conv1",
-                    "encoder.conv2": "conv2",
-                    "encoder.position_encodings.encodings": "position",
-                    "encoder.layer_norm": "final_norm",
-                },
+                table(
+                    "encoder.conv1=conv1 encoder.conv2=conv2 encoder.position_encodings.encodings=position "
+                    "encoder.layer_norm=final_norm"
+                ),
             ),
             Stack(
                 "decoder",
                 "decoder.layer.{b}.",
-                {
-                    **_CT2_SELF,
-                    **_CT2_FFN,
-                    "attention.layer_norm": "cross_norm",
-                    "attention.linear_0": "cross_q",
-                    "attention.linear_1": stacked("cross_k", "cross_v"),
-                    "attention.linear_2": "cross_o",
-                },
-                {
-                    "decoder.embeddings": "embedding",
-                    "decoder.position_encodings.encodings": "position",
-                    "decoder.layer_norm": "final_norm",
-                    "decoder.projection": "head",
-                },
+                table(
+                    _CT2_SELF,
+                    _CT2_FFN,
+                    "attention.layer_norm=cross_norm attention.linear_0=cross_q attention.linear_1=cross_k|cross_v "
+                    "attention.linear_2=cross_o",
+                ),
+                table(
+                    "decoder.embeddings=embedding decoder.position_encodings.encodings=position "
+                    "decoder.layer_norm=final_norm decoder.projection=head"
+                ),
             ),
         ),
         fixed=(

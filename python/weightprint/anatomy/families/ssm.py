@@ -10,12 +10,12 @@ bamba.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Cell, Family, Stack
+from weightprint.anatomy.family import Family, Table, single, table
 
 __all__ = ["FAMILIES"]
 
 
-def _mixer(at: str) -> dict[str, str | Cell]:
+def _mixer(at: str) -> Table:
     """The parameters of a Mamba or Mamba-2 mixer under the module `at`."""
     return {
         f"{at}.in_proj": "ssm_in",
@@ -30,56 +30,31 @@ def _mixer(at: str) -> dict[str, str | Cell]:
     }
 
 
-_ATTENTION: dict[str, str | Cell] = {
-    "self_attn.q_proj": "q",
-    "self_attn.k_proj": "k",
-    "self_attn.v_proj": "v",
-    "self_attn.o_proj": "o",
-}
+_ATTENTION = table("self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v self_attn.o_proj=o")
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    single(
         "mamba",
-        (
-            Stack(
-                "decoder",
-                "layers.{b}.",
-                {"norm": "ssm_norm", **_mixer("mixer")},
-                {
-                    "embeddings": "embedding",
-                    "embedding": "embedding",
-                    "norm_f": "final_norm",
-                    "lm_head": "head",
-                },
-            ),
-        ),
+        "decoder",
+        "layers.{b}.",
+        {"norm": "ssm_norm", **_mixer("mixer")},
+        table("embeddings=embedding embedding=embedding norm_f=final_norm lm_head=head"),
         ("mamba", "mamba2", "falcon_mamba"),
     ),
-    Family(
+    single(
         "jamba",
-        (
-            Stack(
-                "decoder",
-                "layers.{b}.",
-                {
-                    "input_layernorm": "attn_norm",
-                    "pre_ff_layernorm": "ffn_norm",
-                    **_mixer("mamba"),
-                    "mamba.dt_layernorm": "ssm_dt_norm",
-                    "mamba.b_layernorm": "ssm_b_norm",
-                    "mamba.c_layernorm": "ssm_c_norm",
-                    **_ATTENTION,
-                    "feed_forward.gate_proj": "gate",
-                    "feed_forward.up_proj": "up",
-                    "feed_forward.down_proj": "down",
-                    "feed_forward.router": "router",
-                    "feed_forward.experts.{e}.gate_proj": "gate",
-                    "feed_forward.experts.{e}.up_proj": "up",
-                    "feed_forward.experts.{e}.down_proj": "down",
-                },
-                {"embed_tokens": "embedding", "final_layernorm": "final_norm", "lm_head": "head"},
-            ),
+        "decoder",
+        "layers.{b}.",
+        table(
+            "input_layernorm=attn_norm pre_ff_layernorm=ffn_norm",
+            _mixer("mamba"),
+            "mamba.dt_layernorm=ssm_dt_norm mamba.b_layernorm=ssm_b_norm mamba.c_layernorm=ssm_c_norm",
+            _ATTENTION,
+            "feed_forward.gate_proj=gate feed_forward.up_proj=up feed_forward.down_proj=down "
+            "feed_forward.router=router feed_forward.experts.{e}.gate_proj=gate "
+            "feed_forward.experts.{e}.up_proj=up feed_forward.experts.{e}.down_proj=down",
         ),
+        table("embed_tokens=embedding final_layernorm=final_norm lm_head=head"),
         ("jamba", "bamba"),
     ),
 )

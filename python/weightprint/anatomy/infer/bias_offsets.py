@@ -1,4 +1,4 @@
-"""Offsets and biases of the residual length in a heap: which is o's, down's or a norm's, and in which block.
+"""Biases and norm offsets of hidden size among unordered vectors: which is o's, down's or a norm's, in which block.
 
 Shape and size don't tell them apart. What does is that gradient descent ties a bias to its matrix: dL/d(beta) =
 W^T dL/d(b) for an offset beta that W reads, and the same sum of gradients moves a matrix and the bias beside it. So,
@@ -14,8 +14,8 @@ down_bias       |W_down^T u|^2, r(u, W_down 1)                         GELU's me
 ==============  =====================================================  =================================
 
 Every cue is a table (vectors x blocks), levelled (row and column means out, in sd): what a vector shares with all
-blocks, and a block with all vectors, says nothing. :mod:`.chain` settles all vectors at once, with how they go with
-each other along the residual stream.
+blocks, and a block with all vectors, says nothing. :mod:`.stream_order` settles all vectors at once, with how they go
+with each other along the residual stream.
 
 What all vectors share hides what differs. It is taken out in several ways (:data:`_VIEWS`), each of which gives an
 assignment; the one that most agree with is said, and how sure it is follows from how many agree (:data:`_ROLE`,
@@ -36,12 +36,11 @@ from weightprint.anatomy.infer.stream_order import Places, Scene, scores, settle
 from weightprint.util.arrays import F64
 from weightprint.util.linear_algebra import unit_rows
 
-__all__ = ["OFFSETS", "End", "Relatives", "Vote", "place_offsets"]
+__all__ = ["OFFSETS", "BlockMatrices", "FinalNorm", "Vote", "place_offsets"]
 
 
-#: The roles in question; slot r * blocks + b is role r in block b.
+#: The roles in question; position r * blocks + b is role r in block b.
 OFFSETS = ("attn_norm_bias", "o_bias", "ffn_norm_bias", "down_bias")
-_CUES = ("qkv", "o", "up", "down", "v bias", "up bias", "down mean", "q bias", "o of v bias")
 #: Weight of every cue for every role before anything is learned from the model at hand.
 _PRIOR = np.array(
     [
@@ -68,7 +67,7 @@ _PLACE = (0.1, 0.1, 0.1, 0.4, 0.5, 0.7, 0.93)
 
 
 @dataclass(frozen=True)
-class Relatives:
+class BlockMatrices:
     """A block's matrices, all (units x channels), and the biases whose length tells whose they are."""
 
     q: F64
@@ -83,7 +82,7 @@ class Relatives:
 
 
 @dataclass(frozen=True)
-class End:
+class FinalNorm:
     """What the final norm's offset goes with: its gain, and rows of the head (or of the embedding tied to it)."""
 
     gain: F64 | None = None
@@ -101,12 +100,12 @@ class Vote:
     sure: float  # chance of role and block, where the blocks' matrices are right
 
 
-def place_offsets(vectors: Sequence[F64], blocks: Sequence[Relatives], end: End, seed: int = 0) -> list[Vote]:
+def place_offsets(vectors: Sequence[F64], blocks: Sequence[BlockMatrices], end: FinalNorm, seed: int = 0) -> list[Vote]:
     """Places for 4L or 4L + 1 vectors of length d beside L blocks; 4L + 1 where the final norm has an offset too.
 
     Args:
         vectors: the candidates, finite and not constant.
-        blocks: from first to last (or last to first: attention's steps are then no cue, see :mod:`.chain`).
+        blocks: from first to last (or last to first: attention's steps are then no cue, see :mod:`.stream_order`).
         end: of the final norm.
         seed: of the permuted copies and of the search.
 
@@ -134,19 +133,19 @@ def place_offsets(vectors: Sequence[F64], blocks: Sequence[Relatives], end: End,
 
 def _agreed(found: Sequence[Places], n: int) -> list[Vote]:
     """The assignment that most agree with, in role and in block."""
-    slots = np.arange(len(found[0]))
-    places = np.array([where[:, None] == slots for where in found]).sum(0)  # slots x vectors
-    kind = slots // n  # 4: the final norm
+    positions = np.arange(len(found[0]))
+    places = np.array([where[:, None] == positions for where in found]).sum(0)  # positions x vectors
+    kind = positions // n  # 4: the final norm
     roles = np.array([places[kind == k].sum(0) for k in kind])
     out = []
-    for slot, vector in enumerate(assign((places + roles).astype(np.float64))):
-        role, block = (OFFSETS[slot // n], slot % n) if slot < 4 * n else ("final_norm_bias", None)
-        sure = float(_PLACE[places[slot, vector]]), float(_ROLE[roles[slot, vector]])
+    for position, vector in enumerate(assign((places + roles).astype(np.float64))):
+        role, block = (OFFSETS[position // n], position % n) if position < 4 * n else ("final_norm_bias", None)
+        sure = float(_PLACE[places[position, vector]]), float(_ROLE[roles[position, vector]])
         out.append(Vote(int(vector), role, block, max(sure), min(sure)))
     return out
 
 
-def _final(vectors: F64, u: F64, end: End) -> F64:
+def _final(vectors: F64, u: F64, end: FinalNorm) -> F64:
     """(1 x vectors): how a vector fits the final norm, in sd over all of them, summed over what is known.
 
     It is large (log of its norm), large where its gain is (r(|v|, gain)), and the head reads it (log of |E u|^2:
@@ -163,7 +162,7 @@ def _final(vectors: F64, u: F64, end: End) -> F64:
 class _Tables:
     """The cues of L blocks, ready for any vectors of their channels."""
 
-    def __init__(self, blocks: Sequence[Relatives]) -> None:
+    def __init__(self, blocks: Sequence[BlockMatrices]) -> None:
         self._moments: list[list[F64]] = []
         self._lines: list[list[F64]] = []
         for b in blocks:

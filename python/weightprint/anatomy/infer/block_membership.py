@@ -1,4 +1,4 @@
-"""Company: which tensors of a heap stand in one block, and in which order the blocks stand.
+"""Block membership of unordered tensors: which of them stand in one block, and in which order the blocks stand.
 
 The FFN's ``down`` is the hub (attention's ``o`` where there is none): every other role is joined to it, the FFN
 directly, o by what both write and read, v by o, k and q by v (scores and how often they are right:
@@ -15,11 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer.pairing import assign, centred, correlations, likeness, path, scaled, squared_cosines
+from weightprint.anatomy.infer.pairing import (
+    assign,
+    centred,
+    correlations,
+    levelled,
+    likeness,
+    path,
+    scaled,
+    squared_cosines,
+)
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, fold, head_sizes
-from weightprint.util.arrays import F64
+from weightprint.util.arrays import F32, F64
 
-__all__ = ["Company", "Heap", "as_units", "ffn_cosines"]
+__all__ = ["BlockMembership", "Unordered", "as_units", "ffn_cosines"]
 
 Shape = tuple[int, ...]
 _Joined = dict[str, tuple[npt.NDArray[np.intp], float]]
@@ -28,14 +37,14 @@ _WRITERS = frozenset({"o", "down"})
 
 
 @dataclass
-class Heap:
+class Unordered:
     """Tensors by role, with the chance of the role of each, and the cue."""
 
     hidden: int
     blocks: int
-    turned: bool
+    transposed: bool
     experts: int = 0
-    joined: bool = False  # values say which tensors stand in which block
+    blocks_known: bool = False  # values say which tensors stand in which block
     roles: dict[str, list[str]] = field(default_factory=dict)
     chance: dict[str, tuple[float, str]] = field(default_factory=dict)
     block: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -46,18 +55,18 @@ class Heap:
         self.chance.update({name: (float(c), cue) for name, c in zip(names, chances, strict=True)})
 
 
-def as_units(name: str, shape: Shape, role: str, turned: bool) -> Matrix:
+def as_units(name: str, shape: Shape, role: str, transposed: bool) -> Matrix:
     """A stored matrix as (units x channels)."""
     a, b = shape
-    columns = (role in _WRITERS) != turned
+    columns = (role in _WRITERS) != transposed
     return Matrix(name, (b, a) if columns else (a, b), columns)
 
 
 @dataclass
-class Company:
-    """Scores between the roles of a heap, and the assignments that follow."""
+class BlockMembership:
+    """Scores between the roles of unordered tensors, and the assignments that follow."""
 
-    heap: Heap
+    pool: Unordered
     shapes: Mapping[str, Shape]
     probe: Probe
     _kept: dict[tuple[str, str], F64 | None] = field(default_factory=dict)
@@ -67,11 +76,14 @@ class Company:
 
     def matrices(self, role: str) -> list[Matrix]:
         """A role's tensors as (units x channels)."""
-        return [as_units(n, self.shapes[n], role.split("+")[0], self.heap.turned) for n in self.heap.roles[role]]
+        return [as_units(n, self.shapes[n], role.split("+")[0], self.pool.transposed) for n in self.pool.roles[role]]
 
     def moments(self, role: str) -> F64 | None:
         """Second moments over the residual channels, one row per tensor, centred over tensors."""
-        return self._stack("moment", role, lambda m: self.probe.moment(m, 1))
+        return self._stack("moment", role, self._moment)
+
+    def _moment(self, m: Matrix) -> F32 | None:
+        return self.probe.moment(m, 1)
 
     def profiles(self, role: str) -> F64 | None:
         """Channel norms, one row per tensor, centred over tensors."""
@@ -84,7 +96,7 @@ class Company:
     def _stack(
         self, what: str, role: str, measure: Callable[[Matrix], npt.NDArray[Any] | None], plain: bool = False
     ) -> F64 | None:
-        if role not in self.heap.roles:
+        if role not in self.pool.roles:
             return None
         if (what, role) not in self._kept:
             rows = [measure(m) for m in self.matrices(role)]
@@ -99,7 +111,7 @@ class Company:
         return self._all
 
     def _rows(self, hub: str) -> _Joined:
-        own = np.arange(self.heap.blocks)
+        own = np.arange(self.pool.blocks)
         out: _Joined = {hub: (own, 1.0)}
         if hub == "down":
             for role in ("up", "gate", "gate+up"):
@@ -127,20 +139,20 @@ class Company:
                 ),
                 key=lambda t: float(t.max(1).mean()),
             )
-            out["v"] = self._assigned(_sd(best), where, 0.85 * trust)
-        if "q+k+v" in self.heap.roles and columns is not None:
+            out["v"] = self._assigned(levelled(best), where, 0.85 * trust)
+        if "q+k+v" in self.pool.roles and columns is not None:
             fused = self.units("q+k+v")
             if fused is not None and fused.shape[1] == 3 * columns.shape[1]:
                 score = correlations(fused[:, 2 * columns.shape[1] :], columns)
                 out["q+k+v"] = self._assigned(score, where, 0.85 * trust)
         self._keys(out)
-        n = self.heap.blocks
+        n = self.pool.blocks
         return {
             r: (row, 1 / n + (trust - 1 / n) * self.trained if r == hub else trust) for r, (row, trust) in out.items()
         }
 
     def _ffn(self, role: str) -> F64 | None:
-        if role not in self.heap.roles:
+        if role not in self.pool.roles:
             return None
         ms, downs = self.matrices(role), self.matrices("down")
         if ms[0].shape[0] != downs[0].shape[0]:
@@ -190,23 +202,24 @@ class Company:
 
     def order(self) -> list[int]:
         """Hub tensors (of down, or o) from the first block to the last; empty where nothing says."""
-        moments = [m for r in ("up", "gate", "gate+up") if (m := self._by_hub(r)) is not None]
+        moments = [m for r in ("up", "gate", "gate+up") if (m := self._by_hub(r, self.moments(r))) is not None]
         if not moments:
             return []
-        found = path(sum((likeness(m, m) for m in moments), np.zeros((self.heap.blocks,) * 2)))
+        found = path(sum((likeness(m, m) for m in moments), np.zeros((self.pool.blocks,) * 2)))
         down = self.units("down")
         if down is None:
             return found
-        growth = np.zeros(self.heap.blocks)
+        growth = np.zeros(self.pool.blocks)
         for role in ("down", "v", "o", "q+k+v"):
-            norms = self._norms_by_hub(role)
-            if norms is not None:
-                growth += norms - norms.mean()
+            units = self._by_hub(role, self.units(role))
+            if units is not None:
+                growth += units.mean(1) - units.mean(1).mean()
         depth = np.arange(len(found))
         forward = float(np.corrcoef(growth[found], depth)[0, 1]) if growth.any() else 0.0
-        reads = [m for r in ("q", "k", "q+k+v") if (m := self._plain_by_hub(r)) is not None]
+        plain = [self._by_hub(r, self._stack("plain", r, self._moment, plain=True)) for r in ("q", "k", "q+k+v")]
+        reads = [m for m in plain if m is not None]
         for table in self.first:
-            near = self.probe.moment(Matrix(table, (self.shapes[table][0], self.heap.hidden)), 1)
+            near = self.probe.moment(Matrix(table, (self.shapes[table][0], self.pool.hidden)), 1)
             if near is None:
                 continue
             for moment in reads:
@@ -214,24 +227,10 @@ class Company:
                 forward += 2.0 * float(r[0] - r[-1]) / len(reads)
         return found if forward >= 0 else found[::-1]
 
-    def _plain_by_hub(self, role: str) -> F64 | None:
-        joined = self._joined(role)
-        if joined is None or role not in self.heap.roles:
-            return None
-        rows = [r for m in self.matrices(role) if (r := self.probe.moment(m, 1)) is not None]
-        return np.array(rows, np.float64)[np.argsort(joined)] if len(rows) == len(joined) else None
-
-    def _by_hub(self, role: str) -> F64 | None:
-        moment, joined = self.moments(role), self._joined(role)
-        return None if moment is None or joined is None else moment[np.argsort(joined)]
-
-    def _joined(self, role: str) -> npt.NDArray[np.intp] | None:
-        joined = self.rows("down" if "down" in self.heap.roles else "o")
-        return joined[role][0] if role in joined else None
-
-    def _norms_by_hub(self, role: str) -> F64 | None:
-        units, joined = self.units(role), self._joined(role)
-        return None if units is None or joined is None else units.mean(1)[np.argsort(joined)]
+    def _by_hub(self, role: str, rows: F64 | None) -> F64 | None:
+        """Rows of a role's tensors in the order of the hub's that stand in their blocks."""
+        joined = self.rows("down" if "down" in self.pool.roles else "o").get(role)
+        return None if rows is None or joined is None else rows[np.argsort(joined[0])]
 
 
 def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]) -> F64 | None:
@@ -246,9 +245,4 @@ def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]
 
 def _strength(score: F64) -> float:
     """Mean score of the assigned pairs in sd of the table."""
-    return float(_sd(score)[np.arange(len(score)), assign(score)].mean())
-
-
-def _sd(table: F64) -> F64:
-    table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-    return np.asarray(table / (table.std() + 1e-12))
+    return float(levelled(score)[np.arange(len(score)), assign(score)].mean())

@@ -13,7 +13,7 @@ exactly. A run must cover most tensors, or the order is taken to be as random as
 n·p + r tensors fits, any of r + 1 starts would do: which one is decided by the order of roles
 (:mod:`weightprint.anatomy.infer.order`).
 
-A block is then a set of *slots*: one slot holds the same thing in all blocks, so evidence is added over blocks.
+A block is then a set of *tensors*: one tensor holds the same thing in all blocks, so evidence is added over blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 
 from weightprint.anatomy.infer.name_hints import expert_word
 
-__all__ = ["Run", "Slot", "kinds", "outside_names", "periodic", "runs_by_name"]
+__all__ = ["BlockTensor", "RepeatedBlocks", "kinds", "outside_names", "periodic", "repeats_by_name"]
 
 Shape = tuple[int, ...]
 Where = tuple[int, int | None]  # block, expert
@@ -43,7 +43,7 @@ _LONGEST_PERIOD = 4096
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
+class BlockTensor:
     """One tensor of a block, the same one in every block of its kind.
 
     Attributes:
@@ -65,28 +65,30 @@ class Slot:
 
 
 @dataclass(slots=True)
-class Run:
-    """A stack of blocks: what precedes the number in names, which numbers, and the slots of each kind of block."""
+class RepeatedBlocks:
+    """A stack of blocks: what precedes the number in names, which numbers, and the tensors of each kind of block."""
 
     prefix: str
     how: Literal["index", "order"]
-    kinds: list[list[Slot]]
+    kinds: list[list[BlockTensor]]
     blocks: list[int]
 
     @property
     def names(self) -> set[str]:
         """Every weight in it."""
-        return {name for slots in self.kinds for slot in slots for name in slot.names.values()}
+        return {name for tensors in self.kinds for tensor in tensors for name in tensor.names.values()}
 
 
-def runs_by_name(shapes: Mapping[str, Shape], names: Sequence[str], known: Iterable[str] = ()) -> list[Run]:
+def repeats_by_name(
+    shapes: Mapping[str, Shape], names: Sequence[str], known: Iterable[str] = ()
+) -> list[RepeatedBlocks]:
     """The stacks that numbers in names show, longest first. Names in none of them are outside.
 
     A number behind a prefix that `known` weights have needs no second look: they are blocks.
     """
     sure = {name[: m.start()] for name in known if (m := _DIGITS.search(name))}
     cuts = {name: [m.span() for m in _DIGITS.finditer(name)] for name in names}
-    runs: list[Run] = []
+    repeats: list[RepeatedBlocks] = []
     left = list(names)
     for level in range(8):
         groups: dict[str, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
@@ -99,11 +101,11 @@ def runs_by_name(shapes: Mapping[str, Shape], names: Sequence[str], known: Itera
             again = prefix in sure and len(numbers) > 1
             blocks = len(numbers) > 1 and _agree(numbers, shapes)
             if again or (blocks and not _staged(prefix, numbers, shapes, cuts, level)):
-                runs.append(_run(prefix, numbers, shapes, left))
-        taken = set().union(*(run.names for run in runs)) if runs else set()
+                repeats.append(_repeated(prefix, numbers, shapes, left))
+        taken = set().union(*(repeat.names for repeat in repeats)) if repeats else set()
         left = [name for name in left if name not in taken]
-    runs.sort(key=lambda run: -len(run.names))
-    return runs
+    repeats.sort(key=lambda repeat: -len(repeat.names))
+    return repeats
 
 
 def _agree(numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape]) -> bool:
@@ -141,21 +143,21 @@ def _staged(
     return covered >= _COVER * total
 
 
-def _run(
+def _repeated(
     prefix: str, numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape], order: Sequence[str]
-) -> Run:
+) -> RepeatedBlocks:
     position = {name: i for i, name in enumerate(order)}
     blocks: dict[int, dict[tuple[str, Shape], dict[int | None, str]]] = {}
     for block in sorted(numbers):
         entries = sorted(numbers[block], key=lambda entry: position[entry[1]])
         blocks[block] = _unit(entries, shapes)
-    return Run(prefix, "index", kinds(blocks), sorted(numbers))
+    return RepeatedBlocks(prefix, "index", kinds(blocks), sorted(numbers))
 
 
 def _unit(
     entries: Sequence[tuple[str, str]], shapes: Mapping[str, Shape]
 ) -> dict[tuple[str, Shape], dict[int | None, str]]:
-    """The slots of one block; names that differ in an expert's number share one."""
+    """The tensors of one block; names that differ in an expert's number share one."""
     inner: dict[str, dict[int, set[tuple[str, Shape]]]] = defaultdict(lambda: defaultdict(set))
     parts: dict[str, tuple[str, int, str]] = {}
     for rest, name in entries:
@@ -185,18 +187,18 @@ def _experts(head: str, numbers: Mapping[int, set[tuple[str, Shape]]]) -> bool:
     return bool(matrices) and (expert_word(head) or (len(matrices) > 1 and any(a != b for a, b in matrices)))
 
 
-def kinds(blocks: Mapping[int, Mapping[tuple[str, Shape], Mapping[int | None, str]]]) -> list[list[Slot]]:
-    """Blocks with the same slots are of one kind and share them; the commonest kind first."""
+def kinds(blocks: Mapping[int, Mapping[tuple[str, Shape], Mapping[int | None, str]]]) -> list[list[BlockTensor]]:
+    """Blocks with the same tensors are of one kind and share them; the commonest kind first."""
     alike: dict[frozenset[tuple[str, Shape, int]], list[int]] = defaultdict(list)
     for block, unit in blocks.items():
         alike[frozenset((rest, shape, len(names)) for (rest, shape), names in unit.items())].append(block)
-    out: list[list[Slot]] = []
+    out: list[list[BlockTensor]] = []
     for members in sorted(alike.values(), key=lambda m: (-len(m), m[0])):
-        slots = {key: Slot(key[0], i, key[1]) for i, key in enumerate(blocks[members[0]])}
+        tensors = {key: BlockTensor(key[0], i, key[1]) for i, key in enumerate(blocks[members[0]])}
         for block in members:
             for key, names in blocks[block].items():
-                slots[key].names.update({(block, expert): name for expert, name in names.items()})
-        out.append(list(slots.values()))
+                tensors[key].names.update({(block, expert): name for expert, name in names.items()})
+        out.append(list(tensors.values()))
     return out
 
 
@@ -227,7 +229,7 @@ def periodic(shapes: Sequence[Shape]) -> tuple[int, int, int] | None:
     return best if best is not None and best[2] // best[1] * best[1] >= _PERIODIC * n else None
 
 
-def outside_names(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
+def outside_names(names: Sequence[str], repeats: Sequence[RepeatedBlocks]) -> list[str]:
     """Names in no run, in file order."""
-    taken = set().union(*(run.names for run in runs)) if runs else set()
+    taken = set().union(*(repeat.names for repeat in repeats)) if repeats else set()
     return [name for name in names if name not in taken]

@@ -1,14 +1,14 @@
-"""Roles without a table: what names' numbers, shapes, order and values say about tensors of a family nobody listed.
+"""Roles of tensors that no table row explains, inferred from numbers in names, shapes, file order and values.
 
 The steps, each a file of its own:
 
 1. blocks: a number that repeats in names (:mod:`.blocks`), else the period of shapes in file order
-   (:mod:`.order`), else neither: a heap of tensors (:mod:`.heap`);
+   (:mod:`.order`), else neither (:mod:`.unordered`);
 2. matrices: the shapes of one block settle most roles and leave choices (:mod:`.shapes`);
 3. vectors: gains, offsets and biases (:mod:`.vectors`);
-4. choices: words, order and values add log odds (:mod:`.cues`, :mod:`.values`, :mod:`.words`), and
+4. choices: words, order and values add log odds (:mod:`.log_odds`, :mod:`.value_probes`, :mod:`.name_hints`), and
    :mod:`.roles` puts the block together;
-5. what stands outside the blocks (:mod:`.outside`).
+5. what stands outside the blocks (:mod:`.outside_blocks`).
 
 Nothing is assigned in silence: ``because`` names the cues, and ``confidence`` is half of itself for two roles that
 can't be told apart. What fits nothing is left out, and the caller lists it as unmapped.
@@ -39,14 +39,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 
-from weightprint.anatomy.infer.blocks import Run, Slot, outside_names, runs_by_name
+from weightprint.anatomy.infer.blocks import BlockTensor, RepeatedBlocks, outside_names, repeats_by_name
 from weightprint.anatomy.infer.name_hints import hint, stack_word
-from weightprint.anatomy.infer.order import numbering, run_by_order, starts
-from weightprint.anatomy.infer.outside_blocks import find_outside
-from weightprint.anatomy.infer.roles import SlotRole, by_words_only, read_block
+from weightprint.anatomy.infer.order import numbering, repeats_by_order, starts
+from weightprint.anatomy.infer.outside_blocks import Outside, find_outside
+from weightprint.anatomy.infer.roles import TensorRole, by_name_hints_only, read_block
 from weightprint.anatomy.infer.shapes import hidden_size
-from weightprint.anatomy.infer.unordered import read_heap
+from weightprint.anatomy.infer.unordered import read_unordered
 from weightprint.anatomy.infer.value_probes import Probe
 from weightprint.anatomy.place import Assignment, Place, Rows, View
 from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
@@ -91,10 +92,10 @@ def infer(
     result = _Result({a.place for a in known})
     buffers = _buffers(left, shapes, result)
     work = [name for name in left if shapes[name] and 0 not in shapes[name] and name not in buffers]
-    runs = runs_by_name(shapes, work, {a.view.weight for a in known if a.place.block is not None})
-    rest = outside_names(work, runs)
-    if runs:
-        _named(runs, rest, shapes, known, probe, result)
+    repeats = repeats_by_name(shapes, work, {a.view.weight for a in known if a.place.block is not None})
+    rest = outside_names(work, repeats)
+    if repeats:
+        _named(repeats, rest, shapes, known, probe, result)
     elif not known:
         _unnamed(work, shapes, probe, result)
     _by_word([name for name in rest if name not in result.names], shapes, result)
@@ -141,7 +142,7 @@ def _by_word(rest: Sequence[str], shapes: Mapping[str, Shape], result: _Result) 
 
 
 def _named(
-    runs: Sequence[Run],
+    repeats: Sequence[RepeatedBlocks],
     rest: Sequence[str],
     shapes: Mapping[str, Shape],
     known: Sequence[Assignment],
@@ -149,76 +150,56 @@ def _named(
     result: _Result,
 ) -> None:
     """Stacks that numbers in names show; what is outside goes to the stack whose prefix or width it shares."""
-    names = _stack_names(runs, known)
+    names = _stack_names(repeats, known)
     widths: list[int | None] = []
-    for run, stack in zip(runs, names, strict=True):
+    for repeat, stack in zip(repeats, names, strict=True):
         final = any(len(shapes[n]) == 1 for n in rest)
         width = None
-        theirs = sum(a.view.weight.startswith(run.prefix) for a in known)
-        for kind in run.kinds:
+        theirs = sum(a.view.weight.startswith(repeat.prefix) for a in known)
+        for kind in repeat.kinds:
             d = hidden_size(kind) or width
-            if theirs >= len(run.names):  # the table knows this stack: what it left is nothing usual
-                _place(by_words_only(kind, [], d or 0), stack, {b: b for b in run.blocks}, "", 1.0, result)
+            if theirs >= len(repeat.names):  # the table knows this stack: what it left is nothing usual
+                _place(by_name_hints_only(kind, [], d or 0), stack, {b: b for b in repeat.blocks}, "", 1.0, result)
                 continue
             if d is None:
                 continue
             width = width or d
             ordered = not _sorted(kind)
             roles = read_block(kind, d, probe, ordered=ordered, known_order=ordered, final=final)
-            how = f"number behind '{run.prefix}'"
-            _place(roles, stack, {b: b for b in run.blocks}, how, 1.0, result)
+            how = f"number behind '{repeat.prefix}'"
+            _place(roles, stack, {b: b for b in repeat.blocks}, how, 1.0, result)
         widths.append(width)
     claimed: set[str] = set()
-    for i in sorted(range(len(runs)), key=lambda i: -len(runs[i].prefix)):
+    for i in sorted(range(len(repeats)), key=lambda i: -len(repeats[i].prefix)):
         d = widths[i]
         if d is None:
             continue
-        mine = [n for n in rest if n not in claimed and (len(runs) == 1 or _nearest(n, runs) == i)]
+        mine = [n for n in rest if n not in claimed and (len(repeats) == 1 or _nearest(n, repeats) == i)]
         for found in find_outside(mine, shapes, d, probe, ordered=True):
             claimed.add(found.name)
-            _put(
-                found.name,
-                shapes[found.name],
-                found.role,
-                found.turned,
-                names[i],
-                found.confidence,
-                found.because,
-                result,
-            )
+            _put(found, shapes, names[i], result)
 
 
-def _put(
-    name: str, shape: Shape, role: str, turned: bool, stack: str, confidence: float, because: str, result: _Result
-) -> None:
-    view = View(name, shape[::-1] if turned else shape, transposed=turned)
-    result.add(Place(stack, None, role), view, confidence, because)
+def _put(found: Outside, shapes: Mapping[str, Shape], stack: str, result: _Result) -> None:
+    result.add(Place(stack, None, found.role), found.view(shapes), found.confidence, found.because)
 
 
-def _nearest(name: str, runs: Sequence[Run]) -> int:
-    """The run with the longest common beginning; the largest where none has any."""
-
-    def common(prefix: str) -> int:
-        n = 0
-        for a, b in zip(name, prefix, strict=False):
-            if a != b:
-                break
-            n += 1
-        return n
-
-    return max(range(len(runs)), key=lambda i: (common(runs[i].prefix), len(runs[i].names)))
+def _nearest(name: str, repeats: Sequence[RepeatedBlocks]) -> int:
+    """The repeated blocks with the longest common beginning; the largest where none has any."""
+    shared = [len(commonprefix([name, repeat.prefix])) for repeat in repeats]  # noqa: RUF071  characters, not paths
+    return max(range(len(repeats)), key=lambda i: (shared[i], len(repeats[i].names)))
 
 
-def _stack_names(runs: Sequence[Run], known: Sequence[Assignment]) -> list[str]:
+def _stack_names(repeats: Sequence[RepeatedBlocks], known: Sequence[Assignment]) -> list[str]:
     """A word of the prefix, else ``decoder`` for the largest, else ``stack1`` …; never one that the table gave."""
     used: set[str] = set()
     for a in known:
-        if not any(a.view.weight.startswith(run.prefix) for run in runs):
+        if not any(a.view.weight.startswith(repeat.prefix) for repeat in repeats):
             used.add(a.place.stack)
     out = []
-    for i, run in enumerate(runs):
-        same = next((a.place.stack for a in known if a.view.weight.startswith(run.prefix)), None)
-        word = stack_word(run.prefix)
+    for i, repeat in enumerate(repeats):
+        same = next((a.place.stack for a in known if a.view.weight.startswith(repeat.prefix)), None)
+        word = stack_word(repeat.prefix)
         wanted = same or word or ("decoder" if i == 0 else f"stack{i}")
         name, n = wanted, 1
         while name in used and same is None:
@@ -229,68 +210,63 @@ def _stack_names(runs: Sequence[Run], known: Sequence[Assignment]) -> list[str]:
     return out
 
 
-def _sorted(slots: Sequence[Slot]) -> bool:
+def _sorted(tensors: Sequence[BlockTensor]) -> bool:
     """The file holds a block's names in order of the alphabet, so their order says nothing about modules."""
-    rests = [slot.rest for slot in sorted(slots, key=lambda s: s.place)]
+    rests = [tensor.rest for tensor in sorted(tensors, key=lambda s: s.place)]
     return rests == sorted(rests)
 
 
 def _unnamed(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe, result: _Result) -> None:
-    """No number repeats in names: try the period of file order, else the heap."""
+    """No number repeats in names: try the period of file order, else neither names nor order."""
     sequence = [shapes[name] for name in names]
-    best: tuple[int, Run, list[list[SlotRole]], list[str]] | None = None
+    best: tuple[RepeatedBlocks, list[TensorRole], list[str]] | None = None
     for offset in range(starts(sequence)):
-        run = run_by_order(names, sequence, offset)
-        kind = run.kinds[0] if run else []
-        d = hidden_size(kind)
-        if run is None or d is None:
+        repeat = repeats_by_order(names, sequence, offset)
+        d = hidden_size(repeat.kinds[0]) if repeat else None
+        if repeat is None or d is None:
             continue
-        final = True
         fitting: list[str] = []
-        roles = read_block(kind, d, probe, ordered=True, known_order=True, final=final, fitting=fitting)
-        key = len(fitting)
-        if best is None or key > best[0]:
-            best = (key, run, [roles], fitting)
-    if best is None or not any(role.roles[0] in ("up", "down", "gate") for role in best[2][0]):
-        for place, view, confidence, because in read_heap(names, shapes, probe):
+        roles = read_block(repeat.kinds[0], d, probe, ordered=True, known_order=True, final=True, fitting=fitting)
+        if best is None or len(fitting) > len(best[2]):
+            best = (repeat, roles, fitting)
+    if best is None or not any(role.roles[0] in ("up", "down", "gate") for role in best[1]):
+        for place, view, confidence, because in read_unordered(names, shapes, probe):
             result.add(place, view, confidence, because)
         return
-    _, run, groups, fitting = best
-    d = hidden_size(run.kinds[0])
+    repeat, roles, fitting = best
+    d = hidden_size(repeat.kinds[0])
     assert d is not None
-    gains = [role.slot for role in groups[0] if role.roles[0].endswith("_norm") and role.slot.shape == (d,)]
-    order, why, sure = numbering(run, gains, probe)
-    how = f"shapes repeat {len(run.blocks)} times in file order; {why}"
+    gains = [role.tensor for role in roles if role.roles[0].endswith("_norm") and role.tensor.shape == (d,)]
+    order, why, sure = numbering(repeat, gains, probe)
+    how = f"shapes repeat {len(repeat.blocks)} times in file order; {why}"
     if fitting:
         how += f"; a block fits the order of {fitting[0]}"
-    for roles in groups:
-        _place(roles, "decoder", order, how, sure, result)
-    taken = run.names
-    others = [name for name in names if name not in taken]
+    _place(roles, "decoder", order, how, sure, result)
+    others = outside_names(names, [repeat])
     for found in find_outside(others, shapes, d, probe, ordered=True, readable=False):
-        _put(
-            found.name, shapes[found.name], found.role, found.turned, "decoder", found.confidence, found.because, result
-        )
+        _put(found, shapes, "decoder", result)
 
 
 def _place(
-    roles: Sequence[SlotRole], stack: str, number: Mapping[int, int], how: str, certain: float, result: _Result
+    roles: Sequence[TensorRole], stack: str, number: Mapping[int, int], how: str, certain: float, result: _Result
 ) -> None:
     """One assignment per block, expert and role."""
     for role in roles:
         sure = role.confidence * certain
         because = f"{role.because}; {how}" if how else role.because
-        for (block, expert), name in role.slot.names.items():
+        for (block, expert), name in role.tensor.names.items():
             e: int | str | None = SHARED if role.expert == "shared" else expert
             for place, view in _views(role, stack, number[block], e, name):
                 result.add(place, view, sure, because)
 
 
-def _views(role: SlotRole, stack: str, block: int, expert: int | str | None, name: str) -> Iterable[tuple[Place, View]]:
-    shape = role.slot.shape
+def _views(
+    role: TensorRole, stack: str, block: int, expert: int | str | None, name: str
+) -> Iterable[tuple[Place, View]]:
+    shape = role.tensor.shape
     stacked = role.expert == "axis"
     inner = shape[1:] if stacked else shape
-    whole = inner[::-1] if role.turned and len(inner) == 2 else inner
+    whole = inner[::-1] if role.transposed and len(inner) == 2 else inner
     many = len(role.roles)
     for i, one in enumerate(role.roles):
         rows = None
@@ -301,4 +277,4 @@ def _views(role: SlotRole, stack: str, block: int, expert: int | str | None, nam
         for e in range(shape[0]) if stacked else (None,):
             index = e if stacked else None
             place = Place(stack, block, one, e if stacked else expert)
-            yield place, View(name, out, index=index, transposed=role.turned and len(inner) == 2, rows=rows)
+            yield place, View(name, out, index=index, transposed=role.transposed and len(inner) == 2, rows=rows)

@@ -1,9 +1,10 @@
-"""Keys and values of a heap: one shape, told apart by what each is multiplied with.
+"""Key and value projections of one shape, told apart by what each is multiplied with.
 
 A value's unit is multiplied with a unit of o, a key's with a unit of q, and gradient descent keeps the difference of
-their squared norms (:mod:`.values`, "paired norms"). Rotary positions (Su et al. 2021, RoFormer) mix the two rows of a
-plane, (i, i + h/2) in a head of h or (2i, 2i + 1), so for keys it is planes that pair. And planes differ in frequency:
-how large each grows is much the same for all queries and keys, a profile over a head's planes that values don't have.
+their squared norms (:mod:`.value_probes`, "paired norms"). Rotary positions (Su et al. 2021, RoFormer) mix the two rows
+of a plane, (i, i + h/2) in a head of h or (2i, 2i + 1), so for keys it is planes that pair. And planes differ in
+frequency: how large each grows is much the same for all queries and keys, a profile over a head's planes that values
+don't have.
 
 ===============  ================================================================  ========
 cue              score of a candidate                                              tells

@@ -1,9 +1,9 @@
 """What the words in a tensor's name hint at: its role, its stack. A hint, never evidence.
 
 Families in the table have exact names. This is for names nobody has listed: each row is a pattern of words that
-authors have used for a role, tried in order on the *spelling* of the name behind the block number, first match wins.
-The spelling is the name in lower case with camel humps and dashes opened up: ``SelfAttention.qProj`` becomes
-``self_attention.q_proj``. ``(?<![a-z])`` and ``(?![a-z])`` keep ``q`` from matching inside ``seq``.
+authors have used for a role, tried in order on the *normalised name* behind the block number, first match
+wins. The normalised name is the name in lower case with camel humps and dashes opened up: ``SelfAttention.qProj``
+becomes ``self_attention.q_proj``. ``(?<![a-z])`` and ``(?![a-z])`` keep ``q`` from matching inside ``seq``.
 
 Two hints are of more than one role: ``qkv`` (also ``kv``) and ``gate_up`` for fused projections, and ``norm`` for a
 norm whose words don't say which. A word that contradicts the shapes loses (:mod:`weightprint.anatomy.infer.shapes`).
@@ -14,14 +14,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["FUSED", "WORDS", "expert_word", "hint", "spelling", "stack_word"]
+__all__ = ["FUSED", "WORDS", "expert_word", "hint", "normalised", "stack_word"]
 
 _B, _E = r"(?<![a-z])", r"(?![a-z])"
 
 #: Hints that stand for several roles side by side in one tensor.
 FUSED: dict[str, tuple[str, ...]] = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up")}
 
-#: hint -> pattern searched in the spelling of what follows the block number (or of the whole name outside blocks).
+#: hint -> pattern searched in the normalised name behind the block number (outside blocks in the whole name).
 WORDS: tuple[tuple[str, str], ...] = (
     ("fixed", r"position_ids|inv_freq|freqs|alibi|rotary|rope_freqs|relative_position_index|attn_mask|masked_bias|"),
     ("fixed", r"mel_filters|filterbank|causal_mask|token_type_ids"),
@@ -107,7 +107,7 @@ _STACKS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 
 
-def spelling(name: str) -> str:
+def normalised(name: str) -> str:
     """The name in lower case, with camel humps and dashes written as underscores."""
     return _HUMP.sub("_", name).lower().replace("-", "_").replace("/", ".")
 
@@ -120,7 +120,7 @@ def hint(rest: str) -> str | None:
 
 @lru_cache(maxsize=65536)
 def _hint(rest: str) -> str | None:
-    text = spelling(rest)
+    text = normalised(rest)
     word = next((word for word, pattern in _COMPILED if pattern.search(text)), None)
     if word is None:
         return None
@@ -131,10 +131,10 @@ def _hint(rest: str) -> str | None:
 
 def stack_word(prefix: str) -> str | None:
     """The stack that stands before a block number: ``"encoder"`` in ``"bert.encoder.layer."``; None: no word says."""
-    text = spelling(prefix)
+    text = normalised(prefix)
     return next((stack for stack, pattern in _STACKS if pattern.search(text)), None)
 
 
 def expert_word(text: str) -> bool:
     """The words before a number speak of experts."""
-    return _EXPERT.search(spelling(text)) is not None
+    return _EXPERT.search(normalised(text)) is not None

@@ -1,4 +1,4 @@
-"""Gains of norms in a heap: which stands before attention, which before the FFN, in which block, and which is the last.
+"""Norm gains among unordered vectors: which stands before attention, before the FFN, or last, and in which block.
 
 A gain g multiplies channels of the residual stream and matrices read the product, so both learn from one gradient
 (g_j dL/dg_j = sum over readers of W_ij dL/dW_ij), and what a gain says of a channel its readers say too. For channel j
@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from weightprint.anatomy.infer.block_membership import Heap, as_units
+from weightprint.anatomy.infer.block_membership import Unordered, as_units
 from weightprint.anatomy.infer.pairing import likeness, settle
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, is_positive, logistic
 from weightprint.anatomy.place import Place, View
@@ -54,9 +54,9 @@ _NEAR = 0.25  # half the weight of likeness between neighbouring blocks; each pa
 _EVEN, _STEEP = 1.2, 1.5
 
 
-def place_gains(heap: Heap, names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
+def place_gains(pool: Unordered, names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
     """Places for the gains among the vectors of hidden size; nothing unless they are two per block, or one more."""
-    n, roles = heap.blocks, list(_READERS)
+    n, roles = pool.blocks, list(_READERS)
     values = {name: v for name in names if (v := probe.vector(name)) is not None}
     if len(names) not in (2 * n, 2 * n + 1):  # not gains alone
         values = {name: v for name, v in values.items() if is_positive(v)}
@@ -65,24 +65,24 @@ def place_gains(heap: Heap, names: Sequence[str], shapes: Mapping[str, Shape], p
     gains = list(values)
     table = np.array(list(values.values()))
     logs = np.log(np.abs(table) + 1e-3)
-    members = {role: _members(heap, role) for role in roles}
-    score = np.concatenate([_read_by(heap, members[role], logs, shapes, probe) for role in roles])
+    members = {role: _members(pool, role) for role in roles}
+    score = np.concatenate([_read_by(pool, members[role], logs, shapes, probe) for role in roles])
     if len(gains) > 2 * n:
         size = np.log((table * table).mean(1) + 1e-12)
         spread = 1.48 * np.median(np.abs(size - np.median(size)))  # a normal's sd; one odd gain doesn't change it
         odd = np.clip((size - np.median(size)) / (spread + 1e-12), -_OUTLYING, _OUTLYING)
         score = np.concatenate([score, _SIZE * (odd * np.abs(odd))[None]])
-    picked, total = settle(score, _beside(n, len(gains)) if heap.joined else None, likeness(logs, logs))
+    picked, total = settle(score, _beside(n, len(gains)) if pool.blocks_known else None, likeness(logs, logs))
     out: list[Placed] = []
     kind = np.arange(len(gains)) // n
     told = bool(np.ptp(table) > 0)  # untrained gains are all one
-    chance = np.sqrt(3 / heap.hidden)  # sd of a sum of three correlations of what has nothing in common
+    chance = np.sqrt(3 / pool.hidden)  # sd of a sum of three correlations of what has nothing in common
     for row, j in enumerate(picked):
         mine = kind == kind[row]
         margin = (total[row, j] - total[~mine, j].max()) / chance
-        sure = min(0.95, logistic(_EVEN * heap.joined + _STEEP * margin)) if told else 0.0
+        sure = min(0.95, logistic(_EVEN * pool.blocks_known + _STEEP * margin)) if told else 0.0
         sure = max(sure, float(mine.mean()))  # as by chance, at the least
-        view = View(gains[j], (heap.hidden,))
+        view = View(gains[j], (pool.hidden,))
         if row == 2 * n:
             out.append(
                 (Place("decoder", None, "final_norm"), view, sure, "a gain, by its size and by what reads others")
@@ -90,38 +90,38 @@ def place_gains(heap: Heap, names: Sequence[str], shapes: Mapping[str, Shape], p
             continue
         role, block = roles[kind[row]], row % n
         lead = (score[row, j] - np.delete(score[mine, j], block).max()) / chance
-        trust = float(np.mean([heap.block[name][1] for _, name in members[role][block]] or [1 / n]))
-        trust = max(1 / n, trust * logistic(lead)) if heap.joined else 1 / n
+        trust = float(np.mean([pool.block[name][1] for _, name in members[role][block]] or [1 / n]))
+        trust = max(1 / n, trust * logistic(lead)) if pool.blocks_known else 1 / n
         why = f"a gain, by the channels of what reads it (r {score[row, j] / 2:.2f}) and by depth"
         why += f"; role {sure:.2f}, block {trust:.2f}"
         out.append((Place("decoder", block, role), view, sure * trust, why))
     return out
 
 
-def _members(heap: Heap, role: str) -> list[list[_Member]]:
+def _members(pool: Unordered, role: str) -> list[list[_Member]]:
     """What reads a norm of this role in every block, as far as the joins say."""
-    blocks: list[list[_Member]] = [[] for _ in range(heap.blocks)]
+    blocks: list[list[_Member]] = [[] for _ in range(pool.blocks)]
     for reader in _READERS[role]:
-        for name in heap.roles.get(reader, ()):
-            blocks[heap.block[name][0]].append((reader, name))
+        for name in pool.roles.get(reader, ()):
+            blocks[pool.block[name][0]].append((reader, name))
     return blocks
 
 
 def _read_by(
-    heap: Heap, members: Sequence[Sequence[_Member]], logs: F64, shapes: Mapping[str, Shape], probe: Probe
+    pool: Unordered, members: Sequence[Sequence[_Member]], logs: F64, shapes: Mapping[str, Shape], probe: Probe
 ) -> F64:
     """(blocks x gains): how each gain goes with what reads a norm of one role in every block: the mean over readers."""
     n = len(members)
     goes = {
-        name: _goes_with(as_units(name, shapes[name], role.split("+")[0], heap.turned), logs, probe)
+        name: _goes_with(as_units(name, shapes[name], role.split("+")[0], pool.transposed), logs, probe)
         for role, name in {member for block in members for member in block}
     }
-    if heap.joined:
+    if pool.blocks_known:
         none = np.zeros((1, len(logs)))
         return np.array([np.mean([goes[name] for _, name in block] or none, axis=0) for block in members])
     score: list[F64] = []
     for reader in dict.fromkeys(role for block in members for role, _ in block):
-        table = np.array([goes[m] for m in heap.roles[reader]])
+        table = np.array([goes[m] for m in pool.roles[reader]])
         score.append(np.sort(table, 0)[-(len(table) // n) :].mean(0))
     return np.tile(np.mean(score, 0) if score else np.zeros(len(logs)), (n, 1))
 

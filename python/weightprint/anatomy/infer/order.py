@@ -19,11 +19,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from weightprint.anatomy.infer.blocks import Run, Slot, periodic
+from weightprint.anatomy.infer.blocks import BlockTensor, RepeatedBlocks, periodic
 from weightprint.anatomy.infer.shapes import Choice, Reading
 from weightprint.anatomy.infer.value_probes import Probe, correlation
 
-__all__ = ["ORDERS", "by_known_orders", "numbering", "run_by_order"]
+__all__ = ["ORDERS", "by_known_orders", "numbering", "repeats_by_order"]
 
 Shape = tuple[int, ...]
 _ORDER = 3.0
@@ -70,7 +70,7 @@ ORDERS: tuple[tuple[str, str], ...] = (
 )
 
 
-def run_by_order(names: Sequence[str], shapes: Sequence[Shape], offset: int = 0) -> Run | None:
+def repeats_by_order(names: Sequence[str], shapes: Sequence[Shape], offset: int = 0) -> RepeatedBlocks | None:
     """The stack that the period of shapes shows, its first block starting `offset` tensors behind the earliest start.
 
     Runs of equal small groups inside a block (gate, up, down; gate, up, down; …) are its experts.
@@ -85,17 +85,17 @@ def run_by_order(names: Sequence[str], shapes: Sequence[Shape], offset: int = 0)
     n = (length - offset) // period
     where = _expert_groups(shapes[start : start + period])
     count = Counter(where)
-    slots: dict[int, Slot] = {}
+    tensors: dict[int, BlockTensor] = {}
     for i, key in enumerate(where):
-        slots.setdefault(key, Slot("", i, shapes[start + i]))
+        tensors.setdefault(key, BlockTensor("", i, shapes[start + i]))
     for block in range(n):
         seen: dict[int, int] = {}
         for i, key in enumerate(where):
             many = count[key] > 1
             expert = seen.get(key, 0)
             seen[key] = expert + 1
-            slots[key].names[block, expert if many else None] = names[start + block * period + i]
-    return Run("", "order", [list(slots.values())], list(range(n)))
+            tensors[key].names[block, expert if many else None] = names[start + block * period + i]
+    return RepeatedBlocks("", "order", [list(tensors.values())], list(range(n)))
 
 
 def starts(shapes: Sequence[Shape]) -> int:
@@ -114,23 +114,25 @@ def _expert_groups(unit: Sequence[Shape]) -> list[int]:
             if streak // p + 1 >= best:
                 best, at = streak // p + 1, i
         group = unit[at : at + p]
-        turned = any(len(a) == 2 and a[0] != a[1] and (a[1], a[0]) in group for a in group)
-        if best >= 2 and turned:
+        transposed = any(len(a) == 2 and a[0] != a[1] and (a[1], a[0]) in group for a in group)
+        if best >= 2 and transposed:
             for j in range(best * p):
                 keys[at + j] = at + j % p
             break
     return keys
 
 
-def by_known_orders(slots: Sequence[Slot], reading: Reading, norms: Choice | None) -> list[str]:
+def by_known_orders(tensors: Sequence[BlockTensor], reading: Reading, norms: Choice | None) -> list[str]:
     """Let every known order that the block can be read as speak for its roles; gives the orders' names.
 
-    `slots`: all but biases.
+    `tensors`: all but biases.
     """
     choices = [*reading.choices, *([norms] if norms else [])]
-    settled = {id(claim.slot): "+".join(claim.roles) for claim in reading.claims}
-    owner = {id(slot): (choice, i) for choice in choices for i, slot in enumerate(choice.slots)}
-    sequence = [slot for slot in sorted(slots, key=lambda s: s.place) if id(slot) in settled or id(slot) in owner]
+    settled = {id(claim.tensor): "+".join(claim.roles) for claim in reading.claims}
+    owner = {id(tensor): (choice, i) for choice in choices for i, tensor in enumerate(choice.tensors)}
+    sequence = [
+        tensor for tensor in sorted(tensors, key=lambda s: s.place) if id(tensor) in settled or id(tensor) in owner
+    ]
     votes: dict[int, list[int]] = {id(choice): [] for choice in choices}
     fitting: list[str] = []
     for name, text in ORDERS:
@@ -153,32 +155,32 @@ def by_known_orders(slots: Sequence[Slot], reading: Reading, norms: Choice | Non
 
 def _fits(
     roles: Sequence[str],
-    sequence: Sequence[Slot],
+    sequence: Sequence[BlockTensor],
     settled: dict[int, str],
     owner: dict[int, tuple[Choice, int]],
     choices: Sequence[Choice],
 ) -> list[int] | None:
     """The options that this order means, one per choice; None if it contradicts the shapes."""
     given: dict[int, dict[int, str]] = {id(choice): {} for choice in choices}
-    for role, slot in zip(roles, sequence, strict=True):
-        if id(slot) in settled:
-            if settled[id(slot)] != role:
+    for role, tensor in zip(roles, sequence, strict=True):
+        if id(tensor) in settled:
+            if settled[id(tensor)] != role:
                 return None
         else:
-            choice, i = owner[id(slot)]
+            choice, i = owner[id(tensor)]
             given[id(choice)][i] = role
     found = []
     for choice in choices:
-        way = tuple(given[id(choice)].get(i, "") for i in range(len(choice.slots)))
+        way = tuple(given[id(choice)].get(i, "") for i in range(len(choice.tensors)))
         if way not in choice.options:
             return None
         found.append(choice.options.index(way))
     return found
 
 
-def numbering(run: Run, gains: Sequence[Slot], probe: Probe) -> tuple[dict[int, int], str, float]:
+def numbering(repeat: RepeatedBlocks, gains: Sequence[BlockTensor], probe: Probe) -> tuple[dict[int, int], str, float]:
     """(number in file order -> block number, why, confidence) of a run without names."""
-    n = len(run.blocks)
+    n = len(repeat.blocks)
     plain = {i: i for i in range(n)}
     if n <= 10:
         return plain, "numbered in file order", 0.9
@@ -187,8 +189,8 @@ def numbering(run: Run, gains: Sequence[Slot], probe: Probe) -> tuple[dict[int, 
     for way in (plain, lexical):
         back = {number: i for i, number in way.items()}
         values = []
-        for slot in gains:
-            vectors = [probe.vector(slot.names[back[b], None]) for b in range(n) if (back[b], None) in slot.names]
+        for tensor in gains:
+            vectors = [probe.vector(tensor.names[back[b], None]) for b in range(n) if (back[b], None) in tensor.names]
             values += [correlation(a, b) for a, b in pairwise(vectors)]
         known = [r for r in values if r is not None]
         score.append(float(np.mean(known)) if known else 0.0)

@@ -1,8 +1,8 @@
-"""What stands outside the blocks: embedding, head, positions, final norm.
+"""Roles of non-block tensors: embedding, output head, positions, final norm.
 
-The matrix (n, d) with most rows is the embedding; two of one size are embedding and head (or turned, (d, n)). Which is
-which: words; the embedding comes first in the order of modules; and softmax ignores what is added to all logits, so a
-head's rows drift into a common direction that an embedding's don't (mean row, see
+The matrix (n, d) with most rows is the embedding; two of one size are embedding and head (or transposed, (d, n)). Which
+is which: words; the embedding comes first in the order of modules; and softmax ignores what is added to all logits, so
+a head's rows drift into a common direction that an embedding's don't (mean row, see
 :mod:`weightprint.anatomy.infer.value_probes`; *measured* on six tiny Llamas of one recipe: 158 to 168 against 7 to 16).
 A table whose rows drift (those one apart are more alike than those four apart, by .1 or more) is positions: *measured*
 .18 to .40 in four real ones (Whisper's, MiniLM's), at most .05 in 14 embeddings and heads. The positions of tiny GPT-2s
@@ -20,35 +20,40 @@ import numpy as np
 
 from weightprint.anatomy.infer.name_hints import hint
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, logistic
-from weightprint.anatomy.infer.vectors import stem
+from weightprint.anatomy.infer.vectors import name_prefix
+from weightprint.anatomy.place import View
 from weightprint.anatomy.roles import ROLES, matrix_of
 
-__all__ = ["Found", "find_outside"]
+__all__ = ["Outside", "find_outside"]
 
 Shape = tuple[int, ...]
 _DRIFT = 0.1  # of positions' rows
-_WORDED = frozenset({"embedding", "head", "position", "token_type", "final_norm", "embedding_norm", "pooler"})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Outside:
     """One tensor outside the blocks."""
 
     name: str
     role: str
-    turned: bool
+    transposed: bool
     confidence: float
     because: str
+
+    def view(self, shapes: Mapping[str, Shape]) -> View:
+        """The weight, transposed where it is stored so."""
+        shape = shapes[self.name]
+        return View(self.name, shape[::-1] if self.transposed else shape, transposed=self.transposed)
 
 
 def find_outside(
     names: Sequence[str], shapes: Mapping[str, Shape], d: int, probe: Probe, *, ordered: bool, readable: bool = True
-) -> list[Found]:
+) -> list[Outside]:
     """Roles of `names`, which stand outside the blocks of a stack with hidden size d; at most one tensor per role.
 
     `ordered`: file order is that of modules or of the alphabet. `readable`: names may hold words.
     """
-    out: list[Found] = []
+    out: list[Outside] = []
     tables = [name for name in names if len(shapes[name]) == 2 and d in shapes[name] and min(shapes[name]) > 1]
     rows = {name: shapes[name][0] if shapes[name][1] == d else shapes[name][1] for name in tables}
     words = {name: hint(name) if readable else None for name in names}
@@ -57,10 +62,10 @@ def find_outside(
     out += _norms(vectors, words, probe)
     for found in list(out):
         for name in names:
-            same = len(shapes[name]) == 1 and stem(name) == stem(found.name) and name != found.name
+            same = len(shapes[name]) == 1 and name_prefix(name) == name_prefix(found.name) and name != found.name
             bias = f"{found.role}_bias"
             if same and readable and shapes[name][0] == rows.get(found.name) and all(f.role != bias for f in out):
-                out.append(Found(name, bias, False, 0.9 * found.confidence, "stem of its matrix, and its length"))
+                out.append(Outside(name, bias, False, 0.9 * found.confidence, "stem of its matrix, and its length"))
     return out
 
 
@@ -72,13 +77,13 @@ def _tables(
     d: int,
     probe: Probe,
     ordered: bool,
-) -> list[Found]:
-    out: list[Found] = []
+) -> list[Outside]:
+    out: list[Outside] = []
     left = list(tables)
 
     def take(name: str, role: str, confidence: float, because: str) -> None:
-        turned = shapes[name][1] != d
-        out.append(Found(name, role, turned, confidence, because))
+        transposed = shapes[name][1] != d
+        out.append(Outside(name, role, transposed, confidence, because))
         left.remove(name)
 
     for name in tables:
@@ -139,8 +144,8 @@ def _embedding_first(
     return odds, ", ".join(dict.fromkeys(cues))
 
 
-def _norms(vectors: Sequence[str], words: Mapping[str, str | None], probe: Probe) -> list[Found]:
-    out: list[Found] = []
+def _norms(vectors: Sequence[str], words: Mapping[str, str | None], probe: Probe) -> list[Outside]:
+    out: list[Outside] = []
     positive = {}
     for name in vectors:
         value = probe.vector(name)
@@ -152,15 +157,15 @@ def _norms(vectors: Sequence[str], words: Mapping[str, str | None], probe: Probe
         if role in ("final_norm", "embedding_norm"):
             taken = f"{role}_bias" if told.endswith("_bias") else role
             if all(f.role != taken for f in out):
-                out.append(Found(name, taken, False, 0.9, f"word in the name ({role}) and length"))
+                out.append(Outside(name, taken, False, 0.9, f"word in the name ({role}) and length"))
                 left.remove(name)
     gains = [name for name in left if positive[name]]
     biases = [name for name in left if positive[name] is False]
     if len(gains) == 1 and all(f.role != "final_norm" for f in out):
-        out.append(Found(gains[0], "final_norm", False, 0.8, "the only gain of the hidden size outside the blocks"))
+        out.append(Outside(gains[0], "final_norm", False, 0.8, "the only gain of the hidden size outside the blocks"))
         beside = [b for b in biases if words[b] in (None, "norm_bias", "final_norm_bias")]
         if len(beside) == 1:
-            out.append(Found(beside[0], "final_norm_bias", False, 0.7, "the only offset beside the only gain"))
+            out.append(Outside(beside[0], "final_norm_bias", False, 0.7, "the only offset beside the only gain"))
     elif len(left) == 1 and positive[left[0]] is None and all(f.role != "final_norm" for f in out):
-        out.append(Found(left[0], "final_norm", False, 0.6, "the only vector of the hidden size outside the blocks"))
+        out.append(Outside(left[0], "final_norm", False, 0.6, "the only vector of the hidden size outside the blocks"))
     return out

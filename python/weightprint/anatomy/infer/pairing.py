@@ -10,7 +10,7 @@ pair            score                                                       righ
 ==============  ==========================================================  ========================================
 up, gate, down  mean of cos^2 between unit i of one and unit i of the       all, in all but two tiny GPT-2s (.5, .67),
                 other: a unit reads and writes related directions           where paired norms get all
-up, down        paired norms (:mod:`.values`)                          all, but for MiniLM (.33)
+up, down        paired norms (:mod:`.value_probes`)                    all, but for MiniLM (.33)
 v, o            paired norms                                                all, SmolLM2 .83
 q, k            second moments over channels                                all, SmolLM2 .93
 o, FFN          second moments of what o writes against what the FFN reads  tiny all but one (.33); MiniLM all;
@@ -37,17 +37,7 @@ from weightprint.util import assignment
 from weightprint.util.arrays import F64
 from weightprint.util.linear_algebra import unit_rows
 
-__all__ = [
-    "assign",
-    "centred",
-    "contrast",
-    "correlations",
-    "likeness",
-    "path",
-    "scaled",
-    "settle",
-    "squared_cosines",
-]
+__all__ = ["assign", "centred", "contrast", "correlations", "likeness", "path", "scaled", "settle", "squared_cosines"]
 
 
 _STEPS = 20  # of Frank-Wolfe; most models need three to ten
@@ -65,8 +55,8 @@ def centred(rows: F64) -> F64:
 
 
 def correlations(a: F64, b: F64) -> F64:
-    """Pearson's r of every row of a with every row of b, as a table with row and column means taken out, in sd."""
-    return _level(scaled(a) @ scaled(b).T)
+    """Pearson's r of every row of a with every row of b, levelled."""
+    return levelled(scaled(a) @ scaled(b).T)
 
 
 def likeness(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> F64:
@@ -83,7 +73,8 @@ def contrast(pairs: npt.NDArray[Any], others: npt.NDArray[Any]) -> float:
     return max(0.0, float(pairs.mean() - others.mean()) / (spread + 1e-9))
 
 
-def _level(table: F64) -> F64:
+def levelled(table: F64) -> F64:
+    """The table with row and column means taken out, in sd."""
     table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return np.asarray(table / (table.std() + 1e-12))
 
@@ -92,7 +83,7 @@ def squared_cosines(a: Sequence[F64], b: Sequence[F64]) -> F64:
     """Mean over units i of cos^2(unit i of a, unit i of b) for every pair, levelled as `correlations`."""
     left, right = ([unit_rows(m).astype(np.float32) for m in side] for side in (a, b))
     table = [[float((np.einsum("ij,ij->i", x, y) ** 2).mean()) for y in right] for x in left]
-    return _level(np.array(table))
+    return levelled(np.array(table))
 
 
 def assign(score: F64) -> npt.NDArray[np.intp]:

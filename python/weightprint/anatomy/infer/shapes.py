@@ -1,14 +1,14 @@
-"""What shapes alone say about a block: which matrices are the FFN, which are attention, and where that leaves a choice.
+"""Roles of a block's matrices from their shapes: which are FFN, which attention, and what stays ambiguous.
 
 Let d be the hidden size: the number that is a side of most of the block's matrices. A matrix (x, d) *reads* the
-residual stream, (d, x) *writes* it (the other way round where linear layers are stored turned, as GPT-2's). Then
+residual stream, (d, x) *writes* it (the other way round where linear layers are stored transposed, as GPT-2's). Then
 
 ===================================  ==================================================================
 matrices                             reading
 ===================================  ==================================================================
 2 of (h, d), 1 of (d, h)             gate, up | down; the odd one out is down, so the storage is known too
 (2h, d), (d, h)                      gate and up in one, down
-(h, d), (d, h)                       up, down, or down and up stored turned: a choice
+(h, d), (d, h)                       up, down, or down and up stored transposed: a choice
 4 of (d, d)                          q, k, v, o: a choice of 24
 2 of (d, d), 2 of (k, d), k < d      q, o | k, v: two choices (grouped queries)
 2 of (k, d), (a, d), (d, a)          k, v | q, o, with heads wider or narrower than d
@@ -38,21 +38,21 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer.blocks import Slot
+from weightprint.anatomy.infer.blocks import BlockTensor
 
 __all__ = ["Choice", "Claim", "Reading", "hidden_size", "read_matrices", "sides"]
 
 
-_Form = tuple[float, int, str, bool | None]  # of an FFN: how much speaks for it, its size, its name, turned
+_Form = tuple[float, int, str, bool | None]  # of an FFN: how much speaks for it, its size, its name, transposed
 
 
 @dataclass(slots=True)
 class Claim:
-    """A slot whose matrix roles follow from shapes: several roles where they share it, one below the other."""
+    """A tensor whose matrix roles follow from shapes: several roles where they share it, one below the other."""
 
-    slot: Slot
+    tensor: BlockTensor
     roles: tuple[str, ...]
-    turned: bool | None  # None: square or not yet known
+    transposed: bool | None  # None: square or not yet known
     expert: str | None = None  # "axis": stacked along a leading axis; "shared": the expert that sees every token
 
 
@@ -60,9 +60,9 @@ class Claim:
 class Choice:
     """Slots that share out some roles among them: one option per way, with log odds that cues add to."""
 
-    slots: list[Slot]
+    tensors: list[BlockTensor]
     options: list[tuple[str, ...]]
-    turned: list[bool | None]  # per option
+    transposed: list[bool | None]  # per option
     odds: npt.NDArray[np.float64] = field(init=False)
     cues: list[str] = field(default_factory=list)
     expert: str | None = None
@@ -82,7 +82,7 @@ class Choice:
         return int(np.argmax(np.round(self.odds, 9)))
 
     def chance_of(self, i: int) -> float:
-        """How likely slot i has the role that the best option gives it."""
+        """How likely tensor i has the role that the best option gives it."""
         role = self.options[self.best][i]
         return float(sum(p for p, option in zip(self.chances, self.options, strict=True) if option[i] == role))
 
@@ -94,37 +94,37 @@ class Reading:
     hidden: int
     claims: list[Claim] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
-    rest: list[Slot] = field(default_factory=list)
+    rest: list[BlockTensor] = field(default_factory=list)
     kv: int | None = None
     ffn: int | None = None
-    turned: bool | None = None
+    transposed: bool | None = None
 
 
-def sides(slot: Slot) -> tuple[int, int]:
+def sides(tensor: BlockTensor) -> tuple[int, int]:
     """(rows, columns) of a matrix, or of one matrix of a stack."""
-    return slot.shape[-2], slot.shape[-1]
+    return tensor.shape[-2], tensor.shape[-1]
 
 
-def hidden_size(slots: Sequence[Slot]) -> int | None:
+def hidden_size(tensors: Sequence[BlockTensor]) -> int | None:
     """The number that is a side of most matrices; among equals the one that most vectors have, then the smaller."""
-    matrices = [slot for slot in slots if len(slot.shape) in (2, 3) and min(slot.shape) > 1]
+    matrices = [tensor for tensor in tensors if len(tensor.shape) in (2, 3) and min(tensor.shape) > 1]
     count: Counter[int] = Counter()
-    for slot in matrices:
-        count.update(set(sides(slot)))
+    for tensor in matrices:
+        count.update(set(sides(tensor)))
     if not count:
         return None
-    vectors = Counter(slot.shape[0] for slot in slots if len(slot.shape) == 1)
+    vectors = Counter(tensor.shape[0] for tensor in tensors if len(tensor.shape) == 1)
     best = max(count.values())
     near = [n for n, c in count.items() if c >= best - (1 if best > 3 and vectors else 0)]
     return max(near, key=lambda n: (vectors[n] + 2 * count[n], -n))
 
 
-def read_matrices(slots: Sequence[Slot], d: int) -> Reading:
-    """Settle what shapes settle. `slots` are one kind of block's, of any rank; only matrices and stacks are used."""
+def read_matrices(tensors: Sequence[BlockTensor], d: int) -> Reading:
+    """Settle what shapes settle. `tensors` are one kind of block's, of any rank; only matrices and stacks are used."""
     reading = Reading(d)
-    plain = [s for s in slots if len(s.shape) == 2 and not s.experts and min(s.shape) > 1]
-    stacks = [s for s in slots if len(s.shape) == 3 and min(s.shape[1:]) > 1]
-    indexed = [s for s in slots if len(s.shape) == 2 and s.experts and min(s.shape) > 1]
+    plain = [s for s in tensors if len(s.shape) == 2 and not s.experts and min(s.shape) > 1]
+    stacks = [s for s in tensors if len(s.shape) == 3 and min(s.shape[1:]) > 1]
+    indexed = [s for s in tensors if len(s.shape) == 2 and s.experts and min(s.shape) > 1]
     usable = [s for s in plain if d in s.shape]
     reading.rest += [s for s in plain if d not in s.shape]
     number = 0
@@ -135,10 +135,10 @@ def read_matrices(slots: Sequence[Slot], d: int) -> Reading:
             number = number or (found[0].shape[0] if expert else found[0].experts)
         reading.rest += [s for s in group if not forms or s not in found]
     if number:
-        for slot in list(usable):
-            if slot.shape in ((number, d), (d, number)) and d != number:
-                reading.claims.append(Claim(slot, ("router",), slot.shape[0] == d))
-                usable.remove(slot)
+        for tensor in list(usable):
+            if tensor.shape in ((number, d), (d, number)) and d != number:
+                reading.claims.append(Claim(tensor, ("router",), tensor.shape[0] == d))
+                usable.remove(tensor)
                 break
     expert = "shared" if number else None
     few = len(usable) <= 4
@@ -147,35 +147,39 @@ def read_matrices(slots: Sequence[Slot], d: int) -> Reading:
     return min(readings, key=lambda r: len(r.rest))
 
 
-def _rest_of_block(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None, form: _Form | None) -> Reading:
-    """The reading with this form of FFN among the slots, and attention among the others."""
+def _rest_of_block(
+    tensors: Sequence[BlockTensor], d: int, reading: Reading, expert: str | None, form: _Form | None
+) -> Reading:
+    """The reading with this form of FFN among the tensors, and attention among the others."""
     out = replace(reading, claims=[*reading.claims], choices=[*reading.choices], rest=[*reading.rest])
-    found = _ffn(slots, d, out, expert, form) if form else []
-    left = [s for s in slots if s not in found]
+    found = _ffn(tensors, d, out, expert, form) if form else []
+    left = [s for s in tensors if s not in found]
     found = _attention(left, d, out)
     out.rest += [s for s in left if s not in found]
     return out
 
 
-def _by_side(slots: Sequence[Slot], d: int) -> tuple[dict[int, list[Slot]], dict[int, list[Slot]], list[Slot]]:
+def _by_side(
+    tensors: Sequence[BlockTensor], d: int
+) -> tuple[dict[int, list[BlockTensor]], dict[int, list[BlockTensor]], list[BlockTensor]]:
     """Matrices by their other side: (x, d), (d, x), and the square ones."""
-    last: dict[int, list[Slot]] = {}
-    first: dict[int, list[Slot]] = {}
-    square: list[Slot] = []
-    for slot in slots:
-        a, b = sides(slot)
+    last: dict[int, list[BlockTensor]] = {}
+    first: dict[int, list[BlockTensor]] = {}
+    square: list[BlockTensor] = []
+    for tensor in tensors:
+        a, b = sides(tensor)
         if a == b == d:
-            square.append(slot)
+            square.append(tensor)
         elif b == d:
-            last.setdefault(a, []).append(slot)
+            last.setdefault(a, []).append(tensor)
         elif a == d:
-            first.setdefault(b, []).append(slot)
+            first.setdefault(b, []).append(tensor)
     return last, first, square
 
 
-def _ffn_forms(slots: Sequence[Slot], d: int) -> list[_Form]:
+def _ffn_forms(tensors: Sequence[BlockTensor], d: int) -> list[_Form]:
     """Ways to find an FFN among these matrices, the best first."""
-    last, first, square = _by_side(slots, d)
+    last, first, square = _by_side(tensors, d)
     options: list[_Form] = []
     for x in {*last, *first}:
         a, b = len(last.get(x, ())), len(first.get(x, ()))
@@ -194,49 +198,52 @@ def _ffn_forms(slots: Sequence[Slot], d: int) -> list[_Form]:
     return sorted(options, key=lambda o: (o[0], o[1]), reverse=True)
 
 
-def _ffn(slots: Sequence[Slot], d: int, reading: Reading, expert: str | None, way: _Form) -> list[Slot]:
-    """The FFN among these matrices in this form; adds its claims and choices, and gives its slots back."""
-    last, first, square = _by_side(slots, d)
-    _, x, form, is_turned = way
-    readers, writers = (first, last) if is_turned else (last, first)
+def _ffn(tensors: Sequence[BlockTensor], d: int, reading: Reading, expert: str | None, way: _Form) -> list[BlockTensor]:
+    """The FFN among these matrices in this form; adds its claims and choices, and gives its tensors back."""
+    last, first, square = _by_side(tensors, d)
+    _, x, form, is_transposed = way
+    readers, writers = (first, last) if is_transposed else (last, first)
     if form == "gated":
         pair_, down = readers[x], writers[x]
-        choice = Choice(list(pair_), [("gate", "up"), ("up", "gate")], [is_turned, is_turned], expert=expert)
+        choice = Choice(list(pair_), [("gate", "up"), ("up", "gate")], [is_transposed, is_transposed], expert=expert)
         reading.choices.append(choice)
-        reading.claims.append(Claim(down[0], ("down",), is_turned, expert))
+        reading.claims.append(Claim(down[0], ("down",), is_transposed, expert))
         used = [*pair_, *down]
     elif form == "fused":
         used = [readers[2 * x][0], writers[x][0]]
-        reading.claims.append(Claim(used[0], ("gate", "up"), is_turned, expert))
-        reading.claims.append(Claim(used[1], ("down",), is_turned, expert))
+        reading.claims.append(Claim(used[0], ("gate", "up"), is_transposed, expert))
+        reading.claims.append(Claim(used[1], ("down",), is_transposed, expert))
     elif form == "beside q+k+v":
         used = [*readers[x], writers[x][0], square[0]]
-        reading.choices.append(_pair(readers[x], ("q+k+v", "up"), is_turned))
-        reading.claims += [Claim(writers[x][0], ("down",), is_turned, expert), Claim(square[0], ("o",), is_turned)]
+        reading.choices.append(_pair(readers[x], ("q+k+v", "up"), is_transposed))
+        reading.claims += [
+            Claim(writers[x][0], ("down",), is_transposed, expert),
+            Claim(square[0], ("o",), is_transposed),
+        ]
         reading.kv = d
     else:
         used = [last[x][0], first[x][0]]
-        known = reading.turned
+        known = reading.transposed
         ways: list[tuple[str, ...]] = [("up", "down"), ("down", "up")]
-        turned: list[bool | None] = [False, True]
+        transposed: list[bool | None] = [False, True]
         if known is not None:
-            ways, turned = [ways[known]], [known]
-        reading.choices.append(Choice(used, ways, turned, expert=expert))
-    if form != "plain" and reading.turned is None and expert != "axis":
-        reading.turned = is_turned
+            ways, transposed = [ways[known]], [known]
+        reading.choices.append(Choice(used, ways, transposed, expert=expert))
+    if form != "plain" and reading.transposed is None and expert != "axis":
+        reading.transposed = is_transposed
     if expert is None and reading.ffn is None:
         reading.ffn = x
     return used
 
 
-def _attention(slots: Sequence[Slot], d: int, reading: Reading) -> list[Slot]:
-    """The attention matrices; adds its claims and choices, and gives its slots back."""
-    last, first, square = _by_side(slots, d)
-    for turned in (False, True):
-        readers, writers = (first, last) if turned else (last, first)
+def _attention(tensors: Sequence[BlockTensor], d: int, reading: Reading) -> list[BlockTensor]:
+    """The attention matrices; adds its claims and choices, and gives its tensors back."""
+    last, first, square = _by_side(tensors, d)
+    for transposed in (False, True):
+        readers, writers = (first, last) if transposed else (last, first)
         fused = [x for x in readers if x > d and (x - d) % 2 == 0 and len(readers[x]) == len(square) <= 2]
         for x in sorted(fused, key=lambda x: (x != 3 * d, -x)):
-            return _fused(readers[x], square, turned, reading, (x - d) // 2)
+            return _fused(readers[x], square, transposed, reading, (x - d) // 2)
     if len(square) in (4, 8) and not last and not first:
         roles = ("q", "k", "v", "o")
         if len(square) == 4:
@@ -247,17 +254,17 @@ def _attention(slots: Sequence[Slot], d: int, reading: Reading) -> list[Slot]:
         reading.choices.append(Choice(list(square), ways, [None] * len(ways)))
         reading.kv = d
         return square
-    for turned in (False, True):
-        readers, writers = (first, last) if turned else (last, first)
+    for transposed in (False, True):
+        readers, writers = (first, last) if transposed else (last, first)
         narrow = [x for x in readers if x < d and len(readers[x]) == 2]
         if len(square) == 2 and narrow:
             x = max(narrow)
-            return _grouped(square, readers[x], turned, reading, x)
+            return _grouped(square, readers[x], transposed, reading, x)
         half = [x for x in readers if x != d and x % 2 == 0 and len(readers[x]) == 1 and not writers.get(x)]
         if len(square) == 2 and half:
             x = max(half)
-            reading.claims.append(Claim(readers[x][0], ("k", "v"), turned))
-            reading.choices.append(_pair(square, ("q", "o"), turned))
+            reading.claims.append(Claim(readers[x][0], ("k", "v"), transposed))
+            reading.choices.append(_pair(square, ("q", "o"), transposed))
             reading.kv = x // 2
             return [*square, readers[x][0]]
         for x in sorted(set(readers) & set(writers), reverse=True):
@@ -265,49 +272,53 @@ def _attention(slots: Sequence[Slot], d: int, reading: Reading) -> list[Slot]:
                 continue
             if len(readers[x]) == 3:
                 ways = list(permutations(("q", "k", "v")))
-                reading.choices.append(Choice(list(readers[x]), ways, [turned] * len(ways)))
-                reading.claims.append(Claim(writers[x][0], ("o",), turned))
+                reading.choices.append(Choice(list(readers[x]), ways, [transposed] * len(ways)))
+                reading.claims.append(Claim(writers[x][0], ("o",), transposed))
                 reading.kv = x
                 return [*readers[x], *writers[x]]
             pairs = [y for y in readers if y < x and len(readers[y]) == 2]
             if len(readers[x]) == 1 and pairs:
                 y = max(pairs)
                 ways = [("k", "v"), ("v", "k")]
-                reading.claims.append(Claim(readers[x][0], ("q",), turned))
-                reading.claims.append(Claim(writers[x][0], ("o",), turned))
-                reading.choices.append(Choice(list(readers[y]), ways, [turned] * 2))
+                reading.claims.append(Claim(readers[x][0], ("q",), transposed))
+                reading.claims.append(Claim(writers[x][0], ("o",), transposed))
+                reading.choices.append(Choice(list(readers[y]), ways, [transposed] * 2))
                 reading.kv = y
                 return [*readers[x], *writers[x], *readers[y]]
         for x, wide in ((x, y) for x in writers for y in readers if y > x and (y - x) % 2 == 0):
             if len(writers[x]) == 1 and len(readers[wide]) == 1 and wide <= 3 * x:
-                reading.claims.append(Claim(readers[wide][0], ("q", "k", "v"), turned))
-                reading.claims.append(Claim(writers[x][0], ("o",), turned))
+                reading.claims.append(Claim(readers[wide][0], ("q", "k", "v"), transposed))
+                reading.claims.append(Claim(writers[x][0], ("o",), transposed))
                 reading.kv = (wide - x) // 2
                 return [*readers[wide], *writers[x]]
     return []
 
 
-def _pair(slots: Sequence[Slot], roles: tuple[str, str], turned: bool | None) -> Choice:
-    return Choice(list(slots), [roles, roles[::-1]], [turned, turned])
+def _pair(tensors: Sequence[BlockTensor], roles: tuple[str, str], transposed: bool | None) -> Choice:
+    return Choice(list(tensors), [roles, roles[::-1]], [transposed, transposed])
 
 
-def _grouped(square: list[Slot], narrow: list[Slot], turned: bool, reading: Reading, kv: int) -> list[Slot]:
-    reading.choices.append(_pair(square, ("q", "o"), turned))
-    reading.choices.append(_pair(narrow, ("k", "v"), turned))
+def _grouped(
+    square: list[BlockTensor], narrow: list[BlockTensor], transposed: bool, reading: Reading, kv: int
+) -> list[BlockTensor]:
+    reading.choices.append(_pair(square, ("q", "o"), transposed))
+    reading.choices.append(_pair(narrow, ("k", "v"), transposed))
     reading.kv = kv
-    reading.turned = turned if reading.turned is None else reading.turned
+    reading.transposed = transposed if reading.transposed is None else reading.transposed
     return [*square, *narrow]
 
 
-def _fused(wide: list[Slot], square: list[Slot], turned: bool, reading: Reading, kv: int) -> list[Slot]:
+def _fused(
+    wide: list[BlockTensor], square: list[BlockTensor], transposed: bool, reading: Reading, kv: int
+) -> list[BlockTensor]:
     reading.kv = kv
-    reading.turned = turned if reading.turned is None else reading.turned
+    reading.transposed = transposed if reading.transposed is None else reading.transposed
     names = ("q", "k", "v")
     if len(wide) == 1:
-        reading.claims.append(Claim(wide[0], names, turned))
-        reading.claims.append(Claim(square[0], ("o",), turned))
+        reading.claims.append(Claim(wide[0], names, transposed))
+        reading.claims.append(Claim(square[0], ("o",), transposed))
     else:
         cross = tuple(f"cross_{role}" for role in names)
-        reading.choices.append(_pair(wide, ("+".join(names), "+".join(cross)), turned))
-        reading.choices.append(_pair(square, ("o", "cross_o"), turned))
+        reading.choices.append(_pair(wide, ("+".join(names), "+".join(cross)), transposed))
+        reading.choices.append(_pair(square, ("o", "cross_o"), transposed))
     return [*wide, *square]

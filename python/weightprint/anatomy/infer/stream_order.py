@@ -1,9 +1,9 @@
 """The order in which vectors stand along the residual stream, settled with the cues of their matrices.
 
-Slots are role by role: r * n + b is role r of block b, the roles attn_norm_bias, o_bias, ffn_norm_bias, down_bias, and
-4 n the final norm's offset where there is one. Three things say which vector stands in which slot:
+Positions are role by role: r * n + b is role r of block b, the roles attn_norm_bias, o_bias, ffn_norm_bias, down_bias,
+and 4 n the final norm's offset where there is one. Three things say which vector stands in which position:
 
-* cues: tables of what each block's matrices say (:mod:`.offsets`);
+* cues: tables of what each block's matrices say (:mod:`.bias_offsets`);
 * pairs: how vectors of two roles go with each other, in one block or in neighbouring ones;
 * steps: the loss reaches a bias of the stream as the sum of gradients where it is added, and a norm between two such
   places adds its own part to that sum: dL/d(b_o) - dL/d(b_down) of a block is what came back through the FFN, which is
@@ -63,7 +63,7 @@ class Scene:
 
 
 def settle_all(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Places]:
-    """For every scene the vector of every slot: the assignment of the greatest total that was found."""
+    """For every scene the vector of every position: the assignment of the greatest total that was found."""
     best = [_climb(scene, assign(_by_prior(scene))) for scene in scenes]
     blocks = scenes[0].cues.shape[1]
     for _ in range(max(2, _STARTS * _BLOCKS // max(_BLOCKS, blocks))):
@@ -78,7 +78,7 @@ def settle_all(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Places
 
 
 def scores(cues: F64, weights: F64) -> F64:
-    """(slots x vectors) of cues alone."""
+    """(positions x vectors) of cues alone."""
     return np.asarray(np.einsum("vlf,sf->slv", cues, weights)).reshape(-1, len(cues))
 
 
@@ -89,7 +89,7 @@ def _by_prior(scene: Scene) -> F64:
 def _climb(scene: Scene, where: Places) -> tuple[Places, float]:
     """Learn how cues, pairs and steps show the roles, assign again, until that changes nothing; and the total."""
     n = scene.cues.shape[1]
-    blocks, slots = np.arange(n), np.arange(len(where))
+    blocks, positions = np.arange(n), np.arange(len(where))
     score = np.zeros((len(where), len(where)))
     for _ in range(_ROUNDS):
         own = np.array([scene.cues[where[r * n + blocks], blocks].mean(0) for r in range(4)])
@@ -100,7 +100,7 @@ def _climb(scene: Scene, where: Places) -> tuple[Places, float]:
         if bool((again == where).all()):
             break
         where = again
-    return where, float(score[slots, where].sum())
+    return where, float(score[positions, where].sum())
 
 
 def _in_sd(rows: F64) -> F64:
@@ -113,7 +113,7 @@ def _of_others(values: F64) -> F64:
 
 
 def _pairs(where: Places, together: F64, n: int) -> F64:
-    """(slots x vectors): how a vector goes with those that now stand in the slots beside, as other blocks have it."""
+    """(positions x vectors): how a vector goes with those now in the positions beside, as other blocks have it."""
     off = together[~np.eye(len(together), dtype=bool)]
     z = (together - off.mean()) / (off.std() + 1e-12)
     at = where[: 4 * n].reshape(4, n)
@@ -128,7 +128,7 @@ def _pairs(where: Places, together: F64, n: int) -> F64:
 
 
 def _steps(where: Places, together: F64, n: int) -> F64:
-    """(slots x vectors): r of an offset with the difference of the biases around it, each of the three in question."""
+    """(positions x vectors): r of an offset with the difference of the biases around it, each of the three in turn."""
     attn, o, ffn, down = np.arange(4 * n).reshape(4, n)
     score = np.zeros((4 * n, len(together)))
     far = np.sqrt(np.maximum(2 - 2 * together, 1e-9))  # |u - w| of vectors of length one
@@ -139,7 +139,7 @@ def _steps(where: Places, together: F64, n: int) -> F64:
             (before, i, (together[at] - together[at, j][:, None]) / far[j]),
             (behind, j, (together[at, i][:, None] - together[at]) / far[i]),
         )
-        for slots, own, r in tables:
+        for positions, own, r in tables:
             z = _in_sd(r)
-            score[slots] += _of_others(z[np.arange(len(own)), own])[:, None] * z
+            score[positions] += _of_others(z[np.arange(len(own)), own])[:, None] * z
     return score

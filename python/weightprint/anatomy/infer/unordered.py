@@ -1,16 +1,16 @@
-"""A heap: names say nothing and neither does their order, as in a file sorted by random names.
+"""Roles and blocks of tensors whose names and order say nothing, as in a file sorted by random names.
 
 What is left is how often each shape occurs, and values. With L the greatest common divisor of the counts of the block's
 shapes, a shape that occurs m L times stands m times in a block, and :mod:`.shapes` reads such a block. Then
 
 * roles: each choice is made per tensor, by sorting the tensors of the shape by the cue's statistic
-  (:mod:`.values`) and giving the upper part one role and the lower the other, L each;
-* company: which tensors stand in one block, and the order of blocks (:mod:`.company`).
+  (:mod:`.value_probes`) and giving the upper part one role and the lower the other, L each;
+* block membership: which tensors stand in one block, and the order of blocks (:mod:`.block_membership`).
 
 Both are said apart in ``because`` ("role .97, block .60"), and ``confidence`` is their product. The chance of a block
 number is what was measured for the join that gives it, not a claim for every model. In weights that were never trained
 the joins find nothing, and blocks are numbered in file order within their role, with confidence 1/L and the word
-"arbitrary"; so are experts, which nothing joins to their router. Vectors: :mod:`.heap_vectors`.
+"arbitrary"; so are experts, which nothing joins to their router. Vectors: :mod:`.unordered_vectors`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.infer.block_membership import Company, Heap, as_units, ffn_cosines
-from weightprint.anatomy.infer.blocks import Slot
+from weightprint.anatomy.infer.block_membership import BlockMembership, Unordered, as_units, ffn_cosines
+from weightprint.anatomy.infer.blocks import BlockTensor
 from weightprint.anatomy.infer.key_value_split import Rotation, paired, split
 from weightprint.anatomy.infer.outside_blocks import find_outside
 from weightprint.anatomy.infer.pairing import assign, correlations, likeness
@@ -32,22 +32,22 @@ from weightprint.anatomy.infer.value_probes import Axis, Matrix, Probe, logistic
 from weightprint.anatomy.place import Place, View
 from weightprint.util.arrays import F64
 
-__all__ = ["read_heap"]
+__all__ = ["read_unordered"]
 
 Shape = tuple[int, ...]
 Placed = tuple[Place, View, float, str]
 
-_MOST = 2048  # tensors of a heap whose values are looked at
+_MOST = 2048  # with more unordered tensors than that no value is read
 _PAIRED = 256  # downs that readers are paired with, each with each
 
 
-def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
+def read_unordered(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
     """Places for the tensors of one stack without usable names or order; what can't be placed is left out."""
     by_shape: dict[Shape, list[str]] = defaultdict(list)
     for name in names:
         by_shape[shapes[name]].append(name)
-    slots = [Slot("", i, shapes[name]) for i, name in enumerate(names)]
-    d = hidden_size(slots)
+    tensors = [BlockTensor("", i, shapes[name]) for i, name in enumerate(names)]
+    d = hidden_size(tensors)
     if d is None:
         return []
     counts: dict[Shape, int] = {s: len(n) for s, n in by_shape.items() if len(s) == 2 and d in s and min(s) > 1}
@@ -58,27 +58,25 @@ def read_heap(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -
     inside: dict[Shape, list[str]] = {
         s: _typical(by_shape[s], c // blocks * blocks, probe) for s, c in counts.items() if c >= blocks
     }
-    heap = Heap(d, blocks, bool(reading.turned), experts)
+    pool = Unordered(d, blocks, bool(reading.transposed), experts)
     few = len(names) <= _MOST
-    _ffn_roles(reading, inside, heap, probe if few else None)
-    _attention_roles(reading, inside, heap, probe if few else None)
+    _ffn_roles(reading, inside, pool, probe if few else None)
+    _attention_roles(reading, inside, pool, probe if few else None)
     tables = [n for n in names if len(shapes[n]) == 2 and not any(n in members for members in inside.values())]
     outer = find_outside(tables, shapes, d, probe, ordered=False, readable=False)
     both = {f.role for f in outer} >= {"embedding", "head"}
-    first = [f.name for f in outer if not f.turned and f.role in ("position", *(("embedding",) if both else ()))]
-    _join(heap, shapes, first, probe if few else None)
-    out = _matrices(heap, shapes, reading)
-    out += place_vectors(heap, by_shape, shapes, reading, probe if few else None)
+    first = [f.name for f in outer if not f.transposed and f.role in ("position", *(("embedding",) if both else ()))]
+    _join(pool, shapes, first, probe if few else None)
+    out = _matrices(pool, shapes, reading)
+    out += place_vectors(pool, by_shape, shapes, reading, probe if few else None)
     used = {view.weight for _, view, _, _ in out}
     rest = [name for name in names if name not in used]
     block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
     block_like |= {n for members in inside.values() for n in members}
     left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
     for found in find_outside(left, shapes, d, probe, ordered=False, readable=False):
-        shape = shapes[found.name][::-1] if found.turned else shapes[found.name]
-        view = View(found.name, shape, transposed=found.turned)
-        out.append((Place("decoder", None, found.role), view, 0.9 * found.confidence, found.because))
-    return out + place_residual(heap, out, names, shapes, probe) if few else out
+        out.append((Place("decoder", None, found.role), found.view(shapes), 0.9 * found.confidence, found.because))
+    return out + place_residual(pool, out, names, shapes, probe) if few else out
 
 
 def _unit(counts: Mapping[Shape, int], d: int) -> tuple[int, int, Reading] | None:
@@ -93,14 +91,14 @@ def _unit(counts: Mapping[Shape, int], d: int) -> tuple[int, int, Reading] | Non
         if sum(c % n for c in counts.values() if c >= n) > 2:
             continue
         experts = _experts(inside, d)
-        slots: list[Slot] = []
+        tensors: list[BlockTensor] = []
         for shape, many in inside.items():
             each = experts if experts and many % experts == 0 else 0
             for _ in range(many // (each or 1)):
-                slots.append(Slot("", len(slots), shape, {(0, e): "" for e in range(each)}))
-        if all(sum(s.shape == shape for s in slots) <= 8 for shape in inside):
-            reading = read_matrices(slots, d)
-            read = n * sum(len(s.names) or 1 for s in slots if s not in reading.rest)
+                tensors.append(BlockTensor("", len(tensors), shape, {(0, e): "" for e in range(each)}))
+        if all(sum(s.shape == shape for s in tensors) <= 8 for shape in inside):
+            reading = read_matrices(tensors, d)
+            read = n * sum(len(s.names) or 1 for s in tensors if s not in reading.rest)
             if read and (best is None or (read, n) > best[:2]):
                 best = (read, n, experts, reading)
     return best and best[1:]
@@ -131,7 +129,7 @@ def _typical(names: Sequence[str], n: int, probe: Probe) -> list[str]:
     return [names[i] for i in np.sort(np.argsort(odd, kind="stable")[:n])]
 
 
-def _split(heap: Heap, roles: tuple[str, str], names: Sequence[str], score: F64, gain: float, cue: str) -> None:
+def _split(pool: Unordered, roles: tuple[str, str], names: Sequence[str], score: F64, gain: float, cue: str) -> None:
     """The lower scores get the first role; chances from how far a score lies from the middle of the gap."""
     order = np.argsort(score, kind="stable")
     half = len(names) // 2
@@ -139,131 +137,133 @@ def _split(heap: Heap, roles: tuple[str, str], names: Sequence[str], score: F64,
     for role, picked in zip(roles, (order[:half], order[half:]), strict=True):
         picked = np.sort(picked)
         chances = [logistic(gain * abs(score[i] - middle)) for i in picked]
-        heap.give(role, [names[i] for i in picked], chances, cue)
+        pool.give(role, [names[i] for i in picked], chances, cue)
 
 
-def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: Heap, probe: Probe | None) -> None:
+def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unordered, probe: Probe | None) -> None:
     for claim in reading.claims:
-        if claim.slot.shape in inside:
+        if claim.tensor.shape in inside:
             role = "+".join(claim.roles)
-            names = inside[claim.slot.shape]
-            heap.give(role, names, [0.95] * len(names), "shape")
+            names = inside[claim.tensor.shape]
+            pool.give(role, names, [0.95] * len(names), "shape")
     for choice in reading.choices:
         roles = {role for option in choice.options for role in option}
-        names = inside[choice.slots[0].shape]
+        names = inside[choice.tensors[0].shape]
         if roles == {"gate", "up"}:
-            _gated(names, bool(choice.turned[0]), heap, probe)
+            _gated(names, bool(choice.transposed[0]), pool, probe)
         elif roles == {"q+k+v", "up"}:
-            _fused_or_up(names, heap, probe)
+            _fused_or_up(names, pool, probe)
         elif roles == {"up", "down"}:
-            _plain(choice, inside, heap, reading, probe)
+            _plain(choice, inside, pool, reading, probe)
 
 
-def _gated(names: Sequence[str], turned: bool, heap: Heap, probe: Probe | None) -> None:
+def _gated(names: Sequence[str], transposed: bool, pool: Unordered, probe: Probe | None) -> None:
     """Gate and up: gates have the larger mean rows, and up's units have norms like those of its down's."""
     shape = None if probe is None else probe.shapes[names[0]]
-    means = [probe.mean_row(as_units(n, shape, "up", turned)) for n in names] if probe is not None and shape else []
+    means = [probe.mean_row(as_units(n, shape, "up", transposed)) for n in names] if probe is not None and shape else []
     score = np.array([np.log(m) if m else 0.0 for m in means] or np.zeros(len(names)))
-    downs = heap.roles.get("down", [])
-    rows, columns = _units(names, None, "up", turned, probe), _units(downs, None, "down", turned, probe)
-    gain = 0.7 / np.sqrt(2 / heap.hidden)
+    downs = pool.roles.get("down", [])
+    rows, columns = _units(names, None, "up", transposed, probe), _units(downs, None, "down", transposed, probe)
+    gain = 0.7 / np.sqrt(2 / pool.hidden)
     if rows is None or columns is None or len(downs) > _PAIRED or len(names) != 2 * len(downs):
-        _split(heap, ("up", "gate"), names, score, gain, "mean row")
+        _split(pool, ("up", "gate"), names, score, gain, "mean row")
         return
     picked, sure = split(likeness(columns, rows), [], score)
     away = gain * (score - np.sort(score)[len(downs) - 1 : len(downs) + 1].mean())  # from the middle of the gap
     away[picked] *= -1
     sure = np.minimum(sure, [max(0.5, logistic(a)) for a in away])  # sure where the mean row alone says so too
-    _halves(("up", "gate"), names, picked, sure, "mean row, paired norms", heap)
+    _halves(("up", "gate"), names, picked, sure, "mean row, paired norms", pool)
 
 
 def _halves(
-    roles: tuple[str, str], names: Sequence[str], first: npt.NDArray[np.intp], sure: F64, cue: str, heap: Heap
+    roles: tuple[str, str], names: Sequence[str], first: npt.NDArray[np.intp], sure: F64, cue: str, pool: Unordered
 ) -> None:
     """Give the first role to what was picked and the second to the others."""
     rest = np.setdiff1d(np.arange(len(names)), first)
     for role, members in zip(roles, (np.sort(first), rest), strict=True):
-        heap.give(role, [names[i] for i in members], sure[members].tolist(), cue)
+        pool.give(role, [names[i] for i in members], sure[members].tolist(), cue)
 
 
-def _fused_or_up(names: Sequence[str], heap: Heap, probe: Probe | None) -> None:
+def _fused_or_up(names: Sequence[str], pool: Unordered, probe: Probe | None) -> None:
     """q|k|v and up of one shape, where the FFN is three times as wide as the stream: up goes with down, v with o."""
-    n, d = heap.blocks, heap.hidden
+    n, d = pool.blocks, pool.hidden
     picked, sure = np.arange(n), np.full(2 * n, 0.5)
-    rows = _units(names, None, "up", heap.turned, probe)
-    columns = _units(heap.roles["o"], None, "o", heap.turned, probe)
+    rows = _units(names, None, "up", pool.transposed, probe)
+    columns = _units(pool.roles["o"], None, "o", pool.transposed, probe)
     if probe is not None and rows is not None and columns is not None:
         readers, downs = (
-            [as_units(m, probe.shapes[m], role, heap.turned) for m in members]
-            for role, members in (("up", names), ("down", heap.roles["down"]))
+            [as_units(m, probe.shapes[m], role, pool.transposed) for m in members]
+            for role, members in (("up", names), ("down", pool.roles["down"]))
         )
         cosines, written = (
             ffn_cosines(probe, readers, downs),
-            _units(heap.roles["down"], None, "down", heap.turned, probe),
+            _units(pool.roles["down"], None, "down", pool.transposed, probe),
         )
         if cosines is not None and written is not None:
             values = likeness(columns, rows[:, 2 * d :])
             picked, sure = split(values, [cosines.T + correlations(written, rows)])
-    _halves(("q+k+v", "up"), names, picked, sure, "paired norms with o and down", heap)
+    _halves(("q+k+v", "up"), names, picked, sure, "paired norms with o and down", pool)
 
 
 def _plain(
-    choice: Choice, inside: Mapping[Shape, list[str]], heap: Heap, reading: Reading, probe: Probe | None
+    choice: Choice, inside: Mapping[Shape, list[str]], pool: Unordered, reading: Reading, probe: Probe | None
 ) -> None:
     """Up and down of a plain FFN differ in shape: only which is which, the same for all blocks."""
-    first, second = (inside[slot.shape] for slot in choice.slots)
-    odds = 0.0 if reading.turned is None else (-5.0 if reading.turned else 5.0)
+    first, second = (inside[tensor.shape] for tensor in choice.tensors)
+    odds = 0.0 if reading.transposed is None else (-5.0 if reading.transposed else 5.0)
     cue = "stored like the other projections"
     if probe is not None:
-        a = [probe.mean_row(as_units(n, choice.slots[0].shape, "up", False)) for n in first]
-        b = [probe.mean_row(as_units(n, choice.slots[1].shape, "down", False)) for n in second]
+        a = [probe.mean_row(as_units(n, choice.tensors[0].shape, "up", False)) for n in first]
+        b = [probe.mean_row(as_units(n, choice.tensors[1].shape, "down", False)) for n in second]
         ratios = [np.log(x / y) for x, y in zip(a, b, strict=False) if x and y]
         odds += float(np.clip(2 * np.median(ratios), -6, 6)) if ratios else 0.0
         cue += ", mean row"
     sure = logistic(abs(odds))
     up, down = (first, second) if odds >= 0 else (second, first)
-    heap.turned = odds < 0
-    reading.turned = heap.turned
-    heap.give("up", up, [sure] * len(up), cue)
-    heap.give("down", down, [sure] * len(down), cue)
+    pool.transposed = odds < 0
+    reading.transposed = pool.transposed
+    pool.give("up", up, [sure] * len(up), cue)
+    pool.give("down", down, [sure] * len(down), cue)
 
 
-def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], heap: Heap, probe: Probe | None) -> None:
-    choices = [c for c in reading.choices if c.slots[0].shape in inside]
-    turned = heap.turned
+def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unordered, probe: Probe | None) -> None:
+    choices = [c for c in reading.choices if c.tensors[0].shape in inside]
     for choice in sorted(choices, key=lambda c: "o" not in c.options[0]):
         roles = {role for option in choice.options for role in option}
-        shape = choice.slots[0].shape
+        shape = choice.tensors[0].shape
         names = inside[shape]
         if "o" in roles and roles <= {"q", "k", "v", "o"}:
-            axis = _axes(names, heap, reading, inside, probe)
+            axis = _axes(names, pool, reading, inside, probe)
             order = np.argsort(axis, kind="stable")
-            n = heap.blocks
+            n = pool.blocks
             middle = (axis[order[n - 1]] + axis[order[n]]) / 2
             picked = sorted(order[:n].tolist())
-            heap.give(
+            pool.give(
                 "o", [names[i] for i in picked], [logistic(abs(axis[i] - middle)) for i in picked], "channel axis"
             )
             rest = [i for i in range(len(names)) if i not in picked]
             left = [names[i] for i in rest]
             chances = [logistic(abs(axis[i] - middle)) for i in rest]
             if roles == {"q", "o"}:
-                heap.give("q", left, chances, "channel axis")
+                pool.give("q", left, chances, "channel axis")
             else:
-                left = _take_values(left, shape, heap, turned, probe)
-                heap.give("q", left[: len(left) // 2], [0.5] * n, "q and k can't be told apart")
-                heap.give("k", left[len(left) // 2 :], [0.5] * n, "q and k can't be told apart")
+                _either(_take_values(left, shape, pool, probe), pool)
         elif roles <= {"q", "k", "v"} and "v" in roles:
-            left = _take_values(names, shape, heap, turned, probe)
+            left = _take_values(names, shape, pool, probe)
             if "q" in roles:
-                heap.give("q", left[: len(left) // 2], [0.5] * heap.blocks, "q and k can't be told apart")
-                heap.give("k", left[len(left) // 2 :], [0.5] * heap.blocks, "q and k can't be told apart")
+                _either(left, pool)
             else:
-                heap.give("k", left, [heap.chance[name][0] for name in left], heap.chance[left[0]][1])
+                pool.give("k", left, [pool.chance[name][0] for name in left], pool.chance[left[0]][1])
+
+
+def _either(names: Sequence[str], pool: Unordered) -> None:
+    half = len(names) // 2
+    for role, members in (("q", names[:half]), ("k", names[half:])):
+        pool.give(role, members, [0.5] * pool.blocks, "q and k can't be told apart")
 
 
 def _axes(
-    names: Sequence[str], heap: Heap, reading: Reading, inside: Mapping[Shape, list[str]], probe: Probe | None
+    names: Sequence[str], pool: Unordered, reading: Reading, inside: Mapping[Shape, list[str]], probe: Probe | None
 ) -> F64:
     """Log odds that a square matrix reads rather than writes the residual stream."""
     if probe is None:
@@ -272,25 +272,30 @@ def _axes(
     for shape, members in inside.items():
         if shape[0] != shape[1]:
             step = max(1, len(members) // 6)
-            units = shape[0] if shape[1] == heap.hidden else shape[1]
-            turned = shape[1] != heap.hidden
-            references += [(Matrix(n, (units, heap.hidden), turned), 1) for n in members[::step]]
-    sign = -1.0 if reading.turned else 1.0
-    odds = [probe.channel_axis(Matrix(n, (heap.hidden, heap.hidden)), references) for n in names]
+            units = shape[0] if shape[1] == pool.hidden else shape[1]
+            transposed = shape[1] != pool.hidden
+            references += [(Matrix(n, (units, pool.hidden), transposed), 1) for n in members[::step]]
+    sign = -1.0 if reading.transposed else 1.0
+    odds = [probe.channel_axis(Matrix(n, (pool.hidden, pool.hidden)), references) for n in names]
     return np.array([sign * (o or 0.0) for o in odds])
 
 
-def _take_values(names: Sequence[str], shape: Shape, heap: Heap, turned: bool, probe: Probe | None) -> list[str]:
+def _take_values(names: Sequence[str], shape: Shape, pool: Unordered, probe: Probe | None) -> list[str]:
     """Give v to the tensors whose rows go with o's columns; gives the others back, with their chances.
 
-    Beside as many keys every q, too, takes one: what is k already can't be v (:mod:`.keys`).
+    Beside as many keys every q, too, takes one: what is k already can't be v (:mod:`.key_value_split`).
     """
-    outputs, queries, n = heap.roles.get("o", []), heap.roles.get("q", []), heap.blocks
-    rows, columns = _units(names, shape, "v", turned, probe), _units(outputs, None, "o", turned, probe)
+    outputs, queries, n = pool.roles.get("o", []), pool.roles.get("q", []), pool.blocks
+    rows, columns = (
+        _units(names, shape, "v", pool.transposed, probe),
+        _units(outputs, None, "o", pool.transposed, probe),
+    )
     table = np.zeros((n, len(names))) if rows is None or columns is None else paired(columns, rows)
-    moments = _asked(queries, names, shape, turned, probe) if len(names) == 2 * n and len(queries) == n else None
+    moments = (
+        _asked(queries, names, shape, pool.transposed, probe) if len(names) == 2 * n and len(queries) == n else None
+    )
     if moments is not None and rows is not None:
-        asking = _units(queries, None, "q", turned, probe)
+        asking = _units(queries, None, "q", pool.transposed, probe)
         rotation = None if asking is None else Rotation.of(asking, rows.shape[1])
         if asking is None or rotation is None:
             picked, sure = split(table, [moments])
@@ -304,69 +309,71 @@ def _take_values(names: Sequence[str], shape: Shape, heap: Heap, turned: bool, p
         sure = np.full(len(names), 0.5 + 0.45 * float(np.tanh(3 * max(0.0, apart))))
         cue = "paired norms"
     chosen = np.sort(picked)
-    heap.give("v", [names[i] for i in chosen], sure[chosen].tolist(), cue)
+    pool.give("v", [names[i] for i in chosen], sure[chosen].tolist(), cue)
     rest = [i for i in range(len(names)) if i not in set(picked.tolist())]
-    heap.chance.update({names[i]: (float(sure[i]), cue) for i in rest})
+    pool.chance.update({names[i]: (float(sure[i]), cue) for i in rest})
     return [names[i] for i in rest]
 
 
-def _units(names: Sequence[str], shape: Shape | None, role: str, turned: bool, probe: Probe | None) -> F64 | None:
+def _units(names: Sequence[str], shape: Shape | None, role: str, transposed: bool, probe: Probe | None) -> F64 | None:
     """Log norms of units, one row per tensor; None where one can't be read."""
     if probe is None:
         return None
-    rows = [probe.norms(as_units(name, shape or probe.shapes[name], role, turned), 0) for name in names]
+    rows = [probe.norms(as_units(name, shape or probe.shapes[name], role, transposed), 0) for name in names]
     known = [r for r in rows if r is not None]
     return np.array(known) if known and len(known) == len(names) else None
 
 
-def _asked(queries: Sequence[str], names: Sequence[str], shape: Shape, turned: bool, probe: Probe | None) -> F64 | None:
+def _asked(
+    queries: Sequence[str], names: Sequence[str], shape: Shape, transposed: bool, probe: Probe | None
+) -> F64 | None:
     """(queries x candidates): likeness of second moments over channels."""
     if probe is None:
         return None
-    asked = [probe.moment(as_units(name, probe.shapes[name], "q", turned), 1) for name in queries]
-    asking = [probe.moment(as_units(name, shape, "k", turned), 1) for name in names]
+    asked = [probe.moment(as_units(name, probe.shapes[name], "q", transposed), 1) for name in queries]
+    asking = [probe.moment(as_units(name, shape, "k", transposed), 1) for name in names]
     known = [m for m in (*asked, *asking) if m is not None]
     whole = len(known) == len(queries) + len(names)
     return likeness(np.array(known[: len(queries)]), np.array(known[len(queries) :])) if whole else None
 
 
-def _join(heap: Heap, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:
+def _join(pool: Unordered, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:
     """Give every matrix its block."""
-    n = heap.blocks
-    for names in heap.roles.values():
+    n = pool.blocks
+    for names in pool.roles.values():
         for i, name in enumerate(names):
-            heap.block[name] = (i % n, 1.0 / n)
-    hub = next((role for role in ("down", "o") if len(heap.roles.get(role, ())) == n), None)
-    if probe is None or n < 3 or hub is None or heap.experts:
+            pool.block[name] = (i % n, 1.0 / n)
+    hub = next((role for role in ("down", "o") if len(pool.roles.get(role, ())) == n), None)
+    if probe is None or n < 3 or hub is None or pool.experts:
         return
-    company = Company(heap, shapes, probe, first=first)
-    order = company.order()
+    membership = BlockMembership(pool, shapes, probe, first=first)
+    order = membership.order()
     number = {i: b for b, i in enumerate(order)} if order else {i: i for i in range(n)}
-    heap.joined = bool(order) and company.trained > 0.5
+    pool.blocks_known = bool(order) and membership.trained > 0.5
     sure = 0.7 if order else 1.0 / n
-    for role, (row, trust) in company.rows(hub).items():
-        for i, name in enumerate(heap.roles[role]):
-            heap.block[name] = (number[int(row[i])], sure * trust)
+    for role, (row, trust) in membership.rows(hub).items():
+        for i, name in enumerate(pool.roles[role]):
+            pool.block[name] = (number[int(row[i])], sure * trust)
 
 
-def _matrices(heap: Heap, shapes: Mapping[str, Shape], reading: Reading) -> list[Placed]:
+def _matrices(pool: Unordered, shapes: Mapping[str, Shape], reading: Reading) -> list[Placed]:
     out: list[Placed] = []
-    for role, names in heap.roles.items():
+    for role, names in pool.roles.items():
         roles = role.split("+")
-        many = len(names) > heap.blocks
+        many = len(names) > pool.blocks
         for number, name in enumerate(names):
-            sure, cue = heap.chance[name]
-            block, trust = heap.block[name]
-            expert = number // heap.blocks if many else None
-            arbitrary = trust <= 1.0 / heap.blocks + 1e-9
-            trust = trust / heap.experts if many else trust
+            sure, cue = pool.chance[name]
+            block, trust = pool.block[name]
+            expert = number // pool.blocks if many else None
+            arbitrary = trust <= 1.0 / pool.blocks + 1e-9
+            trust = trust / pool.experts if many else trust
             what = "block and expert" if many else "block"
-            why = f"counts of shapes ({heap.blocks} blocks), {cue}; role {sure:.2f}, {what} {trust:.2f}"
+            why = f"counts of shapes ({pool.blocks} blocks), {cue}; role {sure:.2f}, {what} {trust:.2f}"
             why += " (arbitrary: in file order)" if arbitrary else " (from values)"
-            shape = shapes[name][::-1] if heap.turned else shapes[name]
+            shape = shapes[name][::-1] if pool.transposed else shapes[name]
             for i, one in enumerate(roles):
                 rows = rows_of(roles, i, shape[0], reading)
-                view = View(name, (rows.n, shape[1]) if rows else shape, transposed=heap.turned, rows=rows)
+                view = View(name, (rows.n, shape[1]) if rows else shape, transposed=pool.transposed, rows=rows)
                 fused = 0.7 if rows and len(roles) == 3 else 1.0
                 out.append((Place("decoder", block, one, expert), view, 0.95 * sure * trust * fused, why))
     return out

@@ -1,4 +1,4 @@
-"""Vectors of a heap: biases by their length, offsets by what training tied them to.
+"""Roles and blocks of unordered vectors: biases by their length, offsets by what training tied them to.
 
 A vector as long as only one role's output is that role's bias; in which block, the energy |W^T b|^2 says: gradient
 descent moves a bias along with its matrix, so b lies along directions that W puts out (for q|k|v the sum over the
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from weightprint.anatomy.infer.bias_offsets import End, Relatives, place_offsets
-from weightprint.anatomy.infer.block_membership import Heap, as_units
+from weightprint.anatomy.infer.bias_offsets import BlockMatrices, FinalNorm, place_offsets
+from weightprint.anatomy.infer.block_membership import Unordered, as_units
 from weightprint.anatomy.infer.norm_gains import place_gains
 from weightprint.anatomy.infer.pairing import assign
 from weightprint.anatomy.infer.shapes import Reading
@@ -44,22 +44,26 @@ def rows_of(roles: Sequence[str], i: int, total: int, reading: Reading) -> Rows 
 
 
 def place_vectors(
-    heap: Heap, by_shape: Mapping[Shape, list[str]], shapes: Mapping[str, Shape], reading: Reading, probe: Probe | None
+    pool: Unordered,
+    by_shape: Mapping[Shape, list[str]],
+    shapes: Mapping[str, Shape],
+    reading: Reading,
+    probe: Probe | None,
 ) -> list[Placed]:
     """Gains by what reads them, biases by a length that only one role puts out."""
     out: list[Placed] = []
-    n, d = heap.blocks, heap.hidden
+    n, d = pool.blocks, pool.hidden
     for shape, names in by_shape.items():
         if len(shape) == 1 and shape[0] != d:
-            lengths = {r: shapes[m[0]][heap.turned] for r, m in heap.roles.items()}
+            lengths = {r: shapes[m[0]][pool.transposed] for r, m in pool.roles.items()}
             fits = [r for r, length in lengths.items() if length == shape[0]]
             if fits and len(names) == n * len(fits):
-                out += _biases(heap, names, fits, shapes, reading, probe)
-    return out + (place_gains(heap, by_shape.get((d,), []), shapes, probe) if probe is not None else [])
+                out += _biases(pool, names, fits, shapes, reading, probe)
+    return out + (place_gains(pool, by_shape.get((d,), []), shapes, probe) if probe is not None else [])
 
 
 def _biases(
-    heap: Heap,
+    pool: Unordered,
     names: Sequence[str],
     fits: Sequence[str],
     shapes: Mapping[str, Shape],
@@ -67,17 +71,17 @@ def _biases(
     probe: Probe | None,
 ) -> list[Placed]:
     """Biases of the roles with outputs of their length, each with the matrix that puts out most of it."""
-    n = heap.blocks
-    owners = [(role, owner) for role in fits for owner in heap.roles[role]]
-    energy = _energies(heap, names, owners, shapes, probe) if probe is not None and heap.joined else None
+    n = pool.blocks
+    owners = [(role, owner) for role in fits for owner in pool.roles[role]]
+    energy = _energies(pool, names, owners, shapes, probe) if probe is not None and pool.blocks_known else None
     if energy is None and len(fits) > 1:
         return []
     out: list[Placed] = []
     for i, (name, j) in enumerate(zip(names, range(n) if energy is None else assign(energy), strict=True)):
         role, owner = owners[int(j)]
-        block, trust = heap.block[owner] if energy is not None else (i, 1 / n)
+        block, trust = pool.block[owner] if energy is not None else (i, 1 / n)
         how = "from values: |W^T b|" if energy is not None else "arbitrary: in file order"
-        sure = 0.8 if len(fits) == 1 else 0.8 * heap.chance[owner][0]
+        sure = 0.8 if len(fits) == 1 else 0.8 * pool.chance[owner][0]
         roles = role.split("+")
         for k, one in enumerate(roles):
             rows = rows_of(roles, k, shapes[name][0], reading)
@@ -88,15 +92,15 @@ def _biases(
 
 
 def _energies(
-    heap: Heap, names: Sequence[str], owners: Sequence[tuple[str, str]], shapes: Mapping[str, Shape], probe: Probe
+    pool: Unordered, names: Sequence[str], owners: Sequence[tuple[str, str]], shapes: Mapping[str, Shape], probe: Probe
 ) -> F64 | None:
     """(biases x matrices): log of |W^T b|^2, summed over the parts of a fused W, levelled."""
     biases = [probe.vector(name) for name in names]
     table = np.zeros((len(names), len(names)))
     for j, (role, owner) in enumerate(owners):
         parts = len(role.split("+"))
-        m = as_units(owner, shapes[owner], role.split("+")[0], heap.turned)
-        w = _read(probe, m, heap)
+        m = as_units(owner, shapes[owner], role.split("+")[0], pool.transposed)
+        w = _read(probe, m, pool)
         if w is None:
             return None
         cut = np.split(w, parts) if len(w) % parts == 0 else [w]
@@ -108,34 +112,34 @@ def _energies(
     return np.asarray(table - table.mean(0) - table.mean(1, keepdims=True))
 
 
-def _read(probe: Probe, m: Matrix, heap: Heap) -> F64 | None:
-    """All units of a matrix by its first channels, as many as the budget has for every matrix of the heap."""
-    each = max(1, _ELEMENTS // (4 * heap.blocks * m.shape[0]))
+def _read(probe: Probe, m: Matrix, pool: Unordered) -> F64 | None:
+    """All units of a matrix by its first channels, as many as the budget has for every matrix."""
+    each = max(1, _ELEMENTS // (4 * pool.blocks * m.shape[0]))
     return probe.rectangle(m, m.shape[0], min(m.shape[1], _CHANNELS, each))
 
 
 def place_residual(
-    heap: Heap, placed: Sequence[Placed], names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe
+    pool: Unordered, placed: Sequence[Placed], names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe
 ) -> list[Placed]:
     """Norms' offsets and the biases of o and down, where every block is GPT-2's and values tell them apart.
 
     `placed`: everything else. Nothing where a matrix or a bias is missing, or the joins are not from values.
     """
-    d, n = heap.hidden, heap.blocks
+    d, n = pool.hidden, pool.blocks
     used = {view.weight for _, view, _, _ in placed}
     free = [name for name in names if shapes[name] == (d,) and name not in used]
     values = [probe.vector(name) for name in free]
     vectors = [v for v in values if v is not None and not is_positive(v)]
     at = {(p.role, p.block): (view, sure) for p, view, sure, _ in placed if p.expert is None}
-    if not heap.joined or heap.experts or len(vectors) != len(free) or len(free) not in (4 * n, 4 * n + 1):
+    if not pool.blocks_known or pool.experts or len(vectors) != len(free) or len(free) not in (4 * n, 4 * n + 1):
         return []
-    blocks = [_relatives(heap, block, {r: view for (r, b), (view, _) in at.items() if b == block}, shapes, probe)
+    blocks = [_block_matrices(pool, block, {r: view for (r, b), (view, _) in at.items() if b == block}, shapes, probe)
               for block in range(n)]  # fmt: skip
     known = [b for b in blocks if b is not None]
     if len(known) != n:
         return []
     width = known[0].up.shape[1]
-    end = _end({r: view for (r, b), (view, _) in at.items() if b is None}, width, shapes, probe)
+    end = _final_norm({r: view for (r, b), (view, _) in at.items() if b is None}, width, shapes, probe)
     trust = {b: min(sure for (r, c), (_, sure) in at.items() if c == b and r in ("o", "up", "down")) for b in range(n)}
     out: list[Placed] = []
     for vote in place_offsets([v[:width] for v in vectors], known, end):
@@ -147,30 +151,30 @@ def place_residual(
     return out
 
 
-def _relatives(
-    heap: Heap, block: int, at: Mapping[str, View], shapes: Mapping[str, Shape], probe: Probe
-) -> Relatives | None:
+def _block_matrices(
+    pool: Unordered, block: int, at: Mapping[str, View], shapes: Mapping[str, Shape], probe: Probe
+) -> BlockMatrices | None:
     """The matrices and biases that stand in a block, by the same channels; None where one is missing."""
     needed = ("q", "k", "v", "o", "up", "down", "q_bias", "v_bias", "up_bias")
     if any(role not in at for role in needed):
         return None
-    widest = max(shapes[at[role].weight][heap.turned] for role in ("q", "up"))
-    width = min(heap.hidden, _CHANNELS, max(1, _ELEMENTS // (4 * heap.blocks * widest)))
+    widest = max(shapes[at[role].weight][pool.transposed] for role in ("q", "up"))
+    width = min(pool.hidden, _CHANNELS, max(1, _ELEMENTS // (4 * pool.blocks * widest)))
     found: dict[str, F64] = {}
     for role in needed:
         view = at[role]
         if role.endswith("_bias"):
             value = probe.vector(view.weight)
         else:
-            m = as_units(view.weight, shapes[view.weight], role, heap.turned)
+            m = as_units(view.weight, shapes[view.weight], role, pool.transposed)
             value = probe.rectangle(m, m.shape[0], width)
         if value is None:
             return None
         found[role] = value if view.rows is None else value[view.rows.indices()]
-    return Relatives(*(found[role] for role in needed))
+    return BlockMatrices(*(found[role] for role in needed))
 
 
-def _end(at: Mapping[str, View], width: int, shapes: Mapping[str, Shape], probe: Probe) -> End:
+def _final_norm(at: Mapping[str, View], width: int, shapes: Mapping[str, Shape], probe: Probe) -> FinalNorm:
     """Of the final norm.
 
     In an encoder nothing reads it, and its positions stand in for the head, with no reason but that it was so measured:
@@ -182,4 +186,4 @@ def _end(at: Mapping[str, View], width: int, shapes: Mapping[str, Shape], probe:
     if table is not None and not table.transposed:
         rows = min(shapes[table.weight][0], 2048)
         head = probe.rectangle(Matrix(table.weight, (rows, width)), rows, width)
-    return End(None if gain is None else gain[:width], head)
+    return FinalNorm(None if gain is None else gain[:width], head)

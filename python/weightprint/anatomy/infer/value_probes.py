@@ -1,4 +1,4 @@
-"""What trained values say about roles: a few statistics of small rectangles, and what each one tells apart.
+"""Statistics of small rectangles of trained weights, and the roles that each of them tells apart.
 
 W is (units x channels): its rows are units of a head or of the FFN, its columns channels of the residual stream.
 
@@ -43,7 +43,7 @@ q from k without biases in multi-head attention, and any of this in weights that
 the statistics are then about equal, and so are the odds.
 
 Reading is bounded: one statistic reads a rectangle of at most 2^19 elements (2 MB as float32), from at most six
-blocks per slot, and a :class:`Probe` stops after 2^28 elements (1 GB) in all: cues are silent from there on.
+blocks per tensor, and a :class:`Probe` stops after 2^28 elements (1 GB) in all: cues are silent from there on.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix as the cues see it: a weight, and whether it is stored turned. ``shape`` is (units, channels)."""
+    """A matrix as the cues see it: a weight, and whether it is stored transposed. ``shape`` is (units, channels)."""
 
     name: str
     shape: tuple[int, int]
-    turned: bool = False
+    transposed: bool = False
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Probe:
         """The first `rows` units and `columns` channels of m, as float64; None beyond the budget or if not finite."""
         if len(self.shapes[m.name]) != 2:
             return None
-        if m.turned:
+        if m.transposed:
             block = self._take(m.name, slice(0, columns), slice(0, rows), rows * columns)
             return None if block is None else block.T
         return self._take(m.name, slice(0, rows), slice(0, columns), rows * columns)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weightprint.anatomy.adapters import is_adapter
-from weightprint.anatomy.geometry import SPELLINGS, configs
+from weightprint.anatomy.geometry import CONFIG_KEYS, configs
 from weightprint.anatomy.place import Geometry
 from weightprint.check.context import Patient
 from weightprint.check.rules.quantised import is_packed
@@ -70,7 +70,7 @@ def _said(config: Mapping[str, Any], stack: str, geometry: Geometry) -> Mapping[
 
 def _number(config: Mapping[str, Any], field: str) -> int | None:
     """The number under the first of the field's spellings that the config has; None where it is a list or no number."""
-    for key in SPELLINGS[field]:
+    for key in CONFIG_KEYS[field]:
         if key in config:
             value = config[key]
             return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -5,7 +5,7 @@ handed to the core as a list, and from there on everything reads it the same way
 
 Types whose elements stand alone (F32, F16, BF16, F64, I8 … I64) are read as such. Those in blocks (Q8_0, Q4_K, IQ2_S,
 MXFP4, …) are U8 to the core, one row of bytes per row of elements; what they hold is in `Checkpoint.ggml_types`, and
-:mod:`weightprint.quant.schemes.gguf` decodes them. Shapes are turned to numpy's order, slowest axis first.
+:mod:`weightprint.quant.schemes.gguf` decodes them. Shapes are reversed to numpy's order, slowest axis first.
 """
 
 from __future__ import annotations

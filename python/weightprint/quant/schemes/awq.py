@@ -21,8 +21,8 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
-from weightprint.quant.integers import column_groups, words_over
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, values, wrong_shape
+from weightprint.quant.integers import column_groups, words_over, zero_codes
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
@@ -44,9 +44,7 @@ class Awq(Quantised):
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
         groups, first, n = column_groups(checkpoint, None, self.group_size, self.n_groups, rect)
         left, width = words_over(rect.first_row, rect.stop_row, _PER_WORD)
-        skip = rect.first_row - left * _PER_WORD
-        stored = raw(checkpoint, self.zeros, Rect(first, n, left, width))
-        zeros = np.frombuffer(_core.unpack(stored, n, width, 4, order="awq"), np.uint8).reshape(n, width * _PER_WORD)
+        part = Rect(first, n, rect.first_row, rect.n_rows)
         decoded = _core.decode_packed(
             raw(checkpoint, self.codes, Rect(rect.first_column, rect.n_columns, left, width)),
             "awq",
@@ -54,18 +52,18 @@ class Awq(Quantised):
             4,
             rect.n_rows,
             rect.n_columns,
-            values(checkpoint, self.scales, Rect(first, n, rect.first_row, rect.n_rows)).tobytes(),
+            values(checkpoint, self.scales, part).tobytes(),
             n,
             groups.tobytes(),
-            first=skip,
-            zeros=zeros[:, skip : skip + rect.n_rows].astype(np.float32).tobytes(),
+            first=rect.first_row % _PER_WORD,
+            zeros=zero_codes(checkpoint, self.zeros, part, 4, "awq").astype(np.float32).tobytes(),
         )
         return array(decoded, rect)
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    codes, base = shelf.get(name), name.removesuffix("qweight")
-    scales, zeros = shelf.get(base + "scales"), shelf.get(base + "qzeros")
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    codes, base = unclaimed.get(name), name.removesuffix("qweight")
+    scales, zeros = unclaimed.get(base + "scales"), unclaimed.get(base + "qzeros")
     if codes is None or scales is None or codes.dtype != "I32" or len(codes.shape) != 2 or len(scales.shape) != 2:
         return None
     if 0 in codes.shape + scales.shape or codes.shape[1] == scales.shape[1]:
@@ -73,7 +71,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     components = tuple(info.name for info in (codes, scales, zeros) if info is not None)
 
     def broken(about: TensorInfo, problem: str) -> Quantised:
-        return shelf.unreadable(codes, "awq", components, about, problem, base + "weight")
+        return unclaimed.unreadable(codes, "awq", components, about, problem, base + "weight")
 
     inputs, (n_groups, out) = codes.shape[0], scales.shape
     if codes.shape[1] * _PER_WORD != out:

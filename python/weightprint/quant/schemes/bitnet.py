@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.checkpoint.checkpoint import Checkpoint
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, raw, values
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, raw, values
 from weightprint.util.arrays import F32
 
 __all__ = ["BITNET", "Bitnet"]
@@ -47,14 +47,14 @@ class Bitnet(Quantised):
         return out
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    scale, codes = shelf.get(name), shelf.get(name.removesuffix("_scale"))
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    scale, codes = unclaimed.get(name), unclaimed.get(name.removesuffix("_scale"))
     if scale is None or codes is None or codes.dtype != "U8" or len(codes.shape) != 2 or scale.numel != 1:
         return None
-    if scale.dtype not in ("BF16", "F16", "F32") or shelf.hints.method != "bitnet":
+    if scale.dtype not in ("BF16", "F16", "F32") or unclaimed.hints.method != "bitnet":
         return None  # bytes under one value may be anything else
     quarter, width = codes.shape
-    components = (codes.name, scale.name, *shelf.companions(codes.name.removesuffix("weight")))
+    components = (codes.name, scale.name, *unclaimed.companions(codes.name.removesuffix("weight")))
     return Bitnet(
         name=codes.name,
         shape=(4 * quarter, width),
@@ -65,7 +65,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         codes=codes.name,
         scale=scale.name,
         quarter=quarter,
-        divides=shelf.hints.linear_class != "autobitlinear",
+        divides=unclaimed.hints.linear_class != "autobitlinear",
     )
 
 

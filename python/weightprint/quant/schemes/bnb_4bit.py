@@ -25,7 +25,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Levels, Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
+from weightprint.quant.base import Levels, Quantised, Rect, Scheme, UnclaimedTensors, array, raw, values, wrong_shape
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
@@ -90,23 +90,23 @@ class Bnb4bit(Quantised):
         )
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
     base, kind = name.removesuffix(end), _ENDS[end]
-    codes, state = shelf.get(base), shelf.get(name)
+    codes, state = unclaimed.get(base), unclaimed.get(name)
     if state is None:
         return None
     if codes is None:
-        shelf.notice("scale_without_codes", end, name, f"{escape(name)} has no {escape(base)} beside it")
+        unclaimed.notice("scale_without_codes", end, name, f"{escape(name)} has no {escape(base)} beside it")
         return None
     words = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
-    absmax, table, nested, nested_table = (shelf.get(f"{base}.{word}") for word in words)
+    absmax, table, nested, nested_table = (unclaimed.get(f"{base}.{word}") for word in words)
     found = (codes, absmax, table, nested, nested_table, state)
     components = tuple(info.name for info in found if info is not None)
 
     def broken(about: TensorInfo, problem: str) -> Quantised:
-        return shelf.unreadable(codes, f"bnb_{kind}", components, about, problem, base)
+        return unclaimed.unreadable(codes, f"bnb_{kind}", components, about, problem, base)
 
-    said = _state(shelf, state, end)
+    said = _state(unclaimed, state, end)
     if said is None:
         return broken(state, f"{escape(name)} is not the JSON object with shape and blocksize that bitsandbytes writes")
     shape, block, nested_block, offset = said
@@ -150,12 +150,12 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     )
 
 
-def _state(shelf: Shelf, info: TensorInfo, end: str) -> tuple[tuple[int, ...], int, int, float] | None:
+def _state(unclaimed: UnclaimedTensors, info: TensorInfo, end: str) -> tuple[tuple[int, ...], int, int, float] | None:
     """(shape, blocksize, nested blocksize, nested offset) from the JSON; None where it can't be that."""
     if info.dtype != "U8" or info.nbytes > _MAX_STATE_BYTES:
         return None
     try:
-        said: Any = json.loads(shelf.peek(info, end))
+        said: Any = json.loads(unclaimed.read_small(info, end))
     except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict):

@@ -17,7 +17,7 @@ import numpy as np
 
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import FormatError
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, small, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, small, wrong_shape
 from weightprint.quant.grid import Grid
 from weightprint.quant.schemes.scaled import Scaled
 from weightprint.util.arrays import F32
@@ -42,27 +42,26 @@ class BnbInt8(Scaled):
         return Scaled._decode(self, checkpoint, rect)
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
     base = name.removesuffix("SCB")
-    scale, codes, form = shelf.get(name), shelf.get(base + "weight"), shelf.get(base + "weight_format")
+    scale, codes, form = unclaimed.get(name), unclaimed.get(base + "weight"), unclaimed.get(base + "weight_format")
     if scale is None:
         return None
     if codes is None:
-        shelf.notice("scale_without_codes", "SCB", name, f"{escape(name)} has no {escape(base)}weight beside it")
+        unclaimed.notice("scale_without_codes", "SCB", name, f"{escape(name)} has no {escape(base)}weight beside it")
         return None
     components = tuple(info.name for info in (codes, scale, form) if info is not None)
+    problem, about = None, scale
     if codes.dtype != "I8" or len(codes.shape) != 2 or 0 in codes.shape:
         problem = f"{escape(codes.name)} is {codes.dtype} of shape {list(codes.shape)}; expected I8 (out, in)"
-        return shelf.unreadable(codes, "bnb_int8", components, codes, problem, base + "weight")
-    if scale.numel != codes.shape[0] or scale.dtype != "F32":
+        about = codes
+    elif scale.numel != codes.shape[0] or scale.dtype != "F32":
         problem = wrong_shape(scale, f"F32 [{codes.shape[0]}], one per row")
-        return shelf.unreadable(codes, "bnb_int8", components, scale, problem, base + "weight")
+    elif scale.shape not in ((codes.shape[0],), (codes.shape[0], 1)):
+        problem = wrong_shape(scale, f"[{codes.shape[0]}]")
+    if problem is not None:
+        return unclaimed.unreadable(codes, "bnb_int8", components, about, problem, codes.name)
     height, width = codes.shape
-    kind = "vector" if len(scale.shape) == 1 else "matrix"
-    if scale.shape not in ((height,), (height, 1)):
-        return shelf.unreadable(
-            codes, "bnb_int8", components, scale, wrong_shape(scale, f"[{height}]"), base + "weight"
-        )
     return BnbInt8(
         name=codes.name,
         shape=codes.shape,
@@ -72,7 +71,7 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         parameters={"bits": 8, "granularity": "channel", "symmetric": True, "scale_dtype": "F32"},
         codes=codes.name,
         scale=name,
-        grid=Grid("vector" if kind == "vector" else "matrix", height, 1, 1, width),
+        grid=Grid("vector" if len(scale.shape) == 1 else "matrix", height, 1, 1, width),
         factor=float(np.float32(1 / 127)),
         form=None if form is None else form.name,
     )

@@ -25,7 +25,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, values, wrong_shape
 from weightprint.quant.grid import exponents
 from weightprint.quant.names import SCALE_ENDS, Siblings, around, siblings
 from weightprint.util.arrays import F32
@@ -115,23 +115,23 @@ def unswizzle(tiles: F32) -> F32:
     return np.ascontiguousarray(folded.transpose(0, 3, 2, 1, 4).reshape(down * 128, across * 4))
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    anchor = shelf.get(name)
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    anchor = unclaimed.get(name)
     if end == ".weight_packed":
         if anchor is None or anchor.dtype not in ("U8", "F4"):
             return None
         names = around(name.removesuffix("_packed"), name)
-        scale = shelf.get(names.weight + "_scale")
-        return None if scale is None else _assemble(shelf, names, anchor, scale, _group_size(anchor, scale))
+        scale = unclaimed.get(names.weight + "_scale")
+        return None if scale is None else _assemble(unclaimed, names, anchor, scale, _group_size(anchor, scale))
     if anchor is None or anchor.dtype not in _GROUP_SIZES:
         return None
     names, scale = siblings(name, end), anchor
-    codes = shelf.get(names.codes)
+    codes = unclaimed.get(names.codes)
     if codes is None or codes.dtype not in _CODES:
         return None
     group = _group_size(codes, scale)
     # F4 under a scale is nothing else; bytes may be 8-bit codes.
-    return _assemble(shelf, names, codes, scale, group) if group or codes.dtype == "F4" else None
+    return _assemble(unclaimed, names, codes, scale, group) if group or codes.dtype == "F4" else None
 
 
 def _group_size(codes: TensorInfo, scale: TensorInfo) -> int:
@@ -142,22 +142,24 @@ def _group_size(codes: TensorInfo, scale: TensorInfo) -> int:
     return size if (*scale.shape[:-1], scale.shape[-1] * size // _CODES[codes.dtype]) == codes.shape else 0
 
 
-def _assemble(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo, group: int) -> Quantised:
-    multiplier, divisor = shelf.get(names.weight + "_scale_2"), shelf.get(names.weight + "_global_scale")
+def _assemble(
+    unclaimed: UnclaimedTensors, names: Siblings, codes: TensorInfo, scale: TensorInfo, group: int
+) -> Quantised:
+    multiplier, divisor = unclaimed.get(names.weight + "_scale_2"), unclaimed.get(names.weight + "_global_scale")
     whole = multiplier or divisor
     beside = tuple(info.name for info in (scale, multiplier, divisor) if info is not None)
-    components = (codes.name, *beside, *shelf.companions(names.stem))
+    components = (codes.name, *beside, *unclaimed.companions(names.prefix))
     scheme = "nvfp4" if scale.dtype == "F8_E4M3" else "mxfp4"
     experts = codes.shape[0] if len(codes.shape) == 3 else 1
     if not group:
         where = "of" if codes.dtype == "F4" else "two in each byte of"
         expected = f"one per 16 (F8_E4M3) or 32 (U8, F8_E8M0) codes, {where} {list(codes.shape)}"
-        return shelf.unreadable(codes, scheme, components, scale, wrong_shape(scale, expected), names.weight)
+        return unclaimed.unreadable(codes, scheme, components, scale, wrong_shape(scale, expected), names.weight)
     if whole is not None and whole.numel not in (1, experts):
-        return shelf.unreadable(codes, scheme, components, whole, wrong_shape(whole, "one value"), names.weight)
+        return unclaimed.unreadable(codes, scheme, components, whole, wrong_shape(whole, "one value"), names.weight)
     if scheme == "nvfp4" and whole is None:
         problem = f"{escape(codes.name)} has F8_E4M3 scales and no weight_scale_2 or weight_global_scale beside them"
-        return shelf.unreadable(codes, scheme, components, codes, problem, names.weight)
+        return unclaimed.unreadable(codes, scheme, components, codes, problem, names.weight)
     return Fp4(
         name=names.weight,
         shape=(*codes.shape[:-1], codes.shape[-1] * _CODES[codes.dtype]),

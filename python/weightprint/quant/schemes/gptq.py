@@ -26,21 +26,15 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
-from weightprint.quant.integers import column_groups, words_over
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, values, wrong_shape
+from weightprint.quant.integers import column_groups, words_over, zero_codes
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
 __all__ = ["GPTQ", "Gptq"]
 
 #: What the config calls the format → what readers add to a stored zero point. The latter three are AutoRound's.
-_ZERO_OFFSETS = {
-    "gptq": 1,
-    "gptq_v2": 0,
-    "auto_round:auto_gptq": 1,
-    "auto_round": 0,
-    "auto_round:gptqmodel": 0,
-}
+_ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0, "auto_round:auto_gptq": 1, "auto_round": 0, "auto_round:gptqmodel": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +54,8 @@ class Gptq(Quantised):
         per = 32 // self.bits
         groups, first, n = column_groups(checkpoint, self.g_idx, self.group_size, self.n_groups, rect)
         top, height = words_over(rect.first_column, rect.stop_column, per)
+        part = Rect(first, n, rect.first_row, rect.n_rows)
+        zeros = zero_codes(checkpoint, self.zeros, part, self.bits).astype(np.int32) + self.zero_offset
         decoded = _core.decode_packed(
             raw(checkpoint, self.codes, Rect(top, height, rect.first_row, rect.n_rows)),
             "gptq",
@@ -67,34 +63,24 @@ class Gptq(Quantised):
             self.bits,
             rect.n_rows,
             rect.n_columns,
-            values(checkpoint, self.scales, Rect(first, n, rect.first_row, rect.n_rows)).tobytes(),
+            values(checkpoint, self.scales, part).tobytes(),
             n,
             groups.tobytes(),
             first=rect.first_column % per,
-            zeros=self._zeros(checkpoint, rect, first, n).tobytes(),
+            zeros=(zeros & ((1 << self.bits) - 1)).astype(np.float32).tobytes(),
         )
         return array(decoded, rect)
 
-    def _zeros(self, checkpoint: Checkpoint, rect: Rect, first: int, n: int) -> F32:
-        """Zero points (groups, rows) of the rectangle."""
-        per = 32 // self.bits
-        left, width = words_over(rect.first_row, rect.stop_row, per)
-        stored = raw(checkpoint, self.zeros, Rect(first, n, left, width))
-        codes = np.frombuffer(_core.unpack(stored, n, width, self.bits), np.uint8).reshape(n, width * per)
-        skip = rect.first_row - left * per
-        wanted = codes[:, skip : skip + rect.n_rows].astype(np.int32)
-        return ((wanted + self.zero_offset) & ((1 << self.bits) - 1)).astype(np.float32)
 
-
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    codes, base = shelf.get(name), name.removesuffix("qweight")
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    codes, base = unclaimed.get(name), name.removesuffix("qweight")
     if codes is None:
         return None
-    scales, zeros, g_idx = (shelf.get(base + word) for word in ("scales", "qzeros", "g_idx"))
+    scales, zeros, g_idx = (unclaimed.get(base + word) for word in ("scales", "qzeros", "g_idx"))
     components = tuple(info.name for info in (codes, scales, zeros, g_idx) if info is not None)
 
     def broken(about: TensorInfo, problem: str) -> Quantised:
-        return shelf.unreadable(codes, "gptq", components, about, problem, base + "weight")
+        return unclaimed.unreadable(codes, "gptq", components, about, problem, base + "weight")
 
     if scales is None or zeros is None:
         return broken(codes, f"{escape(base)}{'qzeros' if scales else 'scales'} is missing beside {escape(name)}")
@@ -116,11 +102,11 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     inputs = codes.shape[0] * 32 // bits
     if g_idx is not None and (g_idx.shape != (inputs,) or g_idx.dtype not in ("I32", "I64")):
         return broken(g_idx, wrong_shape(g_idx, f"[{inputs}], one group per input"))
-    size = next((g for g in shelf.hints.group_sizes if -(-inputs // g) == n_groups), 0)
+    size = next((g for g in unclaimed.hints.group_sizes if -(-inputs // g) == n_groups), 0)
     size = size or (inputs // n_groups if inputs % n_groups == 0 else 0)
     if not size and g_idx is None:
         return broken(scales, f"{escape(scales.name)} has {n_groups} groups, which do not divide {inputs} inputs")
-    offset, known = _zero_offset(shelf, zeros, bits)
+    offset, known = _zero_offset(unclaimed, zeros, bits)
     return Gptq(
         name=base + "weight",
         shape=(out, inputs),
@@ -130,8 +116,8 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         parameters={
             "bits": bits,
             "group_size": size or None,
-            "symmetric": shelf.hints.symmetric,
-            "act_order": shelf.hints.act_order if g_idx is not None else False,
+            "symmetric": unclaimed.hints.symmetric,
+            "act_order": unclaimed.hints.act_order if g_idx is not None else False,
             "checkpoint_format": "gptq" if offset else "gptq_v2",
             "scale_dtype": scales.dtype,
         }
@@ -147,19 +133,19 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     )
 
 
-def _zero_offset(shelf: Shelf, zeros: TensorInfo, bits: int) -> tuple[int, bool]:
+def _zero_offset(unclaimed: UnclaimedTensors, zeros: TensorInfo, bits: int) -> tuple[int, bool]:
     """(what to add to stored zero points, whether that is known): config, else the values of a symmetric tensor."""
-    said = _ZERO_OFFSETS.get(shelf.hints.checkpoint_format or "")
-    if said is not None and not shelf.hints.symmetric:
+    said = _ZERO_OFFSETS.get(unclaimed.hints.checkpoint_format or "")
+    if said is not None and not unclaimed.hints.symmetric:
         return said, True
-    if "zero_offset" not in shelf.memo:  # one format per checkpoint: the first tensor's values speak for all
-        shelf.memo["zero_offset"] = _offset_of_values(shelf, zeros, bits)
-    offset: int | None = shelf.memo["zero_offset"]
+    if "zero_offset" not in unclaimed.memo:  # one format per checkpoint: the first tensor's values speak for all
+        unclaimed.memo["zero_offset"] = _offset_of_values(unclaimed, zeros, bits)
+    offset: int | None = unclaimed.memo["zero_offset"]
     if said is not None and offset in (None, said):
         return said, True
     if said is not None and offset is not None:
         middle, read = 1 << (bits - 1), (1 << (bits - 1)) - offset + said
-        shelf.notice(
+        unclaimed.notice(
             "mislabelled_zero_points",
             "gptq",
             zeros.name,
@@ -167,12 +153,12 @@ def _zero_offset(shelf: Shelf, zeros: TensorInfo, bits: int) -> tuple[int, bool]
             f"checkpoint_format reads what is stored, it would be {read}. Decoded with {middle}",
         )
         return offset, True
-    return (1 if offset is None else offset), offset is not None or shelf.hints.method == "gptq"
+    return (1 if offset is None else offset), offset is not None or unclaimed.hints.method == "gptq"
 
 
-def _offset_of_values(shelf: Shelf, zeros: TensorInfo, bits: int) -> int | None:
+def _offset_of_values(unclaimed: UnclaimedTensors, zeros: TensorInfo, bits: int) -> int | None:
     """0 or 1 where the stored zero points are all in the middle of the range, or all one below it; else None."""
-    stored = shelf.checkpoint.core_file(zeros.file).read_bytes(zeros.index, 0, min(zeros.nbytes, 4096))
+    stored = unclaimed.checkpoint.core_file(zeros.file).read_bytes(zeros.index, 0, min(zeros.nbytes, 4096))
     middle = 1 << (bits - 1)
     repeated = {word: sum(word << (bits * k) for k in range(32 // bits)) for word in (middle - 1, middle)}
     words = set(np.frombuffer(stored, "<u4").tolist())

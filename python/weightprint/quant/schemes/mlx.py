@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, raw, values, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, raw, values, wrong_shape
 from weightprint.quant.grid import exponents
 from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
@@ -83,40 +83,36 @@ def _e4m3() -> F32:
 _E4M3 = _e4m3()
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    scale, stem = shelf.get(name), name.removesuffix(end)
-    codes, bias = shelf.get(f"{stem}.weight"), shelf.get(f"{stem}.biases")
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    scale, prefix = unclaimed.get(name), name.removesuffix(end)
+    codes, bias = unclaimed.get(f"{prefix}.weight"), unclaimed.get(f"{prefix}.biases")
     if scale is None or codes is None or codes.dtype != "U32" or len(codes.shape) not in (2, 3):
         return None
     components = tuple(info.name for info in (codes, scale, bias) if info is not None)
 
     def broken(about: TensorInfo, problem: str) -> Quantised:
-        return shelf.unreadable(codes, "mlx", components, about, problem, codes.name)
+        return unclaimed.unreadable(codes, "mlx", components, about, problem, codes.name)
 
     if scale.shape[:-1] != codes.shape[:-1] or 0 in codes.shape + scale.shape:
         return broken(scale, wrong_shape(scale, f"{list(codes.shape[:-1])} and groups, beside {escape(codes.name)}"))
     if bias is not None and bias.shape != scale.shape:
         return broken(bias, wrong_shape(bias, f"{list(scale.shape)}, as {escape(scale.name)} has"))
     product, rest = divmod(32 * codes.shape[-1], scale.shape[-1])
-    if rest:
-        product = 0
+    product = 0 if rest else product
     if bias is None:
         scheme, bits, group = _FLOATS.get(product, ("", 0, 0)) if scale.dtype == "U8" else ("", 0, 0)
         dtype = "F4" if bits == 4 else "F8_E4M3"
     else:
-        bits, group = _affine(_said(shelf, stem), product)
+        bits, group = _affine(_said(unclaimed, prefix), product)
         scheme, dtype = "mlx", f"U{bits}"
     if not scheme or (bias is None and not bits):
-        return broken(codes, f"{stem}.biases is missing beside {escape(codes.name)}")
+        return broken(codes, f"{prefix}.biases is missing beside {escape(codes.name)}")
     if not bits:
         said = (
-            "no width of code and group"
-            if not _pairs(product)
-            else "several; the config's quantization doesn't say which"
+            "several; the config's quantization doesn't say which" if _pairs(product) else "no width of code and group"
         )
-        return broken(
-            scale, f"{escape(scale.name)} of shape {list(scale.shape)} beside {list(codes.shape)}: fits {said}"
-        )
+        found = f"{escape(scale.name)} of shape {list(scale.shape)} beside {list(codes.shape)}"
+        return broken(scale, f"{found}: fits {said}")
     return Mlx(
         name=codes.name,
         shape=(*codes.shape[:-1], scale.shape[-1] * group),
@@ -143,13 +139,13 @@ def _affine(said: tuple[object, object], product: int) -> tuple[int, int]:
     return chosen[0] if len(chosen) == 1 else (0, 0)
 
 
-def _said(shelf: Shelf, stem: str) -> tuple[object, object]:
+def _said(unclaimed: UnclaimedTensors, prefix: str) -> tuple[object, object]:
     """Bits and group size that the config names for a module, else for all."""
-    config: Mapping[str, Any] = getattr(shelf.checkpoint, "config", {})
+    config: Mapping[str, Any] = getattr(unclaimed.checkpoint, "config", {})
     found = config.get("quantization") or config.get("quantization_config")
     if not isinstance(found, Mapping):
         return None, None
-    own = found.get(stem)
+    own = found.get(prefix)
     here = own if isinstance(own, Mapping) else found
     return here.get("bits"), here.get("group_size")
 

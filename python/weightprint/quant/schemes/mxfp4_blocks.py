@@ -21,7 +21,7 @@ import numpy as np
 
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, wrong_shape
 from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
@@ -33,14 +33,14 @@ _BLOCK, _BYTES = 32, 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mxfp4Blocks(Quantised):
-    """Blocks and exponents by name; `turned`: the weight is the transpose of what is stored."""
+    """Blocks and exponents by name; `transposed`: the weight is the transpose of what is stored."""
 
     codes: str
     scale: str
-    turned: bool
+    transposed: bool
 
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
-        if self.turned:
+        if self.transposed:
             stored = Rect(rect.first_column, rect.n_columns, rect.first_row, rect.n_rows, rect.index)
             return np.ascontiguousarray(self._stored(checkpoint, stored).T)
         return self._stored(checkpoint, rect)
@@ -75,21 +75,21 @@ class Mxfp4Blocks(Quantised):
         return checkpoint.core_file(info.file).read_bytes(info.index, first * _BYTES, (first + n) * _BYTES)
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
     base = name.removesuffix(end)
-    codes, scale = shelf.get(name), shelf.get(base + end.replace("blocks", "scales"))
+    codes, scale = unclaimed.get(name), unclaimed.get(base + end.replace("blocks", "scales"))
     if codes is None or codes.dtype != "U8" or len(codes.shape) not in (3, 4) or codes.shape[-1] != _BYTES:
         return None  # other things are called blocks, too
     if scale is None:
         problem = f"{escape(base)}{end.replace('blocks', 'scales')} is missing beside {escape(name)}"
-        return shelf.unreadable(codes, "mxfp4", (name,), codes, problem, base)
+        return unclaimed.unreadable(codes, "mxfp4", (name,), codes, problem, base)
     components = (name, scale.name)
     if scale.shape != codes.shape[:-1] or scale.dtype not in ("U8", "F8_E8M0") or not codes.numel:
         problem = wrong_shape(scale, f"U8 {list(codes.shape[:-1])}, one exponent per block")
-        return shelf.unreadable(codes, "mxfp4", components, scale, problem, base)
-    turned = end == "_blocks"
+        return unclaimed.unreadable(codes, "mxfp4", components, scale, problem, base)
+    transposed = end == "_blocks"
     shape = (*codes.shape[:-2], codes.shape[-2] * _BLOCK)
-    shape = (*shape[:-2], shape[-1], shape[-2]) if turned else shape
+    shape = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
     return Mxfp4Blocks(
         name=base,
         shape=shape,
@@ -101,11 +101,11 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
             "group_size": _BLOCK,
             "symmetric": True,
             "scale_dtype": scale.dtype,
-            "orientation": "in, out" if turned else "out, in",
+            "orientation": "in, out" if transposed else "out, in",
         },
         codes=name,
         scale=scale.name,
-        turned=turned,
+        transposed=transposed,
     )
 
 

@@ -7,7 +7,7 @@ can't be read, so that no index or scale is taken for a value. A matrix called a
 
 from __future__ import annotations
 
-from weightprint.quant.base import Quantised, Scheme, Shelf
+from weightprint.quant.base import Quantised, Scheme, UnclaimedTensors
 from weightprint.util.escape import escape
 
 __all__ = ["NAMED"]
@@ -23,42 +23,38 @@ _SIGNS: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
     ".dense_weights": (("spqr", ("first_order",), "SpQR"),),
     ".weight": (("higgs", ("scales", "tables"), "HIGGS"),),
 }
-
-
 _WORDS = ("I16", "U16", "I32", "U32", "I64", "U64")
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    codes, stem = shelf.get(name), name.removesuffix(end)
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    codes, prefix = unclaimed.get(name), name.removesuffix(end)
     for scheme, ends, called in _SIGNS[end] if codes is not None else ():
-        if codes is not None and all(f"{stem}.{word}" in shelf for word in ends):
-            components = (name, *(other for other in _beside(shelf, stem) if other != name and other in shelf))
+        if codes is not None and all(f"{prefix}.{word}" in unclaimed for word in ends):
+            components = (
+                name,
+                *(other for other in _beside(unclaimed, prefix) if other != name and other in unclaimed),
+            )
             problem = f"{escape(name)} holds codes of {called}, which are not decoded"
-            return shelf.unreadable(codes, scheme, components, codes, problem, f"{stem}.weight")
-    if (
-        end == ".weight"
-        and codes is not None
-        and codes.dtype in _WORDS
-        and len(codes.shape) > 1
-        and 1 not in codes.shape
-    ):
+            return unclaimed.unreadable(codes, scheme, components, codes, problem, f"{prefix}.weight")
+    matrix = end == ".weight" and codes is not None and len(codes.shape) > 1 and 1 not in codes.shape
+    if codes is not None and matrix and codes.dtype in _WORDS:
         shape = f"{codes.dtype} {list(codes.shape)}"
         problem = f"{escape(name)} is {shape}: packed codes that no known scheme explains"
-        return shelf.unreadable(codes, "words", (name,), codes, problem, name)
+        return unclaimed.unreadable(codes, "words", (name,), codes, problem, name)
     return None
 
 
-def _beside(shelf: Shelf, stem: str) -> list[str]:
+def _beside(unclaimed: UnclaimedTensors, prefix: str) -> list[str]:
     """All tensors of a module but its bias, which is a parameter of its own."""
-    if "modules" not in shelf.memo:
+    if "modules" not in unclaimed.memo:
         modules: dict[str, list[str]] = {}
-        for name in shelf.names:
+        for name in unclaimed.names:
             words = name.split(".")
             for k in (1, 2):
                 if len(words) > k and words[-1] != "bias":
                     modules.setdefault(".".join(words[:-k]), []).append(name)
-        shelf.memo["modules"] = modules
-    found: list[str] = shelf.memo["modules"].get(stem, [])
+        unclaimed.memo["modules"] = modules
+    found: list[str] = unclaimed.memo["modules"].get(prefix, [])
     return found
 
 

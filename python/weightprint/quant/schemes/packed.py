@@ -24,7 +24,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, integers, raw, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, integers, raw, wrong_shape
 from weightprint.quant.grid import Grid, fit
 from weightprint.quant.integers import column_groups, words_over
 from weightprint.quant.names import around
@@ -48,12 +48,9 @@ class Packed(Quantised):
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
         per = 32 // self.bits
         groups, first, n = column_groups(checkpoint, self.g_idx, self.grid.block_columns, self.grid.columns, rect)
-        part = Rect(rect.first_row if self.grid.rows > 1 else 0, rect.n_rows, first, n, rect.index)
-        if self.grid.rows > 1:
-            scales = self.grid.load(checkpoint, self.scale, part)
-        else:
-            one = self.grid.load(checkpoint, self.scale, Rect(0, 1, first, n, rect.index))
-            scales = np.repeat(one, rect.n_rows, axis=0)
+        rows = (rect.first_row, rect.n_rows) if self.grid.rows > 1 else (0, 1)
+        scales = self.grid.load(checkpoint, self.scale, Rect(*rows, first, n, rect.index))
+        scales = np.repeat(scales, rect.n_rows // rows[1], axis=0)
         left, width = words_over(rect.first_column, rect.stop_column, per)
         words = Rect(rect.first_row, rect.n_rows, left, width, rect.index)
         zeros = None if self.zero is None else self._zeros(checkpoint, rect, first, n)
@@ -84,23 +81,23 @@ class Packed(Quantised):
         return codes.reshape(height * per, n)[skip : skip + rect.n_rows].astype(np.float32)
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    codes = shelf.get(name)
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    codes = unclaimed.get(name)
     if codes is None:
         return None
     names = around(name.removesuffix("_packed"), name)
-    scale, zero, g_idx, shape = (shelf.get(n) for n in names.of_weight("scale", "zero_point", "g_idx", "shape"))
+    scale, zero, g_idx, shape = (unclaimed.get(n) for n in names.of_weight("scale", "zero_point", "g_idx", "shape"))
     beside = tuple(info.name for info in (scale, zero, g_idx, shape) if info is not None)
-    components = (codes.name, *beside, *shelf.companions(names.stem))
+    components = (codes.name, *beside, *unclaimed.companions(names.prefix))
 
     def broken(about: TensorInfo, problem: str) -> Quantised:
-        return shelf.unreadable(codes, "pack_quantized", components, about, problem, names.weight)
+        return unclaimed.unreadable(codes, "pack_quantized", components, about, problem, names.weight)
 
     if codes.dtype != "I32" or len(codes.shape) not in (2, 3):
         return broken(codes, f"{escape(name)} is {codes.dtype} of shape {list(codes.shape)}: no known packing")
     if scale is None:
         return broken(codes, f"{escape(names.weight)}_scale is missing beside {escape(name)}")
-    logical, bits = _logical(shelf, codes, shape)
+    logical, bits = _logical(unclaimed, codes, shape)
     if logical is None:
         about = shape or codes
         problem = f"{escape(about.name)} does not fit {escape(name)} of shape {list(codes.shape)} at any width of code"
@@ -108,14 +105,14 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     if bits not in (2, 4, 8):
         return broken(codes, f"{escape(name)} holds codes of {bits} bits; 2, 4 and 8 are decoded")
     height, width = logical[-2:]
-    grid = fit(logical, scale, shelf.hints)
+    grid = fit(logical, scale, unclaimed.hints)
     if grid is None or grid.rows not in (1, height) or (grid.rows > 1 and grid.block_rows > 1) or scale.dtype == "U8":
         return broken(scale, wrong_shape(scale, f"(rows, groups) over {list(logical)}"))
     if zero is not None:
         expected = (*logical[:-2], -(-height * bits // 32), grid.columns)
         if zero.dtype != "I32" or zero.shape != expected:
             return broken(zero, wrong_shape(zero, f"I32 {list(expected)}") + f" and dtype {zero.dtype}")
-    elif shelf.hints.symmetric is False:
+    elif unclaimed.hints.symmetric is False:
         problem = f"{escape(names.weight)}_zero_point is missing, though the config says that codes are asymmetric"
         return broken(codes, problem)
     if g_idx is not None and g_idx.shape != (width,):
@@ -143,15 +140,17 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
     )
 
 
-def _logical(shelf: Shelf, codes: TensorInfo, shape: TensorInfo | None) -> tuple[tuple[int, ...] | None, int]:
+def _logical(
+    unclaimed: UnclaimedTensors, codes: TensorInfo, shape: TensorInfo | None
+) -> tuple[tuple[int, ...] | None, int]:
     """The decoded shape and the bits per code; without ``weight_shape`` only a config can say."""
-    words, hinted = codes.shape[-1], shelf.hints.bits
+    words, hinted = codes.shape[-1], unclaimed.hints.bits
     if shape is None:
         bits = hinted[0] if len(hinted) == 1 and 32 % hinted[0] == 0 else 0
         return ((*codes.shape[:-1], words * 32 // bits), bits) if bits else (None, 0)
     if shape.numel not in (2, 3) or shape.dtype not in ("I64", "I32"):
         return None, 0
-    stored = tuple(int(n) for n in integers(shape, shelf.peek(shape, ".weight_shape")))
+    stored = tuple(int(n) for n in integers(shape, unclaimed.read_small(shape, ".weight_shape")))
     logical = stored if len(codes.shape) == 3 and len(stored) == 3 else (*codes.shape[:-2], *stored[-2:])
     if logical[:-1] != codes.shape[:-1] or logical[-1] <= 0:
         return None, 0

@@ -16,17 +16,15 @@ Sources: transformers ``integrations/finegrained_fp8.py``, ``fbgemm_fp8.py``; co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.errors import FormatError
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, small, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, wrong_shape
 from weightprint.quant.grid import SCALE_DTYPES, Grid, fit
+from weightprint.quant.integers import column_groups
 from weightprint.quant.names import SCALE_ENDS, Siblings, siblings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
@@ -64,9 +62,11 @@ class Scaled(Quantised):
     factor: float = 1.0
 
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
-        groups = None if self.g_idx is None else _column_groups(checkpoint, self.g_idx, self.grid.columns, rect)
-        part = self.grid.over(rect, all_columns=groups is not None)
-        row, column = self.grid.offset(rect)
+        part, (row, column), groups = self.grid.over(rect), self.grid.offset(rect), None
+        if self.g_idx is not None:
+            size, n_groups = self.grid.block_columns, self.grid.columns
+            table, first, n = column_groups(checkpoint, self.g_idx, size, n_groups, rect)
+            part, column, groups = replace(part, first_column=first, n_columns=n), 0, table.tobytes()
         scales = self.grid.load(checkpoint, self.scale, part)
         zeros = None if self.zero is None else self.grid.load(checkpoint, self.zero, part)
         decoded = _core.decode_scaled(
@@ -78,7 +78,7 @@ class Scaled(Quantised):
             part.n_rows,
             part.n_columns,
             block=(self.grid.block_rows, self.grid.block_columns),
-            offset=(row, 0 if groups is not None else column),
+            offset=(row, column),
             groups=groups,
             zeros=None if zeros is None else zeros.tobytes(),
             factor=self.factor,
@@ -86,43 +86,31 @@ class Scaled(Quantised):
         return array(decoded, rect)
 
 
-def _column_groups(checkpoint: Checkpoint, name: str, n_groups: int, rect: Rect) -> bytes | None:
-    """The group of every column of the rectangle as int32; None where the table is all -1, which means in order."""
-    info = checkpoint.find(name)
-    table = small(checkpoint, info)
-    if bool((table == -1).all()):
-        return None
-    if bool((table < 0).any()) or bool((table >= n_groups).any()):
-        problem = f"{escape(name)} names groups outside 0 … {n_groups - 1}"
-        raise FormatError(problem, path=checkpoint.files[info.file].path, tensor=name, code="quantisation")
-    return table[rect.first_column : rect.stop_column].astype(np.int32).tobytes()
-
-
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
-    scale = shelf.get(name)
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    scale = unclaimed.get(name)
     if scale is None:
         return None
     names = siblings(name, end)
-    codes = shelf.get(names.codes)
+    codes = unclaimed.get(names.codes)
     if codes is None or codes.dtype not in (*CODE_DTYPES, "U8"):
         if name.endswith(_UNMISTAKABLE):
             state = "is missing" if codes is None else f"is {codes.dtype}, which needs none"
-            shelf.notice(
+            unclaimed.notice(
                 "scale_without_codes", state, name, f"{escape(name)} scales {escape(names.codes)}, which {state}"
             )
         return None
     if codes.dtype == "U8" and not name.endswith(_UNMISTAKABLE):
         return None  # bytes beside something called a scale: too little to say that they are codes
-    return scaled(shelf, names, codes, scale)
+    return scaled(unclaimed, names, codes, scale)
 
 
-def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) -> Quantised:
-    """The weight that codes and their scale make, with whatever companions are on the shelf."""
-    zero, g_idx = (shelf.get(n) for n in names.of_weight("zero_point", "g_idx"))
+def scaled(unclaimed: UnclaimedTensors, names: Siblings, codes: TensorInfo, scale: TensorInfo) -> Quantised:
+    """The weight that codes and their scale make, with whatever companions are on the unclaimed tensors."""
+    zero, g_idx = (unclaimed.get(n) for n in names.of_weight("zero_point", "g_idx"))
     beside = tuple(info.name for info in (scale, zero, g_idx) if info is not None)
-    components = (codes.name, *beside, *shelf.companions(names.stem))
+    components = (codes.name, *beside, *unclaimed.companions(names.prefix))
     kind = CODE_DTYPES.get(codes.dtype, "bytes")
-    grid = fit(codes.shape, scale, shelf.hints)
+    grid = fit(codes.shape, scale, unclaimed.hints)
     problem, about = None, scale
     if codes.dtype not in CODE_DTYPES:
         shapes = f"{list(codes.shape)} under scales of {list(scale.shape)}"
@@ -136,7 +124,7 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
         problem = wrong_shape(scale, f"{shapes} {list(codes.shape)}, the shape of {escape(codes.name)}")
     elif kind == "int8" and scale.dtype in ("U8", "F8_E8M0"):
         problem = f"{escape(codes.name)} is I8 under power-of-two scales in no known layout"
-    elif kind == "int8" and zero is None and shelf.hints.symmetric is False:
+    elif kind == "int8" and zero is None and unclaimed.hints.symmetric is False:
         problem = f"{escape(names.weight)}_zero_point is missing, though the config says that codes are asymmetric"
         about = codes
     elif zero is not None and zero.shape != scale.shape:
@@ -144,7 +132,7 @@ def scaled(shelf: Shelf, names: Siblings, codes: TensorInfo, scale: TensorInfo) 
     elif g_idx is not None and g_idx.shape != codes.shape[-1:]:
         problem, about = wrong_shape(g_idx, f"[{codes.shape[-1]}], one group per column"), g_idx
     if problem is not None or grid is None:
-        return shelf.unreadable(codes, kind, components, about, problem or "", names.weight)
+        return unclaimed.unreadable(codes, kind, components, about, problem or "", names.weight)
     mx = scale.dtype in ("U8", "F8_E8M0") and (grid.block_rows, grid.block_columns) == (1, 32)
     return Scaled(
         name=names.weight,

@@ -25,8 +25,9 @@ Sources: torchao ``prototype/safetensors``, ``quantization/quantize_/workflows``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.quant.base import Quantised, Rect, Scheme, Shelf, array, raw, values, wrong_shape
+from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, values, wrong_shape
 from weightprint.quant.grid import fit
 from weightprint.quant.hints import Hints
 from weightprint.quant.integers import column_groups
@@ -85,19 +86,19 @@ class Int4(Quantised):
         return gathered
 
 
-def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
+def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
     module, _, last = name.removesuffix(end).rpartition(".")
     if not last.startswith("_") or len(last) < 2:
         return None
     weight = f"{module}.{last[1:]}" if module else last[1:]
-    stem = name.removesuffix("qdata")
-    parts = {word: info for word in _PARTS if (info := shelf.get(stem + word)) is not None}
+    prefix = name.removesuffix("qdata")
+    parts = {word: info for word in _PARTS if (info := unclaimed.get(prefix + word)) is not None}
     codes = parts.get("qdata")
     if codes is None:
         return None
-    beside = tuple(stem + word for word in _BESIDE if stem + word in shelf)
+    beside = tuple(prefix + word for word in _BESIDE if prefix + word in unclaimed)
     components = (*(info.name for info in parts.values()), *beside)
-    kind, data = _metadata(shelf.checkpoint, weight)
+    kind, data = _metadata(unclaimed.checkpoint, weight)
     if kind is None and codes.dtype.startswith("F8") and codes.dtype in CODE_DTYPES:
         kind = "Float8Tensor"
     make = _CLASSES.get(kind or "")
@@ -106,12 +107,12 @@ def _group(shelf: Shelf, name: str, end: str) -> Quantised | None:
         what = f"a {escape(kind)}" if kind else "of a class that no metadata names"
         made = codes, f"{escape(name)} is {what}, which is not decoded"
     elif "scale" not in parts:
-        made = codes, f"{escape(stem)}scale is missing beside {escape(name)}"
+        made = codes, f"{escape(prefix)}scale is missing beside {escape(name)}"
     else:
         made = make(weight, parts, data, components)
     if isinstance(made, Quantised):
         return made
-    return shelf.unreadable(codes, "torchao", components, *made, weight)
+    return unclaimed.unreadable(codes, "torchao", components, *made, weight)
 
 
 Parts = Mapping[str, TensorInfo]
@@ -123,7 +124,9 @@ def _grid(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
     codes, scale, zero = parts["qdata"], parts["scale"], parts.get("zero_point")
     if codes.dtype not in CODE_DTYPES:
         return codes, f"{escape(codes.name)} is {codes.dtype}; expected one of {', '.join(CODE_DTYPES)}"
-    grid = fit(codes.shape, scale, Hints(blocks=_blocks(data), group_sizes=_sizes(data)))
+    size = _block_size(data)
+    hints = Hints(blocks=((size[-2], size[-1]),) if len(size) >= 2 else (), group_sizes=tuple(size[-1:]))
+    grid = fit(codes.shape, scale, hints)
     if grid is None:
         return scale, wrong_shape(scale, f"a grid of blocks over {list(codes.shape)}")
     if zero is not None and zero.shape != scale.shape:
@@ -153,10 +156,6 @@ def _mx(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[st
         made = _grid(weight, parts, {**data, "block_size": [1, block]}, components)
         return replace(made, scheme="torchao_mxfp8") if isinstance(made, Quantised) else made
     return _fp4(weight, parts, data, components, "torchao_mxfp4", ("F8_E8M0", "U8"))
-
-
-def _nvfp4(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[str, ...]) -> Made:
-    return _fp4(weight, parts, data, components, "torchao_nvfp4", ("F8_E4M3",))
 
 
 def _fp4(
@@ -212,12 +211,7 @@ def _int4(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
         dtype="I4",
         scheme="torchao_int4",
         components=components,
-        parameters={
-            "bits": 4,
-            "group_size": shape[-1] // groups,
-            "symmetric": False,
-            "scale_dtype": scale.dtype,
-        },
+        parameters={"bits": 4, "group_size": shape[-1] // groups, "symmetric": False, "scale_dtype": scale.dtype},
         codes=codes.name,
         scale=scale.name,
         zero=zero.name,
@@ -226,12 +220,12 @@ def _int4(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
     )
 
 
-_CLASSES = {
+_CLASSES: dict[str, Callable[[str, Parts, Mapping[str, Any], tuple[str, ...]], Made]] = {
     "Float8Tensor": _grid,
     "Int8Tensor": _grid,
     "IntxUnpackedToInt8Tensor": _grid,
     "MXTensor": _mx,
-    "NVFP4Tensor": _nvfp4,
+    "NVFP4Tensor": partial(_fp4, scheme="torchao_nvfp4", scale_dtypes=("F8_E4M3",)),
     "Int4Tensor": _int4,
 }
 
@@ -254,15 +248,6 @@ def _block_size(data: Mapping[str, Any]) -> list[int]:
     said = data.get("block_size")
     fits = isinstance(said, list) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in said)
     return list(said) if fits and said is not None else []
-
-
-def _blocks(data: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    said = _block_size(data)
-    return ((said[-2], said[-1]),) if len(said) >= 2 else ()
-
-
-def _sizes(data: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(_block_size(data)[-1:])
 
 
 TORCHAO = Scheme("torchao tensor subclasses", ("_qdata",), _group)
