@@ -12,7 +12,7 @@
 //! rounded copy of what was quantised.
 
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// How far from one the factor of a group may be: scales are kept with 8 bits of precision or more.
 const SCALE: f64 = 1.0 / 128.0;
@@ -50,7 +50,7 @@ pub struct Found {
 pub fn cells(fine: &[f32], coarse: &[f32], run: usize, even: bool, precision: f64, control: &Control) -> Result<Found> {
     if run == 0 || fine.len() != coarse.len() || !fine.len().is_multiple_of(run) {
         let why = format!("{} and {} values, which should be as many and in groups of {run}", fine.len(), coarse.len());
-        return Err(Error::new(ErrorKind::Usage, "bad_groups", why));
+        return Err(Error::usage("bad_groups", why));
     }
     let mut found = Found::default();
     let mut levels = Vec::with_capacity(run);

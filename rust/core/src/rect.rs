@@ -6,7 +6,7 @@
 
 use crate::control::Control;
 use crate::dtype::{Class, Dtype};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::kernels::decode_f32;
 use crate::source::{Buffer, SafetensorsFile};
 
@@ -54,7 +54,7 @@ pub(crate) fn matrix(file: &SafetensorsFile, i: usize) -> (u64, u64) {
 }
 
 pub(crate) fn about(file: &SafetensorsFile, i: usize, code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message).with_tensor(file.header().name(i)).with_path(file.path())
+    Error::usage(code, message).with_tensor(file.header().name(i)).with_path(file.path())
 }
 
 /// The rectangle's values as f32, row-major. `out` has as many as [`Rect::check`] says.

@@ -12,7 +12,7 @@ use std::thread;
 
 use crate::control::Control;
 use crate::dtype::{Class, Dtype};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::kernels::decode_f32;
 use crate::rect::{CHEAP_GAP, Span, about, matrix};
 use crate::source::{Buffer, SafetensorsFile};
@@ -89,7 +89,7 @@ impl Runs {
 }
 
 fn bad_runs(message: String) -> Error {
-    Error::new(ErrorKind::Usage, "bad_runs", message)
+    Error::usage("bad_runs", message)
 }
 
 /// Rows and columns of tensor `i` of `file`; `columns` `None` for all.

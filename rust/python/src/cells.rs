@@ -3,7 +3,7 @@
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use weightprint_core::cells as core;
-use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::error::Error;
 
 use crate::errors::to_python;
 use crate::gateway;
@@ -23,9 +23,8 @@ pub fn cells(
 ) -> PyResult<(u64, u64, f64, f64, f64, f64)> {
     let both = (fine.is_c_contiguous() && coarse.is_c_contiguous()).then_some(());
     let both = both.and_then(|()| Some((fine.as_slice().ok()?, coarse.as_slice().ok()?)));
-    let (fine, coarse) = both.ok_or_else(|| {
-        to_python(py, Error::new(ErrorKind::Usage, "bad_groups", "values are contiguous arrays, row by row"))
-    })?;
+    let (fine, coarse) =
+        both.ok_or_else(|| to_python(py, Error::usage("bad_groups", "values are contiguous arrays, row by row")))?;
     let found =
         gateway::run_sized(py, size_of_val(fine), |control| core::cells(fine, coarse, run, even, precision, control))?;
     Ok((found.groups, found.fit, found.difference, found.size, found.rounding, found.flat))

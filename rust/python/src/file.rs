@@ -24,15 +24,11 @@ fn notes(notes: &[Note]) -> Vec<PyNote> {
     notes.iter().map(|n| (n.code, n.message.clone(), n.tensor.clone(), n.offset)).collect()
 }
 
-fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
-}
-
 fn mode_from_name(name: &str) -> Result<Mode> {
     match name {
         "strict" => Ok(Mode::Strict),
         "compatible" => Ok(Mode::Compatible),
-        other => Err(usage("unknown_mode", format!("mode is \"strict\" or \"compatible\", not {other:?}"))),
+        other => Err(Error::usage("unknown_mode", format!("mode is \"strict\" or \"compatible\", not {other:?}"))),
     }
 }
 
@@ -186,7 +182,7 @@ impl SafetensorsFile {
             let (begin, end) = self.header().range(i);
             if end - begin > MAX_SMALL {
                 let message = format!("tensor {i} has {} bytes; read_small reads up to {MAX_SMALL}", end - begin);
-                return Err(to_python(py, usage("not_small", message)));
+                return Err(to_python(py, Error::usage("not_small", message)));
             }
             ranges.push((self.begin(i), end - begin));
         }
@@ -235,7 +231,7 @@ fn clip(py: Python<'_>, start: u64, stop: Option<u64>, len: u64) -> PyResult<(u6
         return Ok((start, stop));
     }
     let message = format!("the range {start}..{stop} does not lie within the tensor's {len} values or bytes");
-    Err(to_python(py, usage("range_out_of_bounds", message)))
+    Err(to_python(py, Error::usage("range_out_of_bounds", message)))
 }
 
 /// Where components `[start, stop)` lie within a tensor's bytes.

@@ -11,7 +11,7 @@ use weightprint_core::scan::Request;
 
 use crate::errors::to_python;
 use crate::gateway;
-use crate::scan::{isa_from_name, to_columns, usage};
+use crate::scan::{isa_from_name, to_columns};
 
 /// Statistics of one tensor whose float32 values are added piece by piece; see the stub.
 #[pyclass(module = "weightprint._core", frozen)]
@@ -22,7 +22,7 @@ pub struct Measure {
 }
 
 fn over() -> Error {
-    usage("measure_is_over", "this measure was finished, or failed".into())
+    Error::usage("measure_is_over", "this measure was finished, or failed")
 }
 
 #[pymethods]

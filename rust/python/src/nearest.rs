@@ -2,7 +2,7 @@
 
 use numpy::{PyReadonlyArray2, PyReadwriteArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
 use weightprint_core::nearest::{self as core, Part};
 
@@ -22,7 +22,7 @@ pub fn nearest(
     let bad = || {
         let why = "scores are contiguous arrays (row by row) of one shape, with one best value and column for each row"
             .to_owned();
-        to_python(py, Error::new(ErrorKind::Usage, "bad_scores", why))
+        to_python(py, Error::usage("bad_scores", why))
     };
     let (best, at) = (best.as_slice_mut().map_err(|_| bad())?, at.as_slice_mut().map_err(|_| bad())?);
     let mut seen = Vec::with_capacity(parts.len());

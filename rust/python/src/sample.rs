@@ -2,7 +2,7 @@
 
 use numpy::{PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::error::Error;
 use weightprint_core::sample::{self, Runs};
 
 use crate::errors::to_python;
@@ -26,7 +26,7 @@ pub fn read_sample(
     let file = &*file.inner;
     let bad = || {
         let why = "the array that a sample is read into is not contiguous, row by row".to_owned();
-        to_python(py, Error::new(ErrorKind::Usage, "not_contiguous", why))
+        to_python(py, Error::usage("not_contiguous", why))
     };
     // A slice is given of Fortran's order too.
     let rows_first = out.is_c_contiguous();

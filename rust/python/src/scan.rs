@@ -5,7 +5,7 @@ use std::sync::Arc;
 use numpy::{PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use weightprint_core::error::{Error, ErrorKind, Result};
+use weightprint_core::error::{Error, Result};
 use weightprint_core::kernels::Isa;
 use weightprint_core::sample::Runs;
 use weightprint_core::scan as core;
@@ -16,16 +16,12 @@ use crate::errors::to_python;
 use crate::file::SafetensorsFile;
 use crate::gateway::{self, Progress};
 
-pub fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
-}
-
 fn io_from_name(name: &str) -> Result<Io> {
     match name {
         "auto" => Ok(Io::Auto),
         "pread" => Ok(Io::Pread),
         "mmap" => Ok(Io::Mmap),
-        other => Err(usage("unknown_io", format!("io is \"auto\", \"pread\" or \"mmap\", not {other:?}"))),
+        other => Err(Error::usage("unknown_io", format!("io is \"auto\", \"pread\" or \"mmap\", not {other:?}"))),
     }
 }
 
@@ -34,7 +30,10 @@ pub fn isa_from_name(name: Option<&str>) -> Result<Isa> {
     let here = Isa::available();
     Isa::from_name(name).filter(|isa| here.contains(isa)).ok_or_else(|| {
         let names: Vec<_> = here.iter().map(|isa| isa.name()).collect();
-        usage("isa_not_available", format!("isa {name:?} is not available here: use one of {}", names.join(", ")))
+        Error::usage(
+            "isa_not_available",
+            format!("isa {name:?} is not available here: use one of {}", names.join(", ")),
+        )
     })
 }
 
@@ -75,7 +74,7 @@ pub fn scan<'py>(
     let settings = settings.map_err(|e| to_python(py, e))?;
     for &(file, tensor) in &tensors {
         let file = files.get(file).ok_or_else(|| {
-            to_python(py, usage("no_such_file", format!("file {file} of a scan with {} files", files.len())))
+            to_python(py, Error::usage("no_such_file", format!("file {file} of a scan with {} files", files.len())))
         })?;
         file.check_index(tensor)?;
     }
@@ -99,13 +98,17 @@ fn kept<'a>(
     (place, out, rows, columns): &'a mut PyKeep<'_>,
 ) -> Result<Keep<'a>> {
     let &(file, i) = tensors.get(*place).ok_or_else(|| {
-        usage("no_such_tensor", format!("something is to be kept of tensor {place} of a scan of {}", tensors.len()))
+        Error::usage(
+            "no_such_tensor",
+            format!("something is to be kept of tensor {place} of a scan of {}", tensors.len()),
+        )
     })?;
     let (rows, columns) = (Runs::ascending(std::mem::take(rows))?, columns.take().map(Runs::ascending).transpose()?);
     // A slice is given of Fortran's order too.
     let rows_first = out.is_c_contiguous();
     let out = out.as_slice_mut().ok().filter(|_| rows_first);
-    let out = out.ok_or_else(|| usage("not_contiguous", "an array to keep a sample in is contiguous".to_owned()))?;
+    let out =
+        out.ok_or_else(|| Error::usage("not_contiguous", "an array to keep a sample in is contiguous".to_owned()))?;
     Keep::new((*place, files[file], i), rows, columns, out)
 }
 

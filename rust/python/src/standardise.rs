@@ -2,7 +2,7 @@
 
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
 use weightprint_core::standardise::{self as core, Standard};
 
@@ -10,7 +10,7 @@ use crate::errors::to_python;
 use crate::gateway;
 
 fn bad(py: Python<'_>, why: &str) -> PyErr {
-    to_python(py, Error::new(ErrorKind::Usage, "bad_vectors", why))
+    to_python(py, Error::usage("bad_vectors", why))
 }
 
 fn line<'a>(py: Python<'_>, x: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {

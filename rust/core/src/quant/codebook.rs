@@ -12,10 +12,10 @@ use super::nibbles::{Flat, Look, Portable, Table, look_shells};
 use super::rows::{CHUNK, Settings, for_rows};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
-use super::{length, positive, usage};
+use super::{length, positive};
 use crate::control::Control;
 use crate::dtype::{Class, Dtype};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{Isa, small_values};
 
 /// One scale per block.
@@ -40,7 +40,7 @@ impl Scales<'_> {
         match self {
             Self::Small(dtype, _) if dtype.bits() != 8 || dtype.class() != Class::Float => {
                 let message = format!("scales are F32 or a float type of 8 bits, not {}", dtype.name());
-                Err(usage("unknown_scale_dtype", message))
+                Err(Error::usage("unknown_scale_dtype", message))
             }
             _ => Ok(()),
         }
@@ -82,7 +82,7 @@ impl Codebook<'_> {
         }
         if self.rows > 1 && self.stride < self.columns {
             let message = format!("rows of {} codes, {} apart, overlap", self.columns, self.stride);
-            return Err(usage("rows_overlap", message));
+            return Err(Error::usage("rows_overlap", message));
         }
         let end = (self.rows - 1)
             .checked_mul(self.stride)
@@ -96,7 +96,7 @@ impl Codebook<'_> {
                 self.first,
                 self.codes.len()
             );
-            return Err(usage("codes_too_short", message));
+            return Err(Error::usage("codes_too_short", message));
         };
         check_blocks("block", end, self.block, self.block_offset, self.scales.len())?;
         // Rows apart, so at most two values per byte of `codes`.

@@ -36,24 +36,20 @@ pub use rows::{Settings, as_floats};
 pub use scaled::Scaled;
 pub use unpack::{Axis, Order, unpack};
 
-use crate::error::{Error, ErrorKind, Result};
-
-fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
-}
+use crate::error::{Error, Result};
 
 /// `Ok` if `what` has `found == expected` entries.
 fn length(what: &str, found: usize, expected: Option<usize>) -> Result<()> {
     match expected {
         Some(expected) if expected == found => Ok(()),
         Some(expected) => {
-            Err(usage("length_mismatch", format!("{what}: {found} given where the shape needs {expected}")))
+            Err(Error::usage("length_mismatch", format!("{what}: {found} given where the shape needs {expected}")))
         }
-        None => Err(usage("too_large", format!("{what}: the shape has more elements than memory can address"))),
+        None => Err(Error::usage("too_large", format!("{what}: the shape has more elements than memory can address"))),
     }
 }
 
 /// `Ok` if a size that divides something is not 0.
 fn positive(what: &str, size: usize) -> Result<()> {
-    if size > 0 { Ok(()) } else { Err(usage("zero_size", format!("{what} must be at least 1"))) }
+    if size > 0 { Ok(()) } else { Err(Error::usage("zero_size", format!("{what} must be at least 1"))) }
 }

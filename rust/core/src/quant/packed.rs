@@ -15,15 +15,15 @@
 
 use super::bytes;
 use super::grid::{Grid, Run, check_grid, count_runs, runs_of_groups};
+use super::length;
 use super::nibbles::{self, Strip, Table};
 use super::rows::{Settings, for_rows};
 use super::scattered::{self, Panel};
 use super::transpose::Turned;
 use super::unpack::AWQ_PLACE;
-use super::{length, usage};
 use crate::control::Control;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Outputs per chunk where storage is by columns: 16 words side by side are a cache line.
 const TURNED_ROWS: usize = 64;
@@ -169,7 +169,7 @@ impl Packed<'_> {
         let known = matches!(self.bits, 2 | 4 | 8) && (self.layout != Layout::Awq || self.bits == 4);
         if !known {
             let message = format!("codes of {} bits in layout {:?} are not known", self.bits, self.layout.name());
-            return Err(usage("unknown_bits", message));
+            return Err(Error::usage("unknown_bits", message));
         }
         let unit = self.layout.unit();
         length("words", self.words.len(), self.stored.0.checked_mul(self.stored.1).and_then(|n| n.checked_mul(unit)))?;
@@ -192,7 +192,7 @@ impl Packed<'_> {
                 self.stored.1,
                 self.layout.name()
             );
-            return Err(usage("stored_shape_mismatch", message));
+            return Err(Error::usage("stored_shape_mismatch", message));
         }
         // Below 16 times the bytes of `words`.
         Ok(self.rows * self.columns)

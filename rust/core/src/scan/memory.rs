@@ -10,7 +10,7 @@ use super::run::{Job, State, Worker};
 use super::{Io, Request, Settings, TensorResult};
 use crate::control::Control;
 use crate::dtype::Dtype;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::kernels::Isa;
 
 /// Statistics of one tensor in the making.
@@ -30,7 +30,7 @@ impl Measure {
     pub fn new(shape: &[u64], request: Request, isa: Isa) -> Result<Self> {
         let components = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).filter(|&n| n < 1 << 61);
         let Some(components) = components else {
-            return Err(usage("shape_too_large", format!("a tensor of shape {shape:?} has too many values")));
+            return Err(Error::usage("shape_too_large", format!("a tensor of shape {shape:?} has too many values")));
         };
         let row = (shape.len() >= 2 && components > 0).then(|| shape[shape.len() - 1]);
         let tensor =
@@ -49,7 +49,7 @@ impl Measure {
         let left = self.tensor.nbytes - self.bytes_seen();
         if !bytes.len().is_multiple_of(4) || bytes.len() as u64 > left {
             let message = format!("{} bytes added where {left} bytes of float32 are left", bytes.len());
-            return Err(usage("bad_piece", message));
+            return Err(Error::usage("bad_piece", message));
         }
         while !bytes.is_empty() {
             let unit = self.tensor.unit(0, self.done);
@@ -72,7 +72,7 @@ impl Measure {
             State::Done(result) if seen == self.tensor.nbytes => Ok(*result),
             _ => {
                 let message = format!("{} of {} values were added", seen / 4, self.tensor.components);
-                Err(usage("values_missing", message))
+                Err(Error::usage("values_missing", message))
             }
         }
     }
@@ -101,8 +101,4 @@ impl Measure {
         self.gathered.clear();
         Ok(())
     }
-}
-
-fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
 }
