@@ -5,9 +5,8 @@
 //! operations: the same bits whatever the instruction set.
 
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::Isa;
-use crate::kernels::wide::shells;
+use crate::error::{Error, Result};
+use crate::kernels::{Isa, shells};
 
 const LANES: usize = 16;
 const TOGETHER: usize = 64;
@@ -30,7 +29,7 @@ impl Standard<'_> {
         let lengths = [self.shift, self.weights, self.scale, self.along].map(<[f32]>::len);
         if lengths.iter().any(|&length| length != n) || (n == 0 && size > 0) || (n > 0 && !size.is_multiple_of(n)) {
             let why = format!("{size} values in vectors of {n}, and {lengths:?} coordinates to shift and stretch");
-            return Err(Error::new(ErrorKind::Usage, "bad_vectors", why));
+            return Err(Error::usage("bad_vectors", why));
         }
         Ok(())
     }
@@ -67,7 +66,7 @@ pub fn columns(isa: Isa, x: &mut [f32], n: usize, by: &Standard, control: &Contr
 pub fn peaks(isa: Isa, x: &[f32], pieces: usize, control: &Control) -> Result<Vec<f32>> {
     if pieces == 0 || !x.len().is_multiple_of(pieces) {
         let why = format!("{} values in {pieces} equal parts", x.len());
-        return Err(Error::new(ErrorKind::Usage, "bad_vectors", why));
+        return Err(Error::usage("bad_vectors", why));
     }
     let n = x.len() / pieces;
     (0..pieces)
@@ -171,6 +170,7 @@ fn peak_body<const FMA: bool>(x: &[f32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn draw(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;

@@ -3,7 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Bits, Kind, Lanes, Narrow, Piece, Pivot, SWEEP_BYTES, Sums, finish, parts};
+use super::extremes::Bits;
+use super::lanes::{Kind, Lanes, Narrow, Piece, Pivot, SWEEP_BYTES, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes: what the next sweep reads, while this one sums.
 const AHEAD: usize = SWEEP_BYTES;
@@ -99,7 +100,7 @@ fn tops<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
     store(&mut bits.umax, umax);
 }
 
-/// See [`super::lanes::sweep`].
+/// See [`super::sweep`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
     let (vectors, rest) = bytes.as_chunks::<32>();

@@ -9,7 +9,8 @@
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
-use super::lanes::{Bits, Kind, Lanes, Narrow, Piece, Pivot, Sums, finish, parts};
+use super::extremes::Bits;
+use super::lanes::{Kind, Lanes, Narrow, Piece, Pivot, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes.
 const AHEAD: usize = 2048;
@@ -80,7 +81,7 @@ fn step<const PLAIN: bool>(acc: &mut Acc, x: [__m512; 2], scale: __m512, shift: 
     }
 }
 
-/// See [`super::lanes::sweep`].
+/// See [`super::sweep`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
     if pivot == Pivot::NONE {

@@ -3,8 +3,7 @@
 //! A rounding is had by Knuth's TwoSum, which compares nothing and so runs in vectors; it is exact, and no product is
 //! fused, so every instruction set gives the same bits.
 
-use super::Isa;
-use super::wide::shells;
+use super::dispatch::shells;
 
 const LANES: usize = 4;
 
@@ -75,7 +74,7 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::BASE_FMA;
+    use super::super::dispatch::{BASE_FMA, Isa};
     use super::*;
 
     #[test]

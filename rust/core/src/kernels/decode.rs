@@ -4,9 +4,8 @@
 //! Types of at most 8 bits are one table look-up ([`super::minifloat`]); bf16 is the top half of an f32; f16 is
 //! rebuilt by one multiplication, which also normalises its subnormals.
 
+use super::minifloat::small_values;
 use crate::dtype::Dtype;
-
-pub(crate) use super::minifloat::small_values;
 
 /// The f32 with the value of the IEEE half-precision `bits`.
 #[inline(always)]

@@ -6,9 +6,9 @@
 //! are positive, so their relative error is below 10·2^-53.
 
 use super::counts::{Counts, Tally, bin_count, is_wide, value};
-use super::power::Power;
 use super::{Number, Summary};
 use crate::dtype::{Class, Dtype};
+use crate::kernels::power::Power;
 use crate::kernels::{Isa, compensated, value16};
 
 /// The levels of [`Distribution::quantiles`].

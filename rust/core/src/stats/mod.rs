@@ -5,7 +5,6 @@ mod counts;
 mod distribution;
 mod moments;
 mod pair;
-pub(crate) mod power;
 mod rows;
 
 pub use columns::ColumnMoments;

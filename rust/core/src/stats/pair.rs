@@ -5,8 +5,7 @@
 //! never taken from ‖a‖² − 2ab + ‖b‖², which cancels for near copies. Elements where either value is NaN or infinite
 //! enter no sum, only the counts.
 
-use crate::kernels::Isa;
-use crate::kernels::wide::shells;
+use crate::kernels::{Isa, shells};
 
 const LANES: usize = 8;
 

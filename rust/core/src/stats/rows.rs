@@ -4,8 +4,8 @@
 //! the next run's state then completes it. Rows keep mean and M2 only, since Σx² = M2 + n·mean² loses nothing.
 
 use super::Moments;
-use super::power::Power;
 use crate::dtype::Dtype;
+use crate::kernels::power::Power;
 use crate::kernels::{Isa, for_each, lanes, small_values, wide, widen};
 
 /// One row, or the part of it seen so far: its finite values only.
