@@ -5,18 +5,15 @@
 //! quantised weights into float32.
 //! Nothing here knows Python; every error is an [`error::Error`] and every long call takes a [`control::Control`].
 
-pub mod assign;
-pub mod cells;
 pub mod control;
 pub mod dtype;
 pub mod error;
 pub mod format;
 pub mod kernels;
-pub mod nearest;
+pub mod pair;
 pub mod quant;
 pub mod rect;
 pub mod sample;
 pub mod scan;
 pub mod source;
-pub mod standardise;
 pub mod stats;

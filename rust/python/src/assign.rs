@@ -2,8 +2,9 @@
 
 use numpy::{PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use weightprint_core::assign as core;
+
 use weightprint_core::error::Error;
+use weightprint_core::pair::assign as core;
 
 use crate::errors::to_python;
 use crate::gateway;

@@ -2,8 +2,9 @@
 
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use weightprint_core::cells as core;
+
 use weightprint_core::error::Error;
+use weightprint_core::pair::cells as core;
 
 use crate::errors::to_python;
 use crate::gateway;

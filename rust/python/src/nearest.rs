@@ -4,7 +4,7 @@ use numpy::{PyReadonlyArray2, PyReadwriteArray1, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
-use weightprint_core::nearest::{self as core, Part};
+use weightprint_core::pair::nearest::{self as core, Part};
 
 use crate::errors::to_python;
 use crate::gateway;

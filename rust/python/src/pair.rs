@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
-use weightprint_core::stats::Pair;
+use weightprint_core::pair::values::Pair;
 
 use crate::gateway;
 

@@ -4,7 +4,7 @@ use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedAr
 use pyo3::prelude::*;
 use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
-use weightprint_core::standardise::{self as core, Standard};
+use weightprint_core::pair::standardise::{self as core, Standard};
 
 use crate::errors::to_python;
 use crate::gateway;

@@ -11,7 +11,7 @@
 //! Merging is Pébay's ([`crate::kernels`], `power`).
 
 use super::rows::{RowMoments, RowPartial};
-use super::{Number, Summary};
+use super::summary::{Number, Summary};
 use crate::dtype::{Class, Dtype};
 use crate::kernels::extremes::{self, Bits};
 use crate::kernels::lanes::{self, Bf16, F16, F32, Narrow, Piece, Pivot, Sums};
@@ -85,7 +85,7 @@ impl Moments {
         if rows.row_len() < SHORT_ROW {
             self.run(isa, bytes, first, None);
             let n = bytes.len() as u64 * 8 / u64::from(self.dtype.bits()) * self.dtype.components();
-            rows.update(isa, self.word(), bytes, 0, n);
+            rows.update_wide(isa, self.word(), bytes, 0, n);
         } else {
             self.run(isa, bytes, first, Some(rows));
         }

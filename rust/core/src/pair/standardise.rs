@@ -1,4 +1,4 @@
-//! Vectors brought to one scale, in place: shifted, stretched along each coordinate, freed from one direction.
+//! Standardises vectors in place: subtracts a shift, scales each coordinate, projects one direction out, normalises.
 //!
 //! The vectors are the rows of a matrix or its columns; either is gone through a few vectors at a time, so that what is
 //! read twice is still in the cache. Sums run in fixed lanes (rows) or coordinate by coordinate (columns) without fused
@@ -202,10 +202,10 @@ mod tests {
                     let by =
                         Standard { shift: &parts[0], weights: &parts[1], scale: &parts[2], along: &parts[3], unit };
                     let x = draw(n * m, 3);
-                    let turned: Vec<f32> = (0..n * m).map(|k| x[(k % m) * n + k / m]).collect();
+                    let transposed: Vec<f32> = (0..n * m).map(|k| x[(k % m) * n + k / m]).collect();
                     let mut seen: Vec<(Vec<f32>, Vec<f32>)> = Vec::new();
                     for isa in Isa::available() {
-                        let (mut a, mut b) = (x.clone(), turned.clone());
+                        let (mut a, mut b) = (x.clone(), transposed.clone());
                         rows(isa, &mut a, n, &by, &Control::new()).unwrap();
                         columns(isa, &mut b, n, &by, &Control::new()).unwrap();
                         seen.push((a, b));

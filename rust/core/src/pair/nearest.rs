@@ -1,7 +1,7 @@
-//! Who resembles whom most: per row of a tile of scores, the column with the largest sum over its parts.
+//! The column with the largest score in each row of a matrix of scores, given tile by tile (row-wise argmax).
 //!
-//! Scores are products of matrices, made a tile at a time; this goes through a tile once while it is in the cache. A
-//! row's maximum is taken in fixed lanes, which compilers vectorise, and its column is looked up only where it beats
+//! Scores are sums of one or two products of matrices, made a tile at a time; this goes through a tile once while it is
+//! in the cache. A row's maximum is taken in fixed lanes, which compilers vectorise, and its column is looked up only where it beats
 //! what was found in earlier tiles.
 
 use crate::error::{Error, Result};
