@@ -12,8 +12,6 @@ pub mod format;
 pub mod kernels;
 pub mod pair;
 pub mod quant;
-pub mod rect;
-pub mod sample;
 pub mod scan;
 pub mod source;
 pub mod stats;

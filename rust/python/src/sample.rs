@@ -3,7 +3,7 @@
 use numpy::{PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use weightprint_core::error::Error;
-use weightprint_core::sample::{self, Runs};
+use weightprint_core::source::{Runs, sample};
 
 use crate::errors::to_python;
 use crate::file::SafetensorsFile;

@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use weightprint_core::error::{Error, Result};
 use weightprint_core::kernels::Isa;
-use weightprint_core::sample::Runs;
 use weightprint_core::scan as core;
 use weightprint_core::scan::{Io, Keep, Lines, Request, Settings, TensorResult};
+use weightprint_core::source::{Runs, TensorFile};
 use weightprint_core::stats::{Distribution, Number, Summary};
 
 use crate::errors::to_python;
@@ -93,7 +93,7 @@ pub fn scan<'py>(
 }
 
 fn kept<'a>(
-    files: &[&weightprint_core::source::SafetensorsFile],
+    files: &[&TensorFile],
     tensors: &[(usize, usize)],
     (place, out, rows, columns): &'a mut PyKeep<'_>,
 ) -> Result<Keep<'a>> {

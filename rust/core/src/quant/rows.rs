@@ -1,12 +1,11 @@
 //! Runs a decoder over the rows of its output: in chunks that stay in the second-level cache, on several threads where
 //! the output is large.
 
-use std::num::NonZero;
 use std::slice::ChunksMut;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::control::Control;
+use crate::control::{Control, thread_count};
 use crate::error::Result;
 use crate::kernels::Isa;
 
@@ -33,12 +32,8 @@ impl Default for Settings {
 impl Settings {
     fn threads(self, len: usize) -> usize {
         let useful = (len / WORTH_A_THREAD).max(1);
-        match self.threads {
-            // Asking the system costs more than a small output.
-            0 if useful > 1 => thread::available_parallelism().map_or(1, NonZero::get).min(useful),
-            0 => 1,
-            n => n.min(useful),
-        }
+        // Asking the system costs more than a small output.
+        if useful > 1 { thread_count(self.threads).min(useful) } else { 1 }
     }
 }
 

@@ -5,9 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::dtype::Class;
 use crate::error::Result;
 use crate::kernels::decode_f32;
-use crate::rect::{about, matrix};
-use crate::sample::{Runs, size};
-use crate::source::SafetensorsFile;
+use crate::source::sample::size;
+use crate::source::{Runs, TensorFile, about, matrix};
 
 /// What is kept of one tensor.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ impl<'a> Keep<'a> {
     ///
     /// Errors: as [`size`]; `Usage` for an `out` of another length and for elements that share bytes.
     pub fn new(
-        (tensor, file, i): (usize, &SafetensorsFile, usize),
+        (tensor, file, i): (usize, &TensorFile, usize),
         rows: Runs,
         columns: Option<Runs>,
         out: &'a mut [f32],

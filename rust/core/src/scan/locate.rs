@@ -4,7 +4,7 @@ use super::plan::Tensor;
 use crate::control::Control;
 use crate::error::Result;
 use crate::kernels::decode_f64;
-use crate::source::SafetensorsFile;
+use crate::source::TensorFile;
 
 /// The finite components beyond a threshold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,7 +19,7 @@ pub struct Found {
 
 /// Count the finite components of `tensor` with |x| > `threshold`, and name the first `limit` of them.
 pub fn find_above(
-    file: &SafetensorsFile,
+    file: &TensorFile,
     tensor: &Tensor,
     threshold: f64,
     limit: usize,

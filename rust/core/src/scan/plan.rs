@@ -7,7 +7,7 @@
 
 use super::digest::LEAF;
 use crate::dtype::Dtype;
-use crate::source::SafetensorsFile;
+use crate::source::TensorFile;
 
 /// Bytes read at once into a thread's buffer: half of a typical L2, and what measured fastest for `pread`.
 pub const CHUNK: u64 = 512 << 10;
@@ -33,7 +33,7 @@ pub struct Tensor {
 
 impl Tensor {
     /// Tensor `index` of `files[file]`.
-    pub fn new(files: &[&SafetensorsFile], file: usize, index: usize) -> Self {
+    pub fn new(files: &[&TensorFile], file: usize, index: usize) -> Self {
         let (source, header) = (files[file], files[file].header());
         let (dtype, shape, (begin, end)) = (header.dtype(index), header.shape(index), header.range(index));
         let components = header.numel(index) * dtype.components();

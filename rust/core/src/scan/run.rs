@@ -1,6 +1,5 @@
 //! Runs a plan: threads take units in order, read them chunk by chunk, and merge each tensor when its last unit is done.
 
-use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,10 +9,10 @@ use memmap2::Mmap;
 use super::digest::{self, Piece, UnitHasher};
 use super::plan::{Plan, Tensor, Unit};
 use super::{Io, Keep, Lines, Request, Settings, TensorResult};
-use crate::control::Control;
+use crate::control::{Control, thread_count};
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
-use crate::source::{Buffer, SafetensorsFile};
+use crate::source::{Buffer, TensorFile};
 use crate::stats::{ColumnMoments, Counts, Moments, RowMoments, RowPartial};
 
 /// Scan `tensors` of `files`: every byte once, one result per tensor, in order.
@@ -21,7 +20,7 @@ use crate::stats::{ColumnMoments, Counts, Moments, RowMoments, RowPartial};
 /// Errors: what reading fails with (`truncated`, I/O), `FileChanged` if a file's size or time differs at the end,
 /// `Cancelled` through `control`. Of several failing units the first in plan order that was reached is reported.
 pub fn scan(
-    files: &[&SafetensorsFile],
+    files: &[&TensorFile],
     tensors: &[Tensor],
     request: Request,
     settings: Settings,
@@ -32,7 +31,7 @@ pub fn scan(
 
 /// As [`scan`], and what `kept` asks for is put by as the bytes pass.
 pub fn scan_keeping(
-    files: &[&SafetensorsFile],
+    files: &[&TensorFile],
     tensors: &[Tensor],
     kept: &[Keep<'_>],
     request: Request,
@@ -46,11 +45,7 @@ pub fn scan_keeping(
         }
     };
     let job = Job::new(files, None, tensors, request, settings, control, states).putting_by(&put_by);
-    let threads = match settings.threads {
-        0 => thread::available_parallelism().map_or(1, NonZero::get),
-        n => n,
-    };
-    let threads = (threads as u64).min(job.plan.len()).max(1);
+    let threads = (thread_count(settings.threads) as u64).min(job.plan.len()).max(1);
     thread::scope(|scope| {
         // The calling thread works too.
         for _ in 1..threads {
@@ -70,7 +65,7 @@ type PutBy<'a> = dyn Fn(usize, &[u8], u64, &mut Vec<u8>) + Sync + 'a;
 
 /// What the threads of one scan share.
 pub(super) struct Job<'a> {
-    files: &'a [&'a SafetensorsFile],
+    files: &'a [&'a TensorFile],
     /// In place of files.
     memory: Option<(u64, &'a [u8])>,
     tensors: &'a [Tensor],
@@ -252,7 +247,7 @@ fn table(slot: &mut Option<(Dtype, Box<Counts>)>, dtype: Dtype) -> &mut Counts {
 impl<'a> Job<'a> {
     /// A job over `files`, or over `memory`: bytes of its one tensor from the given one on.
     pub(super) fn new(
-        files: &'a [&'a SafetensorsFile],
+        files: &'a [&'a TensorFile],
         memory: Option<(u64, &'a [u8])>,
         tensors: &'a [Tensor],
         request: Request,
