@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use weightprint_core::error::{Error, Result};
 use weightprint_core::kernels::Isa;
 use weightprint_core::scan as core;
-use weightprint_core::scan::{Io, Keep, Lines, Request, Settings, TensorResult};
+use weightprint_core::scan::{Io, Lines, Request, RetainedSamples, Settings, TensorResult};
 use weightprint_core::source::{Runs, TensorFile};
 use weightprint_core::stats::{Distribution, Number, Summary};
 
@@ -46,8 +46,8 @@ pub fn isa_available() -> Vec<&'static str> {
 /// Runs (start, length) of indices.
 type PyRuns = Vec<(u64, u64)>;
 
-/// What is kept of the tensor at some place of a scan's list: an array, rows, and columns if not all.
-type PyKeep<'py> = (usize, PyReadwriteArray2<'py, f32>, PyRuns, Option<PyRuns>);
+/// What is retained of the tensor at some place of a scan's list: an array, rows, and columns if not all.
+type PyRetained<'py> = (usize, PyReadwriteArray2<'py, f32>, PyRuns, Option<PyRuns>);
 
 /// Read every byte of `tensors` (pairs of file number and tensor number) once; see the stub for the columns. `keep`: of
 /// the tensor at this place of the list these rows and columns go into an array as they pass.
@@ -67,7 +67,7 @@ pub fn scan<'py>(
     io: &str,
     isa: Option<&str>,
     progress: Option<Py<PyAny>>,
-    mut keep: Vec<PyKeep<'py>>,
+    mut keep: Vec<PyRetained<'py>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let request = Request { exact, rows, columns, digest };
     let settings = (|| Ok(Settings { threads, io: io_from_name(io)?, isa: isa_from_name(isa)? }))();
@@ -81,22 +81,22 @@ pub fn scan<'py>(
     let sources: Vec<_> = files.iter().map(|f| Arc::clone(&f.inner)).collect();
     drop(files);
     let sources: Vec<_> = sources.iter().map(Arc::as_ref).collect();
-    let kept = keep.iter_mut().map(|one| kept(&sources, &tensors, one)).collect::<Result<Vec<_>>>();
-    let kept = kept.map_err(|e| to_python(py, e))?;
+    let retained = keep.iter_mut().map(|one| retained(&sources, &tensors, one)).collect::<Result<Vec<_>>>();
+    let retained = retained.map_err(|e| to_python(py, e))?;
     let tensors: Vec<_> = tensors.iter().map(|&(file, i)| core::Tensor::new(&sources, file, i)).collect();
     let total = tensors.iter().map(|t| t.nbytes).sum();
     let progress = progress.map(|callback| Progress { callback, total });
     let results = gateway::run(py, progress, |control| {
-        core::scan_keeping(&sources, &tensors, &kept, request, settings, control)
+        core::scan_retaining(&sources, &tensors, &retained, request, settings, control)
     })?;
     to_columns(py, &results, request)
 }
 
-fn kept<'a>(
+fn retained<'a>(
     files: &[&TensorFile],
     tensors: &[(usize, usize)],
-    (place, out, rows, columns): &'a mut PyKeep<'_>,
-) -> Result<Keep<'a>> {
+    (place, out, rows, columns): &'a mut PyRetained<'_>,
+) -> Result<RetainedSamples<'a>> {
     let &(file, i) = tensors.get(*place).ok_or_else(|| {
         Error::usage(
             "no_such_tensor",
@@ -109,7 +109,7 @@ fn kept<'a>(
     let out = out.as_slice_mut().ok().filter(|_| rows_first);
     let out =
         out.ok_or_else(|| Error::usage("not_contiguous", "an array to keep a sample in is contiguous".to_owned()))?;
-    Keep::new((*place, files[file], i), rows, columns, out)
+    RetainedSamples::new((*place, files[file], i), rows, columns, out)
 }
 
 /// Where tensor `i` holds finite components with |x| > threshold: (how many, first indices, their values).

@@ -1,4 +1,4 @@
-//! Where the values beyond a threshold lie: the second look at a tensor that a scan has found to have outliers.
+//! Finds the values of a tensor beyond a threshold: a second pass, for one that a scan has found to have outliers.
 
 use super::plan::Tensor;
 use crate::control::Control;
@@ -8,7 +8,7 @@ use crate::source::TensorFile;
 
 /// The finite components beyond a threshold.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Found {
+pub struct Outliers {
     /// How many there are.
     pub total: u64,
     /// Flat component indices of the first ones, ascending.
@@ -24,8 +24,8 @@ pub fn find_above(
     threshold: f64,
     limit: usize,
     control: &Control,
-) -> Result<Found> {
-    let mut found = Found::default();
+) -> Result<Outliers> {
+    let mut found = Outliers::default();
     let (mut bytes, mut values) = (Vec::new(), Vec::new());
     for number in 0..tensor.n_units() {
         for (begin, end) in tensor.unit(0, number).chunks() {

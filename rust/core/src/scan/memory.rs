@@ -1,4 +1,4 @@
-//! The same statistics for a tensor that lies in no file: its float32 values come piece by piece, in flat order.
+//! Computes the statistics of a tensor that lies in no file: its float32 values come piece by piece, in flat order.
 //!
 //! Pieces are gathered into the very units that a file of these values would be cut into ([`plan`](super::plan)), and
 //! each unit goes through the same worker as a unit of a file. So there is one implementation of every statistic, and the
@@ -6,8 +6,9 @@
 //! partial results.
 
 use super::plan::Tensor;
+use super::request::{Io, Request, Settings};
+use super::result::TensorResult;
 use super::run::{Job, State, Worker};
-use super::{Io, Request, Settings, TensorResult};
 use crate::control::Control;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};

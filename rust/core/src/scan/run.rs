@@ -8,7 +8,9 @@ use memmap2::Mmap;
 
 use super::digest::{self, Piece, UnitHasher};
 use super::plan::{Plan, Tensor, Unit};
-use super::{Io, Keep, Lines, Request, Settings, TensorResult};
+use super::request::{Io, Request, Settings};
+use super::result::{Lines, TensorResult};
+use super::retained::RetainedSamples;
 use crate::control::{Control, thread_count};
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
@@ -26,25 +28,25 @@ pub fn scan(
     settings: Settings,
     control: &Control,
 ) -> Result<Vec<TensorResult>> {
-    scan_keeping(files, tensors, &[], request, settings, control)
+    scan_retaining(files, tensors, &[], request, settings, control)
 }
 
-/// As [`scan`], and what `kept` asks for is put by as the bytes pass.
-pub fn scan_keeping(
+/// As [`scan`], and copies `retained` samples as the bytes pass.
+pub fn scan_retaining(
     files: &[&TensorFile],
     tensors: &[Tensor],
-    kept: &[Keep<'_>],
+    retained: &[RetainedSamples<'_>],
     request: Request,
     settings: Settings,
     control: &Control,
 ) -> Result<Vec<TensorResult>> {
     let states = tensors.iter().map(|_| State::Waiting).collect();
-    let put_by = |tensor: usize, bytes: &[u8], first: u64, buffer: &mut Vec<u8>| {
-        for keep in kept.iter().filter(|keep| keep.tensor == tensor) {
-            keep.take(bytes, first, buffer);
+    let retain = |tensor: usize, bytes: &[u8], first: u64, buffer: &mut Vec<u8>| {
+        for samples in retained.iter().filter(|samples| samples.tensor == tensor) {
+            samples.copy(bytes, first, buffer);
         }
     };
-    let job = Job::new(files, None, tensors, request, settings, control, states).putting_by(&put_by);
+    let job = Job::new(files, None, tensors, request, settings, control, states).retaining(&retain);
     let threads = (thread_count(settings.threads) as u64).min(job.plan.len()).max(1);
     thread::scope(|scope| {
         // The calling thread works too.
@@ -61,7 +63,7 @@ pub fn scan_keeping(
 }
 
 /// What is done with a chunk of a tensor beyond measuring it: (tensor, bytes, first component, scratch space).
-type PutBy<'a> = dyn Fn(usize, &[u8], u64, &mut Vec<u8>) + Sync + 'a;
+type Retain<'a> = dyn Fn(usize, &[u8], u64, &mut Vec<u8>) + Sync + 'a;
 
 /// What the threads of one scan share.
 pub(super) struct Job<'a> {
@@ -69,7 +71,7 @@ pub(super) struct Job<'a> {
     /// In place of files.
     memory: Option<(u64, &'a [u8])>,
     tensors: &'a [Tensor],
-    put_by: &'a PutBy<'a>,
+    retain: &'a Retain<'a>,
     plan: Plan<'a>,
     request: Request,
     settings: Settings,
@@ -221,7 +223,7 @@ impl<'a> Worker<'a> {
             if let Some(hasher) = &mut hasher {
                 hasher.update(bytes);
             }
-            (job.put_by)(unit.tensor, bytes, first, gathered);
+            (job.retain)(unit.tensor, bytes, first, gathered);
             job.control.advance(end - begin);
         }
         let digest = hasher.map(UnitHasher::finish);
@@ -259,7 +261,7 @@ impl<'a> Job<'a> {
             files,
             memory,
             tensors,
-            put_by: &|_, _, _, _| {},
+            retain: &|_, _, _, _| {},
             plan: Plan::new(tensors),
             request,
             settings,
@@ -272,8 +274,8 @@ impl<'a> Job<'a> {
     }
 
     /// The same with something done with every chunk.
-    fn putting_by(self, put_by: &'a PutBy<'a>) -> Self {
-        Self { put_by, ..self }
+    fn retaining(self, retain: &'a Retain<'a>) -> Self {
+        Self { retain, ..self }
     }
 
     /// How far every tensor has come.
