@@ -3,6 +3,7 @@
 mod arrow;
 mod assign;
 mod cells;
+mod columns;
 mod errors;
 mod file;
 mod gateway;

@@ -7,16 +7,15 @@
 //! - MXFP4 (OCP MX v1.0, gpt-oss): E2M1, the first of two in a byte's low half, blocks of 32 with an E8M0 scale.
 //! - NVFP4: as MXFP4, but blocks of 16 with E4M3 scales under one scale of the tensor.
 
-use super::grid::check_blocks;
-use super::nibbles::{Flat, Look, Portable, Table, look_shells};
+use super::check::{check_blocks, length, positive};
+use super::dispatch::look_shells;
+use super::lookup::{Look, Table};
+use super::nibbles::Flat;
 use super::rows::{CHUNK, Settings, for_rows};
-#[cfg(target_arch = "x86_64")]
-use super::x86;
-use super::{length, positive};
 use crate::control::Control;
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
-use crate::kernels::{Isa, small_values};
+use crate::kernels::small_values;
 
 /// One scale per block.
 #[derive(Debug, Clone, Copy)]

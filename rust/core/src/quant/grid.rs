@@ -1,6 +1,5 @@
 //! Which scale and zero point a code takes: a grid of them, and the runs of columns that share one.
 
-use super::{length, positive};
 use crate::error::{Error, Result};
 
 /// `((x − zero) · scale) · factor`, each operation rounded.
@@ -119,26 +118,4 @@ fn equal(groups: &[i32], group: i32) -> usize {
     let (chunks, _) = groups.as_chunks::<32>();
     let whole = chunks.iter().take_while(|chunk| chunk.iter().fold(true, |all, &g| all & (g == group))).count() * 32;
     whole + groups[whole..].iter().take_while(|&&g| g == group).count()
-}
-
-/// Checks that blocks of `block` from `offset` on, `n` elements long, lie within `n_blocks`.
-pub(super) fn check_blocks(what: &str, n: usize, block: usize, offset: usize, n_blocks: usize) -> Result<()> {
-    positive(what, block)?;
-    let Some(end) = offset.checked_add(n) else {
-        return Err(Error::usage("too_large", format!("{what}: the offset {offset} is too large")));
-    };
-    let needed = end.div_ceil(block);
-    if n > 0 && needed > n_blocks {
-        let message =
-            format!("{what}: {n} elements from {offset} on in blocks of {block} need {needed} scales, not {n_blocks}");
-        return Err(Error::usage("grid_too_small", message));
-    }
-    Ok(())
-}
-
-/// Checks scales and zero points against the grid's shape.
-pub(super) fn check_grid(scales: &[f32], zeros: Option<&[f32]>, shape: (usize, usize)) -> Result<()> {
-    let expected = shape.0.checked_mul(shape.1);
-    length("scales", scales.len(), expected)?;
-    zeros.map_or(Ok(()), |zeros| length("zeros", zeros.len(), expected))
 }

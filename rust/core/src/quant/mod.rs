@@ -1,4 +1,4 @@
-//! Quantised weights to float32, blockwise: what is stored as codes plus scales, as the numbers a model multiplies by.
+//! Decodes (dequantises) quantised weights to float32: integer codes and their scales, as the numbers a model multiplies by.
 //!
 //! | file | codes | value, each operation rounded to float32 in this order |
 //! |---|---|---|
@@ -17,9 +17,13 @@
 //!
 //! Every length is checked before the first byte is touched: a mismatch is an error of kind `Usage`, never a panic.
 
+mod block;
 mod bytes;
+mod check;
 pub mod codebook;
+mod dispatch;
 mod grid;
+mod lookup;
 mod nibbles;
 pub mod packed;
 mod rows;
@@ -35,21 +39,3 @@ pub use packed::{Layout, Packed};
 pub use rows::{Settings, as_floats};
 pub use scaled::Scaled;
 pub use unpack::{Axis, Order, unpack};
-
-use crate::error::{Error, Result};
-
-/// `Ok` if `what` has `found == expected` entries.
-fn length(what: &str, found: usize, expected: Option<usize>) -> Result<()> {
-    match expected {
-        Some(expected) if expected == found => Ok(()),
-        Some(expected) => {
-            Err(Error::usage("length_mismatch", format!("{what}: {found} given where the shape needs {expected}")))
-        }
-        None => Err(Error::usage("too_large", format!("{what}: the shape has more elements than memory can address"))),
-    }
-}
-
-/// `Ok` if a size that divides something is not 0.
-fn positive(what: &str, size: usize) -> Result<()> {
-    if size > 0 { Ok(()) } else { Err(Error::usage("zero_size", format!("{what} must be at least 1"))) }
-}

@@ -9,8 +9,8 @@
 //! Blocks at the right and lower edge are ragged: the last scale of a row of the grid serves what is left.
 
 use super::bytes::{self, Tile};
-use super::grid::{Grid, check_blocks, check_grid, runs_of_blocks, runs_of_groups};
-use super::length;
+use super::check::{check_blocks, check_grid, length};
+use super::grid::{Grid, runs_of_blocks, runs_of_groups};
 use super::rows::{Settings, for_rows};
 use crate::control::Control;
 use crate::dtype::Dtype;

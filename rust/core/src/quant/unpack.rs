@@ -1,6 +1,6 @@
 //! Codes of 2, 4 or 8 bits out of 32-bit words, one byte each: for zero points, which are few.
 
-use super::length;
+use super::check::length;
 use crate::control::Control;
 use crate::error::{Error, Result};
 
