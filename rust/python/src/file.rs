@@ -171,8 +171,8 @@ impl SafetensorsFile {
         Ok(PyBytes::new(py, &bytes))
     }
 
-    /// All bytes of each of `tensors`, none above 64 KiB, in one call: many tensors of a few bytes say what the shapes of
-    /// quantised weights are, and a call each would cost more than the reading.
+    /// All bytes of each of `tensors`, none above 64 KiB, in one call: many tensors of a few bytes say what the shapes
+    /// of quantised weights are, and a call each would cost more than the reading.
     fn read_small<'py>(&self, py: Python<'py>, tensors: Vec<usize>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let mut ranges = Vec::with_capacity(tensors.len());
         for i in tensors {

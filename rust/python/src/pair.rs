@@ -7,7 +7,7 @@ use weightprint_core::pair::values::Pair;
 
 use crate::gateway;
 
-/// Values per step between two looks at the control.
+/// Values per step between two checks for cancellation.
 const STEP: usize = 1 << 20;
 
 /// Sums over two runs of float32 of equal length; see the stub.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use numpy::{PyReadwriteArray2, PyUntypedArrayMethods};
+use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use weightprint_core::error::{Error, Result};
@@ -11,6 +11,7 @@ use weightprint_core::scan as core;
 use weightprint_core::scan::{Io, Request, RetainedSamples, Settings};
 use weightprint_core::source::{Runs, TensorFile};
 
+use crate::arrays::by_rows_mut;
 use crate::columns::{f64_bytes, to_columns};
 use crate::errors::to_python;
 use crate::file::SafetensorsFile;
@@ -104,11 +105,8 @@ fn retained<'a>(
         )
     })?;
     let (rows, columns) = (Runs::ascending(std::mem::take(rows))?, columns.take().map(Runs::ascending).transpose()?);
-    // A slice is given of Fortran's order too.
-    let rows_first = out.is_c_contiguous();
-    let out = out.as_slice_mut().ok().filter(|_| rows_first);
-    let out =
-        out.ok_or_else(|| Error::usage("not_contiguous", "an array to keep a sample in is contiguous".to_owned()))?;
+    let out = by_rows_mut(out)
+        .ok_or_else(|| Error::usage("not_contiguous", "an array to keep a sample in is contiguous".to_owned()))?;
     RetainedSamples::new((*place, files[file], i), rows, columns, out)
 }
 

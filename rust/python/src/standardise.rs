@@ -17,8 +17,8 @@ fn line<'a>(py: Python<'_>, x: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f
     x.as_slice().map_err(|_| bad(py, "coordinates are contiguous arrays"))
 }
 
-/// Each row of `x` becomes `(row - shift) * scale - <row - shift, weights> * along`, and of unit length if `unit`. `x` is
-/// overwritten; it lies row by row or column by column. The others have one value for each of its columns.
+/// Each row of `x` becomes `(row - shift) * scale - <row - shift, weights> * along`, and of unit length if `unit`. `x`
+/// is overwritten; it lies row by row or column by column. The others have one value for each of its columns.
 #[pyfunction]
 #[pyo3(signature = (x, shift, weights, scale, along, *, unit))]
 pub fn standardise(

@@ -1,4 +1,4 @@
-//! A header under construction: what the slots of the JSON fill in.
+//! Collects what the parser reads of a header: entries, metadata, notes, and which place an error is about.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

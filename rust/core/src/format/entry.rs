@@ -1,7 +1,7 @@
 //! Parses the header's JSON, place by place: the document, an entry, and the three fields of an entry.
 //!
-//! Each [`Slot`] takes what may stand at its place, writes it into the [`HeaderBuilder`]'s arenas and refuses the rest with an
-//! error of its own. Where the reference implementation takes more than the specification allows, the slot asks
+//! Each [`Slot`] takes what may stand at its place, writes it into the [`HeaderBuilder`]'s arenas and refuses the rest
+//! with an error of its own. Where the reference implementation takes more than the specification allows, the slot asks
 //! [`HeaderBuilder::liberty`].
 
 use serde::de::{self, MapAccess, SeqAccess};

@@ -1,6 +1,7 @@
-//! The header: which bytes are which tensor.
+//! Parses a file's header, and answers which bytes are which tensor.
 //!
-//! One pass over the JSON fills the arenas of [`super::entries`]. A header of 100 MB and a million tensors costs about its own size again; see `tests/huge_header.rs`.
+//! One pass over the JSON fills the arenas of [`super::entries`]. A header of 100 MB and a million tensors costs about
+//! its own size again; see `tests/huge_header.rs`.
 
 use super::builder::HeaderBuilder;
 use super::entries::Entries;
@@ -31,7 +32,8 @@ pub struct Header {
 impl Header {
     /// Parse the N bytes of JSON. `data_len` is the number of bytes that follow them in the file.
     ///
-    /// Errors of kind `Format` or `Limit` name the tensor and the offset in the file; `Cancelled` when `control` says so.
+    /// Errors of kind `Format` or `Limit` name the tensor and the offset in the file; `Cancelled` when `control` says
+    /// so.
     pub fn parse(json: &[u8], data_len: u64, mode: Mode, limits: &Limits, control: &Control) -> Result<Header> {
         if json.len() as u64 > limits.header_bytes.min(u64::from(u32::MAX)) {
             let message = format!("the header has {} bytes, the cap is {}", json.len(), limits.header_bytes);

@@ -1,4 +1,4 @@
-//! The adapter between serde_json's streaming parser and the format's rules.
+//! Adapts serde_json's streaming parser to a known document: one type per place in it, with errors of our own.
 //!
 //! A [`Slot`] is a place in the document: it takes the JSON types that may stand there and refuses the others with
 //! its own error. [`Read`] turns a slot into a serde visitor and seed, so a document is read by nested slots with

@@ -1,4 +1,4 @@
-//! Checks that the tensors tile the data.
+//! Checks that a header's tensors tile the file's data: as long as their shapes say, no gap, no overlap.
 //!
 //! With the entries sorted by their offsets, the first begins at 0, each begins where the one before it ended, and the
 //! last ends with the file. Each is as long as its shape and dtype say: the product of the dimensions times the bits

@@ -1,4 +1,4 @@
-//! Parses `__metadata__`: strings, named by strings.
+//! Parses `__metadata__`, an object of strings.
 //!
 //! A value may be almost as long as the header. serde_json would unescape it into a scratch buffer and hand that to us
 //! to copy: three times the text at once. So a value is taken raw, as a slice of the header, and unescaped here

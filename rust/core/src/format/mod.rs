@@ -1,4 +1,4 @@
-//! Which bytes of a safetensors file are which tensor, and is the file sound?
+//! Parses and checks the headers of files of tensors: which bytes are which tensor, and is the file sound?
 //!
 //! The format: a u64 little-endian length N, N bytes of JSON, then the data. The JSON is an object of entries
 //! `name: {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}` whose offsets count from the start of the data,

@@ -1,4 +1,4 @@
-//! The first bytes of a file: how long is the header, and is this safetensors at all?
+//! Checks the first bytes of a file: the header's length, or which other format this is.
 //!
 //! safetensors has no magic number; its first eight bytes are the header's length N. A file of another format shows by
 //! an N that cannot be, or by a byte after it that opens no object. Only then are magic numbers looked at, since an

@@ -11,7 +11,8 @@ pub enum Mode {
     Compatible,
 }
 
-/// What a header may cost. Passing one is an error of kind `Limit`: the file may be legal, raise the cap if you trust it.
+/// What a header may cost. Passing one is an error of kind `Limit`: the file may be legal, raise the cap if you trust
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of JSON; the reference implementation stops at the same number.

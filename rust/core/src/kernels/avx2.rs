@@ -1,5 +1,5 @@
-//! The 32 lanes in four 256-bit registers per sum. 20 sums do not fit 16 registers, so two passes over bytes that
-//! stay in L1 take 16 lanes each, and a third takes the maxima.
+//! Power sums and extremes with AVX2: the 32 lanes lie in four 256-bit registers per sum. 20 sums do not fit 16
+//! registers, so two passes over bytes that stay in L1 take 16 lanes each, and a third takes the maxima.
 
 use std::arch::x86_64::*;
 

@@ -1,10 +1,11 @@
-//! The 32 lanes in two 512-bit registers per sum; maxima of the words in the same pass, two more registers.
+//! Power sums and extremes with AVX-512: the 32 lanes lie in two 512-bit registers per sum, the maxima of the words,
+//! taken in the same pass, in two more.
 //!
 //! The whole loop is one load (two for f32), two conversions, 14 or 16 float and 3 integer operations per 32 elements
-//! (6 for f32). With data in L2 the vector ports are what limits it: a Zen 4 does two such operations per cycle and takes
-//! 9.6 cycles for the 19 of bf16, 11.1 for f16, whose conversions count for two each. Masked loads in place of the mask of
-//! the odd words occupy the same ports and gained nothing.
-//! Data is prefetched, since the hardware stops at page ends.
+//! (6 for f32). With data in L2 the vector ports are what limits it: a Zen 4 does two such operations per cycle and
+//! takes 9.6 cycles for the 19 of bf16, 11.1 for f16, whose conversions count for two each. Masked loads in place of
+//! the mask of the odd words occupy the same ports and gained nothing. Data is prefetched, since the hardware stops at
+//! page ends.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;

@@ -1,4 +1,5 @@
-//! Sums over a table of values and how often each occurs, each rounding summed too (Neumaier 1974), in four lanes.
+//! Compensated sums over a table of values and their counts: each rounding is summed too (Neumaier 1974), in four
+//! lanes.
 //!
 //! A rounding is had by Knuth's TwoSum, which compares nothing and so runs in vectors; it is exact, and no product is
 //! fused, so every instruction set gives the same bits.

@@ -1,9 +1,9 @@
 //! Smallest and largest value and the zeros of a block of f32, bf16 or f16, from its raw words.
 //!
 //! They come from three integer operations per vector. Floats are sign-magnitude: as *signed* words their maximum is
-//! the largest value if one is positive, as *unsigned* words the most negative value if one is negative. Both maxima are
-//! taken of v − 1, which wraps the zeros, and nothing else, to the largest word there is: +0 unsigned, −0 signed. So a
-//! block that holds both signs and no zero, as weights do, is done; any other is surveyed in a second pass.
+//! the largest value if one is positive, as *unsigned* words the most negative value if one is negative. Both maxima
+//! are taken of v − 1, which wraps the zeros, and nothing else, to the largest word there is: +0 unsigned, −0 signed.
+//! So a block that holds both signs and no zero, as weights do, is done; any other is surveyed in a second pass.
 
 use super::dispatch::{Isa, shells};
 use super::lanes::Narrow;

@@ -9,8 +9,8 @@
 //!
 //! so AVX-512 (2 registers per sum), AVX2 (4) and the portable loop give the same bits; a target without FMA rounds q·z
 //! and q·q once more. The lanes are added in one fixed order, once in f32, then in f64. `scale` is a power of two, so z
-//! carries one rounding (u = 2^-24), and with b = elements / 32 additions per lane each sum is within (b + 6)·u of the sum
-//! of its terms' magnitudes (Higham 2002, §4.2), in practice √b·u.
+//! carries one rounding (u = 2^-24), and with b = elements / 32 additions per lane each sum is within (b + 6)·u of the
+//! sum of its terms' magnitudes (Higham 2002, §4.2), in practice √b·u.
 
 use super::decode::{bf16_to_f32, f16_to_f32};
 

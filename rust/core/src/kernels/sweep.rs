@@ -1,6 +1,7 @@
 //! One pass over a part of a block that stays in L1: the power sums of its pieces, and the maxima of its words.
 //!
-//! NaN and ±Inf need no test of their own: they make A non-finite, and the block is done again in f64 ([`super::wide`]).
+//! NaN and ±Inf need no test of their own: they make A non-finite, and the block is done again in f64
+//! ([`super::wide`]).
 
 use super::dispatch::{BASE_FMA, Isa};
 use super::extremes::Bits;
@@ -8,8 +9,8 @@ use super::lanes::{Lanes, Narrow, Piece, Pivot, finish, parts};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
-/// The sums of each of `pieces` around `pivot`, which follow each other and make up `bytes`, at most [`super::lanes::SWEEP_BYTES`]; the
-/// maxima of all words go into `bits`.
+/// The sums of each of `pieces` around `pivot`, which follow each other and make up `bytes`, at most
+/// [`super::lanes::SWEEP_BYTES`]; the maxima of all words go into `bits`.
 pub(crate) fn sweep<K: Narrow>(isa: Isa, bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
     debug_assert!(pieces.iter().map(|piece| piece.len * K::WORD).sum::<usize>() == bytes.len());
     match isa.supported() {

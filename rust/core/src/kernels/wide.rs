@@ -1,4 +1,5 @@
-//! Blocks in f64: types whose values f32 lanes cannot hold, and f32/bf16/f16 blocks that the lanes refused.
+//! Moments, extremes and searches of blocks in f64: types whose values f32 lanes cannot hold, and f32/bf16/f16 blocks
+//! that the lanes refused.
 //!
 //! Two passes over a decoded block in L1: the mean, then the powers of d = x − mean, with Σd used up as a correction
 //! (Chan, Golub, LeVeque 1983, "corrected two-pass"). Nothing can cancel and no pivot is needed. 16 fixed lanes of f64:

@@ -1,5 +1,5 @@
-//! Types of 8 bits to bf16, which holds every value of every one of them, by arithmetic: a table look-up per element is
-//! a load and a store each, where this is a few operations on 16 of them.
+//! Widens types of 8 bits to bf16, which holds every value of every one of them, by arithmetic: a table look-up per
+//! element is a load and a store each, where this is a few operations on 16 of them.
 //!
 //! A bf16 as an integer is a logarithm drawn with straight lines: 128 further with every octave. So is the code of a
 //! float of 8 bits, but for its subnormals: there an octave has half as many codes as the one above it, and the lines

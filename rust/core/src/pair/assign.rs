@@ -2,8 +2,8 @@
 //!
 //! Shortest augmenting paths with potentials (Jonker and Volgenant 1987; Crouse 2016 for the rectangular form).
 //! Potentials u, v with u_i + v_j <= c_ij are kept, and tight edges are those where the two are equal. Rows that find a
-//! free tight column take it; every other row sends a Dijkstra search through the reduced costs c - u - v to the nearest
-//! free column. O(n^3) at worst, with one pass over a row of the matrix as its inner loop.
+//! free tight column take it; every other row sends a Dijkstra search through the reduced costs c - u - v to the
+//! nearest free column. O(n^3) at worst, with one pass over a row of the matrix as its inner loop.
 
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -12,8 +12,8 @@ const FREE: usize = usize::MAX;
 
 /// For each of `rows` rows the column it goes with; `cost` is row-major, with at least as many columns as rows.
 ///
-/// Errors: `Usage` for a size that isn't rows × columns, for fewer columns than rows, and for costs that aren't finite, or
-/// so large that sums of them aren't; `Cancelled` through `control`.
+/// Errors: `Usage` for a size that isn't rows × columns, for fewer columns than rows, and for costs that aren't finite,
+/// or so large that sums of them aren't; `Cancelled` through `control`.
 pub fn assign(cost: &[f64], rows: usize, columns: usize, control: &Control) -> Result<Vec<usize>> {
     if rows.checked_mul(columns) != Some(cost.len()) || columns < rows {
         let why = format!("{} costs for {rows} rows and {columns} columns, of which there must be as many", cost.len());

@@ -1,15 +1,15 @@
 //! Tests whether one tensor is the other one quantised with a scale per group: whether each value rounds to its level.
 //!
 //! A quantiser with scales per group sends each value to the nearest of the group's levels. So every value lies in the
-//! rounding interval, or *cell*, of the level that was stored for it, which reaches half-way to the two neighbours; the outermost cells are
-//! open, as what lies beyond is cut off. Of the stored side only the decoded values are needed: those of a group are
-//! some of its levels. Evenly spaced levels are all known then, since the gaps between the ones that occur are multiples
-//! of the step; of others (FP8, FP4, NF4) a cell reaches half-way to the next one that occurs, so it may be too wide
-//! and never too narrow.
+//! rounding interval, or *cell*, of the level that was stored for it, which reaches half-way to the two neighbours; the
+//! outermost cells are open, as what lies beyond is cut off. Of the stored side only the decoded values are needed:
+//! those of a group are some of its levels. Evenly spaced levels are all known then, since the gaps between the ones
+//! that occur are multiples of the step; of others (FP8, FP4, NF4) a cell reaches half-way to the next one that occurs,
+//! so it may be too wide and never too narrow.
 //!
 //! Scales and offsets may have been rounded after the values were: one factor per group, within [`SCALE`] of one, may
-//! bring all its values into their cells, which are wider by [`OFFSET`] of the largest level. And the finer side may be a
-//! rounded copy of what was quantised.
+//! bring all its values into their cells, which are wider by [`OFFSET`] of the largest level. And the finer side may be
+//! a rounded copy of what was quantised.
 
 use crate::control::Control;
 use crate::error::{Error, Result};

@@ -1,8 +1,8 @@
 //! The column with the largest score in each row of a matrix of scores, given tile by tile (row-wise argmax).
 //!
 //! Scores are sums of one or two products of matrices, made a tile at a time; this goes through a tile once while it is
-//! in the cache. A row's maximum is taken in fixed lanes, which compilers vectorise, and its column is looked up only where it beats
-//! what was found in earlier tiles.
+//! in the cache. A row's maximum is taken in fixed lanes, which compilers vectorise, and its column is looked up only
+//! where it beats what was found in earlier tiles.
 
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, shells};

@@ -10,7 +10,7 @@ use crate::kernels::{Isa, shells};
 
 const LANES: usize = 16;
 const TOGETHER: usize = 64;
-const LOOKED_THROUGH: usize = 1 << 17; // values between two looks at the caller
+const STEP: usize = 1 << 17; // values between two checks for cancellation
 
 /// What becomes of a vector x: `y = (x - shift) * scale - <x - shift, weights> along`, coordinate by coordinate, and
 /// `y / |y|` where `unit` (zero stays zero).
@@ -71,7 +71,7 @@ pub fn peaks(isa: Isa, x: &[f32], pieces: usize, control: &Control) -> Result<Ve
     let n = x.len() / pieces;
     (0..pieces)
         .map(|i| {
-            x[i * n..(i + 1) * n].chunks(LOOKED_THROUGH).try_fold(0, |top, part| {
+            x[i * n..(i + 1) * n].chunks(STEP).try_fold(0, |top, part| {
                 control.check()?;
                 Ok(peak(isa, part).max(top))
             })
@@ -154,8 +154,8 @@ fn some_columns_body<const FMA: bool>(x: &mut [f32], width: usize, first: usize,
     }
 }
 
-/// Bits of the largest: without its sign a float's bits, read as a whole number, stand in the order of its size, and NaN
-/// above infinity.
+/// Bits of the largest: without its sign a float's bits, read as a whole number, stand in the order of its size, and
+/// NaN above infinity.
 #[inline(always)]
 fn peak_body<const FMA: bool>(x: &[f32]) -> u32 {
     let size = |x: &f32| (x.to_bits() & 0x7fff_ffff) as i32;

@@ -1,4 +1,4 @@
-//! Kernels for codes of one byte: the code's value, then its scale.
+//! Kernels for codes of one byte (fp8, int8): the code's value, then its scale.
 //!
 //! With AVX-512 VBMI one loop serves every format: the top half of the value's f32 comes from two tables of 256 bytes,
 //! which eight registers hold, and its bottom half is 0 for all of them (at most 8 significant bits). With AVX2, fp8

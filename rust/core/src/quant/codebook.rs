@@ -1,4 +1,5 @@
-//! Codes into a table of values, under scales in blocks that run over the flattened tensor.
+//! Decodes codes that index a table of values (NF4, FP4, MXFP4), under scales in blocks that run over the flattened
+//! tensor.
 //!
 //! Value, each operation rounded to float32: `table[code] · scale` for 4 bits, `table[code] · scale + add` for 8.
 //!

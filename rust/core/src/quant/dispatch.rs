@@ -1,6 +1,7 @@
 //! The macro that compiles a decoder for each instruction set; see [`crate::kernels`], `dispatch`.
 
-/// One function per instruction set around a body that is generic over [`Look`](super::lookup::Look) or [`DecodeBlock`](super::block::DecodeBlock).
+/// One function per instruction set around a body that is generic over [`Look`](super::lookup::Look) or
+/// [`DecodeBlock`](super::block::DecodeBlock).
 macro_rules! look_shells {
     ($name:ident, $v3:ident, $v4:ident, $body:ident $(, <$c:ident>)?, ($($arg:ident: $t:ty),*)) => {
         #[cfg(target_arch = "x86_64")]

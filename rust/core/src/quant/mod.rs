@@ -1,4 +1,4 @@
-//! Decodes (dequantises) quantised weights to float32: integer codes and their scales, as the numbers a model multiplies by.
+//! Decodes quantised weights to float32: from codes and their scales to the numbers a model multiplies by.
 //!
 //! | file | codes | value, each operation rounded to float32 in this order |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! Speed comes from two facts. A code of 4 bits has 16 values under one scale: they are computed once per group and
 //! looked up, 16 lanes to an instruction ([`nibbles`]). A code of 8 bits has a value that the top half of an f32 holds:
 //! it is looked up in byte tables, or rebuilt through half precision ([`bytes`]). Where neighbours of either kind take
-//! scales from groups in any order, vectors lie across outputs instead ([`scattered`]). The shells are per instruction set,
-//! the arithmetic is the same, so results have the same bits everywhere (but for the payload of a NaN).
+//! scales from groups in any order, vectors lie across outputs instead ([`scattered`]). The shells are per instruction
+//! set, the arithmetic is the same, so results have the same bits everywhere (but for the payload of a NaN).
 //!
 //! Every length is checked before the first byte is touched: a mismatch is an error of kind `Usage`, never a panic.
 

@@ -1,4 +1,5 @@
-//! Integers of 2, 4 or 8 bits, several to a 32-bit word, under scales and zero points per group of inputs.
+//! Decodes integers of 2, 4 or 8 bits (GPTQ, AWQ), several to a 32-bit word, under scales and zero points per group of
+//! inputs.
 //!
 //! Value, each operation rounded to float32: `(code − zero) · scale`.
 //!
@@ -9,9 +10,10 @@
 //! | words | (out, in / per) words | consecutive inputs | (out, groups) | compressed-tensors "pack-quantized" |
 //! | bytes | (out, in / per) bytes | consecutive inputs | (out, groups) | plain packings of two per byte |
 //!
-//! Output is (out, in), row-major, in all. Storage by columns is transposed in tiles of words first, which is an eighth of
-//! transposing the values; AWQ's words hold eight outputs, so a transposed strip of words is looked up eight times. Where groups
-//! come in any order (act-order), words are wanted by columns, and it is values that are transposed: see `scattered`.
+//! Output is (out, in), row-major, in all. Storage by columns is transposed in tiles of words first, which is an eighth
+//! of transposing the values; AWQ's words hold eight outputs, so a transposed strip of words is looked up eight times.
+//! Where groups come in any order (act-order), words are wanted by columns, and it is values that are transposed: see
+//! `scattered`.
 
 use super::bytes;
 use super::check::{check_grid, length};

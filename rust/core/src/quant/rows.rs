@@ -9,7 +9,7 @@ use crate::control::{Control, thread_count};
 use crate::error::Result;
 use crate::kernels::Isa;
 
-/// Values per chunk: 256 KiB of output, decoded between two looks at whether the caller wants to stop.
+/// Values per chunk: 256 KiB of output, decoded between two checks for cancellation.
 pub(super) const CHUNK: usize = 64 << 10;
 /// Values of output below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 20;
@@ -37,7 +37,8 @@ impl Settings {
     }
 }
 
-/// Calls `work(scratch, first_row, rows)` for chunks of whole rows of `out`, each a multiple of `step` rows but the last.
+/// Calls `work(scratch, first_row, rows)` for chunks of whole rows of `out`, each a multiple of `step` rows but the
+/// last.
 ///
 /// Each thread makes one `scratch`. An empty `out` calls nothing. Errors: `Cancelled`.
 pub(super) fn for_rows<S>(

@@ -1,4 +1,5 @@
-//! Codes of one byte under a grid of scales: fp8 in 128 × 128 blocks or per tensor, int8 per row, per group or per tensor.
+//! Decodes codes of one byte under a grid of scales: fp8 in 128 × 128 blocks or per tensor, int8 per row, per group or
+//! per tensor.
 //!
 //! Value, each operation rounded to float32: `((value(code) − zero) · scale) · factor`.
 //!

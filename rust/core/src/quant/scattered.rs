@@ -1,12 +1,12 @@
-//! Codes in words whose inputs belong to groups in any order (GPTQ's act-order): vectors lie across outputs.
+//! Decodes packed codes whose inputs belong to groups in any order (GPTQ's act-order): vectors lie across outputs.
 //!
 //! Along a row each code has another scale, but down a column all have one group's: 16 outputs of one input take 16
-//! neighbours of that group's scales. So a block of 16 inputs × 16 outputs is computed input by input,
-//! `(code − zero) · scale` in each lane, and transposed before it leaves the registers (through memory it took half as long
-//! again): its rows are then a cache line of the output each, which is asked for ahead. With 256-bit vectors a block is
-//! taken in two halves of 8 outputs, a strip of each: rows of 4 KiB or a multiple put one column's lines into one set
-//! of the first-level cache, which has 8 ways, so that of 16 rows asked for half are gone before they are written (to
-//! memory .49 of the plain read against .56 on Zen 3; rows put together in a strip of 8 KiB and copied gave less). The scales
+//! neighbours of that group's scales. So a block of 16 inputs × 16 outputs is computed input by input, `(code − zero) ·
+//! scale` in each lane, and transposed before it leaves the registers (through memory it took half as long again): its
+//! rows are then a cache line of the output each, which is asked for ahead. With 256-bit vectors a block is taken in
+//! two halves of 8 outputs, a strip of each: rows of 4 KiB or a multiple put one column's lines into one set of the
+//! first-level cache, which has 8 ways, so that of 16 rows asked for half are gone before they are written (to memory
+//! .49 of the plain read against .56 on Zen 3; rows put together in a strip of 8 KiB and copied gave less). The scales
 //! of 16 outputs are laid out together first, group by group, which is cheap beside the codes and stays in the cache
 //! whatever power of two the outputs' number is.
 
@@ -117,8 +117,8 @@ fn decode_body<T: DecodeBlock, const SIGNED: bool>(tile: Tile<'_>, rows: usize, 
 
 /// Blocks begin at every 16th place of the words, so that only the first and the last hold places that are not wanted.
 ///
-/// Of 16 outputs after 16, [`STRIP`] inputs are taken before the next outputs': then a row's cache lines are written one
-/// after the other, and words of outputs side by side are taken together.
+/// Of 16 outputs after 16, [`STRIP`] inputs are taken before the next outputs': then a row's cache lines are written
+/// one after the other, and words of outputs side by side are taken together.
 #[inline(always)]
 fn blocks<T: DecodeBlock, const PER: usize, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
     let end = tile.first + tile.groups.len();
@@ -133,8 +133,8 @@ fn blocks<T: DecodeBlock, const PER: usize, const SIGNED: bool>(tile: Tile<'_>, 
     }
 }
 
-/// The block of 16 outputs from output `i` on, and 16 inputs from place `start` on, or those of them that are wanted; of a
-/// whole block the outputs from `part` on, of another all where `part` is 0.
+/// The block of 16 outputs from output `i` on, and 16 inputs from place `start` on, or those of them that are wanted;
+/// of a whole block the outputs from `part` on, of another all where `part` is 0.
 #[inline(always)]
 fn one_block<T: DecodeBlock, const PER: usize, const SIGNED: bool>(
     tile: Tile<'_>,

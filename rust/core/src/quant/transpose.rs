@@ -1,8 +1,8 @@
 //! Transposes a rectangle of 32-bit words, so that kernels find a row's words side by side.
 //!
-//! Blocks of 4 × 4 are transposed in registers. All words of a stored row are taken before the next row's, since a stored row is far
-//! from the next and a cache line holds 16 words; rows of the result lie an odd number of cache lines apart, since a
-//! power of two would put them all into one set of the cache.
+//! Blocks of 4 × 4 are transposed in registers. All words of a stored row are taken before the next row's, since a
+//! stored row is far from the next and a cache line holds 16 words; rows of the result lie an odd number of cache lines
+//! apart, since a power of two would put them all into one set of the cache.
 
 /// A word of packed codes, as stored.
 pub(super) type Word = [u8; 4];

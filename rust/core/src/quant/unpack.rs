@@ -1,4 +1,4 @@
-//! Codes of 2, 4 or 8 bits out of 32-bit words, one byte each: for zero points, which are few.
+//! Unpacks codes of 2, 4 or 8 bits from 32-bit words to one byte each: for zero points, which are few.
 
 use super::check::length;
 use crate::control::Control;

@@ -1,4 +1,4 @@
-//! The kernels' instructions for x86-64: look-ups in registers, and fp8 through half precision.
+//! Decoders with AVX2 and AVX-512: table look-ups in registers, transposition in registers, fp8 through half precision.
 
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
@@ -13,8 +13,8 @@ pub(super) fn has_vbmi() -> bool {
     is_x86_feature_detected!("avx512vbmi")
 }
 
-/// How far ahead to prefetch, in bytes. Decoding stores four to eight times what it loads, so that the machine's own window
-/// of loads in flight is too short for memory.
+/// How far ahead to prefetch, in bytes. Decoding stores four to eight times what it loads, so that the machine's own
+/// window of loads in flight is too short for memory.
 const AHEAD: usize = 512;
 
 #[inline]

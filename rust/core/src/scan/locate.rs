@@ -4,7 +4,7 @@ use super::plan::Tensor;
 use crate::control::Control;
 use crate::error::Result;
 use crate::kernels::decode_f64;
-use crate::source::TensorFile;
+use crate::source::{Buffer, TensorFile};
 
 /// The finite components beyond a threshold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,15 +26,14 @@ pub fn find_above(
     control: &Control,
 ) -> Result<Outliers> {
     let mut found = Outliers::default();
-    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    let (mut buffer, mut values) = (Buffer::default(), Vec::new());
     for number in 0..tensor.n_units() {
         for (begin, end) in tensor.unit(0, number).chunks() {
             control.check()?;
-            bytes.resize((end - begin) as usize, 0);
-            file.read_exact_at(&mut bytes, tensor.offset + begin)?;
+            let bytes = buffer.read(file, tensor.offset + begin, (end - begin) as usize)?;
             let first = tensor.component_at(begin);
             values.resize((tensor.component_at(end) - first) as usize, 0.0);
-            decode_f64(tensor.dtype, &bytes, 0, &mut values);
+            decode_f64(tensor.dtype, bytes, 0, &mut values);
             for (i, &x) in values.iter().enumerate().filter(|(_, x)| x.is_finite() && x.abs() > threshold) {
                 found.total += 1;
                 if found.indices.len() < limit {

@@ -1,9 +1,9 @@
 //! Computes the statistics of a tensor that lies in no file: its float32 values come piece by piece, in flat order.
 //!
 //! Pieces are gathered into the very units that a file of these values would be cut into ([`plan`](super::plan)), and
-//! each unit goes through the same worker as a unit of a file. So there is one implementation of every statistic, and the
-//! bits are those of scanning that file, whatever the sizes of the pieces. Memory: one unit (at most 8 MiB), and the
-//! partial results.
+//! each unit goes through the same worker as a unit of a file. So there is one implementation of every statistic, and
+//! the bits are those of scanning that file, whatever the sizes of the pieces. Memory: one unit (at most 8 MiB), and
+//! the partial results.
 
 use super::plan::Tensor;
 use super::request::{Io, Request, Settings};

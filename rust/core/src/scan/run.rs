@@ -1,4 +1,5 @@
-//! Runs a plan: threads take units in order, read them chunk by chunk, and merge each tensor when its last unit is done.
+//! Runs a plan: threads take units in order, read them chunk by chunk, and merge each tensor when its last unit is
+//! done.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Opens a file of tensors, and reads it by position or through a memory map: a safetensors file, or one of another
 //! container (GGUF) whose own reader lists its tensors.
 //!
-//! One descriptor serves everything, so the file cannot be swapped between two looks at it. Its size and time of
+//! One descriptor serves everything, so the file cannot be swapped between two reads. Its size and time of
 //! modification are kept, and asked again by [`TensorFile::verify_unchanged`]: a file that changed under a scan
 //! gives an error, not a result.
 
@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, DataPart, Header, LENGTH_BYTES, Limits, Listed, Mode, PREFIX_BYTES};
 
-/// Bytes read between two looks at whether the caller wants to stop.
+/// Bytes read between two checks for cancellation.
 const READ_STEP: usize = 4 << 20;
 
 /// An open file with its parsed header.
@@ -116,7 +116,8 @@ impl TensorFile {
         read_exact_at(&self.file, &self.path, buf, offset)
     }
 
-    /// The `len` bytes from byte `offset` of the file on. Errors: as [`read_exact_at`](Self::read_exact_at); `Cancelled`.
+    /// The `len` bytes from byte `offset` of the file on. Errors: as [`read_exact_at`](Self::read_exact_at);
+    /// `Cancelled`.
     pub fn read_range(&self, offset: u64, len: u64, control: &Control) -> Result<Vec<u8>> {
         let mut bytes = vec![0u8; len as usize];
         let mut at = offset;
@@ -193,7 +194,8 @@ fn changed(path: &Path, why: &str) -> Error {
     Error::new(ErrorKind::FileChanged, "file_changed", message).with_path(path)
 }
 
-/// Open without ever waiting: a pipe without a writer would block for ever, so pipes are opened non-blocking and refused.
+/// Open without ever waiting: a pipe without a writer would block for ever, so pipes are opened non-blocking and
+/// refused.
 fn open_regular(path: &Path) -> Result<File> {
     let mut options = File::options();
     options.read(true);

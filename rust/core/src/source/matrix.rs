@@ -1,4 +1,4 @@
-//! A stored tensor as a matrix: its last axis are the columns, all others, flattened, the rows.
+//! A stored tensor seen as a matrix: its last axis are the columns, all others, flattened, the rows.
 
 use super::file::TensorFile;
 use crate::dtype::{Class, Dtype};

@@ -1,5 +1,5 @@
-//! Files of tensors: opened and checked once, then read as bytes, as a rectangle of a matrix, or as a sample of its rows
-//! and columns.
+//! Files of tensors: opened and checked once, then read as bytes, as a rectangle of a matrix, or as a sample of its
+//! rows and columns.
 
 mod file;
 mod matrix;

@@ -9,7 +9,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::kernels::decode_f32;
 
-/// Bytes read between two looks at whether the caller wants to stop.
+/// Bytes read between two checks for cancellation.
 const STEP: u64 = 1 << 20;
 
 /// Rows and columns of a tensor's matrix.

@@ -1,4 +1,4 @@
-//! Some indices of an axis, as runs of neighbours.
+//! Sets of indices along an axis, as runs (start, length).
 
 use std::ops::Range;
 

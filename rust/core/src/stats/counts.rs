@@ -115,7 +115,7 @@ impl Counts {
         } else {
             let bytes = &bytes[..bits.div_ceil(8) as usize];
             self.count_codes(bytes, first_bit, n);
-            self.look(bytes, first_bit, n, first);
+            self.find_new(bytes, first_bit, n, first);
         }
     }
 
@@ -218,8 +218,8 @@ impl Counts {
         self.extremes = extremes;
     }
 
-    /// Looks for what the last update brought that was never seen before, and where.
-    fn look(&mut self, bytes: &[u8], first_bit: u32, n: u64, first: u64) {
+    /// Finds what the last update brought that was never seen before, and where.
+    fn find_new(&mut self, bytes: &[u8], first_bit: u32, n: u64, first: u64) {
         let mut abs = self.extremes.abs_max;
         // The codes of the new largest magnitude: one, or one of each sign.
         let mut largest = Vec::new();
@@ -239,8 +239,8 @@ impl Counts {
         };
         let dtype = self.dtype;
         match dtype.bits() {
-            16 => self.look_16(&mut seen),
-            4 | 8 => self.look_8(&mut seen),
+            16 => self.new_of_16(&mut seen),
+            4 | 8 => self.new_of_8(&mut seen),
             _ => self
                 .codes()
                 .iter()
@@ -262,7 +262,7 @@ impl Counts {
     }
 
     /// 16 bits: `seen` gets every value in a cell above the largest magnitude so far.
-    fn look_16(&self, seen: &mut dyn FnMut(usize, f64)) {
+    fn new_of_16(&self, seen: &mut dyn FnMut(usize, f64)) {
         let dtype = self.dtype;
         let Ok(cells): Result<&[u32; 1 << 16], _> = self.cells.as_slice().try_into() else { return };
         // The codes whose magnitude is beyond: the upper part of each sign's half, or of all codes when unsigned.
@@ -296,7 +296,7 @@ impl Counts {
     }
 
     /// 8 bits and F4, whose bins are up to date: `seen` gets every value beyond what is known that occurred.
-    fn look_8(&self, seen: &mut dyn FnMut(usize, f64)) {
+    fn new_of_8(&self, seen: &mut dyn FnMut(usize, f64)) {
         for (code, &x) in small_values(self.dtype).iter().enumerate() {
             let x = f64::from(x);
             let known = match (x.is_nan(), x.is_infinite()) {

@@ -30,8 +30,6 @@ pub struct Distribution {
     pub n_distinct: Option<u64>,
     /// Entropy in bits of the distribution over those values; of wide types over bins, which is a lower bound.
     pub entropy: f64,
-    /// Whether `entropy` is over values.
-    pub entropy_exact: bool,
 }
 
 /// Distinct values with their counts, ascending, and what is not finite.
@@ -300,7 +298,6 @@ impl Counts {
             quantile_error: if wide { 2f64.powi(-8) } else { 0.0 },
             n_distinct: (!wide).then_some((table.finite.len() + others) as u64),
             entropy: if table.n == 0 { f64::NAN } else { table.entropy() },
-            entropy_exact: !wide,
         }
     }
 }

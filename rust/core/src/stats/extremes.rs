@@ -34,7 +34,6 @@ impl Extremes {
     }
 
     pub fn merge(&mut self, other: &Self) {
-        let earlier = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
         if other.abs_max > self.abs_max {
             (self.abs_max, self.abs_max_index) = (other.abs_max, other.abs_max_index);
         } else if other.abs_max == self.abs_max {
@@ -49,4 +48,9 @@ impl Extremes {
             self.finite(other.zeros, other.negative_zeros, min, max);
         }
     }
+}
+
+/// The first of two places.
+pub(super) fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
 }

@@ -1,4 +1,5 @@
-//! States that grow with every block, merge in plan order, and end as one [`Summary`] per tensor.
+//! Statistics of tensors, as states that grow with every block, merge in plan order, and end as one [`Summary`] per
+//! tensor.
 //!
 //! [`Moments`] for types of 16 bits and more, [`Counts`] for narrower ones and where exact ones are asked for, with the
 //! [`Distribution`] that follows from them; [`RowMoments`] and [`ColumnMoments`] for the lines of a matrix.

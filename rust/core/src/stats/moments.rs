@@ -1,15 +1,15 @@
-//! The state of a run of elements: counts, extremes with coordinates, and four moments.
+//! Counts, extremes with their places, and four moments of a run of elements, as a state that merges.
 //!
 //! f32, bf16, f16 (and c64, as pairs of f32) go through f32 lanes ([`crate::kernels`], `lanes`) in pieces of at most
 //! 8192 elements, and in one row each where there are rows; a block of 64 KiB is judged and merged at once. Its sums,
 //! added up in f64, are trusted when they are finite, the mean of z = (x − pivot)·scale is at most half its standard
-//! deviation (else the shift to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers may
-//! leave f32). Where a block fails, its pieces are judged one by one, and one that fails is done again in f64 and gives
-//! the pivot for what follows. All other types are f64 from the start.
-//! Weights as they usually are need no shift and no scale ([`Pivot::NONE`], which every run starts with), and the kernels
-//! then leave both out.
-//! Merging is Pébay's ([`crate::kernels`], `power`).
+//! deviation (else the shift to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers
+//! may leave f32). Where a block fails, its pieces are judged one by one, and one that fails is done again in f64 and
+//! gives the pivot for what follows. All other types are f64 from the start. Weights as they usually are need no shift
+//! and no scale ([`Pivot::NONE`], which every run starts with), and the kernels then leave both out. Merging is Pébay's
+//! ([`crate::kernels`], `power`).
 
+use super::extremes::earlier;
 use super::rows::{RowMoments, RowPartial};
 use super::summary::{Number, Summary};
 use crate::dtype::{Class, Dtype};
@@ -45,10 +45,6 @@ fn less(a: Number, b: Number) -> bool {
         (Number::Int(a), Number::Int(b)) => a < b,
         _ => a.to_f64() < b.to_f64(),
     }
-}
-
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    a.into_iter().chain(b).min()
 }
 
 impl Moments {
