@@ -159,7 +159,7 @@ impl Table {
         self.finite.iter().map(|v| v.1).sum()
     }
 
-    /// As [`quantiles`], of the magnitudes: extremes from above, where few values lie.
+    /// As [`quantiles`], of the magnitudes: found from above, where few values lie.
     fn magnitude_quantile(&self, level: u64) -> f64 {
         let n = self.n_finite();
         let mut above = n - rank(level, n);
