@@ -3,7 +3,7 @@
 Canonical tensors are paired by name, else by place, else by the end of their names; what is left over on either side
 is looked up by its bytes (a renamed tensor), and what that does not find is listed as only in A or only in B: nothing
 is left out; a head that one side ties to its embedding is held against that. Values are compared after decoding to
-float32, as they act (Gemma's gains lie 1 above what is stored), with sums in f64 (``rust/core/src/stats/pair.rs``):
+float32, as they act (Gemma's gains lie 1 above what is stored), with sums in f64 (``rust/core/src/pair/values.rs``):
 
     relative  ‖B − A‖ / ‖A‖, from differences        cosine  of the two, means taken off
 

@@ -1,6 +1,7 @@
 """Linear assignment: which row goes with which column at the smallest total cost.
 
-*Exact*, for up to :data:`EXACT` rows: shortest augmenting paths (Jonker and Volgenant 1987; `rust/core/src/assign.rs`).
+*Exact*, for up to :data:`EXACT` rows: shortest augmenting paths (Jonker and Volgenant 1987), in
+`rust/core/src/pair/assign.rs`.
 
 *Greedy*, beyond that: a row and a column that are each other's best are paired, and the same again among what is left.
 That is the matching that takes the smallest entry first, found in a few rounds. Where a true correspondence stands out

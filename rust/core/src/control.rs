@@ -1,8 +1,18 @@
-//! What the caller of a long job holds in hand: a flag that stops it and a count of the bytes it has read.
+//! Control over a long job while it runs: a flag that stops it, a count of the bytes it has read, a number of threads.
 
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use crate::error::{Error, Result};
+
+/// How many threads a job uses that may use `limit`: 0 stands for one per core.
+pub fn thread_count(limit: usize) -> usize {
+    match limit {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        n => n,
+    }
+}
 
 /// Shared between a job's threads and whoever waits for it.
 #[derive(Debug, Default)]

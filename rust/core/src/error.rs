@@ -66,6 +66,11 @@ impl Error {
         Self::new(ErrorKind::Limit, code, message)
     }
 
+    /// Arguments that make no sense together.
+    pub fn usage(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, code, message)
+    }
+
     /// An operating system error on `path`.
     pub fn io(path: &Path, error: std::io::Error) -> Self {
         let mut e = Self::new(ErrorKind::Io, "io", error.to_string()).with_path(path);

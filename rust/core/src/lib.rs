@@ -1,22 +1,22 @@
 //! The pure core of weightprint: which bytes are which tensor, and what is in them.
 //!
-//! Data moves one way: [`source`] opens a file, [`mod@format`] says which bytes are which tensor, [`scan`] reads every
-//! byte once and feeds [`kernels`], whose block results [`stats`] merges into one summary per tensor. [`quant`] turns
-//! quantised weights into float32.
+//! Data moves one way: [`source`] opens a file, with [`mod@format`], which says which bytes are which tensor; [`scan`]
+//! reads every byte once and feeds [`kernels`], whose block results [`stats`] merges into one summary per tensor.
+//! [`quant`] turns quantised weights into float32, [`pair`] compares the values of two tensors.
 //! Nothing here knows Python; every error is an [`error::Error`] and every long call takes a [`control::Control`].
+//!
+//! So do imports, from left to right only; those that a comma parts know nothing of each other, and no two files import
+//! each other in a circle (`tests/util/test_rust_order.py` holds them to it):
+//!
+//! `scan > source, stats, quant, pair > format, kernels > control > dtype, error`
 
-pub mod assign;
-pub mod cells;
 pub mod control;
 pub mod dtype;
 pub mod error;
 pub mod format;
 pub mod kernels;
-pub mod nearest;
+pub mod pair;
 pub mod quant;
-pub mod rect;
-pub mod sample;
 pub mod scan;
 pub mod source;
-pub mod standardise;
 pub mod stats;

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use weightprint_core::control::Control;
 use weightprint_core::error::{Error, ErrorKind};
 use weightprint_core::format::{Limits, Mode};
-use weightprint_core::source::SafetensorsFile;
+use weightprint_core::source::TensorFile;
 
 const JSON: &[u8] = br#"{"t":{"dtype":"U8","shape":[6],"data_offsets":[0,6]}}"#;
 
-fn open(path: &Path) -> Result<SafetensorsFile, Error> {
-    SafetensorsFile::open(path, Mode::Strict, &Limits::default(), &Control::new())
+fn open(path: &Path) -> Result<TensorFile, Error> {
+    TensorFile::open(path, Mode::Strict, &Limits::default(), &Control::new())
 }
 
 /// A file of one tensor with the bytes 1 to 6.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use weightprint_core::control::Control;
 use weightprint_core::format::{Limits, Mode};
-use weightprint_core::source::SafetensorsFile;
+use weightprint_core::source::TensorFile;
 
 const HEADER: usize = 98_000_000;
 const PEAK: u64 = 300_000_000;
@@ -23,7 +23,7 @@ fn child() {
     let Ok(path) = std::env::var("WEIGHTPRINT_HUGE_HEADER") else { return };
     let mode = if path.ends_with("compatible") { Mode::Compatible } else { Mode::Strict };
     let start = Instant::now();
-    let file = SafetensorsFile::open(Path::new(&path), mode, &Limits::default(), &Control::new());
+    let file = TensorFile::open(Path::new(&path), mode, &Limits::default(), &Control::new());
     let seconds = start.elapsed().as_secs_f64();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

@@ -8,7 +8,7 @@ use common::{Row, rows};
 use weightprint_core::control::Control;
 use weightprint_core::error::{Error, ErrorKind};
 use weightprint_core::format::{Header, Index, Limits, Mode, parse_bytes};
-use weightprint_core::source::SafetensorsFile;
+use weightprint_core::source::TensorFile;
 
 fn code<T>(result: &Result<T, Error>) -> &str {
     result.as_ref().err().map_or("ok", |e| e.code)
@@ -70,7 +70,7 @@ fn files_on_disk() {
     for row in rows().iter().filter(|row| row.kind == "file") {
         std::fs::File::create(&path).unwrap().write_all(&row.content()).unwrap();
         for (mode, want) in [(Mode::Strict, &row.strict), (Mode::Compatible, &row.compatible)] {
-            let got = SafetensorsFile::open(&path, mode, &Limits::default(), &Control::new());
+            let got = TensorFile::open(&path, mode, &Limits::default(), &Control::new());
             assert_eq!(code(&got), want, "{} ({mode:?})", row.name);
             if let Err(error) = got {
                 assert_eq!(error.path.as_deref(), Some(path.as_path()), "{}", row.name);

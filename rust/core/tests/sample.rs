@@ -7,9 +7,8 @@ use weightprint_core::control::Control;
 use weightprint_core::dtype::{Class, Dtype};
 use weightprint_core::error::ErrorKind;
 use weightprint_core::format::{Limits, Mode};
-use weightprint_core::rect::{self, Rect};
-use weightprint_core::sample::{self, Runs};
-use weightprint_core::source::SafetensorsFile;
+use weightprint_core::source::rect::{self, Rect};
+use weightprint_core::source::{Runs, TensorFile, sample};
 
 /// Pseudo-random numbers, the same on every run.
 struct Draw(u64);
@@ -44,8 +43,8 @@ fn file(name: &str, rows: u64, columns: u64) -> (PathBuf, Vec<Dtype>) {
     (path, dtypes)
 }
 
-fn open(path: &Path) -> SafetensorsFile {
-    SafetensorsFile::open(path, Mode::Strict, &Limits::default(), &Control::new()).unwrap()
+fn open(path: &Path) -> TensorFile {
+    TensorFile::open(path, Mode::Strict, &Limits::default(), &Control::new()).unwrap()
 }
 
 fn indices(runs: &[(u64, u64)]) -> Vec<u64> {
@@ -63,7 +62,7 @@ fn ascending(draw: &mut Draw, n: u64, longest: u64, gap: u64) -> Vec<(u64, u64)>
     runs
 }
 
-fn check(file: &SafetensorsFile, i: usize, columns: u64, across: Option<&[(u64, u64)]>, down: &[(u64, u64)]) {
+fn check(file: &TensorFile, i: usize, columns: u64, across: Option<&[(u64, u64)]>, down: &[(u64, u64)]) {
     let control = Control::new();
     let (n_rows, whole) =
         (file.header().shape(i)[0], Rect { first_row: 0, n_rows: 0, first_column: 0, n_columns: columns });

@@ -10,7 +10,7 @@ use weightprint_core::error::ErrorKind;
 use weightprint_core::format::{Limits, Mode};
 use weightprint_core::kernels::Isa;
 use weightprint_core::scan::{Io, Request, Settings, Tensor, TensorResult, find_above, scan};
-use weightprint_core::source::SafetensorsFile;
+use weightprint_core::source::TensorFile;
 
 const ALL: Request = Request { exact: true, rows: true, columns: true, digest: true };
 
@@ -68,11 +68,11 @@ fn zoo(folder: &Path) -> PathBuf {
     path
 }
 
-fn open(path: &Path) -> SafetensorsFile {
-    SafetensorsFile::open(path, Mode::Strict, &Limits::default(), &Control::new()).unwrap()
+fn open(path: &Path) -> TensorFile {
+    TensorFile::open(path, Mode::Strict, &Limits::default(), &Control::new()).unwrap()
 }
 
-fn run(file: &SafetensorsFile, request: Request, settings: Settings) -> Vec<TensorResult> {
+fn run(file: &TensorFile, request: Request, settings: Settings) -> Vec<TensorResult> {
     let tensors: Vec<_> = (0..file.header().len()).map(|i| Tensor::new(&[file], 0, i)).collect();
     scan(&[file], &tensors, request, settings, &Control::new()).unwrap()
 }

@@ -2,9 +2,11 @@
 
 use numpy::{PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use weightprint_core::assign as core;
-use weightprint_core::error::{Error, ErrorKind};
 
+use weightprint_core::error::Error;
+use weightprint_core::pair::assign as core;
+
+use crate::arrays::by_rows;
 use crate::errors::to_python;
 use crate::gateway;
 
@@ -13,10 +15,8 @@ use crate::gateway;
 #[pyfunction]
 pub fn assign<'py>(py: Python<'py>, cost: PyReadonlyArray2<'py, f64>) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let (rows, columns) = (cost.shape()[0], cost.shape()[1]);
-    // A slice is given of Fortran's order too.
-    let slice = cost.as_slice().ok().filter(|_| cost.is_c_contiguous()).ok_or_else(|| {
-        to_python(py, Error::new(ErrorKind::Usage, "bad_costs", "costs are one contiguous array, row by row"))
-    })?;
+    let slice = by_rows(&cost)
+        .ok_or_else(|| to_python(py, Error::usage("bad_costs", "costs are one contiguous array, row by row")))?;
     // Time grows with the cube of the size, so only few rows are done at once.
     let found =
         gateway::run_sized(py, rows * size_of_val(slice), |control| core::assign(slice, rows, columns, control))?;

@@ -1,4 +1,4 @@
-//! `SafetensorsFile`: one open, validated file, and what can be read from it.
+//! `SafetensorsFile`, the Python face of [`TensorFile`]: one open, validated file, and what can be read from it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::sync::Arc;
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
-use weightprint_core::dtype::Dtype;
 use weightprint_core::error::{Error, ErrorKind, Result};
 use weightprint_core::format::{DataPart, Header, Index, Limits, Listed, Mode, Note};
 use weightprint_core::kernels;
-use weightprint_core::source;
+use weightprint_core::source::{Span, TensorFile};
 
 use crate::errors::to_python;
 use crate::gateway;
@@ -24,15 +23,11 @@ fn notes(notes: &[Note]) -> Vec<PyNote> {
     notes.iter().map(|n| (n.code, n.message.clone(), n.tensor.clone(), n.offset)).collect()
 }
 
-fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
-}
-
 fn mode_from_name(name: &str) -> Result<Mode> {
     match name {
         "strict" => Ok(Mode::Strict),
         "compatible" => Ok(Mode::Compatible),
-        other => Err(usage("unknown_mode", format!("mode is \"strict\" or \"compatible\", not {other:?}"))),
+        other => Err(Error::usage("unknown_mode", format!("mode is \"strict\" or \"compatible\", not {other:?}"))),
     }
 }
 
@@ -41,7 +36,7 @@ fn mode_from_name(name: &str) -> Result<Mode> {
 /// Raises FormatError, LimitError or UnsupportedFormatError (with path, tensor, offset and code), or OSError.
 #[pyclass(frozen, module = "weightprint._core")]
 pub struct SafetensorsFile {
-    pub inner: Arc<source::SafetensorsFile>,
+    pub inner: Arc<TensorFile>,
 }
 
 impl SafetensorsFile {
@@ -69,7 +64,7 @@ impl SafetensorsFile {
         if let Some(bytes) = max_header_bytes {
             limits.header_bytes = bytes;
         }
-        let inner = gateway::run(py, None, |control| source::SafetensorsFile::open(&path, mode, &limits, control))?;
+        let inner = gateway::run(py, None, |control| TensorFile::open(&path, mode, &limits, control))?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -92,9 +87,8 @@ impl SafetensorsFile {
         let part = DataPart { file_len: nbytes, start: data_start, alignment };
         let listed = |(name, dtype, shape, begin, end)| Listed { name, dtype, shape, begin, end };
         let listed: Vec<_> = entries.into_iter().map(listed).collect();
-        let inner = gateway::run(py, None, |control| {
-            source::SafetensorsFile::open_listed(&path, &listed, metadata, part, mode, control)
-        })?;
+        let inner =
+            gateway::run(py, None, |control| TensorFile::open_listed(&path, &listed, metadata, part, mode, control))?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -173,12 +167,12 @@ impl SafetensorsFile {
         let (begin, end) = self.header().range(i);
         let (start, stop) = clip(py, start, stop, end - begin)?;
         let bytes =
-            gateway::run(py, None, |control| read_range(&self.inner, self.begin(i) + start, stop - start, control))?;
+            gateway::run(py, None, |control| self.inner.read_range(self.begin(i) + start, stop - start, control))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
-    /// All bytes of each of `tensors`, none above 64 KiB, in one call: many tensors of a few bytes say what the shapes of
-    /// quantised weights are, and a call each would cost more than the reading.
+    /// All bytes of each of `tensors`, none above 64 KiB, in one call: many tensors of a few bytes say what the shapes
+    /// of quantised weights are, and a call each would cost more than the reading.
     fn read_small<'py>(&self, py: Python<'py>, tensors: Vec<usize>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let mut ranges = Vec::with_capacity(tensors.len());
         for i in tensors {
@@ -186,12 +180,12 @@ impl SafetensorsFile {
             let (begin, end) = self.header().range(i);
             if end - begin > MAX_SMALL {
                 let message = format!("tensor {i} has {} bytes; read_small reads up to {MAX_SMALL}", end - begin);
-                return Err(to_python(py, usage("not_small", message)));
+                return Err(to_python(py, Error::usage("not_small", message)));
             }
             ranges.push((self.begin(i), end - begin));
         }
         let read = gateway::run(py, None, |control| {
-            ranges.iter().map(|&(at, len)| read_range(&self.inner, at, len, control)).collect::<Result<Vec<_>>>()
+            ranges.iter().map(|&(at, len)| self.inner.read_range(at, len, control)).collect::<Result<Vec<_>>>()
         })?;
         Ok(read.iter().map(|bytes| PyBytes::new(py, bytes)).collect())
     }
@@ -204,8 +198,8 @@ impl SafetensorsFile {
         let dtype = self.header().dtype(i);
         let (start, stop) = clip(py, start, stop, self.header().numel(i) * dtype.components())?;
         let values = gateway::run_sized(py, 4 * (stop - start) as usize, |control| {
-            let span = BitSpan::of(dtype, start, stop);
-            let bytes = read_range(&self.inner, self.begin(i) + span.first_byte, span.n_bytes, control)?;
+            let span = Span::of_components(dtype, start, stop);
+            let bytes = self.inner.read_range(self.begin(i) + span.first_byte, span.n_bytes, control)?;
             let mut out = vec![0f32; (stop - start) as usize];
             kernels::decode_f32(dtype, &bytes, span.first_bit, &mut out);
             Ok(out)
@@ -235,40 +229,7 @@ fn clip(py: Python<'_>, start: u64, stop: Option<u64>, len: u64) -> PyResult<(u6
         return Ok((start, stop));
     }
     let message = format!("the range {start}..{stop} does not lie within the tensor's {len} values or bytes");
-    Err(to_python(py, usage("range_out_of_bounds", message)))
-}
-
-/// Where components `[start, stop)` lie within a tensor's bytes.
-struct BitSpan {
-    first_byte: u64,
-    first_bit: u32,
-    n_bytes: u64,
-}
-
-impl BitSpan {
-    fn of(dtype: Dtype, start: u64, stop: u64) -> Self {
-        let bits = u64::from(dtype.bits()) / dtype.components();
-        let byte = |component: u64| (component / 8 * bits + component % 8 * bits / 8, component % 8 * bits % 8);
-        let ((first_byte, first_bit), (last_byte, last_bit)) = (byte(start), byte(stop));
-        Self { first_byte, first_bit: first_bit as u32, n_bytes: last_byte + u64::from(last_bit > 0) - first_byte }
-    }
-}
-
-/// Read in steps, so that a huge request can be interrupted.
-fn read_range(
-    file: &source::SafetensorsFile,
-    offset: u64,
-    len: u64,
-    control: &weightprint_core::control::Control,
-) -> Result<Vec<u8>> {
-    let mut bytes = vec![0u8; len as usize];
-    let mut at = offset;
-    for piece in bytes.chunks_mut(4 << 20) {
-        control.check()?;
-        file.read_exact_at(piece, at)?;
-        at += piece.len() as u64;
-    }
-    Ok(bytes)
+    Err(to_python(py, Error::usage("range_out_of_bounds", message)))
 }
 
 /// The index JSON of a sharded checkpoint as (total_size or None, [(tensor, shard)], notes); raises FormatError.

@@ -1,9 +1,9 @@
-//! The one door through which every long call passes.
+//! Runs a long call so that Ctrl-C stops it, progress is reported and no panic escapes: the one door to the core.
 //!
-//! The job runs on a thread of its own; the calling thread lets go of the interpreter and comes back every 50 ms to look
-//! for Ctrl-C and to report progress. A signal, or an exception in the progress callback, cancels the job, waits for it
-//! to stop (jobs look at their [`Control`] at least every 512 KiB) and raises. A panic in the job is caught here and
-//! becomes an `InternalError`: none reaches Python.
+//! The job runs on a thread of its own; the calling thread lets go of the interpreter and comes back every 50 ms to
+//! look for Ctrl-C and to report progress. A signal, or an exception in the progress callback, cancels the job, waits
+//! for it to stop (jobs look at their [`Control`] at least every 512 KiB) and raises. A panic in the job is caught here
+//! and becomes an `InternalError`: none reaches Python.
 //!
 //! Threads are scoped to the call: there is no pool to survive a fork, so forked and spawned children just work.
 

@@ -1,8 +1,11 @@
-//! The PyO3 module `weightprint._core`: registers, and nothing else. Every rule lives in `weightprint-core` or in Python.
+//! The PyO3 module `weightprint._core`: registers, and nothing else. Every rule lives in `weightprint-core` or in
+//! Python.
 
+mod arrays;
 mod arrow;
 mod assign;
 mod cells;
+mod columns;
 mod errors;
 mod file;
 mod gateway;
@@ -18,6 +21,21 @@ mod standardise;
 /// The native half of weightprint; its documented face is the `weightprint` package.
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
+    use pyo3::exceptions::PyRuntimeWarning;
+    use pyo3::prelude::*;
+
+    /// Warns, since nothing else would show it, where the kernels are a debug build's.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        if cfg!(debug_assertions) {
+            let message =
+                c"weightprint was built without optimisation: it is many times slower; build it with --release";
+            let py = module.py();
+            PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), message, 1)?;
+        }
+        Ok(())
+    }
+
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");

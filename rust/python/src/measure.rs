@@ -9,9 +9,10 @@ use weightprint_core::error::{Error, Result};
 use weightprint_core::scan as core;
 use weightprint_core::scan::Request;
 
+use crate::columns::to_columns;
 use crate::errors::to_python;
 use crate::gateway;
-use crate::scan::{isa_from_name, to_columns, usage};
+use crate::scan::isa_from_name;
 
 /// Statistics of one tensor whose float32 values are added piece by piece; see the stub.
 #[pyclass(module = "weightprint._core", frozen)]
@@ -22,7 +23,7 @@ pub struct Measure {
 }
 
 fn over() -> Error {
-    usage("measure_is_over", "this measure was finished, or failed".into())
+    Error::usage("measure_is_over", "this measure was finished, or failed")
 }
 
 #[pymethods]

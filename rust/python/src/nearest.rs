@@ -1,11 +1,12 @@
-//! `nearest`: scores in, the best of each row out.
+//! `nearest`: the largest score of each row, and its column.
 
-use numpy::{PyReadonlyArray2, PyReadwriteArray1, PyUntypedArrayMethods};
+use numpy::{PyReadonlyArray2, PyReadwriteArray1};
 use pyo3::prelude::*;
-use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
-use weightprint_core::nearest::{self as core, Part};
+use weightprint_core::pair::nearest::{self as core, Part};
 
+use crate::arrays::by_rows;
 use crate::errors::to_python;
 use crate::gateway;
 
@@ -22,14 +23,12 @@ pub fn nearest(
     let bad = || {
         let why = "scores are contiguous arrays (row by row) of one shape, with one best value and column for each row"
             .to_owned();
-        to_python(py, Error::new(ErrorKind::Usage, "bad_scores", why))
+        to_python(py, Error::usage("bad_scores", why))
     };
     let (best, at) = (best.as_slice_mut().map_err(|_| bad())?, at.as_slice_mut().map_err(|_| bad())?);
     let mut seen = Vec::with_capacity(parts.len());
     for (scores, signed) in &parts {
-        // A slice is given of Fortran's order too.
-        let slice = scores.as_slice().ok().filter(|_| scores.is_c_contiguous());
-        seen.push(Part { scores: slice.ok_or_else(bad)?, signed: *signed });
+        seen.push(Part { scores: by_rows(scores).ok_or_else(bad)?, signed: *signed });
     }
     let bytes = seen.iter().map(|part| size_of_val(part.scores)).sum::<usize>();
     // Within a millisecond or two: scores are looked through a tile at a time.

@@ -1,13 +1,13 @@
 //! `compare_values`: two runs of float32 in, their sums out.
 
 use pyo3::prelude::*;
-use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
-use weightprint_core::stats::Pair;
+use weightprint_core::pair::values::Pair;
 
 use crate::gateway;
 
-/// Values per step between two looks at the control.
+/// Values per step between two checks for cancellation.
 const STEP: usize = 1 << 20;
 
 /// Sums over two runs of float32 of equal length; see the stub.
@@ -17,7 +17,7 @@ pub fn compare_values(py: Python<'_>, a: &[u8], b: &[u8]) -> PyResult<(u64, u64,
         if a.len() != b.len() || !a.len().is_multiple_of(4) {
             let message =
                 format!("two runs of float32 of equal length are needed, not {} and {} bytes", a.len(), b.len());
-            return Err(Error::new(ErrorKind::Usage, "unequal_lengths", message));
+            return Err(Error::usage("unequal_lengths", message));
         }
         let isa = Isa::detect();
         let mut total = Pair::default();

@@ -7,15 +7,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use weightprint_core::control::Control;
 use weightprint_core::dtype::Dtype;
-use weightprint_core::error::{Error, ErrorKind, Result};
+use weightprint_core::error::{Error, Result};
 use weightprint_core::quant::{self, Axis, Codebook, Layout, Lookup, Order, Packed, Scaled, Scales, Settings};
 
 use crate::errors::to_python;
 use crate::gateway;
-
-fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
-}
 
 /// `n` float32 that `decode` fills without the interpreter, as bytes.
 pub fn float_bytes<'py>(
@@ -25,7 +21,7 @@ pub fn float_bytes<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let Some(size) = n.checked_mul(4) else {
         let message = format!("{n} float32 are larger than memory can address; ask for a smaller rectangle");
-        return Err(to_python(py, usage("too_large", message)));
+        return Err(to_python(py, Error::usage("too_large", message)));
     };
     PyBytes::new_with(py, size, |target| {
         gateway::run_sized(py, size, |control| {
@@ -47,7 +43,7 @@ fn numbers<T>(what: &str, bytes: &[u8], number: impl Fn([u8; 4]) -> T) -> Result
     let (words, rest) = bytes.as_chunks::<4>();
     if !rest.is_empty() {
         let message = format!("{what}: {} bytes are no whole number of 4-byte numbers", bytes.len());
-        return Err(usage("length_mismatch", message));
+        return Err(Error::usage("length_mismatch", message));
     }
     Ok(words.iter().map(|w| number(*w)).collect())
 }
@@ -64,13 +60,13 @@ fn integers(what: &str, bytes: &[u8]) -> Result<Vec<i32>> {
 fn table<const N: usize>(bytes: &[u8]) -> Result<[f32; N]> {
     let values = floats("table", bytes)?;
     let n = values.len();
-    values.try_into().map_err(|_| usage("length_mismatch", format!("table: {n} values where {N} are needed")))
+    values.try_into().map_err(|_| Error::usage("length_mismatch", format!("table: {n} values where {N} are needed")))
 }
 
 fn dtype(name: &str) -> Result<Dtype> {
     Dtype::from_name(name).ok_or_else(|| {
         let message = format!("{name:?} is not a dtype of safetensors: use one of {}", Dtype::names());
-        usage("unknown_dtype", message)
+        Error::usage("unknown_dtype", message)
     })
 }
 
@@ -145,7 +141,7 @@ pub fn decode_packed<'py>(
     let arrays = || -> Result<_> {
         let layout = Layout::ALL.into_iter().find(|l| l.name() == layout).ok_or_else(|| {
             let names = Layout::ALL.map(Layout::name).join(", ");
-            usage("unknown_layout", format!("layout is one of {names}, not {layout:?}"))
+            Error::usage("unknown_layout", format!("layout is one of {names}, not {layout:?}"))
         })?;
         let zeros = zeros.map(|zeros| floats("zeros", zeros)).transpose()?;
         Ok((layout, floats("scales", scales)?, integers("groups", groups)?, zeros))
@@ -186,12 +182,16 @@ pub fn unpack<'py>(
         let axis = match axis {
             "rows" => Axis::Rows,
             "columns" => Axis::Columns,
-            other => return Err(usage("unknown_axis", format!("axis is \"rows\" or \"columns\", not {other:?}"))),
+            other => {
+                return Err(Error::usage("unknown_axis", format!("axis is \"rows\" or \"columns\", not {other:?}")));
+            }
         };
         let order = match order {
             "linear" => Order::Linear,
             "awq" => Order::Awq,
-            other => return Err(usage("unknown_order", format!("order is \"linear\" or \"awq\", not {other:?}"))),
+            other => {
+                return Err(Error::usage("unknown_order", format!("order is \"linear\" or \"awq\", not {other:?}")));
+            }
         };
         Ok((axis, order))
     };

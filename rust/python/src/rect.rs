@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use weightprint_core::error::Result;
-use weightprint_core::rect::{self, Rect};
+use weightprint_core::source::rect::{self, Rect};
 
 use crate::errors::to_python;
 use crate::file::SafetensorsFile;

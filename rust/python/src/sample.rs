@@ -1,10 +1,11 @@
 //! `read_sample`: runs of rows and columns in, float32 out.
 
-use numpy::{PyReadwriteArray2, PyUntypedArrayMethods};
+use numpy::PyReadwriteArray2;
 use pyo3::prelude::*;
-use weightprint_core::error::{Error, ErrorKind};
-use weightprint_core::sample::{self, Runs};
+use weightprint_core::error::Error;
+use weightprint_core::source::{Runs, sample};
 
+use crate::arrays::by_rows_mut;
 use crate::errors::to_python;
 use crate::file::SafetensorsFile;
 use crate::gateway;
@@ -26,11 +27,9 @@ pub fn read_sample(
     let file = &*file.inner;
     let bad = || {
         let why = "the array that a sample is read into is not contiguous, row by row".to_owned();
-        to_python(py, Error::new(ErrorKind::Usage, "not_contiguous", why))
+        to_python(py, Error::usage("not_contiguous", why))
     };
-    // A slice is given of Fortran's order too.
-    let rows_first = out.is_c_contiguous();
-    let out = out.as_slice_mut().ok().filter(|_| rows_first).ok_or_else(bad)?;
+    let out = by_rows_mut(&mut out).ok_or_else(bad)?;
     gateway::run_sized(py, size_of_val(out), |control| {
         let (rows, columns) = (Runs::new(rows)?, columns.map(Runs::ascending).transpose()?);
         sample::read_f32(file, i, &rows, columns.as_ref(), threads, control, out)

@@ -2,23 +2,23 @@
 
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use weightprint_core::error::{Error, ErrorKind};
+use weightprint_core::error::Error;
 use weightprint_core::kernels::Isa;
-use weightprint_core::standardise::{self as core, Standard};
+use weightprint_core::pair::standardise::{self as core, Standard};
 
 use crate::errors::to_python;
 use crate::gateway;
 
 fn bad(py: Python<'_>, why: &str) -> PyErr {
-    to_python(py, Error::new(ErrorKind::Usage, "bad_vectors", why))
+    to_python(py, Error::usage("bad_vectors", why))
 }
 
 fn line<'a>(py: Python<'_>, x: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {
     x.as_slice().map_err(|_| bad(py, "coordinates are contiguous arrays"))
 }
 
-/// Each row of `x` becomes `(row - shift) * scale - <row - shift, weights> * along`, and of unit length if `unit`. `x` is
-/// overwritten; it lies row by row or column by column. The others have one value for each of its columns.
+/// Each row of `x` becomes `(row - shift) * scale - <row - shift, weights> * along`, and of unit length if `unit`. `x`
+/// is overwritten; it lies row by row or column by column. The others have one value for each of its columns.
 #[pyfunction]
 #[pyo3(signature = (x, shift, weights, scale, along, *, unit))]
 pub fn standardise(

@@ -7,7 +7,7 @@ use weightprint_core::error::Result;
 use weightprint_core::format::{Limits, Mode};
 use weightprint_core::kernels::Isa;
 use weightprint_core::scan::{Io, Request, Settings, Tensor, scan};
-use weightprint_core::source::SafetensorsFile;
+use weightprint_core::source::TensorFile;
 
 /// (name, what is asked for). The first is what `weightprint stats` computes by default.
 pub const WORKLOADS: &[(&str, Request)] = &[
@@ -48,7 +48,7 @@ impl Case {
 
 /// The open checkpoint.
 pub struct Checkpoint {
-    files: Vec<SafetensorsFile>,
+    files: Vec<TensorFile>,
     tensors: Vec<Tensor>,
 }
 
@@ -58,9 +58,9 @@ impl Checkpoint {
         let control = Control::new();
         let files = paths
             .iter()
-            .map(|path| SafetensorsFile::open(path, Mode::Strict, &Limits::default(), &control))
+            .map(|path| TensorFile::open(path, Mode::Strict, &Limits::default(), &control))
             .collect::<Result<Vec<_>>>()?;
-        let open: Vec<&SafetensorsFile> = files.iter().collect();
+        let open: Vec<&TensorFile> = files.iter().collect();
         let numbers = files.iter().enumerate().flat_map(|(i, f)| (0..f.header().len()).map(move |t| (i, t)));
         let tensors = numbers.map(|(file, tensor)| Tensor::new(&open, file, tensor)).collect();
         Ok(Self { files, tensors })
@@ -75,7 +75,7 @@ impl Checkpoint {
     pub fn scan(&self, case: &Case, threads: usize) -> Result<()> {
         let io = if case.io == "mmap" { Io::Mmap } else { Io::Pread };
         let settings = Settings { threads, io, isa: case.isa };
-        let files: Vec<&SafetensorsFile> = self.files.iter().collect();
+        let files: Vec<&TensorFile> = self.files.iter().collect();
         std::hint::black_box(scan(&files, &self.tensors, case.request, settings, &Control::new())?);
         Ok(())
     }

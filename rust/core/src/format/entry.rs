@@ -1,12 +1,12 @@
-//! The header's JSON, place by place: the document, an entry, and the three fields of an entry.
+//! Parses the header's JSON, place by place: the document, an entry, and the three fields of an entry.
 //!
-//! Each [`Slot`] takes what may stand at its place, writes it into the [`Builder`]'s arenas and refuses the rest with an
-//! error of its own. Where the reference implementation takes more than the specification allows, the slot asks
-//! [`Builder::liberty`].
+//! Each [`Slot`] takes what may stand at its place, writes it into the [`HeaderBuilder`]'s arenas and refuses the rest
+//! with an error of its own. Where the reference implementation takes more than the specification allows, the slot asks
+//! [`HeaderBuilder::liberty`].
 
 use serde::de::{self, MapAccess, SeqAccess};
 
-use super::header::Builder;
+use super::builder::{Fields, HeaderBuilder, Known};
 use super::json::{Context, Read, Skip, Slot};
 use super::metadata::MetadataSlot;
 use super::names::Span;
@@ -18,7 +18,7 @@ use crate::error::{Error, escape};
 const UNKNOWN_DEPTH: u32 = 1;
 
 /// The whole document.
-pub(super) struct Top<'b, 'c>(pub &'b mut Builder<'c>);
+pub(super) struct Top<'b, 'c>(pub &'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for Top<'_, '_> {
     type Out = ();
@@ -52,14 +52,8 @@ enum Key {
     Tensor { span: Span, known: Known },
 }
 
-/// Whether an entry of this name was met before.
-pub(super) enum Known {
-    As(u32),
-    Not { hash: u64 },
-}
-
 /// A key of the document.
-struct Name<'b, 'c>(&'b mut Builder<'c>);
+struct Name<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl Name<'_, '_> {
     fn take(&mut self, name: &str) -> Result<Key, Error> {
@@ -74,14 +68,14 @@ impl Name<'_, '_> {
             let message = format!("a tensor's name has {} bytes, the cap is {}", name.len(), b.limits.name_bytes);
             return Err(Error::limit("name_too_long", format!("{message}: {}", escape(name))));
         }
-        let hash = b.names.hash(name);
-        if let Some(i) = b.find(hash, name) {
-            let span = b.entries[i as usize].name;
+        let hash = b.entries.names.hash(name);
+        if let Some(i) = b.entries.find(hash, name) {
+            let span = b.entries.list[i as usize].name;
             b.current = Some(span);
             b.liberty("duplicate_name", "two entries have this name", "the last one counts")?;
             return Ok(Key::Tensor { span, known: Known::As(i) });
         }
-        if b.entries.len() >= b.limits.tensors {
+        if b.entries.list.len() >= b.limits.tensors {
             let message =
                 format!("the header has more than {} tensors; raise the cap if you trust it", b.limits.tensors);
             return Err(Error::limit("too_many_tensors", message));
@@ -89,7 +83,7 @@ impl Name<'_, '_> {
         if name.is_empty() {
             b.notes.push("empty_name", || Note::new("empty_name", "a tensor's name is the empty string").about(""));
         }
-        Ok(Key::Tensor { span: b.names.push(name), known: Known::Not { hash } })
+        Ok(Key::Tensor { span: b.entries.names.push(name), known: Known::Not { hash } })
     }
 }
 
@@ -105,16 +99,8 @@ impl<'de> Slot<'de> for Name<'_, '_> {
     }
 }
 
-/// The fields of an entry met so far. A shape is its place in the arena and its rank.
-#[derive(Default)]
-pub(super) struct Fields {
-    pub dtype: Option<Dtype>,
-    pub shape: Option<(u32, u16)>,
-    pub offsets: Option<(u64, u64)>,
-}
-
 /// The value of one tensor's entry.
-struct EntrySlot<'b, 'c>(&'b mut Builder<'c>);
+struct EntrySlot<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for EntrySlot<'_, '_> {
     type Out = Fields;
@@ -171,7 +157,7 @@ enum Field {
 }
 
 /// A key inside an entry.
-struct FieldName<'b, 'c>(&'b mut Builder<'c>);
+struct FieldName<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for FieldName<'_, '_> {
     type Out = Field;
@@ -195,7 +181,7 @@ impl<'de> Slot<'de> for FieldName<'_, '_> {
 }
 
 /// The value of `dtype`.
-struct DtypeSlot<'b, 'c>(&'b mut Builder<'c>);
+struct DtypeSlot<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for DtypeSlot<'_, '_> {
     type Out = Dtype;
@@ -228,7 +214,7 @@ impl<'de> Slot<'de> for DtypeSlot<'_, '_> {
 }
 
 /// The null of a dtype written as an object.
-struct Nothing<'b, 'c>(&'b mut Builder<'c>);
+struct Nothing<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for Nothing<'_, '_> {
     type Out = ();
@@ -243,7 +229,7 @@ impl<'de> Slot<'de> for Nothing<'_, '_> {
 }
 
 /// The value of `shape`.
-struct ShapeSlot<'b, 'c>(&'b mut Builder<'c>);
+struct ShapeSlot<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for ShapeSlot<'_, '_> {
     type Out = (u32, u16);
@@ -254,14 +240,14 @@ impl<'de> Slot<'de> for ShapeSlot<'_, '_> {
 
     fn list<A: SeqAccess<'de>>(self, mut items: A) -> Result<(u32, u16), A::Error> {
         let b = self.0;
-        let start = b.shapes.end() as u32;
+        let start = b.entries.shapes.end() as u32;
         let mut rank: u16 = 0;
         while let Some(dimension) = items.next_element_seed(Read(Number(b, "bad_dimension", "a dimension")))? {
             if usize::from(rank) >= b.limits.rank || rank == u16::MAX {
                 let message = format!("the shape has more than {} dimensions", b.limits.rank.min(u16::MAX.into()));
                 return Err(b.stop(Error::limit("rank_too_large", message)));
             }
-            b.shapes.push(dimension);
+            b.entries.shapes.push(dimension);
             rank += 1;
         }
         Ok((start, rank))
@@ -269,7 +255,7 @@ impl<'de> Slot<'de> for ShapeSlot<'_, '_> {
 }
 
 /// The value of `data_offsets`.
-struct OffsetsSlot<'b, 'c>(&'b mut Builder<'c>);
+struct OffsetsSlot<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for OffsetsSlot<'_, '_> {
     type Out = (u64, u64);
@@ -295,7 +281,7 @@ impl<'de> Slot<'de> for OffsetsSlot<'_, '_> {
 }
 
 /// A number of a shape or of offsets: whose error code, and what to call it.
-struct Number<'b, 'c>(&'b mut Builder<'c>, &'static str, &'static str);
+struct Number<'b, 'c>(&'b mut HeaderBuilder<'c>, &'static str, &'static str);
 
 impl<'de> Slot<'de> for Number<'_, '_> {
     type Out = u64;

@@ -1,4 +1,4 @@
-//! The index of a sharded checkpoint: `{"metadata": {"total_size": 123}, "weight_map": {"tensor": "file", …}}`.
+//! Parses the index of a sharded checkpoint: `{"metadata": {"total_size": 123}, "weight_map": {"tensor": "file", …}}`.
 //!
 //! As hostile as a header, and read the same way. What the index says about files is checked against them by whoever
 //! opens the shards; here its names must be plain file names, so that joining one to a folder cannot leave the folder.
@@ -9,9 +9,9 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use serde::de::{self, MapAccess};
 
-use super::Limits;
-use super::json::{self, Context, Read, Skip, Slot};
+use super::json::{self, Context, ParseState, Read, Skip, Slot};
 use super::notes::{Note, Notes};
+use super::rules::Limits;
 use crate::control::Control;
 use crate::error::{Error, Result, escape};
 
@@ -40,7 +40,7 @@ impl Index {
             return Err(Error::limit("index_too_large", message));
         }
         let (text, _) = json::text(json, 0)?;
-        let mut builder = Builder::new(limits, control);
+        let mut builder = IndexBuilder::new(limits, control);
         json::parse(text, 0, Top(&mut builder)).map_err(|stopped| builder.blame(stopped))?;
         if !builder.map_met {
             let message = "the JSON has no weight_map: it is not the index of a sharded safetensors checkpoint";
@@ -51,7 +51,7 @@ impl Index {
 }
 
 /// The index while it is read.
-struct Builder<'c> {
+struct IndexBuilder<'c> {
     limits: &'c Limits,
     control: &'c Control,
     total_size: Option<u64>,
@@ -62,11 +62,10 @@ struct Builder<'c> {
     hasher: RandomState,
     table: HashTable<u32>,
     notes: Notes,
-    ticks: u32,
-    failure: Option<Error>,
+    state: ParseState,
 }
 
-impl<'c> Builder<'c> {
+impl<'c> IndexBuilder<'c> {
     fn new(limits: &'c Limits, control: &'c Control) -> Self {
         Self {
             limits,
@@ -79,8 +78,7 @@ impl<'c> Builder<'c> {
             hasher: RandomState::new(),
             table: HashTable::new(),
             notes: Notes::default(),
-            ticks: 0,
-            failure: None,
+            state: ParseState::default(),
         }
     }
 
@@ -111,14 +109,13 @@ impl<'c> Builder<'c> {
     }
 }
 
-impl Context for Builder<'_> {
-    fn failure(&mut self) -> &mut Option<Error> {
-        &mut self.failure
+impl Context for IndexBuilder<'_> {
+    fn control(&self) -> &Control {
+        self.control
     }
 
-    fn tick(&mut self) -> Result<()> {
-        self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(4096) { self.control.check() } else { Ok(()) }
+    fn state(&mut self) -> &mut ParseState {
+        &mut self.state
     }
 }
 
@@ -136,7 +133,7 @@ fn not_plain(file: &str) -> Option<&'static str> {
 }
 
 /// The whole document.
-struct Top<'b, 'c>(&'b mut Builder<'c>);
+struct Top<'b, 'c>(&'b mut IndexBuilder<'c>);
 
 impl<'de> Slot<'de> for Top<'_, '_> {
     type Out = ();
@@ -174,7 +171,7 @@ impl<'de> Slot<'de> for Top<'_, '_> {
 }
 
 /// The value of `metadata`: only `total_size` is read.
-struct MetadataSlot<'b, 'c>(&'b mut Builder<'c>);
+struct MetadataSlot<'b, 'c>(&'b mut IndexBuilder<'c>);
 
 impl<'de> Slot<'de> for MetadataSlot<'_, '_> {
     type Out = ();
@@ -203,7 +200,7 @@ impl<'de> Slot<'de> for MetadataSlot<'_, '_> {
 }
 
 /// The value of `total_size`. Some writers store it as a float.
-struct SizeSlot<'b, 'c>(&'b mut Builder<'c>);
+struct SizeSlot<'b, 'c>(&'b mut IndexBuilder<'c>);
 
 impl<'de> Slot<'de> for SizeSlot<'_, '_> {
     type Out = Option<u64>;
@@ -232,7 +229,7 @@ impl<'de> Slot<'de> for SizeSlot<'_, '_> {
 }
 
 /// The value of `weight_map`.
-struct MapSlot<'b, 'c>(&'b mut Builder<'c>);
+struct MapSlot<'b, 'c>(&'b mut IndexBuilder<'c>);
 
 impl<'de> Slot<'de> for MapSlot<'_, '_> {
     type Out = ();
@@ -249,7 +246,7 @@ impl<'de> Slot<'de> for MapSlot<'_, '_> {
             let file = match entries.next_value_seed(Read(Text(b, Place::File))) {
                 Ok(file) => file,
                 Err(stopped) => {
-                    if let Some(error) = &mut b.failure {
+                    if let Some(error) = &mut b.state.failure {
                         error.tensor.get_or_insert(name);
                     }
                     return Err(stopped);
@@ -268,7 +265,7 @@ enum Place {
 }
 
 /// A string of the index.
-struct Text<'b, 'c>(&'b mut Builder<'c>, Place);
+struct Text<'b, 'c>(&'b mut IndexBuilder<'c>, Place);
 
 impl<'de> Slot<'de> for Text<'_, '_> {
     type Out = String;

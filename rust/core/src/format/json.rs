@@ -1,4 +1,4 @@
-//! The adapter between serde_json's streaming parser and the format's rules.
+//! Adapts serde_json's streaming parser to a known document: one type per place in it, with errors of our own.
 //!
 //! A [`Slot`] is a place in the document: it takes the JSON types that may stand there and refuses the others with
 //! its own error. [`Read`] turns a slot into a serde visitor and seed, so a document is read by nested slots with
@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::control::Control;
 use crate::error::{Error, Result};
 
 /// A place in a JSON document. Each method takes one JSON type; the default refuses it.
@@ -94,23 +95,30 @@ impl<'de, S: Slot<'de>> Visitor<'de> for Read<S> {
     }
 }
 
-/// What a document's slots share: where the error that stopped the parse is kept, since serde's carries only text.
-pub(super) trait Context {
-    /// The place for the error.
-    fn failure(&mut self) -> &mut Option<Error>;
+/// How a parse goes: the error that stopped it is kept here, since serde's carries only text.
+#[derive(Debug, Default)]
+pub(super) struct ParseState {
+    pub failure: Option<Error>,
+    ticks: u32,
+}
 
-    /// Called for every entry and list item: now and then it looks whether the caller wants to stop.
-    fn tick(&mut self) -> Result<()>;
+/// What a document's slots share.
+pub(super) trait Context {
+    /// Whether the caller wants to stop.
+    fn control(&self) -> &Control;
+
+    /// How the parse goes.
+    fn state(&mut self) -> &mut ParseState;
 
     /// Keep `error` and return the empty serde error that unwinds the parser.
     fn stop<E: de::Error>(&mut self, error: Error) -> E {
-        self.failure().get_or_insert(error);
+        self.state().failure.get_or_insert(error);
         E::custom("")
     }
 
     /// The error that a slot recorded, at the position where the parser stopped; else the parser's own.
     fn blame(&mut self, stopped: Error) -> Error {
-        match self.failure().take() {
+        match self.state().failure.take() {
             Some(mut error) => {
                 error.offset = error.offset.or(stopped.offset);
                 error
@@ -119,9 +127,14 @@ pub(super) trait Context {
         }
     }
 
-    /// [`tick`](Self::tick) inside the parser.
+    /// Called for every entry and list item: now and then it looks whether the caller wants to stop.
     fn step<E: de::Error>(&mut self) -> std::result::Result<(), E> {
-        self.tick().map_err(|e| self.stop(e))
+        let state = self.state();
+        state.ticks = state.ticks.wrapping_add(1);
+        if !state.ticks.is_multiple_of(4096) {
+            return Ok(());
+        }
+        self.control().check().map_err(|e| self.stop(e))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Do the tensors tile the data?
+//! Checks that a header's tensors tile the file's data: as long as their shapes say, no gap, no overlap.
 //!
 //! With the entries sorted by their offsets, the first begins at 0, each begins where the one before it ended, and the
 //! last ends with the file. Each is as long as its shape and dtype say: the product of the dimensions times the bits
@@ -6,11 +6,9 @@
 //!
 //! Containers that align their tensors may leave less than one alignment of padding before each, and behind the last.
 
-use super::Mode;
-use super::header::Entry;
-use super::names::Names;
+use super::entries::{Entries, Entry};
 use super::notes::{Note, Notes};
-use super::shapes::Shapes;
+use super::rules::Mode;
 use crate::error::{Error, Result, escape};
 
 /// Names that an error about many tensors shows.
@@ -34,20 +32,14 @@ pub(super) struct Extent {
 }
 
 /// Check all entries, which are in data order.
-pub(super) fn check(
-    entries: &[Entry],
-    names: &Names,
-    shapes: &Shapes,
-    extent: Extent,
-    notes: &mut Notes,
-) -> Result<()> {
+pub(super) fn check(entries: &Entries, extent: Extent, notes: &mut Notes) -> Result<()> {
     let Extent { len: data_len, start: data_start, alignment, mode } = extent;
     let mut cursor = 0u64;
-    for (i, e) in entries.iter().enumerate() {
+    for (i, e) in entries.list.iter().enumerate() {
         let at = |error: Error, offset: u64| {
-            Err(error.with_tensor(names.get(e.name)).with_offset(data_start.saturating_add(offset)))
+            Err(error.with_tensor(entries.name(e)).with_offset(data_start.saturating_add(offset)))
         };
-        if let Err(error) = size(e, names, shapes, notes) {
+        if let Err(error) = size(e, entries, notes) {
             return at(error, e.begin);
         }
         if !e.begin.is_multiple_of(alignment) {
@@ -60,7 +52,7 @@ pub(super) fn check(
             return at(Error::format("hole", message), cursor);
         }
         if e.begin < cursor {
-            let other = i.checked_sub(1).map_or("", |j| names.get(entries[j].name));
+            let other = i.checked_sub(1).map_or("", |j| entries.name(&entries.list[j]));
             let message = format!("this tensor shares {} bytes with {}", cursor.min(e.end) - e.begin, escape(other));
             return at(Error::format("overlap", message), e.begin);
         }
@@ -75,12 +67,12 @@ pub(super) fn check(
         }
         notes.push("trailing_data", || Note::new("trailing_data", message).at(offset));
     }
-    if cursor > data_len { Err(truncated(entries, names, cursor, data_len, data_start)) } else { Ok(()) }
+    if cursor > data_len { Err(truncated(entries, cursor, data_len, data_start)) } else { Ok(()) }
 }
 
 /// Is the entry as long as its shape says?
-fn size(e: &Entry, names: &Names, shapes: &Shapes, notes: &mut Notes) -> Result<()> {
-    let dimensions = || shapes.get(e.shape as usize, usize::from(e.rank));
+fn size(e: &Entry, entries: &Entries, notes: &mut Notes) -> Result<()> {
+    let dimensions = || entries.dimensions(e);
     let shown = || dimensions().map(|d| d.to_string()).collect::<Vec<_>>().join(", ");
     if e.end < e.begin {
         let message = format!("data_offsets run backwards, from {} to {}", e.begin, e.end);
@@ -104,18 +96,18 @@ fn size(e: &Entry, names: &Names, shapes: &Shapes, notes: &mut Notes) -> Result<
     if bits == 0 && dimensions().try_fold(1u64, u64::checked_mul).is_none() {
         notes.push("zero_after_overflow", || {
             let message = format!("shape [{}] is empty, but readers that multiply from the left refuse it", shown());
-            Note::new("zero_after_overflow", message).about(names.get(e.name))
+            Note::new("zero_after_overflow", message).about(entries.name(e))
         });
     }
     Ok(())
 }
 
 /// The error for a file that ends before its tensors do: how much is missing, and what is lost.
-fn truncated(entries: &[Entry], names: &Names, needed: u64, data_len: u64, data_start: u64) -> Error {
+fn truncated(entries: &Entries, needed: u64, data_len: u64, data_start: u64) -> Error {
     let lost = |e: &&Entry| e.end > data_len;
-    let count = entries.iter().filter(lost).count();
-    let first = entries.iter().find(lost);
-    let mut shown: Vec<_> = entries.iter().filter(lost).take(SHOWN).map(|e| escape(names.get(e.name))).collect();
+    let count = entries.list.iter().filter(lost).count();
+    let first = entries.list.iter().find(lost);
+    let mut shown: Vec<_> = entries.list.iter().filter(lost).take(SHOWN).map(|e| escape(entries.name(e))).collect();
     if count > SHOWN {
         shown.push(format!("and {} more", count - SHOWN));
     }
@@ -124,9 +116,9 @@ fn truncated(entries: &[Entry], names: &Names, needed: u64, data_len: u64, data_
          it again",
         needed - data_len,
         needed,
-        entries.len(),
+        entries.list.len(),
         shown.join(", ")
     );
     let error = Error::format("truncated", message).with_offset(data_start.saturating_add(data_len));
-    if let Some(e) = first { error.with_tensor(names.get(e.name)) } else { error }
+    if let Some(e) = first { error.with_tensor(entries.name(e)) } else { error }
 }

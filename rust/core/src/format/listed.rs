@@ -1,16 +1,15 @@
-//! A header that somebody else parsed: the tensors of a file in another container, as a list.
+//! A header from a list of tensors: those of a file in another container, parsed by its own reader.
 //!
 //! A GGUF file is, behind its own header, what a safetensors file is: named runs of bytes. Its reader lists them
 //! ([`Listed`]), and they are held to the same rules as entries of a safetensors header: known dtypes, no name twice,
 //! each as long as its shape says, none outside the file, none over another. Between tensors there may be padding,
 //! always shorter than the container's alignment.
 
-use super::header::{Entry, Header};
+use super::entries::{Entries, Entry};
+use super::header::Header;
 use super::layout::{self, Extent};
-use super::names::Names;
 use super::notes::Notes;
-use super::shapes::Shapes;
-use super::{Limits, Mode};
+use super::rules::{Limits, Mode};
 use crate::control::Control;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, escape};
@@ -62,8 +61,8 @@ impl Header {
         }
         let mut order: Vec<&Listed> = listed.iter().collect();
         order.sort_by_key(|t| (t.begin, t.end));
-        let (mut names, mut shapes, mut notes) = (Names::default(), Shapes::default(), Notes::default());
-        let mut entries: Vec<Entry> = Vec::with_capacity(order.len());
+        let (mut entries, mut notes) = (Entries::default(), Notes::default());
+        entries.list.reserve_exact(order.len());
         for (number, tensor) in (0u32..).zip(order) {
             if number.is_multiple_of(4096) {
                 control.check()?;
@@ -81,24 +80,23 @@ impl Header {
                 let message = format!("unknown dtype {}; known are {}", escape(&tensor.dtype), Dtype::names());
                 return about(Error::format("unknown_dtype", message));
             };
-            let hash = names.hash(&tensor.name);
-            if names.find(hash, &tensor.name, |i| entries[i as usize].name).is_some() {
+            let hash = entries.names.hash(&tensor.name);
+            if entries.find(hash, &tensor.name).is_some() {
                 return about(Error::format("duplicate_name", "two tensors have this name"));
             }
             let (Some(begin), Some(end)) = (tensor.begin.checked_sub(part.start), tensor.end.checked_sub(part.start))
             else {
                 return about(Error::format("overlap", "this tensor begins within the header"));
             };
-            let name = names.push(&tensor.name);
-            let shape = u32::try_from(shapes.end())
+            let name = entries.names.push(&tensor.name);
+            let shape = u32::try_from(entries.shapes.end())
                 .map_err(|_| Error::limit("header_too_large", "the shapes alone have more than 4 GiB"))?;
-            tensor.shape.iter().for_each(|&d| shapes.push(d));
-            entries.push(Entry { begin, end, name, shape, rank: tensor.shape.len() as u16, dtype });
-            names.insert(hash, number, |i| entries[i as usize].name);
+            tensor.shape.iter().for_each(|&d| entries.shapes.push(d));
+            entries.push(hash, Entry { begin, end, name, shape, rank: tensor.shape.len() as u16, dtype });
         }
         let extent = Extent { len: data_len, start: part.start, alignment: part.alignment.max(1), mode };
-        layout::check(&entries, &names, &shapes, extent, &mut notes)?;
-        Ok(Header::of(entries, names, shapes, metadata, notes.finish()))
+        layout::check(&entries, extent, &mut notes)?;
+        Ok(Header::of(entries, metadata, notes.finish()))
     }
 }
 

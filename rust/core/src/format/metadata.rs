@@ -1,36 +1,20 @@
-//! `__metadata__`: strings, named by strings.
+//! Parses `__metadata__`, an object of strings.
 //!
 //! A value may be almost as long as the header. serde_json would unescape it into a scratch buffer and hand that to us
 //! to copy: three times the text at once. So a value is taken raw, as a slice of the header, and unescaped here
 //! straight into its place.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-
-use hashbrown::HashTable;
 use serde::de::{self, MapAccess};
 use serde_json::value::RawValue;
 
-use super::header::Builder;
+use super::builder::HeaderBuilder;
 use super::json::{Context, Read, Slot};
 use super::notes::Note;
-use super::{METADATA_ENTRY_BYTES, Mode};
+use super::rules::{METADATA_ENTRY_BYTES, Mode};
 use crate::error::{Error, escape};
 
-/// The metadata read so far, and what it costs.
-#[derive(Debug, Default)]
-pub(super) struct Metadata {
-    /// Keys and values in the order of the header; a repeated key keeps its first place and its last value.
-    pub entries: Vec<(String, String)>,
-    /// Whether a `__metadata__` was met, be it empty or null.
-    pub met: bool,
-    hasher: RandomState,
-    table: HashTable<u32>,
-    cost: u64,
-}
-
 /// The value of `__metadata__`.
-pub(super) struct MetadataSlot<'b, 'c>(pub &'b mut Builder<'c>);
+pub(super) struct MetadataSlot<'b, 'c>(pub &'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for MetadataSlot<'_, '_> {
     type Out = ();
@@ -70,14 +54,14 @@ impl<'de> Slot<'de> for MetadataSlot<'_, '_> {
                 let message = format!("the metadata value of {} holds half a surrogate pair", escape(&key));
                 return Err(b.stop(Error::format("json_syntax", message)));
             };
-            put(b, key, value).map_err(|e| b.stop(e))?;
+            b.add_metadata(key, value).map_err(|e| b.stop(e))?;
         }
         Ok(())
     }
 }
 
 /// A metadata key.
-struct Key<'b, 'c>(&'b mut Builder<'c>);
+struct Key<'b, 'c>(&'b mut HeaderBuilder<'c>);
 
 impl<'de> Slot<'de> for Key<'_, '_> {
     type Out = String;
@@ -98,28 +82,6 @@ impl<'de> Slot<'de> for Key<'_, '_> {
         }
         Ok(key.to_owned())
     }
-}
-
-/// Store one entry; a repeated key is an error, or the last one wins with a note.
-fn put(b: &mut Builder<'_>, key: String, value: String) -> Result<(), Error> {
-    let Metadata { entries, hasher, table, .. } = &mut b.metadata;
-    let hash = hasher.hash_one(&key);
-    if let Some(&i) = table.find(hash, |&i| entries[i as usize].0 == key) {
-        let message = format!("__metadata__ has the key {} twice", escape(&key));
-        if b.mode == Mode::Strict {
-            let message = format!("{message}; readers disagree which one counts");
-            return Err(Error::format("duplicate_metadata_key", message));
-        }
-        b.notes.push("duplicate_metadata_key", || {
-            Note::new("duplicate_metadata_key", format!("{message}; the last one counts"))
-        });
-        entries[i as usize].1 = value;
-        return Ok(());
-    }
-    let number = entries.len() as u32;
-    entries.push((key, value));
-    table.insert_unique(hash, number, |&i| hasher.hash_one(&entries[i as usize].0));
-    Ok(())
 }
 
 /// The text of a JSON string's inside, or `None` where an escape stands for half a surrogate pair.

@@ -1,4 +1,4 @@
-//! Which bytes of a safetensors file are which tensor, and is the file sound?
+//! Parses and checks the headers of files of tensors: which bytes are which tensor, and is the file sound?
 //!
 //! The format: a u64 little-endian length N, N bytes of JSON, then the data. The JSON is an object of entries
 //! `name: {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}` whose offsets count from the start of the data,
@@ -11,10 +11,13 @@
 //!
 //! - `prefix`: the first bytes: N against the file's size, and other formats known by their magic numbers;
 //! - `json`: the streaming parser's adapter: types, positions, what an error of the JSON itself is called;
-//! - `header`, `entry`: the entries, into compact arenas (`names`, `shapes`); `metadata`: `__metadata__`;
+//! - `entry`, `metadata`: what may stand at each place of the JSON, filled into a `builder`, which becomes a `header`;
+//! - `entries`: all tensors in compact arenas (`names`, `shapes`); `rules`: strictness and limits;
 //! - `listed`: the tensors of another container (GGUF), whose own reader lists them;
 //! - `layout`: do the entries tile the data? `index`: the index of a sharded checkpoint; `notes`: what is worth saying.
 
+mod builder;
+mod entries;
 mod entry;
 mod header;
 mod index;
@@ -25,54 +28,18 @@ mod metadata;
 mod names;
 mod notes;
 mod prefix;
+mod rules;
 mod shapes;
 
 pub use header::Header;
 pub use index::Index;
 pub use listed::{DataPart, Listed};
 pub use notes::Note;
-pub use prefix::{PREFIX_BYTES, header_length};
+pub use prefix::{LENGTH_BYTES, PREFIX_BYTES, header_length};
+pub use rules::{Limits, METADATA_ENTRY_BYTES, Mode};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-
-/// Bytes of the length N in front of the header.
-pub const LENGTH_BYTES: u64 = 8;
-
-/// How strictly the rules are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// The specification, and what it leaves open decided in favour of safety: no duplicates, no unknown fields.
-    #[default]
-    Strict,
-    /// What the reference implementation (safetensors 0.8) accepts; each liberty taken becomes a [`Note`].
-    /// Bounds, types and caps are held as in `Strict`.
-    Compatible,
-}
-
-/// What a header may cost. Passing one is an error of kind `Limit`: the file may be legal, raise the cap if you trust it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of JSON; the reference implementation stops at the same number.
-    pub header_bytes: u64,
-    /// Tensors in one file, or in one index.
-    pub tensors: usize,
-    /// Dimensions of one tensor.
-    pub rank: usize,
-    /// Bytes of a tensor's name or of a metadata key.
-    pub name_bytes: usize,
-    /// Memory that `__metadata__` may take: its text and [`METADATA_ENTRY_BYTES`] per entry.
-    pub metadata_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { header_bytes: 100_000_000, tensors: 1_000_000, rank: 64, name_bytes: 4096, metadata_bytes: 150_000_000 }
-    }
-}
-
-/// What one metadata entry costs beside its text: two strings, their heap blocks, a slot in the table of keys.
-pub const METADATA_ENTRY_BYTES: u64 = 112;
 
 /// Parse a whole file that lies in memory; `source` does the same for a file on disk without reading its data.
 pub fn parse_bytes(file: &[u8], mode: Mode, limits: &Limits, control: &Control) -> Result<Header> {

@@ -1,4 +1,4 @@
-//! Tensor names in one string, and a table that finds them again.
+//! All tensor names in one string, with a hash table that finds them.
 //!
 //! Names are compared after unescaping, so `"a"` and `"\u0061"` are one name. The table is seeded at random for each
 //! header (SipHash of the standard library): nobody can craft names that all fall into one bucket.

@@ -1,4 +1,5 @@
-//! What was accepted but is worth saying. Bounded: a hostile header cannot make a million notes.
+//! Collects warnings: what was accepted but is worth saying. Their number is bounded: a hostile header cannot make a
+//! million notes.
 
 /// A warning: accepted, but worth saying.
 #[derive(Debug, Clone, PartialEq, Eq)]

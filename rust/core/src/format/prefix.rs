@@ -1,11 +1,14 @@
-//! The first bytes of a file: how long is the header, and is this safetensors at all?
+//! Checks the first bytes of a file: the header's length, or which other format this is.
 //!
 //! safetensors has no magic number; its first eight bytes are the header's length N. A file of another format shows by
 //! an N that cannot be, or by a byte after it that opens no object. Only then are magic numbers looked at, since an
 //! honest N may equal one. Each row of the table says what the file is and how to convert it without running its code.
 
-use super::{LENGTH_BYTES, Limits};
+use super::rules::Limits;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of the length N in front of the header.
+pub const LENGTH_BYTES: u64 = 8;
 
 /// As many bytes of the file's start as [`header_length`] looks at.
 pub const PREFIX_BYTES: usize = 4096;

@@ -1,4 +1,4 @@
-//! All shapes of a header in one byte arena.
+//! All shapes of a header in one byte arena, as LEB128 numbers.
 //!
 //! A dimension costs two bytes of JSON (`1,`) but eight as a u64, so a 98 MB header of deep shapes would need 400 MB.
 //! Written in LEB128 (seven bits per byte, the high bit says that more follow) a number of d decimal digits takes at

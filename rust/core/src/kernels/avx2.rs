@@ -1,9 +1,10 @@
-//! The 32 lanes in four 256-bit registers per sum. 20 sums do not fit 16 registers, so two passes over bytes that
-//! stay in L1 take 16 lanes each, and a third takes the maxima.
+//! Power sums and extremes with AVX2: the 32 lanes lie in four 256-bit registers per sum. 20 sums do not fit 16
+//! registers, so two passes over bytes that stay in L1 take 16 lanes each, and a third takes the maxima.
 
 use std::arch::x86_64::*;
 
-use super::lanes::{Bits, Kind, Lanes, Narrow, Piece, Pivot, SWEEP_BYTES, Sums, finish, parts};
+use super::extremes::Bits;
+use super::lanes::{Kind, Lanes, Narrow, Piece, Pivot, SWEEP_BYTES, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes: what the next sweep reads, while this one sums.
 const AHEAD: usize = SWEEP_BYTES;
@@ -99,7 +100,7 @@ fn tops<K: Narrow>(vectors: &[[u8; 32]], bits: &mut Bits) {
     store(&mut bits.umax, umax);
 }
 
-/// See [`super::lanes::sweep`].
+/// See [`super::sweep`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
     let (vectors, rest) = bytes.as_chunks::<32>();

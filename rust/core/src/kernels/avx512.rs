@@ -1,15 +1,17 @@
-//! The 32 lanes in two 512-bit registers per sum; maxima of the words in the same pass, two more registers.
+//! Power sums and extremes with AVX-512: the 32 lanes lie in two 512-bit registers per sum, the maxima of the words,
+//! taken in the same pass, in two more.
 //!
 //! The whole loop is one load (two for f32), two conversions, 14 or 16 float and 3 integer operations per 32 elements
-//! (6 for f32). With data in L2 the vector ports are what limits it: a Zen 4 does two such operations per cycle and takes
-//! 9.6 cycles for the 19 of bf16, 11.1 for f16, whose conversions count for two each. Masked loads in place of the mask of
-//! the odd words occupy the same ports and gained nothing.
-//! Data is prefetched, since the hardware stops at page ends.
+//! (6 for f32). With data in L2 the vector ports are what limits it: a Zen 4 does two such operations per cycle and
+//! takes 9.6 cycles for the 19 of bf16, 11.1 for f16, whose conversions count for two each. Masked loads in place of
+//! the mask of the odd words occupy the same ports and gained nothing. Data is prefetched, since the hardware stops at
+//! page ends.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
-use super::lanes::{Bits, Kind, Lanes, Narrow, Piece, Pivot, Sums, finish, parts};
+use super::extremes::Bits;
+use super::lanes::{Kind, Lanes, Narrow, Piece, Pivot, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes.
 const AHEAD: usize = 2048;
@@ -80,7 +82,7 @@ fn step<const PLAIN: bool>(acc: &mut Acc, x: [__m512; 2], scale: __m512, shift: 
     }
 }
 
-/// See [`super::lanes::sweep`].
+/// See [`super::sweep`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(crate) fn sweep<K: Narrow>(bytes: &[u8], pieces: &mut [Piece], pivot: Pivot, bits: &mut Bits) {
     if pivot == Pivot::NONE {

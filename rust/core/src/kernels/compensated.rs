@@ -1,10 +1,10 @@
-//! Sums over a table of values and how often each occurs, each rounding summed too (Neumaier 1974), in four lanes.
+//! Compensated sums over a table of values and their counts: each rounding is summed too (Neumaier 1974), in four
+//! lanes.
 //!
 //! A rounding is had by Knuth's TwoSum, which compares nothing and so runs in vectors; it is exact, and no product is
 //! fused, so every instruction set gives the same bits.
 
-use super::Isa;
-use super::wide::shells;
+use super::dispatch::shells;
 
 const LANES: usize = 4;
 
@@ -75,7 +75,7 @@ fn two_sum(a: f64, b: f64) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::BASE_FMA;
+    use super::super::dispatch::{BASE_FMA, Isa};
     use super::*;
 
     #[test]

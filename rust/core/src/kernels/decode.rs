@@ -1,12 +1,11 @@
-//! Bytes to floats, for all 22 dtypes. Exact wherever the target can hold the value; 64-bit values, and 32-bit
+//! Decodes bytes to floats, for all 22 dtypes. Exact wherever the target can hold the value; 64-bit values, and 32-bit
 //! integers as f32, round to nearest even.
 //!
 //! Types of at most 8 bits are one table look-up ([`super::minifloat`]); bf16 is the top half of an f32; f16 is
 //! rebuilt by one multiplication, which also normalises its subnormals.
 
+use super::minifloat::small_values;
 use crate::dtype::Dtype;
-
-pub(crate) use super::minifloat::small_values;
 
 /// The f32 with the value of the IEEE half-precision `bits`.
 #[inline(always)]

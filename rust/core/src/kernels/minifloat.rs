@@ -1,4 +1,4 @@
-//! Value tables of the types of at most 8 bits, made by the compiler from one row of parameters each.
+//! Tables of all values of the types of at most 8 bits, made by the compiler from one row of parameters each.
 //!
 //! A float with `E` exponent bits, `M` mantissa bits and bias `B` is (−1)^s · 2^(e−B) · 1.m, and (−1)^s · 2^(1−B) · 0.m
 //! where e = 0. What the top codes mean differs:

@@ -1,13 +1,14 @@
-//! Blocks in f64: types whose values f32 lanes cannot hold, and f32/bf16/f16 blocks that the lanes refused.
+//! Moments, extremes and searches of blocks in f64: types whose values f32 lanes cannot hold, and f32/bf16/f16 blocks
+//! that the lanes refused.
 //!
 //! Two passes over a decoded block in L1: the mean, then the powers of d = x − mean, with Σd used up as a correction
 //! (Chan, Golub, LeVeque 1983, "corrected two-pass"). Nothing can cancel and no pivot is needed. 16 fixed lanes of f64:
 //! relative error of M2 and M4 below (block/16 + 10)·2^-53 ≈ 1.5e-14; same bits with AVX-512 and AVX2.
 
-use super::Isa;
 use super::decode::decode_inline;
+use super::dispatch::shells;
+use super::power::{Power, exponent_for, ldexp};
 use crate::dtype::Dtype;
-use crate::stats::power::{Power, exponent_for};
 
 /// Components per block: 16 KiB decoded.
 pub(crate) const BLOCK: usize = 2048;
@@ -31,34 +32,6 @@ impl Scratch {
         Self([0.0; BLOCK])
     }
 }
-
-/// One function per instruction set around an `inline(always)` body; the body's plain loops are vectorised for each.
-macro_rules! shells {
-    ($name:ident, $v3:ident, $v4:ident, $body:ident, ($($arg:ident: $t:ty),*) $(-> $ret:ty)?) => {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn $v3($($arg: $t),*) $(-> $ret)? {
-            $body::<true>($($arg),*)
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn $v4($($arg: $t),*) $(-> $ret)? {
-            $body::<true>($($arg),*)
-        }
-        pub(crate) fn $name(isa: Isa, $($arg: $t),*) $(-> $ret)? {
-            match isa.supported() {
-                // SAFETY: `supported` returns only what the machine was seen to have.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { $v4($($arg),*) },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { $v3($($arg),*) },
-                _ => $body::<{ crate::kernels::lanes::BASE_FMA }>($($arg),*),
-            }
-        }
-    };
-}
-pub(crate) use shells;
 
 shells!(reduce, reduce_v3, reduce_v4, reduce_body, (x: &[f64]) -> Wide);
 shells!(range_i64, range_i64_v3, range_i64_v4, range_i64_body, (bytes: &[u8]) -> (i64, i64));
@@ -105,7 +78,7 @@ fn reduce_body<const FMA: bool>(x: &[f64]) -> Wide {
 #[inline(always)]
 fn sums<const FMA: bool, const SCALED: bool>(x: &[f64], exponent: i32) -> Power {
     let n = x.len() as f64;
-    let scale = if SCALED { crate::stats::power::ldexp(1.0, -exponent) } else { 1.0 };
+    let scale = if SCALED { ldexp(1.0, -exponent) } else { 1.0 };
     let at = |v: f64| if SCALED { v * scale } else { v };
     let (groups, tail) = x.as_chunks::<LANES>();
 

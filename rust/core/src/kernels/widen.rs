@@ -1,13 +1,12 @@
-//! Types of 8 bits to bf16, which holds every value of every one of them, by arithmetic: a table look-up per element is
-//! a load and a store each, where this is a few operations on 16 of them.
+//! Widens types of 8 bits to bf16, which holds every value of every one of them, by arithmetic: a table look-up per
+//! element is a load and a store each, where this is a few operations on 16 of them.
 //!
 //! A bf16 as an integer is a logarithm drawn with straight lines: 128 further with every octave. So is the code of a
 //! float of 8 bits, but for its subnormals: there an octave has half as many codes as the one above it, and the lines
 //! are steeper. Steeper and steeper towards zero is concave, and a concave function is the least of its lines.
 
-use super::Isa;
-use super::decode::small_values;
-use super::wide::shells;
+use super::dispatch::shells;
+use super::minifloat::small_values;
 use crate::dtype::Dtype;
 
 shells!(widen, widen_v3, widen_v4, widen_body, (dtype: Dtype, bytes: &[u8], words: &mut [[u8; 2]]));
@@ -60,6 +59,7 @@ fn float<const M: u32, const BIAS: i16>(code: u8) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dispatch::Isa;
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! Kernels for codes of one byte: the code's value, then its scale.
+//! Kernels for codes of one byte (fp8, int8): the code's value, then its scale.
 //!
 //! With AVX-512 VBMI one loop serves every format: the top half of the value's f32 comes from two tables of 256 bytes,
 //! which eight registers hold, and its bottom half is 0 for all of them (at most 8 significant bits). With AVX2, fp8
@@ -6,6 +6,7 @@
 //! Elsewhere, and for the FNUZ kinds under AVX2, a table of 256 floats in the first-level cache.
 
 use super::grid::{Affine, Grid, Run};
+use super::lookup::look_up;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 use crate::dtype::Dtype;
@@ -98,14 +99,6 @@ fn body(tile: Tile<'_>, rows: usize, out: &mut [f32], run: impl Fn(&[u8], Affine
             run(&codes[start..r.end], tile.grid.affine(row, r.group), &mut out[start..r.end]);
             start = r.end;
         }
-    }
-}
-
-/// One table look-up per code.
-#[inline(always)]
-pub(super) fn look_up<const PLAIN: bool>(values: &[f32; 256], codes: &[u8], affine: Affine, out: &mut [f32]) {
-    for (o, &code) in out.iter_mut().zip(codes) {
-        *o = affine.apply::<PLAIN>(values[code as usize]);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Codes into a table of values, under scales in blocks that run over the flattened tensor.
+//! Decodes codes that index a table of values (NF4, FP4, MXFP4), under scales in blocks that run over the flattened
+//! tensor.
 //!
 //! Value, each operation rounded to float32: `table[code] · scale` for 4 bits, `table[code] · scale + add` for 8.
 //!
@@ -7,16 +8,15 @@
 //! - MXFP4 (OCP MX v1.0, gpt-oss): E2M1, the first of two in a byte's low half, blocks of 32 with an E8M0 scale.
 //! - NVFP4: as MXFP4, but blocks of 16 with E4M3 scales under one scale of the tensor.
 
-use super::grid::check_blocks;
-use super::nibbles::{Flat, Look, Portable, Table, look_shells};
+use super::check::{check_blocks, length, positive};
+use super::dispatch::look_shells;
+use super::lookup::{Look, Table};
+use super::nibbles::Flat;
 use super::rows::{CHUNK, Settings, for_rows};
-#[cfg(target_arch = "x86_64")]
-use super::x86;
-use super::{length, positive, usage};
 use crate::control::Control;
 use crate::dtype::{Class, Dtype};
-use crate::error::Result;
-use crate::kernels::{Isa, small_values};
+use crate::error::{Error, Result};
+use crate::kernels::small_values;
 
 /// One scale per block.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl Scales<'_> {
         match self {
             Self::Small(dtype, _) if dtype.bits() != 8 || dtype.class() != Class::Float => {
                 let message = format!("scales are F32 or a float type of 8 bits, not {}", dtype.name());
-                Err(usage("unknown_scale_dtype", message))
+                Err(Error::usage("unknown_scale_dtype", message))
             }
             _ => Ok(()),
         }
@@ -82,7 +82,7 @@ impl Codebook<'_> {
         }
         if self.rows > 1 && self.stride < self.columns {
             let message = format!("rows of {} codes, {} apart, overlap", self.columns, self.stride);
-            return Err(usage("rows_overlap", message));
+            return Err(Error::usage("rows_overlap", message));
         }
         let end = (self.rows - 1)
             .checked_mul(self.stride)
@@ -96,7 +96,7 @@ impl Codebook<'_> {
                 self.first,
                 self.codes.len()
             );
-            return Err(usage("codes_too_short", message));
+            return Err(Error::usage("codes_too_short", message));
         };
         check_blocks("block", end, self.block, self.block_offset, self.scales.len())?;
         // Rows apart, so at most two values per byte of `codes`.

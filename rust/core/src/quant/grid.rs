@@ -1,7 +1,6 @@
 //! Which scale and zero point a code takes: a grid of them, and the runs of columns that share one.
 
-use super::{length, positive, usage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// `((x − zero) · scale) · factor`, each operation rounded.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +93,7 @@ pub(super) fn runs_of_groups(groups: &[i32], n_groups: usize) -> Result<Vec<Run>
     while let Some(&stored) = groups.get(start) {
         let Some(group) = usize::try_from(stored).ok().filter(|&g| g < n_groups) else {
             let message = format!("column {start} names group {stored}, and there are {n_groups}");
-            return Err(usage("group_out_of_range", message));
+            return Err(Error::usage("group_out_of_range", message));
         };
         let end = start + equal(&groups[start..], stored);
         runs.push(Run { end, group });
@@ -119,26 +118,4 @@ fn equal(groups: &[i32], group: i32) -> usize {
     let (chunks, _) = groups.as_chunks::<32>();
     let whole = chunks.iter().take_while(|chunk| chunk.iter().fold(true, |all, &g| all & (g == group))).count() * 32;
     whole + groups[whole..].iter().take_while(|&&g| g == group).count()
-}
-
-/// Checks that blocks of `block` from `offset` on, `n` elements long, lie within `n_blocks`.
-pub(super) fn check_blocks(what: &str, n: usize, block: usize, offset: usize, n_blocks: usize) -> Result<()> {
-    positive(what, block)?;
-    let Some(end) = offset.checked_add(n) else {
-        return Err(usage("too_large", format!("{what}: the offset {offset} is too large")));
-    };
-    let needed = end.div_ceil(block);
-    if n > 0 && needed > n_blocks {
-        let message =
-            format!("{what}: {n} elements from {offset} on in blocks of {block} need {needed} scales, not {n_blocks}");
-        return Err(usage("grid_too_small", message));
-    }
-    Ok(())
-}
-
-/// Checks scales and zero points against the grid's shape.
-pub(super) fn check_grid(scales: &[f32], zeros: Option<&[f32]>, shape: (usize, usize)) -> Result<()> {
-    let expected = shape.0.checked_mul(shape.1);
-    length("scales", scales.len(), expected)?;
-    zeros.map_or(Ok(()), |zeros| length("zeros", zeros.len(), expected))
 }

@@ -1,4 +1,4 @@
-//! Quantised weights to float32, blockwise: what is stored as codes plus scales, as the numbers a model multiplies by.
+//! Decodes quantised weights to float32: from codes and their scales to the numbers a model multiplies by.
 //!
 //! | file | codes | value, each operation rounded to float32 in this order |
 //! |---|---|---|
@@ -12,14 +12,18 @@
 //! Speed comes from two facts. A code of 4 bits has 16 values under one scale: they are computed once per group and
 //! looked up, 16 lanes to an instruction ([`nibbles`]). A code of 8 bits has a value that the top half of an f32 holds:
 //! it is looked up in byte tables, or rebuilt through half precision ([`bytes`]). Where neighbours of either kind take
-//! scales from groups in any order, vectors lie across outputs instead ([`scattered`]). The shells are per instruction set,
-//! the arithmetic is the same, so results have the same bits everywhere (but for the payload of a NaN).
+//! scales from groups in any order, vectors lie across outputs instead ([`scattered`]). The shells are per instruction
+//! set, the arithmetic is the same, so results have the same bits everywhere (but for the payload of a NaN).
 //!
 //! Every length is checked before the first byte is touched: a mismatch is an error of kind `Usage`, never a panic.
 
+mod block;
 mod bytes;
+mod check;
 pub mod codebook;
+mod dispatch;
 mod grid;
+mod lookup;
 mod nibbles;
 pub mod packed;
 mod rows;
@@ -35,25 +39,3 @@ pub use packed::{Layout, Packed};
 pub use rows::{Settings, as_floats};
 pub use scaled::Scaled;
 pub use unpack::{Axis, Order, unpack};
-
-use crate::error::{Error, ErrorKind, Result};
-
-fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
-}
-
-/// `Ok` if `what` has `found == expected` entries.
-fn length(what: &str, found: usize, expected: Option<usize>) -> Result<()> {
-    match expected {
-        Some(expected) if expected == found => Ok(()),
-        Some(expected) => {
-            Err(usage("length_mismatch", format!("{what}: {found} given where the shape needs {expected}")))
-        }
-        None => Err(usage("too_large", format!("{what}: the shape has more elements than memory can address"))),
-    }
-}
-
-/// `Ok` if a size that divides something is not 0.
-fn positive(what: &str, size: usize) -> Result<()> {
-    if size > 0 { Ok(()) } else { Err(usage("zero_size", format!("{what} must be at least 1"))) }
-}

@@ -4,77 +4,9 @@
 //! same operations in the same order, so the bits are those of the formula. A look-up of 16 lanes is one permutation
 //! with AVX-512 (the table is a register), two and a blend per 8 lanes with AVX2, a load elsewhere.
 
+use super::dispatch::look_shells;
 use super::grid::{Affine, Grid, Run};
-#[cfg(target_arch = "x86_64")]
-use super::x86;
-use crate::kernels::Isa;
-
-/// The values of the 16 codes under one scale.
-pub(super) type Table = [f32; 16];
-
-/// Looks codes up, in one instruction set.
-pub(super) trait Look {
-    type Table: Copy;
-    /// `(number − zero) · scale` for each of the numbers that codes stand for.
-    fn table(numbers: &Table, affine: Affine) -> Self::Table;
-    /// The 16 codes in 8 bytes, low half first or high half first.
-    fn bytes<const HIGH: bool>(table: Self::Table, codes: &[u8; 8], out: &mut [f32; 16]);
-    /// Asks for codes that will be needed soon.
-    #[inline(always)]
-    fn fetch_ahead(_codes: &[u8]) {}
-    /// The codes at bit `shift` of 16 words.
-    fn words(table: Self::Table, words: &[[u8; 4]; 16], shift: u32, out: &mut [f32; 16]);
-}
-
-pub(super) struct Portable;
-
-impl Look for Portable {
-    type Table = Table;
-    #[inline(always)]
-    fn table(numbers: &Table, affine: Affine) -> Table {
-        affine.table(numbers)
-    }
-    #[inline(always)]
-    fn bytes<const HIGH: bool>(table: Table, codes: &[u8; 8], out: &mut [f32; 16]) {
-        for (pair, &byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
-            let (low, high) = (table[(byte & 15) as usize], table[(byte >> 4) as usize]);
-            *pair = if HIGH { [high, low] } else { [low, high] };
-        }
-    }
-    #[inline(always)]
-    fn words(table: Table, words: &[[u8; 4]; 16], shift: u32, out: &mut [f32; 16]) {
-        for (o, w) in out.iter_mut().zip(words) {
-            *o = table[(u32::from_le_bytes(*w) >> shift) as usize & 15];
-        }
-    }
-}
-
-/// One function per instruction set around a body that is generic over [`Look`].
-macro_rules! look_shells {
-    ($name:ident, $v3:ident, $v4:ident, $body:ident $(, <$c:ident>)?, ($($arg:ident: $t:ty),*)) => {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn $v3$(<const $c: bool>)?($($arg: $t),*) {
-            $body::<x86::V3 $(, $c)?>($($arg),*)
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn $v4$(<const $c: bool>)?($($arg: $t),*) {
-            $body::<x86::V4 $(, $c)?>($($arg),*)
-        }
-        pub(super) fn $name$(<const $c: bool>)?(isa: Isa, $($arg: $t),*) {
-            match isa.supported() {
-                // SAFETY: `supported` returns only what the machine was seen to have.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { $v4$(::<$c>)?($($arg),*) },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { $v3$(::<$c>)?($($arg),*) },
-                _ => $body::<Portable $(, $c)?>($($arg),*),
-            }
-        }
-    };
-}
+use super::lookup::{Look, Table};
 
 /// Integer codes in rows, low half first.
 #[derive(Clone, Copy)]
@@ -253,5 +185,3 @@ fn run<L: Look, const HIGH: bool>(numbers: &Table, affine: Affine, codes: &[u8],
         }
     }
 }
-
-pub(super) use look_shells;

@@ -1,4 +1,5 @@
-//! Integers of 2, 4 or 8 bits, several to a 32-bit word, under scales and zero points per group of inputs.
+//! Decodes integers of 2, 4 or 8 bits (GPTQ, AWQ), several to a 32-bit word, under scales and zero points per group of
+//! inputs.
 //!
 //! Value, each operation rounded to float32: `(code − zero) · scale`.
 //!
@@ -9,27 +10,29 @@
 //! | words | (out, in / per) words | consecutive inputs | (out, groups) | compressed-tensors "pack-quantized" |
 //! | bytes | (out, in / per) bytes | consecutive inputs | (out, groups) | plain packings of two per byte |
 //!
-//! Output is (out, in), row-major, in all. Storage by columns is turned in tiles of words first, which is an eighth of
-//! turning the values; AWQ's words hold eight outputs, so a turned strip of words is looked up eight times. Where groups
-//! come in any order (act-order), words are wanted by columns, and it is values that are turned: see `scattered`.
+//! Output is (out, in), row-major, in all. Storage by columns is transposed in tiles of words first, which is an eighth
+//! of transposing the values; AWQ's words hold eight outputs, so a transposed strip of words is looked up eight times.
+//! Where groups come in any order (act-order), words are wanted by columns, and it is values that are transposed: see
+//! `scattered`.
 
 use super::bytes;
-use super::grid::{Grid, Run, check_grid, count_runs, runs_of_groups};
-use super::nibbles::{self, Strip, Table};
+use super::check::{check_grid, length};
+use super::grid::{Grid, Run, count_runs, runs_of_groups};
+use super::lookup::Table;
+use super::nibbles::{self, Strip};
 use super::rows::{Settings, for_rows};
 use super::scattered::{self, Panel};
-use super::transpose::Turned;
+use super::transpose::Transposed;
 use super::unpack::AWQ_PLACE;
-use super::{length, usage};
 use crate::control::Control;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Outputs per chunk where storage is by columns: 16 words side by side are a cache line.
-const TURNED_ROWS: usize = 64;
+const TRANSPOSED_ROWS: usize = 64;
 /// Outputs per chunk of AWQ: as many as 16 words hold.
 const AWQ_ROWS: usize = 128;
-/// Inputs per tile: with the rows above, a turned tile stays in the first or second-level cache.
+/// Inputs per tile: with the rows above, a transposed tile stays in the first or second-level cache.
 const TILE_COLUMNS: usize = 1024;
 /// Codes per run below which runs are not worth a table each.
 const SHORT_RUN: usize = 8;
@@ -132,7 +135,7 @@ impl Packed<'_> {
         let step = match self.layout {
             Layout::Awq => AWQ_ROWS,
             Layout::Words | Layout::Bytes if !scattered => 1,
-            _ => TURNED_ROWS,
+            _ => TRANSPOSED_ROWS,
         };
         for_rows(out, self.columns, step, settings, control, Scratch::default, |scratch, first_row, out| {
             if scattered {
@@ -141,7 +144,7 @@ impl Packed<'_> {
             for tile in &tiles {
                 match self.layout {
                     _ if scattered => job.scattered(tile, scratch, first_row, out),
-                    Layout::Gptq => job.turned(tile, scratch, first_row, out),
+                    Layout::Gptq => job.transposed(tile, scratch, first_row, out),
                     Layout::Awq => job.strips(tile, scratch, first_row, out),
                     Layout::Words | Layout::Bytes => job.straight(tile, scratch, first_row, out),
                 }
@@ -169,7 +172,7 @@ impl Packed<'_> {
         let known = matches!(self.bits, 2 | 4 | 8) && (self.layout != Layout::Awq || self.bits == 4);
         if !known {
             let message = format!("codes of {} bits in layout {:?} are not known", self.bits, self.layout.name());
-            return Err(usage("unknown_bits", message));
+            return Err(Error::usage("unknown_bits", message));
         }
         let unit = self.layout.unit();
         length("words", self.words.len(), self.stored.0.checked_mul(self.stored.1).and_then(|n| n.checked_mul(unit)))?;
@@ -192,7 +195,7 @@ impl Packed<'_> {
                 self.stored.1,
                 self.layout.name()
             );
-            return Err(usage("stored_shape_mismatch", message));
+            return Err(Error::usage("stored_shape_mismatch", message));
         }
         // Below 16 times the bytes of `words`.
         Ok(self.rows * self.columns)
@@ -222,7 +225,7 @@ fn tiles(groups: &[i32], n_groups: usize, width: usize, scattered: bool) -> Resu
 /// What one thread keeps between tiles.
 #[derive(Default)]
 struct Scratch {
-    turned: Turned,
+    transposed: Transposed,
     /// Codes of two bits made four bits wide.
     wide: Vec<u8>,
     /// Scales for groups in any order.
@@ -250,20 +253,20 @@ impl Job<'_> {
         self.codes(tile, &mut scratch.wide, Rows { codes, stride, first: p.first, first_row }, out);
     }
 
-    /// Words stored column by column: turned, they are codes row by row.
-    fn turned(&self, tile: &Tile, scratch: &mut Scratch, first_row: usize, out: &mut [f32]) {
+    /// Words stored column by column: transposed, they are codes row by row.
+    fn transposed(&self, tile: &Tile, scratch: &mut Scratch, first_row: usize, out: &mut [f32]) {
         let (p, rows) = (self.packed, self.rows(out));
         let (begin, end) = (p.first + tile.start, p.first + tile.end);
         let words = begin / p.per()..end.div_ceil(p.per());
         let from = &p.words.as_chunks::<4>().0[words.start * p.stored.1 + first_row..];
-        let Scratch { turned, wide, .. } = scratch;
-        turned.turn(from, p.stored.1, words.len(), rows);
-        let codes = turned.row_onwards(0).as_flattened();
-        let rows = Rows { codes, stride: turned.stride * 4, first: begin % p.per(), first_row };
+        let Scratch { transposed, wide, .. } = scratch;
+        transposed.transpose(from, p.stored.1, words.len(), rows);
+        let codes = transposed.row_onwards(0).as_flattened();
+        let rows = Rows { codes, stride: transposed.stride * 4, first: begin % p.per(), first_row };
         self.codes(tile, wide, rows, out);
     }
 
-    /// Codes whose groups come in any order: words column by column, which those stored by rows are turned into.
+    /// Codes whose groups come in any order: words column by column, which those stored by rows are transposed into.
     fn scattered(&self, tile: &Tile, scratch: &mut Scratch, first_row: usize, out: &mut [f32]) {
         let (p, rows) = (self.packed, self.rows(out));
         let per = 32 / p.bits as usize;
@@ -273,8 +276,8 @@ impl Job<'_> {
         let (words, stride) = if p.layout == Layout::Gptq {
             (&from[words.start * stride + first_row..], stride)
         } else {
-            scratch.turned.turn(&from[first_row * stride + words.start..], stride, rows, words.len());
-            (scratch.turned.row_onwards(0), scratch.turned.stride)
+            scratch.transposed.transpose(&from[first_row * stride + words.start..], stride, rows, words.len());
+            (scratch.transposed.row_onwards(0), scratch.transposed.stride)
         };
         let (panel, groups) = (&scratch.panel, &p.groups[tile.start..tile.end]);
         let (bits, first, out_stride, out_first) = (p.bits, begin % per, p.columns, tile.start);
@@ -286,20 +289,20 @@ impl Job<'_> {
         }
     }
 
-    /// Words that hold one input of eight outputs: turned, each strip of words is those outputs' codes.
+    /// Words that hold one input of eight outputs: transposed, each strip of words is those outputs' codes.
     fn strips(&self, tile: &Tile, scratch: &mut Scratch, first_row: usize, out: &mut [f32]) {
         let (p, rows, n) = (self.packed, self.rows(out), tile.end - tile.start);
         let (begin, end) = (p.first + first_row, p.first + first_row + rows);
         let words = begin / p.per()..end.div_ceil(p.per());
         let from = &p.words.as_chunks::<4>().0[tile.start * p.stored.1 + words.start..];
-        scratch.turned.turn(from, p.stored.1, n, words.len());
+        scratch.transposed.transpose(from, p.stored.1, n, words.len());
         for i in 0..rows {
             let place = begin + i;
             let strip = Strip {
                 grid: self.grid,
                 numbers: self.numbers,
                 runs: &tile.runs,
-                words: &scratch.turned.row_onwards(place / p.per() - words.start)[..n],
+                words: &scratch.transposed.row_onwards(place / p.per() - words.start)[..n],
                 shift: 4 * AWQ_PLACE[place % p.per()] as u32,
                 row: first_row + i,
             };

@@ -1,16 +1,15 @@
 //! Runs a decoder over the rows of its output: in chunks that stay in the second-level cache, on several threads where
 //! the output is large.
 
-use std::num::NonZero;
 use std::slice::ChunksMut;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::control::Control;
+use crate::control::{Control, thread_count};
 use crate::error::Result;
 use crate::kernels::Isa;
 
-/// Values per chunk: 256 KiB of output, decoded between two looks at whether the caller wants to stop.
+/// Values per chunk: 256 KiB of output, decoded between two checks for cancellation.
 pub(super) const CHUNK: usize = 64 << 10;
 /// Values of output below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 20;
@@ -33,16 +32,13 @@ impl Default for Settings {
 impl Settings {
     fn threads(self, len: usize) -> usize {
         let useful = (len / WORTH_A_THREAD).max(1);
-        match self.threads {
-            // Asking the system costs more than a small output.
-            0 if useful > 1 => thread::available_parallelism().map_or(1, NonZero::get).min(useful),
-            0 => 1,
-            n => n.min(useful),
-        }
+        // Asking the system costs more than a small output.
+        if useful > 1 { thread_count(self.threads).min(useful) } else { 1 }
     }
 }
 
-/// Calls `work(scratch, first_row, rows)` for chunks of whole rows of `out`, each a multiple of `step` rows but the last.
+/// Calls `work(scratch, first_row, rows)` for chunks of whole rows of `out`, each a multiple of `step` rows but the
+/// last.
 ///
 /// Each thread makes one `scratch`. An empty `out` calls nothing. Errors: `Cancelled`.
 pub(super) fn for_rows<S>(

@@ -1,4 +1,5 @@
-//! Codes of one byte under a grid of scales: fp8 in 128 × 128 blocks or per tensor, int8 per row, per group or per tensor.
+//! Decodes codes of one byte under a grid of scales: fp8 in 128 × 128 blocks or per tensor, int8 per row, per group or
+//! per tensor.
 //!
 //! Value, each operation rounded to float32: `((value(code) − zero) · scale) · factor`.
 //!
@@ -9,12 +10,12 @@
 //! Blocks at the right and lower edge are ragged: the last scale of a row of the grid serves what is left.
 
 use super::bytes::{self, Tile};
-use super::grid::{Grid, check_blocks, check_grid, runs_of_blocks, runs_of_groups};
+use super::check::{check_blocks, check_grid, length};
+use super::grid::{Grid, runs_of_blocks, runs_of_groups};
 use super::rows::{Settings, for_rows};
-use super::{length, usage};
 use crate::control::Control;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A rectangle of one-byte codes and the part of the grid that covers it.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +48,7 @@ impl Scaled<'_> {
     /// Values of the output. Errors: `Usage` for lengths that do not fit.
     pub fn output_len(&self) -> Result<usize> {
         if self.dtype.bits() != 8 {
-            return Err(usage("not_a_byte_type", format!("{} is not a type of 8 bits", self.dtype.name())));
+            return Err(Error::usage("not_a_byte_type", format!("{} is not a type of 8 bits", self.dtype.name())));
         }
         length("codes", self.codes.len(), self.rows.checked_mul(self.columns))?;
         check_grid(self.scales, self.zeros, self.grid)?;

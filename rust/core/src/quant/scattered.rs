@@ -1,24 +1,20 @@
-//! Codes in words whose inputs belong to groups in any order (GPTQ's act-order): vectors lie across outputs.
+//! Decodes packed codes whose inputs belong to groups in any order (GPTQ's act-order): vectors lie across outputs.
 //!
 //! Along a row each code has another scale, but down a column all have one group's: 16 outputs of one input take 16
-//! neighbours of that group's scales. So a block of 16 inputs × 16 outputs is computed input by input,
-//! `(code − zero) · scale` in each lane, and turned before it leaves the registers (through memory it took half as long
-//! again): its rows are then a cache line of the output each, which is asked for ahead. With 256-bit vectors a block is
-//! taken in two halves of 8 outputs, a strip of each: rows of 4 KiB or a multiple put one column's lines into one set
-//! of the first-level cache, which has 8 ways, so that of 16 rows asked for half are gone before they are written (to
-//! memory .49 of the plain read against .56 on Zen 3; rows put together in a strip of 8 KiB and copied gave less). The scales
+//! neighbours of that group's scales. So a block of 16 inputs × 16 outputs is computed input by input, `(code − zero) ·
+//! scale` in each lane, and transposed before it leaves the registers (through memory it took half as long again): its
+//! rows are then a cache line of the output each, which is asked for ahead. With 256-bit vectors a block is taken in
+//! two halves of 8 outputs, a strip of each: rows of 4 KiB or a multiple put one column's lines into one set of the
+//! first-level cache, which has 8 ways, so that of 16 rows asked for half are gone before they are written (to memory
+//! .49 of the plain read against .56 on Zen 3; rows put together in a strip of 8 KiB and copied gave less). The scales
 //! of 16 outputs are laid out together first, group by group, which is cheap beside the codes and stays in the cache
 //! whatever power of two the outputs' number is.
 
+use super::block::{DecodeBlock, Lanes, SIDE, Square};
+use super::dispatch::look_shells;
 use super::grid::Grid;
-use super::nibbles::{Portable, look_shells};
+use super::lookup::Portable;
 use super::transpose::{Word, fetch_ahead, fetch_lines};
-#[cfg(target_arch = "x86_64")]
-use super::x86;
-use crate::kernels::Isa;
-
-/// Inputs and outputs of a block, and lanes of the widest vectors.
-pub(super) const SIDE: usize = 16;
 
 /// How many rows of words ahead to prefetch.
 const AHEAD: usize = 16;
@@ -27,18 +23,10 @@ const STRIP: usize = 128;
 /// How many inputs of the same outputs ahead to ask for lines of half a block: longer than memory takes for them.
 const LINES_AHEAD: usize = 64;
 
-/// Values by input, then output; turned, the other way round.
+/// Values by input, then output; transposed, the other way round.
 type Block = [[f32; SIDE]; SIDE];
 
-/// Computes and turns a block, in one instruction set.
-pub(super) trait Turn {
-    /// Outputs of a call: all 16 of a block, or half of them.
-    const ROWS: usize;
-    /// `out[i · stride + j]` is the value of input `j` of output `i`, for 16 inputs and [`Self::ROWS`] outputs from `part` on.
-    fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, part: usize, out: &mut [f32], stride: usize);
-}
-
-impl Turn for Portable {
+impl DecodeBlock for Portable {
     const ROWS: usize = SIDE;
     #[inline(always)]
     fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, _: usize, out: &mut [f32], stride: usize) {
@@ -46,32 +34,17 @@ impl Turn for Portable {
         columns::<PER, SIGNED>(square, SIDE, SIDE / PER, &mut block);
         for (inputs, j) in block.as_chunks::<4>().0.iter().zip((0..SIDE).step_by(4)) {
             for i in (0..SIDE).step_by(4) {
-                let mut turned = [[0.0; 4]; 4];
-                for (k, row) in turned.iter_mut().enumerate() {
+                let mut transposed = [[0.0; 4]; 4];
+                for (k, row) in transposed.iter_mut().enumerate() {
                     *row = [inputs[0][i + k], inputs[1][i + k], inputs[2][i + k], inputs[3][i + k]];
                 }
-                for (k, row) in turned.iter().enumerate() {
+                for (k, row) in transposed.iter().enumerate() {
                     out[(i + k) * stride + j..][..4].copy_from_slice(row);
                 }
             }
         }
     }
 }
-
-/// Where a block's codes and scales lie.
-#[derive(Clone, Copy)]
-pub(super) struct Square<'a> {
-    /// The words of output `i` are `words[i]`, `words[i + stride]`...; the first holds input 0.
-    pub words: &'a [Word],
-    pub stride: usize,
-    /// By group.
-    pub lanes: &'a [Lanes],
-    /// The group of each input.
-    pub groups: &'a [i32; SIDE],
-}
-
-/// Scales and zero points of 16 outputs under one group.
-pub(super) type Lanes = [[f32; SIDE]; 2];
 
 /// Scales and zero points of some outputs: 16 outputs after 16, for each of these group after group.
 #[derive(Default)]
@@ -134,7 +107,7 @@ pub(super) struct Tile<'a> {
 look_shells!(decode, decode_v3, decode_v4, decode_body, <SIGNED>, (tile: Tile<'_>, rows: usize, out: &mut [f32]));
 
 #[inline(always)]
-fn decode_body<T: Turn, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
+fn decode_body<T: DecodeBlock, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
     match tile.bits {
         2 => blocks::<T, 16, SIGNED>(tile, rows, out),
         4 => blocks::<T, 8, SIGNED>(tile, rows, out),
@@ -144,10 +117,10 @@ fn decode_body<T: Turn, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &m
 
 /// Blocks begin at every 16th place of the words, so that only the first and the last hold places that are not wanted.
 ///
-/// Of 16 outputs after 16, [`STRIP`] inputs are taken before the next outputs': then a row's cache lines are written one
-/// after the other, and words of outputs side by side are taken together.
+/// Of 16 outputs after 16, [`STRIP`] inputs are taken before the next outputs': then a row's cache lines are written
+/// one after the other, and words of outputs side by side are taken together.
 #[inline(always)]
-fn blocks<T: Turn, const PER: usize, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
+fn blocks<T: DecodeBlock, const PER: usize, const SIGNED: bool>(tile: Tile<'_>, rows: usize, out: &mut [f32]) {
     let end = tile.first + tile.groups.len();
     for strip in (0..end).step_by(STRIP) {
         for i in (0..rows).step_by(SIDE) {
@@ -160,10 +133,10 @@ fn blocks<T: Turn, const PER: usize, const SIGNED: bool>(tile: Tile<'_>, rows: u
     }
 }
 
-/// The block of 16 outputs from output `i` on, and 16 inputs from place `start` on, or those of them that are wanted; of a
-/// whole block the outputs from `part` on, of another all where `part` is 0.
+/// The block of 16 outputs from output `i` on, and 16 inputs from place `start` on, or those of them that are wanted;
+/// of a whole block the outputs from `part` on, of another all where `part` is 0.
 #[inline(always)]
-fn one_block<T: Turn, const PER: usize, const SIGNED: bool>(
+fn one_block<T: DecodeBlock, const PER: usize, const SIGNED: bool>(
     tile: Tile<'_>,
     (start, i): (usize, usize),
     part: usize,
@@ -251,7 +224,7 @@ fn column<const PER: usize, const SIGNED: bool>(
     }
 }
 
-/// Turns the part of a block that lies within the output.
+/// Transposes the part of a block that lies within the output.
 #[cold]
 #[inline(never)]
 fn edge(inputs: &[[f32; SIDE]], rows: usize, out: &mut [f32], stride: usize) {

@@ -1,8 +1,8 @@
-//! Turns a rectangle of 32-bit words, so that kernels find a row's words side by side.
+//! Transposes a rectangle of 32-bit words, so that kernels find a row's words side by side.
 //!
-//! Blocks of 4 × 4 turn in registers. All words of a stored row are taken before the next row's, since a stored row is far
-//! from the next and a cache line holds 16 words; rows of the result lie an odd number of cache lines apart, since a
-//! power of two would put them all into one set of the cache.
+//! Blocks of 4 × 4 are transposed in registers. All words of a stored row are taken before the next row's, since a
+//! stored row is far from the next and a cache line holds 16 words; rows of the result lie an odd number of cache lines
+//! apart, since a power of two would put them all into one set of the cache.
 
 /// A word of packed codes, as stored.
 pub(super) type Word = [u8; 4];
@@ -12,16 +12,16 @@ const LINE: usize = 16;
 /// How many stored rows ahead to prefetch: their addresses jump, so that the machine does not guess them.
 const AHEAD: usize = 8;
 
-/// A turned rectangle: row `j` holds column `j` of what was turned.
+/// A transposed rectangle: row `j` holds column `j` of what was transposed.
 #[derive(Default)]
-pub(super) struct Turned {
+pub(super) struct Transposed {
     words: Vec<Word>,
     pub stride: usize,
 }
 
-impl Turned {
-    /// Turns the `rows` × `columns` words at the start of `from`, whose rows are `from_stride` words apart.
-    pub fn turn(&mut self, from: &[Word], from_stride: usize, rows: usize, columns: usize) {
+impl Transposed {
+    /// Transposes the `rows` × `columns` words at the start of `from`, whose rows are `from_stride` words apart.
+    pub fn transpose(&mut self, from: &[Word], from_stride: usize, rows: usize, columns: usize) {
         self.stride = (rows.div_ceil(LINE) | 1) * LINE;
         let stride = self.stride;
         self.words.resize(stride * columns, [0; 4]);
@@ -32,8 +32,8 @@ impl Turned {
             let row = |k: usize| from[(i + k) * from_stride..][..whole_columns].as_chunks::<4>().0.iter();
             let blocks = row(0).zip(row(1)).zip(row(2)).zip(row(3));
             for ((((a, b), c), d), to) in blocks.zip(to.chunks_exact_mut(4 * stride)) {
-                for (to, turned) in to.chunks_exact_mut(stride).zip(turn_4([a, b, c, d])) {
-                    to[i..i + 4].copy_from_slice(&turned);
+                for (to, transposed) in to.chunks_exact_mut(stride).zip(transpose_4([a, b, c, d])) {
+                    to[i..i + 4].copy_from_slice(&transposed);
                 }
             }
         }
@@ -53,7 +53,7 @@ impl Turned {
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn turn_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
+fn transpose_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
     use std::arch::x86_64::*;
     let mut out = [[[0; 4]; 4]; 4];
     // SAFETY: SSE2 belongs to x86-64; loads and stores are of the 16 bytes of an array each.
@@ -61,14 +61,14 @@ fn turn_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
         let [a, b, c, d] = block.map(|row| _mm_loadu_si128(row.as_ptr().cast()));
         let (ab, cd) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
         let (high_ab, high_cd) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
-        let turned = [
+        let transposed = [
             _mm_unpacklo_epi64(ab, cd),
             _mm_unpackhi_epi64(ab, cd),
             _mm_unpacklo_epi64(high_ab, high_cd),
             _mm_unpackhi_epi64(high_ab, high_cd),
         ];
-        for (row, turned) in out.iter_mut().zip(turned) {
-            _mm_storeu_si128(row.as_mut_ptr().cast(), turned);
+        for (row, transposed) in out.iter_mut().zip(transposed) {
+            _mm_storeu_si128(row.as_mut_ptr().cast(), transposed);
         }
     }
     out
@@ -76,7 +76,7 @@ fn turn_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-fn turn_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
+fn transpose_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
     std::array::from_fn(|k| [block[0][k], block[1][k], block[2][k], block[3][k]])
 }
 
@@ -114,14 +114,14 @@ mod tests {
 
     #[test]
     fn every_word_finds_its_place() {
-        let mut turned = Turned::default();
+        let mut transposed = Transposed::default();
         for (rows, columns, stride) in [(0, 0, 0), (1, 1, 1), (4, 4, 4), (5, 7, 9), (8, 3, 3), (3, 8, 10), (17, 33, 40)]
         {
             let from: Vec<Word> = (0..(rows * stride) as u32).map(u32::to_le_bytes).collect();
-            turned.turn(&from, stride, rows, columns);
+            transposed.transpose(&from, stride, rows, columns);
             for i in 0..rows {
                 for j in 0..columns {
-                    assert_eq!(turned.row_onwards(j)[i], from[i * stride + j], "{rows}x{columns} {i},{j}");
+                    assert_eq!(transposed.row_onwards(j)[i], from[i * stride + j], "{rows}x{columns} {i},{j}");
                 }
             }
         }

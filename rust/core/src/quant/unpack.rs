@@ -1,8 +1,8 @@
-//! Codes of 2, 4 or 8 bits out of 32-bit words, one byte each: for zero points, which are few.
+//! Unpacks codes of 2, 4 or 8 bits from 32-bit words to one byte each: for zero points, which are few.
 
-use super::{length, usage};
+use super::check::length;
 use crate::control::Control;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which place of a word, from its low bits up, holds each of eight consecutive codes of AWQ: the inverse of
 /// 0 2 4 6 1 3 5 7.
@@ -37,7 +37,7 @@ pub fn unpack(
     control: &Control,
 ) -> Result<Vec<u8>> {
     if !matches!(bits, 2 | 4 | 8) || (order == Order::Awq && bits != 4) {
-        return Err(usage("unknown_bits", format!("codes of {bits} bits in this order are not known")));
+        return Err(Error::usage("unknown_bits", format!("codes of {bits} bits in this order are not known")));
     }
     length("words", words.len(), shape.0.checked_mul(shape.1).and_then(|n| n.checked_mul(4)))?;
     let (words, per) = (words.as_chunks::<4>().0, 32 / bits as usize);

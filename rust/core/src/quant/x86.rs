@@ -1,12 +1,11 @@
-//! The kernels' instructions for x86-64: look-ups in registers, and fp8 through half precision.
+//! Decoders with AVX2 and AVX-512: table look-ups in registers, transposition in registers, fp8 through half precision.
 
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
-use super::bytes::look_up;
+use super::block::{DecodeBlock, Lanes, SIDE, Square};
 use super::grid::Affine;
-use super::nibbles::{Look, Table};
-use super::scattered::{Lanes, SIDE, Square, Turn};
+use super::lookup::{Look, Table, look_up};
 use crate::dtype::Dtype;
 
 /// Whether the machine has permutations of bytes besides the rest of AVX-512.
@@ -14,8 +13,8 @@ pub(super) fn has_vbmi() -> bool {
     is_x86_feature_detected!("avx512vbmi")
 }
 
-/// How far ahead to prefetch, in bytes. Decoding stores four to eight times what it loads, so that the machine's own window
-/// of loads in flight is too short for memory.
+/// How far ahead to prefetch, in bytes. Decoding stores four to eight times what it loads, so that the machine's own
+/// window of loads in flight is too short for memory.
 const AHEAD: usize = 512;
 
 #[inline]
@@ -131,7 +130,7 @@ impl Look for V3 {
     }
 }
 
-impl Turn for V4 {
+impl DecodeBlock for V4 {
     const ROWS: usize = SIDE;
     #[inline(always)]
     fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, _: usize, out: &mut [f32], stride: usize) {
@@ -147,7 +146,7 @@ fn check_block<const PER: usize>(square: Square<'_>, out: &[f32], stride: usize)
     assert!(square.words.len() >= (SIDE / PER - 1) * square.stride + SIDE);
 }
 
-/// Values are computed input by input, 16 outputs each, and turned before they leave the registers.
+/// Values are computed input by input, 16 outputs each, and transposed before they leave the registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn block_v4<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut [f32], stride: usize) {
@@ -166,7 +165,7 @@ fn block_v4<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut 
         let number = if SIGNED { _mm512_sra_epi32(top, down) } else { _mm512_srl_epi32(top, down) };
         _mm512_mul_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(number), zeros), scales)
     };
-    // 4 × 4 turned in each quarter: four inputs of the outputs k, 4 + k, 8 + k and 12 + k, for k below 4.
+    // 4 × 4 transposed in each quarter: four inputs of the outputs k, 4 + k, 8 + k and 12 + k, for k below 4.
     let quarter = |j: usize| {
         let (a, b, c, d) = (input(j), input(j + 1), input(j + 2), input(j + 3));
         let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -196,7 +195,7 @@ fn block_v4<const PER: usize, const SIGNED: bool>(square: Square<'_>, out: &mut 
     }
 }
 
-impl Turn for V3 {
+impl DecodeBlock for V3 {
     const ROWS: usize = SIDE / 2;
     #[inline(always)]
     fn block<const PER: usize, const SIGNED: bool>(square: Square<'_>, part: usize, out: &mut [f32], stride: usize) {
@@ -251,21 +250,21 @@ unsafe fn quarter_v3<const PER: usize, const SIGNED: bool, const J: usize>(
             _mm256_mul_ps(centred, _mm256_loadu_ps(scales.as_ptr().add(i)))
         };
         let x = [input(0), input(1), input(2), input(3), input(4), input(5), input(6), input(7)];
-        for (k, row) in turn_v3(x).into_iter().enumerate() {
+        for (k, row) in transpose_v3(x).into_iter().enumerate() {
             _mm256_storeu_ps(out.as_mut_ptr().add((i + k) * stride + J), row);
         }
     }
 }
 
-/// Eight rows of eight, turned.
+/// Eight rows of eight, transposed.
 ///
 /// # Safety
 /// The caller has AVX2.
 #[inline(always)]
-unsafe fn turn_v3(x: [__m256; 8]) -> [__m256; 8] {
+unsafe fn transpose_v3(x: [__m256; 8]) -> [__m256; 8] {
     // SAFETY: the caller has AVX2.
     unsafe {
-        // 4 × 4 turned in each half: four inputs of the outputs k and 4 + k, for k below 4.
+        // 4 × 4 transposed in each half: four inputs of the outputs k and 4 + k, for k below 4.
         let mut halves = x;
         for k in [0, 4] {
             let (low, high) = (_mm256_unpacklo_ps(x[k], x[k + 1]), _mm256_unpackhi_ps(x[k], x[k + 1]));

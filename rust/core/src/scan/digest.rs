@@ -2,8 +2,8 @@
 //!
 //! BLAKE3 is a binary tree over 1 KiB chunks in which every left subtree holds the largest power of two of chunks that
 //! leaves something for the right one (BLAKE3 paper, section 2.1). A work unit covers whole *leaves* of 8 MiB = 2^13
-//! chunks, so each leaf is a complete subtree, can be hashed by any thread, and only the 32-byte chaining values meet at
-//! the end. The result is the plain BLAKE3 digest: anyone can check it with `b3sum` on the same bytes.
+//! chunks, so each leaf is a complete subtree, can be hashed by any thread, and only the 32-byte chaining values meet
+//! at the end. The result is the plain BLAKE3 digest: anyone can check it with `b3sum` on the same bytes.
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use blake3::{Hash, Hasher};

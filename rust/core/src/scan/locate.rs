@@ -1,14 +1,14 @@
-//! Where the values beyond a threshold lie: the second look at a tensor that a scan has found to have outliers.
+//! Finds the values of a tensor beyond a threshold: a second pass, for one that a scan has found to have outliers.
 
 use super::plan::Tensor;
 use crate::control::Control;
 use crate::error::Result;
 use crate::kernels::decode_f64;
-use crate::source::SafetensorsFile;
+use crate::source::{Buffer, TensorFile};
 
 /// The finite components beyond a threshold.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Found {
+pub struct Outliers {
     /// How many there are.
     pub total: u64,
     /// Flat component indices of the first ones, ascending.
@@ -19,22 +19,21 @@ pub struct Found {
 
 /// Count the finite components of `tensor` with |x| > `threshold`, and name the first `limit` of them.
 pub fn find_above(
-    file: &SafetensorsFile,
+    file: &TensorFile,
     tensor: &Tensor,
     threshold: f64,
     limit: usize,
     control: &Control,
-) -> Result<Found> {
-    let mut found = Found::default();
-    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+) -> Result<Outliers> {
+    let mut found = Outliers::default();
+    let (mut buffer, mut values) = (Buffer::default(), Vec::new());
     for number in 0..tensor.n_units() {
         for (begin, end) in tensor.unit(0, number).chunks() {
             control.check()?;
-            bytes.resize((end - begin) as usize, 0);
-            file.read_exact_at(&mut bytes, tensor.offset + begin)?;
+            let bytes = buffer.read(file, tensor.offset + begin, (end - begin) as usize)?;
             let first = tensor.component_at(begin);
             values.resize((tensor.component_at(end) - first) as usize, 0.0);
-            decode_f64(tensor.dtype, &bytes, 0, &mut values);
+            decode_f64(tensor.dtype, bytes, 0, &mut values);
             for (i, &x) in values.iter().enumerate().filter(|(_, x)| x.is_finite() && x.abs() > threshold) {
                 found.total += 1;
                 if found.indices.len() < limit {

@@ -1,16 +1,17 @@
-//! The same statistics for a tensor that lies in no file: its float32 values come piece by piece, in flat order.
+//! Computes the statistics of a tensor that lies in no file: its float32 values come piece by piece, in flat order.
 //!
 //! Pieces are gathered into the very units that a file of these values would be cut into ([`plan`](super::plan)), and
-//! each unit goes through the same worker as a unit of a file. So there is one implementation of every statistic, and the
-//! bits are those of scanning that file, whatever the sizes of the pieces. Memory: one unit (at most 8 MiB), and the
-//! partial results.
+//! each unit goes through the same worker as a unit of a file. So there is one implementation of every statistic, and
+//! the bits are those of scanning that file, whatever the sizes of the pieces. Memory: one unit (at most 8 MiB), and
+//! the partial results.
 
 use super::plan::Tensor;
+use super::request::{Io, Request, Settings};
+use super::result::TensorResult;
 use super::run::{Job, State, Worker};
-use super::{Io, Request, Settings, TensorResult};
 use crate::control::Control;
 use crate::dtype::Dtype;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::kernels::Isa;
 
 /// Statistics of one tensor in the making.
@@ -30,7 +31,7 @@ impl Measure {
     pub fn new(shape: &[u64], request: Request, isa: Isa) -> Result<Self> {
         let components = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).filter(|&n| n < 1 << 61);
         let Some(components) = components else {
-            return Err(usage("shape_too_large", format!("a tensor of shape {shape:?} has too many values")));
+            return Err(Error::usage("shape_too_large", format!("a tensor of shape {shape:?} has too many values")));
         };
         let row = (shape.len() >= 2 && components > 0).then(|| shape[shape.len() - 1]);
         let tensor =
@@ -49,7 +50,7 @@ impl Measure {
         let left = self.tensor.nbytes - self.bytes_seen();
         if !bytes.len().is_multiple_of(4) || bytes.len() as u64 > left {
             let message = format!("{} bytes added where {left} bytes of float32 are left", bytes.len());
-            return Err(usage("bad_piece", message));
+            return Err(Error::usage("bad_piece", message));
         }
         while !bytes.is_empty() {
             let unit = self.tensor.unit(0, self.done);
@@ -72,7 +73,7 @@ impl Measure {
             State::Done(result) if seen == self.tensor.nbytes => Ok(*result),
             _ => {
                 let message = format!("{} of {} values were added", seen / 4, self.tensor.components);
-                Err(usage("values_missing", message))
+                Err(Error::usage("values_missing", message))
             }
         }
     }
@@ -101,8 +102,4 @@ impl Measure {
         self.gathered.clear();
         Ok(())
     }
-}
-
-fn usage(code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message)
 }

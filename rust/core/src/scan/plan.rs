@@ -7,7 +7,7 @@
 
 use super::digest::LEAF;
 use crate::dtype::Dtype;
-use crate::source::SafetensorsFile;
+use crate::source::TensorFile;
 
 /// Bytes read at once into a thread's buffer: half of a typical L2, and what measured fastest for `pread`.
 pub const CHUNK: u64 = 512 << 10;
@@ -33,7 +33,7 @@ pub struct Tensor {
 
 impl Tensor {
     /// Tensor `index` of `files[file]`.
-    pub fn new(files: &[&SafetensorsFile], file: usize, index: usize) -> Self {
+    pub fn new(files: &[&TensorFile], file: usize, index: usize) -> Self {
         let (source, header) = (files[file], files[file].header());
         let (dtype, shape, (begin, end)) = (header.dtype(index), header.shape(index), header.range(index));
         let components = header.numel(index) * dtype.components();
@@ -41,13 +41,8 @@ impl Tensor {
         Self { file, index, dtype, offset: source.data_start() + begin, nbytes: end - begin, components, row }
     }
 
-    /// Rows of the matrix form: all axes but the last, flattened. 0 when the tensor has no rows.
-    pub fn n_rows(&self) -> u64 {
-        self.row.map_or(0, |row| self.components / row)
-    }
-
-    /// Bytes per unit and per chunk. A 6-bit element straddles bytes, four of them fill three; so its cuts are multiples
-    /// of three as well.
+    /// Bytes per unit and per chunk. A 6-bit element straddles bytes, four of them fill three; so its cuts are
+    /// multiples of three as well.
     fn cuts(&self) -> (u64, u64) {
         if self.dtype.bits() == 6 { (3 * LEAF, 3 * (CHUNK >> 2)) } else { (LEAF, CHUNK) }
     }

@@ -1,6 +1,6 @@
-//! Runs a plan: threads take units in order, read them chunk by chunk, and merge each tensor when its last unit is done.
+//! Runs a plan: threads take units in order, read them chunk by chunk, and merge each tensor when its last unit is
+//! done.
 
-use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -9,11 +9,13 @@ use memmap2::Mmap;
 
 use super::digest::{self, Piece, UnitHasher};
 use super::plan::{Plan, Tensor, Unit};
-use super::{Io, Keep, Lines, Request, Settings, TensorResult};
-use crate::control::Control;
+use super::request::{Io, Request, Settings};
+use super::result::{Lines, TensorResult};
+use super::retained::RetainedSamples;
+use crate::control::{Control, thread_count};
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
-use crate::source::{Buffer, SafetensorsFile};
+use crate::source::{Buffer, TensorFile};
 use crate::stats::{ColumnMoments, Counts, Moments, RowMoments, RowPartial};
 
 /// Scan `tensors` of `files`: every byte once, one result per tensor, in order.
@@ -21,36 +23,32 @@ use crate::stats::{ColumnMoments, Counts, Moments, RowMoments, RowPartial};
 /// Errors: what reading fails with (`truncated`, I/O), `FileChanged` if a file's size or time differs at the end,
 /// `Cancelled` through `control`. Of several failing units the first in plan order that was reached is reported.
 pub fn scan(
-    files: &[&SafetensorsFile],
+    files: &[&TensorFile],
     tensors: &[Tensor],
     request: Request,
     settings: Settings,
     control: &Control,
 ) -> Result<Vec<TensorResult>> {
-    scan_keeping(files, tensors, &[], request, settings, control)
+    scan_retaining(files, tensors, &[], request, settings, control)
 }
 
-/// As [`scan`], and what `kept` asks for is put by as the bytes pass.
-pub fn scan_keeping(
-    files: &[&SafetensorsFile],
+/// As [`scan`], and copies `retained` samples as the bytes pass.
+pub fn scan_retaining(
+    files: &[&TensorFile],
     tensors: &[Tensor],
-    kept: &[Keep<'_>],
+    retained: &[RetainedSamples<'_>],
     request: Request,
     settings: Settings,
     control: &Control,
 ) -> Result<Vec<TensorResult>> {
     let states = tensors.iter().map(|_| State::Waiting).collect();
-    let put_by = |tensor: usize, bytes: &[u8], first: u64, buffer: &mut Vec<u8>| {
-        for keep in kept.iter().filter(|keep| keep.tensor == tensor) {
-            keep.take(bytes, first, buffer);
+    let retain = |tensor: usize, bytes: &[u8], first: u64, buffer: &mut Vec<u8>| {
+        for samples in retained.iter().filter(|samples| samples.tensor == tensor) {
+            samples.copy(bytes, first, buffer);
         }
     };
-    let job = Job::new(files, None, tensors, request, settings, control, states).putting_by(&put_by);
-    let threads = match settings.threads {
-        0 => thread::available_parallelism().map_or(1, NonZero::get),
-        n => n,
-    };
-    let threads = (threads as u64).min(job.plan.len()).max(1);
+    let job = Job::new(files, None, tensors, request, settings, control, states).retaining(&retain);
+    let threads = (thread_count(settings.threads) as u64).min(job.plan.len()).max(1);
     thread::scope(|scope| {
         // The calling thread works too.
         for _ in 1..threads {
@@ -66,15 +64,15 @@ pub fn scan_keeping(
 }
 
 /// What is done with a chunk of a tensor beyond measuring it: (tensor, bytes, first component, scratch space).
-type PutBy<'a> = dyn Fn(usize, &[u8], u64, &mut Vec<u8>) + Sync + 'a;
+type Retain<'a> = dyn Fn(usize, &[u8], u64, &mut Vec<u8>) + Sync + 'a;
 
 /// What the threads of one scan share.
 pub(super) struct Job<'a> {
-    files: &'a [&'a SafetensorsFile],
+    files: &'a [&'a TensorFile],
     /// In place of files.
     memory: Option<(u64, &'a [u8])>,
     tensors: &'a [Tensor],
-    put_by: &'a PutBy<'a>,
+    retain: &'a Retain<'a>,
     plan: Plan<'a>,
     request: Request,
     settings: Settings,
@@ -226,7 +224,7 @@ impl<'a> Worker<'a> {
             if let Some(hasher) = &mut hasher {
                 hasher.update(bytes);
             }
-            (job.put_by)(unit.tensor, bytes, first, gathered);
+            (job.retain)(unit.tensor, bytes, first, gathered);
             job.control.advance(end - begin);
         }
         let digest = hasher.map(UnitHasher::finish);
@@ -252,7 +250,7 @@ fn table(slot: &mut Option<(Dtype, Box<Counts>)>, dtype: Dtype) -> &mut Counts {
 impl<'a> Job<'a> {
     /// A job over `files`, or over `memory`: bytes of its one tensor from the given one on.
     pub(super) fn new(
-        files: &'a [&'a SafetensorsFile],
+        files: &'a [&'a TensorFile],
         memory: Option<(u64, &'a [u8])>,
         tensors: &'a [Tensor],
         request: Request,
@@ -264,7 +262,7 @@ impl<'a> Job<'a> {
             files,
             memory,
             tensors,
-            put_by: &|_, _, _, _| {},
+            retain: &|_, _, _, _| {},
             plan: Plan::new(tensors),
             request,
             settings,
@@ -277,8 +275,8 @@ impl<'a> Job<'a> {
     }
 
     /// The same with something done with every chunk.
-    fn putting_by(self, put_by: &'a PutBy<'a>) -> Self {
-        Self { put_by, ..self }
+    fn retaining(self, retain: &'a Retain<'a>) -> Self {
+        Self { retain, ..self }
     }
 
     /// How far every tensor has come.

@@ -1,14 +1,13 @@
 //! Mean, standard deviation and L2 norm of every column.
 //!
 //! A tile of 256 columns goes down all rows of a chunk: Σd and Σd² of d = x − pivot, in f64, with the column's running
-//! mean (at first, its first value) as pivot, then one merge per column ([`super::power`]). A pivot that is itself one
-//! of the values is at most √n standard deviations away, so M2 = Σd² − (Σd)²/n loses at most a factor n of 2^-53.
-//! A tile with values that are not finite, or whose squares leave f64, is gathered column by column instead.
+//! mean (at first, its first value) as pivot, then one merge per column ([`crate::kernels`], `power`). A pivot that is
+//! itself one of the values is at most √n standard deviations away, so M2 = Σd² − (Σd)²/n loses at most a factor n of
+//! 2^-53. A tile with values that are not finite, or whose squares leave f64, is gathered column by column instead.
 
 use super::rows::RowPartial;
 use crate::dtype::Dtype;
-use crate::kernels::wide::shells;
-use crate::kernels::{Isa, wide};
+use crate::kernels::{Isa, shells, wide};
 
 const TILE: usize = 256;
 

@@ -20,8 +20,8 @@
 
 use std::ops::Range;
 
-use super::Number;
-use super::distribution::Found;
+use super::extremes::Extremes;
+use super::summary::Number;
 use crate::dtype::{Class, Dtype};
 use crate::kernels::{Isa, decode_f64};
 use crate::kernels::{for_each, small_values, value16, wide};
@@ -40,7 +40,7 @@ pub struct Counts {
     /// Increments since the cells were last folded.
     pending: u64,
     bins: Vec<u64>,
-    pub(super) found: Found,
+    pub(super) extremes: Extremes,
 }
 
 /// Bits per u32 cell.
@@ -81,7 +81,7 @@ impl Counts {
             pairs: Vec::new(),
             pending: 0,
             bins: Vec::new(),
-            found: Found::default(),
+            extremes: Extremes::default(),
         }
     }
 
@@ -91,7 +91,7 @@ impl Counts {
         self.pending = 0;
         self.cells.fill(0);
         self.bins.fill(0);
-        self.found = Found::default();
+        self.extremes = Extremes::default();
     }
 
     /// The dtype counted.
@@ -115,7 +115,7 @@ impl Counts {
         } else {
             let bytes = &bytes[..bits.div_ceil(8) as usize];
             self.count_codes(bytes, first_bit, n);
-            self.look(bytes, first_bit, n, first);
+            self.find_new(bytes, first_bit, n, first);
         }
     }
 
@@ -184,7 +184,7 @@ impl Counts {
         let size = (dtype.bits() / 8) as usize;
         let bytes = &bytes[..n as usize * size];
         let isa = Isa::detect();
-        let mut found = self.found;
+        let mut extremes = self.extremes;
         let cells = self.cells();
         let mut scratch = wide::Scratch::new();
         for block in bytes.chunks(wide::BLOCK * size) {
@@ -194,7 +194,7 @@ impl Counts {
                     cells[usize::from(u16::from_le_bytes([w[2], w[3]]))] += 1;
                 }
                 if let Some((zeros, negative_zeros, min, max)) = wide::range_f32(isa, block) {
-                    found.finite(zeros, negative_zeros, min.into(), max.into());
+                    extremes.finite(zeros, negative_zeros, min.into(), max.into());
                     continue;
                 }
             }
@@ -207,20 +207,20 @@ impl Counts {
                 }
             }
             if finite < x.len() {
-                found.specials(x);
+                extremes.specials(x);
                 x = wide::compact(x, finite);
             }
             if finite > 0 {
                 let (zeros, negative_zeros, min, max) = wide::range(isa, x);
-                found.finite(zeros, negative_zeros, min, max);
+                extremes.finite(zeros, negative_zeros, min, max);
             }
         }
-        self.found = found;
+        self.extremes = extremes;
     }
 
-    /// Looks for what the last update brought that was never seen before, and where.
-    fn look(&mut self, bytes: &[u8], first_bit: u32, n: u64, first: u64) {
-        let mut abs = self.found.abs_max;
+    /// Finds what the last update brought that was never seen before, and where.
+    fn find_new(&mut self, bytes: &[u8], first_bit: u32, n: u64, first: u64) {
+        let mut abs = self.extremes.abs_max;
         // The codes of the new largest magnitude: one, or one of each sign.
         let mut largest = Vec::new();
         let (mut nan, mut inf) = (false, false);
@@ -239,8 +239,8 @@ impl Counts {
         };
         let dtype = self.dtype;
         match dtype.bits() {
-            16 => self.look_16(&mut seen),
-            4 | 8 => self.look_8(&mut seen),
+            16 => self.new_of_16(&mut seen),
+            4 | 8 => self.new_of_8(&mut seen),
             _ => self
                 .codes()
                 .iter()
@@ -248,21 +248,21 @@ impl Counts {
                 .filter(|(_, c)| **c > 0)
                 .for_each(|(code, _)| seen(code, value(dtype, code))),
         }
-        if nan && self.found.first_nan.is_none() {
-            self.found.first_nan = Some(first + find(dtype, bytes, first_bit, n, &[], &f64::is_nan));
+        if nan && self.extremes.first_nan.is_none() {
+            self.extremes.first_nan = Some(first + find(dtype, bytes, first_bit, n, &[], &f64::is_nan));
         }
-        if inf && self.found.first_inf.is_none() {
-            self.found.first_inf = Some(first + find(dtype, bytes, first_bit, n, &[], &f64::is_infinite));
+        if inf && self.extremes.first_inf.is_none() {
+            self.extremes.first_inf = Some(first + find(dtype, bytes, first_bit, n, &[], &f64::is_infinite));
         }
-        if abs > self.found.abs_max {
+        if abs > self.extremes.abs_max {
             let hit = |x: f64| Some(x.abs()) == abs;
-            self.found.abs_max_index = Some(first + find(dtype, bytes, first_bit, n, &largest, &hit));
-            self.found.abs_max = abs;
+            self.extremes.abs_max_index = Some(first + find(dtype, bytes, first_bit, n, &largest, &hit));
+            self.extremes.abs_max = abs;
         }
     }
 
     /// 16 bits: `seen` gets every value in a cell above the largest magnitude so far.
-    fn look_16(&self, seen: &mut dyn FnMut(usize, f64)) {
+    fn new_of_16(&self, seen: &mut dyn FnMut(usize, f64)) {
         let dtype = self.dtype;
         let Ok(cells): Result<&[u32; 1 << 16], _> = self.cells.as_slice().try_into() else { return };
         // The codes whose magnitude is beyond: the upper part of each sign's half, or of all codes when unsigned.
@@ -276,7 +276,7 @@ impl Counts {
             }
             lo
         };
-        let known = |x: f64| self.found.abs_max.is_some_and(|a| x.abs() <= a);
+        let known = |x: f64| self.extremes.abs_max.is_some_and(|a| x.abs() <= a);
         let half = 1 << 15;
         let ranges = match dtype.class() {
             Class::Unsigned => [above(0, 2 * half, &known)..2 * half, 0..0],
@@ -296,13 +296,13 @@ impl Counts {
     }
 
     /// 8 bits and F4, whose bins are up to date: `seen` gets every value beyond what is known that occurred.
-    fn look_8(&self, seen: &mut dyn FnMut(usize, f64)) {
+    fn new_of_8(&self, seen: &mut dyn FnMut(usize, f64)) {
         for (code, &x) in small_values(self.dtype).iter().enumerate() {
             let x = f64::from(x);
             let known = match (x.is_nan(), x.is_infinite()) {
-                (true, _) => self.found.first_nan.is_some(),
-                (_, true) => self.found.first_inf.is_some(),
-                _ => self.found.abs_max.is_some_and(|a| x.abs() <= a),
+                (true, _) => self.extremes.first_nan.is_some(),
+                (_, true) => self.extremes.first_inf.is_some(),
+                _ => self.extremes.abs_max.is_some_and(|a| x.abs() <= a),
             };
             if known {
                 continue;
@@ -359,7 +359,7 @@ impl Counts {
         bins.iter_mut().zip(&other.bins).for_each(|(a, b)| *a += b);
         other.fold_into(&mut bins);
         self.bins = bins;
-        self.found.merge(&other.found);
+        self.extremes.merge(&other.extremes);
     }
 
     /// An extreme as the dtype's kind of number.

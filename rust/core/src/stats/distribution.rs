@@ -6,9 +6,9 @@
 //! are positive, so their relative error is below 10·2^-53.
 
 use super::counts::{Counts, Tally, bin_count, is_wide, value};
-use super::power::Power;
-use super::{Number, Summary};
+use super::summary::{Number, Summary};
 use crate::dtype::{Class, Dtype};
+use crate::kernels::power::Power;
 use crate::kernels::{Isa, compensated, value16};
 
 /// The levels of [`Distribution::quantiles`].
@@ -30,59 +30,6 @@ pub struct Distribution {
     pub n_distinct: Option<u64>,
     /// Entropy in bits of the distribution over those values; of wide types over bins, which is a lower bound.
     pub entropy: f64,
-    /// Whether `entropy` is over values.
-    pub entropy_exact: bool,
-}
-
-/// What counting keeps beside the counts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Found {
-    pub abs_max: Option<f64>,
-    pub abs_max_index: Option<u64>,
-    pub first_nan: Option<u64>,
-    pub first_inf: Option<u64>,
-    /// Wide types only, here and below: their bins do not tell.
-    pub zeros: u64,
-    negative_zeros: u64,
-    n_nan: u64,
-    n_posinf: u64,
-    n_neginf: u64,
-    min: Option<f64>,
-    max: Option<f64>,
-}
-
-impl Found {
-    pub fn specials(&mut self, x: &[f64]) {
-        for x in x {
-            self.n_nan += u64::from(x.is_nan());
-            self.n_posinf += u64::from(*x == f64::INFINITY);
-            self.n_neginf += u64::from(*x == f64::NEG_INFINITY);
-        }
-    }
-
-    pub fn finite(&mut self, zeros: u64, negative_zeros: u64, min: f64, max: f64) {
-        self.zeros += zeros;
-        self.negative_zeros += negative_zeros;
-        self.min = Some(self.min.map_or(min, |m| m.min(min)));
-        self.max = Some(self.max.map_or(max, |m| m.max(max)));
-    }
-
-    pub fn merge(&mut self, other: &Self) {
-        let earlier = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
-        if other.abs_max > self.abs_max {
-            (self.abs_max, self.abs_max_index) = (other.abs_max, other.abs_max_index);
-        } else if other.abs_max == self.abs_max {
-            self.abs_max_index = earlier(self.abs_max_index, other.abs_max_index);
-        }
-        self.first_nan = earlier(self.first_nan, other.first_nan);
-        self.first_inf = earlier(self.first_inf, other.first_inf);
-        self.n_nan += other.n_nan;
-        self.n_posinf += other.n_posinf;
-        self.n_neginf += other.n_neginf;
-        if let (Some(min), Some(max)) = (other.min, other.max) {
-            self.finite(other.zeros, other.negative_zeros, min, max);
-        }
-    }
 }
 
 /// Distinct values with their counts, ascending, and what is not finite.
@@ -176,9 +123,9 @@ impl Table {
 
     /// Bins of wide types stand for their midpoint, clamped to the range seen; zeros are counted apart.
     fn fill_wide(&mut self, counts: &Counts, tally: Tally, size: usize) {
-        let found = &counts.found;
-        (self.n_nan, self.n_posinf, self.n_neginf) = (found.n_nan, found.n_posinf, found.n_neginf);
-        let (Some(min), Some(max)) = (found.min, found.max) else { return };
+        let extremes = &counts.extremes;
+        (self.n_nan, self.n_posinf, self.n_neginf) = (extremes.n_nan, extremes.n_posinf, extremes.n_neginf);
+        let (Some(min), Some(max)) = (extremes.min, extremes.max) else { return };
         let half = size / 2;
         let float = matches!(counts.dtype.class(), Class::Float | Class::Complex);
         let edge = |code: usize| match size {
@@ -186,13 +133,13 @@ impl Table {
             _ => f64::from_bits((code as u64) << 45),
         };
         // The zeros' place among the bins: after those of the other sign, before or without their own.
-        let mut zeros_left = found.zeros;
+        let mut zeros_left = extremes.zeros;
         for_each_code(Class::Float, true, tally, size, |code, count| {
             if code < half && zeros_left > 0 {
                 self.push(0.0, zeros_left);
                 zeros_left = 0;
             }
-            let zeros = if code == half { found.negative_zeros } else { found.zeros - found.negative_zeros };
+            let zeros = if code == half { extremes.negative_zeros } else { extremes.zeros - extremes.negative_zeros };
             let count = count - if code.is_multiple_of(half) { zeros } else { 0 };
             let (near, far) = (edge(code % half), edge(code % half + 1));
             if count == 0 || !near.is_finite() {
@@ -314,7 +261,7 @@ impl Counts {
         let power = if wide { Power::EMPTY } else { table.power() };
         let zero = finite.binary_search_by(|v| v.0.total_cmp(&0.0)).map_or(0, |i| finite[i].1);
         let (min, max) = match wide {
-            true => (self.found.min, self.found.max),
+            true => (self.extremes.min, self.extremes.max),
             false => (finite.first().map(|v| v.0), finite.last().map(|v| v.0)),
         };
         let abs_max: Option<Number> = min.zip(max).map(|(lo, hi)| self.number(lo.abs().max(hi.abs())));
@@ -322,16 +269,16 @@ impl Counts {
         Summary {
             n: self.n,
             n_finite: self.n - table.n_nan - table.n_posinf - table.n_neginf,
-            n_zero: if wide { self.found.zeros } else { zero },
+            n_zero: if wide { self.extremes.zeros } else { zero },
             n_nan: table.n_nan,
             n_posinf: table.n_posinf,
             n_neginf: table.n_neginf,
             min: min.map(|x| self.number(x)),
             max: max.map(|x| self.number(x)),
             abs_max,
-            abs_max_index: self.found.abs_max_index,
-            first_nan: self.found.first_nan,
-            first_inf: self.found.first_inf,
+            abs_max_index: self.extremes.abs_max_index,
+            first_nan: self.extremes.first_nan,
+            first_inf: self.extremes.first_inf,
             mean: power.mean(),
             std: power.std(),
             rms: power.rms(),
@@ -351,7 +298,6 @@ impl Counts {
             quantile_error: if wide { 2f64.powi(-8) } else { 0.0 },
             n_distinct: (!wide).then_some((table.finite.len() + others) as u64),
             entropy: if table.n == 0 { f64::NAN } else { table.entropy() },
-            entropy_exact: !wide,
         }
     }
 }

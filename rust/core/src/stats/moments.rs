@@ -1,21 +1,22 @@
-//! The state of a run of elements: counts, extremes with coordinates, and four moments.
+//! Counts, extremes with their places, and four moments of a run of elements, as a state that merges.
 //!
 //! f32, bf16, f16 (and c64, as pairs of f32) go through f32 lanes ([`crate::kernels`], `lanes`) in pieces of at most
 //! 8192 elements, and in one row each where there are rows; a block of 64 KiB is judged and merged at once. Its sums,
 //! added up in f64, are trusted when they are finite, the mean of z = (x − pivot)·scale is at most half its standard
-//! deviation (else the shift to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers may
-//! leave f32). Where a block fails, its pieces are judged one by one, and one that fails is done again in f64 and gives
-//! the pivot for what follows. All other types are f64 from the start.
-//! Weights as they usually are need no shift and no scale ([`Pivot::NONE`], which every run starts with), and the kernels
-//! then leave both out.
-//! Merging is Pébay's ([`super::power`]).
+//! deviation (else the shift to the mean would cancel), and the mean of z² lies in [2^-50, 2^32] (else fourth powers
+//! may leave f32). Where a block fails, its pieces are judged one by one, and one that fails is done again in f64 and
+//! gives the pivot for what follows. All other types are f64 from the start. Weights as they usually are need no shift
+//! and no scale ([`Pivot::NONE`], which every run starts with), and the kernels then leave both out. Merging is Pébay's
+//! ([`crate::kernels`], `power`).
 
-use super::power::Power;
+use super::extremes::earlier;
 use super::rows::{RowMoments, RowPartial};
-use super::{Number, Summary};
+use super::summary::{Number, Summary};
 use crate::dtype::{Class, Dtype};
-use crate::kernels::lanes::{self, Bf16, Bits, F16, F32, Narrow, Piece, Pivot, Sums};
-use crate::kernels::{Isa, wide};
+use crate::kernels::extremes::{self, Bits};
+use crate::kernels::lanes::{self, Bf16, F16, F32, Narrow, Piece, Pivot, Sums};
+use crate::kernels::power::Power;
+use crate::kernels::{Isa, decode_f64, sweep, wide};
 
 /// Rows shorter than this are cheaper in f64, apart from the tensor's own sums.
 const SHORT_ROW: u64 = 64;
@@ -44,10 +45,6 @@ fn less(a: Number, b: Number) -> bool {
         (Number::Int(a), Number::Int(b)) => a < b,
         _ => a.to_f64() < b.to_f64(),
     }
-}
-
-fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    a.into_iter().chain(b).min()
 }
 
 impl Moments {
@@ -84,7 +81,7 @@ impl Moments {
         if rows.row_len() < SHORT_ROW {
             self.run(isa, bytes, first, None);
             let n = bytes.len() as u64 * 8 / u64::from(self.dtype.bits()) * self.dtype.components();
-            rows.update(isa, self.word(), bytes, 0, n);
+            rows.update_wide(isa, self.word(), bytes, 0, n);
         } else {
             self.run(isa, bytes, first, Some(rows));
         }
@@ -138,16 +135,16 @@ impl Moments {
             let len = left.min(n - at).min(most);
             if at + len - start > most {
                 let part = &block[start * K::WORD..at * K::WORD];
-                lanes::sweep::<K>(isa, part, &mut pieces[first_piece..], self.pivot, &mut bits);
+                sweep::<K>(isa, part, &mut pieces[first_piece..], self.pivot, &mut bits);
                 (start, first_piece) = (at, pieces.len());
             }
             pieces.push(Piece::new(len));
             at += len;
             left = if left == len { row } else { left - len };
         }
-        lanes::sweep::<K>(isa, &block[start * K::WORD..], &mut pieces[first_piece..], self.pivot, &mut bits);
+        sweep::<K>(isa, &block[start * K::WORD..], &mut pieces[first_piece..], self.pivot, &mut bits);
 
-        let sign = lanes::sign::<K>();
+        let sign = extremes::sign::<K>();
         let extent = bits.extent::<K>(isa, block);
         let (lo, hi) = (extent.min, extent.max);
         let magnitude = extent.magnitude(sign);
@@ -158,7 +155,7 @@ impl Moments {
             self.widen(number::<K>(lo), number::<K>(hi));
             let abs = number::<K>(magnitude);
             if self.abs_max.is_none_or(|old| less(old, abs)) {
-                let offset = lanes::find_magnitude::<K>(isa, block, magnitude).expect("the maximum is in its block");
+                let offset = extremes::find_magnitude::<K>(isa, block, magnitude).expect("the maximum is in its block");
                 (self.abs_max, self.abs_max_index) = (Some(abs), first + offset);
             }
         }
@@ -465,7 +462,7 @@ fn find_wide(dtype: Dtype, block: &[u8], abs: Number) -> u64 {
         _ => {
             let mut scratch = wide::Scratch::new();
             let x = &mut scratch.0[..block.len() * 8 / dtype.bits() as usize];
-            crate::kernels::decode_f64(dtype, block, 0, x);
+            decode_f64(dtype, block, 0, x);
             x.iter().position(|x| x.abs() == abs.to_f64())
         }
     };

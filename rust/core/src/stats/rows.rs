@@ -3,10 +3,9 @@
 //! A row is `row_len` consecutive components. A state covers a run of components that may begin and end inside a row;
 //! the next run's state then completes it. Rows keep mean and M2 only, since Σx² = M2 + n·mean² loses nothing.
 
-use super::Moments;
-use super::power::Power;
 use crate::dtype::Dtype;
-use crate::kernels::{Isa, for_each, lanes, small_values, wide, widen};
+use crate::kernels::power::Power;
+use crate::kernels::{Isa, wide};
 
 /// One row, or the part of it seen so far: its finite values only.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,12 +129,8 @@ impl RowMoments {
         }
     }
 
-    /// Adds the next `n` components of a dtype that [`super::Moments`] does not take along. `first_bit` as in
-    /// [`crate::kernels::decode_f64`].
-    pub fn update(&mut self, isa: Isa, dtype: Dtype, bytes: &[u8], first_bit: u32, n: u64) {
-        if dtype.bits() <= 8 {
-            return self.update_small(isa, dtype, bytes, first_bit, n);
-        }
+    /// Adds the next `n` components, decoded to f64. `first_bit` as in [`crate::kernels::decode_f64`].
+    pub(super) fn update_wide(&mut self, isa: Isa, dtype: Dtype, bytes: &[u8], first_bit: u32, n: u64) {
         let mut scratch = wide::Scratch::new();
         let components = dtype.components();
         let mut done = 0;
@@ -152,29 +147,9 @@ impl RowMoments {
         }
     }
 
-    /// Every value of at most 8 bits is a bf16, so these go through its lanes: some four times faster than in f64.
-    fn update_small(&mut self, isa: Isa, dtype: Dtype, bytes: &[u8], first_bit: u32, n: u64) {
-        let mut words = [0; 256];
-        for (word, value) in words.iter_mut().zip(small_values(dtype)) {
-            *word = (value.to_bits() >> 16) as u16;
-        }
-        let mut moments = Moments::new(Dtype::Bf16);
-        let mut block = [0; lanes::SWEEP_BYTES];
-        let mut done = 0;
-        while done < n {
-            let take = (n - done).min(block.len() as u64 / 2);
-            let bit = u64::from(first_bit) + done * u64::from(dtype.bits());
-            let (places, _) = block.as_chunks_mut::<2>();
-            if dtype.bits() == 8 {
-                widen(isa, dtype, &bytes[done as usize..(done + take) as usize], places);
-            } else {
-                for_each(dtype, &bytes[(bit / 8) as usize..], (bit % 8) as u32, take as usize, |i, code| {
-                    places[i] = words[code].to_le_bytes();
-                });
-            }
-            moments.update_rows(isa, &block[..2 * take as usize], self.next, self);
-            done += take;
-        }
+    /// Flat component index, in the tensor, of the next component.
+    pub(super) fn next(&self) -> u64 {
+        self.next
     }
 
     /// Appends the run that follows.

@@ -1,20 +1,19 @@
-//! Rows and columns of a tensor that are put by while it is scanned, so that who samples it need not read it again.
+//! Copies a sample of a tensor, some rows and columns, while it is scanned, so that it need not be read again.
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::dtype::Class;
+use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::decode_f32;
-use crate::rect::{about, matrix};
-use crate::sample::{Runs, size};
-use crate::source::SafetensorsFile;
+use crate::source::sample::size;
+use crate::source::{Runs, TensorFile, about, matrix};
 
-/// What is kept of one tensor.
+/// A sample to retain of one tensor of a scan.
 #[derive(Debug)]
-pub struct Keep<'a> {
+pub struct RetainedSamples<'a> {
     /// Its place in the scan's list.
     pub(super) tensor: usize,
-    dtype: crate::dtype::Dtype,
+    dtype: Dtype,
     /// Columns of the matrix.
     row: u64,
     rows: Runs,
@@ -23,13 +22,13 @@ pub struct Keep<'a> {
     out: Mutex<&'a mut [f32]>,
 }
 
-impl<'a> Keep<'a> {
+impl<'a> RetainedSamples<'a> {
     /// Rows and columns (`None` for all) of tensor `i` of `file`, which stands at `tensor` in the scan's list; as
     /// float32 into `out`, which is as long as [`size`] says.
     ///
     /// Errors: as [`size`]; `Usage` for an `out` of another length and for elements that share bytes.
     pub fn new(
-        (tensor, file, i): (usize, &SafetensorsFile, usize),
+        (tensor, file, i): (usize, &TensorFile, usize),
         rows: Runs,
         columns: Option<Runs>,
         out: &'a mut [f32],
@@ -38,16 +37,16 @@ impl<'a> Keep<'a> {
         if size(file, i, &rows, columns.as_ref())? != out.len() {
             return Err(about(file, i, "length_mismatch", "the output does not have the sample's size".to_owned()));
         }
-        if dtype.bits() % 8 != 0 || dtype.class() == Class::Complex {
-            let message = format!("elements of {} can't be kept while they are scanned", dtype.name());
+        if dtype.bits() % 8 != 0 {
+            let message = format!("elements of {} can't be retained while they are scanned", dtype.name());
             return Err(about(file, i, "not_kept", message));
         }
         let columns = columns.unwrap_or_else(|| Runs::all(row));
         Ok(Self { tensor, dtype, row, rows, columns, out: Mutex::new(out) })
     }
 
-    /// Take what is wanted out of `bytes`, the tensor's elements from `first` on. `buffer` is scratch space.
-    pub(super) fn take(&self, bytes: &[u8], first: u64, buffer: &mut Vec<u8>) {
+    /// Copy what is wanted out of `bytes`, the tensor's elements from `first` on. `buffer` is scratch space.
+    pub(super) fn copy(&self, bytes: &[u8], first: u64, buffer: &mut Vec<u8>) {
         let element = self.dtype.bits() as usize / 8;
         let end = first + (bytes.len() / element) as u64;
         if first >= end || self.row == 0 {

@@ -1,4 +1,4 @@
-//! Mean and central moments that merge.
+//! Mean and central moments up to the fourth, from power sums; moments of two runs merge.
 //!
 //! Two runs A and B, n = nA + nB, δ = μB − μA (Pébay 2008, SAND2008-6212, eqs. 2.1, 3.1; Chan, Golub, LeVeque 1983):
 //!

@@ -1,12 +1,11 @@
-//! Two tensors element by element: how far apart, how alike, how many values differ.
+//! Distance, products and number of differing values of two tensors, element by element.
 //!
 //! All sums run in f64 over eight fixed lanes, so that every instruction set gives the same bits (no fused operation is
 //! used: the products and differences of two f32 are rounded at most once in f64). ‖a − b‖ is summed from differences,
 //! never taken from ‖a‖² − 2ab + ‖b‖², which cancels for near copies. Elements where either value is NaN or infinite
 //! enter no sum, only the counts.
 
-use crate::kernels::Isa;
-use crate::kernels::wide::shells;
+use crate::kernels::{Isa, shells};
 
 const LANES: usize = 8;
 

@@ -1,19 +1,16 @@
-//! Reads a rectangle of a stored tensor: little more than its own bytes.
+//! Reads a rectangle of a stored tensor, and little more than its own bytes.
 //!
-//! A tensor is a matrix here: its last axis are the columns, all others, flattened, the rows. Rows are read together,
-//! gaps included, where the gap between two pieces costs less than a call of the system would; else piece by piece.
-//! Memory is the output and one buffer of [`STEP`] bytes.
+//! Rows are read together, gaps included, where the gap between two pieces costs less than a call of the system would;
+//! else piece by piece. Memory is the output and one buffer of [`STEP`] bytes.
 
+use super::file::{Buffer, TensorFile};
+use super::matrix::{CHEAP_GAP, Span, about, check_real, matrix};
 use crate::control::Control;
-use crate::dtype::{Class, Dtype};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::kernels::decode_f32;
-use crate::source::{Buffer, SafetensorsFile};
 
-/// Bytes read between two looks at whether the caller wants to stop.
+/// Bytes read between two checks for cancellation.
 const STEP: u64 = 1 << 20;
-/// A gap between two pieces that is read rather than skipped.
-pub(crate) const CHEAP_GAP: u64 = 4 << 10;
 
 /// Rows and columns of a tensor's matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +26,7 @@ impl Rect {
     /// How many elements it has: no more than tensor `i` of `file`, in which it is checked to lie.
     ///
     /// Errors: `Usage` if it leaves the matrix or is larger than memory can address.
-    pub fn check(&self, file: &SafetensorsFile, i: usize) -> Result<usize> {
+    pub fn check(&self, file: &TensorFile, i: usize) -> Result<usize> {
         let (rows, columns) = matrix(file, i);
         let inside = |first: u64, n: u64, size: u64| first.checked_add(n).is_some_and(|end| end <= size);
         if !inside(self.first_row, self.n_rows, rows) || !inside(self.first_column, self.n_columns, columns) {
@@ -44,28 +41,11 @@ impl Rect {
     }
 }
 
-/// Rows and columns of tensor `i`.
-pub(crate) fn matrix(file: &SafetensorsFile, i: usize) -> (u64, u64) {
-    let shape = file.header().shape(i);
-    let columns = shape.last().copied().unwrap_or(1);
-    // The header's check of the tensor's size bounds the product where no axis is 0.
-    let rows = shape.iter().rev().skip(1).fold(1u64, |n, &axis| n.saturating_mul(axis));
-    (rows, columns)
-}
-
-pub(crate) fn about(file: &SafetensorsFile, i: usize, code: &'static str, message: String) -> Error {
-    Error::new(ErrorKind::Usage, code, message).with_tensor(file.header().name(i)).with_path(file.path())
-}
-
 /// The rectangle's values as f32, row-major. `out` has as many as [`Rect::check`] says.
 ///
 /// Errors: `Usage` also for complex numbers; what reading fails with; `Cancelled`.
-pub fn read_f32(file: &SafetensorsFile, i: usize, rect: Rect, control: &Control, out: &mut [f32]) -> Result<()> {
-    let dtype = file.header().dtype(i);
-    if dtype.class() == Class::Complex {
-        let message = format!("{} values are not numbers of float32; read them raw", dtype.name());
-        return Err(about(file, i, "complex_values", message));
-    }
+pub fn read_f32(file: &TensorFile, i: usize, rect: Rect, control: &Control, out: &mut [f32]) -> Result<()> {
+    let dtype = check_real(file, i)?;
     let mut done = 0;
     pieces(file, i, rect, out.len(), control, |bytes, first_bit, n| {
         decode_f32(dtype, bytes, first_bit, &mut out[done..done + n]);
@@ -76,7 +56,7 @@ pub fn read_f32(file: &SafetensorsFile, i: usize, rect: Rect, control: &Control,
 /// The rectangle's stored bytes, row-major, native to the file (little-endian). `out` is as long as its elements.
 ///
 /// Errors: `Usage` also for types of less than 8 bits; what reading fails with; `Cancelled`.
-pub fn read_raw(file: &SafetensorsFile, i: usize, rect: Rect, control: &Control, out: &mut [u8]) -> Result<()> {
+pub fn read_raw(file: &TensorFile, i: usize, rect: Rect, control: &Control, out: &mut [u8]) -> Result<()> {
     let width = raw_width(file, i)?;
     let mut done = 0;
     pieces(file, i, rect, out.len() / width, control, |bytes, _, n| {
@@ -86,7 +66,7 @@ pub fn read_raw(file: &SafetensorsFile, i: usize, rect: Rect, control: &Control,
 }
 
 /// Bytes per element of tensor `i`. Errors: `Usage` where an element is no whole number of bytes.
-pub fn raw_width(file: &SafetensorsFile, i: usize) -> Result<usize> {
+pub fn raw_width(file: &TensorFile, i: usize) -> Result<usize> {
     let dtype = file.header().dtype(i);
     if dtype.bits() < 8 {
         let message = format!("elements of {} share bytes; read them as float32", dtype.name());
@@ -97,7 +77,7 @@ pub fn raw_width(file: &SafetensorsFile, i: usize) -> Result<usize> {
 
 /// Calls `take(bytes, first_bit, n)` for consecutive elements of the rectangle, in order.
 fn pieces(
-    file: &SafetensorsFile,
+    file: &TensorFile,
     i: usize,
     rect: Rect,
     n: usize,
@@ -132,10 +112,10 @@ fn pieces(
             // Several rows at once have all their columns; a long row alone comes in steps.
             let n = if now > 1 { width } else { step.min(width - column) };
             let start = first + row * columns + column;
-            let span = Span::of(dtype, start, start + (now - 1) * columns + n);
+            let span = Span::of_elements(dtype, start, start + (now - 1) * columns + n);
             let bytes = buffer.read(file, begin + span.first_byte, span.n_bytes as usize)?;
             for k in 0..now {
-                let piece = Span::of(dtype, start + k * columns, start + k * columns + n);
+                let piece = Span::of_elements(dtype, start + k * columns, start + k * columns + n);
                 take(&bytes[(piece.first_byte - span.first_byte) as usize..], piece.first_bit, n as usize);
             }
             control.advance(span.n_bytes);
@@ -144,20 +124,4 @@ fn pieces(
         row += now;
     }
     Ok(())
-}
-
-/// Where elements `[start, stop)` lie within a tensor's bytes.
-pub(crate) struct Span {
-    pub first_byte: u64,
-    pub first_bit: u32,
-    pub n_bytes: u64,
-}
-
-impl Span {
-    pub fn of(dtype: Dtype, start: u64, stop: u64) -> Self {
-        let bits = u64::from(dtype.bits());
-        let byte = |element: u64| (element / 8 * bits + element % 8 * bits / 8, element % 8 * bits % 8);
-        let ((first_byte, first_bit), (last_byte, last_bit)) = (byte(start), byte(stop));
-        Self { first_byte, first_bit: first_bit as u32, n_bytes: last_byte + u64::from(last_bit > 0) - first_byte }
-    }
 }

@@ -1,17 +1,16 @@
-//! Vectors brought to one scale, in place: shifted, stretched along each coordinate, freed from one direction.
+//! Standardises vectors in place: subtracts a shift, scales each coordinate, projects one direction out, normalises.
 //!
 //! The vectors are the rows of a matrix or its columns; either is gone through a few vectors at a time, so that what is
 //! read twice is still in the cache. Sums run in fixed lanes (rows) or coordinate by coordinate (columns) without fused
 //! operations: the same bits whatever the instruction set.
 
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::Isa;
-use crate::kernels::wide::shells;
+use crate::error::{Error, Result};
+use crate::kernels::{Isa, shells};
 
 const LANES: usize = 16;
 const TOGETHER: usize = 64;
-const LOOKED_THROUGH: usize = 1 << 17; // values between two looks at the caller
+const STEP: usize = 1 << 17; // values between two checks for cancellation
 
 /// What becomes of a vector x: `y = (x - shift) * scale - <x - shift, weights> along`, coordinate by coordinate, and
 /// `y / |y|` where `unit` (zero stays zero).
@@ -30,7 +29,7 @@ impl Standard<'_> {
         let lengths = [self.shift, self.weights, self.scale, self.along].map(<[f32]>::len);
         if lengths.iter().any(|&length| length != n) || (n == 0 && size > 0) || (n > 0 && !size.is_multiple_of(n)) {
             let why = format!("{size} values in vectors of {n}, and {lengths:?} coordinates to shift and stretch");
-            return Err(Error::new(ErrorKind::Usage, "bad_vectors", why));
+            return Err(Error::usage("bad_vectors", why));
         }
         Ok(())
     }
@@ -67,12 +66,12 @@ pub fn columns(isa: Isa, x: &mut [f32], n: usize, by: &Standard, control: &Contr
 pub fn peaks(isa: Isa, x: &[f32], pieces: usize, control: &Control) -> Result<Vec<f32>> {
     if pieces == 0 || !x.len().is_multiple_of(pieces) {
         let why = format!("{} values in {pieces} equal parts", x.len());
-        return Err(Error::new(ErrorKind::Usage, "bad_vectors", why));
+        return Err(Error::usage("bad_vectors", why));
     }
     let n = x.len() / pieces;
     (0..pieces)
         .map(|i| {
-            x[i * n..(i + 1) * n].chunks(LOOKED_THROUGH).try_fold(0, |top, part| {
+            x[i * n..(i + 1) * n].chunks(STEP).try_fold(0, |top, part| {
                 control.check()?;
                 Ok(peak(isa, part).max(top))
             })
@@ -155,8 +154,8 @@ fn some_columns_body<const FMA: bool>(x: &mut [f32], width: usize, first: usize,
     }
 }
 
-/// Bits of the largest: without its sign a float's bits, read as a whole number, stand in the order of its size, and NaN
-/// above infinity.
+/// Bits of the largest: without its sign a float's bits, read as a whole number, stand in the order of its size, and
+/// NaN above infinity.
 #[inline(always)]
 fn peak_body<const FMA: bool>(x: &[f32]) -> u32 {
     let size = |x: &f32| (x.to_bits() & 0x7fff_ffff) as i32;
@@ -171,6 +170,7 @@ fn peak_body<const FMA: bool>(x: &[f32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn draw(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
@@ -202,10 +202,10 @@ mod tests {
                     let by =
                         Standard { shift: &parts[0], weights: &parts[1], scale: &parts[2], along: &parts[3], unit };
                     let x = draw(n * m, 3);
-                    let turned: Vec<f32> = (0..n * m).map(|k| x[(k % m) * n + k / m]).collect();
+                    let transposed: Vec<f32> = (0..n * m).map(|k| x[(k % m) * n + k / m]).collect();
                     let mut seen: Vec<(Vec<f32>, Vec<f32>)> = Vec::new();
                     for isa in Isa::available() {
-                        let (mut a, mut b) = (x.clone(), turned.clone());
+                        let (mut a, mut b) = (x.clone(), transposed.clone());
                         rows(isa, &mut a, n, &by, &Control::new()).unwrap();
                         columns(isa, &mut b, n, &by, &Control::new()).unwrap();
                         seen.push((a, b));

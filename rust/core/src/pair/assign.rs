@@ -2,27 +2,27 @@
 //!
 //! Shortest augmenting paths with potentials (Jonker and Volgenant 1987; Crouse 2016 for the rectangular form).
 //! Potentials u, v with u_i + v_j <= c_ij are kept, and tight edges are those where the two are equal. Rows that find a
-//! free tight column take it; every other row sends a Dijkstra search through the reduced costs c - u - v to the nearest
-//! free column. O(n^3) at worst, with one pass over a row of the matrix as its inner loop.
+//! free tight column take it; every other row sends a Dijkstra search through the reduced costs c - u - v to the
+//! nearest free column. O(n^3) at worst, with one pass over a row of the matrix as its inner loop.
 
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 const FREE: usize = usize::MAX;
 
 /// For each of `rows` rows the column it goes with; `cost` is row-major, with at least as many columns as rows.
 ///
-/// Errors: `Usage` for a size that isn't rows × columns, for fewer columns than rows, and for costs that aren't finite, or
-/// so large that sums of them aren't; `Cancelled` through `control`.
+/// Errors: `Usage` for a size that isn't rows × columns, for fewer columns than rows, and for costs that aren't finite,
+/// or so large that sums of them aren't; `Cancelled` through `control`.
 pub fn assign(cost: &[f64], rows: usize, columns: usize, control: &Control) -> Result<Vec<usize>> {
     if rows.checked_mul(columns) != Some(cost.len()) || columns < rows {
         let why = format!("{} costs for {rows} rows and {columns} columns, of which there must be as many", cost.len());
-        return Err(Error::new(ErrorKind::Usage, "bad_costs", why));
+        return Err(Error::usage("bad_costs", why));
     }
     // A path has at most as many steps as there are columns, each of a cost and two potentials.
     let most = f64::MAX / (8.0 * (columns as f64 + 1.0));
     if !cost.iter().all(|c| c.abs() <= most) {
-        return Err(Error::new(ErrorKind::Usage, "bad_costs", "an assignment needs finite costs with finite sums"));
+        return Err(Error::usage("bad_costs", "an assignment needs finite costs with finite sums"));
     }
     if rows == 0 {
         return Ok(Vec::new());
@@ -135,6 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     /// The least total by trying everything.
     fn least(cost: &[f64], columns: usize, row: usize, used: &mut Vec<usize>) -> f64 {

@@ -1,18 +1,18 @@
-//! Is one tensor the other one, rounded to levels under a scale per group? Value by value.
+//! Tests whether one tensor is the other one quantised with a scale per group: whether each value rounds to its level.
 //!
 //! A quantiser with scales per group sends each value to the nearest of the group's levels. So every value lies in the
-//! *cell* of the level that was stored for it, which reaches half-way to the two neighbours; the outermost cells are
-//! open, as what lies beyond is cut off. Of the stored side only the decoded values are needed: those of a group are
-//! some of its levels. Evenly spaced levels are all known then, since the gaps between the ones that occur are multiples
-//! of the step; of others (FP8, FP4, NF4) a cell reaches half-way to the next one that occurs, so it may be too wide
-//! and never too narrow.
+//! rounding interval, or *cell*, of the level that was stored for it, which reaches half-way to the two neighbours; the
+//! outermost cells are open, as what lies beyond is cut off. Of the stored side only the decoded values are needed:
+//! those of a group are some of its levels. Evenly spaced levels are all known then, since the gaps between the ones
+//! that occur are multiples of the step; of others (FP8, FP4, NF4) a cell reaches half-way to the next one that occurs,
+//! so it may be too wide and never too narrow.
 //!
 //! Scales and offsets may have been rounded after the values were: one factor per group, within [`SCALE`] of one, may
-//! bring all its values into their cells, which are wider by [`OFFSET`] of the largest level. And the finer side may be a
-//! rounded copy of what was quantised.
+//! bring all its values into their cells, which are wider by [`OFFSET`] of the largest level. And the finer side may be
+//! a rounded copy of what was quantised.
 
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// How far from one the factor of a group may be: scales are kept with 8 bits of precision or more.
 const SCALE: f64 = 1.0 / 128.0;
@@ -27,7 +27,7 @@ const UNEVEN: f64 = 0.01;
 
 /// What a run of groups shows.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub struct Found {
+pub struct Fit {
     /// Groups with two levels or more. Of the others no cell is known.
     pub groups: u64,
     /// Those in which every value lies in its cell.
@@ -47,12 +47,12 @@ pub struct Found {
 /// `even`: the levels are evenly spaced. `precision`: relative size of the rounding that the finer side went through.
 ///
 /// Errors: `Usage` unless both have the same length, a multiple of `run`; `Cancelled` through `control`.
-pub fn cells(fine: &[f32], coarse: &[f32], run: usize, even: bool, precision: f64, control: &Control) -> Result<Found> {
+pub fn cells(fine: &[f32], coarse: &[f32], run: usize, even: bool, precision: f64, control: &Control) -> Result<Fit> {
     if run == 0 || fine.len() != coarse.len() || !fine.len().is_multiple_of(run) {
         let why = format!("{} and {} values, which should be as many and in groups of {run}", fine.len(), coarse.len());
-        return Err(Error::new(ErrorKind::Usage, "bad_groups", why));
+        return Err(Error::usage("bad_groups", why));
     }
-    let mut found = Found::default();
+    let mut found = Fit::default();
     let mut levels = Vec::with_capacity(run);
     let groups_at_once = (1_usize << 16).div_ceil(run);
     for (fine, coarse) in fine.chunks(groups_at_once * run).zip(coarse.chunks(groups_at_once * run)) {
@@ -64,7 +64,7 @@ pub fn cells(fine: &[f32], coarse: &[f32], run: usize, even: bool, precision: f6
     Ok(found)
 }
 
-fn group(fine: &[f32], coarse: &[f32], even: bool, precision: f64, levels: &mut Vec<f32>, found: &mut Found) {
+fn group(fine: &[f32], coarse: &[f32], even: bool, precision: f64, levels: &mut Vec<f32>, found: &mut Fit) {
     let pairs = || fine.iter().zip(coarse).filter(|(a, b)| a.is_finite() && b.is_finite());
     levels.clear();
     levels.extend(pairs().map(|(_, b)| b));
@@ -147,7 +147,7 @@ mod tests {
         a.iter().map(|x| (x / step).round() * step).collect()
     }
 
-    fn run(a: &[f32], b: &[f32], even: bool) -> Found {
+    fn run(a: &[f32], b: &[f32], even: bool) -> Fit {
         cells(a, b, 32, even, EXACT, &Control::new()).unwrap()
     }
 
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn groups_of_one_level_say_nothing_and_bad_sizes_are_refused() {
-        assert_eq!(run(&[0.0; 32], &[0.0; 32], true), Found::default());
+        assert_eq!(run(&[0.0; 32], &[0.0; 32], true), Fit::default());
         let erased = run(&[0.5; 32], &[0.0; 32], true);
         assert_eq!((erased.groups, erased.difference, erased.flat), (0, 8.0, 8.0));
         assert!(cells(&[0.0; 33], &[0.0; 33], 32, true, 0.0, &Control::new()).is_err());

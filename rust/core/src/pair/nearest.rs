@@ -1,12 +1,11 @@
-//! Who resembles whom most: per row of a tile of scores, the column with the largest sum over its parts.
+//! The column with the largest score in each row of a matrix of scores, given tile by tile (row-wise argmax).
 //!
-//! Scores are products of matrices, made a tile at a time; this goes through a tile once while it is in the cache. A
-//! row's maximum is taken in fixed lanes, which compilers vectorise, and its column is looked up only where it beats
-//! what was found in earlier tiles.
+//! Scores are sums of one or two products of matrices, made a tile at a time; this goes through a tile once while it is
+//! in the cache. A row's maximum is taken in fixed lanes, which compilers vectorise, and its column is looked up only
+//! where it beats what was found in earlier tiles.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::Isa;
-use crate::kernels::wide::shells;
+use crate::error::{Error, Result};
+use crate::kernels::{Isa, shells};
 
 const LANES: usize = 16;
 const STRETCH: usize = 64;
@@ -29,14 +28,14 @@ pub fn nearest(isa: Isa, parts: &[Part], start: i64, best: &mut [f32], at: &mut 
     let whole = if rows == 0 { n == 0 } else { n.is_multiple_of(rows) };
     if !whole || at.len() != rows || parts.iter().any(|part| part.scores.len() != n) {
         let why = format!("{n} scores for {rows} rows and {} columns found, in {} parts", at.len(), parts.len());
-        return Err(Error::new(ErrorKind::Usage, "bad_scores", why));
+        return Err(Error::usage("bad_scores", why));
     }
     match *parts {
         [x] => tile(isa, x, None, start, best, at),
         [x, y] => tile(isa, x, Some(y), start, best, at),
         _ => {
             let why = format!("{} parts: one or two are added up", parts.len());
-            return Err(Error::new(ErrorKind::Usage, "bad_scores", why));
+            return Err(Error::usage("bad_scores", why));
         }
     }
     Ok(())

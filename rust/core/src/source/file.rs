@@ -1,8 +1,8 @@
-//! A file of tensors on disk: opened once, read by position or through a map. A safetensors file, or one of another
-//! container whose own reader lists its tensors.
+//! Opens a file of tensors, and reads it by position or through a memory map: a safetensors file, or one of another
+//! container (GGUF) whose own reader lists its tensors.
 //!
-//! One descriptor serves everything, so the file cannot be swapped between two looks at it. Its size and time of
-//! modification are kept, and asked again by [`SafetensorsFile::verify_unchanged`]: a file that changed under a scan
+//! One descriptor serves everything, so the file cannot be swapped between two reads. Its size and time of
+//! modification are kept, and asked again by [`TensorFile::verify_unchanged`]: a file that changed under a scan
 //! gives an error, not a result.
 
 use std::fs::{File, Metadata};
@@ -13,12 +13,12 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, DataPart, Header, LENGTH_BYTES, Limits, Listed, Mode, PREFIX_BYTES};
 
-/// Bytes of header read between two looks at whether the caller wants to stop.
+/// Bytes read between two checks for cancellation.
 const READ_STEP: usize = 4 << 20;
 
 /// An open file with its parsed header.
 #[derive(Debug)]
-pub struct SafetensorsFile {
+pub struct TensorFile {
     path: PathBuf,
     file: File,
     len: u64,
@@ -28,7 +28,7 @@ pub struct SafetensorsFile {
     header: Header,
 }
 
-impl SafetensorsFile {
+impl TensorFile {
     /// Open `path`, read its header and check it against the file's size.
     ///
     /// Errors: `Io` (no such file, no permission), `Unsupported` (a folder, a pipe, another format), `Format`, `Limit`,
@@ -116,6 +116,19 @@ impl SafetensorsFile {
         read_exact_at(&self.file, &self.path, buf, offset)
     }
 
+    /// The `len` bytes from byte `offset` of the file on. Errors: as [`read_exact_at`](Self::read_exact_at);
+    /// `Cancelled`.
+    pub fn read_range(&self, offset: u64, len: u64, control: &Control) -> Result<Vec<u8>> {
+        let mut bytes = vec![0u8; len as usize];
+        let mut at = offset;
+        for piece in bytes.chunks_mut(READ_STEP) {
+            control.check()?;
+            self.read_exact_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        Ok(bytes)
+    }
+
     /// Map the `len` bytes from `offset` on. Prefer [`read_exact_at`](Self::read_exact_at) on file systems of
     /// [`is_network`](Self::is_network).
     ///
@@ -155,8 +168,8 @@ impl SafetensorsFile {
 pub struct Buffer(Vec<u8>);
 
 impl Buffer {
-    /// Read `len` bytes from byte `offset` of `file` on. Errors: as [`SafetensorsFile::read_exact_at`].
-    pub fn read(&mut self, file: &SafetensorsFile, offset: u64, len: usize) -> Result<&[u8]> {
+    /// Read `len` bytes from byte `offset` of `file` on. Errors: as [`TensorFile::read_exact_at`].
+    pub fn read(&mut self, file: &TensorFile, offset: u64, len: usize) -> Result<&[u8]> {
         self.0.resize(self.0.len().max(len + PAGE), 0);
         let at = place(self.0.as_ptr().addr(), offset);
         let bytes = &mut self.0[at..at + len];
@@ -181,7 +194,8 @@ fn changed(path: &Path, why: &str) -> Error {
     Error::new(ErrorKind::FileChanged, "file_changed", message).with_path(path)
 }
 
-/// Open without ever waiting: a pipe without a writer would block for ever, so pipes are opened non-blocking and refused.
+/// Open without ever waiting: a pipe without a writer would block for ever, so pipes are opened non-blocking and
+/// refused.
 fn open_regular(path: &Path) -> Result<File> {
     let mut options = File::options();
     options.read(true);
