@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.tests import DECIDING, OWN_BASIS
 from weightprint.verdict.absent_parts import stacked_layers
 from weightprint.verdict.facts import Facts
-from weightprint.verdict.thresholds import DECIDING, EFFECT, LOG10_P, TURNED
+from weightprint.verdict.thresholds import EFFECT, LOG10_P
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,7 +212,7 @@ def _named(evidence: Evidence) -> str:
     """The test, and the basis it was run in where that is not the stored one."""
     return (
         evidence.test
-        if evidence.basis == "identity" or evidence.test in TURNED
+        if evidence.basis == "identity" or evidence.test in OWN_BASIS
         else f"{evidence.test} after a {evidence.basis}"
     )
 
