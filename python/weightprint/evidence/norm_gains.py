@@ -32,7 +32,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ def _vector(models: Models, side: Side, tensor: Tensor, known: Tensor) -> F32:
     return (replace(models.basis, signs=None) if gain else models.basis).to_a(x)
 
 
-@Test
+@partial(Test, supports=True)
 def norm_gains(models: Models) -> Evidence:
     """Centred agreement of residual vectors in place and in any order, with an exact hit bound and permutations."""
     width = hidden_size(models)

@@ -31,6 +31,7 @@ class Test:
     Attributes:
         run: the question itself; its name is the test's name and its file's.
         decides: where its p-value can carry a verdict. In a basis that was fitted, few nulls hold.
+        supports: its p-value never decides and yet is told in favour of a verdict that others reached.
         bases: the bases that it is run in: as ``"stored"``; in each alignment of the residual channels that was
             ``"found"``; once after those, since it looks for its ``"own"``.
         basis_free: it needs no common basis, so blocks that only it found may still be rotated.
@@ -54,6 +55,7 @@ class Test:
 
     run: Callable[[Models], Evidence]
     decides: Literal["never", "stored basis", "any basis"] = "never"
+    supports: bool = False
     bases: tuple[Literal["stored", "found", "own"], ...] = ("stored",)
     basis_free: bool = False
     confirms: tuple[str, ...] = ()

@@ -49,6 +49,7 @@ __all__ = [
     "QUESTIONS",
     "QUOTED",
     "REBASED",
+    "SUPPORTING",
     "TESTS",
     "TURNED",
 ]
@@ -110,6 +111,7 @@ MIRRORED = {test.name: test.mirrored for test in TESTS if test.mirrored is not N
 #: The tests whose p-values may decide, and of these the ones that may in a basis that was fitted. The others are shown.
 DECIDING = tuple(test.name for test in TESTS if test.decides != "never")
 IN_ANY_BASIS = tuple(test.name for test in TESTS if test.decides == "any basis")
+SUPPORTING = tuple(test.name for test in TESTS if test.supports)
 
 OWN_BASIS = tuple(test.name for test in TURNED)
 BASIS_FREE = tuple(test.name for test in TESTS if test.basis_free)

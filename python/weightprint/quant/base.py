@@ -13,7 +13,7 @@ a guess.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
@@ -172,11 +172,13 @@ class Scheme:
         anchors: ends of tensor names that give it away; `group` is called once for every tensor that has one.
         group: (the shelf, the name that matched, the end that matched) → the weight, or None where the tensor is
             something else after all. Must not look at anything but the siblings.
+        stated: the weights of this scheme that the container itself names.
     """
 
     name: str
-    anchors: tuple[str, ...]
-    group: Callable[[Shelf, str, str], Quantised | None]
+    anchors: tuple[str, ...] = ()
+    group: Callable[[Shelf, str, str], Quantised | None] = lambda shelf, name, end: None
+    stated: Callable[[Checkpoint], Iterable[Quantised]] = lambda checkpoint: ()
 
 
 #: Tensors up to this size are read many at a time by `Shelf.peek`, and kept up to the other size in all.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence.lookup.units import ffns
-from weightprint.evidence.tests import DECIDING, OWN_BASIS
+from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
 from weightprint.verdict.absent_parts import stacked_layers
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.thresholds import EFFECT, LOG10_P
@@ -200,7 +200,7 @@ def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
     if facts.equal_rows is not None:
         lines.append(f"embeddings: {facts.equal_rows.says}")
     if facts.decisive:
-        chosen = [e for e in facts.evidence if e.applied and (e.test in DECIDING or e.test == "norm_gains")]
+        chosen = [e for e in facts.evidence if e.applied and e.test in (*DECIDING, *SUPPORTING)]
         for e in chosen:
             if e.log10_p is not None and e.log10_p <= -3 and not e.semantic:
                 lines.append(f"{_named(e)}: {e.says} (log10 p {e.log10_p:.1f})")
