@@ -11,7 +11,9 @@ from synthetic import Arrays, child, decoder, hidden, models
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.pair import Models
+from weightprint.evidence.test import Test
 from weightprint.evidence.tests import AS_STORED, DECIDING, TESTS, TURNED
+from weightprint.verdict.facts import may_decide
 from weightprint.verdict.rules import RULES
 from weightprint.verdict.thresholds import ABSENT, EFFECT, LOG10_P
 from weightprint.verdict.verdict import Verdict, decide
@@ -211,6 +213,17 @@ def test_the_p_value_pays_for_the_number_of_tests() -> None:
     looks = sum(e.test in DECIDING and e.log10_p is not None for e in evidence)
     assert decide(m, evidence).log10_p == pytest.approx(single + np.log10(looks))
     assert looks >= 4
+
+
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)
+def test_a_p_value_decides_where_its_null_holds(test: Test) -> None:
+    """As stored, or in a basis that was fitted; and there only with an effect that fitting does not make."""
+    told = replace(faked(-30.0, 1.0)[1], test=test.name)
+    fitted = replace(told, basis="rotation")
+    assert may_decide(told) == (test.decides != "never")
+    assert may_decide(fitted) == (test.decides == "any basis")
+    assert not may_decide(replace(fitted, effect=0.0))
+    assert not may_decide(replace(told, log10_p=None))
 
 
 def test_descriptive_tests_never_decide() -> None:
