@@ -148,31 +148,9 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract's keys in its order, then what we add."""
-        first = (
-            "test",
-            "applied",
-            "why_not",
-            "statistic",
-            "effect",
-            "n",
-            "log10_p",
-            "null",
-            "assumes",
-            "blind_to",
-            "seconds",
-        )
-        added = (
-            "asked",
-            "says",
-            "statistic_of",
-            "effect_of",
-            "detectable",
-            "basis",
-            "semantic",
-            "rank_p",
-            "gemm_seconds",
-        )
-        return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
+        first = "test applied why_not statistic effect n log10_p null assumes blind_to seconds"
+        added = "asked says statistic_of effect_of detectable basis semantic rank_p gemm_seconds"
+        return {key: getattr(self, key) for key in f"{first} {added}".split()} | {"details": dict(self.details)}
 
 
 def not_applied(evidence: Evidence, why: str) -> Evidence:
