@@ -19,7 +19,7 @@ from synthetic import Arrays, child, decoder, models
 from weightprint.compare.pipeline import examine, gather
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.pair import Models
-from weightprint.evidence.tests import TESTS
+from weightprint.evidence.tests import AS_STORED
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.mirrored import mirrored
 from weightprint.verdict.verdict import Verdict, decide
@@ -60,7 +60,7 @@ def judged(first: Any, second: Any, folder: Path) -> tuple[Verdict, Verdict]:
     for x, y in (("a", "b"), ("b", "a")):
         with weightprint.open(folder / x) as one, weightprint.open(folder / y) as other:
             m = examine(one, other)[2]
-            out.append(decide(m, gather(m, [t for t in TESTS if t.__name__ != "convergence"])))
+            out.append(decide(m, gather(m)))
     return out[0], out[1]
 
 
@@ -117,8 +117,7 @@ def restacked(a: Arrays, order: Sequence[int | None]) -> Arrays:
 
 def in_memory(a: Arrays, b: Arrays) -> tuple[Verdict, Verdict]:
     pairs = models(a, b), models(b, a)
-    chosen = [t for t in TESTS if t.__name__ != "convergence"]
-    one, other = (decide(m, [test(m) for test in chosen]) for m in pairs)
+    one, other = (decide(m, [test(m) for test in AS_STORED]) for m in pairs)
     return one, other
 
 

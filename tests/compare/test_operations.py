@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models
-from weightprint.evidence.tests import TESTS
+from weightprint.evidence.tests import AS_STORED
 from weightprint.verdict.verdict import Verdict, decide
 
 LAYERS = 6
@@ -15,7 +15,7 @@ LAYERS = 6
 
 def judge(a: Arrays, b: Arrays) -> Verdict:
     m = models(a, b)
-    return decide(m, [test(m) for test in TESTS])
+    return decide(m, [test(m) for test in AS_STORED])
 
 
 def parent(seed: int = 0) -> Arrays:

@@ -16,12 +16,13 @@ from weightprint.compare.pipeline import examine, gather
 from weightprint.evidence.aligned_units import Rows, aligned_units
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.embeddings import embeddings
-from weightprint.evidence.evidence import Evidence, Test
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.head_agreement import head_agreement
 from weightprint.evidence.lookup.channel_sums import Sums
 from weightprint.evidence.lookup.head_table import HeadTable
 from weightprint.evidence.lookup.token_tables import Tables
 from weightprint.evidence.lookup.unit_table import Lookup
+from weightprint.evidence.test import Test
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.fingerprint import one_pass as streaming
 from weightprint.fingerprint.steps import Looks

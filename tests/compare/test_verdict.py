@@ -11,10 +11,11 @@ from synthetic import Arrays, child, decoder, hidden, models
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.pair import Models
-from weightprint.evidence.tests import REBASED, TESTS
-from weightprint.evidence.turned_parts import TURNED
+from weightprint.evidence.test import Test
+from weightprint.evidence.tests import AS_STORED, DECIDING, TESTS, TURNED
+from weightprint.verdict.facts import may_decide
 from weightprint.verdict.rules import RULES
-from weightprint.verdict.thresholds import ABSENT, DECIDING, EFFECT, LOG10_P
+from weightprint.verdict.thresholds import ABSENT, EFFECT, LOG10_P
 from weightprint.verdict.verdict import Verdict, decide
 
 BF16 = ml_dtypes.bfloat16
@@ -22,7 +23,7 @@ BF16 = ml_dtypes.bfloat16
 
 def judge(a: Arrays, b: Arrays) -> Verdict:
     m = models(a, b)
-    return decide(m, [test(m) for test in (*TESTS, *TURNED)])
+    return decide(m, [test(m) for test in (*AS_STORED, *TURNED)])
 
 
 def wide(seed: int) -> Arrays:
@@ -207,23 +208,34 @@ def test_a_finding_needs_p_and_effect(log10_p: float, effect: float, name: str) 
 def test_the_p_value_pays_for_the_number_of_tests() -> None:
     a = decoder(0)
     m = models(a, child(a, 0.7))
-    evidence = [test(m) for test in TESTS]
+    evidence = [test(m) for test in AS_STORED]
     single = min(e.log10_p for e in evidence if e.test in DECIDING and e.log10_p is not None)
     looks = sum(e.test in DECIDING and e.log10_p is not None for e in evidence)
     assert decide(m, evidence).log10_p == pytest.approx(single + np.log10(looks))
     assert looks >= 4
 
 
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)
+def test_a_p_value_decides_where_its_null_holds(test: Test) -> None:
+    """As stored, or in a basis that was fitted; and there only with an effect that fitting does not make."""
+    told = replace(faked(-30.0, 1.0)[1], test=test.name)
+    fitted = replace(told, basis="rotation")
+    assert may_decide(told) == (test.decides != "never")
+    assert may_decide(fitted) == (test.decides == "any basis")
+    assert not may_decide(replace(fitted, effect=0.0))
+    assert not may_decide(replace(told, log10_p=None))
+
+
 def test_descriptive_tests_never_decide() -> None:
     a = decoder(0)
     m = models(a, child(a, 0.9))
-    evidence = [e for test in TESTS if (e := test(m)).test not in DECIDING]
+    evidence = [e for test in AS_STORED if (e := test(m)).test not in DECIDING]
     assert decide(m, evidence).name == "inconclusive"
 
 
 def test_every_rule_reads_tests_that_exist() -> None:
     m = models(decoder(0), decoder(1))
-    names = {test(m).test for test in (*TESTS, *REBASED, *TURNED)}
+    names = {test(m).test for test in TESTS}
+    assert names == {test.name for test in TESTS}
     assert {name for rule in RULES for name in rule.reads} <= names
-    assert set(DECIDING) <= names
     assert 0 < ABSENT < EFFECT < 1

@@ -12,8 +12,7 @@ import itertools
 import numpy as np
 import pytest
 from synthetic import decoder, models
-from weightprint.evidence.published.table import PUBLISHED
-from weightprint.evidence.tests import TESTS
+from weightprint.evidence.tests import AS_STORED
 from weightprint.verdict.verdict import decide
 
 N = 20
@@ -26,7 +25,7 @@ def strangers() -> list[tuple[str, dict[str, float | None]]]:
     out = []
     for a, b in itertools.combinations(zoo, 2):
         m = models(a, b)
-        evidence = [test(m) for test in TESTS if test not in PUBLISHED]
+        evidence = [test(m) for test in AS_STORED if not test.published]
         out.append((decide(m, evidence).name, {e.test: e.log10_p for e in evidence}))
     return out
 

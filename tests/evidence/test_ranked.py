@@ -76,9 +76,9 @@ def test_ranks_of_strangers_are_uniform(strangers: list[synthetic.Arrays]) -> No
         models = synthetic.models(a, b, config=CONFIG)
         for test in RANKED:
             told = test(models)
-            assert told.applied, (test.__name__, told.why_not)
+            assert told.applied, (test.name, told.why_not)
             assert told.rank_p is not None
-            found[test.__name__].append(told.rank_p)
+            found[test.name].append(told.rank_p)
     for name, ranks in found.items():
         assert ks_two_sided(np.array(ranks))[1] > 1e-3, name
 
@@ -88,9 +88,9 @@ def test_kin_rank_first(strangers: list[synthetic.Arrays]) -> None:
     for test in RANKED:
         told = test(models)
         assert told.rank_p is not None
-        assert told.rank_p <= 1 / 9, test.__name__  # of unit_agreement's 8 copies
+        assert told.rank_p <= 1 / 9, test.name  # of unit_agreement's 8 copies
         assert told.log10_p is not None
-        assert told.log10_p < -2, test.__name__
+        assert told.log10_p < -2, test.name
 
 
 def test_no_rank_where_a_basis_has_seen_b(strangers: list[synthetic.Arrays]) -> None:

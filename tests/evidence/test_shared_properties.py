@@ -14,8 +14,8 @@ import pytest
 import weightprint
 from weightprint.compare.compare import Comparison
 from weightprint.evidence.nulls.fitted import against_order, best_turn, stands
+from weightprint.evidence.tests import DECIDING
 from weightprint.util.assignment import assign
-from weightprint.verdict.thresholds import DECIDING
 
 from benches.lineage.populations import properties
 from benches.lineage.populations.properties import INITIALISED, KIN, SHAPES, STRANGERS, Shape

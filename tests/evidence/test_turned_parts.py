@@ -13,7 +13,7 @@ from synthetic import Arrays, decoder, models
 from weightprint.compare.pipeline import examine
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import Models
-from weightprint.evidence.turned_parts import TURNED
+from weightprint.evidence.tests import TURNED
 
 D, H, LAYERS = 64, 160, 3
 

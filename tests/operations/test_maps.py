@@ -18,7 +18,7 @@ from weightprint.verdict.maps import Maps
 
 LAYERS, H = 8, 160
 NOISE = {"exact": 1.0, "much is noise": 0.65}
-WANTED = [test for test in TESTS if test.__name__ in ("aligned_weights", "aligned_units", "unit_agreement")]
+WANTED = [test for test in TESTS if test.name in ("aligned_weights", "aligned_units", "unit_agreement")]
 
 
 def mapped(a: Arrays, b: Arrays) -> Maps:

@@ -14,7 +14,6 @@ import pytest
 import weightprint
 from every_operation import CASES, ENCODED, parent
 from weightprint.compare.pipeline import examine, gather
-from weightprint.evidence.tests import TESTS
 from weightprint.verdict.verdict import decide
 
 from benches.lineage.zoo import model_folder as made
@@ -27,7 +26,7 @@ def told(a: made.Made, b: made.Made, folder: Path) -> dict[str, dict[str, Any]]:
         made.save(folder / name, model)
     with weightprint.open(folder / "a") as first, weightprint.open(folder / "b") as second:
         m = examine(first, second)[2]
-        verdict = decide(m, gather(m, [t for t in TESTS if t.__name__ != "convergence"]))
+        verdict = decide(m, gather(m))
     return {o["name"]: dict(o["parameters"]) for o in verdict.operations}
 
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from weightprint.evidence.published.table import PUBLISHED
+from weightprint.evidence.tests import PUBLISHED
 
 from ..page import page, plots, summary
 from ..score import methods, pairs, peers, runner
@@ -111,7 +111,7 @@ def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
         "machine": summary.machine(),
         "seed": 0,
     }
-    return rows.build(known, chosen, found, [test.__name__ for test in PUBLISHED]), about
+    return rows.build(known, chosen, found, [test.name for test in PUBLISHED]), about
 
 
 def _older(method: methods.Method, found: dict[str, dict[str, Any]]) -> int:

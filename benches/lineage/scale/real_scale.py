@@ -31,7 +31,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from weightprint.evidence.published.table import PUBLISHED
+from weightprint.evidence.tests import PUBLISHED
 
 from ..score import methods, pairs, runner
 from ..score import pair_table as rows
@@ -227,9 +227,7 @@ def score(folder: Path, only: str = "*", seed: int = 0) -> list[dict[str, Any]]:
         chosen = methods.find(("weightprint",), ())
         cases = [(pair.key, family[pair.a].folder, family[pair.b].folder)]
         runner.run(runner.due(cases, chosen, records), records, 1, (), name)
-        row = rows.build(family, [pair], {"weightprint": records.read("weightprint")}, [t.__name__ for t in PUBLISHED])[
-            0
-        ]
+        row = rows.build(family, [pair], {"weightprint": records.read("weightprint")}, [t.name for t in PUBLISHED])[0]
         known.append(row)
         whole = log.with_suffix(".part")  # a kill leaves the old file, never half a line
         whole.write_text("".join(json.dumps(each) + "\n" for each in known))

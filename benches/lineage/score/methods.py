@@ -20,8 +20,7 @@ from weightprint.compare.pipeline import gather
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import Models
-from weightprint.evidence.published.table import PUBLISHED
-from weightprint.evidence.tests import REBASED, TESTS
+from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS
 from weightprint.results.saving import finite
 from weightprint.verdict.verdict import decide
 
@@ -77,13 +76,13 @@ def _tests_only(a: Path, b: Path) -> dict[str, Any]:
     """The verdict and the tests it may read, on models that are opened once: what `compare` says, without opening them
     again and without the published measures."""
     models = _opened().models(a, b)
-    return _decided(models, gather(models, [test for test in TESTS if test not in PUBLISHED]))
+    return _decided(models, gather(models, [test for test in TESTS if not test.published]))
 
 
 def _fitted(a: Path, b: Path) -> dict[str, Any]:
     """The same, but with every alignment that shared tokens give, worth a look or not."""
     models = _opened().models(a, b)
-    evidence = [test(models) for test in TESTS if test not in PUBLISHED]
+    evidence = [test(models) for test in AS_STORED if not test.published]
     bases = by_tokens(models)
     for basis in bases:
         turned = replace(models, basis=replace(basis, candidates=len(bases)))
@@ -160,7 +159,7 @@ def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     evidence = PACKAGE / "evidence"
     shared = [*evidence.glob("_*.py"), *(evidence / "published").glob("_*.py")]
     for test in PUBLISHED:
-        name = test.__name__
+        name = test.name
         own = [path for path in (evidence / "published" / f"{name}.py", evidence / f"{name}.py") if path.exists()]
         out.append(Method(name, _digest([*shared, *own]), _Comparator(test), EVERY.get(name, 1)))
     for peer in peers:
@@ -173,7 +172,7 @@ def find(names: Sequence[str] | None, peers: tuple[Peer, ...]) -> tuple[Method, 
     published measures that `compare` shows anyway, whose scores are then taken from its answer."""
     found = all_methods(peers)
     if names is None:
-        shown = {test.__name__ for test in TESTS}
+        shown = {test.name for test in TESTS}
         return tuple(method for method in found if method.name not in shown)
     by_name = {method.name: method for method in (*found, tests_only(), fitted(), *map(at_effort, EFFORTS))}
     if unknown := [name for name in names if name not in by_name]:

@@ -15,23 +15,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from weightprint.checkpoint.checkpoint import Checkpoint
-from weightprint.evidence.alignment.crossed import crossed
 from weightprint.evidence.alignment.search import find_bases
-from weightprint.evidence.convergence import convergence
-from weightprint.evidence.evidence import Evidence, Test, UnitMatch
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.units import ffns
-from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
 from weightprint.evidence.pair import Basis, Models
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
-from weightprint.evidence.published.sigma_curve import sigma_curve
-from weightprint.evidence.published.table import PUBLISHED
-from weightprint.evidence.tests import ALONE, EXACT, LONGEST, REBASED, STREAMING, TESTS
-from weightprint.evidence.turned_parts import TURNED
-from weightprint.evidence.unit_agreement import unit_agreement
+from weightprint.evidence.test import Test
+from weightprint.evidence.tests import BASIS_FREE, COLLECTORS, TESTS
 from weightprint.fingerprint.build import Examined, _glanced, measured, outlined
 from weightprint.fingerprint.live import finite_side
 from weightprint.fingerprint.steps import Looks
@@ -64,7 +58,7 @@ def examine(
         named = pair_by_name(first.side, second.side)
         pairs = tuple(named[name] for name in second.side.tensors if name in named)
         outlines = Models(first.side, second.side, pairs, 0.0, seed, effort)
-        looks = [look for streaming in STREAMING if (look := streaming(outlines)) is not None]
+        looks = [look for collector in COLLECTORS if (look := collector(outlines)) is not None]
         second = measured(second, by_value, looks, meter)
         for look in looks:
             look.turn()
@@ -77,14 +71,15 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
     exact, models = models, replace(models, a=finite_side(models.a), b=finite_side(models.b))
     if models.effort == "quick":
-        tests = [test for test in tests if test is sigma_curve or test not in PUBLISHED]
-    answers = {test: test(exact if test in EXACT else models) for test in tests if test in ALONE | EXACT}
-    first = [test for test in LONGEST if test in tests]
-    others = first + [test for test in tests if test not in answers and test not in first]
+        tests = [test for test in tests if test.quick]
+    stored = [test for test in tests if "stored" in test.bases]
+    first = [test for test in stored if test.exact_values or test.cost == "alone"]
+    answers = {test: test(exact if test.exact_values else models) for test in first}
+    others = sorted((test for test in stored if test not in answers), key=lambda test: test.cost != "long")
     answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)
-    evidence = [answers[test] for test in tests]
-    if any(e.test == "unit_agreement" and e.details.get("withheld") for e in qualified(evidence)):
-        evidence.append(convergence(models))  # what a stream that was put in place can't fake
+    evidence = [answers[test] for test in stored]
+    withheld = {e.test for e in qualified(evidence) if e.details.get("withheld")}
+    evidence += [test(models) for test in tests if withheld.intersection(test.confirms)]
     models.looks.clear()  # they are of the basis as stored, and hold samples of both models
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
         models = _of_one_width(models)
@@ -93,40 +88,20 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
             bases = find_bases(models)
         evidence.append(_search(bases, time.perf_counter() - started, spent.seconds))
         for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
-            aligned = replace(models, basis=basis)
-            found = {test: replace(test(aligned), basis=basis.kind, semantic=basis.semantic) for test in REBASED}
-            evidence += (found | {unit_agreement: _every_ffn(aligned, found)}).values()
+            evidence += _in(replace(models, basis=basis), [test for test in tests if "found" in test.bases])
         if models.effort == "full" or not _all_found(models, evidence):
-            evidence += [test(models) for test in TURNED]
+            evidence += [test(models) for test in tests if "own" in test.bases]
     return qualified(evidence)
 
 
-def _every_ffn(models: Models, found: Mapping[Test, Evidence]) -> Evidence:
-    """Unit agreement in a basis that was fitted: once `convergence` has decided there, of the FFNs that the basis was
-    fitted on through one that did not see them."""
-    units, deciding = found[unit_agreement], found[convergence]
-    fitted = {f.name for f in ffns(models.b) if models.basis.saw(f.name)}
-    if not units.applied or not fitted or not may_decide(deciding) or (deciding.log10_p or 0.0) > LOG10_P:
-        return units
-    enough = {region.name for region in deciding.regions if region.effect >= FITTED_EFFECT}
-    there = {b: a for b, (a, *_) in deciding.details["matched"].items() if b in enough}
-    other = crossed(models, models.basis, there)
-    if other is None:
-        return units
-    again = unit_agreement(replace(models, basis=other))
-    unseen = set(again.details["left_out_of_p"])
-
-    def of_either(key: str) -> tuple[UnitMatch, ...]:
-        first = (m for m in getattr(units, key) if m.name not in fitted)
-        return (*first, *(m for m in getattr(again, key) if m.name in fitted - unseen))
-
-    return replace(
-        units,
-        matches=of_either("matches"),
-        others=of_either("others"),
-        seconds=units.seconds + again.seconds,
-        details={**units.details, "left_out_of_p": sorted(fitted & unseen)},
-    )
+def _in(models: Models, tests: Sequence[Test]) -> list[Evidence]:
+    """The tests in a basis that was found, refined by those that decide there."""
+    basis = models.basis
+    found = [replace(test(models), basis=basis.kind, semantic=basis.semantic) for test in tests]
+    decided = [e for e in found if may_decide(e) and (e.log10_p or 0.0) <= LOG10_P]
+    return [
+        e if test.refined is None else test.refined(models, e, decided) for test, e in zip(tests, found, strict=True)
+    ]
 
 
 _SEARCH = Evidence(
@@ -181,10 +156,10 @@ def _of_one_width(models: Models) -> Models:
 def _all_found(models: Models, evidence: list[Evidence]) -> bool:
     """Every block of B has its counterpart in the basis as stored, so no alignment is needed to see more.
 
-    `unit_geometry` needs no common basis, so what only it found may still be turned.
+    What only a test found that needs no common basis may still be turned.
     """
     facts = Facts(models, tuple(evidence))
     if facts.equal_both_ways:
         return True
     listed = {(f.stack, f.block) for f in ffns(models.b)}
-    return bool(listed) and listed <= {key[:2] for key, found in facts.blocks.items() if found.test != "unit_geometry"}
+    return bool(listed) and listed <= {key[:2] for key, found in facts.blocks.items() if found.test not in BASIS_FREE}

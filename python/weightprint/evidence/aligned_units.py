@@ -31,7 +31,7 @@ from functools import partial
 import numpy as np
 
 from weightprint.evidence.budget import hidden_size
-from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied, timed
+from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied
 from weightprint.evidence.lookup.nearest_units import standardised
 from weightprint.evidence.lookup.stem_pairs import paired_rows
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, width_in_a
@@ -40,6 +40,7 @@ from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import Read, pick
@@ -90,23 +91,6 @@ class _Looked:
     salt: str = ""
 
 
-@timed
-def aligned_units(models: Models) -> Evidence:
-    """Identity hits of hidden units over all pairs of blocks."""
-    wanted = unit_rows(models)
-    if wanted is None and not (ffns(models.b) and ffns(models.a)):
-        return _by_pairs(models)
-    if wanted is None:
-        why = "no pair of up-projections with equally many units on a residual stream of equal width was recognised"
-        return not_applied(_QUESTION, why)
-    looks, streamed = done(models, wanted)
-    answer = _answer(models, looks.looked())
-    return with_cost(answer, looks) if streamed else answer
-
-
-# All pairs of blocks
-
-
 def unit_rows(models: Models) -> Rows | None:
     """What this test does while the models stream by; needs their headers only. None where no pair of FFNs fits."""
     theirs, ours = ffns(models.b), ffns(models.a)
@@ -122,6 +106,23 @@ def unit_rows(models: Models) -> Rows | None:
     wants = {scope: _affordable(models, chosen, ours) for scope, chosen in scopes.items()}
     scope = next((scope for scope, want in wants.items() if want and scopes[scope].any()), None)
     return None if scope is None else Rows(models, tuple(ours), tuple(theirs), scopes[scope], own, wants[scope], scope)
+
+
+@partial(Test, decides="stored basis", exchanges=True, of_order=True, collector=unit_rows, cost="long")
+def aligned_units(models: Models) -> Evidence:
+    """Identity hits of hidden units over all pairs of blocks."""
+    wanted = unit_rows(models)
+    if wanted is None and not (ffns(models.b) and ffns(models.a)):
+        return _by_pairs(models)
+    if wanted is None:
+        why = "no pair of up-projections with equally many units on a residual stream of equal width was recognised"
+        return not_applied(_QUESTION, why)
+    looks, streamed = done(models, wanted)
+    answer = _answer(models, looks.looked())
+    return with_cost(answer, looks) if streamed else answer
+
+
+# All pairs of blocks
 
 
 @dataclass(frozen=True, slots=True)

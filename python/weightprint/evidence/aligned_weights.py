@@ -39,17 +39,20 @@ pairs have mean 1.02 and variance 1.13, as a Poisson(1) variable should. Not tri
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, Region, not_applied, timed
-from weightprint.evidence.lookup.channel_sums import Block, Sums, planned
+from weightprint.evidence.evidence import Evidence, Region, not_applied
+from weightprint.evidence.lookup.channel_sums import Block, Sums, channel_sums, planned
 from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, stands
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.test import Details, Test
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.util.arrays import F32, I64
 
@@ -78,7 +81,20 @@ def _cosines(block: Block) -> F32:
     return np.where(np.isfinite(out), out, -np.inf).astype(np.float32)
 
 
-@timed
+def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {"cosines": {names[n]: cosine for n, cosine in details["cosines"].items() if n in names}}
+
+
+@partial(
+    Test,
+    decides="any basis",
+    bases=("stored", "found"),
+    answers=("channels in place",),
+    exchanges=True,
+    mirrored=_mirrored,
+    collector=channel_sums,
+    cost="long",
+)
 def aligned_weights(models: Models) -> Evidence:
     """Channel hits and centred cosines over all pairs of matrices with a known residual axis."""
     wanted = planned(models)

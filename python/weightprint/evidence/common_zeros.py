@@ -22,16 +22,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from weightprint.evidence.budget import hidden_size
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import double_centre, finite
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, rank_p
 from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.fingerprint.sampling import pick, residual_axis, sampled_rows
 from weightprint.util.arrays import F32, F64
@@ -69,7 +71,7 @@ class _Signed:
     alike: tuple[float, float]
 
 
-@timed
+@partial(Test, decides="stored basis", of_order=True)
 def common_zeros(models: Models) -> Evidence:
     """Matrices whose zero patterns coincide and, where there are any, the signs of the rows beside them."""
     inside = [p for p in models.pairs if p.by_name and not p.transposed and _inside(p)]

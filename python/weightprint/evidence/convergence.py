@@ -32,10 +32,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, Region, not_applied, timed
+from weightprint.evidence.evidence import Evidence, Region, not_applied
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.lookup.weak_parts import (
     FEWEST,
@@ -51,6 +52,7 @@ from weightprint.evidence.lookup.weak_parts import (
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
@@ -92,7 +94,7 @@ class _Found:
         return self.weak.b.size
 
 
-@timed
+@partial(Test, decides="any basis", bases=("found",), confirms=("unit_agreement",), exchanges=True)
 def convergence(models: Models) -> Evidence:
     """Weak parts of units matched by their strong parts, on FFNs that the basis was not fitted on."""
     basis = models.basis

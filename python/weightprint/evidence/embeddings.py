@@ -18,17 +18,19 @@ at all: one common direction (how often a token occurs) makes all rows of equal 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, Region, Shared, not_applied, timed
-from weightprint.evidence.lookup.token_tables import Tables, table_pairs
+from weightprint.evidence.evidence import Evidence, Region, Shared, not_applied
+from weightprint.evidence.lookup.token_tables import Tables, table_looks, table_pairs
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.test import Details, Test
 from weightprint.fingerprint.model import Tensor
 from weightprint.util.arrays import Indices
 
@@ -88,7 +90,28 @@ class _Table:
         return equal if self.fitted else max(equal, len(self.near) / max(self.sampled, 1))
 
 
-@timed
+_OWN = ("same rows", "same rows, some replaced", "extended", "first rows")
+_JOINED = ", joined with other rows"
+
+
+def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {"tables": {role: _mirrored_table(told) for role, told in details["tables"].items()}}
+
+
+def _mirrored_table(told: Details) -> Details:
+    n_a, n_b = told["rows"]
+    equal = told["equal"] >= 2
+    share = min(1.0, (told["equal"] / max(n_a, 1)) if equal else told["near"] / max(told["sampled"], 1) * n_b / n_a)
+    kind = told["kind"]
+    if kind in _OWN:
+        kind = "same rows" if n_a == n_b else "first rows" if n_a < n_b else "extended"
+        kind = "same rows, some replaced" if share < 0.9 and n_a <= n_b else kind
+    elif kind != "none":
+        kind = kind.partition(",")[0] + ("" if share >= 0.9 else _JOINED)
+    return {**told, "rows": [n_b, n_a], "kind": kind, "tested": n_a if equal else told["tested"]}
+
+
+@partial(Test, bases=("stored", "found"), mirrored=_mirrored, collector=table_looks, cost="long")
 def embeddings(models: Models) -> Evidence:
     """Equal rows, near rows and channels, for the token embedding and the output head."""
     pairs = table_pairs(models)

@@ -1,31 +1,21 @@
-"""The values that every test reads and returns.
+"""The answer that every test returns.
 
-A test is a function ``(PairOfModels) -> Evidence``. It asks one question, and says what it found, how large the
-effect is, how likely chance is under a stated null (or that it has no p-value), what it assumes and what it can't
-see. A test never decides: :mod:`weightprint.verdict` does.
-
-Values reach a test through :class:`Side`: float32 row slices of a few MB, so a 2 GB embedding costs no more memory
-than a small one.
+It says what was found, how large the effect is, how likely chance is under a stated null (or that there is no p-value),
+what is assumed and what can't be seen. A test never decides: :mod:`weightprint.verdict` does.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert
-from weightprint.evidence.pair import Models
-from weightprint.util.linear_algebra import accounted
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["Evidence", "Region", "Shared", "Test", "UnitMatch", "not_applied", "timed"]
+__all__ = ["Evidence", "Region", "Shared", "UnitMatch", "not_applied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,51 +148,11 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract's keys in its order, then what we add."""
-        first = (
-            "test",
-            "applied",
-            "why_not",
-            "statistic",
-            "effect",
-            "n",
-            "log10_p",
-            "null",
-            "assumes",
-            "blind_to",
-            "seconds",
-        )
-        added = (
-            "asked",
-            "says",
-            "statistic_of",
-            "effect_of",
-            "detectable",
-            "basis",
-            "semantic",
-            "rank_p",
-            "gemm_seconds",
-        )
-        return {key: getattr(self, key) for key in (*first, *added)} | {"details": dict(self.details)}
-
-
-Test = Callable[[Models], Evidence]
+        first = "test applied why_not statistic effect n log10_p null assumes blind_to seconds"
+        added = "asked says statistic_of effect_of detectable basis semantic rank_p gemm_seconds"
+        return {key: getattr(self, key) for key in f"{first} {added}".split()} | {"details": dict(self.details)}
 
 
 def not_applied(evidence: Evidence, why: str) -> Evidence:
     """The same question, unanswered."""
     return replace(evidence, applied=False, why_not=why, says=f"not applied: {why}")
-
-
-def timed(test: Test) -> Test:
-    """Wrap a test so that its Evidence carries the seconds it took, added to those that it knows of."""
-
-    def run(models: Models) -> Evidence:
-        started = time.perf_counter()
-        with accounted() as spent:
-            found = test(models)
-        elapsed = time.perf_counter() - started
-        return replace(found, seconds=found.seconds + elapsed, gemm_seconds=found.gemm_seconds + spent.seconds)
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run

@@ -12,13 +12,16 @@ of bits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from weightprint.anatomy.roles import matrix_of
-from weightprint.evidence.evidence import Evidence, Shared, not_applied, timed
+from weightprint.evidence.evidence import Evidence, Shared, not_applied
 from weightprint.evidence.pair import Models
+from weightprint.evidence.test import Details, Test
 from weightprint.fingerprint.model import Side, Tensor
 
 __all__ = ["exact_sharing", "is_fixed", "is_position"]
@@ -39,7 +42,17 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {
+        "n_only_in_a": details["n_only_in_b"],
+        "n_only_in_b": details["n_only_in_a"],
+        "only_in_a": details["only_in_b"],
+        "only_in_b": details["only_in_a"],
+        "renamed": [(old, new) for new, old in details["renamed"]],
+    }
+
+
+@partial(Test, mirrored=_mirrored, exact_values=True)
 def exact_sharing(models: Models) -> Evidence:
     """Digests of all tensors of A against all of B. ``found`` lists every equal tensor that is evidence."""
     a, b = models.a, models.b

@@ -30,19 +30,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied, timed
+from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.head_table import HeadTable, Seen
 from weightprint.evidence.lookup.heads import Attention, Kind, attentions, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.test import Details, Test
+from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import pick
 from weightprint.util import parallel
 from weightprint.util.arrays import Indices
@@ -75,7 +78,45 @@ _PARTS: tuple[tuple[str, Kind, str], ...] = (
 )
 
 
-@timed
+def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    """Block of A → for each of its heads the block and head of B that named it, the best of several."""
+    rows: dict[str, dict[int, list[Any]]] = defaultdict(dict)
+    for block in details["head_map"]:
+        for i, head in enumerate(block["heads"]):
+            if head is not None:
+                name, j, by_qk, by_vo = head
+                before = rows[name].get(j)
+                if before is None or min(by_qk, by_vo) > min(before[2:]):
+                    rows[name][j] = [block["b"], i, by_qk, by_vo]
+    return {
+        "head_map": [
+            {"b": name, "heads": [heads.get(j) for j in range(max(_n_heads(models.a, name), max(heads) + 1))]}
+            for name, heads in rows.items()
+        ]
+    }
+
+
+def _n_heads(side: Side, block: str) -> int:
+    geometry = side.geometry.get(block.rpartition(".")[0])
+    return int(geometry.heads or 0) if geometry is not None else 0
+
+
+def head_looks(models: Models) -> HeadTable | None:
+    """What this test does while the models stream by; needs their headers only."""
+    table = _table(models)
+    return None if isinstance(table, str) else table
+
+
+@partial(
+    Test,
+    decides="any basis",
+    bases=("stored", "found"),
+    exchanges=True,
+    of_heads=True,
+    mirrored=_mirrored,
+    collector=head_looks,
+    cost="alone",
+)
 def head_agreement(models: Models) -> Evidence:
     """Heads named alike by both products, with the counts of permuted copies, and heads in the same order."""
     table = _table(models)
@@ -91,12 +132,6 @@ def head_agreement(models: Models) -> Evidence:
             inside[role] += found
     answer = _answer(models, table, seen, inside)
     return with_cost(answer, table) if streamed else answer
-
-
-def head_looks(models: Models) -> HeadTable | None:
-    """What this test does while the models stream by; needs their headers only."""
-    table = _table(models)
-    return None if isinstance(table, str) else table
 
 
 def _table(models: Models) -> HeadTable | str:

@@ -32,7 +32,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,11 @@ import numpy as np
 from weightprint.anatomy.place import Expert
 from weightprint.anatomy.roles import matrix_of, role_of
 from weightprint.evidence.budget import hidden_size
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import choices, log10_p_hits
 from weightprint.evidence.nulls.ranked import hits_of_copies, log10_p_of, rank_p, smallest
 from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, I64
@@ -127,7 +128,7 @@ def _vector(models: Models, side: Side, tensor: Tensor, known: Tensor) -> F32:
     return (replace(models.basis, signs=None) if gain else models.basis).to_a(x)
 
 
-@timed
+@partial(Test, supports=True)
 def norm_gains(models: Models) -> Evidence:
     """Centred agreement of residual vectors in place and in any order, with an exact hit bound and permutations."""
     width = hidden_size(models.a, models.b)

@@ -39,14 +39,16 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
-from weightprint.evidence.evidence import Evidence, Shared, not_applied, timed
+from weightprint.evidence.evidence import Evidence, Shared, not_applied
 from weightprint.evidence.pair import Models, Pair
 from weightprint.evidence.rounding.block_codes import Coded
 from weightprint.evidence.rounding.encodings import Kind, Outcome, bits, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence.test import Details, Test
 from weightprint.util import parallel
 
 __all__ = ["same_values"]
@@ -67,7 +69,12 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    later = {"a": "b", "b": "a", None: None}[details["later"]]
+    return {"how": {names[n]: how for n, how in details["how"].items() if n in names}, "later": later}
+
+
+@partial(Test, mirrored=_mirrored, cost="alone", exact_values=True)
 def same_values(models: Models) -> Evidence:
     """Test every pair whose bytes differ but whose values may be the same, or the same times a factor."""
     a, b = models.a, models.b

@@ -33,17 +33,19 @@ aren't independent, since what is learned depends on where it started.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from weightprint.evidence.budget import hidden_size
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.norm_gains import channel_vectors, ranks
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.test import Details, Test
 from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
@@ -94,7 +96,11 @@ class _Matrix:
     of_b: float
 
 
-@timed
+def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    return {"r_a": details["r_b"], "r_b": details["r_a"]}
+
+
+@partial(Test, bases=("stored", "found"), mirrored=_mirrored, cost="long")
 def training_shared(models: Models) -> Evidence:
     """Slopes along singular directions and correlation of gains, read as descent, shared initialisation or either."""
     if not models.budget.whole:

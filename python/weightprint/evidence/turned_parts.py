@@ -34,7 +34,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -43,7 +43,7 @@ from weightprint.anatomy.place import Expert
 from weightprint.evidence.alignment.refine import Matched, refine
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.alignment.unit_signatures import Moments, signed
-from weightprint.evidence.evidence import Evidence, Test, UnitMatch, not_applied, timed
+from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.heads import attentions
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.lookup.weak_parts import (
@@ -57,13 +57,14 @@ from weightprint.evidence.lookup.weak_parts import (
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.test import Details, Test
 from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
 
-__all__ = ["TURNED", "turned_attention", "turned_ffns", "turned_tables"]
+__all__ = ["turned_attention", "turned_ffns", "turned_tables"]
 
 Kind = Literal["ffn", "attention", "embedding", "head"]
 _TABLES: tuple[Kind, ...] = ("embedding", "head")
@@ -160,26 +161,40 @@ class _Found:
         return max(self.weak.log10_p(), fitted)
 
 
-@timed
+def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    """What B asked of A says nothing of what A has besides."""
+    return {"not_found": []}
+
+
+@partial(
+    Test,
+    decides="any basis",
+    bases=("own",),
+    answers=("hidden units in a turned stream", "an FFN in a turned stream"),
+    mirrored=_mirrored,
+)
 def turned_ffns(models: Models) -> Evidence:
     """Every FFN and expert of B, looked for in A by itself, in any basis of the stream."""
     return _ask(models, "FFN", ("ffn",), replace(_QUESTION, test="turned_ffns"))
 
 
-@timed
+@partial(
+    Test,
+    decides="any basis",
+    bases=("own",),
+    answers=("attention in a turned stream",),
+    of_heads=True,
+    mirrored=_mirrored,
+)
 def turned_attention(models: Models) -> Evidence:
     """The attention of every block of B, looked for in A by itself, in any basis of the stream."""
     return _ask(models, "attention", ("attention",), replace(_QUESTION, test="turned_attention"))
 
 
-@timed
+@partial(Test, decides="any basis", bases=("own",), answers=("token tables in a turned stream",), mirrored=_mirrored)
 def turned_tables(models: Models) -> Evidence:
     """B's embedding and head, each looked for in A by itself, in any basis of the stream."""
     return _ask(models, "token table", _TABLES, replace(_QUESTION, test="turned_tables"))
-
-
-#: One test for each kind of part.
-TURNED: tuple[Test, ...] = (turned_ffns, turned_attention, turned_tables)
 
 
 def _ask(models: Models, what: str, kinds: tuple[Kind, ...], question: Evidence) -> Evidence:

@@ -28,17 +28,21 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied, timed
+from weightprint.evidence.alignment.crossed import crossed
+from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table, by_block, is_dear, plan_for, rows_of
 from weightprint.evidence.lookup.units import Ffn, ffns
+from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
 from weightprint.evidence.nulls.ranked import RANKED_PAIRS, rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
+from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, LOG10_P
 from weightprint.util.arrays import F64
 
@@ -60,7 +64,50 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+def _every_ffn(models: Models, units: Evidence, decided: Sequence[Evidence]) -> Evidence:
+    """Once `convergence` has decided in a basis that was fitted: of the FFNs that it was fitted on, what one says that
+    did not see them."""
+    deciding = next((e for e in decided if e.test == "convergence"), None)
+    fitted = {f.name for f in ffns(models.b) if models.basis.saw(f.name)}
+    if not units.applied or not fitted or deciding is None:
+        return units
+    enough = {region.name for region in deciding.regions if region.effect >= FITTED_EFFECT}
+    there = {b: a for b, (a, *_) in deciding.details["matched"].items() if b in enough}
+    other = crossed(models, models.basis, there)
+    if other is None:
+        return units
+    again = unit_agreement(replace(models, basis=other))
+    unseen = set(again.details["left_out_of_p"])
+
+    def of_either(key: str) -> tuple[UnitMatch, ...]:
+        first = (m for m in getattr(units, key) if m.name not in fitted)
+        return (*first, *(m for m in getattr(again, key) if m.name in fitted - unseen))
+
+    return replace(
+        units,
+        matches=of_either("matches"),
+        others=of_either("others"),
+        seconds=units.seconds + again.seconds,
+        details={**units.details, "left_out_of_p": sorted(fitted & unseen)},
+    )
+
+
+def unit_looks(models: Models) -> Lookup | None:
+    """What this test does while the models stream by; needs their headers only."""
+    planned = _planned(models)
+    return None if isinstance(planned, str) else Lookup(models, planned.rows, planned.ours, planned.plan)
+
+
+@partial(
+    Test,
+    decides="any basis",
+    bases=("stored", "found"),
+    refined=_every_ffn,
+    answers=("hidden units in any order and layer",),
+    exchanges=True,
+    collector=unit_looks,
+    cost="alone",
+)
 def unit_agreement(models: Models) -> Evidence:
     """Units of B's FFNs and experts found in A's, and how likely that is by chance. ``matches`` has one entry for each
     FFN of B (its best FFN of A), ``others`` the runners-up, best first."""
@@ -70,12 +117,6 @@ def unit_agreement(models: Models) -> Evidence:
     lookup, streamed = done(models, Lookup(models, planned.rows, planned.ours, planned.plan))
     answer = _by_way_of_blocks(models, planned, lookup) if planned.inside else _all_pairs(models, planned, lookup)
     return with_cost(answer, lookup) if streamed else answer
-
-
-def unit_looks(models: Models) -> Lookup | None:
-    """What this test does while the models stream by; needs their headers only."""
-    planned = _planned(models)
-    return None if isinstance(planned, str) else Lookup(models, planned.rows, planned.ours, planned.plan)
 
 
 @dataclass(frozen=True, slots=True)

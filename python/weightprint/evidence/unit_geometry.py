@@ -39,16 +39,18 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from weightprint.anatomy.place import Expert
-from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied, timed
+from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs
 from weightprint.evidence.nulls.exchange import choices, double_centre, finite, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence.pair import Models
+from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import COPY_LOG10_P, LOG10_P
 from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import pick
@@ -144,7 +146,15 @@ class _Best:
         )
 
 
-@timed
+@partial(
+    Test,
+    decides="stored basis",
+    basis_free=True,
+    answers=("hidden units in a turned stream",),
+    exchanges=True,
+    of_order=True,
+    cost="long",
+)
 def unit_geometry(models: Models) -> Evidence:
     """Hits of hidden units by rotation-invariant profiles, over all pairs of FFNs with equally many units."""
     sides = [_by_units(ffns(side, smallest=32), models.budget.geometry_ffns) for side in (models.a, models.b)]

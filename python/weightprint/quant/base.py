@@ -13,7 +13,7 @@ a guess.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -181,11 +181,13 @@ class Scheme:
         group: (the unclaimed tensors, the name that matched, the end that matched) → the weight, or None where the
         tensor is
             something else after all. Must not look at anything but the siblings.
+        stated: the weights of this scheme that the container itself names.
     """
 
     name: str
-    anchors: tuple[str, ...]
-    group: Callable[[UnclaimedTensors, str, str], Quantised | None]
+    anchors: tuple[str, ...] = ()
+    group: Callable[[UnclaimedTensors, str, str], Quantised | None] = lambda unclaimed, name, end: None
+    stated: Callable[[Checkpoint], Iterable[Quantised]] = lambda checkpoint: ()
 
 
 #: Bytes of a tensor that `UnclaimedTensors.read_small` reads with others, and of all that it keeps.

@@ -12,6 +12,7 @@ tensor is claimed at most once, by the first scheme that makes sense of it; what
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.quant.base import Quantised, Scheme, UnclaimedTensors
@@ -21,7 +22,7 @@ from weightprint.quant.schemes.bitnet import BITNET
 from weightprint.quant.schemes.bnb_4bit import BNB_4BIT
 from weightprint.quant.schemes.bnb_int8 import BNB_INT8
 from weightprint.quant.schemes.fp4 import FP4
-from weightprint.quant.schemes.gguf import blocks
+from weightprint.quant.schemes.gguf import GGUF
 from weightprint.quant.schemes.gptq import GPTQ
 from weightprint.quant.schemes.mlx import MLX
 from weightprint.quant.schemes.mxfp4_blocks import MXFP4_BLOCKS
@@ -34,9 +35,9 @@ from weightprint.util.escape import escape
 
 __all__ = ["SCHEMES", "find", "survey"]
 
-#: Every scheme; where several share an end of a name, the one that asks for more comes first.
+#: Every scheme: first what files say themselves; where several share an end of a name, the one that asks for more.
 SCHEMES: tuple[Scheme, ...] = (
-    TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,
+    GGUF, TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,
 )  # fmt: skip
 
 
@@ -53,15 +54,12 @@ def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
     """`find`, and what was noticed: scales without codes, components that contradict each other, assumptions."""
     unclaimed = UnclaimedTensors(checkpoint)
     candidates = _candidates(unclaimed)
-    found = blocks(checkpoint)  # a GGUF file says itself what is quantised, and how
-    for packed in found:
-        unclaimed.claim(packed)
+    found: list[Quantised] = []
     for scheme, named in zip(SCHEMES, candidates, strict=True):
-        for name, end in named:
-            grouped = scheme.group(unclaimed, name, end)
-            if grouped is not None:
-                unclaimed.claim(grouped)
-                found.append(grouped)
+        for weight in chain(scheme.stated(checkpoint), (scheme.group(unclaimed, name, end) for name, end in named)):
+            if weight is not None:
+                unclaimed.claim(weight)
+                found.append(weight)
     return _named_apart(unclaimed, with_caches(unclaimed, found)), unclaimed.findings()
 
 

@@ -11,12 +11,13 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from weightprint.evidence.tests import DECIDING, QUOTED
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
 from weightprint.util.escape import escape
 from weightprint.util.escape import html as safe
 from weightprint.verdict.facts import may_decide
-from weightprint.verdict.thresholds import DECIDING, LOG10_P
+from weightprint.verdict.thresholds import LOG10_P
 from weightprint.verdict.wording import headline, strength
 
 if TYPE_CHECKING:
@@ -185,8 +186,8 @@ def blind_spots(evidence: Iterable[Evidence], *, every: bool = True) -> list[str
 
 
 def described(evidence: Iterable[Evidence]) -> list[str]:
-    """The one published measure that people quote; the others stand under -v and in the JSON."""
-    return [f"{e.test}: {e.says}" for e in evidence if e.applied and e.test == "sigma_curve"]
+    """Published measures that people quote; the others stand under -v and in the JSON."""
+    return [f"{e.test}: {e.says}" for e in evidence if e.applied and e.test in QUOTED]
 
 
 def not_run(evidence: Iterable[Evidence]) -> list[str]:

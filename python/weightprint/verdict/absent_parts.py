@@ -28,6 +28,7 @@ import numpy as np
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.lookup.heads import attentions
 from weightprint.evidence.pair import Models
+from weightprint.evidence.tests import OWN_BASIS
 from weightprint.fingerprint.model import Tensor
 from weightprint.verdict.found_blocks import FoundBlock, Key, by_part, found_blocks, found_heads
 from weightprint.verdict.thresholds import ABSENT, ABSENT_UNITS, DETECTABLE, MOST
@@ -118,7 +119,7 @@ def absent_parts(
 def _absent_turned(models: Models, deciding: Sequence[Evidence], evidence: Sequence[Evidence]) -> Absent:
     """FFNs and attention that were asked for by themselves, beside others that are all but equal to A's: where what is
     there was trained on, what is not seen may have been too."""
-    turned = [e for e in evidence if e.applied and e.test in ("turned_ffns", "turned_attention", "turned_tables")]
+    turned = [e for e in evidence if e.applied and e.test in OWN_BASIS]
     whole = [x[3] for e in turned if e in deciding for x in e.details["found"].values()]
     if not whole or min(whole) < _WHOLE:
         return Absent()

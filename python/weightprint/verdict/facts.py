@@ -13,6 +13,7 @@ from weightprint.evidence.evidence import Evidence, Region, Shared
 from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.tests import DECIDING, IN_ANY_BASIS, OF_HEADS, OWN_BASIS, QUESTIONS
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.operations.changes import Changes, measured
 from weightprint.verdict.absent_parts import Absent, absent_outside, absent_parts
@@ -20,35 +21,21 @@ from weightprint.verdict.found_blocks import FoundBlock, Key, Share, found_block
 from weightprint.verdict.maps import Maps, maps
 from weightprint.verdict.thresholds import (
     BESIDE_LOG10_P,
-    DECIDING,
     DETECTABLE,
     DISTANT_GAINS,
     EFFECT,
     LOG10_P,
-    OF_HEADS,
     ROWS,
-    TURNED,
 )
 from weightprint.verdict.withheld import MASKED, qualified, tied, withheld
 
 __all__ = ["Facts", "may_decide"]
 
 
-#: What must have been asked with power before silence means anything, and the tests that ask it.
-_QUESTIONS = (
-    ("channels in place", ("aligned_weights",)),
-    ("hidden units in any order and layer", ("unit_agreement",)),
-    ("hidden units in a turned stream", ("unit_geometry", "turned_ffns")),
-    ("an FFN in a turned stream", ("turned_ffns",)),
-    ("attention in a turned stream", ("turned_attention",)),
-    ("token tables in a turned stream", ("turned_tables",)),
-)
-
-
 def may_decide(evidence: Evidence) -> bool:
     """Its p-value can carry a verdict. In a basis that was fitted, tests whose null that breaks give none."""
     e = evidence
-    enough = e.basis == "identity" or (e.effect or 0.0) >= FITTED_EFFECT
+    enough = e.basis == "identity" or (e.test in IN_ANY_BASIS and (e.effect or 0.0) >= FITTED_EFFECT)
     return e.applied and e.test in DECIDING and e.log10_p is not None and enough
 
 
@@ -480,7 +467,7 @@ class Facts:
                 out.append(f"most of {label} lies in tensors whose role is not known")
         if self.models.effort == "quick":
             out.append("quick effort looks at units of the same number only, and at no alignment")
-        for question, tests in _QUESTIONS:
+        for question, tests in QUESTIONS.items():
             looks = [e for e in self.evidence if e.test in tests and e.applied and e in self._own_basis]
             if not any((e.detectable or 0.0) <= DETECTABLE for e in looks):
                 out.append(f"{question}: {self._why(tests[-1])}")
@@ -489,11 +476,11 @@ class Facts:
     @property
     def _own_basis(self) -> list[Evidence]:
         """Tests as stored, and those that look for a basis themselves."""
-        return [e for e in self.evidence if e.basis == "identity" or e.test in TURNED]
+        return [e for e in self.evidence if e.basis == "identity" or e.test in OWN_BASIS]
 
     def _why(self, test: str) -> str:
         evidence = next((e for e in self._own_basis if e.test == test), None)
-        if test in TURNED:
+        if test in OWN_BASIS:
             return f"one could be hidden there ({evidence.why_not or evidence.says if evidence else 'not looked for'})"
         if evidence is None:
             return f"{test} was not run"

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch
 from weightprint.evidence.pair import Models
+from weightprint.evidence.tests import OF_HEADS
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.verdict.thresholds import EFFECT, MOST, OF_HEADS
+from weightprint.verdict.thresholds import EFFECT, MOST
 
 __all__ = ["BLOCK_LOG10_P", "FoundBlock", "Share", "by_part", "found_blocks", "found_heads", "share_of"]
 
@@ -94,6 +95,7 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Sid
     return found
 
 
+#: What a look at a block says of its FFN: units most, a region in place holds more than the FFN, heads nothing.
 _RANK = {**dict.fromkeys(OF_HEADS, 0), "aligned_weights": 1}
 
 

@@ -9,7 +9,6 @@ that no block of B named) stays unknown. p-values are those of the pair.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +17,10 @@ import numpy as np
 from weightprint.evidence.evidence import Evidence, Shared, UnitMatch
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import Models
-from weightprint.fingerprint.model import Side
+from weightprint.evidence.tests import MIRRORED
 from weightprint.verdict.facts import Facts
-from weightprint.verdict.thresholds import TURNED
 
 __all__ = ["mirrored"]
-
-Details = dict[str, Any]
 
 
 def mirrored(facts: Facts) -> Facts:
@@ -49,8 +45,8 @@ def _evidence(e: Evidence, models: Models) -> Evidence:
     details = dict(e.details)
     if fitted:
         details["left_out_of_p"] = sorted({_name(m.a) for m in (*e.matches, *e.others) if m.name in fitted})
-    if e.test in _DETAILS:
-        details |= _DETAILS[e.test](details, names, models)
+    if e.test in MIRRORED:
+        details |= MIRRORED[e.test](details, names, models)
     return replace(
         e,
         details=details,
@@ -90,89 +86,3 @@ def _turned(match: UnitMatch, wider: float) -> UnitMatch:
 def _name(key: tuple[str, int, Any]) -> str:
     stack, block, expert = key
     return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
-
-
-# Details that the readers of operations ask for
-
-
-def _exact(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    return {
-        "n_only_in_a": details["n_only_in_b"],
-        "n_only_in_b": details["n_only_in_a"],
-        "only_in_a": details["only_in_b"],
-        "only_in_b": details["only_in_a"],
-        "renamed": [(old, new) for new, old in details["renamed"]],
-    }
-
-
-def _same_values(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    later = {"a": "b", "b": "a", None: None}[details["later"]]
-    return {"how": {names[n]: how for n, how in details["how"].items() if n in names}, "later": later}
-
-
-def _weights(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    return {"cosines": {names[n]: cosine for n, cosine in details["cosines"].items() if n in names}}
-
-
-def _training(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    return {"r_a": details["r_b"], "r_b": details["r_a"]}
-
-
-def _heads(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    """Block of A → for each of its heads the block and head of B that named it, the best of several."""
-    rows: dict[str, dict[int, list[Any]]] = defaultdict(dict)
-    for block in details["head_map"]:
-        for i, head in enumerate(block["heads"]):
-            if head is not None:
-                name, j, by_qk, by_vo = head
-                before = rows[name].get(j)
-                if before is None or min(by_qk, by_vo) > min(before[2:]):
-                    rows[name][j] = [block["b"], i, by_qk, by_vo]
-    return {
-        "head_map": [
-            {"b": name, "heads": [heads.get(j) for j in range(max(_n_heads(models.a, name), max(heads) + 1))]}
-            for name, heads in rows.items()
-        ]
-    }
-
-
-def _n_heads(side: Side, block: str) -> int:
-    geometry = side.geometry.get(block.rpartition(".")[0])
-    return int(geometry.heads or 0) if geometry is not None else 0
-
-
-def _tables(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    return {"tables": {role: _table(told) for role, told in details["tables"].items()}}
-
-
-def _table(told: Details) -> Details:
-    n_a, n_b = told["rows"]
-    equal = told["equal"] >= 2
-    share = min(1.0, (told["equal"] / max(n_a, 1)) if equal else told["near"] / max(told["sampled"], 1) * n_b / n_a)
-    kind = told["kind"]
-    if kind in _OWN:
-        kind = "same rows" if n_a == n_b else "first rows" if n_a < n_b else "extended"
-        kind = "same rows, some replaced" if share < 0.9 and n_a <= n_b else kind
-    elif kind != "none":
-        kind = kind.partition(",")[0] + ("" if share >= 0.9 else _JOINED)
-    return {**told, "rows": [n_b, n_a], "kind": kind, "tested": n_a if equal else told["tested"]}
-
-
-_OWN = ("same rows", "same rows, some replaced", "extended", "first rows")
-_JOINED = ", joined with other rows"
-
-
-def _turned_parts(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    """What B asked of A says nothing of what A has besides."""
-    return {"not_found": []}
-
-
-_DETAILS: dict[str, Callable[[Details, Mapping[str, str], Models], Details]] = {
-    "exact_sharing": _exact,
-    "same_values": _same_values,
-    "aligned_weights": _weights,
-    "training_shared": _training,
-    "head_agreement": _heads,
-    "embeddings": _tables,
-    **dict.fromkeys(TURNED, _turned_parts),
-}

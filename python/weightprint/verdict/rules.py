@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from weightprint.evidence.tests import DECIDING
 from weightprint.verdict.facts import Facts
-from weightprint.verdict.thresholds import DECIDING, EFFECT, LOG10_P
+from weightprint.verdict.thresholds import EFFECT, LOG10_P
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ MOST = 0.5
 #: A block is absent only where fewer units than this were found by tests that would have seen more.
 ABSENT_UNITS = 0.05
 
-#: What a look at a block says of its FFN: units most, a region in place holds more than the FFN, heads nothing.
-OF_HEADS = ("head_agreement", "turned_attention")
 
 #: Gains start constant. If two models' correlate by g, training in common explains at most g of how far they moved; at
 #: a third it is half of what each did alone.
@@ -33,22 +31,6 @@ BESIDE_LOG10_P = -2.0
 
 #: Equal rows of an embedding that make a part shared: each is tens of learned values, so a few would do.
 ROWS = 32
-
-#: Tests that look for a part of B in any basis of the stream.
-TURNED = ("turned_ffns", "turned_attention", "turned_tables")
-
-#: The tests whose p-values may decide. The others are shown and never decide.
-DECIDING = (
-    "aligned_weights",
-    "aligned_units",
-    "unit_agreement",
-    "unit_geometry",
-    "head_agreement",
-    "common_zeros",
-    "convergence",
-    *TURNED,
-)
-
 
 #: In place: a cosine below this (and three deviations of chance) is none.
 ABSENT = 0.02

@@ -19,15 +19,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.tests import EXCHANGING, OF_ORDER
 from weightprint.verdict.thresholds import EFFECT, MOST
 
-__all__ = ["MASKED", "ORDERS", "qualified", "tied", "withheld"]
-
-#: Those that exchange units, channels or heads, and so stand or fall with a mask.
-_EXCHANGING = ("aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "head_agreement", "convergence")
-
-#: Those that no order of channels, and nothing learned through a common token table, can make agree.
-ORDERS = ("aligned_units", "unit_geometry", "common_zeros")
+__all__ = ["MASKED", "qualified", "tied", "withheld"]
 
 _BEYOND = -6.0
 _KEPT_OUT = "; kept out of the verdict: "
@@ -55,11 +50,11 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """The same evidence; p-values that must not decide are None, with the reason in ``details["withheld"]``."""
     masked = any(e.test == "common_zeros" and e.applied for e in evidence)
     if masked:
-        evidence = [_without(e, MASKED) if e.test in _EXCHANGING else e for e in evidence]
+        evidence = [_without(e, MASKED) if e.test in EXCHANGING else e for e in evidence]
     by_meaning = tied(evidence)
     if by_meaning:
         evidence = [_by_order(e) if e.test == "head_agreement" and e.basis == "identity" else e for e in evidence]
-    others = (*ORDERS, "head_agreement") if by_meaning else (*ORDERS, "head_agreement", "aligned_weights")
+    others = (*OF_ORDER, "head_agreement") if by_meaning else (*OF_ORDER, "head_agreement", "aligned_weights")
     sure = any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence)
     if not sure and not any(e.test == "convergence" and _beyond(e) and (e.effect or 0.0) >= EFFECT for e in evidence):
         evidence = [

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
 from weightprint.verdict.absent_parts import stacked_layers
 from weightprint.verdict.facts import Facts
-from weightprint.verdict.thresholds import DECIDING, EFFECT, LOG10_P, TURNED
+from weightprint.verdict.thresholds import EFFECT, LOG10_P
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,7 +200,7 @@ def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
     if facts.equal_rows is not None:
         lines.append(f"embeddings: {facts.equal_rows.says}")
     if facts.decisive:
-        chosen = [e for e in facts.evidence if e.applied and (e.test in DECIDING or e.test == "norm_gains")]
+        chosen = [e for e in facts.evidence if e.applied and e.test in (*DECIDING, *SUPPORTING)]
         for e in chosen:
             if e.log10_p is not None and e.log10_p <= -3 and not e.semantic:
                 lines.append(f"{_named(e)}: {e.says} (log10 p {e.log10_p:.1f})")
@@ -211,7 +212,7 @@ def _named(evidence: Evidence) -> str:
     """The test, and the basis it was run in where that is not the stored one."""
     return (
         evidence.test
-        if evidence.basis == "identity" or evidence.test in TURNED
+        if evidence.basis == "identity" or evidence.test in OWN_BASIS
         else f"{evidence.test} after a {evidence.basis}"
     )
 

@@ -19,8 +19,8 @@ from weightprint.evidence.published.parts import blocks, embeddings, expanded
 from weightprint.evidence.published.pcs import pcs
 from weightprint.evidence.published.phi_match import phi_match
 from weightprint.evidence.published.phi_u import phi_u
-from weightprint.evidence.published.table import PUBLISHED
 from weightprint.evidence.published.ucka import ucka
+from weightprint.evidence.tests import PUBLISHED
 from weightprint.results.saving import finite
 
 Arrays = dict[str, np.ndarray]
@@ -86,10 +86,10 @@ def score(test: Callable[..., Evidence], b: Arrays, a: Arrays = PARENT) -> float
 
 def test_each_stands_in_its_own_file_under_its_own_name() -> None:
     for test in PUBLISHED:
-        module = importlib.import_module(f"weightprint.evidence.published.{test.__name__}")
-        assert getattr(module, test.__name__) is test
-        assert test(models(PARENT, PARENT)).test == test.__name__
-    assert len({test.__name__ for test in PUBLISHED}) == len(PUBLISHED) == 13
+        module = importlib.import_module(f"weightprint.evidence.published.{test.name}")
+        assert getattr(module, test.name) is test
+        assert test(models(PARENT, PARENT)).test == test.name
+    assert len({test.name for test in PUBLISHED}) == len(PUBLISHED) == 13
 
 
 def test_a_copy_scores_at_least_as_high_as_anything_else() -> None:
@@ -97,8 +97,8 @@ def test_a_copy_scores_at_least_as_high_as_anything_else() -> None:
     for test in PUBLISHED:
         same, close, apart = (test(models(PARENT, b)) for b in (PARENT, near, far))
         if same.applied:
-            assert (same.statistic or 0) >= (close.statistic or 0) - 1e-6, test.__name__
-            assert (same.statistic or 0) > (apart.statistic or 0), test.__name__
+            assert (same.statistic or 0) >= (close.statistic or 0) - 1e-6, test.name
+            assert (same.statistic or 0) > (apart.statistic or 0), test.name
 
 
 def small(seed: int, *, d: int = 32, h: int = 48, layers: int = 4, vocabulary: int = 100) -> Arrays:
@@ -147,8 +147,8 @@ def test_odd_pairs_are_answered_or_said_not_to_apply(case: str, effort: str) -> 
             assert found.statistic_of
             assert found.blind_to
             if found.applied:
-                assert found.statistic is not None, test.__name__
-                assert np.isfinite(found.statistic), test.__name__
+                assert found.statistic is not None, test.name
+                assert np.isfinite(found.statistic), test.name
                 assert found.says
                 json.dumps(finite(dict(found.details)), allow_nan=False)
             else:
@@ -339,14 +339,14 @@ def test_claimed_p_values_of_strangers_are_not_small() -> None:
         )
         pair = models(a, b)
         for test in (phi_u, phi_match):
-            claims[test.__name__].append(test(pair).details["claimed_log10_p"])
+            claims[test.name].append(test(pair).details["claimed_log10_p"])
     for values in claims.values():
         p = np.sort(10.0 ** np.array(values))
         gap = np.max(np.abs(p - (np.arange(p.size) + 0.5) / p.size))
         assert gap < 1.63 / np.sqrt(p.size)  # Kolmogorov–Smirnov at 1 %
 
 
-@pytest.mark.parametrize("test", PUBLISHED)
+@pytest.mark.parametrize("test", PUBLISHED, ids=lambda test: test.name)
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_weights_whose_products_leave_float32_make_none_fail(test: Callable[..., Evidence], scale: float) -> None:

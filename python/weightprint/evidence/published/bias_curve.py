@@ -9,10 +9,12 @@ family of architectures correlate; with so few such families no table of errors 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.curves import correlate, curves
+from weightprint.evidence.test import Test
 
 __all__ = ["bias_curve"]
 
@@ -30,7 +32,7 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+@partial(Test, published=True)
 def bias_curve(models: Models) -> Evidence:
     """Raw and detrended correlation of the bias curves that both models have."""
     found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))

@@ -20,13 +20,15 @@ permutations, rotations, other shapes; and scaling by anything but a power of tw
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import named_pairs, sampled_pair
+from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
 
 __all__ = ["STRANGERS", "bf16_words", "bit_distance", "bits_apart"]
@@ -63,7 +65,7 @@ def bits_apart(a: F32, b: F32) -> npt.NDArray[np.uint8]:
     return counts
 
 
-@timed
+@partial(Test, published=True)
 def bit_distance(models: Models) -> Evidence:
     """Mean bit distance of all same-named tensors of one shape, weighted by their size."""
     pairs = named_pairs(models)

@@ -22,13 +22,15 @@ between norm and matrix. The formula is the one that docs/methods.md quotes.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import in_range
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import blocks, common_width, expanded, grouped, too_large
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
@@ -84,7 +86,7 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
     return out
 
 
-@timed
+@partial(Test, published=True)
 def crs(models: Models) -> Evidence:
     """Matched inner products per branch, and their mean."""
     limit = models.budget.published

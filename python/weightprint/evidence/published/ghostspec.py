@@ -19,15 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import finite, in_range
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import blocks, expanded, grouped, too_large
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import product, svdvals
@@ -125,7 +126,7 @@ def _spectra(models: Models, side: Side, roles: tuple[str, str]) -> Sequence[F64
     return kept if len(kept) == len(out) else "heads are grouped and their number is not known"
 
 
-@timed
+@partial(Test, published=True, cost="long")
 def ghostspec(models: Models) -> Evidence:
     """Root mean squared difference of scaled spectra over the best monotone matching of layers."""
     costs: list[F64] = []

@@ -20,13 +20,15 @@ sign-flipped channels where the FFN is gated.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import double_centre, finite
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import Blocks, blocks, cosine, expanded, grouped, shared_tokens, too_large
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
@@ -97,7 +99,7 @@ def _standardised(x: F32) -> F32:
     return out
 
 
-@timed
+@partial(Test, published=True, cost="long")
 def ics(models: Models) -> Evidence:
     """Cosine of the last two layers' invariant terms, raw and double-centred."""
     tokens = shared_tokens(models, models.budget.published.ics_tokens)

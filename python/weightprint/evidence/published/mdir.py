@@ -22,12 +22,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import shared_tokens
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32, F64
 from weightprint.util.assignment import assign
@@ -65,7 +67,7 @@ def log10_haar_tail(t: float, d: int) -> float:
     return -d * d * rate / math.log(10)
 
 
-@timed
+@partial(Test, published=True)
 def mdir(models: Models) -> Evidence:
     """Trace of the polar factor at the identity and at the best permutation, and the claimed p-value."""
     limit = models.budget.published

@@ -21,14 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.arborescence import arborescence
 from weightprint.evidence.published.parts import named_pairs, readable, sampled_pair
+from weightprint.evidence.test import Test
 
 __all__ = ["LAMBDA", "excess_kurtosis", "mother", "tree"]
 
@@ -72,7 +74,7 @@ def tree(
     return arborescence(d + weight * float(d.mean()) * against)
 
 
-@timed
+@partial(Test, published=True)
 def mother(models: Models) -> Evidence:
     """Distance of a pair, both kurtoses, and which model they point to as the earlier one."""
     pairs = [p for p in named_pairs(models) if readable(p.a) and readable(p.b)]

@@ -8,10 +8,12 @@ Known false positives: gains of almost every decoder grow with depth, so strange
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.curves import correlate, curves
+from weightprint.evidence.test import Test
 
 __all__ = ["norm_curve"]
 
@@ -29,7 +31,7 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+@partial(Test, published=True)
 def norm_curve(models: Models) -> Evidence:
     """Raw and detrended correlation of the gain curves that both models have."""
     found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))

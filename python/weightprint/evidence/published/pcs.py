@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import named_pairs, sampled_pair
+from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
 
 __all__ = ["pcs"]
@@ -38,7 +40,7 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+@partial(Test, published=True)
 def pcs(models: Models) -> Evidence:
     """Cosine of all parameters that met by name or place, raw and centred; matrices by sampled rows."""
     pairs = named_pairs(models)

@@ -18,14 +18,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import Blocks, blocks, common_width
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published.unit_assignments import assigned, rows_of, units
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Side
 from weightprint.util.arrays import F32
 from weightprint.util.ranges import evenly
@@ -47,7 +49,7 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+@partial(Test, published=True)
 def phi_match(models: Models) -> Evidence:
     """Rank correlation of the two assignments per block of B, and the p-value that the authors would claim."""
     limit = models.budget.published

@@ -17,14 +17,16 @@ positive ones.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import blocks
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published.unit_assignments import assigned, block_pairs, rows_of, units
+from weightprint.evidence.test import Test
 from weightprint.util.ranges import evenly
 
 __all__ = ["phi_u"]
@@ -43,7 +45,7 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+@partial(Test, published=True)
 def phi_u(models: Models) -> Evidence:
     """Rank correlation per block, and the p-value that the authors would claim."""
     limit = models.budget.published

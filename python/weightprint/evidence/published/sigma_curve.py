@@ -13,10 +13,12 @@ Known false positives: any two decoders whose spread grows with depth (Llama-3.1
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.curves import correlate, curves
+from weightprint.evidence.test import Test
 
 __all__ = ["FALSE_POSITIVES", "sigma_curve"]
 
@@ -43,7 +45,7 @@ _QUESTION = Evidence(
 )
 
 
-@timed
+@partial(Test, published=True, quoted=True)
 def sigma_curve(models: Models) -> Evidence:
     """Raw and detrended correlation of the four curves, with the share of unrelated public pairs that score as high."""
     a, b = curves(models, models.a, _PARTS), curves(models, models.b, _PARTS)

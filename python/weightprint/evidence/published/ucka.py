@@ -28,14 +28,16 @@ deviation about 1.3 / (channels sampled) between independent weights.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.evidence import Evidence, not_applied, timed
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Models
 from weightprint.evidence.published.parts import blocks, shared_tokens
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
@@ -126,7 +128,7 @@ def _kernels(side: Side, tensor: Tensor, channels: Indices, signs: F32 | None, r
     return product(w.T, w), product(less.T, less)
 
 
-@timed
+@partial(Test, published=True)
 def ucka(models: Models) -> Evidence:
     """Mean UCKA over q and k and layers, as published and with the leading direction removed."""
     limit = models.budget.published

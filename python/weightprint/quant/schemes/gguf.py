@@ -16,10 +16,10 @@ import numpy.typing as npt
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.gguf.header import GgmlType
 from weightprint.errors import UnsupportedFormatError
-from weightprint.quant.base import Levels, Quantised, Rect, raw
+from weightprint.quant.base import Levels, Quantised, Rect, Scheme, raw
 from weightprint.util.arrays import F32
 
-__all__ = ["GgufBlocks", "blocks"]
+__all__ = ["GGUF", "GgufBlocks"]
 
 _RUN = 1 << 20  # numbers decoded at a time
 #: Types whose blocks are cut further: numbers under one scale.
@@ -69,7 +69,7 @@ class GgufBlocks(Quantised):
             raise UnsupportedFormatError(message, tensor=self.name, code="gguf_undecodable") from error
 
 
-def blocks(checkpoint: Checkpoint) -> list[Quantised]:
+def _blocks(checkpoint: Checkpoint) -> list[Quantised]:
     """All tensors in blocks; none unless the files are GGUF."""
     return [
         GgufBlocks(
@@ -87,3 +87,6 @@ def blocks(checkpoint: Checkpoint) -> list[Quantised]:
         )
         for name, tensor in checkpoint.ggml_types.items()
     ]
+
+
+GGUF = Scheme("gguf", stated=_blocks)
