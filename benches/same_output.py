@@ -40,15 +40,15 @@ import numpy as np
 import weightprint
 from gguf import quants
 from safetensors.numpy import load_file
-from tests.gguf.gguf_files import LLAMA, write_gguf
 from weightprint.cli import main as weightprint_main
 
-from benches.lineage.family import Family
-from benches.lineage.pairs import Want, choose
+from benches.lineage.score.pairs import Want, choose
+from benches.lineage.zoo.ground_truth import Family
 from tests.cases import makers
 from tests.cases.makers import BF16, Array, Arrays
+from tests.checkpoint.gguf.gguf_files import LLAMA, write_gguf
 from tests.conftest import encode
-from tests.quant.stored import words
+from tests.quant.stored_layout import words
 
 ZOO = Path(__file__).resolve().parents[1] / "target" / "zoo-small"
 DEMO = ("parent", "finetune", "moe", "stranger")

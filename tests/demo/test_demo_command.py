@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from weightprint import demo, errors
+from weightprint import errors
 from weightprint.cli import cli
+from weightprint.demo import demo_models as demo
 from weightprint.demo.screen import chance
 
 

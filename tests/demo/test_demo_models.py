@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import weightprint
-from weightprint.demo import MODELS
+from weightprint.demo.demo_models import MODELS
 
 FOLDER = Path(str(files("weightprint.demo"))) / "models"
 NAMES = [model.name for model in MODELS]

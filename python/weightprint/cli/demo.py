@@ -34,7 +34,7 @@ def demo(output: Path, force: bool) -> int:
     from rich.text import Text
 
     from weightprint.compare.compare import compare
-    from weightprint.demo import MODELS, write
+    from weightprint.demo.demo_models import MODELS, write
     from weightprint.demo.screen import models, next_steps, verdicts
     from weightprint.report.terminal import show
     from weightprint.scan.scan import scan

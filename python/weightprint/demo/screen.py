@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.text import Text
 
 from weightprint.compare.compare import Comparison
-from weightprint.demo import MODELS
+from weightprint.demo.demo_models import MODELS
 from weightprint.report.format import byte_count
 from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
