@@ -37,13 +37,12 @@ from weightprint.evidence.alignment.crossed import crossed
 from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table, by_block, is_dear, plan_for, rows_of
 from weightprint.evidence.lookup.units import Ffn, ffns
-from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
 from weightprint.evidence.nulls.ranked import RANKED_PAIRS, rank_p
 from weightprint.evidence.pair import Models
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
-from weightprint.evidence.thresholds import BLOCK_LOG10_P, LOG10_P
+from weightprint.evidence.thresholds import BLOCK_LOG10_P, FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F64
 
 __all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_looks"]
