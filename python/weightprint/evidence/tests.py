@@ -30,7 +30,9 @@ from weightprint.evidence.published.ucka import ucka
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.test import Test
 from weightprint.evidence.training_shared import training_shared
-from weightprint.evidence.turned_parts import turned_attention, turned_ffns, turned_tables
+from weightprint.evidence.turned_attention import turned_attention
+from weightprint.evidence.turned_ffns import turned_ffns
+from weightprint.evidence.turned_tables import turned_tables
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.evidence.unit_geometry import unit_geometry
 

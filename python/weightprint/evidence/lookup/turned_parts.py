@@ -31,21 +31,28 @@ be there.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Literal
+from functools import lru_cache
 
 import numpy as np
 
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.alignment.refine import Matched, refine
 from weightprint.evidence.alignment.solve import Cross, unit_rows
-from weightprint.evidence.alignment.unit_signatures import Moments, signed
+from weightprint.evidence.alignment.unit_signatures import signed
 from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
-from weightprint.evidence.lookup.heads import attentions
-from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.lookup.part_vectors import (
+    TABLES,
+    Kind,
+    Part,
+    Source,
+    moments_of_table,
+    not_read,
+    read_part,
+    sources_of_both,
+    width,
+)
 from weightprint.evidence.lookup.weak_parts import (
     WeakParts,
     along,
@@ -54,26 +61,19 @@ from weightprint.evidence.lookup.weak_parts import (
     paired,
     weak_parts,
 )
-from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, Models
-from weightprint.evidence.test import Details, Test
+from weightprint.evidence.test import Details
 from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
-from weightprint.fingerprint.model import Side, Tensor
-from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
 
-__all__ = ["turned_attention", "turned_ffns", "turned_tables"]
+__all__ = ["looked_for", "not_found_of_a"]
 
-Kind = Literal["ffn", "attention", "embedding", "head"]
-_TABLES: tuple[Kind, ...] = ("embedding", "head")
-_ATTENTION = ("q", "k", "v", "o")
 _RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
 _FEWEST = 8  # seeds
 _HELD = 1 << 27  # values of A's parts that stay in memory; more are read again
 _UNITS = 1024  # of B's part that are looked for, or twice the stream's width: half give the rotation
-_TOKENS = 1 << 16  # rows of a table
 _NOISE = 0.05
 _TABLE = (
     0.3  # strangers of the same text and tokenizer, and students with their teachers, reach .03; copies .5 and more
@@ -98,55 +98,10 @@ _QUESTION = Evidence(
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One part of a model: where it is, and its units' vectors over the stream, (units, d) each."""
-
-    kind: Kind
-    at: tuple[str, int, Expert]
-    read: list[F32]  # (gate,) up
-    written: F32
-    moments: Moments
-
-    @property
-    def units(self) -> int:
-        return len(self.written)
-
-    @property
-    def vectors(self) -> tuple[F32, ...]:
-        return (*self.read, self.written)
-
-    @property
-    def up_gate_down(self) -> tuple[F32, F32 | None, F32]:
-        *gate, up = self.read
-        return up, gate[0] if gate else None, self.written
-
-    @property
-    def name(self) -> str:
-        if self.kind in _TABLES:
-            return self.kind
-        stack, block, expert = self.at
-        of = " attention" if self.kind == "attention" else "" if expert is None else f".expert.{expert}"
-        return f"{stack}.{block}{of}"
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A part as headers tell of it: kind, place, how many units, and the tensors that are read."""
-
-    kind: Kind
-    at: tuple[str, int, Expert]
-    units: int
-    tensors: tuple[Tensor, ...]
-    heads: int = 1
-    kv_heads: int = 1
-    interleaved: bool = False  # gate and up are one stored tensor, taken as every other row in place of halves
-
-
-@dataclass(frozen=True)
 class _Found:
     """A part of B, the part of A whose units it holds, and what the tested half says."""
 
-    b: _Part
+    b: Part
     a: tuple[str, int, Expert]
     tested: int
     weak: WeakParts
@@ -161,50 +116,15 @@ class _Found:
         return max(self.weak.log10_p(), fitted)
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
-    """What B asked of A says nothing of what A has besides."""
-    return {"not_found": []}
-
-
-@partial(
-    Test,
-    decides="any basis",
-    bases=("own",),
-    answers=("hidden units in a turned stream", "an FFN in a turned stream"),
-    mirrored=_mirrored,
-)
-def turned_ffns(models: Models) -> Evidence:
-    """Every FFN and expert of B, looked for in A by itself, in any basis of the stream."""
-    return _ask(models, "FFN", ("ffn",), replace(_QUESTION, test="turned_ffns"))
-
-
-@partial(
-    Test,
-    decides="any basis",
-    bases=("own",),
-    answers=("attention in a turned stream",),
-    of_heads=True,
-    mirrored=_mirrored,
-)
-def turned_attention(models: Models) -> Evidence:
-    """The attention of every block of B, looked for in A by itself, in any basis of the stream."""
-    return _ask(models, "attention", ("attention",), replace(_QUESTION, test="turned_attention"))
-
-
-@partial(Test, decides="any basis", bases=("own",), answers=("token tables in a turned stream",), mirrored=_mirrored)
-def turned_tables(models: Models) -> Evidence:
-    """B's embedding and head, each looked for in A by itself, in any basis of the stream."""
-    return _ask(models, "token table", _TABLES, replace(_QUESTION, test="turned_tables"))
-
-
-def _ask(models: Models, what: str, kinds: tuple[Kind, ...], question: Evidence) -> Evidence:
-    question = replace(question, asked=question.asked.format(what))
+def looked_for(test: str, models: Models, what: str, kinds: tuple[Kind, ...]) -> Evidence:
+    """The answer of a test: every part of B of these kinds, looked for in A by itself. ``what`` names one of them."""
+    question = replace(_QUESTION, test=test, asked=_QUESTION.asked.format(what))
     if not models.budget.whole:
         return not_applied(question, "it reads whole matrices, too much for this effort")
-    ours, theirs = ([s for s in sources if s.kind in kinds] for sources in _of_both(models))
+    ours, theirs = ([s for s in sources if s.kind in kinds] for sources in sources_of_both(models))
     if not ours or not theirs:
         return not_applied(question, f"no {what} of a form that it reads was recognised on both sides")
-    if len({_width(s) for s in (*ours, *theirs)}) != 1:
+    if len({width(s) for s in (*ours, *theirs)}) != 1:
         return not_applied(question, "the models' streams differ in width")
     if _cost(ours, theirs) > _COST * models.budget.multiplications:
         return not_applied(
@@ -220,76 +140,16 @@ def _ask(models: Models, what: str, kinds: tuple[Kind, ...], question: Evidence)
         looks = _Looks(models, known)
         seen[kind] = looks.sees()
         for source in asking:
-            part = _read(models, models.b, source)
+            part = read_part(models, models.b, source)
             asked[part.name] = (kind, part.at)
             if (one := looks.find(part)) is not None:
                 found.append(one)
-    return _answer(question, found, asked, seen, _not_asked(models.b, kinds[0], theirs))
+    return _answer(question, found, asked, seen, not_read(models.b, kinds[0], theirs))
 
 
-def _of_both(models: Models) -> tuple[list[_Source], list[_Source]]:
-    return _sources(models.a, models.b), _sources(models.b, models.a)
-
-
-def _width(source: _Source) -> int:
-    tensor = source.tensors[0]
-    return tensor.shape[1]
-
-
-def _sources(side: Side, other: Side) -> list[_Source]:
-    """The parts of a model; reads headers only."""
-    out = []
-    for f in (f for f in ffns(side) if f.down is not None):
-        tensors = tuple(t for t in (f.gate, f.up, f.down) if t is not None)
-        out.append(_Source("ffn", f.key, f.units, tensors))
-        if f.gate is not None and _weight(f.gate) == _weight(f.up):
-            out.append(_Source("ffn", f.key, f.units, tensors, interleaved=True))
-    out += _attention(side, other)
-    widest = max((s.tensors[0].shape[1] for s in out), default=0)
-    for tensor in side.tensors.values():
-        role = "" if tensor.place is None else tensor.place.role
-        for kind in _TABLES:
-            if role == kind and tensor.rank2 and tensor.shape[1] == widest and not tensor.constant:
-                out.append(_Source(kind, ("", 0, None), min(tensor.shape[0], _TOKENS), (tensor,)))
-    return out
-
-
-def _attention(side: Side, other: Side) -> Iterator[_Source]:
-    """Attention of every block: of equal heads, as the shapes tell; of grouped ones, where the head size is known."""
-    found: dict[tuple[str, int], dict[str, Tensor]] = defaultdict(dict)
-    for tensor in side.tensors.values():
-        place = tensor.place
-        if place is not None and place.block is not None and place.role in _ATTENTION and tensor.rank2:
-            found[place.stack, place.block].setdefault(place.role, tensor)
-    grouped = {(x.stack, x.block): x for x in attentions(side, other) if x.latent is None}
-    for at, parts in found.items():
-        if parts.keys() < set(_ATTENTION):
-            continue
-        q, k, v, o = (parts[role] for role in _ATTENTION)
-        if q.shape == k.shape == v.shape == o.shape[::-1]:
-            heads = (1, 1)
-        elif at in grouped and q.shape[0] == o.shape[1]:
-            heads = grouped[at].heads, grouped[at].kv_heads
-        else:
-            continue
-        yield _Source("attention", (*at, None), 2 * k.shape[0], (q, k, v, o), *heads)
-
-
-def _not_asked(side: Side, part: str, sources: Sequence[_Source]) -> list[str]:
-    """Blocks with matrices of this part that no source reads."""
-    read = {t.name for s in sources for t in s.tensors}
-    left = [t for t in side.tensors.values() if t.place is not None and t.rank2 and t.name not in read]
-    return sorted({t.region for t in left if t.layer is not None and t.place is not None and t.place.part == part})
-
-
-def _weight(tensor: Tensor) -> str:
-    """The stored weight that a canonical tensor is cut out of."""
-    return tensor.name.partition("[")[0]
-
-
-def _cost(ours: Sequence[_Source], theirs: Sequence[_Source]) -> float:
+def _cost(ours: Sequence[Source], theirs: Sequence[Source]) -> float:
     """Multiplications, about: signatures of all units, and the nearest among them for B's of each kind."""
-    d = _width(ours[0])
+    d = width(ours[0])
     span = min(d, 512)
     signatures = sum(s.units for s in (*ours, *theirs)) * 3.0 * (d * span + 4 * span * span)
     nearest = sum(
@@ -298,69 +158,19 @@ def _cost(ours: Sequence[_Source], theirs: Sequence[_Source]) -> float:
     return signatures + nearest + 10.0 * len(theirs) * d**3
 
 
-def _read(models: Models, side: Side, source: _Source) -> _Part:
-    """The vectors of a part, gains folded into what reads the stream."""
-
-    def rows(tensor: Tensor, only: Indices | None = None) -> F32:
-        x = sampled_rows(side, tensor, np.arange(tensor.shape[0]) if only is None else only)
-        gain = side.gain(tensor)
-        return finite(x if gain is None else x * gain)
-
-    def columns(tensor: Tensor) -> F32:
-        return finite(sampled_columns(side, tensor, np.arange(tensor.shape[1])))
-
-    if source.kind == "ffn":
-        *reading, down = source.tensors
-        read, written = [rows(t) for t in reading], columns(down)
-        if source.interleaved:
-            both = np.concatenate(read)
-            read = [np.ascontiguousarray(both[i::2]) for i in range(2)]
-        sets = dict(zip(("gate", "up")[-len(read) :], read, strict=True)) | {"down": written}
-    elif source.kind == "attention":
-        q, k, v, o = source.tensors
-        sets = {"q": rows(q), "k": rows(k), "v": rows(v), "o": columns(o)}
-
-        def per_group(x: F32) -> F32:
-            share = source.heads // source.kv_heads
-            out: F32 = x.reshape(source.kv_heads, share, -1, x.shape[1]).sum(axis=1).reshape(-1, x.shape[1])
-            return out
-
-        read = [np.concatenate([sets["v"], per_group(sets["q"])])]
-        written = np.concatenate([per_group(sets["o"]), sets["k"]])
-    else:
-        chosen = pick(source.tensors[0].shape[0], _TOKENS, models.seed, "turned tokens", run=8)
-        written = rows(source.tensors[0], chosen)
-        return _Part(source.kind, source.at, [written], written, _of_table(written))
-    return _Part(source.kind, source.at, read, written, {name: _moment(x) for name, x in sets.items()})
-
-
-def _of_table(x: F32) -> Moments:
-    """Moments of the rows of a table, a quarter at a time: by length, and by how much they lie along all others."""
-    lengths = np.einsum("ij,ij->i", x, x)
-    along_all = np.einsum("ij,ij->i", product(x, _moment(x)), x) / np.maximum(lengths, 1e-30)
-    quarters = [np.array_split(np.argsort(key, kind="stable"), 4) for key in (lengths, along_all)]
-    return {f"{i} {j}": _moment(x[rows]) for i, parts in enumerate(quarters) for j, rows in enumerate(parts)}
-
-
-def _moment(x: F32) -> F32:
-    moment: F32 = product(x.T, x)
-    trace = float(np.trace(moment))
-    return moment / np.float32(trace) if trace > 0 else moment
-
-
 class _Looks:
     """The parts of A of one kind, with their signatures, among which parts of B are looked for."""
 
-    def __init__(self, models: Models, sources: Sequence[_Source]) -> None:
+    def __init__(self, models: Models, sources: Sequence[Source]) -> None:
         self.models, self.sources = models, sources
-        few = sum(s.units * len(s.tensors) for s in sources) * _width(sources[0]) <= _HELD
+        few = sum(s.units * len(s.tensors) for s in sources) * width(sources[0]) <= _HELD
         self.part = lru_cache(maxsize=None if few else 1)(self._part)
         self.signatures = [_signature(self.part(i)) for i in range(len(sources))]
 
-    def _part(self, i: int) -> _Part:
-        return _read(self.models, self.models.a, self.sources[i])
+    def _part(self, i: int) -> Part:
+        return read_part(self.models, self.models.a, self.sources[i])
 
-    def find(self, part: _Part) -> _Found | None:
+    def find(self, part: Part) -> _Found | None:
         """The part of A that this one's units are from, as far as half of them tell, and what the other half says."""
         d = part.written.shape[1]
         rng = np.random.default_rng([self.models.seed, part.units, 33])
@@ -369,7 +179,7 @@ class _Looks:
         asked = _signature(part)[fit]
         none: tuple[Indices, Indices] = (np.empty(0, np.int64),) * 2
         seeds = [_seeds(known, asked) if known.shape[1] == asked.shape[1] else none for known in self.signatures]
-        if part.kind in _TABLES and seeds[0][0].size < _FEWEST:
+        if part.kind in TABLES and seeds[0][0].size < _FEWEST:
             there = fit < self.sources[0].units
             seeds[0] = fit[there], np.nonzero(there)[0]
         order = sorted(range(len(seeds)), key=lambda i: -seeds[i][0].size)
@@ -386,7 +196,7 @@ class _Looks:
         return replace(found, rate=max(float(np.median(hits)) if hits else 2.0 * groups, groups))
 
     def _fitted(
-        self, part: _Part, i: int, fit: Indices, tested: Indices, seeds: tuple[Indices, Indices]
+        self, part: Part, i: int, fit: Indices, tested: Indices, seeds: tuple[Indices, Indices]
     ) -> WeakParts | None:
         """The rotation from B's fit half to one part of A, and what the tested half says; None for too few seeds."""
         if seeds[0].size < _FEWEST:
@@ -400,7 +210,7 @@ class _Looks:
         basis, *_ = refine([at], first, "", frozenset(), "rotation", ("rotation",))
         return self._test(a, part, tested, basis)
 
-    def _test(self, a: _Part, part: _Part, tested: Indices, basis: Basis) -> WeakParts | None:
+    def _test(self, a: Part, part: Part, tested: Indices, basis: Basis) -> WeakParts | None:
         turned = [basis.to_a(y) for y in part.vectors]
         sets = [*a.vectors, *turned]
         writes = [False] * len(a.read) + [True]
@@ -428,14 +238,14 @@ class _Looks:
         read = [moved(x, one if gated and i == 0 else sign) for i, x in enumerate(part.read)]
         written = moved(part.written, sign)
         moments = {name: product(product(turn.T, m), turn) for name, m in part.moments.items()}
-        if part.kind in _TABLES:
-            moments = _of_table(written)
-        found = self.find(_Part(part.kind, part.at, read, written, moments))
-        least = _TABLE if part.kind in _TABLES else FITTED_EFFECT
+        if part.kind in TABLES:
+            moments = moments_of_table(written)
+        found = self.find(Part(part.kind, part.at, read, written, moments))
+        least = _TABLE if part.kind in TABLES else FITTED_EFFECT
         return found is not None and found.a == part.at and found.log10_p <= LOG10_P and found.weak.effect >= least
 
 
-def _signature(part: _Part) -> F32:
+def _signature(part: Part) -> F32:
     return signed([part.up_gate_down], part.moments)
 
 
@@ -457,7 +267,7 @@ def _answer(
     seen: dict[Kind, bool],
     left: Sequence[str],
 ) -> Evidence:
-    found = [f for f in found if f.b.kind not in _TABLES or f.weak.effect >= _TABLE]
+    found = [f for f in found if f.b.kind not in TABLES or f.weak.effect >= _TABLE]
     price = math.log10(max(len(asked), 1))
     best = min(found, key=lambda f: (f.log10_p, -f.weak.effect), default=None)
     real = [f for f in found if f.log10_p + price <= LOG10_P]
@@ -481,7 +291,7 @@ def _answer(
         log10_p=min(0.0, best.log10_p + price) if best is not None else 0.0,
         rank_p=_rank_p(found),
         detectable=1.0 if blind or left or not seen else FITTED_EFFECT,
-        matches=tuple(_match(f) for f in found if f.b.kind not in _TABLES),
+        matches=tuple(_match(f) for f in found if f.b.kind not in TABLES),
         details={
             "basis": f"each part by itself: {question.test}",
             "pairs_tried": len(asked),
@@ -490,7 +300,7 @@ def _answer(
             "not_found": [[kind, *at] for kind, at in asked.values() if seen[kind] and (kind, at) not in hints],
             "not_looked_at": list(left),
             "found": {f.b.name: [list(f.a), int(f.weak.hits[0]), f.weak.b.size, f.weak.effect] for f in real},
-            "tables": {f.b.kind: _match(f).share for f in real if f.b.kind in _TABLES},
+            "tables": {f.b.kind: _match(f).share for f in real if f.b.kind in TABLES},
         },
     )
 
@@ -517,3 +327,8 @@ def _rank_p(found: Iterable[_Found]) -> float | None:
     told = [-min(f.weak.log10_p(copy) for f in held) for copy in copies]
     hits = np.sum([f.weak.hits for f in held], axis=0)
     return rank_p(told, hits, salt=[f.weak.similarity.ravel()[:64].tolist() for f in held])
+
+
+def not_found_of_a(details: Details, names: Mapping[str, str], models: Models) -> Details:
+    """What B asked of A says nothing of what A has besides."""
+    return {"not_found": []}

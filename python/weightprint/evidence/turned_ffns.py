@@ -1,0 +1,27 @@
+"""Is one FFN or expert of B one of A's, moved to another basis of the stream?
+
+How it is looked for, its null and its power: :mod:`weightprint.evidence.lookup.turned_parts`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.lookup.turned_parts import looked_for, not_found_of_a
+from weightprint.evidence.pair import Models
+from weightprint.evidence.test import Test
+
+__all__ = ["turned_ffns"]
+
+
+@partial(
+    Test,
+    decides="any basis",
+    bases=("own",),
+    answers=("hidden units in a turned stream", "an FFN in a turned stream"),
+    mirrored=not_found_of_a,
+)
+def turned_ffns(models: Models) -> Evidence:
+    """Every FFN and expert of B, looked for in A by itself, in any basis of the stream."""
+    return looked_for("turned_ffns", models, "FFN", ("ffn",))
