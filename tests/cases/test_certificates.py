@@ -35,7 +35,7 @@ def encoded(w: Arrays, how: str) -> Arrays:
 def told(a: Path, b: Path) -> tuple[str, str, dict[str, Any], dict[str, int]]:
     """The verdict, its sentence, operations by name, and what diff counts."""
     result = weightprint.compare(a, b)
-    done = {o["name"]: o["parameters"] for o in result.result.operations}
+    done = {o.name: o.parameters for o in result.operations}
     return result.verdict, result.result.sentence, done, weightprint.diff(a, b).counts
 
 

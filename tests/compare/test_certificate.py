@@ -103,10 +103,10 @@ def test_a_factor_that_nothing_stores_is_an_operation(
         result = weightprint.compare(*paths)
         assert result.verdict == "shared_origin"
         assert not result.same
-        (scaled,) = (o for o in result.result.operations if o["name"] == "scaled")
-        assert scaled["parameters"]["tensors"] == n
-        assert scaled["parameters"]["factor"] == pytest.approx(expected, rel=2e-3)
-        assert {o["name"] for o in result.result.operations} <= {"scaled", "re_dtype"}
+        (scaled,) = (o for o in result.operations if o.name == "scaled")
+        assert scaled.parameters["tensors"] == n
+        assert scaled.parameters["factor"] == pytest.approx(expected, rel=2e-3)
+        assert {o.name for o in result.operations} <= {"scaled", "re_dtype"}
         assert "times" in result.result.sentence
         assert weightprint.diff(*paths).counts["changed"] == n
 

@@ -207,8 +207,8 @@ def test_a_block_quantised_copy_is_measured_decoded(tmp_path: Path) -> None:
     save_file(b, theirs)
     result = weightprint.compare(ours, theirs)
     assert result.verdict == "re_encoded"
-    (quantise,) = (o for o in result.result.operations if o["name"] == "quantise")
-    assert quantise["parameters"].items() >= {"method": "fp8", "scheme": "fp8_tensor", "bits": 8, "group": 64}.items()
+    (quantise,) = (o for o in result.operations if o.name == "quantise")
+    assert quantise.parameters.items() >= {"method": "fp8", "scheme": "fp8_tensor", "bits": 8, "group": 64}.items()
     sigma = next(e for e in result.evidence if e.test == "sigma_curve")
     assert sigma.statistic == pytest.approx(1, abs=0.01)
     exact = next(e for e in result.evidence if e.test == "exact_sharing")

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import weightprint
 from synthetic import Arrays, child, decoder, models
+from weightprint.compare.compare import Judgement, judge
 from weightprint.compare.pipeline import examine, gather
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.pair import Models
 from weightprint.evidence.tests import AS_STORED
+from weightprint.operations.mirrored import mirrored
 from weightprint.verdict.facts import Facts
-from weightprint.verdict.mirrored import mirrored
-from weightprint.verdict.verdict import Verdict, decide
 
 _TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_TESTS.parent), str(_TESTS / "operations")]
@@ -52,7 +52,7 @@ EVERY = {**CASES, **ON_VALUES}
 CHILD_ALONE = {("rotation", "gain_spread")}
 
 
-def judged(first: Any, second: Any, folder: Path) -> tuple[Verdict, Verdict]:
+def judged(first: Any, second: Any, folder: Path) -> tuple[Judgement, Judgement]:
     """Both orders."""
     for name, model in (("a", first), ("b", second)):
         made.save(folder / name, model)
@@ -60,29 +60,30 @@ def judged(first: Any, second: Any, folder: Path) -> tuple[Verdict, Verdict]:
     for x, y in (("a", "b"), ("b", "a")):
         with weightprint.open(folder / x) as one, weightprint.open(folder / y) as other:
             m = examine(one, other)[2]
-            out.append(decide(m, gather(m)))
+            out.append(judge(m, gather(m)))
     return out[0], out[1]
 
 
-def reading(verdict: Verdict, way: str) -> dict[str, Row]:
+def reading(told: Judgement, way: str) -> dict[str, Row]:
     """Operations told this way; of a known direction there is only one way."""
-    rows = verdict.operations if verdict.told_from == way[0] else verdict.operations_if.get(way, ())
-    return {o["name"]: o["parameters"] for o in rows}
+    past = told.history
+    rows = past.operations if past.told_from == way[0] else past.operations_if.get(way, ())
+    return {o.name: o.parameters for o in rows}
 
 
 def mirror(side: str | None) -> str | None:
     return {"a": "b", "b": "a", None: None}[side]
 
 
-def tell_one_story(one: Verdict, other: Verdict) -> None:
-    assert one.name == other.name
-    assert one.direction["later"] == mirror(other.direction["later"])
-    assert one.told_from == mirror(other.told_from) == mirror(one.direction["later"])
+def tell_one_story(one: Judgement, other: Judgement) -> None:
+    assert one.verdict.name == other.verdict.name
+    assert one.verdict.direction.later == mirror(other.verdict.direction.later)
+    assert one.history.told_from == mirror(other.history.told_from) == mirror(one.verdict.direction.later)
     for way, back in (("a_first", "b_first"), ("b_first", "a_first")):
         assert reading(one, way).keys() == reading(other, back).keys()
-    assert (one.log10_p is None) == (other.log10_p is None)
-    if one.log10_p is not None and other.log10_p is not None:
-        assert (one.log10_p <= -6) == (other.log10_p <= -6)
+    assert (one.verdict.log10_p is None) == (other.verdict.log10_p is None)
+    if one.verdict.log10_p is not None and other.verdict.log10_p is not None:
+        assert (one.verdict.log10_p <= -6) == (other.verdict.log10_p <= -6)
 
 
 @pytest.mark.parametrize("case", EVERY)
@@ -93,7 +94,7 @@ def test_what_was_done_is_told_from_the_parent_to_the_child_in_either_order(case
     b = OPERATIONS[name]([a], 3, **parameters)
     one, other = judged(a, b, tmp_path)
     tell_one_story(one, other)
-    assert one.direction["later"] in (None, "b")
+    assert one.verdict.direction.later in (None, "b")
     truth = b.truth.operations[0]["parameters"]
     for told in (reading(one, "a_first"), reading(other, "b_first")):
         assert name in told
@@ -115,9 +116,9 @@ def restacked(a: Arrays, order: Sequence[int | None]) -> Arrays:
     return out
 
 
-def in_memory(a: Arrays, b: Arrays) -> tuple[Verdict, Verdict]:
+def in_memory(a: Arrays, b: Arrays) -> tuple[Judgement, Judgement]:
     pairs = models(a, b), models(b, a)
-    one, other = (decide(m, [test(m) for test in AS_STORED]) for m in pairs)
+    one, other = (judge(m, [test(m) for test in AS_STORED]) for m in pairs)
     return one, other
 
 
@@ -137,7 +138,7 @@ def test_layers_and_training(order: list[int | None], verdict: str) -> None:
     a = decoder(0, d=96, h=256, layers=6)
     one, other = in_memory(a, child(restacked(a, order), 0.9))
     tell_one_story(one, other)
-    assert one.name == verdict
+    assert one.verdict.name == verdict
 
 
 def test_pruned_units_and_training() -> None:
@@ -154,9 +155,9 @@ def test_pruned_units_and_training() -> None:
 def test_strangers_have_no_operations_in_either_order() -> None:
     one, other = in_memory(decoder(2), decoder(3))
     tell_one_story(one, other)
-    assert not one.operations
-    assert not one.operations_if
-    assert one.told_from is None
+    assert not one.history.operations
+    assert not one.history.operations_if
+    assert one.history.told_from is None
 
 
 def test_mirrored_twice_is_the_same() -> None:

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models
+from weightprint.compare.compare import judge
 from weightprint.evidence.tests import AS_STORED
-from weightprint.verdict.verdict import Verdict, decide
+from weightprint.operations.table import History
+from weightprint.verdict.verdict import Verdict
 
 LAYERS = 6
 
 
-def judge(a: Arrays, b: Arrays) -> Verdict:
+def judged(a: Arrays, b: Arrays) -> tuple[Verdict, History]:
     m = models(a, b)
-    return decide(m, [test(m) for test in AS_STORED])
+    found = judge(m, [test(m) for test in AS_STORED])
+    return found.verdict, found.history
 
 
 def parent(seed: int = 0) -> Arrays:
@@ -33,8 +36,8 @@ def restacked(a: Arrays, order: list[int | None], seed: int = 9) -> Arrays:
     return out
 
 
-def done(verdict: Verdict) -> dict[str, Any]:
-    return {o["name"]: o["parameters"] for o in verdict.operations}
+def done(past: History) -> dict[str, Any]:
+    return {o.name: o.parameters for o in past.operations}
 
 
 @pytest.mark.parametrize(
@@ -48,25 +51,25 @@ def done(verdict: Verdict) -> dict[str, Any]:
 )
 def test_layers_that_moved(order: list[int | None], name: str, parameters: dict[str, Any]) -> None:
     a = parent()
-    verdict = judge(a, child(restacked(a, order), 0.8))
+    verdict, past = judged(a, child(restacked(a, order), 0.8))
     assert [row[:2] for row in verdict.layer_map] == list(enumerate(order))
-    assert done(verdict)[name] == parameters
+    assert done(past)[name] == parameters
     assert verdict.name == "shared_origin"
 
 
 def test_the_same_layers_in_another_order_are_not_identical() -> None:
     a = parent()
-    verdict = judge(a, restacked(a, [3, 1, 5, 0, 2, 4]))
+    verdict, past = judged(a, restacked(a, [3, 1, 5, 0, 2, 4]))
     assert verdict.name == "shared_origin"
     assert "another place" in verdict.sentence
-    assert done(verdict)["layer_shuffle"] == {"order": [3, 1, 5, 0, 2, 4]}
+    assert done(past)["layer_shuffle"] == {"order": [3, 1, 5, 0, 2, 4]}
 
 
 def test_repeated_layers_are_not_identical() -> None:
     a = parent()
-    verdict = judge(a, restacked(a, [0, 1, 2, 3, 4, 5, 4, 5]))
+    verdict, past = judged(a, restacked(a, [0, 1, 2, 3, 4, 5, 4, 5]))
     assert verdict.name == "shared_origin"
-    assert "depth_upscaling" in done(verdict)
+    assert "depth_upscaling" in done(past)
 
 
 def test_permuted_units_are_undone_and_named() -> None:
@@ -78,9 +81,9 @@ def test_permuted_units_are_undone_and_named() -> None:
         for role in ("gate", "up"):
             b[f"model.layers.{i}.mlp.{role}_proj.weight"] = b[f"model.layers.{i}.mlp.{role}_proj.weight"][order]
         b[f"model.layers.{i}.mlp.down_proj.weight"] = b[f"model.layers.{i}.mlp.down_proj.weight"][:, order]
-    verdict = judge(a, b)
+    verdict, past = judged(a, b)
     assert verdict.name == "shared_origin"
-    assert "unit_permutation" in done(verdict)
+    assert "unit_permutation" in done(past)
     assert [row[:2] for row in verdict.layer_map] == [(i, i) for i in range(LAYERS)]
     assert verdict.share.low > 0.9
 
@@ -98,9 +101,9 @@ def test_another_width_of_the_feed_forward_blocks(kept: int, name: str) -> None:
             b[key] = b[key].take(units, axis)
             if kept > 256:
                 b[key] = np.concatenate([b[key], more[key].take(range(kept - 256), axis)], axis)
-    verdict = judge(a, b)
+    verdict, past = judged(a, b)
     assert verdict.name == "shared_origin"
-    told = done(verdict)[name]
+    told = done(past)[name]
     assert (told["units"], told["units_of_a"]) == (kept, 256)
     assert told.get("keep", told.get("factor")) == pytest.approx(kept / 256, rel=0.005)
     assert told.get("new", "random") == "random"

@@ -123,10 +123,10 @@ def test_a_descendant_of_all_of_it_is_not_a_part(edit: str, tmp_path: Path) -> N
 def test_one_expert_of_four_is_not_four(tmp_path: Path) -> None:
     pair = parts.pair("shared_body", SMALL, 1)
     found = weightprint.compare(written(tmp_path, "a", pair.a), written(tmp_path, "b", pair.b))
-    (row,) = [o for o in found.result.operations if o["name"] == "moe_upcycling"]
-    assert (row["parameters"]["experts"], row["parameters"]["copied"]) == (4, 1)
-    assert "1 of them a copy" in row["where"]
-    assert row["confidence"] < 0.9
+    (row,) = [o for o in found.operations if o.name == "moe_upcycling"]
+    assert (row.parameters["experts"], row.parameters["copied"]) == (4, 1)
+    assert "1 of them a copy" in row.where
+    assert row.confidence < 0.9
 
 
 @pytest.mark.parametrize("axis", [0, -1])

@@ -76,7 +76,7 @@ def q6_k(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def done(result: Any) -> dict[str, Any]:
-    return {o["name"]: o["parameters"] for o in result.result.operations}
+    return {o.name: o.parameters for o in result.operations}
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4"])
@@ -85,7 +85,7 @@ def test_the_quantised_release_is_re_encoded(tmp_path: Path, kind: str) -> None:
     result = weightprint.compare(folder(tmp_path / "a", a), release(tmp_path / "b.gguf", a, kind))
     assert result.verdict == "re_encoded"
     assert result.result.complete
-    assert result.result.direction["later"] == "b"
+    assert result.result.direction.later == "b"
     assert set(done(result)) == {"rename", "quantise"}
     what = done(result)["quantise"]
     assert (what["method"], what["scheme"], what["bits"], what["group"]) == (
@@ -103,7 +103,7 @@ def test_from_the_release_back_to_the_original(tmp_path: Path) -> None:
     a = decoder(0)
     result = weightprint.compare(release(tmp_path / "a.gguf", a, "Q4_0"), folder(tmp_path / "b", a))
     assert result.verdict == "re_encoded"
-    assert result.result.direction["later"] == "a"
+    assert result.result.direction.later == "a"
     assert set(done(result)) == {"rename", "quantise"}
 
 
@@ -122,10 +122,10 @@ def test_a_decoded_release_lost_nothing_and_has_no_direction(tmp_path: Path) -> 
     decoded["model.norm.weight"] = read.tensor(None, "final_norm")
     result = weightprint.compare(folder(tmp_path / "a", decoded), packed)
     assert result.verdict == "re_encoded"
-    assert result.result.direction["later"] is None
-    (quantise,) = (o for o in result.result.operations if o["name"] == "quantise")
-    assert quantise["parameters"]["error"] == 0
-    assert quantise["confidence"] == 0.5
+    assert result.result.direction.later is None
+    (quantise,) = (o for o in result.operations if o.name == "quantise")
+    assert quantise.parameters["error"] == 0
+    assert quantise.confidence == 0.5
 
 
 @pytest.mark.parametrize("kept", [0.9999, 0.9])
@@ -198,7 +198,7 @@ def test_decoded_codes_rounded_to_bf16_are_not_the_original(tmp_path: Path, turn
     both = folder(tmp_path / "codes", codes), folder(tmp_path / "decoded", decoded)
     result = weightprint.compare(*(both[::-1] if turned else both))
     assert result.verdict == "re_encoded"
-    assert result.result.direction["later"] is None
+    assert result.result.direction.later is None
 
 
 def test_gains_kept_as_distances_from_one(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, hidden, models
+from weightprint.compare.compare import Judgement, judge
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.pair import Models
@@ -16,14 +17,22 @@ from weightprint.evidence.tests import AS_STORED, DECIDING, TESTS, TURNED
 from weightprint.verdict.facts import may_decide
 from weightprint.verdict.rules import RULES
 from weightprint.verdict.thresholds import ABSENT, EFFECT, LOG10_P
-from weightprint.verdict.verdict import Verdict, decide
+from weightprint.verdict.verdict import Verdict
 
 BF16 = ml_dtypes.bfloat16
 
 
-def judge(a: Arrays, b: Arrays) -> Verdict:
+def judgement(a: Arrays, b: Arrays) -> Judgement:
     m = models(a, b)
-    return decide(m, [test(m) for test in (*AS_STORED, *TURNED)])
+    return judge(m, [test(m) for test in (*AS_STORED, *TURNED)])
+
+
+def judged(a: Arrays, b: Arrays) -> Verdict:
+    return judgement(a, b).verdict
+
+
+def done(a: Arrays, b: Arrays) -> list[str]:
+    return [o.name for o in judgement(a, b).history.operations]
 
 
 def wide(seed: int) -> Arrays:
@@ -37,32 +46,32 @@ def cast(a: Arrays) -> Arrays:
 
 def test_identical_under_other_names() -> None:
     a = decoder(0)
-    verdict = judge(a, {f"t{i}": x for i, x in enumerate(a.values())})
+    verdict = judged(a, {f"t{i}": x for i, x in enumerate(a.values())})
     assert (verdict.name, verdict.share.low, verdict.complete) == ("identical", 1.0, True)
-    assert [o["name"] for o in verdict.operations] == ["rename"]
+    assert done(a, {f"t{i}": x for i, x in enumerate(a.values())}) == ["rename"]
 
 
 def test_identical_needs_both_ways() -> None:
     a = decoder(0)
     more = {**a, "extra.weight": decoder(1)["model.embed_tokens.weight"]}
-    assert judge(more, a).name == judge(a, more).name == "shared_origin"
-    assert "A has 1 more tensor" in judge(more, a).sentence
-    assert judge(a, more).share.low < 1
+    assert judged(more, a).name == judged(a, more).name == "shared_origin"
+    assert "A has 1 more tensor" in judged(more, a).sentence
+    assert judged(a, more).share.low < 1
 
 
 def test_re_encoded_says_which_is_later() -> None:
     a = decoder(0)
-    verdict = judge(a, cast(a))
-    assert (verdict.name, verdict.share.low, verdict.direction["later"]) == ("re_encoded", 1.0, "b")
-    assert [o["name"] for o in verdict.operations] == ["re_dtype"]
-    assert judge(cast(a), a).direction["later"] == "a"
-    assert judge(cast(a), {n: x.astype(np.float32) for n, x in cast(a).items()}).direction["later"] is None
+    verdict = judged(a, cast(a))
+    assert (verdict.name, verdict.share.low, verdict.direction.later) == ("re_encoded", 1.0, "b")
+    assert done(a, cast(a)) == ["re_dtype"]
+    assert judged(cast(a), a).direction.later == "a"
+    assert judged(cast(a), {n: x.astype(np.float32) for n, x in cast(a).items()}).direction.later is None
 
 
 def test_re_encoded_without_a_head_is_re_encoded_but_not_complete() -> None:
     a = {**decoder(0), "lm_head.weight": decoder(5)["model.embed_tokens.weight"]}
     b = cast(decoder(0))
-    verdict = judge(a, b)
+    verdict = judged(a, b)
     assert (verdict.name, verdict.complete) == ("re_encoded", False)
     assert any("lm_head.weight" in line for line in verdict.against)
 
@@ -70,12 +79,12 @@ def test_re_encoded_without_a_head_is_re_encoded_but_not_complete() -> None:
 def test_re_encoded_without_a_block_is_not_re_encoded() -> None:
     a = decoder(0)
     b = {n: x for n, x in cast(a).items() if ".layers.3." not in n}
-    assert judge(a, b).name == "shared_origin"
+    assert judged(a, b).name == "shared_origin"
 
 
 def test_a_child_shares_the_origin() -> None:
     a = decoder(0)
-    verdict = judge(a, child(a, 0.7))
+    verdict = judged(a, child(a, 0.7))
     assert verdict.name == "shared_origin"
     assert (verdict.log10_p or 0) < -40
     assert any("initialisation" in line for line in verdict.against)
@@ -85,7 +94,7 @@ def test_a_child_shares_the_origin() -> None:
 def test_frozen_norm_gains_rule_out_a_shared_seed() -> None:
     a = decoder(0)
     b = {n: (a[n] if "norm" in n else x) for n, x in child(a, 0.7).items()}
-    verdict = judge(a, b)
+    verdict = judged(a, b)
     assert verdict.name == "shared_origin"
     assert any("ruled out" in line for line in verdict.against)
 
@@ -93,7 +102,7 @@ def test_frozen_norm_gains_rule_out_a_shared_seed() -> None:
 def test_half_of_the_blocks_is_partly_shared() -> None:
     a, b = wide(0), wide(1)
     b |= {n: x for n, x in child(a, 0.9).items() if any(f".layers.{i}." in n for i in (0, 1, 2))}
-    verdict = judge(a, b)
+    verdict = judged(a, b)
     assert verdict.name == "partly_shared"
     assert [row[:2] for row in verdict.layer_map] == [(0, 0), (1, 1), (2, 2), (3, None), (4, None), (5, None)]
     truth = sum(x.size for n, x in b.items() if any(f".layers.{i}." in n for i in (0, 1, 2)))
@@ -105,7 +114,7 @@ def test_half_of_the_blocks_is_partly_shared() -> None:
 def test_an_equal_embedding_alone_is_partly_shared() -> None:
     a, b = decoder(0), decoder(1)
     b["model.embed_tokens.weight"] = a["model.embed_tokens.weight"]
-    verdict = judge(a, b)
+    verdict = judged(a, b)
     assert verdict.name == "partly_shared"
     assert verdict.share.low == pytest.approx(a["model.embed_tokens.weight"].size / sum(x.size for x in b.values()))
 
@@ -115,14 +124,14 @@ def test_rows_of_an_embedding_are_a_part() -> None:
     a, b = wide(0), wide(1)
     name = "model.embed_tokens.weight"
     b[name] = np.concatenate([a[name][100:180], b[name][80:]])
-    verdict = judge(a, b)
+    verdict = judged(a, b)
     assert verdict.name == "partly_shared"
     assert verdict.share.low == pytest.approx(80 * 128 / sum(x.size for x in b.values()), rel=0.01)
     assert any("80 of 512 rows" in line for line in verdict.in_favour)
 
 
 def test_strangers_that_are_too_small_to_tell_are_inconclusive_and_the_report_says_why() -> None:
-    verdict = judge(decoder(0, d=24, h=40), decoder(1, d=24, h=40))
+    verdict = judged(decoder(0, d=24, h=40), decoder(1, d=24, h=40))
     assert verdict.name == "inconclusive"
     assert (verdict.share.value, verdict.share.low, verdict.share.high) == (None, 0.0, 1.0)
     assert any("Why this is not 'no evidence'" in line for line in verdict.against)
@@ -131,7 +140,7 @@ def test_strangers_that_are_too_small_to_tell_are_inconclusive_and_the_report_sa
 
 
 def test_strangers_with_power_to_see_a_descendant_show_no_evidence() -> None:
-    verdict = judge(wide(0), wide(1))
+    verdict = judged(wide(0), wide(1))
     assert verdict.name == "no_evidence"
     assert (verdict.share.value, verdict.layer_map) == (None, tuple((i, None, c) for i, _, c in verdict.layer_map))
     assert all("would have been seen" in line for line in verdict.in_favour if "aligned_weights" in line)
@@ -144,11 +153,11 @@ def without(a: Arrays, part: str) -> Arrays:
 
 def test_no_evidence_needs_known_roles() -> None:
     """The same strangers with names that say nothing, in an order that says nothing."""
-    assert judge(hidden(wide(0)), hidden(wide(1), seed=1)).name == "inconclusive"
+    assert judged(hidden(wide(0)), hidden(wide(1), seed=1)).name == "inconclusive"
 
 
 def test_no_evidence_needs_feed_forward_blocks() -> None:
-    assert judge(without(wide(0), ".mlp."), without(wide(1), ".mlp.")).name == "inconclusive"
+    assert judged(without(wide(0), ".mlp."), without(wide(1), ".mlp.")).name == "inconclusive"
 
 
 def test_equal_trivial_tensors_show_nothing() -> None:
@@ -156,7 +165,7 @@ def test_equal_trivial_tensors_show_nothing() -> None:
     for model in (a, b):
         model["model.layers.0.bias"] = np.zeros(4096, np.float32)
         model["model.rotary_emb.inv_freq"] = np.geomspace(1, 1e-4, 128).astype(np.float32)
-    assert judge(a, b).name == "no_evidence"
+    assert judged(a, b).name == "no_evidence"
 
 
 def test_equal_tensors_that_may_be_formulas_are_inconclusive() -> None:
@@ -166,7 +175,7 @@ def test_equal_tensors_that_may_be_formulas_are_inconclusive() -> None:
         model["frontend.spectrogram.window"] = np.hanning(400).astype(np.float32)
         model["frontend.mel_scale.fb"] = np.abs(rng.standard_normal((1, 201, 80))).astype(np.float32)
         rng = np.random.default_rng(0)
-    verdict = judge(a, b)
+    verdict = judged(a, b)
     assert verdict.name == "inconclusive"
     assert any("frontend.mel_scale.fb" in line for line in verdict.against)
 
@@ -175,11 +184,11 @@ def test_equal_tensors_without_a_role_count_when_they_are_most_of_the_model() ->
     a = hidden(decoder(0))
     b = {**a, "t99": decoder(1)["model.embed_tokens.weight"]}
     del b["t3"]
-    assert judge(a, b).name == "partly_shared"
+    assert judged(a, b).name == "partly_shared"
 
 
 def test_other_widths_are_inconclusive() -> None:
-    assert judge(decoder(0), decoder(1, d=96)).name == "inconclusive"
+    assert judged(decoder(0), decoder(1, d=96)).name == "inconclusive"
 
 
 def faked(log10_p: float, effect: float) -> tuple[Models, Evidence]:
@@ -202,7 +211,7 @@ def faked(log10_p: float, effect: float) -> tuple[Models, Evidence]:
 )
 def test_a_finding_needs_p_and_effect(log10_p: float, effect: float, name: str) -> None:
     m, evidence = faked(log10_p, effect)
-    assert decide(m, [evidence]).name == name
+    assert judge(m, [evidence]).verdict.name == name
 
 
 def test_the_p_value_pays_for_the_number_of_tests() -> None:
@@ -211,7 +220,7 @@ def test_the_p_value_pays_for_the_number_of_tests() -> None:
     evidence = [test(m) for test in AS_STORED]
     single = min(e.log10_p for e in evidence if e.test in DECIDING and e.log10_p is not None)
     looks = sum(e.test in DECIDING and e.log10_p is not None for e in evidence)
-    assert decide(m, evidence).log10_p == pytest.approx(single + np.log10(looks))
+    assert judge(m, evidence).verdict.log10_p == pytest.approx(single + np.log10(looks))
     assert looks >= 4
 
 
@@ -230,7 +239,7 @@ def test_descriptive_tests_never_decide() -> None:
     a = decoder(0)
     m = models(a, child(a, 0.9))
     evidence = [e for test in AS_STORED if (e := test(m)).test not in DECIDING]
-    assert decide(m, evidence).name == "inconclusive"
+    assert judge(m, evidence).verdict.name == "inconclusive"
 
 
 def test_every_rule_reads_tests_that_exist() -> None:

@@ -12,8 +12,8 @@ import itertools
 import numpy as np
 import pytest
 from synthetic import decoder, models
+from weightprint.compare.compare import judge
 from weightprint.evidence.tests import AS_STORED
-from weightprint.verdict.verdict import decide
 
 N = 20
 
@@ -26,7 +26,7 @@ def strangers() -> list[tuple[str, dict[str, float | None]]]:
     for a, b in itertools.combinations(zoo, 2):
         m = models(a, b)
         evidence = [test(m) for test in AS_STORED if not test.published]
-        out.append((decide(m, evidence).name, {e.test: e.log10_p for e in evidence}))
+        out.append((judge(m, evidence).verdict.name, {e.test: e.log10_p for e in evidence}))
     return out
 
 

@@ -17,8 +17,9 @@ from synthetic import Arrays, child, decoder, models
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import training_shared
-from weightprint.verdict import direction as module
-from weightprint.verdict.direction import SIGNS, Sign, direction
+from weightprint.verdict import direction_cues as module
+from weightprint.verdict.direction import direction
+from weightprint.verdict.direction_cues import SIGNS, Sign, gather
 from weightprint.verdict.direction_samples import Found, Seen
 
 BLANK = Evidence("unit_agreement", "?", True, "", "", "")
@@ -33,24 +34,24 @@ def both_ways(a: Arrays, b: Arrays, *tests: Any) -> tuple[dict[str, Any], dict[s
     out = []
     for x, y in ((a, b), (b, a)):
         m = models(x, y)
-        out.append(direction(m, {e.test: e for e in (test(m) for test in tests)}))
+        out.append(direction(gather(m, {e.test: e for e in (test(m) for test in tests)})))
     return out[0], out[1]
 
 
 def names_the_later(a: Arrays, b: Arrays, word: str, *tests: Any) -> None:
     """B is later: said so, and of A when the two are swapped, for the same reason."""
     one, other = both_ways(a, b, *tests)
-    assert (one["later"], other["later"]) == ("b", "a")
-    assert one["confidence"] == other["confidence"]
-    assert 0.5 < one["confidence"] < 1
-    assert word in one["because"]
+    assert (one.later, other.later) == ("b", "a")
+    assert one.confidence == other.confidence
+    assert 0.5 < one.confidence < 1
+    assert word in one.because
 
 
 def says_nothing(a: Arrays, b: Arrays, *tests: Any) -> None:
     for found in both_ways(a, b, same_values, *tests):
-        assert found["later"] is None
-        assert found["confidence"] is None
-        assert "nothing" in found["because"]
+        assert found.later is None
+        assert found.confidence is None
+        assert "nothing" in found.because
 
 
 def half_pruned(x: np.ndarray) -> np.ndarray:
@@ -286,15 +287,15 @@ def test_experts_made_from_a_dense_ffn_and_the_reverse() -> None:
     mean = {n: np.mean([e[n] for e in experts], axis=0).astype(np.float32) for n in dense}
 
     def ask(a: Arrays, b: Arrays, e: Evidence) -> dict[str, Any]:
-        return direction(models(a, b), {"unit_agreement": e})
+        return direction(gather(models(a, b), {"unit_agreement": e}))
 
-    assert ask(dense, moe, evidence)["later"] == "b"
-    assert ask(moe, dense, swapped(evidence))["later"] == "a"
-    assert ask(moe, mean, swapped(evidence))["later"] == "b"
-    assert ask(mean, moe, evidence)["later"] == "a"
-    assert ask(experts[2], moe, evidence)["later"] == "a"
+    assert ask(dense, moe, evidence).later == "b"
+    assert ask(moe, dense, swapped(evidence)).later == "a"
+    assert ask(moe, mean, swapped(evidence)).later == "b"
+    assert ask(mean, moe, evidence).later == "a"
+    assert ask(experts[2], moe, evidence).later == "a"
     split = matched(*[((i, e), (i, None), range(25 * e, 25 * e + 40 - 15)) for i in range(4) for e in range(4)])
-    assert ask(dense, moe, replace(split, matches=tuple(replace(m, tested=26) for m in split.matches)))["later"] is None
+    assert ask(dense, moe, replace(split, matches=tuple(replace(m, tested=26) for m in split.matches))).later is None
 
 
 def test_repeated_blocks() -> None:
@@ -304,20 +305,20 @@ def test_repeated_blocks() -> None:
     for new, old in enumerate(order):
         deep |= {n.replace(f".layers.{old}.", f".layers.{new}."): v for n, v in a.items() if f".layers.{old}." in n}
     evidence = matched(*[((new, None), (old, None), range(80)) for new, old in enumerate(order)])
-    found = direction(models(a, deep), {"unit_agreement": evidence})
-    assert found["later"] == "b"
-    assert "2 blocks of B repeat" in found["because"]
-    assert direction(models(deep, a), {"unit_agreement": swapped(evidence)})["later"] == "a"
+    found = direction(gather(models(a, deep), {"unit_agreement": evidence}))
+    assert found.later == "b"
+    assert "2 blocks of B repeat" in found.because
+    assert direction(gather(models(deep, a), {"unit_agreement": swapped(evidence)})).later == "a"
     dropped = matched(((0, None), (0, None), range(80)), ((1, None), (3, None), range(80)))
-    assert direction(models(a, a), {"unit_agreement": dropped})["later"] is None
+    assert direction(gather(models(a, a), {"unit_agreement": dropped})).later is None
 
 
 def test_neighbours_that_resemble_each_other_repeat_nothing() -> None:
     """Blocks 1 and 2 of the deeper model are both found in block 1 of the other, and are not each other's copies."""
     deep, shallow = decoder(7, layers=4), decoder(7, layers=3)
     evidence = matched(*[((b, None), (a, None), range(80)) for b, a in ((0, 0), (1, 1), (2, 1), (3, 2))])
-    assert direction(models(shallow, deep), {"unit_agreement": evidence})["later"] is None
-    assert direction(models(deep, shallow), {"unit_agreement": swapped(evidence)})["later"] is None
+    assert direction(gather(models(shallow, deep), {"unit_agreement": evidence})).later is None
+    assert direction(gather(models(deep, shallow), {"unit_agreement": swapped(evidence)})).later is None
 
 
 def test_own_directions_claim_nothing() -> None:
@@ -330,10 +331,10 @@ def test_own_directions_claim_nothing() -> None:
         b[n] = (v + v.std() * (change + 0.02 * rng.standard_normal(v.shape) * (v.ndim == 2))).astype(np.float32)
     mean = {n: ((a[n] + b[n]) / 2).astype(np.float32) for n in a}
     for found in both_ways(mean, b, same_values, training_shared):
-        assert found["later"] is None
-        assert "mean of" in found["because"]
+        assert found.later is None
+        assert "mean of" in found.because
     for found in both_ways(a, b, same_values, training_shared):
-        assert found["later"] is None
+        assert found.later is None
 
 
 def test_symmetric_changes_and_strangers_have_none() -> None:
@@ -351,14 +352,14 @@ def test_signs_that_contradict_claim_nothing(monkeypatch: pytest.MonkeyPatch) ->
     a = decoder(10)
     pruned = in_blocks(a, half_pruned)
     swap = vocabulary(a, lambda t: np.concatenate([t, np.zeros((20, t.shape[1]))]))
-    found = direction(models(swap, pruned), {})
-    assert found["later"] is None
-    assert "contradict" in found["because"]
-    assert "zero in" in found["because"]
+    found = direction(gather(models(swap, pruned), {}))
+    assert found.later is None
+    assert "contradict" in found.because
+    assert "zero in" in found.because
     both = in_blocks(swap, half_pruned)
-    assert direction(models(a, both), {})["confidence"] == 0.97
+    assert direction(gather(models(a, both), {})).confidence == 0.97
     monkeypatch.setattr(module, "SIGNS", (*SIGNS, Sign("none", lambda seen: Found("a", 0.6, f"{len(seen.evidence)}"))))
-    assert direction(models(a, both), {})["later"] is None
+    assert direction(gather(models(a, both), {})).later is None
 
 
 def test_related_matrices_only() -> None:

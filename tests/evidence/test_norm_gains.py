@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synthetic import child, decoder, models
+from weightprint.compare.compare import judge
 from weightprint.evidence.norm_gains import _in_place, norm_gains, outliers, ranks
 from weightprint.evidence.pair import Basis
-from weightprint.verdict.verdict import decide
 
 D = 4096
 
@@ -26,7 +26,7 @@ def test_strangers_have_raw_cosine_99_and_pearson_0() -> None:
         evidence = norm_gains(m)
         pearson.append(evidence.details["pearson_matched"])
         cosines.append(evidence.details["raw_cosine_not_evidence"])
-        assert decide(m, [evidence]).name == "inconclusive"
+        assert judge(m, [evidence]).verdict.name == "inconclusive"
     assert np.mean(cosines) == pytest.approx(0.9901, abs=0.0002)
     assert np.std(pearson) == pytest.approx(0.0157, rel=0.5)
     assert np.max(np.abs(pearson)) < 4 * 0.0157
@@ -66,7 +66,7 @@ def test_no_gains_alone_make_a_verdict() -> None:
     m = models(a, child(a, 0.9))
     evidence = norm_gains(m)
     assert (evidence.log10_p or 0) < -6
-    assert decide(m, [evidence]).name == "inconclusive"
+    assert judge(m, [evidence]).verdict.name == "inconclusive"
 
 
 def test_outliers_are_named_and_taken_out() -> None:

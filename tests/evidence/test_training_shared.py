@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synthetic import Arrays, decoder, models
+from weightprint.compare.compare import judge
 from weightprint.evidence.pair import Basis
 from weightprint.evidence.tests import AS_STORED
 from weightprint.evidence.training_shared import read, strong_over_weak, training_shared
-from weightprint.verdict.verdict import decide
 
 D, H, LAYERS = 64, 160, 4
 
@@ -163,7 +163,7 @@ def test_one_initialisation_in_another_order_is_told_alike_both_ways(amount: flo
     }
     for first, second in ((a, b), (b, a)):
         m = models(first, second)
-        verdict = decide(m, [test(m) for test in AS_STORED])
+        verdict = judge(m, [test(m) for test in AS_STORED]).verdict
         assert (verdict.name, verdict.readings) == ("shared_initialisation", ("shared_initialisation",))
 
 
@@ -171,7 +171,7 @@ def test_what_descent_long_ago_would_leave_is_named_beside() -> None:
     """Two models trained on from one: little of what they share is training."""
     root = trained(initial(10), 24)
     m = models(trained(root, 25), trained(root, 26))
-    verdict = decide(m, [test(m) for test in AS_STORED])
+    verdict = judge(m, [test(m) for test in AS_STORED]).verdict
     assert "shared_origin" in verdict.readings
     assert "descend from one" in verdict.sentence
 

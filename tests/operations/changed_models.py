@@ -9,6 +9,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from synthetic import Arrays, decoder, models
+from weightprint.operations.base import Operation
+from weightprint.operations.changes import measured
 from weightprint.operations.encoded import encoded
 from weightprint.operations.low_rank import low_rank
 from weightprint.operations.noise import noise
@@ -17,7 +19,6 @@ from weightprint.operations.training import training
 from weightprint.verdict.facts import Facts
 
 DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "BF16": ml_dtypes.bfloat16, "F16": np.float16}
-READERS = (encoded, pruning, low_rank, noise, training)
 
 
 def parent(seed: int = 0) -> Arrays:
@@ -35,7 +36,9 @@ def matrices(arrays: Mapping[str, Any]) -> list[str]:
     return [name for name, x in arrays.items() if x.ndim == 2 and ".layers." in name]
 
 
-def named(a: Mapping[str, Any], b: Mapping[str, Any], dtype: str = "F32") -> dict[str, dict[str, Any]]:
-    """Operation → the whole row, of a pair stored in one type, as the readers of values tell them."""
+def named(a: Mapping[str, Any], b: Mapping[str, Any], dtype: str = "F32") -> dict[str, Operation]:
+    """Name → operation, of a pair stored in one type, as the readers of values tell them."""
     facts = Facts(models(stored(a, dtype), stored(b, dtype)), ())
-    return {row["name"]: row for read in READERS for row in read(facts)}
+    changes = measured(facts)
+    rows = (*encoded(facts, changes), *pruning(changes), *low_rank(changes), *noise(changes), *training(facts, changes))
+    return {row.name: row for row in rows}

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import weightprint
 from every_operation import CASES, ENCODED, parent
+from weightprint.compare.compare import judge
 from weightprint.compare.pipeline import examine, gather
-from weightprint.verdict.verdict import decide
 
 from benches.lineage.zoo import model_folder as made
 from benches.lineage.zoo.operations.table import OPERATIONS
@@ -26,8 +26,8 @@ def told(a: made.Made, b: made.Made, folder: Path) -> dict[str, dict[str, Any]]:
         made.save(folder / name, model)
     with weightprint.open(folder / "a") as first, weightprint.open(folder / "b") as second:
         m = examine(first, second)[2]
-        verdict = decide(m, gather(m))
-    return {o["name"]: dict(o["parameters"]) for o in verdict.operations}
+        found = judge(m, gather(m))
+    return {o.name: dict(o.parameters) for o in found.history.operations}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -52,10 +52,10 @@ def test_the_rank_of_a_merged_adapter_is_exact(dtype: str, rank: int, roles: tup
     a = parent()
     found = named(a, adapted(a, rank, roles, size), dtype)
     assert found.keys() == {"lora_merge"}
-    assert found["lora_merge"]["parameters"]["rank"] == rank
-    assert found["lora_merge"]["parameters"]["roles"] == list(roles)
-    assert found["lora_merge"]["parameters"]["matrices"] == 4 * len(roles)
-    assert found["lora_merge"]["parameters"]["gap"] > 2
+    assert found["lora_merge"].parameters["rank"] == rank
+    assert found["lora_merge"].parameters["roles"] == list(roles)
+    assert found["lora_merge"].parameters["matrices"] == 4 * len(roles)
+    assert found["lora_merge"].parameters["gap"] > 2
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
@@ -64,7 +64,7 @@ def test_the_sd_of_noise_is_within_one_percent(dtype: str, sd: float) -> None:
     a = parent()
     found = named(a, noised(a, sd), dtype)
     assert found.keys() == {"gaussian_noise"}
-    assert found["gaussian_noise"]["parameters"]["sd"] == pytest.approx(sd, rel=0.01)
+    assert found["gaussian_noise"].parameters["sd"] == pytest.approx(sd, rel=0.01)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
@@ -72,7 +72,7 @@ def test_noise_in_proportion_to_each_tensor(dtype: str) -> None:
     a = parent()
     found = named(a, noised(a, relative=0.1), dtype)
     assert found.keys() == {"gaussian_noise"}
-    assert found["gaussian_noise"]["parameters"]["relative"] == pytest.approx(0.1, rel=0.01)
+    assert found["gaussian_noise"].parameters["relative"] == pytest.approx(0.1, rel=0.01)
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
@@ -83,7 +83,7 @@ def test_the_fraction_of_zeros(fraction: float) -> None:
         b[name] = np.where(np.abs(a[name]) < np.quantile(np.abs(a[name]), fraction), 0, a[name]).astype(np.float32)
     found = named(a, b)
     assert found.keys() == {"unstructured_pruning"}
-    assert found["unstructured_pruning"]["parameters"]["fraction"] == pytest.approx(fraction, rel=0.01)
+    assert found["unstructured_pruning"].parameters["fraction"] == pytest.approx(fraction, rel=0.01)
 
 
 @pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8), (1, 4)])
@@ -96,7 +96,7 @@ def test_the_pattern_of_zeros(kept: int, of: int) -> None:
         b[name] = np.where(order < kept, groups, 0).reshape(a[name].shape).astype(np.float32)
     found = named(a, b)
     assert found.keys() == {"semi_structured_pruning"}
-    assert found["semi_structured_pruning"]["parameters"] == {"kept": kept, "of": of}
+    assert found["semi_structured_pruning"].parameters == {"kept": kept, "of": of}
 
 
 @pytest.mark.parametrize(("bits", "group", "dtype"), [(4, 32, "BF16"), (8, None, "F32"), (4, None, "F32")])
@@ -111,7 +111,7 @@ def test_the_grid_of_quantised_values(bits: int, group: int | None, dtype: str) 
         b[name] = (np.rint((groups - low) / step) * step + low).reshape(x.shape).astype(np.float32)
     found = named(a, b, dtype)
     assert found.keys() == {"quantise"}
-    parameters = found["quantise"]["parameters"]
+    parameters = found["quantise"].parameters
     assert (parameters["bits"], parameters.get("group"), parameters["grid"]) == (bits, group, "minmax")
     size = np.sqrt(sum(np.sum(a[n].astype(np.float64) ** 2) for n in matrices(a)))
     error = np.sqrt(sum(np.sum((b[n] - a[n]).astype(np.float64) ** 2) for n in matrices(a)))
@@ -126,17 +126,17 @@ def test_training_is_named_by_how_far_it_went(size: float, name: str | None, dty
     a = parent()
     found = named(a, tuned(a, size), dtype)
     assert found.keys() == {name or "continued_pretraining"}
-    parameters: dict[str, Any] = next(iter(found.values()))["parameters"]
+    parameters: dict[str, Any] = next(iter(found.values())).parameters
     assert parameters["relative_change"] == pytest.approx(size, rel=0.05)
     assert parameters["cosine"] == pytest.approx(1 / np.sqrt(1 + size**2), abs=0.02)
     assert [layer for layer, _ in parameters["layers"]] == [0, 1, 2, 3]
-    assert next(iter(found.values()))["confidence"] < 1
+    assert next(iter(found.values())).confidence < 1
 
 
 def test_layers_left_as_they_were_are_frozen() -> None:
     a = parent()
     b = dict(tuned(a, 0.1, only=".layers.2."))
-    found = named(a, b)["fine_tune"]["parameters"]
+    found = named(a, b)["fine_tune"].parameters
     assert {layer: change for layer, change in found["layers"] if change == 0}.keys() == {0, 1, 3}
     assert set(found["frozen"]) == {n for n in a if ".layers.2." not in n or a[n].ndim == 1}
 

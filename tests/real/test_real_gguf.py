@@ -81,6 +81,6 @@ def test_a_release_in_gguf_is_the_model_re_encoded(kind: str, tmp_path: Path) ->
     write_gguf(tmp_path / "release.gguf", packed, sizes=sizes)
     result = weightprint.compare(hugging_face(tensors, tmp_path), tmp_path / "release.gguf")
     assert result.verdict == "re_encoded"
-    assert result.result.direction["later"] == "b"
-    assert [o["name"] for o in result.result.operations] == ["rename", "re_dtype", "quantise"]
-    assert result.result.operations[-1]["parameters"].items() >= {"method": kind, "scheme": "gguf", "group": 32}.items()
+    assert result.result.direction.later == "b"
+    assert [o.name for o in result.operations] == ["rename", "re_dtype", "quantise"]
+    assert result.operations[-1].parameters.items() >= {"method": kind, "scheme": "gguf", "group": 32}.items()

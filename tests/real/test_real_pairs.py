@@ -41,7 +41,7 @@ def test_a_real_fine_tune() -> None:
     cosines = {name: c for name, c in weights.details["cosines"].items() if ".layers.2." in name}
     assert all(0.9 < c < 0.999 for c in cosines.values())  # trained on, but not far
     assert evidence(result, "aligned_units").statistic == 768
-    assert result.result.direction["later"] is None
+    assert result.result.direction.later is None
     assert result.result.share.low > 0.98
     assert any("ruled out" in line for line in result.result.against)
     assert not result.same
@@ -95,8 +95,8 @@ def test_minilm_and_its_int8_copy() -> None:
     assert len(same.details["scales"]) == 38
     kinds = set(same.details["how"].values())
     assert kinds == {"F32 to I8, one scale per row", "F32 to I8, one scale per column, transposed"}
-    assert result.result.direction["later"] == "b"
-    assert [o["name"] for o in result.result.operations] == ["rename", "quantise", "transpose"]
+    assert result.result.direction.later == "b"
+    assert [o.name for o in result.operations] == ["rename", "quantise", "transpose"]
     # The copy lacks the pooler: said, and not counted as the same.
     assert any("pooler.dense.weight" in line for line in result.result.against)
     assert not result.same
@@ -128,7 +128,7 @@ def test_minilm_trained_on_with_names_hidden(tmp_path: Path) -> None:
 def test_smollm2_and_a_bfloat16_copy() -> None:
     result = weightprint.compare(zoo.smollm2(), zoo.smollm2_bf16())
     assert (result.verdict, result.same) == ("re_encoded", True)
-    assert result.result.direction["later"] is None  # what was decoded from codes does not fill the cells of a rounding
+    assert result.result.direction.later is None  # what was decoded from codes does not fill the cells of a rounding
     assert result.result.share.low == 1.0
 
 

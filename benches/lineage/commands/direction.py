@@ -21,7 +21,7 @@ from weightprint.evidence.pair import Models
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import training_shared
 from weightprint.evidence.unit_agreement import unit_agreement
-from weightprint.verdict.direction import SIGNS
+from weightprint.verdict.direction_cues import SIGNS
 from weightprint.verdict.direction_samples import Seen
 
 from ..score import pairs

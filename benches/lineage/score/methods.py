@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import weightprint
-from weightprint.compare.compare import Effort
+from weightprint.compare.compare import Effort, judge
 from weightprint.compare.pipeline import gather
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import Models
 from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS
 from weightprint.results.saving import finite
-from weightprint.verdict.verdict import decide
 
 from .open_models import Opened
 from .peers import PEERS, Peer
@@ -91,7 +90,7 @@ def _fitted(a: Path, b: Path) -> dict[str, Any]:
 
 
 def _decided(models: Models, evidence: tuple[Evidence, ...]) -> dict[str, Any]:
-    verdict = decide(models, evidence)
+    verdict = judge(models, evidence).verdict
     rows = [finite(e.to_dict()) for e in evidence]
     return {
         "verdict": verdict.name,

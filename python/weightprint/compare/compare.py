@@ -1,8 +1,8 @@
 """Compare two models: the same, re-encoded, of one origin, or not to be told.
 
 The tests of :mod:`weightprint.evidence` run as :mod:`weightprint.compare.pipeline` says, then the table of
-:mod:`weightprint.verdict`. ``Comparison.to_dict`` is the JSON contract of ``weightprint
-compare --json``.
+:mod:`weightprint.verdict` weighs what they found, then :mod:`weightprint.operations` tells what was done.
+``Comparison.to_dict`` is the JSON contract of ``weightprint compare --json``; ``Comparison.from_dict`` reads it again.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,16 +21,25 @@ from weightprint.compare.pipeline import examine, gather
 from weightprint.errors import UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.pair import Models
 from weightprint.fingerprint.build import Examined
 from weightprint.fingerprint.live import finite_side
+from weightprint.operations.base import Operation
+from weightprint.operations.table import History, history
 from weightprint.results.saving import finite, to_json
 from weightprint.results.shown import Shown
 from weightprint.util.escape import escape
 from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Progress
-from weightprint.verdict.verdict import Verdict, decide
+from weightprint.verdict import direction_cues
+from weightprint.verdict.direction_cues import Cues
+from weightprint.verdict.facts import Facts, gathered
+from weightprint.verdict.saved import facts_from, saved
+from weightprint.verdict.thresholds import LIMITS, Limits
+from weightprint.verdict.values import Direction, ExpertMatch, LayerMatch, Name, Share
+from weightprint.verdict.verdict import Verdict, asks_direction, decide
 
-__all__ = ["Comparison", "ModelSummary", "compare"]
+__all__ = ["Comparison", "Judgement", "ModelSummary", "compare", "judge"]
 
 Effort = Literal["quick", "standard", "full"]
 SCHEMA_VERSION = 1
@@ -55,11 +64,39 @@ class ModelSummary:
         return {key: getattr(self, key) for key in self.__slots__}
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What follows from the evidence of a pair: the facts that were weighed, the cues of who came first (None where
+    nobody asked), the verdict, and what was done."""
+
+    facts: Facts
+    cues: Cues | None
+    verdict: Verdict
+    history: History
+
+
+def judge(models: Models, evidence: Sequence[Evidence]) -> Judgement:
+    """Gather what values have to tell, weigh it, and tell what was done. Only the weighing (`decide`) reads nothing."""
+    facts = gathered(models, evidence)
+    cues = direction_cues.gather(models, facts.by_test) if asks_direction(facts) else None
+    verdict = decide(facts, cues)
+    return Judgement(facts, cues, verdict, history(facts, verdict))
+
+
 @dataclass(frozen=True)
 class Comparison(Shown):
     """What `compare` found. Frozen; prints as the report a person reads; ``to_dict`` is the JSON contract.
 
-    ``gemm_seconds``: of the ``seconds``, those spent in products and decompositions of dense matrices.
+    Attributes:
+        a, b: the two models.
+        result: the verdict, with what speaks for and against it.
+        history: what was done, as far as known.
+        evidence: every test's answer.
+        parameters: effort, seed, and how tensors were brought together.
+        weighed_from: what ``result`` follows from beside the evidence's JSON, see `weighed`.
+        seconds, gemm_seconds: what it took, and how much of that products and decompositions of dense matrices.
+        bytes_read, peak_rss_bytes: what was read, and the largest resident set (None where the system does not say).
+        version: of weightprint.
     """
 
     _report = "compare"
@@ -67,17 +104,34 @@ class Comparison(Shown):
     a: ModelSummary
     b: ModelSummary
     result: Verdict
+    history: History
     evidence: tuple[Evidence, ...]
     parameters: Mapping[str, Any]
+    weighed_from: Mapping[str, Any] = field(repr=False)
     seconds: float
     bytes_read: int
     peak_rss_bytes: int | None
-    gemm_seconds: float = 0.0
+    gemm_seconds: float
+    version: str
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Name:
         """See :class:`weightprint.verdict.Verdict`."""
         return self.result.name
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is."""
+        return self.history.operations
+
+    def weighed(self, limits: Limits = LIMITS) -> Verdict:
+        """The verdict that the same evidence gives, weighed again; other ``limits`` ask for more, or for less.
+
+        Neither model is needed. No direction is claimed where none was asked for at first.
+        """
+        rows = [finite(e.to_dict()) for e in self.evidence]
+        facts, cues = facts_from(self.weighed_from, rows, self.parameters)
+        return decide(replace(facts, limits=limits), cues)
 
     @property
     def log10_p(self) -> float | None:
@@ -95,19 +149,17 @@ class Comparison(Shown):
         ``readings`` lists the verdicts between which the evidence can't tell, ``verdict`` first. At effort "quick" a
         shared origin is ``["shared_origin", "partly_shared", …]``: a shared origin or a part of it.
         """
-        from weightprint import __version__
-
-        verdict = self.result
+        verdict, told = self.result, self.history
         out: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
-            "tool": {"name": "weightprint", "version": __version__, "parameters": dict(self.parameters)},
+            "tool": {"name": "weightprint", "version": self.version, "parameters": dict(self.parameters)},
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
             "verdict": verdict.name,
             "log10_p": verdict.log10_p,
             "share": verdict.share.to_dict(),
-            "direction": dict(verdict.direction),
-            "operations": [dict(operation) for operation in verdict.operations],
+            "direction": verdict.direction.to_dict(),
+            "operations": [operation.to_dict() for operation in told.operations],
             "layer_map": [list(row) for row in verdict.layer_map],
             "expert_map": [list(row) for row in verdict.expert_map],
             "evidence": [e.to_dict() for e in self.evidence],
@@ -121,14 +173,45 @@ class Comparison(Shown):
             "complete": verdict.complete,
             "readings": list(verdict.readings),
             "gemm_seconds": self.gemm_seconds,
-            "told_from": verdict.told_from,
-            "operations_if": {way: [dict(o) for o in rows] for way, rows in verdict.operations_if.items()} or None,
+            "told_from": told.told_from,
+            "operations_if": {way: [o.to_dict() for o in rows] for way, rows in told.operations_if.items()} or None,
+            "weighed_from": self.weighed_from,
         }
         return dict(finite(out))
 
+    @classmethod
+    def from_dict(cls, out: Mapping[str, Any]) -> Comparison:
+        """The comparison whose `to_dict` this is. What tests kept of values (matched hidden units) is not in it.
+
+        Raises:
+            UsageError: it lacks what it was weighed from, as those of older versions do.
+        """
+        if "weighed_from" not in out:
+            raise UsageError("this comparison was saved without what it was weighed from", code="not_weighable")
+        tool = out["tool"]
+        facts, _ = facts_from(out["weighed_from"], out["evidence"], tool["parameters"])
+        return cls(
+            a=ModelSummary(**out["a"]),
+            b=ModelSummary(**out["b"]),
+            result=_verdict(out),
+            history=History(
+                told_from=out["told_from"],
+                operations=tuple(Operation(**o) for o in out["operations"]),
+                operations_if={k: tuple(Operation(**o) for o in v) for k, v in (out["operations_if"] or {}).items()},
+            ),
+            evidence=tuple(facts.evidence),
+            parameters=tool["parameters"],
+            version=tool["version"],
+            **{key: out[key] for key in ("weighed_from", "seconds", "bytes_read", "peak_rss_bytes", "gemm_seconds")},
+        )
+
     def to_json(self, indent: int | None = 2) -> str:
-        """`to_dict` as JSON text."""
-        return to_json(self.to_dict(), indent)
+        """`to_dict` as JSON text; what it was weighed from stands in one line at its end."""
+        out = self.to_dict()
+        weighed = to_json(out.pop("weighed_from"), None)
+        comma = "," if indent is None else ",\n" + " " * indent
+        end = "}" if indent is None else "\n}"
+        return f'{to_json(out, indent)[: -len(end)]}{comma}"weighed_from": {weighed}{end}'
 
     def __repr__(self) -> str:
         strength = "" if self.log10_p is None else f", log10 p = {self.log10_p:.1f}"
@@ -190,13 +273,16 @@ def _compare(
     with accounted() as spent, np.errstate(all="ignore"):
         first, second, models = examine(a, b, effort, seed, progress)
         evidence = gather(models)
-        verdict = decide(replace(models, a=finite_side(models.a), b=finite_side(models.b)), evidence)
+        judged = judge(replace(models, a=finite_side(models.a), b=finite_side(models.b)), evidence)
     for checkpoint in (a, b):
         checkpoint.check_unchanged()
+    from weightprint import __version__  # the package's own root, which loads this file
+
     return Comparison(
         a=_summary(first),
         b=_summary(second),
-        result=verdict,
+        result=judged.verdict,
+        history=judged.history,
         evidence=evidence,
         parameters={
             "effort": effort,
@@ -208,6 +294,27 @@ def _compare(
         bytes_read=(0 if effort == "quick" else a.n_bytes + b.n_bytes) + first.reads.nbytes + second.reads.nbytes,
         peak_rss_bytes=_peak_rss(),
         gemm_seconds=spent.seconds,
+        weighed_from=finite(saved(judged.facts, judged.cues)),
+        version=__version__,
+    )
+
+
+def _verdict(out: Mapping[str, Any]) -> Verdict:
+    experts = ([*row[:5], None if row[5] is None else (*row[5],)] for row in out["expert_map"])
+    return Verdict(
+        name=out["verdict"],
+        sentence=out["sentence"],
+        rule=out["rule"]["words"],
+        reads=tuple(out["rule"]["reads"]),
+        log10_p=out["log10_p"],
+        share=Share(**out["share"]),
+        complete=out["complete"],
+        in_favour=tuple(out["in_favour"]),
+        against=tuple(out["against"]),
+        direction=Direction(**out["direction"]),
+        layer_map=tuple(LayerMatch(*row) for row in out["layer_map"]),
+        expert_map=tuple(ExpertMatch(*row) for row in experts),
+        readings=tuple(out["readings"]),
     )
 
 

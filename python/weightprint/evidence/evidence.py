@@ -49,6 +49,11 @@ class Region:
     tensors: tuple[str, ...] = ()
 
     @property
+    def stack(self) -> str:
+        """The stack of its block; its name outside the blocks."""
+        return self.name.removesuffix(f".{self.layer}")
+
+    @property
     def excess(self) -> float:
         """Cosine of matched tensors beyond that of the same tensors one layer apart."""
         return self.effect - self.control
@@ -71,6 +76,7 @@ class UnitMatch:
         log10_p: of this many or more, corrected for nothing.
         units: unit of B → unit of A, as far as known; int64 (n, 2).
         nearest: of the found ones, those that resemble their unit here more than any in A's other FFNs.
+        span: first and last + 1 of A's units that it holds, where ``units`` were not kept.
     """
 
     b: tuple[str, int, Expert]
@@ -81,6 +87,7 @@ class UnitMatch:
     log10_p: float
     units: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     nearest: int = 0
+    span: tuple[int, int] | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -22,6 +22,11 @@ MIN_DISTINCT = 64
 SLICE_VALUES = 1 << 20
 
 
+def scheme_of(dtype: str) -> str | None:
+    """The scheme of a tensor's ``dtype``, as in ``"I4 gptq"``; None of an element type alone."""
+    return dtype.partition(" ")[2] or None
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """What is known of one canonical tensor without reading it again.
@@ -49,9 +54,14 @@ class Tensor:
     undecoded: bool = False
 
     @property
+    def scheme(self) -> str | None:
+        """The scheme of quantisation whose codes it is stored in; None where it is stored as it is read."""
+        return scheme_of(self.dtype)
+
+    @property
     def coded(self) -> bool:
         """True where it is stored as codes of a scheme of quantisation, and read decoded."""
-        return " " in self.dtype
+        return self.scheme is not None
 
     @property
     def matrix(self) -> tuple[int, int]:

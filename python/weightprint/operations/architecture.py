@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from weightprint.anatomy.roles import matrix_of, role_of
 from weightprint.fingerprint.model import Side
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation
 from weightprint.verdict.facts import Facts
 
 __all__ = ["architecture"]
@@ -14,7 +14,7 @@ __all__ = ["architecture"]
 _POSITIONS = ("position",)
 
 
-def architecture(facts: Facts) -> Iterable[Row]:
+def architecture(facts: Facts) -> Iterable[Operation]:
     """Biases dropped, LayerNorm to RMSNorm, learned positions gone."""
     if not facts.blocks or facts.maps is None or facts.maps.stack is None:
         return
@@ -24,12 +24,14 @@ def architecture(facts: Facts) -> Iterable[Row]:
     biases = {r for r in ours if _is_bias(r) and role_of(matrix_of(r)).part != "norm"}
     offsets = {r for r in ours if _is_bias(r) and role_of(matrix_of(r)).part == "norm"}
     if biases and not biases & theirs and {matrix_of(r) for r in biases} <= theirs:
-        yield row("drop_biases", {"roles": sorted(biases)}, f"A's {len(biases)} kinds of bias are not in B", 0.95)
+        yield Operation("drop_biases", {"roles": sorted(biases)}, f"A's {len(biases)} kinds of bias are not in B", 0.95)
     if offsets and not offsets & theirs and {matrix_of(r) for r in offsets} <= theirs:
         where = "norms of B have A's kind of gains and no offsets"
-        yield row("layernorm_to_rmsnorm", {"roles": sorted(offsets)}, where, 0.95)
+        yield Operation("layernorm_to_rmsnorm", {"roles": sorted(offsets)}, where, 0.95)
     if any(r in ours for r in _POSITIONS) and not any(r in theirs for r in _POSITIONS):
-        yield row("learned_positions_to_rope", {}, "A's table of positions is not in B, so positions are rotary", 0.8)
+        yield Operation(
+            "learned_positions_to_rope", {}, "A's table of positions is not in B, so positions are rotary", 0.8
+        )
 
 
 def _roles(side: Side, stack: str) -> set[str]:

@@ -1,15 +1,26 @@
-"""What every reader of operations shares: the shape of a row, and the layer map."""
+"""What every reader of operations answers with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Row", "row"]
+__all__ = ["Operation", "Row"]
 
-#: ``{"name", "parameters", "confidence", "where"}``, as in the JSON contract; names as in METHODS section 5.
+#: Parameters by name, ready for JSON; names as in METHODS section 5.
 Row = dict[str, Any]
 
 
-def row(name: str, parameters: Row, where: str, confidence: float = 1.0) -> Row:
-    """One operation. ``confidence`` below 1 where another reading leaves the same trace."""
-    return {"name": name, "parameters": parameters, "confidence": confidence, "where": where}
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One step that was taken, as in the JSON contract. ``confidence`` below 1 where another reading leaves the same
+    trace; ``where``: what it was seen in."""
+
+    name: str
+    parameters: Row
+    where: str
+    confidence: float = 1.0
+
+    def to_dict(self) -> Row:
+        """The fields in the contract's order."""
+        return {key: getattr(self, key) for key in ("name", "parameters", "confidence", "where")}

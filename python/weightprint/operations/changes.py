@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +36,8 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.ranges import evenly
-
-if TYPE_CHECKING:
-    from weightprint.verdict.maps import Maps
+from weightprint.verdict.facts import Facts
+from weightprint.verdict.maps import Maps
 
 __all__ = ["KINDS", "Change", "Changes", "measured", "pooled", "signatures"]
 
@@ -163,21 +161,16 @@ class Changes:
         return chosen if len(chosen) >= 2 and len(chosen) > least * len(self.seen) else ()
 
 
-def measured(models: Models, maps: Maps | None, copies: AbstractSet[str], aligned: bool = False) -> Changes:
-    """Compare what can be compared.
-
-    Args:
-        models: the pair.
-        maps: where B's blocks and experts come from, or None: everything in place.
-        copies: B's tensors that are known to hold A's values.
-        aligned: the residual channels had to be permuted or turned, so nothing lies in place.
-    """
+def measured(facts: Facts) -> Changes:
+    """Compare what can be compared; what is A's times a factor is told elsewhere."""
+    models = facts.models
     budget = models.budget.changes
     if not models.budget.whole:
         return Changes((), {"effort quick reads too little": len(models.b.tensors)})
-    if aligned:
+    if facts.decisive and facts.weights is not None and facts.weights.basis != "identity":
         return Changes((), {"the residual channels stand in another basis": len(models.b.tensors)})
-    pairs, skipped = _counterparts(models, maps)
+    copies, scaled = {f.b for f in (*facts.copies, *facts.rounded)}, {f.b for f in facts.scaled}
+    pairs, skipped = _counterparts(models, facts.maps)
     todo = [p for p in pairs if not _same(p, copies)]
     glanced = {p.b.name for p in evenly(todo, budget.tensors)}
     if len(glanced) < len(todo):
@@ -193,7 +186,7 @@ def measured(models: Models, maps: Maps | None, copies: AbstractSet[str], aligne
         return replace(change, seen=_looked(models, change)) if change.b.name in wanted else change
 
     out = list(parallel.each(look, out))
-    return Changes(tuple(out), skipped)
+    return Changes(tuple(c for c in out if c.b.name not in scaled), skipped)
 
 
 def _same(pair: Pair, copies: AbstractSet[str]) -> bool:

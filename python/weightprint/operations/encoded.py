@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from weightprint.operations.base import Row, row
-from weightprint.operations.changes import pooled
+from weightprint.fingerprint.model import scheme_of
+from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes, pooled
 from weightprint.verdict.facts import Facts
 
 __all__ = ["encoded"]
@@ -25,20 +26,20 @@ _ON_GRIDS = ("grid", "scaling", "changed, then grid")
 _CODES = {"F8_E4M3": ("fp8", 8), "F8_E5M2": ("fp8", 8), "I8": ("int8", 8), "U8": ("int8", 8)}
 
 
-def encoded(facts: Facts) -> Iterable[Row]:
+def encoded(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Renamed, cast, quantised and transposed tensors."""
     yield from _renamed(facts)
     same = facts.applied("same_values")
     how: Mapping[str, str] = same.details["how"] if same else {}
-    yield from _cast(facts, how)
-    if (quantised := _quantised(facts, how)) is not None:
+    yield from _cast(facts, changes, how)
+    if (quantised := _quantised(facts, changes, how)) is not None:
         yield quantised
     turned = [h for h in how.values() if "transposed" in h]
     if turned:
-        yield row("transpose", {"how": sorted(set(turned))}, f"{len(turned)} tensors")
+        yield Operation("transpose", {"how": sorted(set(turned))}, f"{len(turned)} tensors")
 
 
-def _renamed(facts: Facts) -> Iterable[Row]:
+def _renamed(facts: Facts) -> Iterable[Operation]:
     """Tensors with A's values that do the same under another name."""
     exact = facts.applied("exact_sharing")
     a, b = facts.models.a.tensors, facts.models.b.tensors
@@ -49,36 +50,41 @@ def _renamed(facts: Facts) -> Iterable[Row]:
     # A name that A has as well is no new name: the tensor's equal is a tied copy, or the block was moved.
     renamed = sum(here and x.name not in a for here, (x, _) in zip(stay, pairs, strict=True))
     if renamed > stay.count(False):
-        yield row("rename", {"tensors": renamed}, "the same values under other names")
+        yield Operation("rename", {"tensors": renamed}, "the same values under other names")
 
 
-def _cast(facts: Facts, how: Mapping[str, str]) -> Iterable[Row]:
+def _cast(facts: Facts, changes: Changes, how: Mapping[str, str]) -> Iterable[Operation]:
     """Another floating-point type: exactly A's values rounded, or both roundings of one original."""
     a, b = facts.models.a.tensors, facts.models.b.tensors
     cast = {n for n, h in how.items() if ("cast" in h or "nothing lost" in h) and not b[n].coded}
     types = Counter((a[f.a].dtype, b[f.b].dtype) for f in facts.re_encoded if f.b in cast)
-    rounded = [c for c in facts.changes.untouched if c.b.name not in how and c.n and c.a.dtype != c.b.dtype]
+    rounded = [c for c in changes.untouched if c.b.name not in how and c.n and c.a.dtype != c.b.dtype]
     types.update((c.a.dtype, c.b.dtype) for c in rounded)
-    types = Counter({pair: n for pair, n in types.items() if pair[0] != pair[1] and " " not in pair[0]})
+    types = Counter({pair: n for pair, n in types.items() if pair[0] != pair[1] and scheme_of(pair[0]) is None})
     if not types or 2 * types.total() < sum(t.dtype != a[n].dtype for n, t in b.items() if n in a):
         return
     (before, after), _ = types.most_common(1)[0]
     parameters: Row = {"dtype": after, "from": before}
     if how:
         parameters["how"] = sorted({how[name] for name in cast})
-    yield row("re_dtype", parameters, f"{types.total()} tensors hold the same values in another type")
+    yield Operation("re_dtype", parameters, f"{types.total()} tensors hold the same values in another type")
 
 
-def _quantised(facts: Facts, how: Mapping[str, str]) -> Row | None:
+def _quantised(facts: Facts, changes: Changes, how: Mapping[str, str]) -> Operation | None:
     """The first of the ways in which it shows."""
     same = facts.applied("same_values")
     if same is not None and same.details["later"] == "a":
         return None  # A was made by it, as the direction says
     codes, others = (same.details["codes"], same.details["other_codes"]) if same else ({}, {})
-    return _scaled(facts, how) or _in_codes(facts, codes) or _in_other_codes(facts, others) or _on_grids(facts)
+    return (
+        _scaled(facts, how)
+        or _in_codes(facts, changes, codes)
+        or _in_other_codes(changes, others)
+        or _on_grids(changes)
+    )
 
 
-def _scaled(facts: Facts, how: Mapping[str, str]) -> Row | None:
+def _scaled(facts: Facts, how: Mapping[str, str]) -> Operation | None:
     """Bare codes of one type that one scale per tensor, row or column explains."""
     b = facts.models.b.tensors
     scaled = {name: h for name, h in how.items() if "scale" in h and not b[name].coded}
@@ -86,34 +92,34 @@ def _scaled(facts: Facts, how: Mapping[str, str]) -> Row | None:
         return None
     method, bits = Counter(_CODES.get(b[n].dtype, (b[n].dtype, 0)) for n in scaled).most_common(1)[0][0]
     parameters: Row = {"method": method, "bits": bits, "how": sorted(set(scaled.values()))}
-    return row("quantise", parameters, f"{len(scaled)} tensors")
+    return Operation("quantise", parameters, f"{len(scaled)} tensors")
 
 
-def _in_codes(facts: Facts, codes: Mapping[str, Any]) -> Row | None:
+def _in_codes(facts: Facts, changes: Changes, codes: Mapping[str, Any]) -> Operation | None:
     """Most tensors in codes hold A's values, or near ones."""
     b = facts.models.b.tensors
     made = [b[f.b].dtype for f in (*facts.re_encoded, *facts.rounded) if b[f.b].coded]
-    if len(made) <= sum(c.b.coded for c in facts.changes.changed):
+    if len(made) <= sum(c.b.coded for c in changes.changed):
         return None
     where, confidence = _rounded(facts, codes, len(made))
-    return row("quantise", _stored(made) | _group(codes) | _error(codes.get("error", 0.0)), where, confidence)
+    return Operation("quantise", _stored(made) | _group(codes) | _error(codes.get("error", 0.0)), where, confidence)
 
 
-def _in_other_codes(facts: Facts, codes: Mapping[str, Any]) -> Row | None:
+def _in_other_codes(changes: Changes, codes: Mapping[str, Any]) -> Operation | None:
     """Most matrices are stored so, with values that something else changed as well. The error is what rounding them to
     nearest leaves."""
-    coded = [c for c in facts.changes.changed if c.b.coded and not c.a.coded]
-    if 2 * len(coded) <= len(facts.changes.matrices):
+    coded = [c for c in changes.changed if c.b.coded and not c.a.coded]
+    if 2 * len(coded) <= len(changes.matrices):
         return None
     ratio = codes.get("of_rounding")
     error = _error(codes["error"] / ratio**0.5) if ratio else {}
     where = f"{len(coded)} matrices are stored so"
-    return row("quantise", _stored([c.b.dtype for c in coded]) | _group(codes) | error, where, 0.95)
+    return Operation("quantise", _stored([c.b.dtype for c in coded]) | _group(codes) | error, where, 0.95)
 
 
-def _on_grids(facts: Facts) -> Row | None:
+def _on_grids(changes: Changes) -> Operation | None:
     """Stored decoded."""
-    seen = facts.changes.seen
+    seen = changes.seen
     grids = [(c, s.grid) for c, s in seen if s.grid is not None and c.kind in _ON_GRIDS]
     if len(grids) < 2 or len(grids) <= 0.3 * len(seen):
         return None
@@ -122,9 +128,9 @@ def _on_grids(facts: Facts) -> Row | None:
     where = f"{len(grids)} matrices looked at lie on a grid of {bits} bits per {group or 'row'}"
     nearest = [c for c, g in grids if g.nearest]
     if 2 * len(nearest) > len(grids) and (whole := pooled(nearest)) is not None:
-        return row("quantise", parameters | _error(whole.relative), where, 0.95)
+        return Operation("quantise", parameters | _error(whole.relative), where, 0.95)
     rounding = sorted(g.rounding for _, g in grids)[len(grids) // 2]
-    return row("quantise", parameters | _error(rounding), f"{where}, not the nearest to A's values", 0.9)
+    return Operation("quantise", parameters | _error(rounding), f"{where}, not the nearest to A's values", 0.9)
 
 
 def _group(codes: Mapping[str, Any]) -> Row:

@@ -19,7 +19,7 @@ import numpy as np
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.fingerprint.model import Side
 from weightprint.fingerprint.sampling import pick, sampled_rows
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import Found, common, found_ffns, number
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import lstsq, row_cosines
@@ -39,7 +39,7 @@ _FITS = 0.3  # of the variance that experts must explain
 Block = tuple[str, int]
 
 
-def experts(facts: Facts) -> Iterable[Row]:
+def experts(facts: Facts) -> Iterable[Operation]:
     """One row for each way between FFNs and experts."""
     found = found_ffns(facts)
     count = _counts(facts.models.b)
@@ -62,7 +62,7 @@ def _counts(side: Side) -> Mapping[Block, int]:
 # Dense to experts
 
 
-def _from_dense(facts: Facts, made: Sequence[Found], n: int) -> Row:
+def _from_dense(facts: Facts, made: Sequence[Found], n: int) -> Operation:
     per_layer = Counter(f.b.key[:2] for f in made)
     layers, copied = len(per_layer), common([*per_layer.values()])
     share = sum(f.row.share for f in made) / len(made)
@@ -70,7 +70,7 @@ def _from_dense(facts: Facts, made: Sequence[Found], n: int) -> Row:
     where = f"{n} experts in each of {layers} layers"
     if parts > 1 and n % parts == 0 and copied == n and _tile(made, parts):
         parameters: Row = {"parts": parts, "copies": n // parts, "experts": n, "share_of_units": round(share, 4)}
-        return row("expert_split", parameters, f"{where}, each a part of the layer's FFN", 0.95)
+        return Operation("expert_split", parameters, f"{where}, each a part of the layer's FFN", 0.95)
     fresh = 1 - float(np.mean([_kept(facts, f) for f in made[:: max(1, len(made) // _READ)]]))
     fresh = 0.0 if fresh < 0.01 else number(fresh)
     words = f", {fresh:.0%} of their units not A's" if fresh else ""
@@ -79,7 +79,9 @@ def _from_dense(facts: Facts, made: Sequence[Found], n: int) -> Row:
     if copied < n:  # the others were made elsewhere, or anew
         parameters |= {"copied": copied}
         which = f"{copied} of them a copy" if copied == 1 else f"{copied} of them copies"
-    return row("moe_upcycling", parameters, f"{where}, {which} of the layer's FFN{words}", 0.95 if copied == n else 0.6)
+    return Operation(
+        "moe_upcycling", parameters, f"{where}, {which} of the layer's FFN{words}", 0.95 if copied == n else 0.6
+    )
 
 
 def _kept(facts: Facts, f: Found) -> float:
@@ -114,7 +116,7 @@ def _tile(made: Sequence[Found], parts: int) -> bool:
 # Experts to experts
 
 
-def _moved(facts: Facts, moved: Sequence[Found], count: Mapping[Block, int]) -> Iterable[Row]:
+def _moved(facts: Facts, moved: Sequence[Found], count: Mapping[Block, int]) -> Iterable[Operation]:
     before = _counts(facts.models.a)
     n_b, n_a = common([count[f.b.key[:2]] for f in moved]), common([before[f.a.key[:2]] for f in moved])
     by_layer: dict[Block, list[Found]] = defaultdict(list)
@@ -132,16 +134,16 @@ def _moved(facts: Facts, moved: Sequence[Found], count: Mapping[Block, int]) -> 
         parameters: Row = {"times": times} if even else {"experts": n_b, "experts_of_a": n_a}
         if even and (noise := _noise(facts, whole)) is not None:
             parameters["noise"] = noise
-        yield row("expert_duplication", parameters, f"{n_a} -> {n_b} experts in {where}", 0.95 if even else 0.6)
+        yield Operation("expert_duplication", parameters, f"{n_a} -> {n_b} experts in {where}", 0.95 if even else 0.6)
         return
     if n_b < n_a:
         same = len({tuple(s) for s in sources.values()}) == 1
         kept: Row = {"experts": n_b, "experts_of_a": n_a}
         kept |= {"kept": next(iter(sources.values()))} if same else {}
-        yield row("expert_drop", kept, f"{n_a} -> {n_b} experts in {where}", 0.9)
+        yield Operation("expert_drop", kept, f"{n_a} -> {n_b} experts in {where}", 0.9)
     share = float(np.mean([np.mean([s != e for e, s in enumerate(layer)]) for layer in sources.values()]))
     if n_b == n_a and share > 0.0 and all(len(u) == n_b for u in uses):
-        yield row("expert_shuffle", {"share": number(share)}, where)
+        yield Operation("expert_shuffle", {"share": number(share)}, where)
 
 
 def _noise(facts: Facts, whole: Mapping[Block, Sequence[Found]]) -> float | None:
@@ -167,13 +169,13 @@ def _noise(facts: Facts, whole: Mapping[Block, Sequence[Found]]) -> float | None
 # Experts to dense
 
 
-def _to_dense(facts: Facts, merged: Sequence[Found]) -> Iterable[Row]:
+def _to_dense(facts: Facts, merged: Sequence[Found]) -> Iterable[Operation]:
     by_block: dict[Block, list[Ffn]] = defaultdict(list)
     for ffn in ffns(facts.models.a):
         if isinstance(ffn.expert, int):
             by_block[ffn.key[:2]].append(ffn)
     if not facts.models.budget.whole:  # their rows would be most of what is read
-        yield row("moe_to_dense", {}, f"{len(merged)} layers, by units alone", 0.8)
+        yield Operation("moe_to_dense", {}, f"{len(merged)} layers, by units alone", 0.8)
         return
     looked = merged[:: max(1, len(merged) // _LAYERS)][:_LAYERS]
     seen = [_mixture(facts, f, by_block[f.a.key[:2]]) for f in looked]
@@ -181,7 +183,7 @@ def _to_dense(facts: Facts, merged: Sequence[Found]) -> Iterable[Row]:
     chosen = [(names, weights) for m, names, weights in seen if m == method]
     layers = f"{len(merged)} layers"
     if method is None:
-        yield row("moe_to_dense", {}, f"{layers}, by units alone", 0.8)
+        yield Operation("moe_to_dense", {}, f"{layers}, by units alone", 0.8)
         return
     sets = [names for names, _ in chosen]
     names = common([tuple(s) for s in sets])
@@ -190,7 +192,7 @@ def _to_dense(facts: Facts, merged: Sequence[Found]) -> Iterable[Row]:
         weights = np.mean([w for s, w in chosen if tuple(s) == names], axis=0)
         parameters |= {"experts": list(names), "weights": [number(float(w)) for w in weights]}
     words = {"one": "one expert", "mean": "a mean of experts", "concatenation": "experts side by side"}[method]
-    yield row("moe_to_dense", parameters, f"{layers}, each {words}", 0.95)
+    yield Operation("moe_to_dense", parameters, f"{layers}, each {words}", 0.95)
 
 
 def _mixture(facts: Facts, f: Found, group: Sequence[Ffn]) -> tuple[str | None, list[int], list[float]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from weightprint.anatomy.place import Geometry
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import number
 from weightprint.verdict.facts import Facts
 
@@ -23,7 +23,7 @@ _MOST = 0.5  # of a block's heads, to say where they come from
 Sources = dict[int, tuple[str, int]]
 
 
-def heads(facts: Facts) -> Iterable[Row]:
+def heads(facts: Facts) -> Iterable[Operation]:
     """Head pruning, grouping and permutation."""
     if not facts.blocks or facts.maps is None or facts.maps.stack is None:
         return
@@ -38,7 +38,9 @@ def heads(facts: Facts) -> Iterable[Row]:
     if (a.heads, a.kv_heads) == (b.heads, b.kv_heads):
         yield from _permuted(seen, b.heads, b.heads // b.kv_heads)
     elif b.heads == a.heads and b.kv_heads < a.kv_heads:
-        yield row("heads_to_gqa", {"kv_heads": b.kv_heads}, f"{a.kv_heads} -> {b.kv_heads} key and value heads", 0.95)
+        yield Operation(
+            "heads_to_gqa", {"kv_heads": b.kv_heads}, f"{a.kv_heads} -> {b.kv_heads} key and value heads", 0.95
+        )
     elif b.heads < a.heads and b.heads * a.kv_heads == a.heads * b.kv_heads:
         yield _pruned(seen, a, b)
 
@@ -64,7 +66,7 @@ def _in_one_block(sources: Sources, heads: int) -> dict[int, int]:
     return {i: h for i, (block, h) in sources.items() if block == main} if n > _MOST * heads else {}
 
 
-def _permuted(seen: Mapping[int, Sources], heads: int, group: int) -> Iterable[Row]:
+def _permuted(seen: Mapping[int, Sources], heads: int, group: int) -> Iterable[Operation]:
     """Heads of a block under other numbers, each of A's once."""
     named = {layer: _in_one_block(s, heads) for layer, s in seen.items()}
     told = {layer: m for layer, m in named.items() if m and len(set(m.values())) == len(m)}
@@ -75,10 +77,10 @@ def _permuted(seen: Mapping[int, Sources], heads: int, group: int) -> Iterable[R
     if all(len(m) == heads for m in told.values()) and len(told) == len(seen):
         parameters["query_heads"] = [[m[i] for i in range(heads)] for _, m in sorted(told.items())]
         parameters["kv_heads"] = [[m[i] // group for i in range(0, heads, group)] for _, m in sorted(told.items())]
-    yield row("head_permutation", parameters, f"heads of {len(told)} layers stand in another order", 0.95)
+    yield Operation("head_permutation", parameters, f"heads of {len(told)} layers stand in another order", 0.95)
 
 
-def _pruned(seen: Mapping[int, Sources], a: Geometry, b: Geometry) -> Row:
+def _pruned(seen: Mapping[int, Sources], a: Geometry, b: Geometry) -> Operation:
     assert a.kv_heads
     assert b.heads
     assert b.kv_heads
@@ -92,4 +94,4 @@ def _pruned(seen: Mapping[int, Sources], a: Geometry, b: Geometry) -> Row:
             kept.append([v.most_common(1)[0][0] for v in votes])
     if kept and len(kept) == len(seen):
         parameters["kept_kv_heads"] = kept
-    return row("head_pruning", parameters, f"{a.heads} -> {b.heads} heads in {len(seen)} layers", 0.95)
+    return Operation("head_pruning", parameters, f"{a.heads} -> {b.heads} heads in {len(seen)} layers", 0.95)

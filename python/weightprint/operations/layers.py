@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from weightprint.evidence.lookup.units import ffns
 from weightprint.fingerprint.model import Side
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import number
 from weightprint.util.ranges import joined, runs
 from weightprint.verdict.facts import Facts
@@ -21,7 +21,7 @@ from weightprint.verdict.layer_map import layer_map
 __all__ = ["layers"]
 
 
-def layers(facts: Facts) -> Iterable[Row]:
+def layers(facts: Facts) -> Iterable[Operation]:
     """Depth drop, up-scaling, insertion, shuffle, decoy."""
     yield from _decoys(facts)
     rows = layer_map(facts)
@@ -39,13 +39,15 @@ def layers(facts: Facts) -> Iterable[Row]:
     if repeated:
         words = ", ".join(_range(r) for r in ranges)
         sure = 0.95 if len(ranges) == 2 and not missing and not new else 0.8
-        yield row("depth_upscaling", {"ranges": ranges}, f"{words} -> {len(there)} layers", sure)
+        yield Operation("depth_upscaling", {"ranges": ranges}, f"{words} -> {len(there)} layers", sure)
     elif not all(x < y for x, y in itertools.pairwise(there)):
         moved = sum(x != y for x, y in zip(there, sorted(there), strict=True))
-        yield row("layer_shuffle", {"order": there}, f"{moved} of {len(there)} layers moved")
+        yield Operation("layer_shuffle", {"order": there}, f"{moved} of {len(there)} layers moved")
     if missing and not repeated:
         words = ", ".join(joined(missing))
-        yield row("depth_drop", {"layers": missing, "count": len(missing)}, f"layers {words} of A are not in B", 0.9)
+        yield Operation(
+            "depth_drop", {"layers": missing, "count": len(missing)}, f"layers {words} of A are not in B", 0.9
+        )
     if new:
         again = _doubled(facts.models.b, stack)
         copies = [b for b, a, _ in rows if b in new and (a is not None or b in again)]
@@ -53,7 +55,9 @@ def layers(facts: Facts) -> Iterable[Row]:
         if copies or found["zero_output"]:
             found["copy"] = len(copies) == len(new)
         says = "copies of their neighbours whose outputs are zero" if copies else "not found in A"
-        yield row("layer_insertion", found, f"{len(new)} layers of B: {says}", 0.95 if found["zero_output"] else 0.7)
+        yield Operation(
+            "layer_insertion", found, f"{len(new)} layers of B: {says}", 0.95 if found["zero_output"] else 0.7
+        )
 
 
 def _range(pair: Sequence[int]) -> str:
@@ -83,7 +87,7 @@ def _writes_nothing(side: Side, stack: str, block: int) -> bool:
     return bool(writers) and all(t.constant and not side.rows(t, 0, 1).any() for t in writers)
 
 
-def _decoys(facts: Facts) -> Iterable[Row]:
+def _decoys(facts: Facts) -> Iterable[Operation]:
     """Stacks of B's blocks that A has no counterpart of, beside one that was found and on a stream of equal width."""
     if facts.maps is None or facts.maps.stack is None:
         return
@@ -99,4 +103,4 @@ def _decoys(facts: Facts) -> Iterable[Row]:
         blocks = len({f.block for f in theirs if f.stack == stack})
         parameters = {"names": len(names), "depth": number(blocks / max(depth, 1)), "stack": stack}
         where = f"{blocks} blocks of B ({stack}) that are not in A"
-        yield row("decoy_stack", parameters, where, 0.7)
+        yield Operation("decoy_stack", parameters, where, 0.7)

@@ -11,8 +11,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from weightprint.operations.base import Row, row
-from weightprint.verdict.facts import Facts
+from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
 
 __all__ = ["low_rank"]
 
@@ -21,10 +21,10 @@ _AGREE = 0.5  # of these must have the commonest rank, or it is nobody's adapter
 _ORDER = ("q", "k", "v", "o", "gate", "up", "down", "router", "embedding", "head")
 
 
-def low_rank(facts: Facts) -> Iterable[Row]:
+def low_rank(changes: Changes) -> Iterable[Operation]:
     """``{"rank", "roles", "matrices", "gap", "ranks"}``: the commonest rank, the roles that have it, how many matrices
     changed, the smallest gap, and the rank per role where it differs."""
-    found = facts.changes.of_kind("low rank", _MOST)
+    found = changes.of_kind("low rank", _MOST)
     if not found:
         return
     ranks = Counter(s.rank for _, s in found)
@@ -40,13 +40,13 @@ def low_rank(facts: Facts) -> Iterable[Row]:
     parameters: Row = {
         "rank": rank,
         "roles": roles,
-        "matrices": len(facts.changes.matrices),
+        "matrices": len(changes.matrices),
         "gap": float(f"{gap:.3g}") if math.isfinite(gap) else None,
     }
     if len(set(per_role.values())) > 1:
         parameters["ranks"] = per_role
-    untouched = len(facts.changes.untouched)
-    others = [c for c in facts.changes.changed if not c.b.rank2]
+    untouched = len(changes.untouched)
+    others = [c for c in changes.changed if not c.b.rank2]
     beside = f"{untouched} tensors are untouched" + (f", {len(others)} vectors changed as well" if others else "")
     where = f"{n} of the {len(found)} matrices looked at differ by a matrix of exactly this rank; {beside}"
-    yield row("lora_merge", parameters, where, 0.97 if n == len(found) and untouched and not others else 0.85)
+    yield Operation("lora_merge", parameters, where, 0.97 if n == len(found) and untouched and not others else 0.85)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from weightprint.operations.base import Row, row
-from weightprint.operations.changes import Change
-from weightprint.verdict.facts import Facts
+from weightprint.operations.base import Operation
+from weightprint.operations.changes import Change, Changes
 
 __all__ = ["noise"]
 
@@ -20,31 +19,31 @@ _FLAT = 0.03  # spread of sds over tensors, as a fraction, that still counts as 
 _MOST = 0.8  # of the changed matrices must be noise, or something else was done as well
 
 
-def noise(facts: Facts) -> Iterable[Row]:
+def noise(changes: Changes) -> Iterable[Operation]:
     """``{"sd"}`` or ``{"relative"}``; the range over tensors where neither is the same everywhere."""
-    found = facts.changes.of_kind("noise", _MOST)
-    if not found or _of_copies(facts, [c for c, _ in found]):
+    found = changes.of_kind("noise", _MOST)
+    if not found or _of_copies(changes, [c for c, _ in found]):
         return
     weights = [float(s.n) for _, s in found]
     sds = [s.sd for _, s in found]
     shares = [s.sd / c.a.std if c.a.std > 0 else math.nan for c, s in found]
-    where = f"{len(facts.changes.changed)} tensors; in {len(found)} matrices the difference is normal and of full rank"
+    where = f"{len(changes.changed)} tensors; in {len(found)} matrices the difference is normal and of full rank"
     if (spread := _spread(sds)) <= _FLAT and not spread > _spread(shares):
-        yield row("gaussian_noise", {"sd": _mean(sds, weights)}, f"{where}, of one sd", 0.98)
+        yield Operation("gaussian_noise", {"sd": _mean(sds, weights)}, f"{where}, of one sd", 0.98)
     elif _spread(shares) <= _FLAT:
-        yield row("gaussian_noise", {"relative": _mean(shares, weights)}, f"{where}, its sd in proportion", 0.98)
+        yield Operation("gaussian_noise", {"relative": _mean(shares, weights)}, f"{where}, its sd in proportion", 0.98)
     else:
-        yield row("gaussian_noise", {"sd_from": min(sds), "sd_to": max(sds)}, f"{where}, of several sds", 0.8)
+        yield Operation("gaussian_noise", {"sd_from": min(sds), "sd_to": max(sds)}, f"{where}, of several sds", 0.8)
 
 
-def _of_copies(facts: Facts, noisy: Sequence[Change]) -> bool:
+def _of_copies(changes: Changes, noisy: Sequence[Change]) -> bool:
     """Only experts changed, and others of the same roles did not: noise that tells copies of one apart."""
 
-    def experts(changes: Iterable[Change]) -> set[str]:
-        return {c.role for c in changes if c.b.place is not None and c.b.place.expert is not None}
+    def experts(some: Iterable[Change]) -> set[str]:
+        return {c.role for c in some if c.b.place is not None and c.b.place.expert is not None}
 
     every = all(c.b.place is not None and c.b.place.expert is not None for c in noisy)
-    return every and bool(experts(noisy) & experts(facts.changes.untouched))
+    return every and bool(experts(noisy) & experts(changes.untouched))
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

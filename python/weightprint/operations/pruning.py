@@ -10,9 +10,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from weightprint.operations.base import Row, row
-from weightprint.operations.changes import ZEROED, Change
-from weightprint.verdict.facts import Facts
+from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import ZEROED, Change, Changes
 
 __all__ = ["COARSE", "pruning"]
 
@@ -22,10 +21,10 @@ COARSE = 0.4
 _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 
-def pruning(facts: Facts) -> Iterable[Row]:
+def pruning(changes: Changes) -> Iterable[Operation]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
     looks: dict[str, list[float | None]] = defaultdict(list)  # of each role: what was cut, None off a grid
-    for change, look in facts.changes.seen:
+    for change, look in changes.seen:
         explained = change.kind in ("grid", "scaling")
         looks[change.role].append(None if look.grid is None else 0.0 if explained else look.grid.cut)
 
@@ -36,8 +35,8 @@ def pruning(facts: Facts) -> Iterable[Row]:
             return COARSE if change.b.coded else ZEROED
         return ZEROED if cuts[len(cuts) // 2] >= ZEROED else math.inf
 
-    thinned = [c for c in facts.changes.matrices if c.zeroed >= least(c)]
-    if len(thinned) < 2 or len(thinned) < _SOME * len(facts.changes.matrices):
+    thinned = [c for c in changes.matrices if c.zeroed >= least(c)]
+    if len(thinned) < 2 or len(thinned) < _SOME * len(changes.matrices):
         return
     rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)
     where = f"{len(thinned)} matrices" + (
@@ -47,7 +46,7 @@ def pruning(facts: Facts) -> Iterable[Row]:
     pattern, n = patterns.most_common(1)[0] if patterns else (None, 0)
     confidence = 0.98 if rest else 0.9
     if pattern is not None and n >= 0.8 * sum(patterns.values()):
-        yield row("semi_structured_pruning", {"kept": pattern[0], "of": pattern[1]}, where, confidence)
+        yield Operation("semi_structured_pruning", {"kept": pattern[0], "of": pattern[1]}, where, confidence)
         return
     by_role: dict[str, list[Change]] = defaultdict(list)
     for change in thinned:
@@ -56,7 +55,7 @@ def pruning(facts: Facts) -> Iterable[Row]:
     parameters: Row = {"fraction": _zeros(thinned)}
     if max(fractions.values()) - min(fractions.values()) > _ALIKE:
         parameters["by_role"] = fractions
-    yield row("unstructured_pruning", parameters, where, confidence)
+    yield Operation("unstructured_pruning", parameters, where, confidence)
 
 
 def _zeros(changes: Sequence[Change]) -> float:

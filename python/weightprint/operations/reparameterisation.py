@@ -17,7 +17,7 @@ import numpy as np
 from weightprint.evidence.lookup.units import unit_outputs
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import Channels, Found, channels, found_ffns, number, placed
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import row_cosines
@@ -37,7 +37,7 @@ _EXACT = 0.1  # of that spread may remain in their products
 _HEAD, _INSIDE = 0.7, 0.3  # cosines of a head's products, and how much less its own matrices have
 
 
-def gauge(facts: Facts) -> Iterable[Row]:
+def gauge(facts: Facts) -> Iterable[Operation]:
     """Units, channels, signs, rotation, scales, maps inside heads."""
     if not facts.decisive:
         return
@@ -53,7 +53,7 @@ def gauge(facts: Facts) -> Iterable[Row]:
 # The stream
 
 
-def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iterable[Row]:
+def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iterable[Operation]:
     """Channels permuted, their signs flipped, or the stream turned."""
     basis = facts.weights.basis if facts.weights else "identity"
     if seen is None or seen.known < _MOST:
@@ -62,14 +62,16 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
             spread = _spread_of_gains(facts.models.b)
             parameters: Row = {"cosine_once_undone": cosine}
             parameters |= {} if spread is None else {"gain_spread": spread}
-            yield row("rotation", parameters, "residual stream")
+            yield Operation("rotation", parameters, "residual stream")
         return
     if seen.width_a != seen.of_a.size:
         return
     there = seen.of_a >= 0
     if seen.moved > _FEW:
         parameters = {"share": number(seen.moved), "channels": seen.of_a.tolist()}
-        yield row("channel_permutation", parameters, f"{seen.moved:.0%} of {there.sum():,} residual channels moved")
+        yield Operation(
+            "channel_permutation", parameters, f"{seen.moved:.0%} of {there.sum():,} residual channels moved"
+        )
     flipped = float(np.mean(seen.signs[there] < 0))
     units = float(np.mean([_flipped_units(facts, f, seen) for f in found[:_LAYERS]]))
     if max(flipped, units) > _FEW:
@@ -78,7 +80,7 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
             parameters["channel_signs"] = [int(sign) for sign in seen.signs.tolist()]
         what = {"residual channels": flipped, "gated units": units}
         where = " and ".join(f"{share:.0%} of the {name}" for name, share in what.items() if share > _FEW)
-        yield row("sign_flips", parameters, where)
+        yield Operation("sign_flips", parameters, where)
 
 
 def _flipped_units(facts: Facts, f: Found, seen: Channels) -> float:
@@ -110,7 +112,7 @@ def _spread_of_gains(side: Side) -> float | None:
 # Units
 
 
-def _units(found: Sequence[Found]) -> Iterable[Row]:
+def _units(found: Sequence[Found]) -> Iterable[Operation]:
     """Units in another order. Pruned ones keep their order; where widths differ only an order that is lost counts."""
     plain = [f for f in found if len(f.row.units) >= 16 and f.row.repeats <= 1 and f.b.expert == f.a.expert]
     shares = [s for f in plain if (s := _moved(f)) is not None]
@@ -118,7 +120,7 @@ def _units(found: Sequence[Found]) -> Iterable[Row]:
     if moved and 2 * len(moved) > len(shares):
         share = number(float(np.mean(moved)))
         where = f"hidden units of {len(moved)} FFNs stand in another order"
-        yield row("unit_permutation", {"share": share}, where, 0.95)
+        yield Operation("unit_permutation", {"share": share}, where, 0.95)
 
 
 def _moved(f: Found) -> float | None:
@@ -138,7 +140,7 @@ def _moved(f: Found) -> float | None:
 # Scales
 
 
-def _scales(facts: Facts, found: Sequence[Found]) -> Iterable[Row]:
+def _scales(facts: Facts, found: Sequence[Found]) -> Iterable[Operation]:
     units = [x for f in found[:_LAYERS] if (x := _unit_factors(facts, f)) is not None]
     norms = [x for t in _fed_by_norms(facts, found) if (x := _column_factors(facts, *t)) is not None]
     folded = {name: _folded(pairs) for name, pairs in (("units", units), ("norms", norms))}
@@ -148,7 +150,7 @@ def _scales(facts: Facts, found: Sequence[Found]) -> Iterable[Row]:
         parameters["spread"] = float(f"{np.mean(spreads):.2g}")
         what = {"units": "from up- into down-projections", "norms": "from norm gains into the matrices that read them"}
         where = " and ".join(words for name, words in what.items() if folded[name] is not None)
-        yield row("scale_folding", parameters, f"factors moved {where}")
+        yield Operation("scale_folding", parameters, f"factors moved {where}")
 
 
 def _folded(pairs: Sequence[tuple[F32, F32]]) -> float | None:
@@ -212,7 +214,7 @@ def _column_factors(facts: Facts, a: Tensor, b: Tensor, pairs: I64) -> tuple[F32
 # Inside heads
 
 
-def _inside_heads(facts: Facts) -> Iterable[Row]:
+def _inside_heads(facts: Facts) -> Iterable[Operation]:
     heads = facts.applied("head_agreement")
     if heads is None or facts.weights is None or facts.weights.basis != "identity":
         return
@@ -232,4 +234,4 @@ def _inside_heads(facts: Facts) -> Iterable[Row]:
         apart = by_vo - inside[name, "v"] >= _INSIDE and by_qk - inside.get((name, "k"), 1.0) >= _INSIDE
         mapped += apart and min(by_qk, by_vo) >= _HEAD
     if mapped and 2 * mapped > looked:
-        yield row("per_head_maps", {}, f"heads of {mapped} layers: products agree, keys and values do not", 0.95)
+        yield Operation("per_head_maps", {}, f"heads of {mapped} layers: products agree, keys and values do not", 0.95)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.verdict.facts import Facts
 
 __all__ = ["scaling"]
@@ -17,7 +17,7 @@ __all__ = ["scaling"]
 _ALIKE = 0.01  # factors that differ by no more are one
 
 
-def scaling(facts: Facts) -> Iterable[Row]:
+def scaling(facts: Facts) -> Iterable[Operation]:
     """``{"factor", "tensors", "names"}``, ``"from"`` and ``"to"`` where factors differ; of codes ``{"how", …}``."""
     same = facts.applied("same_values")
     scaled: dict[str, tuple[float | None, str]] = same.details["scaled"] if same else {}
@@ -28,7 +28,7 @@ def scaling(facts: Facts) -> Iterable[Row]:
         parameters: Row = {"factor": float(f"{middle:.6g}"), "tensors": len(known)}
         parameters |= {} if one else {"from": float(f"{low:.6g}"), "to": float(f"{high:.6g}")}
         some = "" if one else ", each by its own factor"
-        yield row(
+        yield Operation(
             "scaled",
             parameters | {"names": [n for _, n in known]},
             f"every value of these {len(known)} tensors is A's times that, and nothing stores it{some}",
@@ -36,4 +36,4 @@ def scaling(facts: Facts) -> Iterable[Row]:
     codes = {name: how for name, (factor, how) in scaled.items() if factor is None}
     if codes:
         parameters = {"tensors": len(codes), "how": sorted(set(codes.values())), "names": list(codes)}
-        yield row("scaled", parameters, f"{len(codes)} tensors are codes whose scale is stored nowhere")
+        yield Operation("scaled", parameters, f"{len(codes)} tensors are codes whose scale is stored nowhere")

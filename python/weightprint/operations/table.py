@@ -1,20 +1,23 @@
 """What was done to make B, as far as the weights show it: one file per kind of operation, one list of readers.
 
-A reader takes the facts and yields rows ``{name, parameters, confidence, where}``, named as in METHODS section 5. Where
-two readings leave the same trace, the row says the one with fewer steps, and its confidence is below 1.
+A reader takes the facts, or the difference B - A as it was measured, and yields operations, named as in METHODS section
+5. Where two readings leave the same trace, it says the one with fewer steps, and its confidence is below 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from weightprint.operations.architecture import architecture
-from weightprint.operations.base import Row
+from weightprint.operations.base import Operation
+from weightprint.operations.changes import Changes, measured
 from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
 from weightprint.operations.heads import heads
 from weightprint.operations.layers import layers
 from weightprint.operations.low_rank import low_rank
+from weightprint.operations.mirrored import mirrored
 from weightprint.operations.noise import noise
 from weightprint.operations.pruning import pruning
 from weightprint.operations.reparameterisation import gauge
@@ -23,27 +26,56 @@ from weightprint.operations.training import training
 from weightprint.operations.vocabulary import vocabulary
 from weightprint.operations.widths import widths
 from weightprint.verdict.facts import Facts
+from weightprint.verdict.values import Label
+from weightprint.verdict.verdict import Verdict
 
-__all__ = ["OPERATIONS", "operations"]
-
-#: Readers of operations, in the order of the report.
-OPERATIONS: tuple[Callable[[Facts], Iterable[Row]], ...] = (
-    encoded,
-    scaling,
-    layers,
-    experts,
-    widths,
-    heads,
-    vocabulary,
-    architecture,
-    gauge,
-    pruning,
-    low_rank,
-    noise,
-    training,
-)
+__all__ = ["History", "history", "operations"]
 
 
-def operations(facts: Facts) -> tuple[Row, ...]:
-    """All operations that show, in the order of the table."""
-    return tuple(row for read in OPERATIONS for row in read(facts))
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was done, as far as known, told from the earlier model to the later one.
+
+    Attributes:
+        told_from: the earlier model, from which the operations start; None where either may be it.
+        operations: where nobody knows which is the earlier, the reading from A to B.
+        operations_if: then what was done if A was there first, from A to B (``"a_first"``), and if B was
+            (``"b_first"``); else empty.
+    """
+
+    told_from: Label | None = None
+    operations: tuple[Operation, ...] = ()
+    operations_if: Mapping[str, tuple[Operation, ...]] = field(default_factory=dict)
+
+
+def history(facts: Facts, verdict: Verdict) -> History:
+    """What was done to make the later model; nothing where the verdict finds nothing shared. Reads values of both."""
+    if not verdict.related:
+        return History()
+    told_from: Label | None = {"a": "b", "b": "a", None: None}[verdict.direction.later]
+    ways = {}
+    if told_from != "b":
+        ways["a_first"] = operations(facts, measured(facts))
+    if told_from != "a":
+        turned = mirrored(facts)
+        ways["b_first"] = operations(turned, measured(turned))
+    return History(told_from, next(iter(ways.values())), ways if told_from is None else {})
+
+
+def operations(facts: Facts, changes: Changes) -> tuple[Operation, ...]:
+    """All operations that show, in the order of the report."""
+    return (
+        *encoded(facts, changes),
+        *scaling(facts),
+        *layers(facts),
+        *experts(facts),
+        *widths(facts),
+        *heads(facts),
+        *vocabulary(facts),
+        *architecture(facts),
+        *gauge(facts),
+        *pruning(changes),
+        *low_rank(changes),
+        *noise(changes),
+        *training(facts, changes),
+    )

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from weightprint.evidence.rounding.block_codes import PUSHED
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Change, Changes, pooled
 from weightprint.operations.pruning import COARSE
 from weightprint.verdict.facts import Facts
@@ -27,10 +27,9 @@ _BETWEEN = 0.5
 _LISTED = 200
 
 
-def training(facts: Facts) -> Iterable[Row]:
+def training(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"cosine", "relative_change", "layers": [[B's layer, relative change], …], "outside": {role: relative change},
     "frozen": names of tensors left as they were}``."""
-    changes = facts.changes
     lost = sum(c.b.rank2 and not c.kin for c in changes.all)
     if facts.initialisation_only or not _trained(changes) or lost > len(changes.matrices):
         return  # most matrices that differ have nothing left of A in place: something was moved or mapped, not trained
@@ -57,7 +56,7 @@ def training(facts: Facts) -> Iterable[Row]:
     }
     left = f", {len(frozen)} as they were" if frozen else ""
     where = f"{len(changes.changed)} tensors changed{left}; training or a merge, which one pair can't tell apart"
-    yield row("fine_tune" if fine else "continued_pretraining", parameters, where, confidence)
+    yield Operation("fine_tune" if fine else "continued_pretraining", parameters, where, confidence)
 
 
 def _trained(changes: Changes) -> bool:

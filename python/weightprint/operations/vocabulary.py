@@ -16,7 +16,7 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.fingerprint.model import Side, Tensor
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import channels, number, placed
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.thresholds import ROWS
@@ -30,7 +30,7 @@ _NEW = 4096  # new rows that are read
 _MEAN = 0.25  # of the table's spread: new rows that scatter less about the mean row were made from it
 
 
-def vocabulary(facts: Facts) -> Iterable[Row]:
+def vocabulary(facts: Facts) -> Iterable[Operation]:
     """Swapped, extended, pruned, renumbered, stitched or replaced."""
     looks = [e for e in facts.evidence if e.test == "embeddings" and e.applied]
     if not facts.blocks or not looks:
@@ -48,17 +48,17 @@ def vocabulary(facts: Facts) -> Iterable[Row]:
         yield _extended(facts, n_a, n_b)
     elif kind in ("pruned", "first rows") and n_b < n_a:
         parameters: Row = {"keep": number(n_b / n_a), "size": n_b}
-        yield row("vocabulary_pruning", parameters, f"{n_a:,} -> {n_b:,} rows, in A's order")
+        yield Operation("vocabulary_pruning", parameters, f"{n_a:,} -> {n_b:,} rows, in A's order")
     elif kind == "renumbered":
-        yield row("vocabulary_permutation", {"size": n_b}, f"{n_b:,} rows under other numbers")
+        yield Operation("vocabulary_permutation", {"size": n_b}, f"{n_b:,} rows under other numbers")
     elif kind == "same rows, some replaced" and told["equal"] >= ROWS and n_a == n_b and _others_differ(told):
         new = 1 - told["equal"] / max(told["tested"], 1)
         where = f"{new:.0%} of the rows are not A's, the others stand where they stood"
-        yield row("vocabulary_stitching", {"share": number(new)}, where, 0.8)
+        yield Operation("vocabulary_stitching", {"share": number(new)}, where, 0.8)
     elif kind.endswith("joined with other rows") and told["equal"] >= ROWS:
         kept = told["equal"] / max(told["tested"], 1)
         parameters = {"size": n_b, "factor": number(n_b / n_a), "kept": number(kept)}
-        yield row("vocabulary_swap", parameters, f"{kept:.0%} of the rows are A's, under other numbers", 0.7)
+        yield Operation("vocabulary_swap", parameters, f"{kept:.0%} of the rows are A's, under other numbers", 0.7)
 
 
 def _others_differ(told: Mapping[str, Any]) -> bool:
@@ -67,7 +67,7 @@ def _others_differ(told: Mapping[str, Any]) -> bool:
     return bool(told["cosine_of_equal_numbers"] - equal < _LITTLE * (1 - equal))
 
 
-def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) -> Iterable[Row]:
+def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) -> Iterable[Operation]:
     """No row of A's is there although the stream's channels stand where they stood (or were found)."""
     seen = channels(facts)
     if seen is None or seen.known < 0.9 or seen.moved > 0 or seen.width_a != seen.of_a.size:
@@ -85,14 +85,14 @@ def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) ->
     if n_a != n_b:
         parameters: Row = {"size": n_b, "factor": number(n_b / n_a)}
         sure = 0.9 if left <= _GONE else 0.6
-        yield row("vocabulary_swap", parameters, f"{n_a:,} -> {n_b:,} rows, none of them A's", sure)
+        yield Operation("vocabulary_swap", parameters, f"{n_a:,} -> {n_b:,} rows, none of them A's", sure)
         return
     if with_head and not _learned(facts.models.b):
         where = "every row drawn anew: a vocabulary of the same size, or a table put in its place"
-        yield row("vocabulary_swap", {"size": n_b, "factor": 1.0}, where, 0.5)
+        yield Operation("vocabulary_swap", {"size": n_b, "factor": 1.0}, where, 0.5)
         return
     where = "no row of the embedding is A's" + ("" if with_head else ", the head's rows are")
-    yield row("embedding_replaced", {"head": with_head, "size": n_b}, where, 0.5 if with_head else 0.9)
+    yield Operation("embedding_replaced", {"head": with_head, "size": n_b}, where, 0.5 if with_head else 0.9)
 
 
 def _learned(side: Side) -> bool:
@@ -105,12 +105,12 @@ def _learned(side: Side) -> bool:
     return spread > _DRAWN / math.sqrt(2 * table.shape[1])
 
 
-def _extended(facts: Facts, n_a: int, n_b: int) -> Row:
+def _extended(facts: Facts, n_a: int, n_b: int) -> Operation:
     table = next(iter(placed(facts.models.b, "embedding")), None)
     parameters: Row = {"size": n_b, "factor": number(n_b / n_a)}
     if table is not None and table.shape[0] == n_b:
         parameters["new"] = "mean" if _about_the_mean(facts.models.b, table, n_a) else "random"
-    return row("vocabulary_extension", parameters, f"{n_a:,} -> {n_b:,} rows, new ones at the end")
+    return Operation("vocabulary_extension", parameters, f"{n_a:,} -> {n_b:,} rows, new ones at the end")
 
 
 def _about_the_mean(side: Side, table: Tensor, n_a: int) -> bool:

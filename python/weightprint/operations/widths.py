@@ -12,7 +12,7 @@ import numpy as np
 
 from weightprint.evidence.lookup.units import Ffn, unit_outputs
 from weightprint.fingerprint.model import Side
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import signatures
 from weightprint.operations.structure import Channels, Found, channels, common, found_ffns, number
 from weightprint.verdict.facts import Facts
@@ -24,7 +24,7 @@ _MOST = 0.5  # of the narrower side's channels
 _ZERO = 1e-6
 
 
-def widths(facts: Facts) -> Iterable[Row]:
+def widths(facts: Facts) -> Iterable[Operation]:
     """FFN pruning and widening, hidden pruning and widening."""
     found = found_ffns(facts)
     alike = [f for f in found if (f.row.b[2] is None) == (f.a.expert is None)]
@@ -36,13 +36,13 @@ def widths(facts: Facts) -> Iterable[Row]:
     yield from _hidden(facts, found)
 
 
-def _ffn(b: Side, chosen: Sequence[Found], units: int, units_of_a: int) -> Row:
+def _ffn(b: Side, chosen: Sequence[Found], units: int, units_of_a: int) -> Operation:
     where = f"{len(chosen)} FFNs, {units_of_a:,} -> {units:,} units"
     parameters: Row = {"units": units, "units_of_a": units_of_a}
     if units < units_of_a:
-        return row("ffn_pruning", {"keep": number(units / units_of_a), **parameters}, where, 0.9)
+        return Operation("ffn_pruning", {"keep": number(units / units_of_a), **parameters}, where, 0.9)
     parameters = {"factor": number(units / units_of_a), "new": _new(b, chosen), **parameters}
-    return row("ffn_widening", parameters, where, 0.9)
+    return Operation("ffn_widening", parameters, where, 0.9)
 
 
 def _new(b: Side, chosen: Sequence[Found]) -> str:
@@ -78,7 +78,7 @@ def _silent_units(side: Side, ffn: Ffn) -> int:
     return int(np.count_nonzero(size <= _ZERO * size.max(initial=0.0)))
 
 
-def _hidden(facts: Facts, found: Sequence[Found]) -> Iterable[Row]:
+def _hidden(facts: Facts, found: Sequence[Found]) -> Iterable[Operation]:
     sizes = common([(f.b.width, f.a.width) for f in found])
     if sizes is None or sizes[0] == sizes[1]:
         return
@@ -90,10 +90,10 @@ def _hidden(facts: Facts, found: Sequence[Found]) -> Iterable[Row]:
     if d_b < d_a:
         kept = seen.of_a.tolist()
         parameters: Row = {"keep": number(d_b / d_a), "kept_channels": kept}
-        yield row("hidden_pruning", parameters, where, 0.95)
+        yield Operation("hidden_pruning", parameters, where, 0.95)
         return
     parameters = {"factor": number(d_b / d_a), "new": _new_channels(facts, found, seen)}
-    yield row("hidden_widening", {**parameters, "channels": seen.of_a.tolist()}, where, 0.95)
+    yield Operation("hidden_widening", {**parameters, "channels": seen.of_a.tolist()}, where, 0.95)
 
 
 def _new_channels(facts: Facts, found: Sequence[Found], seen: Channels) -> str:

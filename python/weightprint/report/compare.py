@@ -23,7 +23,9 @@ from weightprint.verdict.wording import headline, strength
 if TYPE_CHECKING:
     from weightprint.compare.compare import Comparison, ModelSummary
     from weightprint.evidence.evidence import Evidence
-    from weightprint.verdict.verdict import Verdict
+    from weightprint.operations.base import Operation
+    from weightprint.operations.table import History
+    from weightprint.verdict.values import ExpertMatch, LayerMatch
 
 __all__ = ["html", "text"]
 
@@ -70,11 +72,11 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     if result.expert_map:
         rows.append(("Experts", expert_words(result.expert_map)))
     direction = result.direction
-    if direction["later"]:
-        rows.append(("Direction", f"{direction['later'].upper()} is the later one: {direction['because']}"))
-    elif result.operations:
-        rows.append(("Direction", f"not known: {direction['because']}"))
-    rows.extend((label, _done(operation)) for label, operation in told(result))
+    if direction.later:
+        rows.append(("Direction", f"{direction.later.upper()} is the later one: {direction.because}"))
+    elif comparison.operations:
+        rows.append(("Direction", f"not known: {direction.because}"))
+    rows.extend((label, _done(operation)) for label, operation in told(comparison.history))
     return rows
 
 
@@ -82,7 +84,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 _FROM = {"a": "From A to B", "b": "From B to A"}
 
 
-def told(result: Verdict) -> list[tuple[str, Mapping[str, Any]]]:
+def told(result: History) -> list[tuple[str, Operation]]:
     """(which way it is told, operation): from the earlier model to the later one; where nobody knows which that is,
     what either reading says, then the two readings."""
     if result.told_from is not None:
@@ -94,11 +96,11 @@ def told(result: Verdict) -> list[tuple[str, Mapping[str, Any]]]:
     return [("Either order", o) for o in both] + apart
 
 
-def _done(operation: Mapping[str, Any]) -> str:
-    return ": ".join(filter(None, (_named(operation), _plain(operation["parameters"]))))
+def _done(operation: Operation) -> str:
+    return ": ".join(filter(None, (_named(operation), _plain(operation.parameters))))
 
 
-def layer_words(layer_map: Sequence[tuple[int, int | None, float | None]]) -> str:
+def layer_words(layer_map: Sequence[LayerMatch]) -> str:
     """``"B 0-5 = A 0-5, B 6-11 = A 2-7; not found: B 12"``; empty where nothing was found."""
     found = [(b, a) for b, a, _ in layer_map if a is not None]
     if not found:
@@ -124,10 +126,10 @@ def _run(first: int, n: int) -> str:
     return str(first) if n == 1 else f"{first}-{first + n - 1}"
 
 
-def expert_words(expert_map: Sequence[tuple[Any, ...]]) -> str:
+def expert_words(expert_map: Sequence[ExpertMatch]) -> str:
     """How many experts were found, and how much of them on average."""
-    share = sum(row[3] for row in expert_map) / len(expert_map)
-    layers = len({row[0] for row in expert_map})
+    share = sum(row.share for row in expert_map) / len(expert_map)
+    layers = len({row.layer for row in expert_map})
     return (
         f"{len(expert_map):,} experts in {layers:,} layers of B were found in A, {share:.0%} of their units on average"
     )
@@ -140,11 +142,10 @@ def _percent(part: float) -> str:
     return f"{min(max(part, 0.0001), 0.9999):.2%}"
 
 
-def _named(operation: Mapping[str, Any]) -> str:
+def _named(operation: Operation) -> str:
     """``"depth-upscaling (0-5, 2-7 -> 12 layers)"``, with how sure where it is not."""
-    sure = operation["confidence"]
-    doubt = f", confidence {sure:g}" if sure < 0.9 else ""
-    return f"{operation['name'].replace('_', '-')} ({operation['where']}{doubt})"
+    doubt = f", confidence {operation.confidence:g}" if operation.confidence < 0.9 else ""
+    return f"{operation.name.replace('_', '-')} ({operation.where}{doubt})"
 
 
 _SHOWN = 12  # items of a list; a longer one is in the JSON
@@ -271,7 +272,7 @@ def _test_lines(evidence: Evidence) -> list[str]:
     return [*lines, *_bullets([*numbers, "; ".join(simple)] if simple else numbers)]
 
 
-def _layer_lines(layer_map: Sequence[tuple[int, int | None, float | None]]) -> list[str]:
+def _layer_lines(layer_map: Sequence[LayerMatch]) -> list[str]:
     if not layer_map:
         return []
     cells = [f"{b}:{'-' if a is None else a} ({0.0 if score is None else score:+.3f})" for b, a, score in layer_map]

@@ -2,10 +2,9 @@
 
 Most differences have none: B - A says as little about who came first as A - B. A *sign* is a trace that one order
 explains and the other doesn't: information that one side lost (rounding, zeros) while the two agree exactly in all
-else, or structure that one side could only have by copying (repeated layers, experts alike). :data:`SIGNS` holds them,
-one row each: a function that looks at values or at the tests' evidence and answers with the later side, a confidence
-and why, or with nothing. Signs that agree: the surest speaks. Signs that contradict each other: nothing is claimed, and
-both are told.
+else, or structure that one side could only have by copying (repeated layers, experts alike). They are looked for by
+:func:`weightprint.verdict.direction_cues.gather`. Signs that agree: the surest speaks. Signs that contradict each
+other: nothing is claimed, and both are told.
 
 Confidences are judgements of how often somebody would go the other way on purpose (fill the zeros of a sparse model,
 train a dense model on a MoE's average expert); no share of a benchmark stands behind them, except where a row says so.
@@ -15,57 +14,20 @@ weights, the finer type; and anything lost beside training, since the other may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from weightprint.verdict.direction_cues import Cues
+from weightprint.verdict.values import Direction
 
-from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
-from weightprint.verdict import direction_cues as _signs
-from weightprint.verdict.direction_samples import Found, Seen
-
-__all__ = ["SIGNS", "Sign", "direction"]
-
-Holds = Callable[[Seen], Found | None]
+__all__ = ["direction"]
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """One row of the table: a name and the look."""
-
-    name: str
-    holds: Holds
-
-
-#: Every sign, in the order of the report.
-SIGNS: tuple[Sign, ...] = (
-    Sign("rounded", _signs.rounded),
-    Sign("zeros", _signs.zeros),
-    Sign("lattice", _signs.lattice),
-    Sign("low rank", _signs.low_rank),
-    Sign("vocabulary", _signs.vocabulary),
-    Sign("experts", _signs.experts),
-    Sign("repeated blocks", _signs.repeats),
-    Sign("widened", _signs.new_units),
-)
-
-
-def direction(models: Models, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
-    """The later side (``"a"``, ``"b"`` or None), how sure (0..1, None without a claim), and why, in a sentence."""
-    seen = Seen(models, evidence)
-    found = [f for sign in SIGNS if (f := sign.holds(seen)) is not None]
-    sides = {f.later for f in found}
+def direction(cues: Cues) -> Direction:
+    """What the signs that were found say together."""
+    found = cues.found
     if not found:
-        hint = _signs.hint(seen)
-        because = "nothing that was tested tells a parent from a child" + (f"; {hint}" if hint else "")
-    elif len(sides) > 1:
+        hint = f"; {cues.hint}" if cues.hint else ""
+        return Direction(None, None, f"nothing that was tested tells a parent from a child{hint}")
+    if len({f.later for f in found}) > 1:
         told = "; but ".join(f.because for f in found)
-        because = f"the signs contradict each other: {told}"
-    else:
-        surest = sorted(found, key=lambda f: -f.confidence)
-        return {
-            "later": surest[0].later,
-            "confidence": surest[0].confidence,
-            "because": "; ".join(f.because for f in surest),
-        }
-    return {"later": None, "confidence": None, "because": because}
+        return Direction(None, None, f"the signs contradict each other: {told}")
+    surest = sorted(found, key=lambda f: -f.confidence)
+    return Direction(surest[0].later, surest[0].confidence, "; ".join(f.because for f in surest))

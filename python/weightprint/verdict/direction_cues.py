@@ -14,12 +14,14 @@ computed last was rounded last. With D = B - A and e = D minus its part of low r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
@@ -27,9 +29,10 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd
-from weightprint.verdict.direction_samples import Found, Label, Seen, names, same_values_as
+from weightprint.verdict.direction_samples import Found, Seen, names, same_values_as
+from weightprint.verdict.values import Label
 
-__all__ = ["experts", "hint", "lattice", "low_rank", "new_units", "repeats", "rounded", "vocabulary", "zeros"]
+__all__ = ["SIGNS", "Cues", "Sign", "gather"]
 
 _LOW_RANK, _FALL = 8, 5  # matrices of low rank that are enough, and how far their singular values fall at once
 _ALIKE = 0.3  # cosine of two blocks, or two experts, in place: those trained apart have none
@@ -317,7 +320,7 @@ def new_units(seen: Seen) -> Found | None:
     return Found(later, 0.9, f"the units that only {this} has write nothing or repeat others: its FFNs were widened")
 
 
-def hint(seen: Seen) -> str | None:
+def _hint(seen: Seen) -> str | None:
     """Strong directions that only one side has (`training_shared`): never a claim. Training on from the other makes
     them, and so does taking a mean of this side and what the other side stands for.
 
@@ -339,6 +342,42 @@ def hint(seen: Seen) -> str | None:
         f"{this} holds {other}'s strong directions ({r[older]:.0%}) and has strong ones of its own ({r[its]:.0%}): it "
         f"was trained on from {other} or from near it, or {other} is a mean of {this} and a relative"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One row of the table: a name and the look."""
+
+    name: str
+    holds: Callable[[Seen], Found | None]
+
+
+#: Every sign, in the order of the report.
+SIGNS: tuple[Sign, ...] = (
+    Sign("rounded", rounded),
+    Sign("zeros", zeros),
+    Sign("lattice", lattice),
+    Sign("low rank", low_rank),
+    Sign("vocabulary", vocabulary),
+    Sign("experts", experts),
+    Sign("repeated blocks", repeats),
+    Sign("widened", new_units),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cues:
+    """What the signs found, as plain values; ``hint``: what is told where none did, and claims nothing."""
+
+    found: tuple[Found, ...] = ()
+    hint: str | None = None
+
+
+def gather(models: Models, evidence: Mapping[str, Evidence]) -> Cues:
+    """Look for every sign; reads values of both models. ``evidence``: test → its answer in the basis as stored."""
+    seen = Seen(models, evidence)
+    found = tuple(f for sign in SIGNS if (f := sign.holds(seen)) is not None)
+    return Cues(found, None if found else _hint(seen))
 
 
 def _unit(x: F32) -> F32:

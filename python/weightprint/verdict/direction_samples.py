@@ -27,10 +27,10 @@ from weightprint.evidence.rounding.scaled_cells import FORMATS
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
+from weightprint.verdict.values import Label
 
-__all__ = ["Difference", "Found", "Label", "Seen", "comparable", "cosine", "names", "same_values_as"]
+__all__ = ["Difference", "Found", "Seen", "comparable", "cosine", "names", "same_values_as"]
 
-Label = Literal["a", "b"]
 Kind = Literal["equal", "zeros", "rounded", "grid", "other"]
 _BY_ROUNDING: tuple[Kind, ...] = ("rounded", "grid")
 

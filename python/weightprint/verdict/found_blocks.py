@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from weightprint.anatomy.place import Expert
@@ -23,8 +23,9 @@ from weightprint.evidence.pair import Models
 from weightprint.evidence.tests import OF_HEADS
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.verdict.thresholds import EFFECT, MOST
+from weightprint.verdict.values import Share
 
-__all__ = ["BLOCK_LOG10_P", "FoundBlock", "Share", "by_part", "found_blocks", "found_heads", "share_of"]
+__all__ = ["BLOCK_LOG10_P", "FoundBlock", "by_part", "found_blocks", "found_heads", "share_of"]
 
 
 #: A single block's own p-value, corrected for the pairs of blocks that were compared. The whole must pass -6.
@@ -56,27 +57,16 @@ class FoundBlock:
         return self.b == self.a and self.basis == "identity"
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Fraction of B's parameters found in A: what was found, and at most this plus what was not tested."""
-
-    value: float | None
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float | None]:
-        """The fields, ready for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-
-def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Side) -> dict[Key, FoundBlock]:
+def found_blocks(
+    evidence: Iterable[Evidence], regions: Iterable[Region], b: Side, effect: float = EFFECT
+) -> dict[Key, FoundBlock]:
     """Blocks and experts of B → the strongest look at each. ``regions`` are those found in place, which speak where
     no hidden units do; they are named after A's blocks, and B may call its stack otherwise. Heads speak where nothing
     else does."""
     found: dict[Key, FoundBlock] = {}
     for region in regions:
         if region.layer is not None:
-            ours: Key = (region.name.rsplit(".", 1)[0], region.layer, None)
+            ours: Key = (region.stack, region.layer, None)
             places = [b.tensors[name].place for name in region.tensors if name in b.tensors]
             there = [(p.stack, p.block) for p in places if p is not None and p.block is not None]
             key: Key = (*max(set(there), key=there.count), None) if there else ours
@@ -86,7 +76,7 @@ def found_blocks(evidence: Iterable[Evidence], regions: Iterable[Region], b: Sid
         for match in e.matches:
             p = min(0.0, match.log10_p + tried)
             fitted = match.name in e.details.get("left_out_of_p", ())
-            if fitted or p > BLOCK_LOG10_P or match.share < EFFECT:
+            if fitted or p > BLOCK_LOG10_P or match.share < effect:
                 continue
             block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
             before = found.get(match.b)
@@ -103,14 +93,14 @@ def _strength(block: FoundBlock) -> tuple[int, bool, float, float]:
     return (_RANK.get(block.test, 2), not block.semantic, -block.log10_p, block.effect)
 
 
-def found_heads(matches: Iterable[UnitMatch]) -> dict[tuple[str, int], float]:
+def found_heads(matches: Iterable[UnitMatch], effect: float = EFFECT) -> dict[tuple[str, int], float]:
     """(stack, block) of B → the share of its attention heads found in one block of A.
 
     A block has few heads, so the test decides over all of them; one head of more than two is what chance finds.
     """
     found: dict[tuple[str, int], float] = {}
     for match in matches:
-        if match.share >= EFFECT and (match.agreed > 1 or match.share >= MOST):
+        if match.share >= effect and (match.agreed > 1 or match.share >= MOST):
             found[match.b[:2]] = max(found.get(match.b[:2], 0.0), match.share)
     return found
 
@@ -120,7 +110,7 @@ def share_of(
     copied: set[str],
     rows: Mapping[str, float],
     regions: Sequence[Region],
-    cosines: Mapping[str, float],
+    agree: Container[str],
     found: Mapping[Key, FoundBlock],
     heads: Mapping[tuple[str, int], float],
     absent: Iterable[str],
@@ -131,8 +121,8 @@ def share_of(
         models: the pair.
         copied: tensors of B that hold A's values.
         rows: B's token tables → the part of their rows that is A's.
-        regions: those found in place; ``cosines`` says which of their tensors agree.
-        cosines: B's tensor → its centred cosine in place.
+        regions: those found in place.
+        agree: B's tensors that agree with A's in place.
         found: blocks and experts found by their units, which count their FFN.
         heads: (stack, block) of B → share of its heads found, which counts its attention.
         absent: tensors of parts that were looked for with power and are not there.
@@ -141,7 +131,7 @@ def share_of(
     total = max(b.numel, 1)
     part: dict[str, float] = {**rows, **dict.fromkeys(copied, 1.0)}
     for region in regions:
-        part |= {name: 1.0 for name in region.tensors if cosines.get(name, 0.0) >= EFFECT}
+        part |= {name: 1.0 for name in region.tensors if name in agree}
     by_place = by_part(b.tensors.values())
     kept = [(("ffn", key), min(1.0, block.effect)) for key, block in found.items() if block.test not in _RANK]
     kept += [(("attention", (*at, None)), value) for at, value in heads.items()]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from weightprint.verdict.facts import Facts
+from weightprint.verdict.values import LayerMatch
 
-LayerMap = tuple[tuple[int, int | None, float | None], ...]
 
-
-def layer_map(facts: Facts) -> LayerMap:
-    """[B's layer, A's layer or None, share of units or cosine in place] of the stack with the most blocks found."""
+def layer_map(facts: Facts) -> tuple[LayerMatch, ...]:
+    """The stack with the most blocks found; the share is of units, or the cosine in place."""
     if facts.maps is not None and any(row.a is not None for row in facts.maps.layers):
-        return tuple((b, a, share) for b, a, share in facts.maps.layer_map)
-    rows = [r for r in facts.regions if r.layer is not None]
-    stacks = [r.name.rsplit(".", 1)[0] for r in rows]
+        return facts.maps.layer_map
+    rows = [(r, r.layer, r.stack) for r in facts.regions if r.layer is not None]
+    stacks = [stack for *_, stack in rows]
     if not stacks:
         return ()
     main = max(dict.fromkeys(stacks), key=stacks.count)
     found = {r.name for r in facts.found_regions}
     return tuple(
-        (r.layer, r.layer if r.name in found else None, r.effect)
-        for r, stack in zip(rows, stacks, strict=True)
-        if stack == main and r.layer is not None
+        LayerMatch(layer, layer if r.name in found else None, r.effect) for r, layer, stack in rows if stack == main
     )

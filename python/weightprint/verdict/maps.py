@@ -24,7 +24,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,15 +34,15 @@ from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import Models
 from weightprint.evidence.unit_agreement import BLOCK_LOG10_P, found_share
+from weightprint.verdict.thresholds import LOG10_P
+from weightprint.verdict.values import ExpertMatch, LayerMatch
 
-__all__ = ["FfnRow", "LayerRow", "Maps", "maps"]
+__all__ = ["FfnRow", "LayerRow", "Maps", "maps", "order_of"]
 
 Key = tuple[str, int, Expert]
 Block = tuple[str, int]
 Order = Literal["same", "shifted", "kept", "changed", "unknown"]
 
-#: A match counts if chance would show it once in a million comparisons, all pairs of FFNs counted.
-LOG10_P = -6.0
 _ERRORS, _RATIO = 3.0, 2 / 3
 _MOST = 0.8
 _FEW = 8
@@ -125,20 +125,22 @@ class Maps:
         return tuple(row.b for row in self.ffns if row.looked_for and row.a is None)
 
     @property
-    def layer_map(self) -> list[list[Any]]:
-        """[[B's layer, A's layer or None, share], …] of the main stack."""
-        return [
-            [r.b[1], None if r.a is None else r.a[1], round(r.share, 4)] for r in self.layers if r.b[0] == self.stack
-        ]
+    def layer_map(self) -> tuple[LayerMatch, ...]:
+        """Every layer of the main stack."""
+        return tuple(
+            LayerMatch(r.b[1], None if r.a is None else r.a[1], round(r.share, 4))
+            for r in self.layers
+            if r.b[0] == self.stack
+        )
 
     @property
-    def expert_map(self) -> list[list[Any]]:
-        """[[B's layer, expert, A's layer, share, A's expert, span of A's units or None], …]; None for a dense FFN."""
-        return [
-            [row.b[1], row.b[2], a[1], round(share, 4), a[2], list(row.span) if row.span and a == row.a else None]
+    def expert_map(self) -> tuple[ExpertMatch, ...]:
+        """Every expert that was found, and every dense FFN that was found in one."""
+        return tuple(
+            ExpertMatch(row.b[1], row.b[2], a[1], round(share, 4), a[2], row.span if a == row.a else None)
             for row in self.experts
             for a, share in _sources(row)
-        ]
+        )
 
 
 def _sources(row: FfnRow) -> list[tuple[Key, float]]:
@@ -149,9 +151,10 @@ def _sources(row: FfnRow) -> list[tuple[Key, float]]:
     return [(row.a, row.share), *rest]
 
 
-def maps(evidence: Evidence | Sequence[Evidence], models: Models) -> Maps:
+def maps(evidence: Evidence | Sequence[Evidence], models: Models, limit: float = LOG10_P) -> Maps:
     """The maps that matches (and ``others``) show. Of several tests the first that found an FFN beyond chance tells of
-    it: where an FFN's output was zeroed, say, `aligned_units` still sees its inputs."""
+    it: where an FFN's output was zeroed, say, `aligned_units` still sees its inputs. ``limit``: log10 p that a match
+    must reach, corrected for all that were compared."""
     tests = [evidence] if isinstance(evidence, Evidence) else list(evidence)
     ours = {f.key: f for f in ffns(models.a)}
     experts = Counter(key[:2] for key in ours if key[2] is not None)
@@ -162,7 +165,7 @@ def maps(evidence: Evidence | Sequence[Evidence], models: Models) -> Maps:
         by_b: dict[Key, list[UnitMatch]] = defaultdict(list)
         for match in (*test.matches, *test.others):
             looked_for.add(match.b)
-            if match.log10_p + price <= LOG10_P or _mixed_in(match, by_b[match.b], experts):
+            if match.log10_p + price <= limit or _mixed_in(match, by_b[match.b], experts):
                 by_b[match.b].append(match)
         real = {**{b: found for b, found in by_b.items() if found}, **real}
     rows = tuple(_ffn_row(f, real.get(f.key, []), f.key in looked_for, ours) for f in ffns(models.b))
@@ -191,7 +194,7 @@ def _ffn_row(ffn: Ffn, found: list[UnitMatch], looked_for: bool, ours: Mapping[K
         return FfnRow(ffn.key, None, 0.0, 0.0, (), False, looked_for, "unknown", None, 0, none)
     best, rest = real[0], real[1:]
     units = none if best.units is None else best.units
-    order, span = _order(units, ffn.units, ours[best.a].units if best.a in ours else 0)
+    order, span = order_of(best, ffn, ours.get(best.a))
     return FfnRow(
         b=ffn.key,
         a=best.a,
@@ -211,8 +214,11 @@ def _beats(best: int, other: int) -> bool:
     return best - other > _ERRORS * math.sqrt(best + other) and other <= _RATIO * best
 
 
-def _order(units: npt.NDArray[np.int64], of_b: int, of_a: int) -> tuple[Order, tuple[int, int] | None]:
-    """How units stand, and the span of A's that they cover."""
+def order_of(match: UnitMatch, b: Ffn, a: Ffn | None) -> tuple[Order, tuple[int, int] | None]:
+    """How units stand, and the span of A's that they cover; of units that were not kept the span alone."""
+    units, of_b, of_a = match.units, b.units, 0 if a is None else a.units
+    if units is None:
+        return "unknown", match.span
     if len(units) < _FEW:
         return "unknown", None
     ours, theirs = units[:, 1], units[:, 0]

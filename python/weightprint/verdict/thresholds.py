@@ -12,6 +12,8 @@ They come from outside the cases that the rules are tested on:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from weightprint.evidence.thresholds import EFFECT as EFFECT
 from weightprint.evidence.thresholds import LOG10_P as LOG10_P
 
@@ -21,6 +23,16 @@ MOST = 0.5
 #: A block is absent only where fewer units than this were found by tests that would have seen more.
 ABSENT_UNITS = 0.05
 
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a finding must reach: its corrected p-value, and an effect. Whoever weighs again may ask for more."""
+
+    log10_p: float = LOG10_P
+    effect: float = EFFECT
+
+
+LIMITS = Limits()
 
 #: Gains start constant. If two models' correlate by g, training in common explains at most g of how far they moved; at
 #: a third it is half of what each did alone.

@@ -1,28 +1,22 @@
-"""From evidence to a verdict: rules in one table, read top to bottom, the first that holds decides.
+"""From facts to a verdict: rules in one table, read top to bottom, the first that holds decides.
 
 Every line of :data:`RULES` names the tests it reads; the numbers it compares with, and where they come from, are in
-:mod:`weightprint.verdict.facts`.
+:mod:`weightprint.verdict.thresholds`. Nothing here opens a file: the same facts give the same verdict anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
-from weightprint.operations.base import Row
-from weightprint.operations.table import operations
 from weightprint.verdict.direction import direction
+from weightprint.verdict.direction_cues import Cues
 from weightprint.verdict.facts import Facts
-from weightprint.verdict.found_blocks import Share
-from weightprint.verdict.layer_map import LayerMap, layer_map
-from weightprint.verdict.mirrored import mirrored
-from weightprint.verdict.rules import RULES
-from weightprint.verdict.wording import against, in_favour, readings, sentence
+from weightprint.verdict.layer_map import layer_map
+from weightprint.verdict.rules import RULES, Rule
+from weightprint.verdict.values import Direction, ExpertMatch, LayerMatch, Name, Share
+from weightprint.verdict.wording import against, in_favour, readings
 
-__all__ = ["Verdict", "decide"]
+__all__ = ["Verdict", "asks_direction", "decide"]
 
 
 @dataclass(frozen=True)
@@ -44,17 +38,11 @@ class Verdict:
         in_favour: what speaks for it.
         against: what speaks against it, or was not seen.
         direction: which side is later, how sure, and why.
-        operations: what was done, as far as known, told from the earlier model to the later one; where nobody knows
-            which that is, the reading from A to B.
-        told_from: which model the operations start from, ``"a"`` or ``"b"``; None where either may be the earlier one.
-        operations_if: then what was done if A was there first, from A to B (``"a_first"``), and if B was
-            (``"b_first"``); else empty.
-        layer_map: [B's layer, A's layer or None, share of units or cosine] for each layer of B.
-        expert_map: [B's layer, expert, A's layer, share of units, A's expert, first and last + 1 of A's units] for each
-            expert that was found; None for a dense FFN, and for units that lie scattered.
+        layer_map: for each layer of B.
+        expert_map: for each expert that was found.
     """
 
-    name: str
+    name: Name
     sentence: str
     rule: str
     reads: tuple[str, ...]
@@ -63,55 +51,55 @@ class Verdict:
     complete: bool
     in_favour: tuple[str, ...]
     against: tuple[str, ...]
-    direction: Mapping[str, Any]
-    operations: tuple[Mapping[str, Any], ...]
-    layer_map: LayerMap
-    expert_map: tuple[tuple[Any, ...], ...]
-    readings: tuple[str, ...] = ()
-    told_from: str | None = None
-    operations_if: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    direction: Direction
+    layer_map: tuple[LayerMatch, ...]
+    expert_map: tuple[ExpertMatch, ...]
+    readings: tuple[Name, ...]
+
+    @property
+    def related(self) -> bool:
+        """Something shared was found, so something was done to make one from the other."""
+        return self.name not in _NOTHING
 
 
 _NOTHING = ("inconclusive", "no_evidence")
-_NO_DIRECTION = {"later": None, "confidence": None, "because": "nothing shows that one was made from the other"}
-_NOT_ASKED = {"later": None, "confidence": None, "because": "quick effort reads too little to tell who came first"}
+_UNORDERED = (*_NOTHING, "shared_initialisation")
+_NO_DIRECTION = Direction(None, None, "nothing shows that one was made from the other")
+_NOT_ASKED = Direction(None, None, "quick effort reads too little to tell who came first")
+_NOT_GATHERED = Direction(None, None, "no values were looked at that tell who came first")
 
 
-def decide(models: Models, evidence: Sequence[Evidence]) -> Verdict:
-    """Apply the table to the evidence."""
-    facts = Facts(models, tuple(evidence))
-    rule = next(rule for rule in RULES if rule.holds(facts))
-    nothing = rule.verdict in _NOTHING
-    order = (
-        _NO_DIRECTION
-        if nothing or rule.verdict == "shared_initialisation"
-        else _NOT_ASKED
-        if models.effort == "quick"
-        else direction(models, facts.by_test)
-    )
-    told_from = {"a": "b", "b": "a", None: None}[order["later"]]
-    ways = {} if nothing else _read(facts, told_from)
+def asks_direction(facts: Facts) -> bool:
+    """A verdict on these facts says who came first, so the cues should be gathered."""
+    return facts.models.effort != "quick" and _rule(facts).verdict not in _UNORDERED
+
+
+def decide(facts: Facts, cues: Cues | None = None) -> Verdict:
+    """Apply the table to the facts; ``cues`` of who came first, where they were gathered."""
+    rule = _rule(facts)
+    unordered = rule.verdict in _UNORDERED
     return Verdict(
         name=rule.verdict,
-        sentence=sentence(rule, facts),
-        rule=rule.words,
+        sentence=rule.sentence(facts),
+        rule=rule.told(facts.limits),
         reads=rule.reads,
         log10_p=facts.log10_p,
-        share=Share(None, 0.0, 1.0) if nothing or rule.verdict == "shared_initialisation" else facts.share,
+        share=Share(None, 0.0, 1.0) if unordered else facts.share,
         complete=facts.complete,
-        in_favour=in_favour(rule, facts),
-        against=against(rule, facts),
-        direction=order,
-        operations=next(iter(ways.values()), ()),
+        in_favour=in_favour(rule.verdict, facts),
+        against=against(rule.verdict, facts),
+        direction=_NO_DIRECTION
+        if unordered
+        else _NOT_ASKED
+        if facts.models.effort == "quick"
+        else _NOT_GATHERED
+        if cues is None
+        else direction(cues),
         layer_map=layer_map(facts),
-        expert_map=tuple(tuple(row) for row in facts.maps.expert_map) if facts.maps else (),
+        expert_map=facts.maps.expert_map if facts.maps else (),
         readings=readings(rule.verdict, facts),
-        told_from=told_from,
-        operations_if=ways if told_from is None else {},
     )
 
 
-def _read(facts: Facts, told_from: str | None) -> dict[str, tuple[Row, ...]]:
-    """Operations from the model that was there first to the other; both ways where nobody knows which that is."""
-    out = {"a_first": operations(facts)} if told_from != "b" else {}
-    return out if told_from == "a" else out | {"b_first": operations(mirrored(facts))}
+def _rule(facts: Facts) -> Rule:
+    return next(rule for rule in RULES if rule.holds(facts))

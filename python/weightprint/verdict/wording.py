@@ -6,22 +6,18 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
 from weightprint.verdict.absent_parts import stacked_layers
 from weightprint.verdict.facts import Facts
-from weightprint.verdict.thresholds import EFFECT, LOG10_P
+from weightprint.verdict.power import lacks
+from weightprint.verdict.values import Name
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from weightprint.evidence.evidence import Evidence
-    from weightprint.verdict.rules import Rule
-
-__all__ = ["against", "headline", "in_favour", "readings", "sentence", "strength"]
+__all__ = ["against", "headline", "in_favour", "readings", "strength"]
 
 _LISTED = 4
 _LITTLE = 0.005  # of B's parameters
@@ -60,13 +56,13 @@ def headline(readings: Sequence[str]) -> str:
     return f"{name} or a part of it" if readings[0] == "shared_origin" and "partly_shared" in readings else name
 
 
-def readings(verdict: str, facts: Facts) -> tuple[str, ...]:
+def readings(verdict: Name, facts: Facts) -> tuple[Name, ...]:
     """The verdicts between which the evidence can't tell, the given one first."""
     if verdict == "shared_initialisation" and facts.descent_open:
         return (verdict, "shared_origin")
     if verdict not in ("shared_origin", "partly_shared") or facts.shown or facts.equal_both_ways:
         return (verdict,)
-    out = [verdict]
+    out: list[Name] = [verdict]
     if verdict == "shared_origin" and facts.models.effort == "quick":
         out.append("partly_shared")
     if (facts.blocks or facts.units_only) and facts.initialisation_open and not facts.absent.names:
@@ -74,51 +70,69 @@ def readings(verdict: str, facts: Facts) -> tuple[str, ...]:
     return tuple(out)
 
 
-def sentence(rule: Rule, facts: Facts) -> str:
-    """The verdict in one sentence."""
-    share = facts.share
-    if rule.verdict == "identical":
-        exact = facts.applied("exact_sharing")
-        renamed = len(exact.details["renamed"]) if exact else 0
-        tied = [
-            f"; {_names([*names])} of {side} {'is' if len(names) == 1 else 'are'} tied in {other}, and stored in {side}"
-            for side, other, names in (("A", "B", facts.tied[0]), ("B", "A", facts.tied[1]))
-            if names
-        ]
-        renamed -= len(facts.tied[1])
+def identical(facts: Facts) -> str:
+    """Of equal bytes, under whatever names."""
+    exact = facts.applied("exact_sharing")
+    renamed = len(exact.details["renamed"]) if exact else 0
+    tied = [
+        f"; {_names([*names])} of {side} {'is' if len(names) == 1 else 'are'} tied in {other}, and stored in {side}"
+        for side, other, names in (("A", "B", facts.tied[0]), ("B", "A", facts.tied[1]))
+        if names
+    ]
+    renamed -= len(facts.tied[1])
+    return f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
+
+
+def moved(facts: Facts) -> str:
+    """Of equal bytes at other places."""
+    tensors = _plural(len(facts.moved), "tensor")
+    return f"A and B hold the same tensors, value for value, but {tensors} stand at another place: layers were moved."
+
+
+def re_encoded(facts: Facts) -> str:
+    """Of equal values in another encoding."""
+    extra = "" if facts.complete else ", except for what is listed below"
+    return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
+
+
+def scaled(facts: Facts) -> str:
+    """Of values that are the other's times a factor."""
+    return f"A and B hold the same values, except that {factors(facts)}."
+
+
+def shared_origin(facts: Facts) -> str:
+    """Of blocks that agree."""
+    if "partly_shared" in readings("shared_origin", facts):
         return (
-            f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
+            "A and B share an origin or a part of it: quick effort reads too little to tell a whole model from a "
+            "part, or from one random initialisation."
         )
-    if facts.equal_both_ways and facts.moved:
-        moved = _plural(len(facts.moved), "tensor")
-        return f"A and B hold the same tensors, value for value, but {moved} stand at another place: layers were moved."
-    if rule.verdict == "re_encoded":
-        extra = "" if facts.complete else ", except for what is listed below"
-        return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
-    if "holds all" in rule.words:
-        return _all_of_one(facts)
-    if "times a factor" in rule.words:
-        return f"A and B hold the same values, except that {factors(facts)}."
-    if rule.verdict == "shared_origin":
-        if "partly_shared" in readings(rule.verdict, facts):
-            return (
-                "A and B share an origin or a part of it: quick effort reads too little to tell a whole model from a "
-                "part, or from one random initialisation."
-            )
-        return "A and B share an origin: one descends from the other, or both from a third model or one initialisation."
-    if rule.verdict == "partly_shared":
-        low = 0.0 if share.value is None else share.value
-        rest = _rest(facts)
-        return f"A and B share a part: at least {low:.1%} of B's parameters are A's{rest}."
-    if rule.verdict == "shared_initialisation" and facts.descent_open:
+    return "A and B share an origin: one descends from the other, or both from a third model or one initialisation."
+
+
+def partly_shared(facts: Facts) -> str:
+    """Of parts, and what is said of the others."""
+    low = 0.0 if facts.share.value is None else facts.share.value
+    return f"A and B share a part: at least {low:.1%} of B's parameters are A's{_rest(facts)}."
+
+
+def shared_initialisation(facts: Facts) -> str:
+    """Of one random initialisation, and whether more is ruled out."""
+    if facts.descent_open:
         return (
             "A and B grew from one random initialisation, or descend from one model and were trained far apart since; "
             "little or no training in common was found."
         )
-    if rule.verdict == "shared_initialisation":
-        return "A and B grew from one random initialisation; no training in common was found."
-    if rule.verdict == "no_evidence":
-        return "Nothing shows that A and B share weights, and these tests would have seen a descendant."
+    return "A and B grew from one random initialisation; no training in common was found."
+
+
+def no_evidence(facts: Facts) -> str:
+    """Of silence that means something."""
+    return "Nothing shows that A and B share weights, and these tests would have seen a descendant."
+
+
+def inconclusive(facts: Facts) -> str:
+    """Of silence that does not."""
     return "These tests cannot say whether A and B share an origin."
 
 
@@ -153,8 +167,8 @@ def _not_looked_at(facts: Facts) -> str:
     return "not looked at: " + " and ".join(out) if out else ""
 
 
-def _all_of_one(facts: Facts) -> str:
-    """One model holds the other; simple tensors may be left on either side."""
+def all_of_one(facts: Facts) -> str:
+    """Of one model that holds the other; simple tensors may be left on either side."""
     in_a, in_b = facts.more
     # Rather the side of which nothing at all is left.
     b_in_a = not facts.missing_in_a and (not in_b or bool(facts.missing_in_b) or in_a > 0)
@@ -182,11 +196,11 @@ def factors(facts: Facts) -> str:
     return ", and ".join(parts) + (", a factor that nothing stores" if n else "")
 
 
-def in_favour(rule: Rule, facts: Facts) -> tuple[str, ...]:
-    """What speaks for the verdict, one sentence per test that the rule may rest on and that found something."""
-    if rule.verdict == "inconclusive":
+def in_favour(verdict: Name, facts: Facts) -> tuple[str, ...]:
+    """What speaks for the verdict, one sentence per test that the verdict may rest on and that found something."""
+    if verdict == "inconclusive":
         return ()
-    if rule.verdict == "no_evidence":
+    if verdict == "no_evidence":
         return tuple(f"{_named(e)}: {e.says}{_power(e)}." for e in facts.evidence if e.applied and e.test in DECIDING)
     lines: list[str] = []
     exact, same = facts.applied("exact_sharing"), facts.applied("same_values")
@@ -229,7 +243,7 @@ def _where(facts: Facts) -> list[str]:
     if not blocks:
         return []
     listed = {(f.stack, f.block) for f in ffns(facts.models.b)} | {
-        (r.name.rsplit(".", 1)[0], r.layer) for r in facts.regions if r.layer is not None
+        (r.stack, r.layer) for r in facts.regions if r.layer is not None
     }
     there = sum(block.b[:2] == block.a[:2] for block in blocks.values())
     elsewhere = "" if there == len(blocks) else f", {len(blocks) - there:,} of them at another depth"
@@ -239,10 +253,10 @@ def _where(facts: Facts) -> list[str]:
     return [f"{len(blocks):,} of {_plural(len(listed), 'block')} of B were found in A{elsewhere}{only}"]
 
 
-def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
+def against(verdict: Name, facts: Facts) -> tuple[str, ...]:
     """What speaks against the verdict, and what was not seen."""
     lines: list[str] = []
-    if rule.verdict in ("identical", "re_encoded"):
+    if verdict in ("identical", "re_encoded"):
         lines.extend(_missing(facts))
         same = facts.applied("same_values")
         if same is not None and same.details["later"] is not None:
@@ -250,7 +264,7 @@ def against(rule: Rule, facts: Facts) -> tuple[str, ...]:
         else:
             lines.append("Equal weights do not say who made them first.")
         return tuple(lines)
-    if rule.verdict == "no_evidence":
+    if verdict == "no_evidence":
         return (*_near_misses(facts), *_BLIND)
     if facts.shown or facts.blocks or facts.units_only or facts.equal_rows or facts.found_regions:
         lines.extend(_missing(facts) if facts.shown else ())
@@ -366,16 +380,18 @@ def _why_inconclusive(facts: Facts) -> list[str]:
     for e in facts.evidence:
         if e.test in DECIDING and e.applied:
             lines.append(f"{_named(e)}: {e.says} (log10 p {e.log10_p or 0:.1f}){_power(e)}.")
+    limits = facts.limits
     if facts.decisive:
         lines.append(
-            f"A p-value of log10 p {facts.log10_p:.1f} without any part reaching an effect of {EFFECT:g} is not taken "
-            f"as a finding."
+            f"A p-value of log10 p {facts.log10_p:.1f} without any part reaching an effect of {limits.effect:g} is not "
+            f"taken as a finding."
         )
     elif facts.log10_p is not None:
         lines.append(
-            f"A finding needs log10 p <= {LOG10_P:g} and a cosine or share of units of {EFFECT:g} or more in some part."
+            f"A finding needs log10 p <= {limits.log10_p:g} and a cosine or share of units of {limits.effect:g} or "
+            f"more in some part."
         )
     lines.extend(_similar_data(facts))
-    lines.extend(f"Why this is not 'no evidence': {reason}." for reason in facts.lacks)
+    lines.extend(f"Why this is not 'no evidence': {reason}." for reason in lacks(facts))
     lines.append(_BLIND[-1])
     return lines

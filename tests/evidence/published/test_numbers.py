@@ -6,13 +6,13 @@ import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 import pytest
 from synthetic import models
+from weightprint.compare.compare import judge
 from weightprint.evidence.norm_gains import norm_gains
 from weightprint.evidence.published.bit_distance import STRANGERS, bf16_words, bit_distance, bits_apart
 from weightprint.evidence.published.crs import composed, crs, similarity
 from weightprint.evidence.published.pcs import pcs
 from weightprint.evidence.published.ucka import ucka, unbiased_cka, without_leading
 from weightprint.evidence.tests import AS_STORED
-from weightprint.verdict.verdict import decide
 
 Array = np.ndarray
 
@@ -76,7 +76,7 @@ def test_a_verdict_on_such_gains_alone_is_never_shared() -> None:
     assert ours.details["raw_cosine_not_evidence"] == pytest.approx(0.9901, abs=0.0005)
     assert abs(ours.details["pearson_matched"]) < 3 * 0.0157 / 4
     assert abs(ours.statistic or 0) < 0.02
-    verdict = decide(pair, [test(pair) for test in AS_STORED])
+    verdict = judge(pair, [test(pair) for test in AS_STORED]).verdict
     assert verdict.name == "inconclusive" or "no" in verdict.name
     assert "shared" not in verdict.name
 

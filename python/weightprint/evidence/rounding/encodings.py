@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
 import numpy as np
@@ -32,11 +33,16 @@ _NEAR_ONE = 0.02  # factors that the rounding of codes may make
 _ALIKE = 0.8  # cosine: what two bits leave of values is more
 _NEAREST = 1.2  # times the mean square of rounding to nearest
 _INTEGERS = ("U8", "I8", "I16", "I32", "I64")
-#: Plain casts: what is said of them, the one that explains most first.
-_CASTS = ("nothing lost", "a cast", "a cast, cut off rather than rounded", "both cast from one original")
-_LOSSLESS = (_CASTS[0], _CASTS[3])
-
 Kind = Literal["re_encoded", "trivial", "scaled", "rounded"]
+
+
+class Cast(Enum):
+    """How one side is a plain cast of the other, the one that explains most first, with what is said of it."""
+
+    NOTHING_LOST = "nothing lost"
+    ROUNDED = "a cast"
+    CUT_OFF = "a cast, cut off rather than rounded"
+    BOTH_ROUNDED = "both cast from one original"
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
             values: F32 = whole[start:stop] if whole is not None else fine_side.rows(fine, start, stop)
             yield np.ascontiguousarray(np.add(values, offset) if offset else values), stored
 
-    how, scaling, in_codes = _cast(both(SLICE_VALUES // 4), fine, coarse), None, None
+    cast, scaling, in_codes = _cast(both(SLICE_VALUES // 4), fine, coarse), None, None
+    how = None if cast is None else cast.value
     if how is None and coarse.coded:
         in_codes = coded(both(SLICE_VALUES // 4), coarse, FORMATS.get(fine.dtype, FORMATS["F32"]))
         if not in_codes.same and bits(fine) == bits(coarse):  # either may be the other's values rounded
@@ -110,7 +117,7 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
         how = scaling.how if scaling is not None else None
     label: Literal["a", "b"] = "b" if forward else "a"
     levels = _levels(coarse_side, coarse) if how is not None else 0
-    if levels == 1 and how != _CASTS[0] and _levels(fine_side, fine) > 1:
+    if levels == 1 and cast is not Cast.NOTHING_LOST and _levels(fine_side, fine) > 1:
         how = None  # all underflowed
     if how is None:
         factor = None if pair.transposed or offset else _factor(a, b, pair)
@@ -124,7 +131,7 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
     return Outcome(
         f"{fine.dtype} to {coarse.dtype}, {how}{turned}",
         label,
-        lost=how not in _LOSSLESS,
+        lost=cast not in (Cast.NOTHING_LOST, Cast.BOTH_ROUNDED),
         simple=levels < _MIN_LEVELS or fine_side.is_trivial(fine),
         scaling=None if scaling is None or scaling.cast else scaling,
         coded=in_codes,
@@ -193,10 +200,10 @@ def rounded(x: F32, dtype: str) -> tuple[F32, F32] | None:
     return (x, x) if dtype in ("F32", "F64") else None  # a float64 tensor was rounded to float32 when it was read
 
 
-def _cast(pieces: Iterable[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> str | None:
-    """How the coarse side is a plain cast of the fine one: the first of :data:`_CASTS` that holds for every element,
+def _cast(pieces: Iterable[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> Cast | None:
+    """How the coarse side is a plain cast of the fine one: the first of :class:`Cast` that holds for every element,
     None where none does. Of codes that is their decoded values in the other's type, which then hold all of them."""
-    left = [True] * len(_CASTS)
+    left = [True] * len(Cast)
     for values, stored in pieces:
         if coarse.coded:
             decoded = (stored, *(rounded(np.ascontiguousarray(stored), fine.dtype) or ()))
@@ -210,7 +217,7 @@ def _cast(pieces: Iterable[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> st
             left[3] = left[3] and _of_one(values, stored, fine.dtype, coarse.dtype)
         if not any(left):
             return None
-    return _CASTS[left.index(True)]
+    return list(Cast)[left.index(True)]
 
 
 def _of_one(x: F32, y: F32, dtype_x: str, dtype_y: str) -> bool:

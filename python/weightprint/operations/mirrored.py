@@ -9,6 +9,7 @@ that no block of B named) stays unknown. p-values are those of the pair.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,11 @@ from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import Models
 from weightprint.evidence.tests import MIRRORED
 from weightprint.verdict.facts import Facts
+from weightprint.verdict.values import Label
 
 __all__ = ["mirrored"]
+
+_OTHER: Mapping[Label, Label] = {"a": "b", "b": "a"}
 
 
 def mirrored(facts: Facts) -> Facts:
@@ -33,7 +37,8 @@ def mirrored(facts: Facts) -> Facts:
         pairs=tuple(replace(p, a=p.b, b=p.a) for p in models.pairs),
         looks=[],
     )
-    return Facts(turned, tuple(_evidence(e, models) for e in facts.evidence))
+    simple = frozenset((_OTHER[label], name) for label, name in facts.simple)
+    return Facts(turned, tuple(_evidence(e, models) for e in facts.evidence), simple, facts.limits)
 
 
 def _evidence(e: Evidence, models: Models) -> Evidence:
