@@ -20,7 +20,8 @@ from weightprint.evidence.training_shared import training_shared
 from weightprint.verdict import direction_cues as module
 from weightprint.verdict.direction import direction
 from weightprint.verdict.direction_cues import SIGNS, Sign, gather
-from weightprint.verdict.direction_samples import Found, Seen
+from weightprint.verdict.direction_samples import Seen
+from weightprint.verdict.values import Cue, Direction
 
 BLANK = Evidence("unit_agreement", "?", True, "", "", "")
 Change = Callable[[Arrays], Arrays]
@@ -30,7 +31,7 @@ def in_blocks(x: Arrays, change: Callable[[np.ndarray], np.ndarray], role: str =
     return {n: change(v) if ".layers." in n and role in n else v for n, v in x.items()}
 
 
-def both_ways(a: Arrays, b: Arrays, *tests: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def both_ways(a: Arrays, b: Arrays, *tests: Any) -> tuple[Direction, Direction]:
     out = []
     for x, y in ((a, b), (b, a)):
         m = models(x, y)
@@ -358,7 +359,7 @@ def test_signs_that_contradict_claim_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert "zero in" in found.because
     both = in_blocks(swap, half_pruned)
     assert direction(gather(models(a, both), {})).confidence == 0.97
-    monkeypatch.setattr(module, "SIGNS", (*SIGNS, Sign("none", lambda seen: Found("a", 0.6, f"{len(seen.evidence)}"))))
+    monkeypatch.setattr(module, "SIGNS", (*SIGNS, Sign("none", lambda seen: Cue("a", 0.6, f"{len(seen.evidence)}"))))
     assert direction(gather(models(a, both), {})).later is None
 
 

@@ -52,7 +52,7 @@ DEPTHS = {
 def test_layer_maps_are_exact(parent: Arrays, order: list[int]) -> None:
     b = relayered(child(parent, 0.9), order, decoder(5, layers=2))
     found = mapped(parent, b)
-    assert [row[:2] for row in found.layer_map] == [[i, j if j >= 0 else None] for i, j in enumerate(order)]
+    assert [[*row[:2]] for row in found.layer_map] == [[i, j if j >= 0 else None] for i, j in enumerate(order)]
     assert all(row.clear for row in found.layers if row.a is not None)
     assert all(row.order == "same" and row.span == (0, H) for row in found.ffns if row.a is not None)
     assert {key[1] for key in found.unused} == set(range(LAYERS)) - set(order)
@@ -79,8 +79,8 @@ def test_neighbours_of_what_is_gone_are_named_with_a_small_share_and_as_unclear(
 
 def test_strangers_have_no_maps() -> None:
     found = mapped(decoder(1), decoder(2))
-    assert [row[1:] for row in found.layer_map] == [[None, 0.0]] * 4
-    assert found.expert_map == []
+    assert [[*row[1:]] for row in found.layer_map] == [[None, 0.0]] * 4
+    assert not found.expert_map
     assert len(found.unmatched) == len(found.unused) == 4
 
 
@@ -97,7 +97,7 @@ def expected(rows: list[list[Any]]) -> list[list[Any]]:
 
 def plain(found: Maps) -> list[list[Any]]:
     """The expert map without its shares."""
-    return [[*row[:3], *row[4:]] for row in found.expert_map]
+    return [[*row[:3], row[4], row[5] and [*row[5]]] for row in found.expert_map]
 
 
 def test_experts_that_are_copies() -> None:
@@ -105,7 +105,7 @@ def test_experts_that_are_copies() -> None:
     found = mapped(a, child(mixture(a, [WHOLE] * 4, fresh=0.25), 0.95))
     assert plain(found) == expected([[e, None, [0, H]] for e in range(4)])
     assert all(0.65 < row[3] < 0.85 for row in found.expert_map)
-    assert [row[:2] for row in found.layer_map] == [[i, i] for i in range(2)]
+    assert [[*row[:2]] for row in found.layer_map] == [[i, i] for i in range(2)]
 
 
 def test_experts_that_are_parts() -> None:
@@ -266,5 +266,5 @@ def test_trained_experts_with_a_quarter_of_their_units_drawn_anew() -> None:
         b.close()
     assert plain(there) == [[i, e, i, None, [0, 128]] for i in range(5) for e in range(4)]
     assert all(0.6 < row[3] < 0.85 for row in there.expert_map)
-    assert [row[:2] for row in back.layer_map] == [[i, i] for i in range(5)]
+    assert [[*row[:2]] for row in back.layer_map] == [[i, i] for i in range(5)]
     assert sorted(row[4] for row in back.expert_map) == sorted([0, 1, 2, 3] * 5)

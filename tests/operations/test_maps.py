@@ -56,7 +56,7 @@ def test_layer_maps_are_exact(kind: str, seed: int, rho: float) -> None:
     order = drawn_order(kind, np.random.default_rng([seed, len(kind)]))
     parent = decoder(seed, layers=LAYERS)
     found = mapped(parent, relayered(child(parent, rho, seed), order, decoder(seed + 50, layers=2)))
-    assert [row[:2] for row in found.layer_map] == [[i, j if j >= 0 else None] for i, j in enumerate(order)]
+    assert [[*row[:2]] for row in found.layer_map] == [[i, j if j >= 0 else None] for i, j in enumerate(order)]
 
 
 def neighbourly(arrays: Arrays, share: float) -> Arrays:

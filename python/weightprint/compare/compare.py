@@ -32,11 +32,10 @@ from weightprint.util.escape import escape
 from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Progress
 from weightprint.verdict import direction_cues
-from weightprint.verdict.direction_cues import Cues
 from weightprint.verdict.facts import Facts, gathered
 from weightprint.verdict.saved import facts_from, saved
 from weightprint.verdict.thresholds import LIMITS, Limits
-from weightprint.verdict.values import Direction, ExpertMatch, LayerMatch, Name, Share
+from weightprint.verdict.values import Cues, Direction, ExpertMatch, LayerMatch, Name, Share
 from weightprint.verdict.verdict import Verdict, asks_direction, decide
 
 __all__ = ["Comparison", "Judgement", "ModelSummary", "compare", "judge"]

@@ -14,8 +14,7 @@ weights, the finer type; and anything lost beside training, since the other may 
 
 from __future__ import annotations
 
-from weightprint.verdict.direction_cues import Cues
-from weightprint.verdict.values import Direction
+from weightprint.verdict.values import Cues, Direction
 
 __all__ = ["direction"]
 

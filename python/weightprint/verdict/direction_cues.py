@@ -29,17 +29,17 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd
-from weightprint.verdict.direction_samples import Found, Seen, names, same_values_as
-from weightprint.verdict.values import Label
+from weightprint.verdict.direction_samples import Seen, names, same_values_as
+from weightprint.verdict.values import Cue, Cues, Label
 
-__all__ = ["SIGNS", "Cues", "Sign", "gather"]
+__all__ = ["SIGNS", "Sign", "gather"]
 
 _LOW_RANK, _FALL = 8, 5  # matrices of low rank that are enough, and how far their singular values fall at once
 _ALIKE = 0.3  # cosine of two blocks, or two experts, in place: those trained apart have none
 _BLOCKS = 128  # that are compared with each other
 
 
-def rounded(seen: Seen) -> Found | None:
+def rounded(seen: Seen) -> Cue | None:
     """One side's values are the other's, rounded by their type, and these fill the cells."""
     same = seen.evidence.get("same_values")
     if same is None or not same.applied or not any(f.kind == "re_encoded" for f in same.found):
@@ -49,10 +49,10 @@ def rounded(seen: Seen) -> Found | None:
         return None
     this, other = names(later)
     because = f"{this} is {other} rounded, and {other} holds the bits that {this} lost"
-    return Found(later, 0.9, because + ", unless someone made those bits up afterwards")
+    return Cue(later, 0.9, because + ", unless someone made those bits up afterwards")
 
 
-def zeros(seen: Seen) -> Found | None:
+def zeros(seen: Seen) -> Cue | None:
     """Zeros where the other has values, all else being equal: filling them and nothing else is nobody's habit."""
     gone = seen.lost("zeros")
     later: Label = "a" if gone["a"] else "b"
@@ -61,14 +61,14 @@ def zeros(seen: Seen) -> Found | None:
         return None
     this, other = names(later)
     pattern = ", two in every four" if all(d.fours for d in gone[later]) else ""
-    return Found(
+    return Cue(
         later,
         0.97,
         f"{this} is zero in {share:.0%} of the places where {other} has values{pattern}, and equals {other} elsewhere",
     )
 
 
-def lattice(seen: Seen) -> Found | None:
+def lattice(seen: Seen) -> Cue | None:
     """The values of one side are those of the other rounded to a coarse grid, and all else is equal."""
     on = seen.lost("grid")
     later: Label = "a" if on["a"] else "b"
@@ -77,10 +77,10 @@ def lattice(seen: Seen) -> Found | None:
     this, other = names(later)
     looked = sum(d.pair.a.rank2 for d in seen.differences)
     because = f"the values of {this} lie on a coarse grid in {len(on[later])} of {looked} matrices looked at"
-    return Found(later, 0.95, f"{because}, and are what rounding {other}'s to it makes: {this} was quantised")
+    return Cue(later, 0.95, f"{because}, and are what rounding {other}'s to it makes: {this} was quantised")
 
 
-def low_rank(seen: Seen) -> Found | None:
+def low_rank(seen: Seen) -> Cue | None:
     """A difference of low rank, and whose rounding it carries."""
     usable = [
         pair
@@ -104,7 +104,7 @@ def low_rank(seen: Seen) -> Found | None:
         return None
     this, other = names(later)
     because = f"{this} is {other} plus a matrix of rank {min(ranks)} to {max(ranks)} in {len(ranks)} matrices"
-    return Found(later, 0.9, f"{because}, and the rounding that this left is {this}'s")
+    return Cue(later, 0.9, f"{because}, and the rounding that this left is {this}'s")
 
 
 def _without_low_rank(difference: np.ndarray) -> tuple[int, np.ndarray]:
@@ -142,7 +142,7 @@ def _beyond_rounding(x: F32, y: F32, rest: np.ndarray, bits: int) -> np.ndarray:
     return np.array([*over, np.count_nonzero(differ)], np.float64)
 
 
-def vocabulary(seen: Seen) -> Found | None:
+def vocabulary(seen: Seen) -> Cue | None:
     """Rows added behind a vocabulary, or a choice of its rows, where nothing was trained since."""
     tables = {label: (side, _table(side)) for label, side in _sides(seen.models)}
     (small, few), (big, many) = sorted(tables.values(), key=lambda st: st[1].shape[0] if st[1] is not None else 0)
@@ -168,11 +168,11 @@ def vocabulary(seen: Seen) -> Found | None:
         if min(_size(new), _size(new - new.mean(axis=0))) < 0.1 * _size(old - old.mean(axis=0)):
             if _padding(n, many.shape[0]):
                 return None
-            return Found(big.label, 0.95, because + " that are nearly the same or nearly nothing: never trained")
-        return Found(big.label, 0.8, because)
+            return Cue(big.label, 0.95, because + " that are nearly the same or nearly nothing: never trained")
+        return Cue(big.label, 0.8, because)
     if np.all(np.diff(place[kept]) > 0) and np.any(shift != shift[0]):
         because = f"{other}'s vocabulary is a choice of {this}'s rows, in their order"
-        return Found(small.label, 0.85, because + "; rows are rarely added in between")
+        return Cue(small.label, 0.85, because + "; rows are rarely added in between")
     return None
 
 
@@ -194,7 +194,7 @@ def _find_rows(rows: F32, side: Side, table: Tensor) -> tuple[np.ndarray, np.nda
     return place, best
 
 
-def experts(seen: Seen) -> Found | None:
+def experts(seen: Seen) -> Cue | None:
     """Several experts of a block hold *the same* units of one dense FFN: they were made from it, or it from them.
 
     A dense FFN made by averaging leaves differences that cancel: their mean cosine is -1/(experts - 1), where experts
@@ -216,9 +216,9 @@ def experts(seen: Seen) -> Found | None:
         same = f"in {len(several)} blocks of {this} two experts or more hold the same units of one dense FFN of {other}"
         votes = [_from_experts(side, dense_side, key, list(units)) for key, units in list(several.items())[:4]]
         if votes.count(True) == len(votes):
-            return Found(dense_side.label, 0.8, f"{same}, and that FFN is one of them or their mean")
+            return Cue(dense_side.label, 0.8, f"{same}, and that FFN is one of them or their mean")
         if votes.count(False) == len(votes):
-            return Found(label, 0.85, f"{same}; experts trained apart are not alike")
+            return Cue(label, 0.85, f"{same}; experts trained apart are not alike")
     return None
 
 
@@ -264,7 +264,7 @@ def _mean_cosine(vectors: Sequence[F32]) -> float:
     return (float((unit @ unit.T).sum()) - float(np.square(unit).sum())) / (n * (n - 1))
 
 
-def repeats(seen: Seen) -> Found | None:
+def repeats(seen: Seen) -> Cue | None:
     """Blocks that repeat: two blocks of one side hold the units of one block of the other, and are alike in place.
 
     Units alone don't say it: neighbouring blocks of one model have some that resemble each other.
@@ -281,7 +281,7 @@ def repeats(seen: Seen) -> Found | None:
     if not repeated[later] or min(repeated.values()):
         return None
     this, other = names(later)
-    return Found(later, 0.95, f"{repeated[later]} blocks of {this} repeat a block of {other} that it already has")
+    return Cue(later, 0.95, f"{repeated[later]} blocks of {this} repeat a block of {other} that it already has")
 
 
 def _copies(side: Side, stack: str, blocks: Sequence[int]) -> int:
@@ -296,7 +296,7 @@ def _copies(side: Side, stack: str, blocks: Sequence[int]) -> int:
     return int(np.count_nonzero(np.tril(unit @ unit.T, -1).max(axis=1) >= _ALIKE))
 
 
-def new_units(seen: Seen) -> Found | None:
+def new_units(seen: Seen) -> Cue | None:
     """A wider FFN whose extra units do nothing, or copy others: it was widened. Without that, either order will do."""
     signs: dict[Label, int] = {"a": 0, "b": 0}
     blocks = 0
@@ -317,7 +317,7 @@ def new_units(seen: Seen) -> Found | None:
     if not blocks or signs[later] < blocks:
         return None
     this, _ = names(later)
-    return Found(later, 0.9, f"the units that only {this} has write nothing or repeat others: its FFNs were widened")
+    return Cue(later, 0.9, f"the units that only {this} has write nothing or repeat others: its FFNs were widened")
 
 
 def _hint(seen: Seen) -> str | None:
@@ -349,7 +349,7 @@ class Sign:
     """One row of the table: a name and the look."""
 
     name: str
-    holds: Callable[[Seen], Found | None]
+    holds: Callable[[Seen], Cue | None]
 
 
 #: Every sign, in the order of the report.
@@ -363,14 +363,6 @@ SIGNS: tuple[Sign, ...] = (
     Sign("repeated blocks", repeats),
     Sign("widened", new_units),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Cues:
-    """What the signs found, as plain values; ``hint``: what is told where none did, and claims nothing."""
-
-    found: tuple[Found, ...] = ()
-    hint: str | None = None
 
 
 def gather(models: Models, evidence: Mapping[str, Evidence]) -> Cues:

@@ -29,7 +29,7 @@ from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.verdict.values import Label
 
-__all__ = ["Difference", "Found", "Seen", "comparable", "cosine", "names", "same_values_as"]
+__all__ = ["Difference", "Seen", "comparable", "cosine", "names", "same_values_as"]
 
 Kind = Literal["equal", "zeros", "rounded", "grid", "other"]
 _BY_ROUNDING: tuple[Kind, ...] = ("rounded", "grid")
@@ -57,15 +57,6 @@ _SIMPLER = 1.1  # times the mean square that the best of several scalings leaves
 
 #: Mantissa bits and least normal exponent of the small floats.
 _SMALL = {"F8_E4M3": (3, -6), "F8_E5M2": (2, -14), "F8_E4M3FNUZ": (3, -7), "F8_E5M2FNUZ": (2, -15), "F4": (1, 0)}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a sign says."""
-
-    later: Label
-    confidence: float
-    because: str
 
 
 @dataclass(frozen=True, slots=True)

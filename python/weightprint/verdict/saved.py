@@ -20,11 +20,9 @@ from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import Models, Pair
 from weightprint.fingerprint.model import Side, Tensor
 from weightprint.util.arrays import F32
-from weightprint.verdict.direction_cues import Cues
-from weightprint.verdict.direction_samples import Found
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.maps import order_of
-from weightprint.verdict.values import Label
+from weightprint.verdict.values import Cue, Cues, Label
 
 __all__ = ["facts_from", "saved"]
 
@@ -76,7 +74,7 @@ def facts_from(
     found = [_evidence(row, more, of_a, of_b) for row, more in zip(evidence, told["evidence"], strict=True)]
     simple = frozenset((label, row[-1]) for label in _LABELS for row in told[label]["tensors"] if row[-2])
     cues = told["cues"]
-    return Facts(models, tuple(found), simple), cues and Cues(tuple(Found(**f) for f in cues["found"]), cues["hint"])
+    return Facts(models, tuple(found), simple), cues and Cues(tuple(Cue(**f) for f in cues["found"]), cues["hint"])
 
 
 _LABELS: tuple[Label, ...] = ("a", "b")

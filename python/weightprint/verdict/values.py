@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from weightprint.anatomy.place import Expert
 
-__all__ = ["Direction", "ExpertMatch", "Label", "LayerMatch", "Name", "Share"]
+__all__ = ["Cue", "Cues", "Direction", "ExpertMatch", "Label", "LayerMatch", "Name", "Share"]
 
 #: The two models.
 Label = Literal["a", "b"]
@@ -22,6 +22,23 @@ Name = Literal[
     "no_evidence",
     "inconclusive",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A trace that one order of the two explains and the other doesn't."""
+
+    later: Label
+    confidence: float
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cues:
+    """Those that were found; ``hint``: what is told where there are none, and claims nothing."""
+
+    found: tuple[Cue, ...] = ()
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weightprint.verdict.direction import direction
-from weightprint.verdict.direction_cues import Cues
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.layer_map import layer_map
 from weightprint.verdict.rules import RULES, Rule
-from weightprint.verdict.values import Direction, ExpertMatch, LayerMatch, Name, Share
+from weightprint.verdict.values import Cues, Direction, ExpertMatch, LayerMatch, Name, Share
 from weightprint.verdict.wording import against, in_favour, readings
 
 __all__ = ["Verdict", "asks_direction", "decide"]
