@@ -111,4 +111,4 @@ def test_another_width_of_the_feed_forward_blocks(kept: int, name: str) -> None:
 
 def test_continued_training_has_nothing_done_to_its_structure() -> None:
     a = parent()
-    assert done(judge(a, child(a, 0.9))).keys() == {"continued_pretraining"}
+    assert done(judged(a, child(a, 0.9))[1]).keys() == {"continued_pretraining"}
