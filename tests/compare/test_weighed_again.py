@@ -19,8 +19,7 @@ import weightprint.demo
 from synthetic import child, decoder, hidden, mixture, models, relayered
 from weightprint.compare.compare import Comparison, Judgement, judge
 from weightprint.errors import UsageError
-from weightprint.evidence.tests import TESTS
-from weightprint.evidence.turned_parts import TURNED
+from weightprint.evidence.tests import AS_STORED, TURNED
 from weightprint.results.saving import finite
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.saved import facts_from, saved
@@ -36,7 +35,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard"])
-@pytest.mark.parametrize(("a", "b"), itertools.combinations_with_replacement(DEMO, 2))
+@pytest.mark.parametrize(("a", "b"), [*itertools.combinations_with_replacement(DEMO, 2)])
 def test_every_demo_pair_weighs_again_to_the_same(demo: Path, a: str, b: str, effort: Any) -> None:
     first = weightprint.compare(demo / a, demo / b, effort=effort)
     text = first.to_json()
@@ -92,7 +91,7 @@ PAIRS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any], str]] = {
 def test_pairs_of_every_kind_weigh_again_to_the_same(case: str) -> None:
     a, b, expected = PAIRS[case]
     m = models(a, b)
-    judged = judge(m, [test(m) for test in (*TESTS, *TURNED)])
+    judged = judge(m, [test(m) for test in (*AS_STORED, *TURNED)])
     facts, verdict = again(judged)
     assert verdict == judged.verdict
     assert verdict.name == expected
