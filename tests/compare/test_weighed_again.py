@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
-import weightprint.demo
 from synthetic import child, decoder, hidden, mixture, models, relayered
 from weightprint.compare.compare import Comparison, Judgement, judge
+from weightprint.demo import demo_models
 from weightprint.errors import UsageError
 from weightprint.evidence.tests import AS_STORED, TURNED
 from weightprint.results.saving import finite
@@ -31,7 +31,7 @@ DEMO = ("parent", "finetune", "moe", "stranger")
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weightprint.demo.write(tmp_path_factory.mktemp("demo") / "models")
+    return demo_models.write(tmp_path_factory.mktemp("demo") / "models")
 
 
 @pytest.mark.parametrize("effort", ["quick", "standard"])
