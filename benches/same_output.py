@@ -70,6 +70,7 @@ _S = rb"(?:\d+ min )?[\d.]+ s"
 _NOISE_JSON = (
     (rb'("(?:seconds|gemm_seconds|peak_rss_bytes)": )[^,\s]+', rb"\g<1>0"),
     (rb'("name": "weightprint",\s+"version": )"[^"]*"', rb'\g<1>"-"'),
+    (rb',\n  "weighed_from": .*', b""),  # its content is what a verdict is weighed from: other keys say what came of it
 )
 _NOISE_TEXT = (
     (rb"^" + _S + rb"(?=,| \()", b"0 s"),  # compare's last line
