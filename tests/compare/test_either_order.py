@@ -19,7 +19,7 @@ from synthetic import Arrays, child, decoder, models
 from weightprint.compare.compare import Judgement, judge
 from weightprint.compare.pipeline import examine, gather
 from weightprint.evidence.evidence import Evidence, UnitMatch
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import AS_STORED
 from weightprint.operations.mirrored import mirrored
 from weightprint.verdict.facts import Facts
@@ -165,7 +165,7 @@ def test_mirrored_twice_is_the_same() -> None:
     units = np.array([[0, 5], [1, 3], [2, 4]], np.int64)
     match = UnitMatch(("decoder", 1, None), ("decoder", 2, None), 3, 3, 0.1, -9.0, units, 3)
     a, b = decoder(4), child(decoder(4), 0.9)
-    m: Models = models(a, b)
+    m: ModelPair = models(a, b)
     units_found = Evidence("unit_agreement", "?", True, "", "", "", matches=(match,), log10_p=-9.0)
     once = mirrored(Facts(m, (units_found,)))
     assert once.models.a.label == "a"

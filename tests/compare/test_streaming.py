@@ -25,10 +25,10 @@ from weightprint.evidence.lookup.unit_table import Lookup
 from weightprint.evidence.test import Test
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.fingerprint import one_pass as streaming
-from weightprint.fingerprint.steps import Looks
+from weightprint.fingerprint.steps import Collector
 
 #: Tests that look while the models stream by, and what they look with.
-KINDS: dict[Test, type[Looks]] = {
+KINDS: dict[Test, type[Collector]] = {
     aligned_weights: Sums,
     aligned_units: Rows,
     unit_agreement: Lookup,
@@ -71,14 +71,14 @@ def test_blocks_one_by_one_or_all_at_once(demo: Path, other: str, monkeypatch: p
 def test_steps_are_taken_once(demo: Path) -> None:
     a, b = (weightprint.open(demo / name) for name in ("parent", "finetune"))
     models = examine(a, b)[2]
-    assert {type(look) for look in models.looks} == set(KINDS.values())
+    assert {type(look) for look in models.collectors} == set(KINDS.values())
     for test, kind in KINDS.items():
-        looks = next(look for look in models.looks if isinstance(look, kind))
-        spent = looks.seconds
+        collectors = next(look for look in models.collectors if isinstance(look, kind))
+        spent = collectors.seconds
         found = test(models)
-        assert looks.seconds == spent
+        assert collectors.seconds == spent
         assert found.seconds >= spent
-        afresh = test(replace(models, looks=[]))
+        afresh = test(replace(models, collectors=[]))
         assert bare(found).to_dict() == bare(afresh).to_dict()
     a.close()
     b.close()
@@ -88,11 +88,11 @@ def test_what_the_pass_held_is_let_go(demo: Path) -> None:
     """B's rows go when the last block of A that wanted them has passed, and all results once the tests have run."""
     a, b = (weightprint.open(demo / name) for name in ("parent", "stranger"))
     models = examine(a, b)[2]
-    held: Any = {type(look): look for look in models.looks}
+    held: Any = {type(look): look for look in models.collectors}
     assert not held[Sums]._held
     assert not held[Tables]._of_b
     gather(models)
-    assert not models.looks
+    assert not models.collectors
     a.close()
     b.close()
 
@@ -106,11 +106,11 @@ def test_a_pair_by_values_brings_its_own_look(demo: Path, tmp_path: Path) -> Non
     a, b = weightprint.open(demo / "parent"), weightprint.open(tmp_path / "b.safetensors")
     models = examine(a, b)[2]
     assert [(p.a.name, p.by) for p in models.pairs if p.b.name == "something.else"] == [(old, "values")]
-    looks = next(look for look in models.looks if isinstance(look, Sums))
+    collectors = next(look for look in models.collectors if isinstance(look, Sums))
     found = aligned_weights(models)
     assert "something.else" in found.details["cosines"]
-    assert all(pair.b.name != "something.else" for pairs in looks.regions.values() for pair, _ in pairs)
-    assert bare(found).to_dict() == bare(aligned_weights(replace(models, looks=[]))).to_dict()
+    assert all(pair.b.name != "something.else" for pairs in collectors.regions.values() for pair, _ in pairs)
+    assert bare(found).to_dict() == bare(aligned_weights(replace(models, collectors=[]))).to_dict()
     a.close()
     b.close()
 
@@ -125,7 +125,7 @@ def test_what_turns_out_constant_is_looked_at_anew(demo: Path, tmp_path: Path) -
     models = examine(a, b)[2]
     for test in KINDS:
         found = test(models)
-        assert bare(found).to_dict() == bare(test(replace(models, looks=[]))).to_dict()
+        assert bare(found).to_dict() == bare(test(replace(models, collectors=[]))).to_dict()
         assert 1 not in {match.b[1] for match in found.matches}
     a.close()
     b.close()

@@ -11,7 +11,7 @@ from synthetic import Arrays, child, decoder, hidden, models
 from weightprint.compare.compare import Judgement, judge
 from weightprint.evidence.aligned_weights import aligned_weights
 from weightprint.evidence.evidence import Evidence, Region
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 from weightprint.evidence.tests import AS_STORED, DECIDING, TESTS, TURNED
 from weightprint.verdict.facts import may_decide
@@ -191,7 +191,7 @@ def test_other_widths_are_inconclusive() -> None:
     assert judged(decoder(0), decoder(1, d=96)).name == "inconclusive"
 
 
-def faked(log10_p: float, effect: float) -> tuple[Models, Evidence]:
+def faked(log10_p: float, effect: float) -> tuple[ModelPair, Evidence]:
     m = models(decoder(0), decoder(1))
     real = aligned_weights(m)
     region = Region(
@@ -219,9 +219,9 @@ def test_the_p_value_pays_for_the_number_of_tests() -> None:
     m = models(a, child(a, 0.7))
     evidence = [test(m) for test in AS_STORED]
     single = min(e.log10_p for e in evidence if e.test in DECIDING and e.log10_p is not None)
-    looks = sum(e.test in DECIDING and e.log10_p is not None for e in evidence)
-    assert judge(m, evidence).verdict.log10_p == pytest.approx(single + np.log10(looks))
-    assert looks >= 4
+    collectors = sum(e.test in DECIDING and e.log10_p is not None for e in evidence)
+    assert judge(m, evidence).verdict.log10_p == pytest.approx(single + np.log10(collectors))
+    assert collectors >= 4
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)

@@ -19,9 +19,9 @@ from weightprint.anatomy.infer.infer import infer
 from weightprint.anatomy.match import match
 from weightprint.anatomy.place import SURE
 from weightprint.anatomy.roles import role_of
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.pairing import pair_tensors
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -39,7 +39,7 @@ DTYPES = {
 }
 
 
-def side(label: Any, arrays: Mapping[str, Array], config: Mapping[str, Any] | None = None) -> Side:
+def side(label: Any, arrays: Mapping[str, Array], config: Mapping[str, Any] | None = None) -> ModelView:
     """A model in memory, as the tests see one on disk; ``config`` as config.json beside it would say."""
     tensors: dict[str, Tensor] = {}
     shapes = {name: x.shape for name, x in arrays.items()}
@@ -74,7 +74,7 @@ def side(label: Any, arrays: Mapping[str, Array], config: Mapping[str, Any] | No
         found = next((by_place[norm] for norm in norms if norm in by_place), None)
         return None if found is None else read(found.name, 0, found.numel)
 
-    return Side(label, tensors, read, gain, matched.geometry)
+    return ModelView(label, tensors, read, gain, matched.geometry)
 
 
 def models(
@@ -83,11 +83,11 @@ def models(
     seed: int = 0,
     effort: str = "standard",
     config: Mapping[str, Any] | None = None,
-) -> Models:
+) -> ModelPair:
     """Two models in memory, paired; ``config`` stands beside both."""
     ours, theirs = side("a", a, config), side("b", b, config)
     pairs, log10_pairings = pair_tensors(ours, theirs)
-    return Models(ours, theirs, pairs, log10_pairings, seed, effort)
+    return ModelPair(ours, theirs, pairs, log10_pairings, seed, effort)
 
 
 def decoder(seed: int, *, d: int = 64, h: int = 160, layers: int = 4, vocabulary: int = 200) -> Arrays:

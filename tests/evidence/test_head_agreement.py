@@ -13,7 +13,7 @@ from synthetic import Arrays, child, decoder, models, side
 from weightprint.evidence.head_agreement import head_agreement, log10_p_counts
 from weightprint.evidence.lookup.heads import Sketch, attentions, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
-from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pair import Basis, ModelPair
 
 D, HEADS, GROUPS, SIZE, LAYERS = 64, 8, 4, 8, 4
 CONFIG = {"model_type": "llama", "hidden_size": D, "num_attention_heads": HEADS, "head_dim": SIZE}
@@ -29,11 +29,11 @@ def grouped(seed: int, layers: int = LAYERS) -> Arrays:
     return x
 
 
-def pair(a: Arrays, b: Arrays, effort: str = "standard") -> Models:
+def pair(a: Arrays, b: Arrays, effort: str = "standard") -> ModelPair:
     return models(a, b, config=CONFIG, effort=effort)
 
 
-def head_map(m: Models) -> list[list[tuple[str, int] | None]]:
+def head_map(m: ModelPair) -> list[list[tuple[str, int] | None]]:
     return [[h and (h[0], h[1]) for h in row["heads"]] for row in head_agreement(m).details["head_map"]]
 
 

@@ -21,12 +21,12 @@ from functools import partial
 
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.lookup.units import ffns
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 
 
 @partial(Test, decides="stored basis", answers=("toys",), mirrored=lambda details, names, models: {"read": "back"})
-def toy(models: Models) -> Evidence:
+def toy(models: ModelPair) -> Evidence:
     return Evidence(
         test="toy",
         asked="Is everything as it was?",

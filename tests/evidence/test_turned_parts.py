@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from synthetic import Arrays, decoder, models
 from weightprint.compare.pipeline import examine
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import TURNED
 
 D, H, LAYERS = 64, 160, 3
@@ -55,7 +55,7 @@ def holding(words: tuple[str, ...], seed: int = 0) -> tuple[Arrays, Arrays]:
     return a, turned({name: a[name] if any(w in name for w in words) else x for name, x in b.items()}, seed)
 
 
-def ask(given: Models) -> Evidence:
+def ask(given: ModelPair) -> Evidence:
     """The test that says most, with what all of them found."""
     answers = [test(given) for test in TURNED]
     applied = [e for e in answers if e.applied] or answers

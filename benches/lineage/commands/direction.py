@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import training_shared
 from weightprint.evidence.unit_agreement import unit_agreement
@@ -94,7 +94,7 @@ def _distance(pair: pairs.Pair) -> str:
     return "  edited"
 
 
-def _count_signs(models: Models, shared: Any, pair: pairs.Pair, signs: dict[str, Counter[str]]) -> None:
+def _count_signs(models: ModelPair, shared: Any, pair: pairs.Pair, signs: dict[str, Counter[str]]) -> None:
     found = (same_values(models), unit_agreement(models), shared)
     seen = Seen(models, {evidence.test: evidence for evidence in found})
     claims = [(sign.name, f.later) for sign in SIGNS if (f := sign.holds(seen)) is not None]

@@ -19,7 +19,7 @@ from weightprint.compare.compare import Effort, judge
 from weightprint.compare.pipeline import gather
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS
 from weightprint.results.saving import finite
 
@@ -89,7 +89,7 @@ def _fitted(a: Path, b: Path) -> dict[str, Any]:
     return _decided(models, tuple(evidence))
 
 
-def _decided(models: Models, evidence: tuple[Evidence, ...]) -> dict[str, Any]:
+def _decided(models: ModelPair, evidence: tuple[Evidence, ...]) -> dict[str, Any]:
     verdict = judge(models, evidence).verdict
     rows = [finite(e.to_dict()) for e in evidence]
     return {

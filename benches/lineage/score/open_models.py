@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import weightprint
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.pairing import pair_tensors
 from weightprint.fingerprint.build import Examined, measured, outlined
 
@@ -24,13 +24,13 @@ class Opened:
         self._outlined: dict[Path, Examined] = {}
         self._measured: dict[tuple[Path, bool], Examined] = {}
 
-    def models(self, a: Path, b: Path, *, seed: int = 0, effort: str = "standard") -> Models:
+    def models(self, a: Path, b: Path, *, seed: int = 0, effort: str = "standard") -> ModelPair:
         """Two models as the tests see them, as `compare` hands them over."""
         by_value = self._outline(a).reads.cuts or self._outline(b).reads.cuts
         ours = replace(self._side(a, by_value).side, label="a")
         theirs = replace(self._side(b, by_value).side, label="b")
         pairs, log10_pairings = pair_tensors(ours, theirs)
-        return Models(ours, theirs, pairs, log10_pairings, seed, effort)
+        return ModelPair(ours, theirs, pairs, log10_pairings, seed, effort)
 
     def _outline(self, path: Path) -> Examined:
         if path not in self._outlined:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from weightprint.check.codes import selection, way_out
-from weightprint.check.context import Patient
+from weightprint.check.context import CheckContext
 from weightprint.check.health import OF_VALUES, examine
 from weightprint.checkpoint.checkpoint import Checkpoint, open_location, open_tolerant
 from weightprint.checkpoint.locate import Location, locate
@@ -134,7 +134,7 @@ def check(
             result = scan_stored(checkpoint, include, exclude, _REQUEST, replace(settings, progress=progress))
             # What the files beside the model are, and what the ranks hold, is looked at instead of noted.
             findings = [f for f in findings if not (location.beside and f.code in _BESIDE)]
-            findings += examine(Patient(checkpoint, result, location))
+            findings += examine(CheckContext(checkpoint, result, location))
             findings += _other_ranks(location, include, exclude, settings)
             checkpoint.check_unchanged()
     files = tuple((info.name, info.nbytes) for info in checkpoint.files)
@@ -153,7 +153,7 @@ def _other_ranks(
         here = replace(location, files=mine, findings=(), beside=())
         with open_tolerant(here) as checkpoint:
             result = scan_stored(checkpoint, include, exclude, _REQUEST, settings)
-            for finding in examine(Patient(checkpoint, result, here), OF_VALUES):
+            for finding in examine(CheckContext(checkpoint, result, here), OF_VALUES):
                 yield replace(finding, message=f"rank {rank}: {finding.message}")
 
 

@@ -20,7 +20,7 @@ from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
 from weightprint.util.name_patterns import patterns
 
-__all__ = ["Patient", "about", "at", "coordinates", "is_update", "listed", "pattern_of"]
+__all__ = ["CheckContext", "about", "at", "coordinates", "is_update", "listed", "pattern_of"]
 
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9]+(?![0-9A-Za-z])")
 #: The factor that starts at zero, so that a fresh adapter changes nothing: LoRA's B, LoKr's and LoHa's second product.
@@ -28,7 +28,7 @@ _UPDATE = re.compile(r"(?:^|[._])(?:lora_B|lora_up|lora_b|lora_embedding_B|lokr_
 
 
 @dataclass(frozen=True)
-class Patient:
+class CheckContext:
     """A checkpoint with its scan (made with exact, rows and digest), and where its files are."""
 
     checkpoint: Checkpoint

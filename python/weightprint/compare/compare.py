@@ -21,9 +21,9 @@ from weightprint.compare.pipeline import examine, gather
 from weightprint.errors import UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.build import Examined
-from weightprint.fingerprint.live import finite_side
+from weightprint.fingerprint.live import finite_view
 from weightprint.operations.base import Operation
 from weightprint.operations.table import History, history
 from weightprint.results.saving import finite, to_json
@@ -74,7 +74,7 @@ class Judgement:
     history: History
 
 
-def judge(models: Models, evidence: Sequence[Evidence]) -> Judgement:
+def judge(models: ModelPair, evidence: Sequence[Evidence]) -> Judgement:
     """Gather what values have to tell, weigh it, and tell what was done. Only the weighing (`decide`) reads nothing."""
     facts = gathered(models, evidence)
     cues = direction_cues.gather(models, facts.by_test) if asks_direction(facts) else None
@@ -272,7 +272,7 @@ def _compare(
     with accounted() as spent, np.errstate(all="ignore"):
         first, second, models = examine(a, b, effort, seed, progress)
         evidence = gather(models)
-        judged = judge(replace(models, a=finite_side(models.a), b=finite_side(models.b)), evidence)
+        judged = judge(replace(models, a=finite_view(models.a), b=finite_view(models.b)), evidence)
     for checkpoint in (a, b):
         checkpoint.check_unchanged()
     from weightprint import __version__  # the package's own root, which loads this file

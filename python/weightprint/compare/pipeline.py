@@ -22,13 +22,13 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.evidence.alignment.search import find_bases
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.units import ffns
-from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.test import Test
 from weightprint.evidence.tests import BASIS_FREE, COLLECTORS, TESTS
-from weightprint.fingerprint.build import Examined, _glanced, measured, outlined
-from weightprint.fingerprint.live import finite_side
-from weightprint.fingerprint.steps import Looks
+from weightprint.fingerprint.build import Examined, measured, outlined, subsampled
+from weightprint.fingerprint.live import finite_view
+from weightprint.fingerprint.steps import Collector
 from weightprint.util import parallel
 from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Meter, Progress
@@ -44,12 +44,12 @@ _BASES = 2  # alignments that the tests are run again in, best first
 
 def examine(
     a: Checkpoint, b: Checkpoint, effort: str = "standard", seed: int = 0, progress: Progress | None = None
-) -> tuple[Examined, Examined, Models]:
+) -> tuple[Examined, Examined, ModelPair]:
     """Outline and measure both, and pair their tensors. ``progress(bytes done, bytes in all)`` runs with the scans."""
     first, second = outlined(a, "a"), outlined(b, "b")
-    looks: list[Looks] = []
+    collectors: list[Collector] = []
     if effort == "quick":
-        first, second = (replace(x, side=_glanced(x.side)) for x in (first, second))
+        first, second = (replace(x, side=subsampled(x.side)) for x in (first, second))
     else:
         # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: then digests are of
         # values.
@@ -57,19 +57,19 @@ def examine(
         meter = Meter(progress, a.n_bytes + b.n_bytes)
         named = pair_by_name(first.side, second.side)
         pairs = tuple(named[name] for name in second.side.tensors if name in named)
-        outlines = Models(first.side, second.side, pairs, 0.0, seed, effort)
-        looks = [look for collector in COLLECTORS if (look := collector(outlines)) is not None]
-        second = measured(second, by_value, looks, meter)
-        for look in looks:
+        outlines = ModelPair(first.side, second.side, pairs, 0.0, seed, effort)
+        collectors = [look for collector in COLLECTORS if (look := collector(outlines)) is not None]
+        second = measured(second, by_value, collectors, meter)
+        for look in collectors:
             look.turn()
-        first = measured(first, by_value, looks, meter)
+        first = measured(first, by_value, collectors, meter)
     pairs, log10_pairings = pair_tensors(first.side, second.side)
-    return first, second, Models(first.side, second.side, pairs, log10_pairings, seed, effort, looks=looks)
+    return first, second, ModelPair(first.side, second.side, pairs, log10_pairings, seed, effort, collectors=collectors)
 
 
-def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
+def gather(models: ModelPair, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
-    exact, models = models, replace(models, a=finite_side(models.a), b=finite_side(models.b))
+    exact, models = models, replace(models, a=finite_view(models.a), b=finite_view(models.b))
     if models.effort == "quick":
         tests = [test for test in tests if test.quick]
     stored = [test for test in tests if "stored" in test.bases]
@@ -80,7 +80,7 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     evidence = [answers[test] for test in stored]
     withheld = {e.test for e in qualified(evidence) if e.details.get("withheld")}
     evidence += [test(models) for test in tests if withheld.intersection(test.confirms)]
-    models.looks.clear()  # they are of the basis as stored, and hold samples of both models
+    models.collectors.clear()  # they are of the basis as stored, and hold samples of both models
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
         models = _of_one_width(models)
         started = time.perf_counter()
@@ -94,7 +94,7 @@ def gather(models: Models, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...
     return qualified(evidence)
 
 
-def _in(models: Models, tests: Sequence[Test]) -> list[Evidence]:
+def _in(models: ModelPair, tests: Sequence[Test]) -> list[Evidence]:
     """The tests in a basis that was found, refined by those that decide there."""
     basis = models.basis
     found = [replace(test(models), basis=basis.kind, semantic=basis.semantic) for test in tests]
@@ -134,7 +134,7 @@ def _search(bases: list[Basis], seconds: float, gemm_seconds: float) -> Evidence
     )
 
 
-def _of_one_width(models: Models) -> Models:
+def _of_one_width(models: ModelPair) -> ModelPair:
     """The stacks of each side that share its commonest residual width: a basis is of one stream, not of a tower beside
     it."""
     sides = []
@@ -153,7 +153,7 @@ def _of_one_width(models: Models) -> Models:
     return replace(models, a=a, b=b, pairs=pairs)
 
 
-def _all_found(models: Models, evidence: list[Evidence]) -> bool:
+def _all_found(models: ModelPair, evidence: list[Evidence]) -> bool:
     """Every block of B has its counterpart in the basis as stored, so no alignment is needed to see more.
 
     What only a test found that needs no common basis may still be turned.

@@ -32,7 +32,7 @@ from weightprint.evidence.pair import Pair
 from weightprint.evidence.pairing import pair_by_name
 from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales
 from weightprint.fingerprint.live import outline
-from weightprint.fingerprint.model import SLICE_VALUES, Side, Tensor
+from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.results.saving import finite, to_json
 from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
@@ -209,7 +209,7 @@ def _diff(
     return Diff(*sources, StatsTable(columns), reads_a.nbytes + reads_b.nbytes)
 
 
-def _left(side: Side, wanted: set[str], paired: set[str]) -> dict[str, Tensor]:
+def _left(side: ModelView, wanted: set[str], paired: set[str]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in side.tensors.items() if name in wanted and name not in paired}
 
 
@@ -234,7 +234,9 @@ def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
 _Compared = tuple[Pair, dict[str, Any], Outcome | None]
 
 
-def _tied(side_a: Side, side_b: Side, left_a: dict[str, Tensor], left_b: dict[str, Tensor]) -> dict[str, Pair]:
+def _tied(
+    side_a: ModelView, side_b: ModelView, left_a: dict[str, Tensor], left_b: dict[str, Tensor]
+) -> dict[str, Pair]:
     """A head or copy of the embedding that only one side stores → that beside the other's embedding, which may stand
     for it."""
     found: dict[str, Pair] = {}
@@ -247,7 +249,7 @@ def _tied(side_a: Side, side_b: Side, left_a: dict[str, Tensor], left_b: dict[st
     return found
 
 
-def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]) -> _Compared:
+def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, tick: Callable[[], object]) -> _Compared:
     """One pair, slice by slice; `tick` is called after each."""
     counts, sums, largest = np.zeros(4, np.int64), np.zeros(6), 0.0
     nonfinite, apart = np.zeros(3, np.int64), np.float32(pair.a.offset - pair.b.offset)
@@ -290,7 +292,7 @@ def _compared(side_a: Side, side_b: Side, pair: Pair, tick: Callable[[], object]
     )
 
 
-def _with_stored_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -> None:
+def _with_stored_scales(side_a: ModelView, side_b: ModelView, measured: list[_Compared]) -> None:
     """Bare codes are the same values where the file stores their scale."""
     told = [(pair, outcome) for pair, _, outcome in measured if outcome is not None and outcome.scaling is not None]
     if not told:
@@ -303,7 +305,7 @@ def _with_stored_scales(side_a: Side, side_b: Side, measured: list[_Compared]) -
             row["status"] = "re_encoded"
 
 
-def _slices(side_a: Side, side_b: Side, pair: Pair) -> Iterator[tuple[F32, F32]]:
+def _slices(side_a: ModelView, side_b: ModelView, pair: Pair) -> Iterator[tuple[F32, F32]]:
     """The same elements of both, in runs of whole rows; a turned tensor of A is held whole."""
     whole = np.ascontiguousarray(side_a.rows(pair.a).T) if pair.transposed else None
     for start, y in side_b.slices(pair.b, SLICE_VALUES // 2):

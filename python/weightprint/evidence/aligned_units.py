@@ -38,13 +38,13 @@ from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, width_in_a
 from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import Read, pick
-from weightprint.fingerprint.steps import Looks, Round, Step
+from weightprint.fingerprint.steps import Collector, Round, Step
 from weightprint.util.arrays import F32, I64, Bools, Indices
 from weightprint.util.linear_algebra import product
 
@@ -91,7 +91,7 @@ class _Looked:
     salt: str = ""
 
 
-def unit_rows(models: Models) -> Rows | None:
+def unit_rows(models: ModelPair) -> Rows | None:
     """What this test does while the models stream by; needs their headers only. None where no pair of FFNs fits."""
     theirs, ours = ffns(models.b), ffns(models.a)
     fits = np.array([[width_in_a(models.basis, b) == a.width and b.units == a.units for a in ours] for b in theirs])
@@ -109,7 +109,7 @@ def unit_rows(models: Models) -> Rows | None:
 
 
 @partial(Test, decides="stored basis", exchanges=True, of_order=True, collector=unit_rows, cost="long")
-def aligned_units(models: Models) -> Evidence:
+def aligned_units(models: ModelPair) -> Evidence:
     """Identity hits of hidden units over all pairs of blocks."""
     wanted = unit_rows(models)
     if wanted is None and not (ffns(models.b) and ffns(models.a)):
@@ -117,9 +117,9 @@ def aligned_units(models: Models) -> Evidence:
     if wanted is None:
         why = "no pair of up-projections with equally many units on a residual stream of equal width was recognised"
         return not_applied(_QUESTION, why)
-    looks, streamed = done(models, wanted)
-    answer = _answer(models, looks.looked())
-    return with_cost(answer, looks) if streamed else answer
+    collector, streamed = done(models, wanted)
+    answer = _answer(models, collector.looked())
+    return with_cost(answer, collector) if streamed else answer
 
 
 # All pairs of blocks
@@ -136,11 +136,11 @@ class _Column:
 
 
 @dataclass(eq=False)
-class Rows(Looks):
+class Rows(Collector):
     """Sampled units of B's FFNs, held against those of the same numbers in A's. ``chosen``: the pairs (FFN of B, FFN of
     A) that are compared; ``own``: those of the same place; ``want``: units per FFN."""
 
-    models: Models = field(repr=False)
+    models: ModelPair = field(repr=False)
     ours: tuple[Ffn, ...]
     theirs: tuple[Ffn, ...]
     chosen: Bools
@@ -168,7 +168,7 @@ class Rows(Looks):
         ours = [self._step(self.ours[int(j)], partial(self._compare, int(j))) for j in _any(self.chosen, axis=0)]
         return [(theirs, ours)]
 
-    def _step(self, ffn: Ffn, take: Callable[[Side], None]) -> Step:
+    def _step(self, ffn: Ffn, take: Callable[[ModelView], None]) -> Step:
         units, channels = self._units(ffn), _channels(self.models, ffn)
         reads = tuple(Read(tensor, units, channels) for tensor in (ffn.up, ffn.gate) if tensor is not None)
         return Step((ffn.stack, ffn.block), take, reads)
@@ -176,11 +176,11 @@ class Rows(Looks):
     def _units(self, ffn: Ffn) -> Indices:
         return pick(ffn.units, self.want, self.models.seed, f"units {ffn.units}")
 
-    def _hold(self, i: int, side: Side) -> None:
+    def _hold(self, i: int, side: ModelView) -> None:
         ffn = self.theirs[i]
         self._held[i] = _rows(self.models, side, ffn, self._units(ffn))
 
-    def _compare(self, j: int, side: Side) -> None:
+    def _compare(self, j: int, side: ModelView) -> None:
         units = self._units(self.ours[j])
         x = _rows(self.models, side, self.ours[j], units)
         seen = []
@@ -230,7 +230,7 @@ def _any(chosen: Bools, axis: int) -> Indices:
     return np.nonzero(chosen.any(axis=axis))[0]
 
 
-def _affordable(models: Models, chosen: Bools, ours: Sequence[Ffn]) -> int:
+def _affordable(models: ModelPair, chosen: Bools, ours: Sequence[Ffn]) -> int:
     """Units per block that the budget allows for these pairs; 0 where it does not allow a few."""
     budget, width = models.budget.order, max((a.width for a in ours), default=1)
     flops = min(budget.flops, max(_FLOPS_ALWAYS, _FLOPS_EACH * (models.a.numel + models.b.numel)))
@@ -241,7 +241,7 @@ def _affordable(models: Models, chosen: Bools, ours: Sequence[Ffn]) -> int:
     return want if want >= _FEWEST else 0
 
 
-def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F32 | None]:
+def _rows(models: ModelPair, side: ModelView, ffn: Ffn, units: Indices) -> tuple[F32, F32 | None]:
     """Standardised rows of up and gate of these units in A's channels."""
     gated = ffn.gate is not None
     up, gate = unit_inputs(side, ffn, units, _channels(models, ffn), fold=True)
@@ -250,7 +250,7 @@ def _rows(models: Models, side: Side, ffn: Ffn, units: Indices) -> tuple[F32, F3
     return standardised(up, signed=not gated), None if gate is None else standardised(gate, signed=True)
 
 
-def _channels(models: Models, ffn: Ffn) -> Indices | None:
+def _channels(models: ModelPair, ffn: Ffn) -> Indices | None:
     """That units are compared on; None for all."""
     stored = models.basis.matrix is None and models.basis.channels is None
     most = models.budget.order.channels if stored else None
@@ -277,18 +277,18 @@ def _region(name: str, layer: int | None, width: int, similarity: F32, k: int) -
 # From hits to an answer
 
 
-def _answer(models: Models, looked: _Looked) -> Evidence:
+def _answer(models: ModelPair, looked: _Looked) -> Evidence:
     fitted = models.basis.fitted
     free = {} if fitted & {"up", "gate"} else {i: f for i, f in enumerate(looked.b) if not models.basis.saw(f.name)}
     best = {i: int(looked.hits[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
-    looks = _looks(looked, {i: j for i, j in best.items() if i in free})
+    statistics = _statistics(looked, {i: j for i, j in best.items() if i in free})
     pairs = int((looked.hits >= 0).sum())
-    ranked = _ranked(looked) if looks and models.basis.kind == "identity" else None
-    look = min(looks, key=lambda name: looks[name][0]) if looks else None
+    ranked = _ranked(looked) if statistics and models.basis.kind == "identity" else None
+    look = min(statistics, key=lambda name: statistics[name][0]) if statistics else None
     p, statistic = None, None
     if look is not None:
-        p = min(0.0, looks[look][0] + math.log10(len(looks)) + math.log10(max(models.basis.candidates, 1)))
-        statistic = float(looks[look][1])
+        p = min(0.0, statistics[look][0] + math.log10(len(statistics)) + math.log10(max(models.basis.candidates, 1)))
+        statistic = float(statistics[look][1])
     same_hits = sum(int(looked.hits[i, j]) for i, j in looked.own.items())
     same_tested = sum(int(looked.tested[i]) for i in looked.own)
     map_hits = sum(int(looked.hits[i, j]) for i, j in best.items() if _sure(looked, i, j, pairs))
@@ -321,7 +321,7 @@ def _answer(models: Models, looked: _Looked) -> Evidence:
             "pairs_tried": pairs,
             "scope": looked.scope,
             "look": look,
-            "looks": {name: {"log10_p": value, "hits": n} for name, (value, n) in looks.items()},
+            "looks": {name: {"log10_p": value, "hits": n} for name, (value, n) in statistics.items()},
             "expected_by_chance": float(chance),
             "hits": {r.name: [r.hits, r.channels] for r in looked.regions.values()},
             "basis": models.basis.found_by,
@@ -343,7 +343,7 @@ def _ranked(looked: _Looked) -> float | None:
     found = []
     for copy in (raw, *looked.copies):
         best = {i: int(copy[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
-        found.append(_looks(replace(looked, hits=np.where(looked.hits >= 0, copy, -1)), best))
+        found.append(_statistics(replace(looked, hits=np.where(looked.hits >= 0, copy, -1)), best))
     same = [each.get("same place", (0.0, 0))[1] for each in found]
     return rank_p([-min(p for p, _ in each.values()) for each in found], same, salt=looked.salt)
 
@@ -359,32 +359,32 @@ def _match(looked: _Looked, i: int, j: int) -> UnitMatch:
     return UnitMatch(looked.b[i].key, looked.a[j].key, int(looked.tested[i]), k, 1.0, log10_p_hits(k), units, k)
 
 
-def _looks(looked: _Looked, best: dict[int, int]) -> dict[str, tuple[float, int]]:
+def _statistics(looked: _Looked, best: dict[int, int]) -> dict[str, tuple[float, int]]:
     """Name of each look → (its log10 p, its hits)."""
     if not best:
         return {}
-    looks: dict[str, tuple[float, int]] = {}
+    statistics: dict[str, tuple[float, int]] = {}
     if own := {i: j for i, j in looked.own.items() if i in best}:
         k = sum(int(looked.hits[i, j]) for i, j in own.items())
-        looks["same place"] = (log10_p_hits(k, len(own)), k)
+        statistics["same place"] = (log10_p_hits(k, len(own)), k)
     order = sorted(best, key=lambda i: -looked.hits[i, best[i]])
     counts = [int(looked.hits[i, best[i]]) for i in order]
     choices = [int((looked.hits[i] >= 0).sum()) for i in order]
-    looks["best pair"] = (log10_p_hits(counts[0]) + math.log10(sum(choices)), counts[0])
-    total, price, n = 0, 0.0, len(order)
+    statistics["best pair"] = (log10_p_hits(counts[0]) + math.log10(sum(choices)), counts[0])
+    total, multiplicity, n = 0, 0.0, len(order)
     pooled = (0.0, 0)
     for chosen, (k, ways) in enumerate(zip(counts, choices, strict=True), start=1):
-        total, price = total + k, price + math.log10(ways)
+        total, multiplicity = total + k, multiplicity + math.log10(ways)
         subsets = (math.lgamma(n + 1) - math.lgamma(chosen + 1) - math.lgamma(n - chosen + 1)) / math.log(10)
-        pooled = min(pooled, (log10_p_hits(total, chosen) + price + subsets + math.log10(n), total))
-    looks["best map"] = pooled
-    return {name: (min(0.0, value), k) for name, (value, k) in looks.items()}
+        pooled = min(pooled, (log10_p_hits(total, chosen) + multiplicity + subsets + math.log10(n), total))
+    statistics["best map"] = pooled
+    return {name: (min(0.0, value), k) for name, (value, k) in statistics.items()}
 
 
 # Where only one side's names tell what a tensor does: blocks as the pairing found them
 
 
-def _by_pairs(models: Models) -> Evidence:
+def _by_pairs(models: ModelPair) -> Evidence:
     """Pairs of tensors that met by name, stem or value; those by value pay for the choice."""
     width = hidden_size(models.a, models.b)
     if width is None:
@@ -407,7 +407,7 @@ def _by_pairs(models: Models) -> Evidence:
         statistic=float(total),
         effect=max(0.0, (total - chance) / tested),
         n=tested,
-        log10_p=min(0.0, log10_p_hits(total, chance) + blocks.price),
+        log10_p=min(0.0, log10_p_hits(total, chance) + blocks.multiplicity),
         regions=tuple(regions),
         details={
             "blocks": chance,

@@ -50,7 +50,7 @@ from weightprint.evidence.lookup.channel_sums import Block, Sums, channel_sums, 
 from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, stands
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Details, Test
 from weightprint.evidence.thresholds import LOG10_P
@@ -81,7 +81,7 @@ def _cosines(block: Block) -> F32:
     return np.where(np.isfinite(out), out, -np.inf).astype(np.float32)
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
     return {"cosines": {names[n]: cosine for n, cosine in details["cosines"].items() if n in names}}
 
 
@@ -95,7 +95,7 @@ def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Det
     collector=channel_sums,
     cost="long",
 )
-def aligned_weights(models: Models) -> Evidence:
+def aligned_weights(models: ModelPair) -> Evidence:
     """Channel hits and centred cosines over all pairs of matrices with a known residual axis."""
     wanted = planned(models)
     if isinstance(wanted, str):
@@ -122,17 +122,17 @@ def aligned_weights(models: Models) -> Evidence:
     if not regions:
         return not_applied(_QUESTION, "every matrix that could be paired is constant")
     found = _answer(models, total, blocks, regions, per_tensor, wanted)
-    if models.basis.kind == "identity" and not wanted.price:
+    if models.basis.kind == "identity" and not wanted.multiplicity:
         named_now = choices(_cosines(total))
         whole = hits_of_copies(named_now, orders)
         best = np.max(copies, axis=0)
-        looks = smallest([log10_p_of(whole), log10_p_of(best) + math.log10(len(copies))])
-        found = replace(found, rank_p=rank_p(-looks, whole, best, salt=named_now.tolist()))
+        answers = smallest([log10_p_of(whole), log10_p_of(best) + math.log10(len(copies))])
+        found = replace(found, rank_p=rank_p(-answers, whole, best, salt=named_now.tolist()))
     return with_cost(found, sums) if streamed else found
 
 
 def _answer(
-    models: Models,
+    models: ModelPair,
     total: Block,
     blocks: dict[str, Block],
     regions: list[Region],
@@ -142,8 +142,8 @@ def _answer(
     noise = _cosines(total)
     whole = total.region("all", hits(noise))
     best = max(regions, key=lambda r: r.hits)
-    looks = (log10_p_hits(whole.hits), log10_p_hits(best.hits) + math.log10(len(regions)))
-    log10_p = min(0.0, min(looks) + math.log10(len(looks)) + sums.price)
+    answers = (log10_p_hits(whole.hits), log10_p_hits(best.hits) + math.log10(len(regions)))
+    log10_p = min(0.0, min(answers) + math.log10(len(answers)) + sums.multiplicity)
     effect = whole.effect - whole.control
     floors = sums.floors(total, blocks)
     fitted = log10_p <= LOG10_P and not any(stands(*each) for each in floors)
@@ -175,7 +175,7 @@ def _answer(
             "z": whole.effect / whole.sd if whole.sd > 0 else None,
             "best_region": best.name,
             "best_region_hits": best.hits,
-            "log10_price_of_pairing": sums.price,
+            "log10_price_of_pairing": sums.multiplicity,
             "likeness": total.bulk,
             "fitted_stream": floors[0][1] if floors else None,
             "withheld": f"{whole.hits} residual channels find themselves again, but {FITTED}" if fitted else None,

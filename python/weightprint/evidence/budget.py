@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 
 __all__ = ["BUDGETS", "Budget", "budget_for", "hidden_size"]
 
@@ -176,7 +176,7 @@ LARGE = 1 << 29
 QUICK_SHARE, QUICK_VALUES = 0.006, 1 << 20
 
 
-def budget_for(effort: str, a: Side, b: Side) -> Budget:
+def budget_for(effort: str, a: ModelView, b: ModelView) -> Budget:
     """What the effort allows for these models. Quick shrinks its samples to a share of the smaller one.
 
     A sampled block costs about nine row samples (the matrices that read the stream, and the looks that take gate and
@@ -195,7 +195,7 @@ def budget_for(effort: str, a: Side, b: Side) -> Budget:
     )
 
 
-def hidden_size(*sides: Side) -> int | None:
+def hidden_size(*sides: ModelView) -> int | None:
     """Width of the residual stream common to the models: the commonest length of norm gains, else of matrix axes.
 
     Gains on one side are enough (the other may hide its names); gains that disagree mean that there is no common width.

@@ -32,7 +32,7 @@ from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import double_centre, finite
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, rank_p
-from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.fingerprint.sampling import pick, residual_axis, sampled_rows
@@ -72,7 +72,7 @@ class _Signed:
 
 
 @partial(Test, decides="stored basis", of_order=True)
-def common_zeros(models: Models) -> Evidence:
+def common_zeros(models: ModelPair) -> Evidence:
     """Matrices whose zero patterns coincide and, where there are any, the signs of the rows beside them."""
     inside = [p for p in models.pairs if p.by_name and not p.transposed and _inside(p)]
     if not inside:
@@ -88,7 +88,7 @@ def _inside(pair: Pair) -> bool:
     return pair.a.rank2 and pair.b.rank2 and pair.known.layer is not None and pair.a.shape == pair.b.shape
 
 
-def _pattern(models: Models, pair: Pair) -> float | None:
+def _pattern(models: ModelPair, pair: Pair) -> float | None:
     """Correlation of the two zero patterns on some rows; None where either has few zeros."""
     counted = [t.zeros / max(t.numel, 1) for t in (pair.a, pair.b) if t.zeros is not None]
     if counted and min(counted) < _SPARSE:
@@ -104,7 +104,7 @@ def _pattern(models: Models, pair: Pair) -> float | None:
     return float(np.corrcoef(u, v)[0, 1])
 
 
-def _signed(models: Models, inside: Sequence[Pair]) -> list[_Signed]:
+def _signed(models: ModelPair, inside: Sequence[Pair]) -> list[_Signed]:
     """Rows whose signs are free: up beside a gate, and v."""
     gated = [{f.key for f in ffns(side) if f.gate is not None} for side in (models.a, models.b)]
     width = hidden_size(models.a, models.b)
@@ -119,7 +119,7 @@ def _signed(models: Models, inside: Sequence[Pair]) -> list[_Signed]:
     return [found for pair in evenly(free, 2 * _BLOCKS, rounded=False) if (found := _rows(models, pair)) is not None]
 
 
-def _rows(models: Models, pair: Pair) -> _Signed | None:
+def _rows(models: ModelPair, pair: Pair) -> _Signed | None:
     units = pick(pair.a.shape[0], _UNITS, models.seed, str(pair.known.key))
     channels = pick(pair.a.shape[1], _CHANNELS, models.seed, "channels of units")
     x = double_centre(sampled_rows(models.a, pair.a, units, channels))
@@ -133,7 +133,7 @@ def _rows(models: Models, pair: Pair) -> _Signed | None:
     return _Signed(pair.b.name, cosines, against_order(similarity, pair.a.shape[0])) if cosines.any() else None
 
 
-def _answer(models: Models, patterns: dict[str, float], looked: int, signed: list[_Signed]) -> Evidence:
+def _answer(models: ModelPair, patterns: dict[str, float], looked: int, signed: list[_Signed]) -> Evidence:
     said = f"{len(patterns)} of {looked} matrices have zeros at the same places in both: a mask is architecture"
     details = {"matrices": len(patterns), "looked_at": looked, "correlation": patterns}
     if not signed:

@@ -51,9 +51,9 @@ from weightprint.evidence.lookup.weak_parts import (
 )
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
-from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.test import Test
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
@@ -95,7 +95,7 @@ class _Found:
 
 
 @partial(Test, decides="any basis", bases=("found",), confirms=("unit_agreement",), exchanges=True)
-def convergence(models: Models) -> Evidence:
+def convergence(models: ModelPair) -> Evidence:
     """Weak parts of units matched by their strong parts, on FFNs that the basis was not fitted on."""
     basis = models.basis
     ours = [f for f in ffns(models.a) if f.down is not None]
@@ -133,7 +133,7 @@ def _spread(found: Sequence[Ffn], most: int) -> list[Ffn]:
     return evenly(one, most)
 
 
-def _vectors(models: Models) -> Iterator[tuple[F32, bool]]:
+def _vectors(models: ModelPair) -> Iterator[tuple[F32, bool]]:
     """Sets of vectors in both streams, over A's channels, and whether they are written: token rows, columns of down;
     rows of gate and up."""
     for side, basis in ((models.a, Basis()), (models.b, models.basis)):
@@ -148,13 +148,13 @@ def _vectors(models: Models) -> Iterator[tuple[F32, bool]]:
             yield written, True
 
 
-def _of_ffn(side: Side, ffn: Ffn, basis: Basis, units: Indices | None) -> list[F32]:
+def _of_ffn(side: ModelView, ffn: Ffn, basis: Basis, units: Indices | None) -> list[F32]:
     """(Gate,) up and down of these units over A's channels."""
     up, gate = unit_inputs(side, ffn, units, fold=True)
     return [basis.to_a(finite(x)) for x in (gate, up, unit_outputs(side, ffn, units)) if x is not None]
 
 
-def _best(models: Models, ours: Sequence[Ffn], ffn: Ffn, to: Directions) -> _Found | None:
+def _best(models: ModelPair, ours: Sequence[Ffn], ffn: Ffn, to: Directions) -> _Found | None:
     """The FFN of A with the most units matched through the strong directions, and the weak parts of these."""
     units = pick(ffn.units, models.budget.weak_units, models.seed, "weak", 8)
     b = along(_of_ffn(models.b, ffn, models.basis, units), to)
@@ -181,10 +181,10 @@ def _ranked(found: Sequence[_Found]) -> float:
     return rank_p(told, hits, salt=[f.weak.similarity.ravel()[:64].tolist() for f in found])
 
 
-def _answer(models: Models, found: list[_Found], weak_directions: int) -> Evidence:
+def _answer(models: ModelPair, found: list[_Found], weak_directions: int) -> Evidence:
     best = min(found, key=lambda f: (f.weak.log10_p(), -f.weak.effect))
     matched = sum(f.matched for f in found)
-    price = math.log10(len(found) * max(models.basis.candidates, 1))
+    multiplicity = math.log10(len(found) * max(models.basis.candidates, 1))
     strong, weak = (sum(x(f) * f.matched for f in found) / matched for x in (_strong, _effect))
     hits = int(best.weak.hits[0])
     return replace(
@@ -195,7 +195,7 @@ def _answer(models: Models, found: list[_Found], weak_directions: int) -> Eviden
         statistic=float(hits),
         effect=best.weak.effect,
         n=matched,
-        log10_p=min(0.0, best.weak.log10_p() + price),
+        log10_p=min(0.0, best.weak.log10_p() + multiplicity),
         rank_p=_ranked(found),
         detectable=float(np.mean([5 * f.weak.sd for f in found])),
         regions=tuple(

@@ -25,10 +25,10 @@ from functools import partial
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence, Region, Shared, not_applied
-from weightprint.evidence.lookup.token_tables import Tables, table_looks, table_pairs
+from weightprint.evidence.lookup.token_tables import Tables, table_collector, table_pairs
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Details, Test
 from weightprint.fingerprint.model import Tensor
@@ -94,7 +94,7 @@ _OWN = ("same rows", "same rows, some replaced", "extended", "first rows")
 _JOINED = ", joined with other rows"
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
     return {"tables": {role: _mirrored_table(told) for role, told in details["tables"].items()}}
 
 
@@ -111,16 +111,16 @@ def _mirrored_table(told: Details) -> Details:
     return {**told, "rows": [n_b, n_a], "kind": kind, "tested": n_a if equal else told["tested"]}
 
 
-@partial(Test, bases=("stored", "found"), mirrored=_mirrored, collector=table_looks, cost="long")
-def embeddings(models: Models) -> Evidence:
+@partial(Test, bases=("stored", "found"), mirrored=_mirrored, collector=table_collector, cost="long")
+def embeddings(models: ModelPair) -> Evidence:
     """Equal rows, near rows and channels, for the token embedding and the output head."""
     pairs = table_pairs(models)
     if any(max(a.numel, b.numel) > models.budget.tables.digested for _, a, b in pairs):
         return not_applied(_QUESTION, "quick effort reads samples, and rows are looked up in whole tables")
     if not pairs:
         return not_applied(_QUESTION, "no token table of equal width (in A's basis) was recognised in both models")
-    looks, streamed = done(models, Tables(models, pairs))
-    found = [_table(models, looks, *pair) for pair in pairs]
+    collector, streamed = done(models, Tables(models, pairs))
+    found = [_table(models, collector, *pair) for pair in pairs]
     best = max(found, key=lambda t: (len(t.map), t.share))
     p = [log10_p_hits(t.hits) for t in found if t.channels]
     log10_p = min(0.0, min(p) + np.log10(len(p))) if p else None
@@ -166,11 +166,11 @@ def embeddings(models: Models) -> Evidence:
             },
         },
     )
-    return with_cost(answer, looks) if streamed else answer
+    return with_cost(answer, collector) if streamed else answer
 
 
-def _table(models: Models, looks: Tables, role: str, a: Tensor, b: Tensor) -> _Table:
-    m = looks.met(models, role, a, b)
+def _table(models: ModelPair, collector: Tables, role: str, a: Tensor, b: Tensor) -> _Table:
+    m = collector.met(models, role, a, b)
     fitted = role in models.basis.fitted
     return _Table(role, a, b, m.tested, m.equal, m.sampled, m.near, m.cosine, m.other, m.named, fitted)
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from weightprint.anatomy.roles import matrix_of
 from weightprint.evidence.evidence import Evidence, Shared, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Details, Test
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 
 __all__ = ["exact_sharing", "is_fixed", "is_position"]
 
@@ -42,7 +42,7 @@ _QUESTION = Evidence(
 )
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
     return {
         "n_only_in_a": details["n_only_in_b"],
         "n_only_in_b": details["n_only_in_a"],
@@ -53,7 +53,7 @@ def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Det
 
 
 @partial(Test, mirrored=_mirrored, exact_values=True)
-def exact_sharing(models: Models) -> Evidence:
+def exact_sharing(models: ModelPair) -> Evidence:
     """Digests of all tensors of A against all of B. ``found`` lists every equal tensor that is evidence."""
     a, b = models.a, models.b
     if not models.budget.whole:
@@ -113,7 +113,7 @@ def exact_sharing(models: Models) -> Evidence:
     )
 
 
-def is_fixed(side: Side, tensor: Tensor) -> bool:
+def is_fixed(side: ModelView, tensor: Tensor) -> bool:
     """True for a table that an architecture computes: by its name, or rows of constant length as in sin/cos tables."""
     if (tensor.role is not None and tensor.role.part == "fixed") or is_position(tensor):
         return True

@@ -42,16 +42,16 @@ from weightprint.evidence.lookup.head_table import HeadTable, Seen
 from weightprint.evidence.lookup.heads import Attention, Kind, attentions, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.nulls.ranked import rank_p
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Details, Test
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.util import parallel
 from weightprint.util.arrays import Indices
 from weightprint.util.ranges import evenly
 
-__all__ = ["head_agreement", "head_looks", "log10_p_counts"]
+__all__ = ["head_agreement", "head_collector", "log10_p_counts"]
 
 _QUESTION = Evidence(
     test="head_agreement",
@@ -78,7 +78,7 @@ _PARTS: tuple[tuple[str, Kind, str], ...] = (
 )
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
     """Block of A → for each of its heads the block and head of B that named it, the best of several."""
     rows: dict[str, dict[int, list[Any]]] = defaultdict(dict)
     for block in details["head_map"]:
@@ -96,12 +96,12 @@ def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Det
     }
 
 
-def _n_heads(side: Side, block: str) -> int:
+def _n_heads(side: ModelView, block: str) -> int:
     geometry = side.geometry.get(block.rpartition(".")[0])
     return int(geometry.heads or 0) if geometry is not None else 0
 
 
-def head_looks(models: Models) -> HeadTable | None:
+def head_collector(models: ModelPair) -> HeadTable | None:
     """What this test does while the models stream by; needs their headers only."""
     table = _table(models)
     return None if isinstance(table, str) else table
@@ -114,10 +114,10 @@ def head_looks(models: Models) -> HeadTable | None:
     exchanges=True,
     of_heads=True,
     mirrored=_mirrored,
-    collector=head_looks,
+    collector=head_collector,
     cost="alone",
 )
-def head_agreement(models: Models) -> Evidence:
+def head_agreement(models: ModelPair) -> Evidence:
     """Heads named alike by both products, with the counts of permuted copies, and heads in the same order."""
     table = _table(models)
     if isinstance(table, str):
@@ -134,7 +134,7 @@ def head_agreement(models: Models) -> Evidence:
     return with_cost(answer, table) if streamed else answer
 
 
-def _table(models: Models) -> HeadTable | str:
+def _table(models: ModelPair) -> HeadTable | str:
     """The heads to be compared, or why there are none."""
     budget = models.budget
     ours, theirs = attentions(models.a, models.b), attentions(models.b, models.a)
@@ -162,7 +162,7 @@ def _width(attention: Attention) -> int:
     return attention.parts["o"].shape[0]
 
 
-def _channels(models: Models, width: int, limit: int) -> Indices:
+def _channels(models: ModelPair, width: int, limit: int) -> Indices:
     """Channels of A that are looked at: those that B has, at most so many."""
     chosen = pick(width, limit, models.seed, "head channels")
     if models.basis.channels is None:
@@ -183,7 +183,7 @@ def log10_p_counts(k: int, chance: Sequence[int]) -> float:
     return min(0.0, (top + math.log(float(np.exp(log - top).sum()))) / math.log(10))
 
 
-def _compare_inside(models: Models, heads: HeadTable, one: Seen) -> dict[str, list[float]]:
+def _compare_inside(models: ModelPair, heads: HeadTable, one: Seen) -> dict[str, list[float]]:
     """Row spaces of q, k, v and o of the heads found in the block of A that holds most of them: role → overlaps."""
     channels = heads.channels
     out: dict[str, list[float]] = {}
@@ -205,16 +205,16 @@ def _compare_inside(models: Models, heads: HeadTable, one: Seen) -> dict[str, li
     return out
 
 
-def _answer(models: Models, heads: HeadTable, seen: list[Seen], inside: dict[str, list[float]]) -> Evidence:
+def _answer(models: ModelPair, heads: HeadTable, seen: list[Seen], inside: dict[str, list[float]]) -> Evidence:
     tested = sum(s.alive for s in seen)
     k, *chance = (len(frozenset().union(*heads_of_a)) for heads_of_a in zip(*(s.named for s in seen), strict=True))
     agreed = sum(len(s.agreed) for s in seen)
     expected = (sum(chance) + 1) / len(heads.orders)
     copies = [sum(counts) for counts in zip(*(s.hits for s in seen), strict=True)]
     hits = copies[0]
-    price = math.log10(max(models.basis.candidates, 1))
-    by_agreement = min(0.0, log10_p_counts(k, chance) + price)
-    by_order = min(0.0, log10_p_order(hits, [s.order for s in seen]) + price)
+    multiplicity = math.log10(max(models.basis.candidates, 1))
+    by_agreement = min(0.0, log10_p_counts(k, chance) + multiplicity)
+    by_order = min(0.0, log10_p_order(hits, [s.order for s in seen]) + multiplicity)
     # A fitted basis aligns the strong directions of strangers, on which both products of a head may load: only the
     # order of heads is still arbitrary then.
     fitted = models.basis.kind != "identity"

@@ -43,9 +43,9 @@ from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import choices, log10_p_hits
 from weightprint.evidence.nulls.ranked import hits_of_copies, log10_p_of, rank_p, smallest
-from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.test import Test
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, I64
 from weightprint.util.linear_algebra import product, row_cosines, unit_rows
@@ -100,7 +100,7 @@ def outliers(x: F32) -> list[int]:
     return [int(j) for j in np.nonzero(2 * far.sum(axis=0) > len(far))[0]]
 
 
-def channel_vectors(models: Models, pairs: Sequence[Pair], width: int) -> tuple[F32, F32, list[Pair]]:
+def channel_vectors(models: ModelPair, pairs: Sequence[Pair], width: int) -> tuple[F32, F32, list[Pair]]:
     """Vectors of these pairs that vary on both sides, over A's channels: A's, B's (vectors, channels), and the pairs.
 
     Nothing under a rotation, which a vector of gains doesn't survive.
@@ -120,7 +120,7 @@ def channel_vectors(models: Models, pairs: Sequence[Pair], width: int) -> tuple[
     return (np.stack(a) if a else empty), (np.stack(b) if b else empty), kept
 
 
-def _vector(models: Models, side: Side, tensor: Tensor, known: Tensor) -> F32:
+def _vector(models: ModelPair, side: ModelView, tensor: Tensor, known: Tensor) -> F32:
     x = np.nan_to_num(side.reader(tensor.name, 0, tensor.numel), posinf=0, neginf=0)
     if side is models.a:
         return x
@@ -129,7 +129,7 @@ def _vector(models: Models, side: Side, tensor: Tensor, known: Tensor) -> F32:
 
 
 @partial(Test, supports=True)
-def norm_gains(models: Models) -> Evidence:
+def norm_gains(models: ModelPair) -> Evidence:
     """Centred agreement of residual vectors in place and in any order, with an exact hit bound and permutations."""
     width = hidden_size(models.a, models.b)
     if width is None or width < 8:
@@ -232,7 +232,7 @@ class _Role:
         return np.ascontiguousarray(self.b.T)
 
 
-def _by_role(models: Models, width: int, out_a: list[int], out_b: list[int]) -> list[_Role]:
+def _by_role(models: ModelPair, width: int, out_a: list[int], out_b: list[int]) -> list[_Role]:
     """Vectors of either side by role, of whatever stack and block; at most so many per role, spread over the depth."""
     found: dict[str, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for i, side in enumerate((models.a, models.b)):

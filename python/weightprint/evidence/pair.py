@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from weightprint.evidence.budget import Budget, budget_for
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import product
 
@@ -91,7 +91,7 @@ IDENTITY = Basis()
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelPair:
     """What a test is given.
 
     ``log10_pairings``: how many pairings were open to a choice that looked at values. ``basis``: how B's residual
@@ -99,20 +99,20 @@ class Models:
     (:mod:`weightprint.evidence.streamed`).
     """
 
-    a: Side
-    b: Side
+    a: ModelView
+    b: ModelView
     pairs: tuple[Pair, ...]
     log10_pairings: float = 0.0
     seed: int = 0
     effort: str = "standard"
     basis: Basis = IDENTITY
-    looks: list[Any] = field(default_factory=list, repr=False)
+    collectors: list[Any] = field(default_factory=list, repr=False)
 
     @cached_property
     def budget(self) -> Budget:
         """What the effort allows for these two models."""
         return budget_for(self.effort, self.a, self.b)
 
-    def price(self, pairs: Iterable[Pair]) -> float:
+    def multiplicity(self, pairs: Iterable[Pair]) -> float:
         """What a p-value on these pairs must pay for the pairing, in log10: nothing if any of them met by name."""
         return 0.0 if any(pair.by_name for pair in pairs) else self.log10_pairings

@@ -32,7 +32,7 @@ import numpy as np
 
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Pair
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
@@ -45,7 +45,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_GROUP = 2048  # more tensors of one shape on a side: not paired by values
 
 
-def pair_by_name(a: Side, b: Side) -> dict[str, Pair]:
+def pair_by_name(a: ModelView, b: ModelView) -> dict[str, Pair]:
     """Pairs of steps 1 and 2, which look at no value: B's name → its pair, in the order found."""
     pairs: dict[str, Pair] = {}
     left_a = dict(a.tensors)
@@ -57,7 +57,7 @@ def pair_by_name(a: Side, b: Side) -> dict[str, Pair]:
     return pairs
 
 
-def pair_tensors(a: Side, b: Side) -> tuple[tuple[Pair, ...], float]:
+def pair_tensors(a: ModelView, b: ModelView) -> tuple[tuple[Pair, ...], float]:
     """All pairs in B's order, and log10 of the number of pairings that values were allowed to choose from."""
     pairs = pair_by_name(a, b)
     used = {pair.a.name for pair in pairs.values()}
@@ -153,7 +153,7 @@ def _count_pairings(left_a: Sequence[Tensor], left_b: Sequence[Tensor]) -> float
     return total
 
 
-def _by_values(a: Side, b: Side, left_a: Sequence[Tensor], left_b: Sequence[Tensor]) -> list[Pair]:
+def _by_values(a: ModelView, b: ModelView, left_a: Sequence[Tensor], left_b: Sequence[Tensor]) -> list[Pair]:
     groups: dict[tuple[int, ...], tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for tensor in left_a:
         groups[_key(tensor)][0].append(tensor)
@@ -166,7 +166,7 @@ def _by_values(a: Side, b: Side, left_a: Sequence[Tensor], left_b: Sequence[Tens
     return pairs
 
 
-def _corner(side: Side, tensor: Tensor, size: int, turn: bool) -> F32:
+def _corner(side: ModelView, tensor: Tensor, size: int, turn: bool) -> F32:
     """The first size x size values, centred, unit length, flat; of the transpose when ``turn``."""
     if tensor.rank2:
         corner = double_centre(side.rows(tensor, 0, size)[:, :size])
@@ -178,7 +178,7 @@ def _corner(side: Side, tensor: Tensor, size: int, turn: bool) -> F32:
     return np.ravel(corner / norm if 0 < norm < math.inf else np.zeros_like(corner))
 
 
-def _match_group(a: Side, b: Side, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[Pair]:
+def _match_group(a: ModelView, b: ModelView, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[Pair]:
     """Greedy one-to-one assignment on the cosine of corners, both orientations where the shapes allow."""
     size = _CORNER if max(len(ours), len(theirs)) <= 256 else _CORNER // 4
     candidates: list[tuple[float, int, int, bool]] = []

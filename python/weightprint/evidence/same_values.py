@@ -45,7 +45,7 @@ from dataclasses import replace
 from functools import partial
 
 from weightprint.evidence.evidence import Evidence, Shared, not_applied
-from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.rounding.block_codes import Coded
 from weightprint.evidence.rounding.encodings import Kind, Outcome, bits, checked, stored_otherwise, stored_scales, times
 from weightprint.evidence.test import Details, Test
@@ -69,13 +69,13 @@ _QUESTION = Evidence(
 )
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
     later = {"a": "b", "b": "a", None: None}[details["later"]]
     return {"how": {names[n]: how for n, how in details["how"].items() if n in names}, "later": later}
 
 
 @partial(Test, mirrored=_mirrored, cost="alone", exact_values=True)
-def same_values(models: Models) -> Evidence:
+def same_values(models: ModelPair) -> Evidence:
     """Test every pair whose bytes differ but whose values may be the same, or the same times a factor."""
     a, b = models.a, models.b
     if not models.budget.whole:
@@ -97,7 +97,7 @@ def same_values(models: Models) -> Evidence:
     return _said(models, kept)
 
 
-def _said(models: Models, outcomes: Sequence[tuple[Pair, Outcome | None]]) -> Evidence:
+def _said(models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]]) -> Evidence:
     a, b = models.a, models.b
     told = [(pair, out) for pair, out in outcomes if out is not None]
     met = [pair for pair in models.pairs if pair.by != "values"]

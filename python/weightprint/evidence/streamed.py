@@ -15,18 +15,18 @@ from dataclasses import replace
 from typing import TypeVar
 
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
-from weightprint.fingerprint.steps import Looks
+from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.steps import Collector
 
 __all__ = ["done", "with_cost"]
 
 
-L = TypeVar("L", bound=Looks)
+L = TypeVar("L", bound=Collector)
 
 
-def done(models: Models, wanted: L) -> tuple[L, bool]:
+def done(models: ModelPair, wanted: L) -> tuple[L, bool]:
     """``wanted`` with all of its steps taken, and whether that was while the models streamed by."""
-    for found in models.looks:
+    for found in models.collectors:
         if type(found) is type(wanted) and found.what == wanted.what:
             return found, True
     for theirs, ours in wanted.rounds():
@@ -36,6 +36,6 @@ def done(models: Models, wanted: L) -> tuple[L, bool]:
     return wanted, False
 
 
-def with_cost(found: Evidence, steps: Looks) -> Evidence:
+def with_cost(found: Evidence, steps: Collector) -> Evidence:
     """The evidence with what its steps cost, where they were taken before the test ran."""
     return replace(found, seconds=steps.seconds, gemm_seconds=steps.spent.seconds)

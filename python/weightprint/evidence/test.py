@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models
-from weightprint.fingerprint.steps import Looks
+from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.steps import Collector
 from weightprint.util.linear_algebra import accounted
 
 __all__ = ["Details", "Test"]
@@ -53,19 +53,19 @@ class Test:
 
     __test__ = False  # not one of pytest's
 
-    run: Callable[[Models], Evidence]
+    run: Callable[[ModelPair], Evidence]
     decides: Literal["never", "stored basis", "any basis"] = "never"
     supports: bool = False
     bases: tuple[Literal["stored", "found", "own"], ...] = ("stored",)
     basis_free: bool = False
     confirms: tuple[str, ...] = ()
-    refined: Callable[[Models, Evidence, Sequence[Evidence]], Evidence] | None = None
+    refined: Callable[[ModelPair, Evidence, Sequence[Evidence]], Evidence] | None = None
     answers: tuple[str, ...] = ()
     exchanges: bool = False
     of_order: bool = False
     of_heads: bool = False
-    mirrored: Callable[[Details, Mapping[str, str], Models], Details] | None = None
-    collector: Callable[[Models], Looks | None] | None = None
+    mirrored: Callable[[Details, Mapping[str, str], ModelPair], Details] | None = None
+    collector: Callable[[ModelPair], Collector | None] | None = None
     cost: Literal["alone", "long", "short"] = "short"
     exact_values: bool = False
     published: bool = False
@@ -81,7 +81,7 @@ class Test:
         """Whether quick effort runs it."""
         return self.quoted or not self.published
 
-    def __call__(self, models: Models) -> Evidence:
+    def __call__(self, models: ModelPair) -> Evidence:
         """The answer, with the seconds that it took added to those that it knows of."""
         started = time.perf_counter()
         with accounted() as spent:

@@ -44,7 +44,7 @@ from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.norm_gains import channel_vectors, ranks
 from weightprint.evidence.nulls.exchange import double_centre
-from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.test import Details, Test
 from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.sampling import pick, sampled_rows
@@ -96,12 +96,12 @@ class _Matrix:
     of_b: float
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: Models) -> Details:
+def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
     return {"r_a": details["r_b"], "r_b": details["r_a"]}
 
 
 @partial(Test, bases=("stored", "found"), mirrored=_mirrored, cost="long")
-def training_shared(models: Models) -> Evidence:
+def training_shared(models: ModelPair) -> Evidence:
     """Slopes along singular directions and correlation of gains, read as descent, shared initialisation or either."""
     if not models.budget.whole:
         return not_applied(_QUESTION, "quick effort reads too few rows for singular directions")
@@ -164,7 +164,7 @@ def read(r: float, gains: float | None) -> tuple[Reading, float | None, str]:
     return reading, confidence if gains is not None else min(confidence, 0.7), looks
 
 
-def _chosen(models: Models) -> list[Pair]:
+def _chosen(models: ModelPair) -> list[Pair]:
     """Matrices that read the stream, in the same place and of the same shape, of at most so many blocks."""
     pairs = [
         p
@@ -184,7 +184,7 @@ def _chosen(models: Models) -> list[Pair]:
     return [p for p in pairs if p.known.region in kept]
 
 
-def _look(models: Models, pair: Pair) -> _Matrix | None:
+def _look(models: ModelPair, pair: Pair) -> _Matrix | None:
     """The matrix with its norm's gain folded in or as it is stored: the way in which the two agree better.
 
     (A gain that was moved into the matrix agrees folded; one that was replaced agrees as stored.)
@@ -204,12 +204,12 @@ def _look(models: Models, pair: Pair) -> _Matrix | None:
     return _Matrix(pair.b.name, pair.known.region, cosine, strong_over_weak(x, y), strong_over_weak(y, x))
 
 
-def _taken(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> F64:
+def _taken(models: ModelPair, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> F64:
     """Sampled rows (or these) and channels of one side, centred, over A's channels; float64."""
     return double_centre(_rows(models, pair, which, gain, rows)).astype(np.float64)
 
 
-def _rows(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> F32:
+def _rows(models: ModelPair, pair: Pair, which: int, gain: F32 | None, rows: Indices | None = None) -> F32:
     """The same as they are."""
     side, tensor = ((models.a, pair.a), (models.b, pair.b))[which]
     if rows is None:
@@ -221,7 +221,7 @@ def _rows(models: Models, pair: Pair, which: int, gain: F32 | None, rows: Indice
     return x[:, columns]
 
 
-def _rearranged(models: Models, pairs: Sequence[Pair]) -> list[_Matrix]:
+def _rearranged(models: ModelPair, pairs: Sequence[Pair]) -> list[_Matrix]:
     """FFN matrices with B's rows in A's order; nothing where the first two can't be brought into it."""
     out: list[_Matrix] = []
     for i, pair in enumerate(pairs):
@@ -260,7 +260,7 @@ def strong_over_weak(x: F64, y: F64) -> float:
     return float(np.clip(strong / weak, 0, 4)) if weak > 0 else 4.0
 
 
-def _gains(models: Models, width: int, regions: set[str]) -> float | None:
+def _gains(models: ModelPair, width: int, regions: set[str]) -> float | None:
     """Mean Spearman correlation of norm gains and offsets of these blocks; None where none was trained in both."""
     norms = [p for p in models.pairs if p.known.role is not None and p.known.role.part == "norm" and p.by_name]
     pairs = [p for p in norms if p.known.region in regions]

@@ -9,7 +9,7 @@ from functools import partial
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.turned_parts import looked_for, not_found_of_a
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 
 __all__ = ["turned_attention"]
@@ -23,6 +23,6 @@ __all__ = ["turned_attention"]
     of_heads=True,
     mirrored=not_found_of_a,
 )
-def turned_attention(models: Models) -> Evidence:
+def turned_attention(models: ModelPair) -> Evidence:
     """The attention of every block of B, looked for in A by itself, in any basis of the stream."""
     return looked_for("turned_attention", models, "attention", ("attention",))

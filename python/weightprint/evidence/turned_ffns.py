@@ -9,7 +9,7 @@ from functools import partial
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.turned_parts import looked_for, not_found_of_a
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 
 __all__ = ["turned_ffns"]
@@ -22,6 +22,6 @@ __all__ = ["turned_ffns"]
     answers=("hidden units in a turned stream", "an FFN in a turned stream"),
     mirrored=not_found_of_a,
 )
-def turned_ffns(models: Models) -> Evidence:
+def turned_ffns(models: ModelPair) -> Evidence:
     """Every FFN and expert of B, looked for in A by itself, in any basis of the stream."""
     return looked_for("turned_ffns", models, "FFN", ("ffn",))

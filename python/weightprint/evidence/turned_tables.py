@@ -10,7 +10,7 @@ from functools import partial
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.part_vectors import TABLES
 from weightprint.evidence.lookup.turned_parts import looked_for, not_found_of_a
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 
 __all__ = ["turned_tables"]
@@ -19,6 +19,6 @@ __all__ = ["turned_tables"]
 @partial(
     Test, decides="any basis", bases=("own",), answers=("token tables in a turned stream",), mirrored=not_found_of_a
 )
-def turned_tables(models: Models) -> Evidence:
+def turned_tables(models: ModelPair) -> Evidence:
     """B's embedding and head, each looked for in A by itself, in any basis of the stream."""
     return looked_for("turned_tables", models, "token table", TABLES)

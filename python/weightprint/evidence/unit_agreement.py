@@ -39,13 +39,13 @@ from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
 from weightprint.evidence.nulls.ranked import RANKED_PAIRS, rank_p
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F64
 
-__all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_looks"]
+__all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_collector"]
 
 _QUESTION = Evidence(
     test="unit_agreement",
@@ -63,7 +63,7 @@ _QUESTION = Evidence(
 )
 
 
-def _every_ffn(models: Models, units: Evidence, decided: Sequence[Evidence]) -> Evidence:
+def _every_ffn(models: ModelPair, units: Evidence, decided: Sequence[Evidence]) -> Evidence:
     """Once `convergence` has decided in a basis that was fitted: of the FFNs that it was fitted on, what one says that
     did not see them."""
     deciding = next((e for e in decided if e.test == "convergence"), None)
@@ -91,7 +91,7 @@ def _every_ffn(models: Models, units: Evidence, decided: Sequence[Evidence]) -> 
     )
 
 
-def unit_looks(models: Models) -> Lookup | None:
+def unit_collector(models: ModelPair) -> Lookup | None:
     """What this test does while the models stream by; needs their headers only."""
     planned = _planned(models)
     return None if isinstance(planned, str) else Lookup(models, planned.rows, planned.ours, planned.plan)
@@ -104,10 +104,10 @@ def unit_looks(models: Models) -> Lookup | None:
     refined=_every_ffn,
     answers=("hidden units in any order and layer",),
     exchanges=True,
-    collector=unit_looks,
+    collector=unit_collector,
     cost="alone",
 )
-def unit_agreement(models: Models) -> Evidence:
+def unit_agreement(models: ModelPair) -> Evidence:
     """Units of B's FFNs and experts found in A's, and how likely that is by chance. ``matches`` has one entry for each
     FFN of B (its best FFN of A), ``others`` the runners-up, best first."""
     planned = _planned(models)
@@ -129,7 +129,7 @@ class _Planned:
     inside: Sequence[Row] = ()
 
 
-def _planned(models: Models) -> _Planned | str:
+def _planned(models: ModelPair) -> _Planned | str:
     """What is looked up, or why nothing is."""
     if not models.budget.whole:
         return "it reads down-projections whole, too much for this effort: aligned_units looks"
@@ -149,12 +149,12 @@ def _planned(models: Models) -> _Planned | str:
     return _Planned(blocks, ours, plan, rows) if two_steps else _Planned(rows, ours, plan)
 
 
-def _all_pairs(models: Models, planned: _Planned, lookup: Lookup) -> Evidence:
+def _all_pairs(models: ModelPair, planned: _Planned, lookup: Lookup) -> Evidence:
     found = _Found(models, lookup.table())
     return _answer(models, found, *found.matches(), planned.plan, "all pairs of FFNs")
 
 
-def _by_way_of_blocks(models: Models, planned: _Planned, lookup: Lookup) -> Evidence:
+def _by_way_of_blocks(models: ModelPair, planned: _Planned, lookup: Lookup) -> Evidence:
     """B's blocks were looked up in A's: now its experts, in the FFNs and experts of the blocks found."""
     blocks, rows, ours = planned.rows, planned.inside, planned.ours
     layers = _Found(models, by_block(lookup.table()))
@@ -176,7 +176,7 @@ def _by_way_of_blocks(models: Models, planned: _Planned, lookup: Lookup) -> Evid
 class _Found:
     """A table and what chance says of each of its pairs. ``pairs``: how many could have been compared."""
 
-    def __init__(self, models: Models, table: Table, pairs: int | None = None) -> None:
+    def __init__(self, models: ModelPair, table: Table, pairs: int | None = None) -> None:
         self.models, self.table = models, table
         self.chance: Chance = chance(table.agreed[1:], table.sizes, table.part)
         self.pairs = int(table.compared.sum()) if pairs is None else pairs
@@ -232,7 +232,7 @@ class _Found:
             nearest=int(self.table.nearest[i, j]),
         )
 
-    def looks(self) -> dict[str, tuple[float, int]]:
+    def statistics(self) -> dict[str, tuple[float, int]]:
         """Name of each look → (its log10 p, the units it counts), the FFNs that the basis was fitted on left out."""
         table, fitted = self.table, self.models.basis.fitted
         if fitted & {"up", "gate", "down"}:
@@ -247,25 +247,27 @@ class _Found:
         order = sorted(rows, key=lambda i: self.log10_p[i, best[i]])
         first = order[0]
         pairs = int(table.compared[rows].sum())
-        looks = {"best pair": (self.log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
+        statistics = {"best pair": (self.log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
 
         places = {key: j for j, key in enumerate(table.a)}
         same = [(i, j) for i in rows if (j := places.get(table.b[i], -1)) >= 0 and table.compared[i, j]]
         if same:
             at = tuple(np.array(same).T)
             together = dispersion(table.agreed[1:, at[0], at[1]].sum(axis=1, keepdims=True))
-            looks["same place"] = (self.chance.log10_p(int(k[at].sum()), at, together), int(k[at].sum()))
+            statistics["same place"] = (self.chance.log10_p(int(k[at].sum()), at, together), int(k[at].sum()))
 
-        agreed, price = 0, 0.0
+        agreed, multiplicity = 0, 0.0
         pooled = (0.0, 0)
         for n, i in enumerate(order, start=1):
             agreed += int(k[i, best[i]])
-            price += math.log10(int(table.compared[i].sum()))
+            multiplicity += math.log10(int(table.compared[i].sum()))
             ways = (math.lgamma(len(rows) + 1) - math.lgamma(n + 1) - math.lgamma(len(rows) - n + 1)) / math.log(10)
             at = np.array(order[:n]), np.array([best[i] for i in order[:n]])
-            pooled = min(pooled, (self.chance.log10_p(agreed, at) + price + ways + math.log10(len(rows)), agreed))
-        looks["best map"] = pooled
-        return {name: (min(0.0, float(value)), n) for name, (value, n) in looks.items()}
+            pooled = min(
+                pooled, (self.chance.log10_p(agreed, at) + multiplicity + ways + math.log10(len(rows)), agreed)
+            )
+        statistics["best map"] = pooled
+        return {name: (min(0.0, float(value)), n) for name, (value, n) in statistics.items()}
 
     def rank_p(self) -> float | None:
         """B among its permuted copies, each held against all others as B is. Needs every unit looked for in each."""
@@ -275,21 +277,21 @@ class _Found:
         told, agreed = [], []
         for i in range(len(table.agreed)):
             arranged = np.concatenate([table.agreed[i : i + 1], np.delete(table.agreed, i, axis=0)])
-            looks = _Found(self.models, replace(table, agreed=arranged), self.pairs).looks()
-            told.append(-min((p for p, _ in looks.values()), default=0.0))
+            statistics = _Found(self.models, replace(table, agreed=arranged), self.pairs).statistics()
+            told.append(-min((p for p, _ in statistics.values()), default=0.0))
             agreed.append(int(table.agreed[i].sum()))
         salt = [units.tolist() for units in table.named.values()], table.agreed.tolist()
         return rank_p(told, agreed, salt=salt)
 
     def detectable(self) -> float | None:
         """The smallest share of one row's units that a single pair would have shown, at the level that decides."""
-        price = math.log10(3 * self.pairs)
+        multiplicity = math.log10(3 * self.pairs)
         compared = np.argwhere(self.table.compared)
         by_rate = np.argsort(self.chance.permuted[self.table.compared], kind="stable")
         i, j = (int(x) for x in compared[by_rate[len(compared) // 2]])
         tested = int(self.table.tested[i])
         for k in range(1, tested + 1):
-            if self.chance.log10_p(k, (i, j)) + price <= LOG10_P:
+            if self.chance.log10_p(k, (i, j)) + multiplicity <= LOG10_P:
                 return k / tested
         return None
 
@@ -302,7 +304,7 @@ def _place(name: str) -> tuple[str, int] | None:
 
 
 def _answer(
-    models: Models,
+    models: ModelPair,
     found: _Found,
     matches: Sequence[UnitMatch],
     others: Iterable[UnitMatch],
@@ -310,12 +312,12 @@ def _answer(
     scope: str,
     pairs: int | None = None,
 ) -> Evidence:
-    looks = found.looks()
-    best = min(looks, key=lambda name: looks[name][0]) if looks else None
+    statistics = found.statistics()
+    best = min(statistics, key=lambda name: statistics[name][0]) if statistics else None
     p, statistic = None, None
     if best is not None:
-        price = math.log10(len(looks)) + math.log10(max(models.basis.candidates, 1))
-        p, statistic = min(0.0, looks[best][0] + price), float(looks[best][1])
+        multiplicity = math.log10(len(statistics)) + math.log10(max(models.basis.candidates, 1))
+        p, statistic = min(0.0, statistics[best][0] + multiplicity), float(statistics[best][1])
     fitted = models.basis.kind != "identity"
     tried = found.pairs if pairs is None else pairs
     real: dict[Key, list[UnitMatch]] = defaultdict(list)
@@ -328,7 +330,7 @@ def _answer(
     top = max(matches, key=lambda m: (-m.log10_p, m.agreed), default=None)
     details: dict[str, Any] = {
         "look": best,
-        "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in looks.items()},
+        "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in statistics.items()},
         "scope": scope,
         "pairs_tried": tried,
         "found": len(shares),

@@ -49,10 +49,10 @@ from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs
 from weightprint.evidence.nulls.exchange import choices, double_centre, finite, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import COPY_LOG10_P, LOG10_P
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32, I64, Indices
 from weightprint.util.linear_algebra import product, solve, unit_rows
@@ -100,7 +100,7 @@ class _Best:
     similarity: F32  # (A's tested units, B's)
     hits: int
     tested: Indices
-    price: float  # log10 of A's FFNs times looks
+    multiplicity: float  # log10 of A's FFNs times looks
     family: int  # FFNs of B with the same number are copies of each other
     copies: I64  # the most hits in any of A's FFNs: those that count, of B, of each permuted copy; int64 (2 + copies,)
     named: bytes  # what the tested units name in all of them
@@ -108,12 +108,12 @@ class _Best:
 
     @property
     def log10_p(self) -> float:
-        return min(0.0, log10_p_hits(self.hits) + self.price)
+        return min(0.0, log10_p_hits(self.hits) + self.multiplicity)
 
     @property
     def chance(self) -> int:
         """The most hits for which the bound, once it has paid, still says nothing."""
-        return _needed(-self.price) - 1
+        return _needed(-self.multiplicity) - 1
 
     @property
     def region(self) -> Region:
@@ -155,7 +155,7 @@ class _Best:
     of_order=True,
     cost="long",
 )
-def unit_geometry(models: Models) -> Evidence:
+def unit_geometry(models: ModelPair) -> Evidence:
     """Hits of hidden units by rotation-invariant profiles, over all pairs of FFNs with equally many units."""
     sides = [_by_units(ffns(side, smallest=32), models.budget.geometry_ffns) for side in (models.a, models.b)]
     common = sorted(sides[0].keys() & sides[1].keys())
@@ -184,7 +184,7 @@ def _by_units(found: Sequence[Ffn], most: int) -> dict[int, list[Ffn]]:
     return dict(out)
 
 
-def _size(models: Models, h: int, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> int:
+def _size(models: ModelPair, h: int, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> int:
     """Units per FFN: the most that keeps products, and the bytes read, within bounds."""
     most = models.budget
     for size in _SIZES:
@@ -222,11 +222,11 @@ def _compare(
         looked = [(a, look) for a in ours for look in _looks(a, b)]
         named = [choices(look) for _, look in looked]
         counts = np.stack([hits_of_copies(chosen, orders) for chosen in named])
-        price = math.log10(len(looked))
+        multiplicity = math.log10(len(looked))
         fitted = [
             j
             for j, (_, look) in enumerate(looked)
-            if log10_p_hits(int(counts[j, 0])) + price <= COPY_LOG10_P and not _stands(look, b.ffn.units)
+            if log10_p_hits(int(counts[j, 0])) + multiplicity <= COPY_LOG10_P and not _stands(look, b.ffn.units)
         ]
         stood = counts[:, 0].copy()
         stood[fitted] = 0
@@ -234,7 +234,7 @@ def _compare(
         a, look = looked[i]
         seen = b"".join(chosen.tobytes() for chosen in named)
         most = np.r_[stood[i], counts.max(axis=0)]
-        best.append(_Best(b, a, look, int(stood[i]), tested, price, first + family, most, seen, len(fitted)))
+        best.append(_Best(b, a, look, int(stood[i]), tested, multiplicity, first + family, most, seen, len(fitted)))
         same = [np.r_[k, found] for (a, _), k, found in zip(looked, stood, counts, strict=True) if a.place == b.place]
         if same:
             in_place.setdefault(family, (same[0], same[-1]))
@@ -261,7 +261,7 @@ def _families(found: Sequence[_Profiles]) -> list[int]:
     return family
 
 
-def _profiles(side: Side, found: Sequence[Ffn], references: Indices, tested: Indices) -> list[_Profiles]:
+def _profiles(side: ModelView, found: Sequence[Ffn], references: Indices, tested: Indices) -> list[_Profiles]:
     roles = {tensor.place.role for tensor in side.tensors.values() if tensor.place is not None}
     centre = not roles.isdisjoint(("ffn_norm_bias", "attn_norm_bias"))
     units = np.sort(np.concatenate([references, tested]))
@@ -300,10 +300,12 @@ def _weighed(best: list[_Best], in_place: list[tuple[I64, I64]], copy: int) -> f
     """log10 p of the hits that count (0), of all of B's (1), or of one of its permuted copies."""
     families: dict[int, list[float]] = defaultdict(list)
     for m in best:
-        families[m.family].append(min(0.0, log10_p_hits(int(m.copies[copy])) + m.price))
-    looks = [_fisher([min(0.0, min(ps) + math.log10(len(ps))) for ps in families.values()])]
-    looks += [log10_p_hits(sum(int(c[copy]) for c in counts), len(in_place)) for counts in zip(*in_place, strict=True)]
-    return min(0.0, min(looks) + math.log10(len(looks)))
+        families[m.family].append(min(0.0, log10_p_hits(int(m.copies[copy])) + m.multiplicity))
+    answers = [_fisher([min(0.0, min(ps) + math.log10(len(ps))) for ps in families.values()])]
+    answers += [
+        log10_p_hits(sum(int(c[copy]) for c in counts), len(in_place)) for counts in zip(*in_place, strict=True)
+    ]
+    return min(0.0, min(answers) + math.log10(len(answers)))
 
 
 def _ranked(best: list[_Best], in_place: list[tuple[I64, I64]]) -> float | None:
@@ -321,7 +323,7 @@ def _answer(best: list[_Best], in_place: list[tuple[I64, I64]]) -> Evidence:
     tested, total, chance = (sum(xs) for xs in zip(*((m.tested.size, m.hits, m.chance) for m in best), strict=True))
     sure = [m for m in best if m.log10_p <= LOG10_P]
     fitted = sum(m.fitted > 0 for m in best)
-    easiest = min((_needed(LOG10_P - m.price) / m.tested.size for m in best), default=1.0)
+    easiest = min((_needed(LOG10_P - m.multiplicity) / m.tested.size for m in best), default=1.0)
     return replace(
         _QUESTION,
         says=f"{total} of {tested} hidden units in {len(best)} feed-forward blocks of B find their own number in A by "
@@ -336,7 +338,7 @@ def _answer(best: list[_Best], in_place: list[tuple[I64, I64]]) -> Evidence:
         matches=tuple(m.match for m in best),
         details={
             "ffns": len(best),
-            "pairs_tried": round(sum(10**m.price for m in best)),
+            "pairs_tried": round(sum(10**m.multiplicity for m in best)),
             "ffns_found": len(sure),
             "families_of_ffns_in_b": len({m.family for m in best}),
             "hits_in_the_same_place": max(

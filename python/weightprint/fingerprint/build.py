@@ -10,12 +10,12 @@ import numpy as np
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.fingerprint.live import Reads, outline
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.one_pass import stream
-from weightprint.fingerprint.steps import Looks
+from weightprint.fingerprint.steps import Collector
 from weightprint.util.progress import Meter
 
-_GLANCE = 256  # values per tensor that quick looks at, to tell a constant
+_SUBSAMPLE = 256  # values per tensor that quick looks at, to tell a constant
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,18 @@ class Examined:
     """One side, measured: its anatomy, its tensors, what was read, and the digest of the whole (None where not)."""
 
     anatomy: Anatomy
-    side: Side
+    side: ModelView
     reads: Reads
     digest: str | None
 
 
-def measured(examined: Examined, by_value: bool, looks: Sequence[Looks] = (), meter: Meter | None = None) -> Examined:
+def measured(
+    examined: Examined, by_value: bool, collectors: Sequence[Collector] = (), meter: Meter | None = None
+) -> Examined:
     """One pass over a model (:func:`weightprint.fingerprint.one_pass.stream`)."""
     side, reads = examined.side, examined.reads
     meter = meter or Meter(None, examined.anatomy.checkpoint.n_bytes)
-    side, digest = stream(examined.anatomy.checkpoint, side, reads, by_value, looks, meter)
+    side, digest = stream(examined.anatomy.checkpoint, side, reads, by_value, collectors, meter)
     return replace(examined, side=side, digest=digest)
 
 
@@ -43,11 +45,11 @@ def outlined(checkpoint: Checkpoint, label: str) -> Examined:
     return Examined(anatomy, side, reads, None)
 
 
-def _glanced(side: Side) -> Side:
+def subsampled(side: ModelView) -> ModelView:
     """Spread and constancy of every tensor from its first values; no digests."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in side.tensors.items():
-        values = side.reader(name, 0, min(tensor.numel, _GLANCE))
+        values = side.reader(name, 0, min(tensor.numel, _SUBSAMPLE))
         finite = values[np.isfinite(values)]
         constant = not finite.size or bool(finite.min() == finite.max())
         std = float(finite.std(dtype=np.float64)) if finite.size else float("nan")

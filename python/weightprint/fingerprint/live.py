@@ -20,13 +20,13 @@ from weightprint import _core
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.place import SURE, Assignment
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.fingerprint.model import Runs, Side, Tensor
+from weightprint.fingerprint.model import ModelView, Runs, Tensor
 from weightprint.quant.names import ACTIVATION
 from weightprint.quant.weights import Weight
 from weightprint.util import parallel
 from weightprint.util.arrays import F32
 
-__all__ = ["Reads", "canonical_name", "finite_side", "outline"]
+__all__ = ["Reads", "canonical_name", "finite_view", "outline"]
 
 
 #: Integers that, as a matrix, are packed codes or indices of some scheme that nobody knows: no values to compare.
@@ -112,7 +112,7 @@ class Reads:
         return self.anatomy.tensor(norm.block, norm.role, stack=norm.stack, fold_norms=True)
 
 
-def finite_side(side: Side) -> Side:
+def finite_view(side: ModelView) -> ModelView:
     """The side with NaN, infinities and values beyond all reason read as 0, for what sums products of values.
 
     One such value would make every sum over its row NaN, and say nothing of the others. Equality is asked of the side
@@ -147,7 +147,7 @@ def canonical_name(part: Assignment) -> str:
     return f"{part.view.weight}[{place.role}{'' if place.expert is None else f', {place.expert}'}]"
 
 
-def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
+def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[ModelView, Reads]:
     """All canonical tensors of a checkpoint, with what the headers say of them; reads no values."""
     reads = Reads(anatomy)
     tensors: dict[str, Tensor] = {}
@@ -178,7 +178,7 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[Side, Reads]:
             tensors[name] = Tensor(
                 name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place, levels=levels
             )
-    return Side(label, tensors, reads, reads.gain, anatomy.geometry, reads.sample), reads
+    return ModelView(label, tensors, reads, reads.gain, anatomy.geometry, reads.sample), reads
 
 
 def _tensor(anatomy: Anatomy, weight: Weight, part: Assignment | None) -> Tensor:

@@ -124,7 +124,7 @@ def no_gain(tensor: Tensor) -> F32 | None:
 
 
 @dataclass(frozen=True)
-class Side:
+class ModelView:
     """One of the two models: its tensors by name, and a way to read slices of them.
 
     ``geometry``: stack → its sizes (heads, head size), as far as shapes and config.json tell. ``sample``: runs of rows

@@ -20,10 +20,10 @@ import numpy as np
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
-from weightprint.fingerprint.live import Reads, finite_side
-from weightprint.fingerprint.model import Runs, Side, Tensor
+from weightprint.fingerprint.live import Reads, finite_view
+from weightprint.fingerprint.model import ModelView, Runs, Tensor
 from weightprint.fingerprint.sampling import Read
-from weightprint.fingerprint.steps import Looks, Where, where
+from weightprint.fingerprint.steps import Collector, Where, where
 from weightprint.scan.columns import Columns, measure
 from weightprint.scan.request import Request, Settings
 from weightprint.scan.result import whole_digest
@@ -67,8 +67,8 @@ class _Group:
 
 
 def stream(
-    checkpoint: Checkpoint, side: Side, reads: Reads, by_value: bool, looks: Sequence[Looks], meter: Meter
-) -> tuple[Side, str]:
+    checkpoint: Checkpoint, side: ModelView, reads: Reads, by_value: bool, collectors: Sequence[Collector], meter: Meter
+) -> tuple[ModelView, str]:
     """The side with every tensor measured, and the digest of the whole; every look's steps of this side taken.
 
     Args:
@@ -86,11 +86,11 @@ def stream(
         return reads.as_stored(tensor.name) is None or (by_value and tensor.dtype in _BY_VALUE)
 
     def work(group: _Group) -> None:
-        steps = [(one, step) for one in looks for place in group.places for step in one.of(side.label, place)]
+        steps = [(one, step) for one in collectors for place in group.places for step in one.of(side.label, place)]
         kept = _Kept(side, reads, group.infos, [read for _, step in steps for read in step.reads])
         stored.update(_scanned(checkpoint, group.infos, kept.keep, meter))
         kept.keep.clear()  # who samples them holds them from here on
-        there = finite_side(replace(side, sample=kept.sample))
+        there = finite_view(replace(side, sample=kept.sample))
         turned = [tensor for tensor in group.tensors if is_decoded(tensor)]
         for tensor, found in zip(turned, parallel.each(lambda t: _of_values(side, t), turned), strict=True):
             decoded[tensor.name] = found
@@ -110,7 +110,7 @@ def stream(
     return replace(side, tensors=tensors), whole
 
 
-def _groups(checkpoint: Checkpoint, side: Side, reads: Reads) -> tuple[_Group, list[_Group]]:
+def _groups(checkpoint: Checkpoint, side: ModelView, reads: Reads) -> tuple[_Group, list[_Group]]:
     """What is scanned first, and the groups that pass one by one, in the order of the files. Every stored tensor and
     every canonical one is in one of them."""
     groups: dict[Where, _Group] = defaultdict(_Group)
@@ -144,7 +144,7 @@ def _groups(checkpoint: Checkpoint, side: Side, reads: Reads) -> tuple[_Group, l
 class _Kept:
     """What steps will read, put by while the block is scanned, as far as it is stored as it is read and fits."""
 
-    def __init__(self, side: Side, reads: Reads, infos: Sequence[TensorInfo], wanted: Sequence[Read]) -> None:
+    def __init__(self, side: ModelView, reads: Reads, infos: Sequence[TensorInfo], wanted: Sequence[Read]) -> None:
         places = {info.name: place for place, info in enumerate(infos)}
         self.keep: list[tuple[int, F32, Runs, Runs | None]] = []
         self._held: dict[str, list[tuple[Runs, Runs | None, F32]]] = defaultdict(list)
@@ -166,7 +166,7 @@ class _Kept:
         self._sample = side.sample
 
     def sample(self, name: str, rows: Runs, columns: Runs | None) -> F32 | None:
-        """As `Side.sample`; what was put by is handed out once, since who asked may write into it."""
+        """As `ModelView.sample`; what was put by is handed out once, since who asked may write into it."""
         held = self._held.get(name, [])
         for k, (of_rows, of_columns, _) in enumerate(held):
             if of_rows == rows and of_columns == columns:
@@ -183,7 +183,7 @@ def _scanned(
     return zip([info.name for info in infos], _measured(found), strict=True)
 
 
-def _of_values(side: Side, tensor: Tensor) -> _Measured:
+def _of_values(side: ModelView, tensor: Tensor) -> _Measured:
     """Of the float32 values of a tensor that is cut or decoded, slice by slice."""
     state = _core.Measure(tensor.shape, digest=True)
     for _, values in side.slices(tensor):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weightprint.fingerprint.model import SLICE_VALUES, Runs, Side, Tensor
+from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Runs, Tensor
 from weightprint.util.arrays import F32, Indices
 
 _RUN = 32  # rows read in one go
@@ -34,7 +34,7 @@ class Read:
 
     @property
     def runs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]] | None]:
-        """As `Side.sample` is asked for them."""
+        """As `ModelView.sample` is asked for them."""
         n_rows, width = self.tensor.matrix
         rows = np.arange(n_rows) if self.rows is None else self.rows
         return _runs(rows), None if self.columns is None or self.columns.size == width else _runs(self.columns)
@@ -60,13 +60,13 @@ def _runs(indices: Indices) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), (last - starts + 1).tolist(), strict=True))
 
 
-def sampled(side: Side, read: Read) -> F32:
+def sampled(side: ModelView, read: Read) -> F32:
     """What `read` names: float32 (rows, columns)."""
     rows = np.arange(read.tensor.matrix[0]) if read.rows is None else read.rows
     return sampled_rows(side, read.tensor, rows, read.columns)
 
 
-def sampled_rows(side: Side, tensor: Tensor, rows: Indices, columns: Indices | None = None) -> F32:
+def sampled_rows(side: ModelView, tensor: Tensor, rows: Indices, columns: Indices | None = None) -> F32:
     """Only these rows (and columns) of a matrix, in the order given: float32 (rows, columns). Where the tensor is not
     stored as it is read, the rows' runs are read a few MB at a time."""
     width = tensor.matrix[1]
@@ -96,7 +96,7 @@ def _take(x: F32, runs: Runs | None, out: F32) -> None:
         at += n
 
 
-def on_channels(side: Side, tensor: Tensor, channels: Indices, *, fold: bool = True) -> F32:
+def on_channels(side: ModelView, tensor: Tensor, channels: Indices, *, fold: bool = True) -> F32:
     """All rows of a matrix that reads the stream, on these channels: float32 (rows, channels). ``fold`` multiplies in
     the gain of the norm that feeds it."""
     out = sampled_rows(side, tensor, np.arange(tensor.matrix[0]), channels)
@@ -106,7 +106,7 @@ def on_channels(side: Side, tensor: Tensor, channels: Indices, *, fold: bool = T
     return out
 
 
-def sampled_columns(side: Side, tensor: Tensor, columns: Indices, rows: Indices | None = None) -> F32:
+def sampled_columns(side: ModelView, tensor: Tensor, columns: Indices, rows: Indices | None = None) -> F32:
     """These columns of a matrix, transposed: (columns, rows). Streams the asked rows (None: all) and keeps little."""
     rows = np.arange(tensor.matrix[0]) if rows is None else rows
     return np.ascontiguousarray(sampled_rows(side, tensor, rows, columns).T)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import Read
 from weightprint.util import parallel
 from weightprint.util.linear_algebra import Spent, accounted
@@ -35,7 +35,7 @@ class Step:
     samples it will ask it for, so that they can be put by as the bytes pass."""
 
     where: Where
-    take: Callable[[Side], None] = field(repr=False)
+    take: Callable[[ModelView], None] = field(repr=False)
     reads: tuple[Read, ...] = field(repr=False, default=())
 
 
@@ -43,7 +43,7 @@ class Step:
 Round = tuple[Sequence[Step], Sequence[Step]]
 
 
-class Looks(ABC):
+class Collector(ABC):
     """The steps of one test. Those of one side may be taken in any order and side by side; A's come after B's, either
     round by round or all rounds at once."""
 
@@ -76,12 +76,12 @@ class Looks(ABC):
             self._steps[label] = found
         return self._steps[label].get(place, ())
 
-    def take_all(self, side: Side, steps: Iterable[Step]) -> None:
+    def take_all(self, side: ModelView, steps: Iterable[Step]) -> None:
         """Take these steps, side by side."""
         for _ in parallel.each(lambda step: self.take(step, side), steps):
             pass
 
-    def take(self, step: Step, side: Side) -> None:
+    def take(self, step: Step, side: ModelView) -> None:
         """Take a step, and count what it costs."""
         started = time.perf_counter()
         with accounted() as spent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from weightprint.anatomy.roles import matrix_of, role_of
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation
 from weightprint.verdict.facts import Facts
 
@@ -34,7 +34,7 @@ def architecture(facts: Facts) -> Iterable[Operation]:
         )
 
 
-def _roles(side: Side, stack: str) -> set[str]:
+def _roles(side: ModelView, stack: str) -> set[str]:
     """Roles in a stack and outside of all blocks."""
     return {
         t.place.role

@@ -27,11 +27,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.model import Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
-from weightprint.operations.difference import Look, look
+from weightprint.operations.difference import Difference, look
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
@@ -78,7 +78,7 @@ class Change:
     refilled: float = 0.0
     kept: float = 1.0
     mixed: bool = False
-    seen: Look | None = field(default=None, repr=False)
+    seen: Difference | None = field(default=None, repr=False)
 
     @property
     def role(self) -> str:
@@ -113,7 +113,7 @@ class Change:
 
 
 #: Kinds of differences, the most special first. Those in brackets lead from B to A: A is the one that lost something.
-KINDS: tuple[tuple[str, Callable[[Change, Look], bool]], ...] = (
+KINDS: tuple[tuple[str, Callable[[Change, Difference], bool]], ...] = (
     ("zeros", lambda c, s: c.zeroed >= ZEROED and c.kept >= 0.99 * (1 - c.zeroed)),
     ("(zeros)", lambda c, s: c.refilled >= ZEROED and c.kept >= 0.99 * (1 - c.refilled)),
     ("low rank", lambda c, s: s.rank > 0 and s.gap >= GAP),
@@ -150,11 +150,11 @@ class Changes:
         return tuple(c for c in self.changed if c.b.rank2)
 
     @cached_property
-    def seen(self) -> tuple[tuple[Change, Look], ...]:
+    def seen(self) -> tuple[tuple[Change, Difference], ...]:
         """The changed matrices that were looked at closely."""
         return tuple((c, c.seen) for c in self.matrices if c.seen is not None)
 
-    def of_kind(self, kind: str, least: float = 0.5) -> tuple[tuple[Change, Look], ...]:
+    def of_kind(self, kind: str, least: float = 0.5) -> tuple[tuple[Change, Difference], ...]:
         """The looked-at matrices of one kind (see :data:`KINDS`); none where they are no more than a ``least`` part of
         all, or fewer than two."""
         chosen = tuple((c, s) for c, s in self.seen if c.kind == kind)
@@ -195,7 +195,7 @@ def _same(pair: Pair, copies: AbstractSet[str]) -> bool:
     )
 
 
-def _counterparts(models: Models, maps: Maps | None) -> tuple[list[Pair], dict[str, int]]:
+def _counterparts(models: ModelPair, maps: Maps | None) -> tuple[list[Pair], dict[str, int]]:
     """B's tensors with the ones of A that they come from: in place, or where the maps say that they were."""
     skipped: dict[str, int] = defaultdict(int)
     rows = {row.b: row for row in maps.layers} if maps else {}
@@ -255,7 +255,7 @@ def _chosen(changes: Sequence[Change], limit: int) -> list[Change]:
     return out[:limit]
 
 
-def _glance(models: Models, pair: Pair) -> Change:
+def _glance(models: ModelPair, pair: Pair) -> Change:
     """A few rows of both, and the sums over them."""
     n_rows, columns = pair.b.matrix
     rows = pick(n_rows, max(4, models.budget.changes.values // max(columns, 1)), models.seed, pair.b.name, run=4)
@@ -314,7 +314,7 @@ def signatures(x: F64) -> npt.NDArray[np.uint64]:
     return np.asarray((np.ascontiguousarray(x).view(np.uint64) * factors).sum(axis=1), np.uint64)
 
 
-def _looked(models: Models, change: Change) -> Look:
+def _looked(models: ModelPair, change: Change) -> Difference:
     """A few hundred rows and channels of both, drawn alike."""
     rows = pick(change.b.shape[0], models.budget.changes.rows, models.seed, f"rows of {change.b.name}")
     columns = pick(change.b.shape[1], models.budget.changes.columns, models.seed, f"channels of {change.b.name}")
@@ -323,7 +323,7 @@ def _looked(models: Models, change: Change) -> Look:
     return look(x, y, change.a.dtype, change.b.dtype, narrow, _one_head(models, change))
 
 
-def _one_head(models: Models, change: Change) -> tuple[F32, F32] | None:
+def _one_head(models: ModelPair, change: Change) -> tuple[F32, F32] | None:
     """The first head's rows of a query, key or value map, on both sides; None elsewhere."""
     geometry = models.b.geometry.get(change.b.stack)
     if change.role not in ("q", "k", "v") or geometry is None or not geometry.head_dim:

@@ -38,7 +38,7 @@ from weightprint.util.arrays import F32, F64, I64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.linear_algebra import eigvalsh, lstsq, product
 
-__all__ = ["Look", "look"]
+__all__ = ["Difference", "look"]
 
 
 _USABLE = 512  # entries that noise is judged on, at least
@@ -50,7 +50,7 @@ _PATTERNS = (2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Difference:
     """See the module. ``n`` and what follows it are about noise, and meaningless where n is 0.
 
     Attributes:
@@ -92,7 +92,7 @@ def look(
     dtype_b: str,
     columns: I64 | None = None,
     heads: tuple[F32, F32] | None = None,
-) -> Look:
+) -> Difference:
     """Measure one difference.
 
     Args:
@@ -112,7 +112,7 @@ def look(
     d = b - a
     n, sd, kurtosis, uneven, normal, edge = _noise(a, b, d, dtype_b)
     rank, gap = _rank(a, b, d, dtype_a, dtype_b)
-    return Look(
+    return Difference(
         n=n,
         sd=sd,
         normal=normal,

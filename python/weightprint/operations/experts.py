@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import Found, common, found_ffns, number
@@ -54,7 +54,7 @@ def experts(facts: Facts) -> Iterable[Operation]:
         yield from _to_dense(facts, merged)
 
 
-def _counts(side: Side) -> Mapping[Block, int]:
+def _counts(side: ModelView) -> Mapping[Block, int]:
     """Block → its routed experts."""
     return Counter(f.key[:2] for f in ffns(side) if isinstance(f.expert, int))
 
@@ -223,7 +223,7 @@ def _mean(facts: Facts, b: Ffn, numbered: Sequence[tuple[int, Ffn]]) -> tuple[st
     return "mean", [e for e, _ in kept], [w for _, w in kept]
 
 
-def _rows(side: Side, ffn: Ffn) -> F32:
+def _rows(side: ModelView, ffn: Ffn) -> F32:
     """Some rows of up and gate as one long vector, as stored (a mean of matrices is a mean of these)."""
     up, gate = unit_inputs(side, ffn, np.arange(min(_UNITS, ffn.units)))
     return up.ravel() if gate is None else np.concatenate([up.ravel(), gate.ravel()])

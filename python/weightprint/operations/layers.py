@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from weightprint.evidence.lookup.units import ffns
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import number
 from weightprint.util.ranges import joined, runs
@@ -70,14 +70,14 @@ def _repeats(rows: Sequence[tuple[int, int | None, float | None]], i: int) -> bo
     return any(a == rows[i][1] for j, (_, a, _) in enumerate(rows) if j != i)
 
 
-def _doubled(side: Side, stack: str | None) -> set[int]:
+def _doubled(side: ModelView, stack: str | None) -> set[int]:
     """Blocks that read the stream as another one does, value by value."""
     ups = [t for t in side.tensors.values() if t.stack == stack and t.place is not None and t.place.role == "up"]
     digests = Counter(t.digest for t in ups if t.digest is not None)
     return {t.layer for t in ups if t.layer is not None and t.digest is not None and digests[t.digest] > 1}
 
 
-def _writes_nothing(side: Side, stack: str, block: int) -> bool:
+def _writes_nothing(side: ModelView, stack: str, block: int) -> bool:
     """Every matrix of the block that writes to the stream is zero."""
     writers = [
         t

@@ -17,7 +17,7 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, Shared, UnitMatch
 from weightprint.evidence.lookup.units import ffns
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import MIRRORED
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.values import Label
@@ -35,13 +35,13 @@ def mirrored(facts: Facts) -> Facts:
         a=replace(models.b, label="a"),
         b=replace(models.a, label="b"),
         pairs=tuple(replace(p, a=p.b, b=p.a) for p in models.pairs),
-        looks=[],
+        collectors=[],
     )
     simple = frozenset((_OTHER[label], name) for label, name in facts.simple)
     return Facts(turned, tuple(_evidence(e, models) for e in facts.evidence), simple, facts.limits)
 
 
-def _evidence(e: Evidence, models: Models) -> Evidence:
+def _evidence(e: Evidence, models: ModelPair) -> Evidence:
     if not e.applied:
         return e
     names = {p.b.name: p.a.name for p in models.pairs} | {f.b: f.a for f in e.found}
@@ -65,7 +65,7 @@ def _evidence(e: Evidence, models: Models) -> Evidence:
 # Matches
 
 
-def _matches(e: Evidence, models: Models) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
+def _matches(e: Evidence, models: ModelPair) -> tuple[tuple[UnitMatch, ...], tuple[UnitMatch, ...]]:
     """For each FFN of A that was named, the best FFN of B; and the others."""
     widths = {side.label: {f.key: f.units for f in ffns(side)} for side in (models.a, models.b)}
     by_a: dict[Any, list[UnitMatch]] = defaultdict(list)

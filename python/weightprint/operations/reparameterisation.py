@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from weightprint.evidence.lookup.units import unit_outputs
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import Channels, Found, channels, found_ffns, number, placed
@@ -102,7 +102,7 @@ def _flipped_units(facts: Facts, f: Found, seen: Channels) -> float:
     return float(np.mean(opposite))
 
 
-def _spread_of_gains(side: Side) -> float | None:
+def _spread_of_gains(side: ModelView) -> float | None:
     """Standard deviation of the logarithm of norm gains; None without norms or where one is not positive."""
     gains = [side.rows(t).ravel() for role in ("attn_norm", "ffn_norm") for t in placed(side, role)]
     every = np.concatenate(gains) if gains else np.zeros(1)
@@ -176,13 +176,13 @@ def _unit_factors(facts: Facts, f: Found) -> tuple[F32, F32] | None:
     )
 
 
-def _rows_with_gain(side: Side, tensor: Tensor, rows: I64) -> F32:
+def _rows_with_gain(side: ModelView, tensor: Tensor, rows: I64) -> F32:
     gain = side.gain(tensor)
     x = sampled_rows(side, tensor, rows)
     return x if gain is None else x * gain
 
 
-def _sides(facts: Facts, a: Tensor, b: Tensor, pairs: I64) -> list[tuple[Side, Tensor, I64]]:
+def _sides(facts: Facts, a: Tensor, b: Tensor, pairs: I64) -> list[tuple[ModelView, Tensor, I64]]:
     return [(facts.models.a, a, pairs[:, 1]), (facts.models.b, b, pairs[:, 0])]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence.lookup.units import Ffn, ffns
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import unit_rows
@@ -105,7 +105,7 @@ def channels(facts: Facts) -> Channels | None:
     return Channels(of_a, signs, d_a)
 
 
-def _inputs(side: Side, ffn: Ffn, units: I64) -> F32:
+def _inputs(side: ModelView, ffn: Ffn, units: I64) -> F32:
     """Rows of the gate (of up where there is none) with the norm's gain, float32 (units, channels)."""
     tensor = ffn.gate or ffn.up
     gain = side.gain(tensor)
@@ -118,7 +118,7 @@ def _columns(x: F32) -> F32:
     return unit_rows(np.nan_to_num(x - x.mean(axis=0)), axis=0)
 
 
-def placed(side: Side, role: str) -> list[Tensor]:
+def placed(side: ModelView, role: str) -> list[Tensor]:
     """The side's tensors of this role."""
     return [t for t in side.tensors.values() if t.place is not None and t.place.role == role]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import channels, number, placed
 from weightprint.verdict.facts import Facts
@@ -32,10 +32,10 @@ _MEAN = 0.25  # of the table's spread: new rows that scatter less about the mean
 
 def vocabulary(facts: Facts) -> Iterable[Operation]:
     """Swapped, extended, pruned, renumbered, stitched or replaced."""
-    looks = [e for e in facts.evidence if e.test == "embeddings" and e.applied]
-    if not facts.blocks or not looks:
+    answers = [e for e in facts.evidence if e.test == "embeddings" and e.applied]
+    if not facts.blocks or not answers:
         return
-    best = max(looks, key=lambda e: (e.effect or 0.0, e.basis == "identity"))
+    best = max(answers, key=lambda e: (e.effect or 0.0, e.basis == "identity"))
     tables: Mapping[str, Any] = best.details["tables"]
     told = tables.get("embedding")
     if told is None:
@@ -43,7 +43,7 @@ def vocabulary(facts: Facts) -> Iterable[Operation]:
     n_a, n_b = told["rows"]
     kind = told["kind"]
     if kind == "none":
-        yield from _replaced(facts, looks, tables)
+        yield from _replaced(facts, answers, tables)
     elif kind == "extended":
         yield _extended(facts, n_a, n_b)
     elif kind in ("pruned", "first rows") and n_b < n_a:
@@ -67,12 +67,12 @@ def _others_differ(told: Mapping[str, Any]) -> bool:
     return bool(told["cosine_of_equal_numbers"] - equal < _LITTLE * (1 - equal))
 
 
-def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) -> Iterable[Operation]:
+def _replaced(facts: Facts, answers: list[Evidence], tables: Mapping[str, Any]) -> Iterable[Operation]:
     """No row of A's is there although the stream's channels stand where they stood (or were found)."""
     seen = channels(facts)
     if seen is None or seen.known < 0.9 or seen.moved > 0 or seen.width_a != seen.of_a.size:
         return
-    asked = [e.details["tables"] for e in looks if e.basis == "identity"]
+    asked = [e.details["tables"] for e in answers if e.basis == "identity"]
     if not asked:
         return
     told = asked[0]["embedding"]
@@ -95,7 +95,7 @@ def _replaced(facts: Facts, looks: list[Evidence], tables: Mapping[str, Any]) ->
     yield Operation("embedding_replaced", {"head": with_head, "size": n_b}, where, 0.5 if with_head else 0.9)
 
 
-def _learned(side: Side) -> bool:
+def _learned(side: ModelView) -> bool:
     """Rows differ in length by more than drawn ones do, whose log lengths have a deviation of 1/sqrt(2 d)."""
     table = next(iter(placed(side, "embedding")), None)
     if table is None:
@@ -113,7 +113,7 @@ def _extended(facts: Facts, n_a: int, n_b: int) -> Operation:
     return Operation("vocabulary_extension", parameters, f"{n_a:,} -> {n_b:,} rows, new ones at the end")
 
 
-def _about_the_mean(side: Side, table: Tensor, n_a: int) -> bool:
+def _about_the_mean(side: ModelView, table: Tensor, n_a: int) -> bool:
     """New rows scatter about the mean of the old ones much less than these do."""
     old, new = side.rows(table, 0, min(n_a, _NEW)), side.rows(table, n_a, n_a + _NEW)
     centre = old.mean(axis=0)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from weightprint.evidence.lookup.units import Ffn, unit_outputs
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import signatures
 from weightprint.operations.structure import Channels, Found, channels, common, found_ffns, number
@@ -36,7 +36,7 @@ def widths(facts: Facts) -> Iterable[Operation]:
     yield from _hidden(facts, found)
 
 
-def _ffn(b: Side, chosen: Sequence[Found], units: int, units_of_a: int) -> Operation:
+def _ffn(b: ModelView, chosen: Sequence[Found], units: int, units_of_a: int) -> Operation:
     where = f"{len(chosen)} FFNs, {units_of_a:,} -> {units:,} units"
     parameters: Row = {"units": units, "units_of_a": units_of_a}
     if units < units_of_a:
@@ -45,7 +45,7 @@ def _ffn(b: Side, chosen: Sequence[Found], units: int, units_of_a: int) -> Opera
     return Operation("ffn_widening", parameters, where, 0.9)
 
 
-def _new(b: Side, chosen: Sequence[Found]) -> str:
+def _new(b: ModelView, chosen: Sequence[Found]) -> str:
     """What the units are that A does not have."""
     extra = chosen[0].b.units - chosen[0].a.units
     zero = [_silent_units(b, f.b) for f in chosen[:_LOOKED_AT]]
@@ -63,13 +63,13 @@ def _again(f: Found) -> float:
     return (held.size - np.unique(held).size) / max(new, 1.0)
 
 
-def _doubled(side: Side, ffn: Ffn) -> int:
+def _doubled(side: ModelView, ffn: Ffn) -> int:
     """Units that read what one before them reads, value by value."""
     rows = np.concatenate([signatures(x.astype(np.float64)) for _, x in side.slices(ffn.gate or ffn.up)])
     return rows.size - np.unique(rows).size
 
 
-def _silent_units(side: Side, ffn: Ffn) -> int:
+def _silent_units(side: ModelView, ffn: Ffn) -> int:
     """Units that write next to nothing."""
     out = unit_outputs(side, ffn)
     if out is None:

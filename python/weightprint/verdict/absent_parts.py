@@ -27,7 +27,7 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.lookup.heads import attentions
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import OWN_BASIS
 from weightprint.fingerprint.model import Tensor
 from weightprint.verdict.found_blocks import FoundBlock, Key, by_part, found_blocks, found_heads
@@ -74,7 +74,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def absent_parts(
-    models: Models,
+    models: ModelPair,
     evidence: Sequence[Evidence],
     deciding: Sequence[Evidence],
     blocks: Mapping[Key, FoundBlock],
@@ -98,11 +98,11 @@ def absent_parts(
     if not bases:  # the stream may be turned: only what asks each part by itself has seen anything
         return _absent_turned(models, deciding, evidence)
     by_place, agree = by_part(models.b.tensors.values()), _agreeing(models.b.tensors, cosines) | set(copied)
-    looks = {test: [e for e in evidence if e.applied and e.test == test] for test in _COMMON_STREAM}
-    silent = [_silent_units([e for e in looks["unit_agreement"] if _basis(e) == basis]) for basis in bases]
+    answers = {test: [e for e in evidence if e.applied and e.test == test] for test in _COMMON_STREAM}
+    silent = [_silent_units([e for e in answers["unit_agreement"] if _basis(e) == basis]) for basis in bases]
     found = {key for key, block in blocks.items() if block.test not in ("aligned_weights", "head_agreement")}
     ffns = {k for k in frozenset.intersection(*silent) - found if agree.isdisjoint(by_place.get(("ffn", k), ()))}
-    heads = [[e for e in looks["head_agreement"] if _basis(e) == basis] for basis in bases]
+    heads = [[e for e in answers["head_agreement"] if _basis(e) == basis] for basis in bases]
     kept = [block.effect for key, block in blocks.items() if key in found]
     units = float(np.median(kept)) if kept else 0.0
     silent_heads = [_silent_heads(models, one, units, {key[:2] for key in ffns}) for one in heads]
@@ -116,7 +116,7 @@ def absent_parts(
     return Absent(frozenset(ffns), frozenset(attention), names)
 
 
-def _absent_turned(models: Models, deciding: Sequence[Evidence], evidence: Sequence[Evidence]) -> Absent:
+def _absent_turned(models: ModelPair, deciding: Sequence[Evidence], evidence: Sequence[Evidence]) -> Absent:
     """FFNs and attention that were asked for by themselves, beside others that are all but equal to A's: where what is
     there was trained on, what is not seen may have been too."""
     turned = [e for e in evidence if e.applied and e.test in OWN_BASIS]
@@ -146,11 +146,11 @@ def _agreeing(tensors: Mapping[str, Tensor], cosines: Mapping[str, float]) -> se
     return {n for n, x in cosines.items() if n in tensors and x >= ABSENT + 3 / math.sqrt(max(tensors[n].numel, 1))}
 
 
-def _silent_units(looks: Sequence[Evidence]) -> frozenset[Key]:
+def _silent_units(answers: Sequence[Evidence]) -> frozenset[Key]:
     """FFNs and experts that one of these looks tested with power, without seeing their units."""
     return frozenset(
         match.b
-        for e in looks
+        for e in answers
         if (e.detectable or 1.0) <= DETECTABLE
         for match in e.matches
         if match.share < ABSENT_UNITS and match.name.partition(".expert.")[0] not in _fitted(e)
@@ -161,13 +161,13 @@ def _fitted(evidence: Evidence) -> set[str]:
     return {str(name).partition(".expert.")[0] for name in evidence.details.get("left_out_of_p", ())}
 
 
-def _silent_heads(models: Models, looks: Sequence[Evidence], units: float, gone: set[Block]) -> frozenset[Block]:
+def _silent_heads(models: ModelPair, answers: Sequence[Evidence], units: float, gone: set[Block]) -> frozenset[Block]:
     """Blocks without a head found that a descendant would have shown. ``units``: share of units of FFNs found;
     ``gone``: blocks whose FFN is absent."""
     kinds = {_kind(x) for x in attentions(models.a, models.b)}
     alike = {x.name: (x.stack, x.block) for x in attentions(models.b, models.a) if kinds == {_kind(x)}}
     silent: set[Block] = set()
-    for e in looks:
+    for e in answers:
         rows = {row["b"]: [head is not None for head in row["heads"]] for row in e.details["head_map"]}
         seen = found_heads(e.matches)
         there = [heads for name, heads in rows.items() if alike.get(name) in seen]
@@ -185,7 +185,7 @@ def _kind(attention: object) -> tuple[object, ...]:
     return tuple(getattr(attention, key) for key in ("heads", "kv_heads", "latent"))
 
 
-def absent_outside(models: Models, regions: Iterable[Region], found: Container[str]) -> tuple[Region, ...]:
+def absent_outside(models: ModelPair, regions: Iterable[Region], found: Container[str]) -> tuple[Region, ...]:
     """Token tables and the like that agree in place with nothing of A, where a cosine of `ABSENT` would have been seen;
     only where all that is compared is known by its role."""
     known = {name for name, tensor in models.b.tensors.items() if tensor.place is not None}

@@ -13,8 +13,8 @@ from functools import cached_property
 
 from weightprint.anatomy.roles import TOKEN_TABLES
 from weightprint.evidence.evidence import Evidence, Shared
-from weightprint.evidence.pair import Models, Pair
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.verdict.thresholds import LIMITS, ROWS, Limits
 from weightprint.verdict.values import Label
 
@@ -29,7 +29,7 @@ class Copied:
     ``limits``: what a finding must reach.
     """
 
-    models: Models
+    models: ModelPair
     evidence: Sequence[Evidence]
     simple: frozenset[tuple[Label, str]] = frozenset()
     limits: Limits = LIMITS
@@ -215,12 +215,12 @@ class Copied:
     @cached_property
     def equal_rows(self) -> Evidence | None:
         """Rows of B's token tables that are rows of A's value by value, where there are enough to be no accident."""
-        looks = [e for e in self.evidence if e.test == "embeddings" and e.applied]
-        best = max(looks, key=lambda e: int(e.details["rows_equal"]), default=None)
+        answers = [e for e in self.evidence if e.test == "embeddings" and e.applied]
+        best = max(answers, key=lambda e: int(e.details["rows_equal"]), default=None)
         return best if best is not None and best.details["rows_equal"] >= ROWS else None
 
 
-def _beyond(side: Side, other: Side, covered: set[str]) -> tuple[Tensor, ...]:
+def _beyond(side: ModelView, other: ModelView, covered: set[str]) -> tuple[Tensor, ...]:
     # Of the other side, and of tied tensors that are stored twice.
     equal = {(t.dtype, t.shape, t.digest) for t in other.tensors.values()}
     equal |= {(t.dtype, t.shape, t.digest) for name in covered if (t := side.tensors[name])}

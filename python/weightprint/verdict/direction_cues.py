@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.pair import Models, Pair
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util import parallel
 from weightprint.util.arrays import F32
@@ -182,7 +182,7 @@ def _padding(few: int, many: int) -> bool:
     return many - few < (many & -many)
 
 
-def _find_rows(rows: F32, side: Side, table: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _find_rows(rows: F32, side: ModelView, table: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """For each row the nearest row of a table and its cosine."""
     rows = _unit(rows)
     place, best = np.full(len(rows), -1), np.full(len(rows), -np.inf)
@@ -228,7 +228,7 @@ def _overlap(units: Sequence[set[int]]) -> bool:
     return any(len(x & y) * 3 >= min(len(x), len(y)) for x, y in pairs)
 
 
-def _from_experts(moe: Side, dense: Side, key: tuple[Any, ...], experts: Sequence[Any]) -> bool | None:
+def _from_experts(moe: ModelView, dense: ModelView, key: tuple[Any, ...], experts: Sequence[Any]) -> bool | None:
     """Whether the dense up-projection was made of these experts': it is one of them or their mean, or they aren't
     alike, so they weren't made of it. None where they are a little alike."""
     stack, block, (dense_stack, dense_block, _) = key
@@ -284,7 +284,7 @@ def repeats(seen: Seen) -> Cue | None:
     return Cue(later, 0.95, f"{repeated[later]} blocks of {this} repeat a block of {other} that it already has")
 
 
-def _copies(side: Side, stack: str, blocks: Sequence[int]) -> int:
+def _copies(side: ModelView, stack: str, blocks: Sequence[int]) -> int:
     """How many of these blocks are like one before them, value by value."""
     ups = {t.layer: t for t in side.tensors.values() if t.place and t.stack == stack and t.place.role == "up"}
     chosen = [ups[i] for i in blocks if i in ups and ups[i].rank2]
@@ -365,7 +365,7 @@ SIGNS: tuple[Sign, ...] = (
 )
 
 
-def gather(models: Models, evidence: Mapping[str, Evidence]) -> Cues:
+def gather(models: ModelPair, evidence: Mapping[str, Evidence]) -> Cues:
     """Look for every sign; reads values of both models. ``evidence``: test → its answer in the basis as stored."""
     seen = Seen(models, evidence)
     found = tuple(f for sign in SIGNS if (f := sign.holds(seen)) is not None)
@@ -383,15 +383,15 @@ def _size(rows: F32) -> float:
     return float(np.median(np.linalg.norm(rows, axis=1)))
 
 
-def _sides(models: Models) -> tuple[tuple[Label, Side], tuple[Label, Side]]:
+def _sides(models: ModelPair) -> tuple[tuple[Label, ModelView], tuple[Label, ModelView]]:
     return (("a", models.a), ("b", models.b))
 
 
-def _table(side: Side) -> Tensor | None:
+def _table(side: ModelView) -> Tensor | None:
     return next((t for t in side.tensors.values() if t.place and t.place.role == "embedding" and t.rank2), None)
 
 
-def _downs(models: Models) -> Sequence[tuple[Tensor, Tensor]]:
+def _downs(models: ModelPair) -> Sequence[tuple[Tensor, Tensor]]:
     """Down-projections in the same place whose FFN widths differ."""
     ours = {t.place: t for t in models.a.tensors.values() if t.place and t.place.role == "down" and t.rank2}
     pairs = [(ours[t.place], t) for t in models.b.tensors.values() if t.place in ours and t.rank2]

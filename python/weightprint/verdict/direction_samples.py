@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, UnitMatch
-from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.rounding.grids import grid, steps
 from weightprint.evidence.rounding.scaled_cells import FORMATS
 from weightprint.fingerprint.sampling import pick, sampled_rows
@@ -79,7 +79,7 @@ class Difference:
 class Seen:
     """The pair and its evidence, with what several signs look at."""
 
-    models: Models
+    models: ModelPair
     evidence: Mapping[str, Evidence]
 
     @cached_property

@@ -13,7 +13,7 @@ from functools import cached_property
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
 from weightprint.evidence.nulls.exchange import log10_p_hits
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import DECIDING, IN_ANY_BASIS, OF_HEADS
 from weightprint.verdict.absent_parts import Absent, absent_outside, absent_parts
 from weightprint.verdict.copied import Copied
@@ -57,10 +57,10 @@ class Facts(Copied):
     def weights(self) -> Evidence | None:
         """Cosines of matched tensors: in the basis as stored or, once the tests decide, in the one where they agree
         most."""
-        looks = [e for e in self.evidence if e.test == "aligned_weights" and e.applied]
+        answers = [e for e in self.evidence if e.test == "aligned_weights" and e.applied]
         if not self.decisive:
-            looks = [e for e in looks if e.basis == "identity"]
-        return max(looks, key=lambda e: e.effect or 0.0, default=None)
+            answers = [e for e in answers if e.basis == "identity"]
+        return max(answers, key=lambda e: e.effect or 0.0, default=None)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -117,14 +117,14 @@ class Facts(Copied):
     @cached_property
     def maps(self) -> Maps | None:
         """Layers, experts and units as the test shows them that found most of B."""
-        looks = [e for e in self.locating if e.matches and e.test != "head_agreement"]
-        if not self.decisive or not looks:
+        answers = [e for e in self.locating if e.matches and e.test != "head_agreement"]
+        if not self.decisive or not answers:
             return None
-        best = max(looks, key=self._mapped)
+        best = max(answers, key=self._mapped)
         # Of one basis, the test that tells runners-up speaks first: an FFN may be a mean of experts. Inputs under their
         # own numbers come second: blocks inserted with zero outputs have nothing else that could be found.
-        first, *_ = [e for e in looks if e.basis == best.basis and e.test == "unit_agreement"] or [best]
-        others = [e for e in looks if e is not first and e in (best, self._inputs(best.basis))]
+        first, *_ = [e for e in answers if e.basis == best.basis and e.test == "unit_agreement"] or [best]
+        others = [e for e in answers if e is not first and e in (best, self._inputs(best.basis))]
         return maps([_unfitted(e) for e in (first, *others)], self.models, self.limits.log10_p)
 
     def _inputs(self, basis: str) -> Evidence | None:
@@ -271,7 +271,7 @@ class Facts(Copied):
         return next(found, {}) if self.decisive else {}
 
 
-def gathered(models: Models, evidence: Sequence[Evidence]) -> Facts:
+def gathered(models: ModelPair, evidence: Sequence[Evidence]) -> Facts:
     """The facts of a pair, with what is read of its values: which tensors without an equal are too simple to show
     anything."""
     facts = Facts(models, tuple(evidence))

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import OF_HEADS
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.verdict.thresholds import EFFECT, MOST
 from weightprint.verdict.values import Share
 
@@ -58,7 +58,7 @@ class FoundBlock:
 
 
 def found_blocks(
-    evidence: Iterable[Evidence], regions: Iterable[Region], b: Side, effect: float = EFFECT
+    evidence: Iterable[Evidence], regions: Iterable[Region], b: ModelView, effect: float = EFFECT
 ) -> dict[Key, FoundBlock]:
     """Blocks and experts of B → the strongest look at each. ``regions`` are those found in place, which speak where
     no hidden units do; they are named after A's blocks, and B may call its stack otherwise. Heads speak where nothing
@@ -106,7 +106,7 @@ def found_heads(matches: Iterable[UnitMatch], effect: float = EFFECT) -> dict[tu
 
 
 def share_of(
-    models: Models,
+    models: ModelPair,
     copied: set[str],
     rows: Mapping[str, float],
     regions: Sequence[Region],

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.lookup.units import Ffn, ffns
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.unit_agreement import BLOCK_LOG10_P, found_share
 from weightprint.verdict.thresholds import LOG10_P
 from weightprint.verdict.values import ExpertMatch, LayerMatch
@@ -151,7 +151,7 @@ def _sources(row: FfnRow) -> list[tuple[Key, float]]:
     return [(row.a, row.share), *rest]
 
 
-def maps(evidence: Evidence | Sequence[Evidence], models: Models, limit: float = LOG10_P) -> Maps:
+def maps(evidence: Evidence | Sequence[Evidence], models: ModelPair, limit: float = LOG10_P) -> Maps:
     """The maps that matches (and ``others``) show. Of several tests the first that found an FFN beyond chance tells of
     it: where an FFN's output was zeroed, say, `aligned_units` still sees its inputs. ``limit``: log10 p that a match
     must reach, corrected for all that were compared."""
@@ -161,11 +161,11 @@ def maps(evidence: Evidence | Sequence[Evidence], models: Models, limit: float =
     real: dict[Key, list[UnitMatch]] = {}
     looked_for: set[Key] = set()
     for test in tests:
-        price = math.log10(max(1, int(test.details.get("pairs_tried", len(test.matches) or 1))))
+        multiplicity = math.log10(max(1, int(test.details.get("pairs_tried", len(test.matches) or 1))))
         by_b: dict[Key, list[UnitMatch]] = defaultdict(list)
         for match in (*test.matches, *test.others):
             looked_for.add(match.b)
-            if match.log10_p + price <= limit or _mixed_in(match, by_b[match.b], experts):
+            if match.log10_p + multiplicity <= limit or _mixed_in(match, by_b[match.b], experts):
                 by_b[match.b].append(match)
         real = {**{b: found for b, found in by_b.items() if found}, **real}
     rows = tuple(_ffn_row(f, real.get(f.key, []), f.key in looked_for, ours) for f in ffns(models.b))

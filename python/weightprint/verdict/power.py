@@ -27,8 +27,8 @@ def lacks(facts: Facts) -> tuple[str, ...]:
     if facts.models.effort == "quick":
         out.append("quick effort looks at units of the same number only, and at no alignment")
     for question, tests in QUESTIONS.items():
-        looks = [e for e in facts.evidence if e.test in tests and e.applied and e in own]
-        if not any((e.detectable or 0.0) <= DETECTABLE for e in looks):
+        answers = [e for e in facts.evidence if e.test in tests and e.applied and e in own]
+        if not any((e.detectable or 0.0) <= DETECTABLE for e in answers):
             out.append(f"{question}: {_why(own, tests[-1])}")
     return (*out, *withheld(facts.evidence))
 

@@ -17,8 +17,8 @@ from weightprint.anatomy.place import Geometry, Place
 from weightprint.errors import UsageError
 from weightprint.evidence.evidence import Evidence, Region, Shared, UnitMatch
 from weightprint.evidence.lookup.units import Ffn, ffns
-from weightprint.evidence.pair import Models, Pair
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.maps import order_of
@@ -70,7 +70,7 @@ def facts_from(
     a, b = (_side_from(label, told[label], told["kinds"]) for label in _LABELS)
     of_a, of_b = [*a.tensors], [*b.tensors]
     pairs = tuple(Pair(a.tensors[of_a[i]], b.tensors[of_b[j]]) for i, j in told["pairs"])
-    models = Models(a, b, pairs, parameters["log10_pairings"], parameters["seed"], parameters["effort"])
+    models = ModelPair(a, b, pairs, parameters["log10_pairings"], parameters["seed"], parameters["effort"])
     found = [_evidence(row, more, of_a, of_b) for row, more in zip(evidence, told["evidence"], strict=True)]
     simple = frozenset((label, row[-1]) for label in _LABELS for row in told[label]["tensors"] if row[-2])
     cues = told["cues"]
@@ -83,7 +83,7 @@ _LABELS: tuple[Label, ...] = ("a", "b")
 # One model
 
 
-def _side(side: Side, facts: Facts, kinds: dict[tuple[Any, ...], int], digests: dict[str, int]) -> Json:
+def _side(side: ModelView, facts: Facts, kinds: dict[tuple[Any, ...], int], digests: dict[str, int]) -> Json:
     rows = []
     for t in side.tensors.values():
         at = t.place
@@ -94,7 +94,7 @@ def _side(side: Side, facts: Facts, kinds: dict[tuple[Any, ...], int], digests: 
     return {"geometry": {stack: g.to_dict() for stack, g in side.geometry.items()}, "tensors": rows}
 
 
-def _side_from(label: Label, told: Json, kinds: Sequence[Sequence[Any]]) -> Side:
+def _side_from(label: Label, told: Json, kinds: Sequence[Sequence[Any]]) -> ModelView:
     tensors = {}
     for kind, block, expert, digest, _, name in told["tensors"]:
         dtype, shape, numel, stack, role, constant, undecoded = kinds[kind]
@@ -112,7 +112,7 @@ def _side_from(label: Label, told: Json, kinds: Sequence[Sequence[Any]]) -> Side
     geometry = {
         stack: Geometry(**{**sizes, "guessed": tuple(sizes["guessed"])}) for stack, sizes in told["geometry"].items()
     }
-    return Side(label, tensors, _no_values, geometry=geometry)
+    return ModelView(label, tensors, _no_values, geometry=geometry)
 
 
 def _no_values(name: str, start: int, stop: int) -> F32:

@@ -15,7 +15,7 @@ from weightprint.evidence.alignment.search import FINDERS, find_bases
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.alignment.unit_order import by_unit_order
 from weightprint.evidence.alignment.unit_signatures import by_unit_signatures, moments, signatures
-from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pair import Basis, ModelPair
 
 D, H = 48, 96
 PARENT = decoder(1, d=D, h=H, layers=4)
@@ -72,7 +72,7 @@ def brings_back(basis: Basis, matrix: npt.NDArray[Any]) -> float:
     return float(np.mean(np.sum(sent * matrix, axis=1)))
 
 
-CASES: dict[str, tuple[Callable[[Models], list[Basis]], Callable[[Arrays, npt.NDArray[Any]], Arrays], str]] = {
+CASES: dict[str, tuple[Callable[[ModelPair], list[Basis]], Callable[[Arrays, npt.NDArray[Any]], Arrays], str]] = {
     "tokens, permuted": (by_tokens, lambda x, m: renumbered(in_basis(x, m)), "signed_permutation"),
     "tokens, rotated": (by_tokens, lambda x, m: renumbered(in_basis(x, m)), "rotation"),
     "unit order, permuted": (by_unit_order, lambda x, m: new_words(in_basis(x, m)), "signed_permutation"),
@@ -98,7 +98,7 @@ def test_each_finder_brings_its_copies_back(case: str) -> None:
 
 
 @pytest.mark.parametrize("finder", FINDERS, ids=lambda f: f.__name__)
-def test_no_finder_aligns_strangers(finder: Callable[[Models], list[Basis]]) -> None:
+def test_no_finder_aligns_strangers(finder: Callable[[ModelPair], list[Basis]]) -> None:
     found = [
         score(pair, basis).log10_p
         for seed in range(2, 14)

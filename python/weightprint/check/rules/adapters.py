@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from weightprint.anatomy.adapters import is_adapter, read_adapter
-from weightprint.check.context import Patient, listed
+from weightprint.check.context import CheckContext, listed
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import WeightprintError
 from weightprint.results.finding import Finding, Severity
@@ -31,13 +31,13 @@ def problems(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield Finding(code, severity, error.message, error.path, error.tensor)
 
 
-def factors(patient: Patient) -> Iterator[Finding]:
+def factors(context: CheckContext) -> Iterator[Finding]:
     """See `problems`."""
-    yield from problems(patient.checkpoint)
+    yield from problems(context.checkpoint)
 
 
-def no_change(patient: Patient) -> Iterator[Finding]:
+def no_change(context: CheckContext) -> Iterator[Finding]:
     """An adapter whose updates are all zero."""
-    if idle := patient.idle_updates:
+    if idle := context.idle_updates:
         message = f"this adapter changes nothing: all {len(idle):,} second factors are zero, as before training: "
         yield Finding("adapter_no_change", "warning", message + listed(sorted(idle)), tensor=min(idle))

@@ -10,7 +10,7 @@ import numpy as np
 from weightprint.anatomy.adapters import is_adapter
 from weightprint.anatomy.geometry import CONFIG_KEYS, configs
 from weightprint.anatomy.place import Geometry
-from weightprint.check.context import Patient
+from weightprint.check.context import CheckContext
 from weightprint.check.rules.quantised import is_packed
 from weightprint.quant.hints import Hints
 from weightprint.results.finding import Finding, Severity
@@ -24,41 +24,41 @@ _EXTRA_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_l
 _COMPARED = {"hidden": "hidden size", "experts": "experts", "ffn": "FFN size"}
 
 
-def sizes(patient: Patient) -> Iterator[Finding]:
+def sizes(context: CheckContext) -> Iterator[Finding]:
     """Blocks, widths, experts, heads and vocabulary of the main stack."""
-    anatomy = patient.anatomy
-    stack, path = anatomy.main_stack, patient.checkpoint.config_file.path
+    anatomy = context.anatomy
+    stack, path = anatomy.main_stack, context.checkpoint.config_file.path
     geometry = anatomy.geometry.get(stack)
-    ranks = any(finding.code == "tensor_parallel_ranks" for finding in patient.checkpoint.findings)
-    if geometry is None or not patient.config or is_adapter(patient.checkpoint.names()) or ranks:
+    ranks = any(finding.code == "tensor_parallel_ranks" for finding in context.checkpoint.findings)
+    if geometry is None or not context.config or is_adapter(context.checkpoint.names()) or ranks:
         return
     if any(not weight.readable or is_packed(weight) for weight in anatomy.weights.values()):
         return  # what isn't decoded has no shape to speak of
-    said = _said(patient.config, stack, geometry)
+    said = _said(context.config, stack, geometry)
     found: list[tuple[str, Severity, str]] = []
     blocks = {a.place.block for a in anatomy.assignments if a.place.stack == stack and a.place.block is not None}
     told, here = _number(said, "blocks"), len(blocks)
     extra = sum(n for key in _EXTRA_BLOCKS if isinstance(n := said.get(key), int))
     if told and here and not told <= here <= told + extra and stack in anatomy.families:
         severity: Severity = "error" if here < told else "warning"
-        if not (here < told and patient.location.missing):
+        if not (here < told and context.location.missing):
             found.append(("config_blocks", severity, f"{told:,} blocks, and {here:,} are here"))
     for field, words in _COMPARED.items():
         told, here = _number(said, field), getattr(geometry, field)
-        if told and here and told != here and _from_shapes(patient, stack, field, said):
+        if told and here and told != here and _from_shapes(context, stack, field, said):
             found.append((f"config_{field}", "warning", f"{words} {told:,}, and the tensors say {here:,}"))
-    found += _heads(patient, stack, said)
+    found += _heads(context, stack, said)
     rows = geometry.vocabulary
     told = next((n for key in _VOCABULARY if isinstance(n := said.get(key), int) and n > 0), None)
     if rows and told and rows < told:
         text = f"a vocabulary of {told:,}, and the embedding has {rows:,} rows"
         found.append(("config_vocabulary", "error", text))
     for code, severity, text in found:
-        yield Finding(code, severity, f"{_file(patient)} says {text}", path)
+        yield Finding(code, severity, f"{_file(context)} says {text}", path)
 
 
-def _file(patient: Patient) -> str:
-    return "the file's metadata" if patient.checkpoint.ggml_types or patient.checkpoint._ggufs else "config.json"
+def _file(context: CheckContext) -> str:
+    return "the file's metadata" if context.checkpoint.ggml_types or context.checkpoint._ggufs else "config.json"
 
 
 def _said(config: Mapping[str, Any], stack: str, geometry: Geometry) -> Mapping[str, Any]:
@@ -77,10 +77,10 @@ def _number(config: Mapping[str, Any], field: str) -> int | None:
     return None
 
 
-def _from_shapes(patient: Patient, stack: str, field: str, said: Mapping[str, Any]) -> bool:
+def _from_shapes(context: CheckContext, stack: str, field: str, said: Mapping[str, Any]) -> bool:
     """Whether the geometry's number is the tensors' own, and the same in every block."""
-    here = [a for a in patient.anatomy.assignments if a.place.stack == stack and a.place.block is not None]
-    if stack not in patient.anatomy.families:
+    here = [a for a in context.anatomy.assignments if a.place.stack == stack and a.place.block is not None]
+    if stack not in context.anatomy.families:
         return False
     if field == "experts":
         return any(isinstance(a.place.expert, int) for a in here)
@@ -91,13 +91,13 @@ def _from_shapes(patient: Patient, stack: str, field: str, said: Mapping[str, An
     return True
 
 
-def _heads(patient: Patient, stack: str, said: Mapping[str, Any]) -> Iterator[tuple[str, Severity, str]]:
+def _heads(context: CheckContext, stack: str, said: Mapping[str, Any]) -> Iterator[tuple[str, Severity, str]]:
     """Rows of q and k against heads × head size, in plain attention."""
     heads, size, kv = (_number(said, field) for field in ("heads", "head_dim", "kv_heads"))
-    if stack not in patient.anatomy.families or not heads:
+    if stack not in context.anatomy.families or not heads:
         return
     rows: dict[str, set[int]] = {"q": set(), "k": set()}
-    for a in patient.anatomy.assignments:
+    for a in context.anatomy.assignments:
         if a.place.stack == stack and a.place.role in rows and len(a.view.shape) == 2:
             rows[a.place.role].add(a.view.shape[0])
     if len(rows["q"]) != 1 or len(rows["k"]) != 1:
@@ -115,35 +115,35 @@ def _heads(patient: Patient, stack: str, said: Mapping[str, Any]) -> Iterator[tu
         yield "config_heads", "warning", f"{kv:,} key-value heads of {size:,}, and k has {k:,} rows"
 
 
-def ties(patient: Patient) -> Iterator[Finding]:
+def ties(context: CheckContext) -> Iterator[Finding]:
     """A config that ties head and embedding beside a stored head that is another matrix."""
-    if patient.config.get("tie_word_embeddings") is not True:
+    if context.config.get("tie_word_embeddings") is not True:
         return
-    stack = patient.anatomy.main_stack
+    stack = context.anatomy.main_stack
     stored = {
         a.place.role: a.view.weight
-        for a in patient.anatomy.assignments
+        for a in context.anatomy.assignments
         if a.place.stack == stack and a.place.block is None and a.place.role in ("head", "embedding") and not a.tied
     }
-    rows = {role: patient.row_of.get(name) for role, name in stored.items()}
+    rows = {role: context.row_of.get(name) for role, name in stored.items()}
     if len(stored) < 2 or None in rows.values():
         return
-    weights = patient.anatomy.weights
+    weights = context.anatomy.weights
     head, embedding = stored["head"], stored["embedding"]
     if weights[head].scheme or weights[embedding].scheme or weights[head].dtype != weights[embedding].dtype:
         return
-    digest = patient.column("digest")
+    digest = context.column("digest")
     if digest[rows["head"]] != digest[rows["embedding"]]:
-        message = f"{_file(patient)} says that the head is the embedding, and {escape(head)} holds other values: "
+        message = f"{_file(context)} says that the head is the embedding, and {escape(head)} holds other values: "
         message += "a loader that ties them drops it"
-        yield Finding("config_ties", "warning", message, patient.checkpoint.config_file.path, head)
+        yield Finding("config_ties", "warning", message, context.checkpoint.config_file.path, head)
 
 
-def quantisation(patient: Patient) -> Iterator[Finding]:
+def quantisation(context: CheckContext) -> Iterator[Finding]:
     """A quantisation that the config names and no tensor shows, and other bits than it says."""
-    hints = Hints.of(patient.checkpoint)
-    weights = patient.anatomy.weights.values()
-    path = patient.checkpoint.config_file.path
+    hints = Hints.of(context.checkpoint)
+    weights = context.anatomy.weights.values()
+    path = context.checkpoint.config_file.path
     # What is quantised while loading (bitsandbytes, torchao) may be stored plainly.
     at_load = {"bitsandbytes", "torchao", "quanto", "hqq", "eetq", "fbgemm_fp8"}
     packed = any(weight.scheme is not None for weight in weights)

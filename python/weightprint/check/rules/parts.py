@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weightprint.anatomy.folding import fold
-from weightprint.check.context import Patient, listed, pattern_of
+from weightprint.check.context import CheckContext, listed, pattern_of
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
@@ -19,13 +19,13 @@ _WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMask
 _FEW = 3  # modules of one pattern that make a custom
 
 
-def no_tensors(patient: Patient) -> Iterator[Finding]:
+def no_tensors(context: CheckContext) -> Iterator[Finding]:
     """Files that hold nothing: of all files an error, since then there is no model."""
-    files = patient.checkpoint.files
+    files = context.checkpoint.files
     empty = [info for info in files if not info.n_tensors]
     if empty and len(empty) == len(files):
         message = f"no tensor in {'the file' if len(files) == 1 else 'any file'}: nothing was saved"
-        yield Finding("no_tensors", "error", message + _promised(patient.config), empty[0].path)
+        yield Finding("no_tensors", "error", message + _promised(context.config), empty[0].path)
     else:
         for info in empty:
             yield Finding("no_tensors", "warning", f"{escape(info.name)} holds no tensor", info.path)
@@ -41,9 +41,9 @@ def _promised(config: Mapping[str, Any]) -> str:
     return f"; config.json says {escape(model, 60)}" if isinstance(model, str) else ""
 
 
-def lacking(patient: Patient) -> Iterator[Finding]:
+def lacking(context: CheckContext) -> Iterator[Finding]:
     """Blocks that hold part of what most blocks hold, and nothing beside it."""
-    for sheet in fold(patient.anatomy):
+    for sheet in fold(context.anatomy):
         for run in sheet.runs:
             if run.lacks:
                 blocks = f"block{'s' * (len(run.blocks) > 1)} {spans(run.blocks)}"
@@ -52,40 +52,40 @@ def lacking(patient: Patient) -> Iterator[Finding]:
                 yield Finding("block_lacks", "warning", message)
 
 
-def head(patient: Patient) -> Iterator[Finding]:
+def head(context: CheckContext) -> Iterator[Finding]:
     """An output head that is neither stored nor, by the config, the embedding; what the metadata say stands for it."""
-    aliases = _aliases(patient)
-    roles = {a.place.role for a in patient.anatomy.assignments if a.place.block is None}
-    said = [patient.config.get("tie_word_embeddings")]
-    said += [c.get("tie_word_embeddings") for c in patient.config.values() if isinstance(c, Mapping)]
-    architectures = patient.config.get("architectures")
+    aliases = _aliases(context)
+    roles = {a.place.role for a in context.anatomy.assignments if a.place.block is None}
+    said = [context.config.get("tie_word_embeddings")]
+    said += [c.get("tie_word_embeddings") for c in context.config.values() if isinstance(c, Mapping)]
+    architectures = context.config.get("architectures")
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     wants = any(name.endswith(_WITH_HEAD) for name in names)
     untied = False in said and True not in said
-    if wants and untied and "embedding" in roles and "head" not in roles and not patient.location.missing:
+    if wants and untied and "embedding" in roles and "head" not in roles and not context.location.missing:
         alias = next(((k, v) for k, v in aliases if "head" in k or k.startswith("output")), None)
         what = f"; the file's metadata say that {escape(alias[1])} stands for {escape(alias[0])}" if alias else ""
         message = f"no output head is stored, and config.json says that it is not the embedding{what}"
         way_out = "set tie_word_embeddings if it is the embedding, else save the model again"
         yield Finding("head_missing", "error", f"{message}: {way_out}", tensor=alias[0] if alias else None)
-    lost = [name for name, _ in patient.location.weight_map if name not in patient.checkpoint]
+    lost = [name for name, _ in context.location.weight_map if name not in context.checkpoint]
     if lost and all("head" in name for name in lost) and True in said and False not in said:
         message = f"config.json ties the head to the embedding, so the model is whole without {listed(lost)}"
         yield Finding("head_not_needed", "note", message, tensor=lost[0])
     for name, target in aliases:
-        if target not in patient.checkpoint:
+        if target not in context.checkpoint:
             message = f"the metadata say that {escape(target)} stands for {escape(name)}, and neither is here"
             yield Finding("alias_dangling", "error", message, tensor=name)
 
 
-def _aliases(patient: Patient) -> list[tuple[str, str]]:
+def _aliases(context: CheckContext) -> list[tuple[str, str]]:
     """(name, what stands for it): tensors that were left out when saving since others share their memory."""
     ends = (".weight", ".bias")
-    found = [(k, v) for k, v in patient.checkpoint.metadata.items() if k.endswith(ends) and v.endswith(ends)]
-    return [(name, target) for name, target in found if name not in patient.checkpoint]
+    found = [(k, v) for k, v in context.checkpoint.metadata.items() if k.endswith(ends) and v.endswith(ends)]
+    return [(name, target) for name, target in found if name not in context.checkpoint]
 
 
-def siblings(patient: Patient) -> Iterator[Finding]:
+def siblings(context: CheckContext) -> Iterator[Finding]:
     """Modules that lack a tensor which most modules of their kind have: a scale, a bias.
 
     A kind is a pattern of names with the type of its weight, so that layers left unquantised are no siblings of
@@ -93,7 +93,7 @@ def siblings(patient: Patient) -> Iterator[Finding]:
     """
     dtypes: dict[str, str] = {}
     leaves: dict[str, set[str]] = defaultdict(set)
-    for info in patient.checkpoint.tensors:
+    for info in context.checkpoint.tensors:
         module, _, leaf = info.name.rpartition(".")
         leaves[module].add(leaf)
         if leaf in ("weight", "qweight", "weight_packed"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from weightprint.check.context import Patient, listed
+from weightprint.check.context import CheckContext, listed
 from weightprint.quant.hints import Hints
 from weightprint.quant.weights import Weight
 from weightprint.results.finding import Finding
@@ -20,9 +20,9 @@ _TABLES = ("position_ids", "token_type_ids", "index", "mask", "indices", "g_idx"
 _MANY = 256  # words of one tensor: fewer are a setting, not a matrix
 
 
-def undecodable(patient: Patient) -> Iterator[Finding]:
+def undecodable(context: CheckContext) -> Iterator[Finding]:
     """Weights whose components don't hold together, and components without a weight."""
-    weights = patient.anatomy.weights
+    weights = context.anatomy.weights
     broken = [weight.name for weight in weights.values() if not weight.readable]
     for finding in weights.findings:
         unreadable = finding.code == "unreadable_quantisation"
@@ -40,29 +40,29 @@ def is_packed(weight: Weight) -> bool:
     return plain and weight.numel >= _MANY and not weight.name.endswith(_TABLES)
 
 
-def words(patient: Patient) -> Iterator[Finding]:
+def words(context: CheckContext) -> Iterator[Finding]:
     """Words that no known scheme decodes, by type."""
     found: dict[str, list[str]] = defaultdict(list)
-    for weight in patient.anatomy.weights.values():
-        if is_packed(weight) and "fixed" not in patient.parts(weight.name):
+    for weight in context.anatomy.weights.values():
+        if is_packed(weight) and "fixed" not in context.parts(weight.name):
             found[weight.dtype].append(weight.name)
     for dtype, names in found.items():
         message = f"{len(names):,} matrices of {dtype} words that no known scheme decodes; nothing is known of their "
         yield Finding("undecoded_words", "warning", f"{message}values: {listed(names)}", tensor=names[0])
 
 
-def gptq_zero_points(patient: Patient) -> Iterator[Finding]:
+def gptq_zero_points(context: CheckContext) -> Iterator[Finding]:
     """Symmetric GPTQ has all zero points in the middle; stored one higher, they are of the other convention."""
-    hints = Hints.of(patient.checkpoint)
+    hints = Hints.of(context.checkpoint)
     if hints.symmetric is not True:
         return
     wrong: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for weight in patient.anatomy.weights.values():
+    for weight in context.anatomy.weights.values():
         bits = weight.parameters.get("bits")
         name = next((name for name in weight.components if name.endswith(".qzeros")), None)
-        if weight.scheme != "gptq" or name not in patient.row_of or not isinstance(bits, int) or 32 % bits:
+        if weight.scheme != "gptq" or name not in context.row_of or not isinstance(bits, int) or 32 % bits:
             continue
-        row = patient.scan.table.row(patient.row_of[name])
+        row = context.scan.table.row(context.row_of[name])
         if row["min"] is None or row["min"] != row["max"]:
             continue
         stored = int(np.uint32(int(row["min"]) & 0xFFFFFFFF)) & ((1 << bits) - 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from weightprint.check.context import Patient, listed, pattern_of
+from weightprint.check.context import CheckContext, listed, pattern_of
 from weightprint.errors import WeightprintError
 from weightprint.results.finding import Finding
 
@@ -32,19 +32,19 @@ _GAIN = 300.0  # length of a random unit input's output; trained matrices stay b
 _SAMPLED, _ROWS = 4, 16  # weights of one pattern, and rows of each, that are decoded to see their size
 
 
-def codes_without_scales(patient: Patient) -> Iterator[Finding]:
+def codes_without_scales(context: CheckContext) -> Iterator[Finding]:
     """Matrices of plain floats that hold nothing but the codes of a small format, up to its largest value."""
-    largest, distinct = patient.column("abs_max"), patient.column("n_distinct")
+    largest, distinct = context.column("abs_max"), context.column("n_distinct")
     found: dict[tuple[str, float], list[str]] = defaultdict(list)
-    for k, name in enumerate(patient.column("name")):
-        top, n = largest[k], int(patient.column("n")[k])
+    for k, name in enumerate(context.column("name")):
+        top, n = largest[k], int(context.column("n")[k])
         form = _LARGEST.get(float(top)) if top is not None else None
-        if form is None or n < _ENOUGH or patient.column("dtype")[k] not in _FLOATS:
+        if form is None or n < _ENOUGH or context.column("dtype")[k] not in _FLOATS:
             continue
-        count = distinct[k] if distinct[k] is not None else _distinct(patient, name)
+        count = distinct[k] if distinct[k] is not None else _distinct(context, name)
         few = count <= form[1]
-        matrix = len(patient.column("shape")[k]) >= 2 and name not in patient.components
-        if few and matrix and "fixed" not in patient.parts(name):
+        matrix = len(context.column("shape")[k]) >= 2 and name not in context.components
+        if few and matrix and "fixed" not in context.parts(name):
             found[pattern_of(name), float(top)].append(name)
     for (_, top), names in found.items():
         small, levels = _LARGEST[top]
@@ -55,27 +55,27 @@ def codes_without_scales(patient: Patient) -> Iterator[Finding]:
         yield Finding("codes_without_scales", "error", message, tensor=names[0])
 
 
-def _distinct(patient: Patient, name: str) -> int:
+def _distinct(context: CheckContext, name: str) -> int:
     """Distinct values of wide floats, which the scan doesn't count: among the first ones, and zero has two signs."""
-    rows = -(-_LOOKED_AT // max(1, patient.checkpoint.find(name).matrix_shape[1]))
-    return int(np.unique(patient.checkpoint.read(name, 0, rows)).size)
+    rows = -(-_LOOKED_AT // max(1, context.checkpoint.find(name).matrix_shape[1]))
+    return int(np.unique(context.checkpoint.read(name, 0, rows)).size)
 
 
-def out_of_scale(patient: Patient) -> Iterator[Finding]:
+def out_of_scale(context: CheckContext) -> Iterator[Finding]:
     """Matrices of one role in all blocks whose values are far larger than their siblings' or than any trained one's.
 
     Of quantised weights a few rows are decoded. The factor is against the median over the patterns of names.
     """
     sizes: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for weight in patient.anatomy.weights.values():
+    for weight in context.anatomy.weights.values():
         pattern = pattern_of(weight.name)
         if len(weight.shape) != 2 or min(weight.shape) < 8 or not weight.readable:
             continue
-        if patient.parts(weight.name) & {"embedding", "fixed", "norm"} or len(sizes[pattern]) >= 64:
+        if context.parts(weight.name) & {"embedding", "fixed", "norm"} or len(sizes[pattern]) >= 64:
             continue
-        rms = _rms(patient, weight.name, len(sizes[pattern]))
+        rms = _rms(context, weight.name, len(sizes[pattern]))
         if rms is not None:
-            placed = bool(patient.parts(weight.name) & {"attention", "ffn"})
+            placed = bool(context.parts(weight.name) & {"attention", "ffn"})
             sizes[pattern].append((rms, rms * weight.shape[1] ** 0.5 if placed else 0.0, weight.name))
     typical = {pattern: float(np.median([rms for rms, _, _ in found])) for pattern, found in sizes.items() if found}
     middle = float(np.median(list(typical.values()))) if len(typical) >= 3 else 0.0
@@ -99,12 +99,12 @@ def out_of_scale(patient: Patient) -> Iterator[Finding]:
             yield Finding("out_of_scale", "warning", message, tensor=names[0])
 
 
-def _rms(patient: Patient, name: str, number: int) -> float | None:
+def _rms(context: CheckContext, name: str, number: int) -> float | None:
     """Root mean square of a weight's finite values; of the first quantised ones of a pattern a few rows are decoded."""
-    weights = patient.anatomy.weights
+    weights = context.anatomy.weights
     if weights[name].scheme is None:
-        k = patient.row_of.get(name)
-        value = None if k is None else patient.column("rms")[k]
+        k = context.row_of.get(name)
+        value = None if k is None else context.column("rms")[k]
         return float(value) if value is not None and np.isfinite(value) else None
     if number >= _SAMPLED:
         return None

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from weightprint import _core
 from weightprint.anatomy.adapters import is_adapter
-from weightprint.check.context import Patient, listed
+from weightprint.check.context import CheckContext, listed
 from weightprint.checkpoint.checkpoint import Checkpoint, open_tolerant
 from weightprint.checkpoint.locate import INDEX_BYTES, Location, read_small, sets_of
 from weightprint.errors import WeightprintError
@@ -27,20 +27,20 @@ _SMALL_JSON = 1_000_000
 _PAIRS, _VALUES = 12, 4096
 
 
-def gguf_parts(patient: Patient) -> Iterator[Finding]:
+def gguf_parts(context: CheckContext) -> Iterator[Finding]:
     """What a split GGUF file says of its set: how many files, and how many tensors in all of them."""
-    metadata, files = patient.checkpoint.metadata, patient.checkpoint.files
+    metadata, files = context.checkpoint.metadata, context.checkpoint.files
     count, number, tensors = (_whole(metadata.get(f"split.{key}")) for key in ("count", "no", "tensors.count"))
-    if patient.location.missing or not count or count <= 1:
+    if context.location.missing or not count or count <= 1:
         return
     path = files[0].path
     if len(files) < count:
-        if not any(finding.code == "part_of_set" for finding in patient.location.findings):
+        if not any(finding.code == "part_of_set" for finding in context.location.findings):
             which = f"file {number + 1} of {count}" if len(files) == 1 and number is not None else f"{len(files)} files"
             message = f"by its metadata this is {which} of a set of {count}: look at the whole set"
             yield Finding("part_of_set", "warning", message, path)
-    elif tensors is not None and tensors != patient.checkpoint.n_tensors:
-        here = patient.checkpoint.n_tensors
+    elif tensors is not None and tensors != context.checkpoint.n_tensors:
+        here = context.checkpoint.n_tensors
         what = f"{tensors - here:,} are missing" if here < tensors else f"{here - tensors:,} are too many"
         message = f"the metadata say that the {count} files hold {tensors:,} tensors, and {here:,} are here: {what}"
         yield Finding("split_tensors", "error", message, path)
@@ -50,13 +50,13 @@ def _whole(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
 
 
-def stale_index(patient: Patient) -> Iterator[Finding]:
+def stale_index(context: CheckContext) -> Iterator[Finding]:
     """Of an index of another save: whether what was read instead holds all that it names."""
-    stale = next((finding for finding in patient.location.findings if finding.code == "stale_index"), None)
+    stale = next((finding for finding in context.location.findings if finding.code == "stale_index"), None)
     if stale is None or stale.path is None:
         return
     _, weight_map, _ = _core.parse_index(read_small(Path(stale.path), INDEX_BYTES, "index"))
-    absent = [name for name, _ in weight_map if name not in patient.checkpoint]
+    absent = [name for name, _ in weight_map if name not in context.checkpoint]
     if absent:
         message = f"{len(absent):,} of {len(weight_map):,} tensors that the index names are not here: {listed(absent)}"
         yield Finding("tensor_lost", "error", message, stale.path)
@@ -65,9 +65,9 @@ def stale_index(patient: Patient) -> Iterator[Finding]:
         yield Finding("stale_index_complete", "note", message, stale.path)
 
 
-def modules(patient: Patient) -> Iterator[Finding]:
+def modules(context: CheckContext) -> Iterator[Finding]:
     """sentence-transformers' modules.json: modules with weights of their own, in folders beside."""
-    path = Path(patient.location.root) / "modules.json"
+    path = Path(context.location.root) / "modules.json"
     try:
         listed_modules = json.loads(read_small(path, _SMALL_JSON, "modules"))
     except (OSError, ValueError, RecursionError, WeightprintError):
@@ -86,12 +86,12 @@ def modules(patient: Patient) -> Iterator[Finding]:
         yield Finding(code, severity, message, str(path))  # type: ignore[arg-type]
 
 
-def second_copies(patient: Patient) -> Iterator[Finding]:
+def second_copies(context: CheckContext) -> Iterator[Finding]:
     """Model files beside the ones that are read: the same model once more, or another one."""
-    for names in sets_of(patient.location.beside):
-        files = tuple(os.path.join(patient.location.root, name) for name in names)
-        with open_tolerant(Location(patient.location.source, "file", patient.location.root, files)) as other:
-            yield from _beside(patient.checkpoint, other, names)
+    for names in sets_of(context.location.beside):
+        files = tuple(os.path.join(context.location.root, name) for name in names)
+        with open_tolerant(Location(context.location.source, "file", context.location.root, files)) as other:
+            yield from _beside(context.checkpoint, other, names)
 
 
 def _beside(read: Checkpoint, other: Checkpoint, names: Sequence[str]) -> Iterator[Finding]:

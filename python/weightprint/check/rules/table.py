@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from weightprint.check.context import Patient
+from weightprint.check.context import CheckContext
 from weightprint.check.rules import adapters, config, parts, quantised, scales, sets, tables, training
 from weightprint.results.finding import Finding
 
 __all__ = ["QUESTIONS"]
 
-QUESTIONS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+QUESTIONS: tuple[Callable[[CheckContext], Iterator[Finding]], ...] = (
     sets.gguf_parts,
     sets.stale_index,
     sets.modules,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from weightprint.check.context import Patient, about
+from weightprint.check.context import CheckContext, about
 from weightprint.results.finding import Finding
 
 __all__ = ["frequencies", "positions"]
@@ -15,16 +15,16 @@ _SHOWN = 5
 _LONGEST = 1 << 22
 
 
-def _fixed(patient: Patient, *ends: str) -> Iterator[str]:
-    for k, name in enumerate(patient.column("name")):
-        if name.rpartition(".")[2] in ends and 0 < patient.column("n")[k] <= _LONGEST:
+def _fixed(context: CheckContext, *ends: str) -> Iterator[str]:
+    for k, name in enumerate(context.column("name")):
+        if name.rpartition(".")[2] in ends and 0 < context.column("n")[k] <= _LONGEST:
             yield name
 
 
-def positions(patient: Patient) -> Iterator[Finding]:
+def positions(context: CheckContext) -> Iterator[Finding]:
     """Position numbers are 0, 1, 2, …; token types of a buffer are all 0. Merging in half precision breaks them."""
-    for name in _fixed(patient, "position_ids", "token_type_ids"):
-        values = patient.checkpoint.read(name)
+    for name in _fixed(context, "position_ids", "token_type_ids"):
+        values = context.checkpoint.read(name)
         if values.ndim == 0 or any(size != 1 for size in values.shape[:-1]) or np.iscomplexobj(values):
             continue
         found = values.reshape(-1)
@@ -33,7 +33,7 @@ def positions(patient: Patient) -> Iterator[Finding]:
         wrong = np.flatnonzero(found != expected)
         if not wrong.size:
             continue
-        row = patient.scan.table.row(patient.row_of[name])
+        row = context.scan.table.row(context.row_of[name])
         shown = ", ".join(f"{found[k]:g} at {k}" for k in wrong[:_SHOWN].tolist())
         more = " …" if wrong.size > _SHOWN else ""
         must = f"0, 1, … {found.size - 1:,}" if ordered else "all 0"
@@ -41,14 +41,14 @@ def positions(patient: Patient) -> Iterator[Finding]:
         yield about(row, "fixed_table", "error", f"{message}. Take the tensor out: loaders make it anew")
 
 
-def frequencies(patient: Patient) -> Iterator[Finding]:
+def frequencies(context: CheckContext) -> Iterator[Finding]:
     """Rotary frequencies are positive and fall, whatever the base and its scaling."""
-    for name in _fixed(patient, "inv_freq"):
-        values = patient.checkpoint.read(name)
+    for name in _fixed(context, "inv_freq"):
+        values = context.checkpoint.read(name)
         if values.ndim != 1 or values.size < 2 or np.iscomplexobj(values):
             continue
         with np.errstate(invalid="ignore"):
             good = bool(np.all(values > 0) and np.all(np.diff(values) <= 0))
         if not good:
-            row = patient.scan.table.row(patient.row_of[name])
+            row = context.scan.table.row(context.row_of[name])
             yield about(row, "fixed_table", "warning", "rotary frequencies must be positive and fall; these do not")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from weightprint.check.context import Patient, pattern_of
+from weightprint.check.context import CheckContext, pattern_of
 from weightprint.results.finding import Finding
 
 __all__ = ["never_trained"]
@@ -16,7 +16,7 @@ _BLOCKS = 4  # matrices of one pattern that must agree
 _SIGMAS = 6.0
 
 
-def never_trained(patient: Patient) -> Iterator[Finding]:
+def never_trained(context: CheckContext) -> Iterator[Finding]:
     """All norm gains exactly 1, and in every block matrices of one standard deviation, as far as chance allows.
 
     Either alone is known from trained models: gains folded into the matrices behind them, or a depth that trains
@@ -24,16 +24,16 @@ def never_trained(patient: Patient) -> Iterator[Finding]:
     """
     gains, alike, apart = 0, 0, 0
     deviations: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    low, high = patient.column("min"), patient.column("max")
-    for k, name in enumerate(patient.column("name")):
-        shape = patient.column("shape")[k]
-        parts = patient.parts(name)
+    low, high = context.column("min"), context.column("max")
+    for k, name in enumerate(context.column("name")):
+        shape = context.column("shape")[k]
+        parts = context.parts(name)
         if len(shape) == 1 and "norm" in parts and "bias" not in parts:
             if low[k] != 1 or high[k] != 1:
                 return
             gains += 1
-        elif len(shape) == 2 and parts & {"attention", "ffn"} and name not in patient.components:
-            deviations[pattern_of(name)].append((float(patient.column("std")[k]), int(patient.column("n")[k])))
+        elif len(shape) == 2 and parts & {"attention", "ffn"} and name not in context.components:
+            deviations[pattern_of(name)].append((float(context.column("std")[k]), int(context.column("n")[k])))
     for found in deviations.values():
         if len(found) < _BLOCKS:
             continue

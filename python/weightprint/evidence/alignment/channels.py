@@ -23,8 +23,8 @@ from weightprint.evidence.alignment.refine import Matched, refine, unit_vectors
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Basis, Models
-from weightprint.fingerprint.model import Side
+from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.assignment import strongest_first
@@ -48,7 +48,7 @@ _MANY = 1 << 29
 Profiles = dict[tuple[str, int | None], F32]
 
 
-def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
+def channel_profiles(models: ModelPair, side: ModelView, d: int) -> Profiles:
     """How large each channel is, by role and block: log root mean square or |gain|, float32 (d,) each."""
     found: dict[tuple[str, int | None], list[F32]] = defaultdict(list)
     blocks = _looked_at(models, side)
@@ -70,7 +70,7 @@ def channel_profiles(models: Models, side: Side, d: int) -> Profiles:
     return {key: np.log(np.mean(xs, axis=0) + 1e-12).astype(np.float32) for key, xs in found.items()}
 
 
-def _looked_at(models: Models, side: Side) -> set[int]:
+def _looked_at(models: ModelPair, side: ModelView) -> set[int]:
     """The blocks whose matrices are looked at: all, but in large models at most so many, evenly over the depth."""
     every = sorted({t.place.block for t in side.tensors.values() if t.place is not None and t.place.block is not None})
     if models.budget.exhaustive or min(models.a.numel, models.b.numel) < _MANY:
@@ -84,7 +84,7 @@ def _rms(x: F32) -> F32:
     return out
 
 
-def by_channels(models: Models) -> list[Basis]:
+def by_channels(models: ModelPair) -> list[Basis]:
     """A signed permutation from channel sizes; none where there are too few features or nothing to find signs from."""
     if not models.budget.whole:
         return []
@@ -124,7 +124,7 @@ def _centred_ranks(x: F32) -> F32:
     return (ranks / max(len(x) - 1, 1) - 0.5).astype(np.float32)
 
 
-def _by_size(models: Models, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: Indices) -> list[Matched]:
+def _by_size(models: ModelPair, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: Indices) -> list[Matched]:
     """Some FFNs of B with the FFN of A at the same relative depth; units matched by the sizes of their entries."""
     depth = [1 + max(f.block for f in found) for found in (ours, fit)]
     basis = Basis("signed_permutation", channels=channels)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from weightprint.evidence.alignment.solve import cosines
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import hits, log10_p_hits
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.thresholds import COPY_LOG10_P
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
@@ -26,7 +26,7 @@ _UNITS = 64
 _FFNS = 256  # more of them are not compared pair by pair
 
 
-def with_copies(models: Models, fitted: Iterable[str]) -> frozenset[str]:
+def with_copies(models: ModelPair, fitted: Iterable[str]) -> frozenset[str]:
     """Names of regions of B, and of all FFNs of B whose units stand in the order of one of them."""
     seen = set(fitted)
     found = ffns(models.b)
@@ -36,14 +36,14 @@ def with_copies(models: Models, fitted: Iterable[str]) -> frozenset[str]:
     for ffn in found:
         units = pick(ffn.units, _UNITS, models.seed, f"copies {ffn.units}")
         rows[ffn.units].append((ffn.name, sampled_rows(models.b, ffn.gate or ffn.up, units)))
-    price = math.log10(max(1, len(found) * (len(found) - 1) // 2))
+    multiplicity = math.log10(max(1, len(found) * (len(found) - 1) // 2))
     for group in rows.values():
         known = [x for name, x in group if name in seen]
         for name, x in group:
-            if name not in seen and any(_copy(x, y, price) for y in known if x.shape == y.shape):
+            if name not in seen and any(_copy(x, y, multiplicity) for y in known if x.shape == y.shape):
                 seen.add(name)
     return frozenset(seen)
 
 
-def _copy(x: F32, y: F32, price: float) -> bool:
-    return log10_p_hits(hits(cosines(x, y))) + price <= COPY_LOG10_P
+def _copy(x: F32, y: F32, multiplicity: float) -> bool:
+    return log10_p_hits(hits(cosines(x, y))) + multiplicity <= COPY_LOG10_P

@@ -15,7 +15,7 @@ import numpy as np
 from weightprint.evidence.alignment.copies import with_copies
 from weightprint.evidence.alignment.refine import Matched, refine, unit_vectors
 from weightprint.evidence.lookup.units import ffns
-from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.ranges import evenly
 
@@ -25,7 +25,7 @@ _FFNS = 6
 _UNITS = 512
 
 
-def crossed(models: Models, basis: Basis, counterparts: Mapping[str, str]) -> Basis | None:
+def crossed(models: ModelPair, basis: Basis, counterparts: Mapping[str, str]) -> Basis | None:
     """A basis of the same kind, fitted on FFNs of B that `basis` did not see.
 
     ``counterparts``: FFN of B (its name) → the FFN of A that it was found in. None where they are too few to solve for.

@@ -19,8 +19,8 @@ import numpy as np
 
 from weightprint.evidence.alignment.solve import cosines
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
-from weightprint.evidence.pair import Basis, Models
-from weightprint.fingerprint.model import Side
+from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import on_channels, pick, sampled_columns
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
@@ -57,7 +57,7 @@ def fit_half(found: Sequence[Ffn]) -> list[Ffn]:
     return [ffn for ffn in found if (ffn.stack, ffn.block) in chosen]
 
 
-def score(models: Models, basis: Basis) -> Score:
+def score(models: ModelPair, basis: Basis) -> Score:
     """Unit agreement through a basis on FFNs that are not in its ``fitted``."""
     ours, theirs = ffns(models.a), [f for f in ffns(models.b) if not basis.saw(f.name)]
     if not ours or not theirs:
@@ -104,7 +104,7 @@ def _depth(found: Sequence[Ffn]) -> int:
 Parts = tuple[F32, ...]
 
 
-def _two(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> tuple[Parts | None, F32 | None]:
+def _two(models: ModelPair, side: ModelView, ffn: Ffn, units: Indices | None) -> tuple[Parts | None, F32 | None]:
     """The two looks at the units of an FFN: matrices to be joined, and one more."""
     up, gate = unit_inputs(side, ffn, units, fold=True)
     if ffn.down is None or ffn.down.numel > models.budget.columns_of:
@@ -112,7 +112,7 @@ def _two(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> tuple[P
     return ((up,) if gate is None else (gate, up)), unit_outputs(side, ffn, units)
 
 
-def _known(models: Models, ffn: Ffn, channels: Indices) -> tuple[Parts | None, F32 | None]:
+def _known(models: ModelPair, ffn: Ffn, channels: Indices) -> tuple[Parts | None, F32 | None]:
     """The same of all units of an FFN of A, on these channels only; reads a few MB at a time."""
     side = models.a
     up, gate = (None if t is None else on_channels(side, t, channels) for t in (ffn.up, ffn.gate))

@@ -18,7 +18,7 @@ from weightprint.evidence.alignment.solve import Cross, cosines, unit_rows
 from weightprint.evidence.lookup.units import Ffn, unit_inputs, unit_outputs
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.util.arrays import F32, Indices
 
 __all__ = ["Matched", "refine", "unit_vectors"]
@@ -101,7 +101,7 @@ def _add(cross: Cross, m: Matched, basis: Basis) -> None:
     cross.add(x_down, y_down * signs)
 
 
-def unit_vectors(side: Side, ffn: Ffn, units: Indices | None) -> tuple[list[F32], F32]:
+def unit_vectors(side: ModelView, ffn: Ffn, units: Indices | None) -> tuple[list[F32], F32]:
     """Rows of (gate,) up with the norm's gain, and columns of down as rows, of these units (None: all)."""
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)

@@ -19,11 +19,11 @@ from weightprint.evidence.alignment.held_out import Score, score
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.alignment.unit_order import by_unit_order
 from weightprint.evidence.alignment.unit_signatures import by_unit_signatures
-from weightprint.evidence.pair import IDENTITY, Basis, Models
+from weightprint.evidence.pair import IDENTITY, Basis, ModelPair
 
 __all__ = ["FINDERS", "find_bases"]
 
-Finder = Callable[[Models], list[Basis]]
+Finder = Callable[[ModelPair], list[Basis]]
 
 #: Every finder, the ones that use nothing semantic first.
 FINDERS: tuple[Finder, ...] = (by_unit_order, by_unit_signatures, by_channels, by_tokens)
@@ -33,7 +33,7 @@ _LOOK = -3.0  # log10 p (of chance) above which a basis aligns nothing
 _SAME = 0.9  # a basis this near the identity is the identity
 
 
-def find_bases(models: Models) -> list[Basis]:
+def find_bases(models: ModelPair) -> list[Basis]:
     """Bases in which B may be compared with A, best first; never empty, the identity among them where widths agree.
 
     Each carries ``scores["agreed"]`` and ``scores["share"]`` (unit agreement on FFNs it was not fitted on),
@@ -70,7 +70,7 @@ def find_bases(models: Models) -> list[Basis]:
 _RANK = {"identity": 0, "signed_permutation": 1, "rotation": 2}
 
 
-def _width(models: Models, label: str) -> int | None:
+def _width(models: ModelPair, label: str) -> int | None:
     from weightprint.evidence.lookup.units import ffns
 
     found = ffns(models.a if label == "a" else models.b)

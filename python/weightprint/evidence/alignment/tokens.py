@@ -15,8 +15,8 @@ import numpy as np
 
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.nulls.exchange import in_range
-from weightprint.evidence.pair import Basis, Models
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
@@ -27,7 +27,7 @@ _FEWEST = 64
 _TABLES = ("embedding", "head")
 
 
-def token_table(side: Side) -> Tensor | None:
+def token_table(side: ModelView) -> Tensor | None:
     """The token embedding, else the output head: (vocabulary x channels); None where neither is known."""
     for role in _TABLES:
         for tensor in side.tensors.values():
@@ -36,7 +36,7 @@ def token_table(side: Side) -> Tensor | None:
     return None
 
 
-def by_tokens(models: Models) -> list[Basis]:
+def by_tokens(models: ModelPair) -> list[Basis]:
     """A signed permutation and a rotation from rows of the same number; none without two tables."""
     a, b = token_table(models.a), token_table(models.b)
     if a is None or b is None or a.place is None or b.place is None or a.place.role != b.place.role:
@@ -82,7 +82,7 @@ def by_tokens(models: Models) -> list[Basis]:
     return out
 
 
-def _has_head(models: Models) -> bool:
+def _has_head(models: ModelPair) -> bool:
     """Both models have a head of their own besides the embedding."""
     return all(
         {"embedding", "head"} <= {t.place.role for t in side.tensors.values() if t.place is not None}
@@ -90,7 +90,7 @@ def _has_head(models: Models) -> bool:
     )
 
 
-def _table(side: Side, tensor: Tensor, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> F32:
+def _table(side: ModelView, tensor: Tensor, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> F32:
     x = sampled_rows(side, tensor, rows)
     gain = side.gain(tensor)
     return in_range(x if gain is None else x * gain)  # products of extreme values would leave float32

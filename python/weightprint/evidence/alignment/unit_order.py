@@ -11,7 +11,7 @@ from __future__ import annotations
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
-from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.unit_geometry import unit_geometry
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32
@@ -23,7 +23,7 @@ _FFNS = 16
 _UNITS = 2048
 
 
-def by_unit_order(models: Models) -> list[Basis]:
+def by_unit_order(models: ModelPair) -> list[Basis]:
     """A signed permutation and a rotation from FFNs whose units kept their order; none where there are none."""
     ours = {(f.stack, f.block, f.expert): f for f in ffns(models.a)}
     theirs = {(f.stack, f.block, f.expert): f for f in fit_half(ffns(models.b))}
@@ -47,7 +47,7 @@ def by_unit_order(models: Models) -> list[Basis]:
     return out
 
 
-def _rows(models: Models, ffn: Ffn, label: str) -> list[F32]:
+def _rows(models: ModelPair, ffn: Ffn, label: str) -> list[F32]:
     """Up, gate and down of the sampled units, down only where the effort allows to read its columns."""
     side = models.a if label == "a" else models.b
     units = pick(ffn.units, _UNITS, models.seed, "basis")

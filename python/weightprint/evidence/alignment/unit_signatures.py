@@ -35,8 +35,8 @@ from weightprint.evidence.alignment.refine import Matched, refine
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Basis, Models
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import eigh, product
@@ -57,7 +57,7 @@ _FEWEST = 8  # seeds
 Moments = dict[str, F32]
 
 
-def moments(side: Side, d: int) -> Moments:
+def moments(side: ModelView, d: int) -> Moments:
     """Second moments of the sets of vectors in the stream, one (d, d) matrix of trace one per role, gains folded."""
     found: dict[str, list[Tensor]] = defaultdict(list)
     for tensor in side.tensors.values():
@@ -76,7 +76,7 @@ def moments(side: Side, d: int) -> Moments:
     return out
 
 
-def _vectors(side: Side, tensor: Tensor, most: int, writes: bool) -> F32:
+def _vectors(side: ModelView, tensor: Tensor, most: int, writes: bool) -> F32:
     """Sampled vectors over the stream as rows, the gain of the feeding norm folded in."""
     vectors = pick(tensor.shape[1 if writes else 0], most, 0, "moments")
     x = sampled_columns(side, tensor, vectors) if writes else sampled_rows(side, tensor, vectors)
@@ -102,7 +102,7 @@ class _Units:
     down: F32
 
 
-def _units(models: Models, side: Side, ffn: Ffn, units: Indices | None) -> _Units | None:
+def _units(models: ModelPair, side: ModelView, ffn: Ffn, units: Indices | None) -> _Units | None:
     up, gate = unit_inputs(side, ffn, units, fold=True)
     down = unit_outputs(side, ffn, units)
     return None if down is None else _Units(ffn, finite(up), gate, finite(down))
@@ -132,7 +132,7 @@ def signatures(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
     return (ranks / max(len(table) - 1, 1) - 0.5).astype(np.float32)
 
 
-def by_unit_signatures(models: Models) -> list[Basis]:
+def by_unit_signatures(models: ModelPair) -> list[Basis]:
     """A signed permutation and a rotation from units matched by signature; none where too few are."""
     if not models.budget.whole:
         return []

@@ -26,10 +26,10 @@ from weightprint.evidence.evidence import Region
 from weightprint.evidence.exact_sharing import is_fixed, is_position
 from weightprint.evidence.nulls.exchange import double_centre, trace_sd
 from weightprint.evidence.nulls.fitted import against_order, best_turn
-from weightprint.evidence.pair import Models, Pair
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import Read, pick, residual_axis, sampled
-from weightprint.fingerprint.steps import Looks, Round, Step, Where, where
+from weightprint.fingerprint.steps import Collector, Round, Step, Where, where
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product, unit_rows
@@ -107,7 +107,7 @@ class Block:
         )
 
 
-def channel_sums(models: Models) -> Sums | None:
+def channel_sums(models: ModelPair) -> Sums | None:
     """What this test does while the models stream by; needs their headers only. None where B's rows would take too
     much memory."""
     sums = planned(models)
@@ -117,7 +117,7 @@ def channel_sums(models: Models) -> Sums | None:
     return sums if held <= models.budget.held else None
 
 
-def planned(models: Models) -> Sums | str:
+def planned(models: ModelPair) -> Sums | str:
     """What is summed over, or why nothing is."""
     width = hidden_size(models.a, models.b)
     if width is None:
@@ -137,23 +137,23 @@ def planned(models: Models) -> Sums | str:
     rows = max(_FEWEST, min(rows, int(budget.held_rows // (4 * d * len(usable)))))
     # Decided from names and shapes alone: with at least d named rows, channels can be told apart without values' help.
     named = sum(min(rows, pair.a.shape[1 - axis]) for pair, axis in usable if pair.by_name)
-    price = 0.0 if named >= d else models.log10_pairings
-    return Sums(models, width, _by_region(usable), channels, rows, price, left_out)
+    multiplicity = 0.0 if named >= d else models.log10_pairings
+    return Sums(models, width, _by_region(usable), channels, rows, multiplicity, left_out)
 
 
 @dataclass(eq=False)
-class Sums(Looks):
+class Sums(Collector):
     """C, and the cosines, of every region: B's rows are held, A's are held against them.
 
     ``regions``: region → its pairs with the residual axis of A's orientation, blocks in depth order.
     """
 
-    models: Models = field(repr=False)
+    models: ModelPair = field(repr=False)
     width: int
     regions: Mapping[str, Sequence[tuple[Pair, int]]]
     channels: Indices
     rows: int
-    price: float
+    multiplicity: float
     left_out: Mapping[str, str]
 
     def __post_init__(self) -> None:
@@ -187,7 +187,15 @@ class Sums(Looks):
         """Pairs, channels, rows and basis."""
         pairs = tuple((p.a.name, p.b.name, p.transposed, p.by_name, axis) for p, axis in self._pairs())
         basis = self.models.basis
-        return pairs, self.channels.tobytes(), self.rows, self.price > 0, self.models.seed, basis.kind, basis.found_by
+        return (
+            pairs,
+            self.channels.tobytes(),
+            self.rows,
+            self.multiplicity > 0,
+            self.models.seed,
+            basis.kind,
+            basis.found_by,
+        )
 
     def rounds(self) -> list[Round]:
         """One round per block or part."""
@@ -212,7 +220,7 @@ class Sums(Looks):
         tensor, last = (pair.a, axis == 1) if label == "a" else (pair.b, (axis == 1) != pair.transposed)
         return Read(tensor, others, channels) if last else Read(tensor, channels, others)
 
-    def _rows(self, side: Side, pair: Pair, axis: int) -> F32:
+    def _rows(self, side: ModelView, pair: Pair, axis: int) -> F32:
         """(rows x channels), centred, unit mean square; zeros where there is nothing to compare."""
         read = self._read(side.label, pair, axis)
         last = (axis == 1) != (side.label == "b" and pair.transposed)
@@ -223,7 +231,7 @@ class Sums(Looks):
         scale = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0
         return x / np.float32(scale) if 0 < scale < math.inf else np.zeros_like(x)
 
-    def _hold(self, pair: Pair, axis: int, side: Side) -> None:
+    def _hold(self, pair: Pair, axis: int, side: ModelView) -> None:
         self._held[pair.b.name] = self._rows(side, pair, axis)
 
     def _release(self, name: str) -> None:
@@ -232,14 +240,14 @@ class Sums(Looks):
             if not self._uses[name]:
                 del self._held[name]
 
-    def _sum(self, key: tuple[str, int], pairs: Sequence[tuple[Pair, int]], side: Side) -> None:
+    def _sum(self, key: tuple[str, int], pairs: Sequence[tuple[Pair, int]], side: ModelView) -> None:
         block = Block.empty(self.channels.size, pairs[0][0].known.layer)
         asked = key[0] in self._asked
         for part in parallel.each(lambda one: self._looked(side, *one, asked), pairs):
             block.add(part)
         self._found[key] = block
 
-    def _looked(self, side: Side, pair: Pair, axis: int, asked: bool) -> Block:
+    def _looked(self, side: ModelView, pair: Pair, axis: int, asked: bool) -> Block:
         """What one pair adds; ``asked``: with what a fit would reach."""
         x, y = self._rows(side, pair, axis), self._held[pair.b.name]
         block = Block.empty(self.channels.size)
@@ -248,7 +256,7 @@ class Sums(Looks):
             c = product(x.T, y)
             block.cosines[pair.b.name] = float(np.trace(c)) / x.size, x.size
             # Pairs chosen by their values enter the p-value only where that pays for the choice.
-            if pair.by_name or self.price > 0:
+            if pair.by_name or self.multiplicity > 0:
                 self._add(block, c, x, y, pair, asked)
             earlier = self._held[before] if before is not None else None
             if earlier is not None and earlier.shape == x.shape and earlier.any():
@@ -319,7 +327,7 @@ def _leading(c: F32, k: int, seed: int) -> tuple[F32, F32]:
     return left, right
 
 
-def _usable(models: Models, width: int) -> tuple[list[tuple[Pair, int]], dict[str, str]]:
+def _usable(models: ModelPair, width: int) -> tuple[list[tuple[Pair, int]], dict[str, str]]:
     """Pairs with a known residual axis (of A's orientation), and why the other matrices are left out."""
     usable: list[tuple[Pair, int]] = []
     left_out: dict[str, str] = {}

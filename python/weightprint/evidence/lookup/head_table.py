@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.lookup.heads import Attention, Kind, Sketch, factors, reads
-from weightprint.evidence.pair import Models
-from weightprint.fingerprint.model import Side
-from weightprint.fingerprint.steps import Looks, Round, Step
+from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.model import ModelView
+from weightprint.fingerprint.steps import Collector, Round, Step
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
 
@@ -65,10 +65,10 @@ class _Best:
 
 
 @dataclass(eq=False)
-class HeadTable(Looks):
+class HeadTable(Collector):
     """All heads of these blocks of both models. ``orders``: of the channels, for copies of A."""
 
-    models: Models = field(repr=False)
+    models: ModelPair = field(repr=False)
     ours: Sequence[Attention]
     theirs: Sequence[Attention]
     channels: Indices
@@ -103,7 +103,7 @@ class HeadTable(Looks):
         )
         return [(theirs, ours)]
 
-    def _sketched(self, side: Side, attention: Attention, copies: bool) -> F32:
+    def _sketched(self, side: ModelView, attention: Attention, copies: bool) -> F32:
         """Both products of a block's heads, (2, arrangements, heads, dims²)."""
         with self.room_for(attention):
             found = factors(self.models, side, attention, self.channels)
@@ -114,14 +114,14 @@ class HeadTable(Looks):
         the memory side by side."""
         return self._one_by_one if attention.latent is not None and attention.largest > _WHOLE else nullcontext()
 
-    def _keep(self, i: int, side: Side) -> None:
+    def _keep(self, i: int, side: ModelView) -> None:
         self._of_b[i] = self._sketched(side, self.theirs[i], copies=False)[:, 0]
 
     def turn(self) -> None:
         """Join B's heads into one table."""
         self._all_b = np.concatenate([self._of_b.pop(i) for i in range(len(self.theirs))], axis=1)
 
-    def _look(self, i: int, side: Side) -> None:
+    def _look(self, i: int, side: ModelView) -> None:
         """All of B's heads, and one block of A."""
         attention = self.ours[i]
         sketched = self._sketched(side, attention, copies=True)

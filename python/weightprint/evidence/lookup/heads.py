@@ -35,8 +35,8 @@ import numpy as np
 from weightprint import _core
 from weightprint.anatomy.place import Geometry
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Basis, Models
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import product, solve
@@ -89,7 +89,7 @@ class Factors:
         return np.array([t / max(self.left.shape[2] - 1, 1) for t in traces], np.float32)
 
 
-def attentions(side: Side, other: Side) -> list[Attention]:
+def attentions(side: ModelView, other: ModelView) -> list[Attention]:
     """Every block whose heads can be told apart, in depth order; reads headers only.
 
     Where a side doesn't know its head size (no config.json), the other side's is tried: a wrong size costs power only.
@@ -141,7 +141,7 @@ def _latent(stack: str, block: int, parts: dict[str, Tensor], geometry: Geometry
     return Attention(stack, block, kept, heads, heads, (nope, rope)) if fits else None
 
 
-def as_stored(basis: Basis, side: Side) -> bool:
+def as_stored(basis: Basis, side: ModelView) -> bool:
     """Whether the side's channels are A's as they stand."""
     return side.label == "a" or (basis.matrix is None and basis.channels is None)
 
@@ -154,7 +154,7 @@ def reads(attention: Attention, channels: Indices) -> tuple[Read, ...]:
     return *(Read(parts[role], None, channels) for role in ("q", "k", "v")), Read(parts["o"], channels, None)
 
 
-def factors(models: Models, side: Side, attention: Attention, channels: Indices) -> dict[Kind, Factors]:
+def factors(models: ModelPair, side: ModelView, attention: Attention, channels: Indices) -> dict[Kind, Factors]:
     """Both products' factors of every head, over these of A's channels.
 
     Holds one matrix of the block at a time, and the sampled channels of the others.
@@ -170,7 +170,7 @@ def factors(models: Models, side: Side, attention: Attention, channels: Indices)
     return {"qk": _standardised(q, k, of, groups), "vo": _standardised(o, v, of, groups)}
 
 
-def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
+def _reading(models: ModelPair, side: ModelView, tensor: Tensor, channels: Indices) -> F32:
     """Rows over A's channels with the norm's gain folded in: (rows, channels)."""
     if as_stored(models.basis, side):
         return on_channels(side, tensor, channels)
@@ -182,7 +182,7 @@ def _reading(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F
     return np.concatenate(pieces)
 
 
-def _writing(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F32:
+def _writing(models: ModelPair, side: ModelView, tensor: Tensor, channels: Indices) -> F32:
     """Columns of a matrix that writes the stream, as rows over A's channels: (columns, channels)."""
     basis = models.basis
     if as_stored(basis, side):
@@ -197,7 +197,7 @@ def _writing(models: Models, side: Side, tensor: Tensor, channels: Indices) -> F
     return out
 
 
-def _multiplied(models: Models, side: Side, attention: Attention, channels: Indices) -> tuple[F32, F32, F32]:
+def _multiplied(models: ModelPair, side: ModelView, attention: Attention, channels: Indices) -> tuple[F32, F32, F32]:
     """Latent attention's q, k and v over these channels."""
     assert attention.latent is not None
     (nope, rope), parts, heads = attention.latent, attention.parts, attention.heads

@@ -25,7 +25,7 @@ from weightprint import _core
 from weightprint.evidence.lookup.units import Ffn
 from weightprint.evidence.nulls.exchange import in_range
 from weightprint.evidence.pair import Basis
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, I64, Indices
 from weightprint.util.linear_algebra import product
@@ -143,7 +143,7 @@ def count_reads(ffn: Ffn, channels: Indices) -> tuple[Read, ...]:
     return *inputs, Read(ffn.down, channels, None)
 
 
-def probe(side: Side, ffn: Ffn, units: Indices, basis: Basis, channels: Indices) -> Piece:
+def probe(side: ModelView, ffn: Ffn, units: Indices, basis: Basis, channels: Indices) -> Piece:
     """These units of one FFN of B on these of A's channels."""
     assert ffn.down is not None
     gated = ffn.gate is not None
@@ -170,7 +170,7 @@ def probe(side: Side, ffn: Ffn, units: Indices, basis: Basis, channels: Indices)
 
 
 def count(
-    side: Side, ffn: Ffn, found: Probes, n: int, channels: Indices, orders: Sequence[I64], every: int = 1
+    side: ModelView, ffn: Ffn, found: Probes, n: int, channels: Indices, orders: Sequence[I64], every: int = 1
 ) -> Counts:
     """All probes against one FFN of A, as they are; and each `every`-th with their channels in each of `orders`; `n`
     FFNs of B."""
@@ -194,7 +194,7 @@ def count(
     return Counts(agreed, np.where(agree[0], named_in[0], -1), likeness)
 
 
-def _inputs(side: Side, ffn: Ffn, role: str, channels: Indices, *, signed: bool) -> F32:
+def _inputs(side: ModelView, ffn: Ffn, role: str, channels: Indices, *, signed: bool) -> F32:
     """All rows of up or gate on these channels, standardised."""
     tensor = ffn.up if role == "up" or ffn.gate is None else ffn.gate
     return standardised(on_channels(side, tensor, channels), signed=signed)

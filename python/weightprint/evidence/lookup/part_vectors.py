@@ -19,8 +19,8 @@ from weightprint.evidence.alignment.unit_signatures import Moments
 from weightprint.evidence.lookup.heads import attentions
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Models
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
@@ -85,7 +85,7 @@ class Source:
     interleaved: bool = False  # gate and up are one stored tensor, taken as every other row in place of halves
 
 
-def sources_of_both(models: Models) -> tuple[list[Source], list[Source]]:
+def sources_of_both(models: ModelPair) -> tuple[list[Source], list[Source]]:
     """Parts of A and parts of B; reads headers only."""
     return sources(models.a, models.b), sources(models.b, models.a)
 
@@ -96,7 +96,7 @@ def width(source: Source) -> int:
     return tensor.shape[1]
 
 
-def sources(side: Side, other: Side) -> list[Source]:
+def sources(side: ModelView, other: ModelView) -> list[Source]:
     """The parts of a model; reads headers only."""
     out = []
     for f in (f for f in ffns(side) if f.down is not None):
@@ -114,7 +114,7 @@ def sources(side: Side, other: Side) -> list[Source]:
     return out
 
 
-def _attention(side: Side, other: Side) -> Iterator[Source]:
+def _attention(side: ModelView, other: ModelView) -> Iterator[Source]:
     """Attention of every block: of equal heads, as the shapes tell; of grouped ones, where the head size is known."""
     found: dict[tuple[str, int], dict[str, Tensor]] = defaultdict(dict)
     for tensor in side.tensors.values():
@@ -135,7 +135,7 @@ def _attention(side: Side, other: Side) -> Iterator[Source]:
         yield Source("attention", (*at, None), 2 * k.shape[0], (q, k, v, o), *heads)
 
 
-def not_read(side: Side, part: str, sources: Sequence[Source]) -> list[str]:
+def not_read(side: ModelView, part: str, sources: Sequence[Source]) -> list[str]:
     """Blocks with matrices of this part that no source reads."""
     read = {t.name for s in sources for t in s.tensors}
     left = [t for t in side.tensors.values() if t.place is not None and t.rank2 and t.name not in read]
@@ -147,7 +147,7 @@ def _weight(tensor: Tensor) -> str:
     return tensor.name.partition("[")[0]
 
 
-def read_part(models: Models, side: Side, source: Source) -> Part:
+def read_part(models: ModelPair, side: ModelView, source: Source) -> Part:
     """The vectors of a part, gains folded into what reads the stream."""
 
     def rows(tensor: Tensor, only: Indices | None = None) -> F32:

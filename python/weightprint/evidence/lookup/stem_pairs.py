@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.evidence.nulls.exchange import double_centre
-from weightprint.evidence.pair import Models, Pair
+from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.fingerprint.sampling import pick, residual_axis, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
@@ -28,10 +28,10 @@ class Paired:
     side; and what a p-value pays for the pairing, log10."""
 
     found: tuple[tuple[str, int | None, F32, F32], ...]
-    price: float
+    multiplicity: float
 
 
-def paired_rows(models: Models, width: int) -> Paired:
+def paired_rows(models: ModelPair, width: int) -> Paired:
     """The blocks whose up- or gate-projections the pairing brought together."""
     budget = models.budget
     blocks: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
@@ -48,10 +48,10 @@ def paired_rows(models: Models, width: int) -> Paired:
         x, y = _units(models, name, members, budget.units)
         if x.size:
             found.append((name, members[0][0].known.layer, x, y))
-    return Paired(tuple(found), models.price(pair for _, members in chosen for pair, _ in members))
+    return Paired(tuple(found), models.multiplicity(pair for _, members in chosen for pair, _ in members))
 
 
-def _units(models: Models, key: str, members: list[tuple[Pair, int]], want: int) -> tuple[F32, F32]:
+def _units(models: ModelPair, key: str, members: list[tuple[Pair, int]], want: int) -> tuple[F32, F32]:
     """The same sampled units of both sides: (units, columns), rows of up and gate side by side, double-centred."""
     counts = {pair.a.shape[1 - axis] for pair, axis in members}
     empty = np.empty((0, 0), np.float32)

@@ -19,15 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.nulls.exchange import choices, finite
-from weightprint.evidence.pair import Basis, Models
-from weightprint.fingerprint.model import MIN_DISTINCT, SLICE_VALUES, Side, Tensor
+from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.model import MIN_DISTINCT, SLICE_VALUES, ModelView, Tensor
 from weightprint.fingerprint.sampling import Read, pick, sampled_rows
-from weightprint.fingerprint.steps import Looks, Round, Step, where
+from weightprint.fingerprint.steps import Collector, Round, Step, where
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product, unit_rows
 
-__all__ = ["Met", "Tables", "table_looks", "table_pairs"]
+__all__ = ["Met", "Tables", "table_collector", "table_pairs"]
 
 _TABLES = ("embedding", "head")
 _LARGE = 1 << 25  # values of a table from which rows are told apart by a few of their values first
@@ -45,14 +45,14 @@ class _Keys(NamedTuple):
 _Rows = _Keys | list[bytes | None]  # keys of rows, or a digest of every row
 
 
-def table_looks(models: Models) -> Tables | None:
+def table_collector(models: ModelPair) -> Tables | None:
     """What this test does while the models stream by; needs their headers only. None at effort full, whose samples of
     B would take too much memory."""
     pairs = table_pairs(models)
     return Tables(models, pairs) if pairs and not models.budget.exhaustive else None
 
 
-def table_pairs(models: Models) -> tuple[tuple[str, Tensor, Tensor], ...]:
+def table_pairs(models: ModelPair) -> tuple[tuple[str, Tensor, Tensor], ...]:
     """Tables of the same role, of equal width once B is written in A's basis."""
     tables: list[dict[str, Tensor]] = []
     for side in (models.a, models.b):
@@ -125,10 +125,10 @@ class Met:
 
 
 @dataclass(eq=False)
-class Tables(Looks):
+class Tables(Collector):
     """Token tables of the same role (role, of A, of B): samples of B's are kept, and A's are held against them."""
 
-    models: Models = field(repr=False)
+    models: ModelPair = field(repr=False)
     pairs: tuple[tuple[str, Tensor, Tensor], ...]
 
     def __post_init__(self) -> None:
@@ -160,14 +160,14 @@ class Tables(Looks):
             [Step(where(a), partial(self._meet, role, a), (*ours, *near))],
         )
 
-    def _rows(self, side: Side, tensor: Tensor, some: _Samples) -> _Rows | None:
+    def _rows(self, side: ModelView, tensor: Tensor, some: _Samples) -> _Rows | None:
         """What tells rows apart; None in a rotated basis, where no row stays as it was."""
         if some.by_keys:
             return _single_keys(side, tensor, some.keys)
         basis = self.models.basis
         return None if basis.kind == "rotation" else _digests(side, tensor, basis if side.label == "b" else Basis())
 
-    def _keep(self, role: str, b: Tensor, side: Side) -> None:
+    def _keep(self, role: str, b: Tensor, side: ModelView) -> None:
         some, to_a = self._samples[role], self.models.basis.to_a
         self._of_b[role] = _OfB(
             b.shape[0],
@@ -177,7 +177,7 @@ class Tables(Looks):
             None if some.columns is None else _columns(_table(side, b, some.columns)),
         )
 
-    def _meet(self, role: str, a: Tensor, side: Side) -> None:
+    def _meet(self, role: str, a: Tensor, side: ModelView) -> None:
         some, theirs = self._samples[role], self._of_b.pop(role)
         rows = self._rows(side, a, some)
         equal, tested = np.empty((0, 2), np.int64), theirs.number
@@ -192,7 +192,7 @@ class Tables(Looks):
             named = choices(product(_columns(_table(side, a, some.columns)), theirs.columns.T))
         self._met[role] = Met(equal, tested, near, some.asked.size, cosine, other, named)
 
-    def met(self, models: Models, role: str, a: Tensor, b: Tensor) -> Met:
+    def met(self, models: ModelPair, role: str, a: Tensor, b: Tensor) -> Met:
         """What was found for one pair of tables, measured by now; equal keys are made sure of."""
         met = self._met[role]
         alike = a.digest is not None and (a.digest, a.dtype, a.shape) == (b.digest, b.dtype, b.shape)
@@ -201,7 +201,7 @@ class Tables(Looks):
         return replace(met, equal=_equal_indeed(models, a, b, met.equal))
 
 
-def _samples(models: Models, a: Tensor, b: Tensor) -> _Samples:
+def _samples(models: ModelPair, a: Tensor, b: Tensor) -> _Samples:
     budget, seed = models.budget.tables, models.seed
     stored = models.basis.kind == "identity" and a.shape[1] == b.shape[1]
     large = min(a.numel, b.numel) >= _LARGE
@@ -223,7 +223,7 @@ def _samples(models: Models, a: Tensor, b: Tensor) -> _Samples:
     )
 
 
-def _digests(side: Side, tensor: Tensor, basis: Basis) -> list[bytes | None]:
+def _digests(side: ModelView, tensor: Tensor, basis: Basis) -> list[bytes | None]:
     """One digest per row of its float32 values; None for a row of fewer than 8 distinct values."""
     out: list[bytes | None] = []
     for _, x in side.slices(tensor):
@@ -237,7 +237,7 @@ def _digests(side: Side, tensor: Tensor, basis: Basis) -> list[bytes | None]:
     return out
 
 
-def _single_keys(side: Side, tensor: Tensor, columns: Indices) -> _Keys:
+def _single_keys(side: ModelView, tensor: Tensor, columns: Indices) -> _Keys:
     """Keys of the rows that differ from all others in these columns. Equal rows have equal keys; the others hardly
     ever: a key is a sum of the values' bits with random odd factors, modulo 2^64."""
     values = sampled_rows(side, tensor, np.arange(tensor.shape[0]), columns) + np.float32(0)  # -0 is 0
@@ -256,7 +256,7 @@ def _equal_keys(a: _Keys, b: _Keys) -> tuple[Indices, int]:
     return np.stack([b.rows[in_b], a.rows[in_a]], axis=1)[order], b.rows.size
 
 
-def _equal_indeed(models: Models, a: Tensor, b: Tensor, likely: Indices) -> Indices:
+def _equal_indeed(models: ModelPair, a: Tensor, b: Tensor, likely: Indices) -> Indices:
     """Of pairs (row of B, row of A) with equal keys those that are equal, value by value."""
     kept = []
     step = max(1, SLICE_VALUES // a.shape[1])
@@ -278,7 +278,7 @@ def _equal_rows(a: Sequence[bytes | None], b: Sequence[bytes | None]) -> tuple[I
     return np.array(pairs, np.int64).reshape(-1, 2), len(usable)
 
 
-def _near_rows(side: Side, a: Tensor, y: F32, some: _Samples) -> Indices:
+def _near_rows(side: ModelView, a: Tensor, y: F32, some: _Samples) -> Indices:
     """Sampled rows of B, (rows, channels) of length one, with the row of A that each is nearest to, where that stands
     apart."""
     mean = _table(side, a, some.mean, some.channels).mean(axis=0)
@@ -321,7 +321,7 @@ def _columns(x: F32) -> F32:
     return _centred(_centred(x).T)
 
 
-def _table(side: Side, tensor: Tensor, rows: Indices, channels: Indices | None = None) -> F32:
+def _table(side: ModelView, tensor: Tensor, rows: Indices, channels: Indices | None = None) -> F32:
     x = sampled_rows(side, tensor, rows, channels)
     gain = side.gain(tensor)
     if gain is not None:

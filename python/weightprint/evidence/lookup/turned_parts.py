@@ -62,7 +62,7 @@ from weightprint.evidence.lookup.weak_parts import (
     weak_parts,
 )
 from weightprint.evidence.nulls.ranked import rank_p
-from weightprint.evidence.pair import Basis, Models
+from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.test import Details
 from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F32, Indices
@@ -116,7 +116,7 @@ class _Found:
         return max(self.weak.log10_p(), fitted)
 
 
-def looked_for(test: str, models: Models, what: str, kinds: tuple[Kind, ...]) -> Evidence:
+def looked_for(test: str, models: ModelPair, what: str, kinds: tuple[Kind, ...]) -> Evidence:
     """The answer of a test: every part of B of these kinds, looked for in A by itself. ``what`` names one of them."""
     question = replace(_QUESTION, test=test, asked=_QUESTION.asked.format(what))
     if not models.budget.whole:
@@ -137,12 +137,12 @@ def looked_for(test: str, models: Models, what: str, kinds: tuple[Kind, ...]) ->
         known, asking = ([s for s in sources if s.kind == kind] for sources in (ours, theirs))
         if not asking or not known:
             continue
-        looks = _Looks(models, known)
-        seen[kind] = looks.sees()
+        pool = _Pool(models, known)
+        seen[kind] = pool.sees()
         for source in asking:
             part = read_part(models, models.b, source)
             asked[part.name] = (kind, part.at)
-            if (one := looks.find(part)) is not None:
+            if (one := pool.find(part)) is not None:
                 found.append(one)
     return _answer(question, found, asked, seen, not_read(models.b, kinds[0], theirs))
 
@@ -158,10 +158,10 @@ def _cost(ours: Sequence[Source], theirs: Sequence[Source]) -> float:
     return signatures + nearest + 10.0 * len(theirs) * d**3
 
 
-class _Looks:
+class _Pool:
     """The parts of A of one kind, with their signatures, among which parts of B are looked for."""
 
-    def __init__(self, models: Models, sources: Sequence[Source]) -> None:
+    def __init__(self, models: ModelPair, sources: Sequence[Source]) -> None:
         self.models, self.sources = models, sources
         few = sum(s.units * len(s.tensors) for s in sources) * width(sources[0]) <= _HELD
         self.part = lru_cache(maxsize=None if few else 1)(self._part)
@@ -268,9 +268,9 @@ def _answer(
     left: Sequence[str],
 ) -> Evidence:
     found = [f for f in found if f.b.kind not in TABLES or f.weak.effect >= _TABLE]
-    price = math.log10(max(len(asked), 1))
+    multiplicity = math.log10(max(len(asked), 1))
     best = min(found, key=lambda f: (f.log10_p, -f.weak.effect), default=None)
-    real = [f for f in found if f.log10_p + price <= LOG10_P]
+    real = [f for f in found if f.log10_p + multiplicity <= LOG10_P]
     hints = {(f.b.kind, f.b.at) for f in found if f.log10_p <= _CALM}
     blind = [kind for kind, sees in seen.items() if not sees]
     says = f"{len(real)} of {len(asked)} parts of B are parts of A in another basis" + (
@@ -288,7 +288,7 @@ def _answer(
         statistic=float(best.weak.hits[0]) if best is not None else 0.0,
         effect=min(1.0, best.weak.effect) if best is not None else 0.0,
         n=len(asked),
-        log10_p=min(0.0, best.log10_p + price) if best is not None else 0.0,
+        log10_p=min(0.0, best.log10_p + multiplicity) if best is not None else 0.0,
         rank_p=_rank_p(found),
         detectable=1.0 if blind or left or not seen else FITTED_EFFECT,
         matches=tuple(_match(f) for f in found if f.b.kind not in TABLES),
@@ -329,6 +329,6 @@ def _rank_p(found: Iterable[_Found]) -> float | None:
     return rank_p(told, hits, salt=[f.weak.similarity.ravel()[:64].tolist() for f in held])
 
 
-def not_found_of_a(details: Details, names: Mapping[str, str], models: Models) -> Details:
+def not_found_of_a(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
     """What B asked of A says nothing of what A has besides."""
     return {"not_found": []}

@@ -34,10 +34,10 @@ from weightprint.evidence.lookup.nearest_units import (
     probes,
 )
 from weightprint.evidence.lookup.units import Ffn, width_in_a
-from weightprint.evidence.pair import Models
-from weightprint.fingerprint.model import Side
+from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
-from weightprint.fingerprint.steps import Looks, Round, Step
+from weightprint.fingerprint.steps import Collector, Round, Step
 from weightprint.util.arrays import F32, F64, I64, Bools, Indices
 from weightprint.util.ranges import evenly
 
@@ -136,7 +136,7 @@ class Table:
         return self.sizes > 0
 
 
-def rows_of(models: Models, theirs: Sequence[Ffn], *, pooled: bool = False) -> list[Row]:
+def rows_of(models: ModelPair, theirs: Sequence[Ffn], *, pooled: bool = False) -> list[Row]:
     """A row for each FFN of B, or for each block."""
     groups: dict[Key, list[Ffn]] = defaultdict(list)
     for ffn in theirs:
@@ -144,7 +144,7 @@ def rows_of(models: Models, theirs: Sequence[Ffn], *, pooled: bool = False) -> l
     return [Row(key, tuple(parts), width_in_a(models.basis, parts[0])) for key, parts in groups.items()]
 
 
-def plan_for(models: Models, rows: Sequence[Row], ours: Sequence[Ffn], part: float = 1.0) -> Plan | None:
+def plan_for(models: ModelPair, rows: Sequence[Row], ours: Sequence[Ffn], part: float = 1.0) -> Plan | None:
     """What this part of the budget is spent on; None where the smallest plan is beyond it."""
     budget, numel = models.budget.lookup, models.a.numel + models.b.numel
     limit = max(_ALWAYS, budget.limit) * part
@@ -179,10 +179,10 @@ class _Group:
     orders: list[I64]
 
 
-class Lookup(Looks):
+class Lookup(Collector):
     """The rows' units, looked up in every FFN of A of equal width, which is read once."""
 
-    def __init__(self, models: Models, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan) -> None:
+    def __init__(self, models: ModelPair, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan) -> None:
         super().__init__()
         self.basis, self.rows, self.ours, self.plan = models.basis, tuple(rows), tuple(ours), plan
         self.seed = models.seed
@@ -191,7 +191,7 @@ class Lookup(Looks):
         self._found: list[Probes] = []
         self._counts: dict[tuple[int, int], Counts] = {}
 
-    def _grouped(self, models: Models) -> list[_Group]:
+    def _grouped(self, models: ModelPair) -> list[_Group]:
         out = []
         for width in sorted({f.width for f in self.ours}):
             channels = _channels(models, width, self.plan.channels)
@@ -229,7 +229,7 @@ class Lookup(Looks):
         ]
         return [(theirs, ours)]
 
-    def _probe(self, g: int, k: int, side: Side) -> None:
+    def _probe(self, g: int, k: int, side: ModelView) -> None:
         group = self._groups[g]
         _, ffn, units = group.chosen[k]
         self._pieces[g, k] = probe(side, ffn, units, self.basis, group.channels)
@@ -239,7 +239,7 @@ class Lookup(Looks):
         for g, group in enumerate(self._groups):
             self._found.append(probes(group.chosen, [self._pieces.pop((g, k)) for k in range(len(group.chosen))]))
 
-    def _count(self, g: int, j: int, side: Side) -> None:
+    def _count(self, g: int, j: int, side: ModelView) -> None:
         group, n, every = self._groups[g], len(self.rows), self.plan.every
         self._counts[g, j] = count(side, self.ours[j], self._found[g], n, group.channels, group.orders, every)
 
@@ -304,7 +304,7 @@ def _nearest(
     return out
 
 
-def _channels(models: Models, width: int, size: int) -> I64:
+def _channels(models: ModelPair, width: int, size: int) -> I64:
     """The channels of A that are compared: those that B has, a seeded choice where they are many."""
     channels = models.basis.channels
     known = np.arange(width) if channels is None or channels.size != width else np.nonzero(channels >= 0)[0]

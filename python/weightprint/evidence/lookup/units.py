@@ -18,7 +18,7 @@ import numpy as np
 
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.pair import Basis
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 
@@ -62,7 +62,7 @@ class Ffn:
         return sum(t.numel for t in (self.up, self.gate, self.down) if t is not None)
 
 
-def ffns(side: Side, smallest: int = 16) -> list[Ffn]:
+def ffns(side: ModelView, smallest: int = 16) -> list[Ffn]:
     """Every FFN of a model in depth order, experts one by one; those with fewer than `smallest` units are left out.
 
     Reads headers only. A gate or down-projection whose shape does not go with the up-projection is left out of its
@@ -86,7 +86,7 @@ def ffns(side: Side, smallest: int = 16) -> list[Ffn]:
 
 
 def unit_inputs(
-    side: Side, ffn: Ffn, units: Indices | None = None, channels: Indices | None = None, *, fold: bool = False
+    side: ModelView, ffn: Ffn, units: Indices | None = None, channels: Indices | None = None, *, fold: bool = False
 ) -> tuple[F32, F32 | None]:
     """Rows of up and of gate for these units over these channels (None: all): two float32 arrays (units, channels), the
     second None without a gate. ``fold`` multiplies in the gain of the norm that feeds them."""
@@ -104,7 +104,7 @@ def unit_inputs(
     return out[0], out[1]
 
 
-def unit_outputs(side: Side, ffn: Ffn, units: Indices | None = None) -> F32 | None:
+def unit_outputs(side: ModelView, ffn: Ffn, units: Indices | None = None) -> F32 | None:
     """Columns of down for these units (None: all) as rows: float32 (units, channels); None without a down-projection.
 
     Streams the whole matrix, since a column is no run of bytes, and keeps what was asked.

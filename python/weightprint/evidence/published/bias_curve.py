@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.curves import correlate, curves
 from weightprint.evidence.test import Test
 
@@ -33,7 +33,7 @@ _QUESTION = Evidence(
 
 
 @partial(Test, published=True)
-def bias_curve(models: Models) -> Evidence:
+def bias_curve(models: ModelPair) -> Evidence:
     """Raw and detrended correlation of the bias curves that both models have."""
     found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))
     if found is None:

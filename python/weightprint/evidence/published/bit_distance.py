@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import named_pairs, sampled_pair
 from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
@@ -66,7 +66,7 @@ def bits_apart(a: F32, b: F32) -> npt.NDArray[np.uint8]:
 
 
 @partial(Test, published=True)
-def bit_distance(models: Models) -> Evidence:
+def bit_distance(models: ModelPair) -> Evidence:
     """Mean bit distance of all same-named tensors of one shape, weighted by their size."""
     pairs = named_pairs(models)
     total = weight = 0.0

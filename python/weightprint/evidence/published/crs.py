@@ -28,10 +28,10 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import in_range
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import blocks, common_width, expanded, grouped, too_large
 from weightprint.evidence.test import Test
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.assignment import assign
@@ -72,7 +72,9 @@ def similarity(a: list[F32], b: list[F32]) -> tuple[float, list[tuple[int, int]]
     return float(np.mean([inner[i, j] for i, j in kept])), kept
 
 
-def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, channels: Indices) -> F32 | None:
+def _product(
+    models: ModelPair, side: ModelView, block: dict[str, Tensor], branch: str, channels: Indices
+) -> F32 | None:
     """The branch's product over these channels; None where grouped heads can't be told apart."""
     reads, writes = (block[role] for role in BRANCHES[branch])
     queries = reads.shape[0] if branch == "q'·k" else writes.shape[1]
@@ -87,7 +89,7 @@ def _product(models: Models, side: Side, block: dict[str, Tensor], branch: str, 
 
 
 @partial(Test, published=True)
-def crs(models: Models) -> Evidence:
+def crs(models: ModelPair) -> Evidence:
     """Matched inner products per branch, and their mean."""
     limit = models.budget.published
     scores: dict[str, float] = {}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Models
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F64
 
@@ -42,7 +42,7 @@ def curve_correlation(a: F64, b: F64, *, straight: bool = True) -> float:
     return float(x @ y) / scale if scale > tiny else float("nan")
 
 
-def _spread(models: Models, side: Side, tensor: Tensor) -> float:
+def _spread(models: ModelPair, side: ModelView, tensor: Tensor) -> float:
     """Standard deviation of a tensor: as scanned, else of sampled rows."""
     if np.isfinite(tensor.std):
         return tensor.std
@@ -52,7 +52,7 @@ def _spread(models: Models, side: Side, tensor: Tensor) -> float:
     return float(finite(sampled_rows(side, tensor, rows)).std(dtype=np.float64))
 
 
-def curves(models: Models, side: Side, parts: Collection[str], *, vectors: bool = False) -> Mapping[str, F64]:
+def curves(models: ModelPair, side: ModelView, parts: Collection[str], *, vectors: bool = False) -> Mapping[str, F64]:
     """Standard deviation over depth per part, of the stack with the most layers. A part that misses one is left out."""
     stacks: dict[str, dict[str, dict[int, Tensor]]] = {}
     for tensor in side.tensors.values():

@@ -26,10 +26,10 @@ import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import finite, in_range
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import blocks, expanded, grouped, too_large
 from weightprint.evidence.test import Test
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import product, svdvals
 from weightprint.util.ranges import evenly
@@ -77,7 +77,7 @@ def align(cost: F64) -> list[tuple[int, int]]:
     return kept[::-1]
 
 
-def _spectrum(models: Models, side: Side, pair: tuple[Tensor, Tensor], limit: int) -> F64 | None:
+def _spectrum(models: ModelPair, side: ModelView, pair: tuple[Tensor, Tensor], limit: int) -> F64 | None:
     """Scaled singular values of one product; None where grouped heads can't be told apart."""
     first, second = pair
     turned = first.role is not None and first.role.axis == "writes"  # o: (d x queries)
@@ -98,7 +98,7 @@ def _normal(seed: int, width: int, columns: int, which: int) -> F32:
     return rng.standard_normal((width, columns), dtype=np.float32)
 
 
-def _sketched(side: Side, tensor: Tensor, sketch: F32 | None, turned: bool) -> F32:
+def _sketched(side: ModelView, tensor: Tensor, sketch: F32 | None, turned: bool) -> F32:
     """The matrix with its residual channels sketched, (inner rows, sketched channels)."""
     if turned:  # channels are the rows
         if sketch is None:
@@ -111,7 +111,7 @@ def _sketched(side: Side, tensor: Tensor, sketch: F32 | None, turned: bool) -> F
     return np.concatenate(pieces)
 
 
-def _spectra(models: Models, side: Side, roles: tuple[str, str]) -> Sequence[F64] | str:
+def _spectra(models: ModelPair, side: ModelView, roles: tuple[str, str]) -> Sequence[F64] | str:
     """One scaled spectrum per sampled layer, in depth order; else the reason why there is none."""
     limit = models.budget.published
     found = blocks(side, roles)
@@ -127,7 +127,7 @@ def _spectra(models: Models, side: Side, roles: tuple[str, str]) -> Sequence[F64
 
 
 @partial(Test, published=True, cost="long")
-def ghostspec(models: Models) -> Evidence:
+def ghostspec(models: ModelPair) -> Evidence:
     """Root mean squared difference of scaled spectra over the best monotone matching of layers."""
     costs: list[F64] = []
     for roles in _PAIRS.values():

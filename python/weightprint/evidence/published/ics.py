@@ -26,10 +26,10 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import double_centre, finite
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import Blocks, blocks, cosine, expanded, grouped, shared_tokens, too_large
 from weightprint.evidence.test import Test
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
@@ -50,7 +50,7 @@ _QUESTION = Evidence(
 )
 
 
-def _through(side: Side, tensor: Tensor, x: F32, other: Tensor | None = None) -> F32:
+def _through(side: ModelView, tensor: Tensor, x: F32, other: Tensor | None = None) -> F32:
     """x @ W' in slices of W, times the same of `other` elementwise in W: (tokens, rows of W)."""
     pieces = []
     for start, w in side.slices(tensor):
@@ -61,7 +61,7 @@ def _through(side: Side, tensor: Tensor, x: F32, other: Tensor | None = None) ->
     return np.concatenate(pieces, axis=1)
 
 
-def _against(side: Side, tensor: Tensor, x: F32) -> F32:
+def _against(side: ModelView, tensor: Tensor, x: F32) -> F32:
     """x @ W in slices of W's rows: (tokens, columns of W)."""
     out = np.zeros((x.shape[0], tensor.shape[1]), np.float32)
     for start, w in side.slices(tensor, _SLICE):  # few, since each is a pass over the output
@@ -69,13 +69,13 @@ def _against(side: Side, tensor: Tensor, x: F32) -> F32:
     return out
 
 
-def _shared(models: Models, side: Side, tensor: Tensor, queries: int, x: F32) -> F32 | None:
+def _shared(models: ModelPair, side: ModelView, tensor: Tensor, queries: int, x: F32) -> F32 | None:
     """x @ W' of k or v with grouped heads repeated; None where the groups are not known."""
     size = grouped(models, side, tensor.stack, queries, tensor.shape[0])
     return None if size is None else expanded(_through(side, tensor, x).T, queries, size).T
 
 
-def terms(models: Models, side: Side, block: dict[str, Tensor], x: F32) -> dict[str, F32]:
+def terms(models: ModelPair, side: ModelView, block: dict[str, Tensor], x: F32) -> dict[str, F32]:
     """The invariant terms of one layer, as far as its matrices are known: name → (tokens, tokens)."""
     out: dict[str, F32] = {}
     if "q" in block and "k" in block:
@@ -100,7 +100,7 @@ def _standardised(x: F32) -> F32:
 
 
 @partial(Test, published=True, cost="long")
-def ics(models: Models) -> Evidence:
+def ics(models: ModelPair) -> Evidence:
     """Cosine of the last two layers' invariant terms, raw and double-centred."""
     tokens = shared_tokens(models, models.budget.published.ics_tokens)
     if isinstance(tokens, str):
@@ -135,7 +135,7 @@ def ics(models: Models) -> Evidence:
     )
 
 
-def _last(side: Side, width: int) -> list[dict[str, Tensor]]:
+def _last(side: ModelView, width: int) -> list[dict[str, Tensor]]:
     """What is known of the last two blocks, first the last but one; matrices that don't have the stream's width out."""
     parts: list[Blocks] = [blocks(side, (role,)) for role in ("q", "k", "v", "up", "gate")]
     writes: list[Blocks] = [blocks(side, (role,)) for role in ("o", "down")]

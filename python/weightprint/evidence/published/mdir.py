@@ -27,7 +27,7 @@ from functools import partial
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import shared_tokens
 from weightprint.evidence.test import Test
 from weightprint.fingerprint.sampling import pick
@@ -68,7 +68,7 @@ def log10_haar_tail(t: float, d: int) -> float:
 
 
 @partial(Test, published=True)
-def mdir(models: Models) -> Evidence:
+def mdir(models: ModelPair) -> Evidence:
     """Trace of the polar factor at the identity and at the best permutation, and the claimed p-value."""
     limit = models.budget.published
     tokens = shared_tokens(models, limit.tokens)

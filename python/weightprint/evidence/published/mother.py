@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.arborescence import arborescence
 from weightprint.evidence.published.parts import named_pairs, readable, sampled_pair
 from weightprint.evidence.test import Test
@@ -75,7 +75,7 @@ def tree(
 
 
 @partial(Test, published=True)
-def mother(models: Models) -> Evidence:
+def mother(models: ModelPair) -> Evidence:
     """Distance of a pair, both kurtoses, and which model they point to as the earlier one."""
     pairs = [p for p in named_pairs(models) if readable(p.a) and readable(p.b)]
     apart, plain, tails, n = [], [], [], 0

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.curves import correlate, curves
 from weightprint.evidence.test import Test
 
@@ -32,7 +32,7 @@ _QUESTION = Evidence(
 
 
 @partial(Test, published=True)
-def norm_curve(models: Models) -> Evidence:
+def norm_curve(models: ModelPair) -> Evidence:
     """Raw and detrended correlation of the gain curves that both models have."""
     found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))
     if found is None:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Models, Pair
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
 
@@ -49,7 +49,7 @@ def readable(tensor: Tensor | None) -> TypeGuard[Tensor]:
     return tensor is not None and tensor.rank2 and not tensor.constant and tensor.dtype not in _INTEGERS
 
 
-def main_stack(side: Side) -> str | None:
+def main_stack(side: ModelView) -> str | None:
     """The decoder if the model has one, else the stack with the most parameters in blocks; None without blocks."""
     sizes: Counter[str] = Counter()
     for tensor in side.tensors.values():
@@ -60,7 +60,7 @@ def main_stack(side: Side) -> str | None:
     return "decoder" if "decoder" in sizes else sizes.most_common(1)[0][0]
 
 
-def blocks(side: Side, roles: Iterable[str]) -> Blocks:
+def blocks(side: ModelView, roles: Iterable[str]) -> Blocks:
     """Blocks of the main stack in which all of these roles are readable matrices (experts left out), by number."""
     stack, wanted = main_stack(side), tuple(roles)
     found: Blocks = {}
@@ -79,13 +79,13 @@ def common_width(a: Blocks, b: Blocks, role: str) -> int | None:
     return widths.pop() if len(widths) == 1 else None
 
 
-def too_large(models: Models, found: Iterable[dict[str, Tensor]]) -> bool:
+def too_large(models: ModelPair, found: Iterable[dict[str, Tensor]]) -> bool:
     """True where this effort does not allow reading these matrices whole."""
     streamed = models.budget.streamed
     return any(tensor.numel > streamed for block in found for tensor in block.values())
 
 
-def grouped(models: Models, side: Side, stack: str, queries: int, rows: int) -> int | None:
+def grouped(models: ModelPair, side: ModelView, stack: str, queries: int, rows: int) -> int | None:
     """Rows of one head of k (or v) that `queries` rows of q (or columns of o) share; None where that is not known.
 
     Where every query head has its own key head nothing has to be known, and the answer is all rows. A side that
@@ -109,7 +109,7 @@ def expanded(x: F32, rows: int, size: int) -> F32:
     return np.repeat(heads, rows // x.shape[0], axis=0).reshape(rows, -1)
 
 
-def embeddings(side: Side) -> Tensor | None:
+def embeddings(side: ModelView) -> Tensor | None:
     """The token embedding, (vocabulary x width); the output head where only that is learned.
 
     A table of few distinct values (one-hot codes, substitution scores) was not learned, and equal ones show nothing.
@@ -125,7 +125,7 @@ def embeddings(side: Side) -> Tensor | None:
     return next((t for t in found if not side.is_trivial(t)), None)
 
 
-def shared_tokens(models: Models, want: int) -> tuple[F32, F32] | str:
+def shared_tokens(models: ModelPair, want: int) -> tuple[F32, F32] | str:
     """Embedding rows of the same tokens on both sides, (tokens, width) each; else the reason why there are none.
 
     The papers match tokens by their strings. A test is given weights, so a token's number stands for its string, up to
@@ -142,14 +142,14 @@ def shared_tokens(models: Models, want: int) -> tuple[F32, F32] | str:
     return finite(sampled_rows(models.a, a, rows)), finite(sampled_rows(models.b, b, rows))
 
 
-def named_pairs(models: Models) -> list[Pair]:
+def named_pairs(models: ModelPair) -> list[Pair]:
     """Tensors that met without a look at their values and have one shape: what papers call same-named parameters."""
     return [
         p for p in models.pairs if p.by_name and not p.transposed and p.a.shape == p.b.shape and p.a.shape and p.a.numel
     ]
 
 
-def sampled_pair(models: Models, pair: Pair) -> tuple[F32, F32]:
+def sampled_pair(models: ModelPair, pair: Pair) -> tuple[F32, F32]:
     """The same sampled rows of both, about as many values as the effort allows."""
     n_rows, columns = pair.a.matrix
     rows = pick(n_rows, max(4, models.budget.published.values // max(columns, 1)), models.seed, pair.b.name, run=4)

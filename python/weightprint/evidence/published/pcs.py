@@ -21,7 +21,7 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import double_centre
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import named_pairs, sampled_pair
 from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
@@ -41,7 +41,7 @@ _QUESTION = Evidence(
 
 
 @partial(Test, published=True)
-def pcs(models: Models) -> Evidence:
+def pcs(models: ModelPair) -> Evidence:
     """Cosine of all parameters that met by name or place, raw and centred; matrices by sampled rows."""
     pairs = named_pairs(models)
     if not pairs:

@@ -23,12 +23,12 @@ from functools import partial
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import Blocks, blocks, common_width
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published.unit_assignments import assigned, rows_of, units
 from weightprint.evidence.test import Test
-from weightprint.fingerprint.model import Side
+from weightprint.fingerprint.model import ModelView
 from weightprint.util.arrays import F32
 from weightprint.util.ranges import evenly
 
@@ -50,7 +50,7 @@ _QUESTION = Evidence(
 
 
 @partial(Test, published=True)
-def phi_match(models: Models) -> Evidence:
+def phi_match(models: ModelPair) -> Evidence:
     """Rank correlation of the two assignments per block of B, and the p-value that the authors would claim."""
     limit = models.budget.published
     a, b = blocks(models.a, _ROLES), blocks(models.b, _ROLES)
@@ -89,7 +89,7 @@ def phi_match(models: Models) -> Evidence:
     )
 
 
-def _rows(models: Models, side: Side, found: Blocks, number: int, want: int) -> tuple[F32, F32]:
+def _rows(models: ModelPair, side: ModelView, found: Blocks, number: int, want: int) -> tuple[F32, F32]:
     up, gate = found[number]["up"], found[number]["gate"]
     which = units(models, up, want)
     return rows_of(side, up, which), rows_of(side, gate, which)

@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import blocks
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 from weightprint.evidence.published.unit_assignments import assigned, block_pairs, rows_of, units
@@ -46,7 +46,7 @@ _QUESTION = Evidence(
 
 
 @partial(Test, published=True)
-def phi_u(models: Models) -> Evidence:
+def phi_u(models: ModelPair) -> Evidence:
     """Rank correlation per block, and the p-value that the authors would claim."""
     limit = models.budget.published
     a, b = blocks(models.a, ("up",)), blocks(models.b, ("up",))

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.curves import correlate, curves
 from weightprint.evidence.test import Test
 
@@ -46,7 +46,7 @@ _QUESTION = Evidence(
 
 
 @partial(Test, published=True, quoted=True)
-def sigma_curve(models: Models) -> Evidence:
+def sigma_curve(models: ModelPair) -> Evidence:
     """Raw and detrended correlation of the four curves, with the share of unrelated public pairs that score as high."""
     a, b = curves(models, models.a, _PARTS), curves(models, models.b, _PARTS)
     found = correlate(a, b)

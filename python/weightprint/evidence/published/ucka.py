@@ -35,10 +35,10 @@ import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import blocks, shared_tokens
 from weightprint.evidence.test import Test
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.assignment import assign
@@ -120,7 +120,7 @@ def moved(a: Indices, b: Indices, signs: F32) -> int:
     return int(np.count_nonzero((a != b) | (signs < 0)))
 
 
-def _kernels(side: Side, tensor: Tensor, channels: Indices, signs: F32 | None, rows: Indices) -> tuple[F32, F32]:
+def _kernels(side: ModelView, tensor: Tensor, channels: Indices, signs: F32 | None, rows: Indices) -> tuple[F32, F32]:
     """Kernels over these channels: as stored, and without the leading direction."""
     w = finite(sampled_rows(side, tensor, rows)[:, channels])  # in this order: they are matched one by one
     w = w if signs is None else w * signs
@@ -129,7 +129,7 @@ def _kernels(side: Side, tensor: Tensor, channels: Indices, signs: F32 | None, r
 
 
 @partial(Test, published=True)
-def ucka(models: Models) -> Evidence:
+def ucka(models: ModelPair) -> Evidence:
     """Mean UCKA over q and k and layers, as published and with the leading direction removed."""
     limit = models.budget.published
     a, b = blocks(models.a, _ROLES), blocks(models.b, _ROLES)
@@ -156,7 +156,9 @@ def ucka(models: Models) -> Evidence:
     chosen = pick(found.a.size, limit.channels, models.seed, "ucka")
     in_a, in_b, signs = found.a[chosen], found.b[chosen], found.signs[chosen]
 
-    def kernels(side: Side, block: dict[str, Tensor], channels: Indices, sign: F32 | None) -> list[tuple[F32, F32]]:
+    def kernels(
+        side: ModelView, block: dict[str, Tensor], channels: Indices, sign: F32 | None
+    ) -> list[tuple[F32, F32]]:
         return [
             _kernels(side, t, channels, sign, pick(t.shape[0], _rows(t, models.budget.streamed), models.seed, role))
             for role, t in sorted(block.items())

@@ -8,9 +8,9 @@ copy's units meet themselves again.
 from __future__ import annotations
 
 from weightprint.evidence.nulls.exchange import finite
-from weightprint.evidence.pair import Models
+from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import Blocks
-from weightprint.fingerprint.model import Side, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.assignment import assign
@@ -19,12 +19,12 @@ from weightprint.util.linear_algebra import product, unit_rows
 __all__ = ["assigned", "block_pairs", "rows_of", "units"]
 
 
-def units(models: Models, tensor: Tensor, want: int) -> Indices:
+def units(models: ModelPair, tensor: Tensor, want: int) -> Indices:
     """Which hidden units are looked at, the same for all blocks of this height."""
     return pick(tensor.shape[0], want, models.seed, "units")
 
 
-def rows_of(side: Side, tensor: Tensor, which: Indices) -> F32:
+def rows_of(side: ModelView, tensor: Tensor, which: Indices) -> F32:
     """Unit rows of unit length: (units, channels)."""
     return unit_rows(finite(sampled_rows(side, tensor, which)))
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from weightprint.evidence.pair import Pair
 from weightprint.evidence.rounding.block_codes import Coded, bits_of, coded
 from weightprint.evidence.rounding.scaled_cells import FORMATS, Factor, Fit, Scaling, fits
-from weightprint.fingerprint.model import SLICE_VALUES, Side, Tensor
+from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import ulp
 
@@ -27,7 +27,7 @@ __all__ = ["Kind", "Outcome", "bits", "checked", "rounded", "stored_otherwise", 
 _MIN_LEVELS = 16  # distinct stored values for a tensor to be evidence
 _MIN_GROUP = 32  # elements that share one scale; fewer could be fitted
 _MAX_TURNED = 1 << 26  # values; a transposed tensor is held whole
-_GLANCE = 1024  # values that a factor is first asked of
+_SUBSAMPLE = 1024  # values that a factor is first asked of
 _SLACK = 1e-3
 _NEAR_ONE = 0.02  # factors that the rounding of codes may make
 _ALIKE = 0.8  # cosine: what two bits leave of values is more
@@ -88,7 +88,7 @@ def stored_otherwise(pair: Pair) -> bool:
     return pair.transposed and not pair.a.coded and pair.a.digest != pair.b.digest
 
 
-def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
+def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
     """Whether one tensor is the other stored otherwise; None where they are too many values to be turned."""
     if pair.transposed and pair.a.numel > _MAX_TURNED:
         return None
@@ -138,21 +138,21 @@ def checked(a: Side, b: Side, pair: Pair) -> Outcome | None:
     )
 
 
-def times(a: Side, b: Side, pair: Pair) -> Outcome | None:
+def times(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
     """For a pair of one dtype: whether B's is A's times one factor; None where it isn't."""
     factor = None if pair.transposed else _factor(a, b, pair)
     return None if factor is None else Outcome(f"{pair.b.dtype}, one factor", factor=factor)
 
 
-def _factor(a: Side, b: Side, pair: Pair) -> float | None:
+def _factor(a: ModelView, b: ModelView, pair: Pair) -> float | None:
     if pair.a.constant or pair.b.constant or pair.b.numel < _MIN_GROUP:
         return None
     found = Factor(pair.a.dtype, pair.b.dtype)
-    for at_once in (_GLANCE, SLICE_VALUES // 4):  # nearly all pairs are done with after a row
+    for at_once in (_SUBSAMPLE, SLICE_VALUES // 4):  # nearly all pairs are done with after a row
         for start, y in b.slices(pair.b, at_once):
             if found.alive:
                 found.add(a.rows(pair.a, start, start + y.shape[0]), y)
-            if not found.alive or at_once == _GLANCE:
+            if not found.alive or at_once == _SUBSAMPLE:
                 break
     return found.value
 
@@ -176,7 +176,7 @@ def _factor_in_codes(both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: T
     return float(factor) if found.near and found.difference <= _NEAREST * found.rounding else None
 
 
-def _levels(side: Side, tensor: Tensor) -> int:
+def _levels(side: ModelView, tensor: Tensor) -> int:
     """How many distinct values it has, counted as far as it matters."""
     distinct: F32 = np.empty(0, np.float32)
     for _, stored in side.slices(tensor, SLICE_VALUES // 4):
@@ -251,7 +251,9 @@ def _scaled(pieces: Iterator[tuple[F32, F32]], coarse: Tensor) -> Scaling | None
     return fit.verdict(coarse.dtype)
 
 
-def stored_scales(side: Side, outcomes: Sequence[tuple[Pair, Outcome]], taken: set[str]) -> dict[str, tuple[str, ...]]:
+def stored_scales(
+    side: ModelView, outcomes: Sequence[tuple[Pair, Outcome]], taken: set[str]
+) -> dict[str, tuple[str, ...]]:
     """Codes of this side → its own tensors that are their scale and zero point, of those that are not ``taken``."""
     by_size: dict[int, list[Tensor]] = {}
     for tensor in side.tensors.values():
@@ -275,7 +277,13 @@ def stored_scales(side: Side, outcomes: Sequence[tuple[Pair, Outcome]], taken: s
 
 
 def _stored(
-    side: Side, tensors: Iterable[Tensor], codes: Tensor, used: set[str], dtypes: Container[str], low: F64, high: F64
+    side: ModelView,
+    tensors: Iterable[Tensor],
+    codes: Tensor,
+    used: set[str],
+    dtypes: Container[str],
+    low: F64,
+    high: F64,
 ) -> str | None:
     """The first tensor whose values all lie in these intervals; a single one must also be called like the codes."""
     for tensor in tensors:

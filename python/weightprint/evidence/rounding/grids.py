@@ -16,7 +16,10 @@ from weightprint.util.arrays import F32, F64
 
 _ON_GRID, _OFF = 0.1, 0.02  # of a step; share of values that may lie off a grid
 
-_GLANCE, _TOLD = 1024, 64  # values that a grid is first looked for in, and how many must be near enough to zero to tell
+_SUBSAMPLE, _TOLD = (
+    1024,
+    64,
+)  # values that a grid is first looked for in, and how many must be near enough to zero to tell
 
 _GROUPS = (512, 256, 128, 64, 32, 16)
 
@@ -44,7 +47,7 @@ def grid(y: F32, x: F32) -> Grid | None:
     if not wide.size or not np.isfinite(wide).all() or np.count_nonzero(wide) < 0.25 * wide.size:
         return None
     groups = [None, *(g for g in _GROUPS if g < wide.shape[1] and wide.shape[1] % g == 0)]
-    first = {g: wide.reshape(-1, g or wide.shape[1])[: max(1, _GLANCE // (g or wide.shape[1]))] for g in groups}
+    first = {g: wide.reshape(-1, g or wide.shape[1])[: max(1, _SUBSAMPLE // (g or wide.shape[1]))] for g in groups}
     distinct = {g: _distinct(some) for g, some in first.items()}
     for bits in _BITS:
         for group in groups:
