@@ -1,6 +1,6 @@
 """What a scan says about a checkpoint's health: one function per question, each from columns to findings.
 
-A new question is a function ``(Patient) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`. Thresholds are
+A new question is a function ``(CheckContext) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`. Thresholds are
 stated where they are used. A tensor's role only chooses how loud a finding is (a zero row in an embedding is usually
 padding), never whether the values are looked at.
 """

@@ -1,7 +1,7 @@
 """A test of shared origin: the function that asks two models one question, and everything else that is known of it.
 
     @partial(Test, decides="stored basis", cost="long")
-    def aligned_units(models: Models) -> Evidence: ...
+    def aligned_units(models: ModelPair) -> Evidence: ...
 
 The rest of the package knows a test by these traits only; :mod:`weightprint.evidence.tests` lists all tests.
 """

@@ -1,6 +1,6 @@
 """What `check` asks beyond single values: is this a whole model, and does it agree with itself and with its config?
 
-One file per subject; a question is a function ``(Patient) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`.
+One file per subject; a question is a function ``(CheckContext) -> Iterator[Finding]`` and a row in :data:`QUESTIONS`.
 """
 
 from __future__ import annotations
