@@ -46,14 +46,15 @@ def toy(models: ModelPair) -> Evidence:
 OPERATION = """
 from collections.abc import Iterable
 
-from weightprint.operations.base import Row, row
+from weightprint.operations.base import Operation
+from weightprint.operations.changes import Changes
 from weightprint.verdict.facts import Facts
 
 
-def toy(facts: Facts) -> Iterable[Row]:
+def toy(facts: Facts, changes: Changes) -> Iterable[Operation]:
     told = facts.applied("toy")
     if facts.decisive and told is not None:
-        yield row("played_with", {"read": told.details["read"]}, "every FFN")
+        yield Operation("played_with", {"read": told.details["read"]}, "every FFN")
 """
 
 SCRIPT = """

@@ -40,5 +40,11 @@ def named(a: Mapping[str, Any], b: Mapping[str, Any], dtype: str = "F32") -> dic
     """Name → operation, of a pair stored in one type, as the readers of values tell them."""
     facts = Facts(models(stored(a, dtype), stored(b, dtype)), ())
     changes = measured(facts)
-    rows = (*encoded(facts, changes), *pruning(changes), *low_rank(changes), *noise(changes), *training(facts, changes))
+    rows = (
+        *encoded(facts, changes),
+        *pruning(facts, changes),
+        *low_rank(facts, changes),
+        *noise(facts, changes),
+        *training(facts, changes),
+    )
     return {row.name: row for row in rows}

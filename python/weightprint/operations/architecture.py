@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from weightprint.anatomy.roles import matrix_of, role_of
 from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation
+from weightprint.operations.changes import Changes
 from weightprint.verdict.facts import Facts
 
 __all__ = ["architecture"]
@@ -14,7 +15,7 @@ __all__ = ["architecture"]
 _POSITIONS = ("position",)
 
 
-def architecture(facts: Facts) -> Iterable[Operation]:
+def architecture(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Biases dropped, LayerNorm to RMSNorm, learned positions gone."""
     if not facts.blocks or facts.maps is None or facts.maps.stack is None:
         return

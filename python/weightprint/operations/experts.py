@@ -20,6 +20,7 @@ from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outpu
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
 from weightprint.operations.structure import Found, common, found_ffns, number
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import lstsq, row_cosines
@@ -39,7 +40,7 @@ _FITS = 0.3  # of the variance that experts must explain
 Block = tuple[str, int]
 
 
-def experts(facts: Facts) -> Iterable[Operation]:
+def experts(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """One row for each way between FFNs and experts."""
     found = found_ffns(facts)
     count = _counts(facts.models.b)

@@ -13,6 +13,7 @@ import numpy as np
 
 from weightprint.anatomy.place import Geometry
 from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
 from weightprint.operations.structure import number
 from weightprint.verdict.facts import Facts
 
@@ -23,7 +24,7 @@ _MOST = 0.5  # of a block's heads, to say where they come from
 Sources = dict[int, tuple[str, int]]
 
 
-def heads(facts: Facts) -> Iterable[Operation]:
+def heads(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Head pruning, grouping and permutation."""
     if not facts.blocks or facts.maps is None or facts.maps.stack is None:
         return

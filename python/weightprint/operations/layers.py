@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from weightprint.evidence.lookup.units import ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
 from weightprint.operations.structure import number
 from weightprint.util.ranges import joined, runs
 from weightprint.verdict.facts import Facts
@@ -21,7 +22,7 @@ from weightprint.verdict.layer_map import layer_map
 __all__ = ["layers"]
 
 
-def layers(facts: Facts) -> Iterable[Operation]:
+def layers(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Depth drop, up-scaling, insertion, shuffle, decoy."""
     yield from _decoys(facts)
     rows = layer_map(facts)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
+from weightprint.verdict.facts import Facts
 
 __all__ = ["low_rank"]
 
@@ -21,7 +22,7 @@ _AGREE = 0.5  # of these must have the commonest rank, or it is nobody's adapter
 _ORDER = ("q", "k", "v", "o", "gate", "up", "down", "router", "embedding", "head")
 
 
-def low_rank(changes: Changes) -> Iterable[Operation]:
+def low_rank(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"rank", "roles", "matrices", "gap", "ranks"}``: the commonest rank, the roles that have it, how many matrices
     changed, the smallest gap, and the rank per role where it differs."""
     found = changes.of_kind("low rank", _MOST)

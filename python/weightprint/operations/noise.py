@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from weightprint.operations.base import Operation
 from weightprint.operations.changes import Change, Changes
+from weightprint.verdict.facts import Facts
 
 __all__ = ["noise"]
 
@@ -19,7 +20,7 @@ _FLAT = 0.03  # spread of sds over tensors, as a fraction, that still counts as 
 _MOST = 0.8  # of the changed matrices must be noise, or something else was done as well
 
 
-def noise(changes: Changes) -> Iterable[Operation]:
+def noise(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"sd"}`` or ``{"relative"}``; the range over tensors where neither is the same everywhere."""
     found = changes.of_kind("noise", _MOST)
     if not found or _of_copies(changes, [c for c, _ in found]):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import ZEROED, Change, Changes
+from weightprint.verdict.facts import Facts
 
 __all__ = ["COARSE", "pruning"]
 
@@ -21,7 +22,7 @@ COARSE = 0.4
 _ALIKE = 0.01  # difference between fractions of roles that needs no list
 
 
-def pruning(changes: Changes) -> Iterable[Operation]:
+def pruning(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
     looks: dict[str, list[float | None]] = defaultdict(list)  # of each role: what was cut, None off a grid
     for change, look in changes.seen:

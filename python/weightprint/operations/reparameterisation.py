@@ -18,12 +18,13 @@ from weightprint.evidence.lookup.units import unit_outputs
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
 from weightprint.operations.structure import Channels, Found, channels, found_ffns, number, placed
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import row_cosines
 from weightprint.verdict.facts import Facts
 
-__all__ = ["gauge"]
+__all__ = ["reparameterisation"]
 
 
 _MOST = 0.5  # of the channels, for a channel map
@@ -37,7 +38,7 @@ _EXACT = 0.1  # of that spread may remain in their products
 _HEAD, _INSIDE = 0.7, 0.3  # cosines of a head's products, and how much less its own matrices have
 
 
-def gauge(facts: Facts) -> Iterable[Operation]:
+def reparameterisation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Units, channels, signs, rotation, scales, maps inside heads."""
     if not facts.decisive:
         return

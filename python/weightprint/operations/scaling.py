@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 
 from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
 from weightprint.verdict.facts import Facts
 
 __all__ = ["scaling"]
@@ -17,7 +18,7 @@ __all__ = ["scaling"]
 _ALIKE = 0.01  # factors that differ by no more are one
 
 
-def scaling(facts: Facts) -> Iterable[Operation]:
+def scaling(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"factor", "tensors", "names"}``, ``"from"`` and ``"to"`` where factors differ; of codes ``{"how", …}``."""
     same = facts.applied("same_values")
     scaled: dict[str, tuple[float | None, str]] = same.details["scaled"] if same else {}

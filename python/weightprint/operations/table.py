@@ -1,12 +1,12 @@
 """What was done to make B, as far as the weights show it: one file per kind of operation, one list of readers.
 
-A reader takes the facts, or the difference B - A as it was measured, and yields operations, named as in METHODS section
+A reader takes the facts and the difference B - A as it was measured, and yields operations, named as in METHODS section
 5. Where two readings leave the same trace, it says the one with fewer steps, and its confidence is below 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from weightprint.operations.architecture import architecture
@@ -20,7 +20,7 @@ from weightprint.operations.low_rank import low_rank
 from weightprint.operations.mirrored import mirrored
 from weightprint.operations.noise import noise
 from weightprint.operations.pruning import pruning
-from weightprint.operations.reparameterisation import gauge
+from weightprint.operations.reparameterisation import reparameterisation
 from weightprint.operations.scaling import scaling
 from weightprint.operations.training import training
 from weightprint.operations.vocabulary import vocabulary
@@ -29,7 +29,24 @@ from weightprint.verdict.facts import Facts
 from weightprint.verdict.values import Label
 from weightprint.verdict.verdict import Verdict
 
-__all__ = ["History", "history", "operations"]
+__all__ = ["OPERATIONS", "History", "history", "operations"]
+
+#: Every reader, in the order of the report.
+OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
+    encoded,
+    scaling,
+    layers,
+    experts,
+    widths,
+    heads,
+    vocabulary,
+    architecture,
+    reparameterisation,
+    pruning,
+    low_rank,
+    noise,
+    training,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +81,4 @@ def history(facts: Facts, verdict: Verdict) -> History:
 
 def operations(facts: Facts, changes: Changes) -> tuple[Operation, ...]:
     """All operations that show, in the order of the report."""
-    return (
-        *encoded(facts, changes),
-        *scaling(facts),
-        *layers(facts),
-        *experts(facts),
-        *widths(facts),
-        *heads(facts),
-        *vocabulary(facts),
-        *architecture(facts),
-        *gauge(facts),
-        *pruning(changes),
-        *low_rank(changes),
-        *noise(changes),
-        *training(facts, changes),
-    )
+    return tuple(operation for reader in OPERATIONS for operation in reader(facts, changes))

@@ -17,6 +17,7 @@ import numpy as np
 from weightprint.evidence.evidence import Evidence
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
 from weightprint.operations.structure import channels, number, placed
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.thresholds import ROWS
@@ -30,7 +31,7 @@ _NEW = 4096  # new rows that are read
 _MEAN = 0.25  # of the table's spread: new rows that scatter less about the mean row were made from it
 
 
-def vocabulary(facts: Facts) -> Iterable[Operation]:
+def vocabulary(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Swapped, extended, pruned, renumbered, stitched or replaced."""
     answers = [e for e in facts.evidence if e.test == "embeddings" and e.applied]
     if not facts.blocks or not answers:

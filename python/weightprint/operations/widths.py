@@ -13,7 +13,7 @@ import numpy as np
 from weightprint.evidence.lookup.units import Ffn, unit_outputs
 from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation, Row
-from weightprint.operations.changes import signatures
+from weightprint.operations.changes import Changes, signatures
 from weightprint.operations.structure import Channels, Found, channels, common, found_ffns, number
 from weightprint.verdict.facts import Facts
 
@@ -24,7 +24,7 @@ _MOST = 0.5  # of the narrower side's channels
 _ZERO = 1e-6
 
 
-def widths(facts: Facts) -> Iterable[Operation]:
+def widths(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """FFN pruning and widening, hidden pruning and widening."""
     found = found_ffns(facts)
     alike = [f for f in found if (f.row.b[2] is None) == (f.a.expert is None)]
