@@ -490,20 +490,11 @@ def dumps() -> str:
         except UnicodeDecodeError:
             return [{"hex": content.hex()}, times]
 
-    lines = [
-        json.dumps(
-            {
-                "name": row.name,
-                "kind": row.kind,
-                "bytes": [piece(*p) for p in row.pieces],
-                "strict": row.strict,
-                "compatible": row.compatible,
-                "reference": row.reference,
-                "notes": row.notes,
-            }
-        )
-        for row in rows()
-    ]
+    says = ("strict", "compatible", "reference", "notes")
+    lines = []
+    for row in rows():
+        first = {"name": row.name, "kind": row.kind, "bytes": [piece(*p) for p in row.pieces]}
+        lines.append(json.dumps(first | {key: getattr(row, key) for key in says}))
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
