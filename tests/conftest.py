@@ -13,6 +13,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
+
+# The tests' matrices are small: threads of BLAS would cost more than they give, here and in the processes started.
+threadpool_limits(int(os.environ.setdefault("OMP_NUM_THREADS", "1")), "blas")
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so do all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,6 +48,18 @@ _F4 = np.dtype(ml_dtypes.float4_e2m1fn)  # numpy has a byte for each, the file h
 _NAMES = {np.dtype(value): name for name, value in NUMPY_DTYPES.items()} | {_F4: "F4"}
 
 Tensors = Mapping[str, np.ndarray[Any, Any]]
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What carries ``slow_but_first`` is slow, but for the first of its parameters."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("slow_but_first"):
+            test = item.nodeid.partition("[")[0]
+            if test in seen:
+                item.add_marker("slow")
+            seen.add(test)
 
 
 def encode(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:

@@ -34,6 +34,15 @@ class WeightprintError(Exception):
         tensor: the tensor's name as stored (not escaped), or None.
         offset: byte offset in the file, or None.
         code: a stable short name such as ``"header_too_large"``, or None.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> with weightprint.open("weightprint-demo/parent") as model:
+        ...     try:
+        ...         model.read("no.such.tensor")
+        ...     except weightprint.WeightprintError as error:  # a KeyError too
+        ...         print(error.code, error.tensor)
+        tensor_not_found no.such.tensor
     """
 
     def __init__(

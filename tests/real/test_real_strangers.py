@@ -2,8 +2,8 @@
 
 What they do have in common is how training works: a few strong directions of the residual stream in every layer, large
 norms where these lie, depth trends. Whisper's two stacks also stand alone, cut out of the whole. Every pair at every
-effort takes hours (`pytest -m slow tests/real/test_real_strangers.py`); by default the ones run that came closest to a
-false alarm, and one of every combination of widths.
+effort takes hours (`pytest -m nightly tests/real/test_real_strangers.py`); the others are the ones that came
+closest to a false alarm, and one of every combination of widths.
 """
 
 from __future__ import annotations
@@ -126,11 +126,11 @@ def test_p_values_of_the_closest_are_not_too_small(closest: dict[str, Any]) -> N
     no_p_value_is_too_small(closest)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_real_strangers_are_called(every_pair: dict[str, Any]) -> None:
     none_is_called(every_pair)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_p_value_of_real_strangers_is_too_small(every_pair: dict[str, Any]) -> None:
     no_p_value_is_too_small(every_pair)

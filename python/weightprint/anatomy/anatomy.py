@@ -52,6 +52,14 @@ class Anatomy(Shown):
         families: stack → the row of the table that it was recognised by; a stack that was inferred is not in it.
         geometry: stack → its sizes.
         findings: what was noticed, such as a fused tensor whose parts don't add up.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> model = weightprint.anatomy("weightprint-demo/moe")
+        >>> model
+        <Anatomy weightprint-demo/moe: deepseek_moe; decoder: 5 blocks; 98 canonical tensors, 0 weights unmapped>
+        >>> model.geometry["decoder"].experts
+        4
     """
 
     _report = "anatomy"
@@ -322,6 +330,14 @@ def anatomy(model: str | os.PathLike[str] | Checkpoint, *, values: bool = True) 
 
     Raises:
         FormatError, OSError, …: as `weightprint.open` does.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> model = weightprint.anatomy("weightprint-demo/moe")
+        >>> model.tensor(2, "up", expert=1, rows=slice(0, 64)).shape  # float32, (out x in); reads 64 rows
+        (64, 48)
+        >>> model.parameters()["router"]
+        960
     """
     return Anatomy(open(model), values=values)
 

@@ -51,12 +51,41 @@ def merge_adapter(
     Raises:
         FormatError: modules that the base does not have (all are named), shapes that don't fit, a broken adapter.
         UnsupportedFormatError: an adapter that is not of the form W + s·B·A.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import os, numpy as np, weightprint
+        >>> from safetensors.numpy import save_file
+        >>> os.mkdir("adapter")
+        >>> with open("adapter/adapter_config.json", "w") as config:
+        ...     _ = config.write('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')  # s = 4/2
+        >>> q = "base_model.model.model.layers.0.self_attn.q_proj"
+        >>> a, b = np.ones((2, 48), np.float32), np.ones((48, 2), np.float32)
+        >>> save_file({f"{q}.lora_A.weight": a, f"{q}.lora_B.weight": b}, "adapter/adapter_model.safetensors")
+        >>> merged = weightprint.merge_adapter("weightprint-demo/parent", "adapter")
+        >>> base = weightprint.anatomy("weightprint-demo/parent")
+        >>> float((merged.tensor(0, "q") - base.tensor(0, "q")).mean())  # s·B·A
+        4.0
     """
     return Merged(base if isinstance(base, Anatomy) else anatomy(base), read_adapter(adapter))
 
 
 class Merged(Anatomy):
-    """An anatomy whose values are the base's with the adapter's updates. `adapter` is what was merged."""
+    """An anatomy whose values are the base's with the adapter's updates. `adapter` is what was merged.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import os, numpy as np, weightprint
+        >>> from safetensors.numpy import save_file
+        >>> os.mkdir("head-adapter")
+        >>> with open("head-adapter/adapter_config.json", "w") as config:
+        ...     _ = config.write('{"peft_type": "LORA", "r": 1, "lora_alpha": 1}')
+        >>> o = "base_model.model.model.layers.4.self_attn.o_proj"
+        >>> a, b = np.ones((1, 48), np.float32), np.zeros((48, 1), np.float32)
+        >>> save_file({f"{o}.lora_A.weight": a, f"{o}.lora_B.weight": b}, "head-adapter/adapter_model.safetensors")
+        >>> merged = weightprint.merge_adapter("weightprint-demo/parent", "head-adapter")
+        >>> scan = weightprint.scan(merged, of="canonical", include="decoder.4.*")
+        >>> scan.n_tensors, len(merged.adapter.loras)
+        (9, 1)
+    """
 
     adapter: Adapter
 

@@ -23,7 +23,15 @@ Expert = int | str | None
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a canonical tensor sits: ``Place("decoder", 7, "up")``. ``block`` is None outside the blocks."""
+    """Where a canonical tensor sits: ``Place("decoder", 7, "up")``. ``block`` is None outside the blocks.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> from weightprint import Place, anatomy
+        >>> model = anatomy("weightprint-demo/moe")
+        >>> place = Place("decoder", 2, "up", expert=1)
+        >>> print(place, "is", model[place].view.weight)
+        decoder.2.up[1] is model.layers.2.mlp.experts.1.up_proj.weight
+    """
 
     stack: str
     block: int | None

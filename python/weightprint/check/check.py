@@ -45,6 +45,11 @@ class CheckReport(Shown):
         findings: worst first.
         scan: the pass over all values (exact, rows, digest), or None if nothing could be opened.
         files: name and size of every file that could be opened.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> weightprint.check("weightprint-demo/parent")
+        <CheckReport weightprint-demo/parent: sound; 0 error(s), 0 warning(s), 0 note(s)>
     """
 
     _report = "check"
@@ -120,6 +125,12 @@ def check(
         UsageError, FileNotFoundError, UnsupportedFormatError: there is nothing here to check.
         UsageError: no finding has a code that was named.
         FileChangedError: a file changed under the scan.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> report = weightprint.check("weightprint-demo/parent")
+        >>> report.sound, report.counts
+        (True, {'error': 0, 'warning': 0, 'note': 0})
     """
     if manifest is not None and (include or exclude):
         raise UsageError("a manifest is of a whole checkpoint: leave out include and exclude", code="partial_manifest")

@@ -42,7 +42,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All tensors of a checkpoint with their digests, and its files with their sizes."""
+    """All tensors of a checkpoint with their digests, and its files with their sizes.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> report = weightprint.check("weightprint-demo/parent")
+        >>> weightprint.Manifest.of(report.scan, report.files).save("parent.manifest.json")
+        >>> manifest = weightprint.Manifest.load("parent.manifest.json")
+        >>> weightprint.check("weightprint-demo/parent", manifest=manifest).sound
+        True
+        >>> weightprint.check("weightprint-demo/finetune", manifest=manifest).findings[0].code
+        'manifest_changed'
+    """
 
     source: str
     digest: str | None

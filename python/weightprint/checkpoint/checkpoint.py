@@ -73,6 +73,15 @@ class Checkpoint(Shown):
         mode: the mode it was opened in.
         files: its files, in reading order.
         findings: what is worth knowing about the files, worst first.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> model = weightprint.open("weightprint-demo/parent")
+        >>> model
+        <Checkpoint weightprint-demo/parent: 48 tensors, 151,824 parameters, 303,648 bytes in 1 file(s)>
+        >>> "model.norm.weight" in model, model.read("model.norm.weight")[:2].tolist()
+        (True, [1.4140625, 1.5078125])
+        >>> model.close()
     """
 
     _report = "inspect"
@@ -338,6 +347,14 @@ def open(model: str | os.PathLike[str] | Checkpoint, *, mode: Mode = "strict") -
         ShardMissingError: a file that the index or the shard numbers promise does not exist; all are named.
         UsageError: a MODEL that leaves a choice.
         OSError: the system refused.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> with weightprint.open("weightprint-demo/parent") as model:
+        ...     print(model.n_tensors, model.n_parameters, model.config["hidden_size"])
+        ...     print(model.names()[0])
+        48 151824 48
+        model.embed_tokens.weight
     """
     if isinstance(model, Checkpoint):
         return model

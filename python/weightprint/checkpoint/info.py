@@ -20,6 +20,13 @@ class TensorInfo:
         index: its number within that file, in data order.
         begin: offset of its first byte in the file.
         end: offset after its last byte.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> with weightprint.open("weightprint-demo/parent") as model:
+        ...     info = model.find("model.layers.0.mlp.up_proj.weight")
+        >>> info.dtype, info.shape, info.nbytes
+        ('BF16', (128, 48), 12288)
     """
 
     name: str

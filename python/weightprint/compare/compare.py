@@ -246,6 +246,17 @@ def compare(
         UsageError: an unknown effort.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> comparison = weightprint.compare("weightprint-demo/parent", "weightprint-demo/finetune")
+        >>> comparison.verdict, comparison.log10_p < -1000
+        ('shared_origin', True)
+        >>> comparison.result.operations[0]["name"]
+        'fine_tune'
+        >>> comparison = weightprint.compare("weightprint-demo/parent", "weightprint-demo/parent")
+        >>> comparison.verdict, comparison.same
+        ('identical', True)
     """
     if effort not in BUDGETS:
         raise UsageError(f"effort is one of {', '.join(BUDGETS)}, not {effort!r}", code="bad_effort")

@@ -89,6 +89,15 @@ class Diff(Shown):
             centred cosine, largest |b − a|, L2 norms, how many are NaN or infinite on either side. Where these are not
             the same elements, there is no relative change, cosine or largest difference.
         bytes_read: bytes of all tensors that were read.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> diff = weightprint.diff("weightprint-demo/parent", "weightprint-demo/finetune", include="lm_head.*")
+        >>> diff
+        <Diff weightprint-demo/parent → weightprint-demo/finetune: 1 changed>
+        >>> print(diff.table.select(["name", "status", "n_flipped"]).to_csv(), end="")
+        name,status,n_flipped
+        lm_head.weight,changed,376
     """
 
     _report = "diff"
@@ -163,6 +172,12 @@ def diff(
         UsageError: globs that match nothing.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> diff = weightprint.diff("weightprint-demo/parent", "weightprint-demo/moe")
+        >>> diff.counts
+        {'changed': 33, 'only_a': 15, 'only_b': 65}
     """
     with ExitStack() as opened:
         # What the caller opened stays open.

@@ -28,6 +28,14 @@ class Finding:
         path: the file, or None.
         tensor: the tensor's name as stored (not escaped), or None.
         offset: byte offset in the file, or None.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> parent = weightprint.check("weightprint-demo/parent")
+        >>> manifest = weightprint.Manifest.of(parent.scan, parent.files)
+        >>> finding = weightprint.check("weightprint-demo/stranger", manifest=manifest).findings[0]
+        >>> finding.severity, finding.code, finding.tensor
+        ('error', 'manifest_changed', 'lm_head.weight')
     """
 
     code: str

@@ -62,7 +62,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StatsTable(Shown):
-    """Columns of equal length, one row per tensor, in natural order of the names."""
+    """Columns of equal length, one row per tensor, in natural order of the names.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> table = weightprint.scan("weightprint-demo/parent").table
+        >>> len(table), table.names[:3], table["dtype"][0]
+        (48, ('name', 'dtype', 'shape'), 'BF16')
+        >>> table.select(["name", "shape"]).row(0)
+        {'name': 'lm_head.weight', 'shape': (256, 48)}
+        >>> table.write("parent.csv")
+    """
 
     _report = "stats"
 

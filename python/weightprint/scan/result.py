@@ -43,6 +43,13 @@ class RowStats:
 
     Row means over the last axis: a tensor of shape (…, c) has as many rows as its leading axes multiply to. Only finite
     values count; a row without any has mean and std NaN and norm 0.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> scan = weightprint.scan("weightprint-demo/parent", rows=True)
+        >>> rows = scan.rows("model.layers.0.mlp.up_proj.weight")
+        >>> rows.l2.shape, bool((rows.std > 0).all())
+        ((128,), True)
     """
 
     mean: npt.NDArray[np.float64]
@@ -62,6 +69,15 @@ class Scan(Shown):
         seconds: wall time of the pass.
         digest: one SHA-256 over the sorted (dtype, shape, BLAKE3 of the bytes) of all scanned tensors: equal for equal
             weights whatever the names, order or shards. None unless `digest` was asked for.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> scan = weightprint.scan("weightprint-demo/parent", digest=True)
+        >>> scan.n_tensors, scan.bytes_read, scan.digest[:16]
+        (48, 303648, 'bd7dfc5df0d0cb23')
+        >>> frame = scan.to_pandas()  # or to_polars(), or any reader of Arrow's C stream
+        >>> int(frame["n_nan"].sum())
+        0
     """
 
     _report = "scan"

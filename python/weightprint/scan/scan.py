@@ -66,6 +66,21 @@ def scan(
             model with an adapter merged into it (there are none).
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `open` does.
+
+    Example (the models that ``weightprint demo`` writes):
+        >>> import weightprint
+        >>> scan = weightprint.scan("weightprint-demo/parent", include="*.up_proj.weight", exact=True)
+        >>> scan.n_tensors, scan.n_parameters
+        (5, 30720)
+        >>> print(scan.table.select(["name", "max", "n_distinct"]).take([0]).to_csv(), end="")
+        name,max,n_distinct
+        model.layers.0.mlp.up_proj.weight,0.37890625,1531
+
+        Pooled by role, as if the tensors of a role were one:
+
+        >>> scan = weightprint.scan(weightprint.anatomy("weightprint-demo/parent"))
+        >>> dict(zip(*map(scan.by("role").to_dict().get, ("role", "numel"))))["up"]
+        30720
     """
     if of not in ("stored", "canonical"):
         raise UsageError(f"of is 'stored' or 'canonical', not {of!r}", code="bad_of")
