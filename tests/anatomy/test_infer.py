@@ -455,6 +455,7 @@ def test_every_name_is_assigned_once_or_left(case: Case) -> None:
         assert sum(int(np.prod(a.view.shape)) for a in parts) <= max(1, case.tensors[name].size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["kept", "sorted"])
 def test_smollm2_in_disguise(order: str) -> None:
     import zoo

@@ -150,6 +150,7 @@ def test_one_model_in_two_schemes(tmp_path: Path) -> None:
         assert not {"fine_tune", "continued_pretraining"} & set(done)
 
 
+@pytest.mark.slow
 def test_a_scale_of_activations_that_differs_or_is_gone_is_no_copy(tmp_path: Path) -> None:
     """It is no part of a weight, and the model computes with it."""
     w = encoded(llama(2), "F8 per row")

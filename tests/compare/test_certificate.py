@@ -79,6 +79,7 @@ def projections(w: Arrays, end: str, factor: float, kind: object = np.float32) -
     return {n: x for name, y in scaled.items() for n, x in plain(kind)(name, y).items()}
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(
     ("end", "factor"),
     [
@@ -111,6 +112,7 @@ def test_a_factor_that_nothing_stores_is_an_operation(
         assert weightprint.diff(*paths).counts["changed"] == n
 
 
+@pytest.mark.slow
 def test_codes_whose_scale_was_lost_are_no_encoding(tmp_path: Path) -> None:
     w = llama()
     coded: Arrays = {}

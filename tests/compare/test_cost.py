@@ -46,6 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(("other", "verdict"), [("child", "shared_origin"), ("stranger", "no_evidence")])
 def test_linear_algebra_is_part_of_the_time_and_reading_is_bounded(written: Path, other: str, verdict: str) -> None:
     found = weightprint.compare(written / "root", written / other)
@@ -145,6 +146,7 @@ def test_equal_large_tables_are_read_once(monkeypatch: pytest.MonkeyPatch) -> No
         embeddings(replace(pair, b=replace(pair.b, tensors={**pair.b.tensors, name: other})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "verdict"), [(None, "shared_origin"), (1, "no_evidence")])
 def test_large_models_get_the_same_verdict_from_fewer_channels(
     written: Path, monkeypatch: pytest.MonkeyPatch, seed: int | None, verdict: str

@@ -86,6 +86,7 @@ def tell_one_story(one: Judgement, other: Judgement) -> None:
         assert (one.verdict.log10_p <= -6) == (other.verdict.log10_p <= -6)
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("case", EVERY)
 def test_what_was_done_is_told_from_the_parent_to_the_child_in_either_order(case: str, tmp_path: Path) -> None:
     form, parameters, checked = EVERY[case]
@@ -122,6 +123,7 @@ def in_memory(a: Arrays, b: Arrays) -> tuple[Judgement, Judgement]:
     return one, other
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(
     ("order", "verdict"),
     [

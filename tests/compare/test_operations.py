@@ -40,6 +40,7 @@ def done(past: History) -> dict[str, Any]:
     return {o.name: o.parameters for o in past.operations}
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(
     ("order", "name", "parameters"),
     [
@@ -88,6 +89,7 @@ def test_permuted_units_are_undone_and_named() -> None:
     assert verdict.share.low > 0.9
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(("kept", "name"), [(160, "ffn_pruning"), (400, "ffn_widening")])
 def test_another_width_of_the_feed_forward_blocks(kept: int, name: str) -> None:
     a = parent()

@@ -43,6 +43,7 @@ def child(model: Any, rho: float, seed: int = 3) -> dict[str, npt.NDArray[np.flo
     }
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(
     ("part", "how", "shape"),
     [
@@ -84,6 +85,7 @@ def pooled(x: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     return np.asarray(x.reshape(heads // 2, 2, -1, x.shape[1]).mean(1).reshape(-1, x.shape[1]))
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("edit", ["heads pooled", "embedding anew", "far", "units anew in part", "layer anew"])
 def test_a_descendant_of_all_of_it_is_not_a_part(edit: str, tmp_path: Path) -> None:
     """Attention rewritten beyond the tests, a new vocabulary, long training, a widened FFN."""

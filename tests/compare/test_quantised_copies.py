@@ -79,6 +79,7 @@ def done(result: Any) -> dict[str, Any]:
     return {o.name: o.parameters for o in result.operations}
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("kind", ["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4"])
 def test_the_quantised_release_is_re_encoded(tmp_path: Path, kind: str) -> None:
     a = decoder(0)
@@ -128,6 +129,7 @@ def test_a_decoded_release_lost_nothing_and_has_no_direction(tmp_path: Path) -> 
     assert quantise.confidence == 0.5
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("kept", [0.9999, 0.9])
 def test_a_model_that_was_changed_first_is_no_re_encoding(tmp_path: Path, kept: float) -> None:
     a = decoder(0)
@@ -183,6 +185,7 @@ def test_zeros_of_a_coarse_grid_are_no_pruning(tmp_path: Path) -> None:
     assert done(result)["quantise"].items() >= {"bits": 4}.items()
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("turned", [False, True])
 def test_decoded_codes_rounded_to_bf16_are_not_the_original(tmp_path: Path, turned: bool) -> None:
     """FP8 in blocks, and its values in bfloat16: the second side holds no bit that the first one lost."""
@@ -201,6 +204,7 @@ def test_decoded_codes_rounded_to_bf16_are_not_the_original(tmp_path: Path, turn
     assert result.result.direction.later is None
 
 
+@pytest.mark.slow
 def test_gains_kept_as_distances_from_one(tmp_path: Path) -> None:
     """Gemma's norms add 1 to what is stored; its releases in GGUF store what acts."""
     acts = {n: x.astype(BF16) for n, x in decoder(0, d=256).items()}
@@ -215,6 +219,7 @@ def test_gains_kept_as_distances_from_one(tmp_path: Path) -> None:
     assert weightprint.compare(both[0], folder(tmp_path / "c", acts, "gemma")).verdict == "shared_origin"
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
 @pytest.mark.parametrize("how", ["I4 in groups", "MXFP4"])
 def test_from_one_scheme_to_another(tmp_path: Path, kind: str, how: str) -> None:
@@ -235,6 +240,7 @@ def test_from_one_scheme_to_another(tmp_path: Path, kind: str, how: str) -> None
         assert set(weightprint.diff(a, b).counts) <= {"re_encoded", "same"}
 
 
+@pytest.mark.slow
 def test_two_levels_of_scales(tmp_path: Path) -> None:
     """Q6_K: the scale of 16 values is an integer times that of 256."""
     a = decoder(0, d=256, h=512)

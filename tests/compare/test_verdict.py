@@ -119,6 +119,7 @@ def test_an_equal_embedding_alone_is_partly_shared() -> None:
     assert verdict.share.low == pytest.approx(a["model.embed_tokens.weight"].size / sum(x.size for x in b.values()))
 
 
+@pytest.mark.slow
 def test_rows_of_an_embedding_are_a_part() -> None:
     """A vocabulary that was taken over in part: no tensor is equal, and 80 rows are."""
     a, b = wide(0), wide(1)
@@ -139,6 +140,7 @@ def test_strangers_that_are_too_small_to_tell_are_inconclusive_and_the_report_sa
     assert not verdict.in_favour
 
 
+@pytest.mark.slow
 def test_strangers_with_power_to_see_a_descendant_show_no_evidence() -> None:
     verdict = judged(wide(0), wide(1))
     assert verdict.name == "no_evidence"

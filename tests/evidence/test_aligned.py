@@ -20,6 +20,7 @@ def gaussian(seed: int, d: int, h: int, layers: int) -> Arrays:
     }
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("rho", [0.02, 0.1, 0.5, 0.95])
 def test_children_have_cosine_rho(rho: float) -> None:
     """Children of known likeness: aligned cosine rho within its null width 1/sqrt(mn)."""
@@ -48,6 +49,7 @@ def test_strangers_stay_within_the_quoted_deviation() -> None:
     assert evidence.detectable == pytest.approx(np.sqrt(2 * np.log(576) / (12 * 512)), rel=0.05)
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("d", [64, 576])
 def test_the_quoted_detectable_effect_is_detected(d: int) -> None:
     """What an inconclusive report says would have been seen, is seen."""

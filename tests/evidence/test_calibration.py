@@ -30,6 +30,7 @@ def strangers() -> list[tuple[str, dict[str, float | None]]]:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", ["aligned_weights", "aligned_units", "unit_agreement", "unit_geometry", "norm_gains"])
 def test_p_values_are_not_too_small(strangers: list[tuple[str, dict[str, float]]], test: str) -> None:
     p = np.array([values[test] for _, values in strangers])
@@ -38,5 +39,6 @@ def test_p_values_are_not_too_small(strangers: list[tuple[str, dict[str, float]]
         assert np.count_nonzero(p <= np.log10(alpha)) <= expected + error
 
 
+@pytest.mark.slow
 def test_no_stranger_is_called_kin(strangers: list[tuple[str, dict[str, float]]]) -> None:
     assert {name for name, _ in strangers} <= {"no_evidence", "inconclusive"}

@@ -78,6 +78,7 @@ def test_strangers_of_the_same_data_are_told_from_descendants() -> None:
     assert abs(stranger.effect or 0.0) < 0.05
 
 
+@pytest.mark.slow
 def test_p_values_of_convergent_strangers_hold() -> None:
     p = [
         ask(learned(s, 100 + s, noise=0.6), renumbered(learned(s, 200 + s, noise=0.6), s)).log10_p or 0.0

@@ -80,6 +80,7 @@ def int8(x: np.ndarray) -> np.ndarray:
     return (step * np.clip(np.round(x / step + jitter), -127, 127)).astype(x.dtype)
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("change", [half_pruned, two_of_four])
 def test_zeros(change: Callable[[np.ndarray], np.ndarray]) -> None:
     a = decoder(0)
@@ -101,6 +102,7 @@ def nearest(bits: int, group: int) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("change", [int4, int8, nearest(4, 32), nearest(8, 32)])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 def test_grids(change: Callable[[np.ndarray], np.ndarray], dtype: Any) -> None:
@@ -144,6 +146,7 @@ FROZEN = {"nothing": (), "norms and tables": ("norm", "embed"), "half": ("layers
 BF16 = ml_dtypes.bfloat16
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("frozen", FROZEN.values(), ids=FROZEN)
 @pytest.mark.parametrize("released", RELEASED)
 def test_children_of_lossy_parents_are_not_their_parents_originals(released: str, frozen: tuple[str, ...]) -> None:
@@ -166,6 +169,7 @@ def test_a_child_whose_changes_are_all_of_one_size() -> None:
         says_nothing(lossy, b)
 
 
+@pytest.mark.slow
 def test_parents_in_codes_and_their_children() -> None:
     """Stored as bare FP8 codes beside norms in bfloat16."""
     root = decoder(22, layers=2)
@@ -181,6 +185,7 @@ def test_parents_in_codes_and_their_children() -> None:
             says_nothing(lossy, trained(decoded, size, frozen))
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("added", [12, 56])
 def test_padded_vocabularies(added: int) -> None:
     """A parent whose table was rounded up to a multiple, and a child without the padding, trained on or not."""

@@ -95,6 +95,7 @@ def test_rows_that_are_trivial_or_repeated_never_count() -> None:
     assert found.details["rows_equal"] == 0
 
 
+@pytest.mark.slow
 def test_strangers_with_a_common_geometry_of_tokens() -> None:
     """Both tables are one geometry in two random bases: as alike as data can make strangers."""
     meaning = RNG.standard_normal((V, D)) * np.geomspace(3, 0.1, D)

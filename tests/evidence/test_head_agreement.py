@@ -231,6 +231,7 @@ def test_bases_are_used() -> None:
         assert not head_agreement(fitted).applied
 
 
+@pytest.mark.slow
 def test_strangers_are_silent() -> None:
     p = np.array([head_agreement(pair(grouped(s), grouped(s + 500))).log10_p for s in range(40)], float)
     for alpha in (0.2, 0.05):

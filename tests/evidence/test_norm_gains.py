@@ -19,6 +19,7 @@ def gains(seed: int, layers: int = 1) -> dict[str, np.ndarray]:
     return {f"model.layers.{i}.input_layernorm.weight": rng.normal(1, 0.1, D).astype(np.float32) for i in range(layers)}
 
 
+@pytest.mark.slow
 def test_strangers_have_raw_cosine_99_and_pearson_0() -> None:
     pearson, cosines = [], []
     for seed in range(20):
@@ -32,6 +33,7 @@ def test_strangers_have_raw_cosine_99_and_pearson_0() -> None:
     assert np.max(np.abs(pearson)) < 4 * 0.0157
 
 
+@pytest.mark.slow
 def test_p_values_of_strangers_are_not_too_small() -> None:
     p = np.array([norm_gains(models(decoder(s), decoder(s + 500))).log10_p for s in range(60)], float)
     for alpha in (0.2, 0.1, 0.05):

@@ -69,6 +69,7 @@ def strangers() -> list[synthetic.Arrays]:
     return [synthetic.decoder(100 + i, d=32, h=64, layers=3, vocabulary=96) for i in range(16)]
 
 
+@pytest.mark.slow
 def test_ranks_of_strangers_are_uniform(strangers: list[synthetic.Arrays]) -> None:
     """METHODS 6.6: uniform by Kolmogorov-Smirnov, for every test that claims a p-value."""
     found = defaultdict(list)

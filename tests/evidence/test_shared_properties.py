@@ -52,6 +52,7 @@ def in_turn(kinds: Iterable[str]) -> list[tuple[str, str]]:
     return list(zip(kinds, cycle(SMALL), strict=False))
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(("kind", "form"), in_turn(k for k in STRANGERS if "embedding" not in k))
 def test_no_property_makes_kin_of_strangers(compared: Compare, kind: str, form: str) -> None:
     found = compared(STRANGERS, kind, SMALL[form], 5)
@@ -61,6 +62,7 @@ def test_no_property_makes_kin_of_strangers(compared: Compare, kind: str, form: 
     assert found.verdict not in RELATED
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("form", SMALL)
 @pytest.mark.parametrize("kind", ["frozen_embedding", "tuned_embedding"])
 def test_of_one_embedding_in_both_only_the_embedding_is_claimed(compared: Compare, kind: str, form: str) -> None:
@@ -72,6 +74,7 @@ def test_of_one_embedding_in_both_only_the_embedding_is_claimed(compared: Compar
     assert all(row[1] is None for row in found.result.layer_map)
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("kind", INITIALISED)
 def test_a_structured_initialisation_is_no_more_than_that(compared: Compare, kind: str) -> None:
     assert compared(INITIALISED, kind, SMALL["llama"]).verdict in (
@@ -81,6 +84,7 @@ def test_a_structured_initialisation_is_no_more_than_that(compared: Compare, kin
     )
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(("kind", "form"), in_turn(KIN))
 def test_kin_that_have_the_property_too_are_found(compared: Compare, kind: str, form: str) -> None:
     found = compared(KIN, kind, SMALL[form])

@@ -127,6 +127,7 @@ def test_the_map_of_a_shuffled_and_repeated_stack() -> None:
         assert match.agreed == len(match.units) > 40
 
 
+@pytest.mark.slow
 def test_renumbered_units_of_a_copy_are_under_the_null() -> None:
     """The worst case under the null: everything learned is shared, only the order is not."""
     draws = [compare(PARENT, renumbered(PARENT, seed)).log10_p or 0.0 for seed in range(60)]
@@ -134,6 +135,7 @@ def test_renumbered_units_of_a_copy_are_under_the_null() -> None:
         assert np.mean([p <= np.log10(alpha) for p in draws]) <= alpha + 2.5 * np.sqrt(alpha * (1 - alpha) / 60)
 
 
+@pytest.mark.slow
 def test_copies_inside_a_stranger_do_not_multiply_its_luck() -> None:
     """Four copies of every block, near the null's edge each: independent treatment would multiply their p-values."""
     base = decoder(1, layers=1, d=16, h=32)

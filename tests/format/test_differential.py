@@ -149,6 +149,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 @given(mutated())
 @settings(max_examples=2000, deadline=None)
 def test_mutated_files_agree(content: bytes) -> None:

@@ -75,6 +75,7 @@ def test_the_plain_fine_tune_is_of_one_origin() -> None:
     assert weightprint.compare(MODELS / "parent", MODELS / "finetune").verdict == "shared_origin"
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_no_attack_changes_the_verdict(fine_tune: Made, name: str, tmp_path: Path) -> None:
     copy = disguised(fine_tune, ATTACKS[name], tmp_path)

@@ -67,6 +67,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return output, run(output)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again_and_in_two_processes(
     built: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

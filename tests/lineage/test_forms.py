@@ -52,6 +52,7 @@ def test_an_edited_model_is_understood_from_its_tensors(form: str, operation: st
     assert np.abs(ours(made) - logits(made)).max() < 5e-4
 
 
+@pytest.mark.slow
 def test_the_demo_models_trainer_agrees() -> None:
     old = model.Config(hidden=16, layers=2, ffn=24, experts=3)
     params = model.init(old, 1)
@@ -103,6 +104,7 @@ def trained(s: Shape, recipe: Recipe, start: Stacked | None = None, teacher: Tea
     return forms_train.train(forms.init(s, 1) if start is None else start, s, recipe, teacher=teacher)
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(("form", "optimiser", "rate"), [("llama", "adamw", 1e-2), ("gpt2", "sgd", 0.3)])
 def test_training_learns(form: str, optimiser: str, rate: float) -> None:
     s = SMALL[form]
@@ -125,6 +127,7 @@ def test_one_step_of_each_optimiser_is_its_formula() -> None:
     assert size == pytest.approx(1, rel=1e-3)  # the gradient, clipped to norm 1
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("ffn", [False, True])
 def test_a_merged_adapter_has_its_rank_and_touches_nothing_else(ffn: bool) -> None:
     s = SMALL["llama"]
@@ -138,6 +141,7 @@ def test_a_merged_adapter_has_its_rank_and_touches_nothing_else(ffn: bool) -> No
             assert values[2] > 1e3 * values[3]
 
 
+@pytest.mark.slow
 def test_a_student_learns_its_teacher_and_not_the_text() -> None:
     s = SMALL["llama"]
     teacher = {role: 0.0 * x for role, x in forms.init(s, 1).items()}

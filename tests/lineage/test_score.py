@@ -149,6 +149,7 @@ def test_a_line_cut_short_is_scored_again(tmp_path: Path) -> None:
     assert records.read("m", "2")["a b"]["score"] == 3.0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(zoo: Path, family: Family, tmp_path: Path) -> None:
     chosen = methods.find(("sigma_curve", "tests"), ())
     cases = [(p.key, zoo / p.a, zoo / p.b) for p in every_pair(family)][:3]
@@ -297,6 +298,7 @@ def test_the_regression_test_objects() -> None:
     assert score.broken({"false_claims": [], "verdicts": {"all": {}}}, 0.9)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_run_and_the_next_goes_on(zoo: Path, tmp_path: Path) -> None:
     words = ["--zoo", str(zoo), "--output", str(tmp_path), "--methods", "sigma_curve,tests"]
     command = [sys.executable, "-m", "benches.lineage", "score", *words]

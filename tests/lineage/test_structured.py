@@ -192,6 +192,7 @@ def strangers(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_strangers_of_a_folder(tmp_path: Path) -> None:
     folder = folder_of_models(tmp_path / "models")
     known = real_strangers.models(folder, [("a", "copy")])

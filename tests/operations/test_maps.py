@@ -74,6 +74,7 @@ def neighbourly(arrays: Arrays, share: float) -> Arrays:
     return out
 
 
+@pytest.mark.slow
 def test_dropped_layers_are_not_their_neighbours() -> None:
     """What A lacks is new in B, however much its neighbours resemble it; stacked copies go on being copies."""
     whole = neighbourly(decoder(7, layers=LAYERS), 0.2)

@@ -66,6 +66,7 @@ def hugging_face(tensors: dict[str, Any], folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
 def test_a_release_in_gguf_is_the_model_re_encoded(kind: str, tmp_path: Path) -> None:
     """Of the published file nothing finer exists here, so the noised copy plays the model that was released."""

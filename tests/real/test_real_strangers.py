@@ -118,10 +118,12 @@ def no_p_value_is_too_small(found: dict[str, Any]) -> None:
     assert [e for e in tests if e[0] < UNHEARD_OF] == []
 
 
+@pytest.mark.slow
 def test_the_closest_of_real_strangers_are_not_called(closest: dict[str, Any]) -> None:
     none_is_called(closest)
 
 
+@pytest.mark.slow
 def test_p_values_of_the_closest_are_not_too_small(closest: dict[str, Any]) -> None:
     no_p_value_is_too_small(closest)
 

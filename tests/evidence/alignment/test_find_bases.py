@@ -97,6 +97,7 @@ def test_each_finder_brings_its_copies_back(case: str) -> None:
     assert score(pair, found).share > 0.6
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("finder", FINDERS, ids=lambda f: f.__name__)
 def test_no_finder_aligns_strangers(finder: Callable[[ModelPair], list[Basis]]) -> None:
     found = [

@@ -92,6 +92,7 @@ def test_each_stands_in_its_own_file_under_its_own_name() -> None:
     assert len({test.name for test in PUBLISHED}) == len(PUBLISHED) == 13
 
 
+@pytest.mark.slow
 def test_a_copy_scores_at_least_as_high_as_anything_else() -> None:
     near, far = child(PARENT, 0.9), STRANGER
     for test in PUBLISHED:
@@ -135,6 +136,7 @@ def odd_pairs() -> dict[str, tuple[Arrays, Arrays]]:
     }
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("effort", ["quick", "standard", "full"])
 @pytest.mark.parametrize("case", list(odd_pairs()))
 def test_odd_pairs_are_answered_or_said_not_to_apply(case: str, effort: str) -> None:
@@ -322,6 +324,7 @@ def test_ics_is_the_cosine_of_the_standardised_terms() -> None:
     assert found.statistic == pytest.approx(np.mean(per_term), abs=1e-5)  # all have one length
 
 
+@pytest.mark.slow
 def test_claimed_p_values_of_strangers_are_not_small() -> None:
     """Independent normal rows: what phi_U and phi_MATCH claim is uniform there (a benchmark judges the rest)."""
     rng = np.random.default_rng(9)
@@ -346,6 +349,7 @@ def test_claimed_p_values_of_strangers_are_not_small() -> None:
         assert gap < 1.63 / np.sqrt(p.size)  # Kolmogorov–Smirnov at 1 %
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("test", PUBLISHED, ids=lambda test: test.name)
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

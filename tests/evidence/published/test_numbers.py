@@ -84,6 +84,7 @@ def test_a_verdict_on_such_gains_alone_is_never_shared() -> None:
 # 2. Children that are rho * parent + noise
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("rho", [0.9, 0.5, 0.2])
 def test_a_child_of_rho_scores_rho_aligned_and_rho_squared_in_ucka_and_crs(rho: float) -> None:
     d, h, layers = 512, 1024, 4
@@ -96,6 +97,7 @@ def test_a_child_of_rho_scores_rho_aligned_and_rho_squared_in_ucka_and_crs(rho: 
     assert ucka(pair).statistic == pytest.approx(rho**2, abs=5 * 1.3 / (d * np.sqrt(2 * layers)) + 0.02 * rho)
 
 
+@pytest.mark.slow
 def test_strangers_lie_within_the_null_widths() -> None:
     d, layers = 256, 4
     found = []
