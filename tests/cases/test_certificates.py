@@ -70,6 +70,7 @@ def bitnets(tmp_path: Path) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_scale_on_the_wrong_side_is_no_encoding(bitnets: dict[str, Path], turned: bool) -> None:
     for first in ("bf16", "packed"):
@@ -124,6 +125,7 @@ def test_bytes_of_one_unknown_scheme_that_differ_give_no_numbers(tmp_path: Path)
 # Codes
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("how", ["MXFP4", "MXFP8", "I4 in groups"])
 def test_codes_under_scales_are_the_values(tmp_path: Path, how: str, turned: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import weightprint
-from weightprint import demo
+from weightprint.demo.demo_models import write
 
 # What is raised needs no example of its own: the base shows how errors are caught.
 PUBLIC = [name for name in weightprint.__all__ if callable(getattr(weightprint, name)) and not name.endswith("Error")]
@@ -18,7 +18,7 @@ PUBLIC = [name for name in weightprint.__all__ if callable(getattr(weightprint, 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where ``weightprint demo`` was run."""
     folder = tmp_path_factory.mktemp("docs")
-    demo.write(folder / "weightprint-demo")
+    write(folder / "weightprint-demo")
     return folder
 
 

@@ -101,6 +101,7 @@ def test_a_mask_is_said_and_its_tests_are_withheld(compared: Compare) -> None:
     assert not next(e for e in plain.evidence if e.test == "common_zeros").applied  # the parent is dense
 
 
+@pytest.mark.slow
 def test_a_fitted_order_is_named_as_the_reason(compared: Compare) -> None:
     found = compared(STRANGERS, "framed_units", SHAPES["bert"])
     assert "an order fitted to A would give as much" in (withheld(found, "aligned_units") or "")

@@ -85,6 +85,7 @@ def test_a_part_of_a_in_a_turned_stranger_is_found(name: str) -> None:
     assert all(a == ["", 0, None] or b.startswith(f"{a[0]}.{a[1]}") for b, (a, *_) in found.details["found"].items())
 
 
+@pytest.mark.slow
 def test_strangers_hold_no_part_and_planted_ones_would_have_been_found() -> None:
     found = [ask(models(model(seed), turned(model(seed + 50), seed))) for seed in range(8)]
     assert all(e.log10_p is not None and e.log10_p > -2 for e in found)

@@ -47,6 +47,7 @@ def drawn_order(kind: str, rng: np.random.Generator) -> list[int]:
     return [int(i) for i in rng.permutation(LAYERS)]
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("rho", NOISE.values(), ids=NOISE.keys())
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
@@ -113,6 +114,7 @@ def different_experts(seed: int) -> Arrays:
     return mixture(wide, [list(range(i, i + H)) for i in range(0, 4 * H, H)])
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("rho", NOISE.values(), ids=NOISE.keys())
 @pytest.mark.parametrize("kind", ["shuffled", "duplicated", "dropped"])
 def test_experts_moved(kind: str, rho: float) -> None:

@@ -30,6 +30,7 @@ def told(a: made.Made, b: made.Made, folder: Path) -> dict[str, dict[str, Any]]:
     return {o.name: dict(o.parameters) for o in found.history.operations}
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("case", CASES)
 def test_what_was_done_is_named_with_its_parameters(case: str, tmp_path: Path) -> None:
     form, parameters, checked = CASES[case]
