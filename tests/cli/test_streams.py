@@ -33,6 +33,7 @@ def test_a_reader_that_is_gone_is_141(model, verb):
     assert (code, err) == (141, "")
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("verb", ["check MODEL", "inspect MODEL", "stats MODEL", "compare MODEL MODEL"])
 def test_closed_and_full_streams(model, verb):
     code, err = shell(f"weightprint {verb} >&-", model)

@@ -35,12 +35,14 @@ def ours(made: Made) -> np.ndarray:
     return np.asarray(forward(forms.stack(made.tensors, s), s, TOKENS)[0])
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize("form", FORMS)
 def test_forward_is_the_checkpoints_own(form: str) -> None:
     made = tiny(form, 3)
     assert np.abs(ours(made) - logits(made)).max() < 2e-4
 
 
+@pytest.mark.slow_but_first
 @pytest.mark.parametrize(
     ("form", "operation"),
     [("gpt2", "layernorm_to_rmsnorm"), ("gpt2", "learned_positions_to_rope"), ("gpt2", "drop_biases"),
@@ -104,7 +106,7 @@ def trained(s: Shape, recipe: Recipe, start: Stacked | None = None, teacher: Tea
     return forms_train.train(forms.init(s, 1) if start is None else start, s, recipe, teacher=teacher)
 
 
-@pytest.mark.slow_but_first
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "optimiser", "rate"), [("llama", "adamw", 1e-2), ("gpt2", "sgd", 0.3)])
 def test_training_learns(form: str, optimiser: str, rate: float) -> None:
     s = SMALL[form]
@@ -113,6 +115,7 @@ def test_training_learns(form: str, optimiser: str, rate: float) -> None:
     assert forms_train.evaluate(after, s, "docs") < before - 1
 
 
+@pytest.mark.slow
 def test_one_step_of_each_optimiser_is_its_formula() -> None:
     s = SMALL["llama"]
     start = forms.init(s, 1)
@@ -127,7 +130,7 @@ def test_one_step_of_each_optimiser_is_its_formula() -> None:
     assert size == pytest.approx(1, rel=1e-3)  # the gradient, clipped to norm 1
 
 
-@pytest.mark.slow_but_first
+@pytest.mark.slow
 @pytest.mark.parametrize("ffn", [False, True])
 def test_a_merged_adapter_has_its_rank_and_touches_nothing_else(ffn: bool) -> None:
     s = SMALL["llama"]

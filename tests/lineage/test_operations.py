@@ -49,6 +49,7 @@ def keeps(operation: Operation, parameters: Mapping[str, Any]) -> bool:
 PRESERVING = [case for case in CASES if keeps(case.values[0], case.values[2])]
 
 
+@pytest.mark.slow
 def test_the_forward_pass_is_the_trainers() -> None:
     jax = pytest.importorskip("jax")
     from benches.lineage.demo_trainer import gpt2, model

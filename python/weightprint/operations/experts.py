@@ -240,7 +240,8 @@ def _side_by_side(
     names, weights = [], []
     for start in range(0, f.b.units, n):
         y, _ = unit_inputs(facts.models.b, f.b, np.arange(start, start + min(16, n)))
-        alike = {e: float(np.vdot(x, y) / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-30)) for e, x in heads.items()}
+        least = np.float32(1e-30)
+        alike = {e: float(np.vdot(x, y) / max(np.linalg.norm(x) * np.linalg.norm(y), least)) for e, x in heads.items()}
         best = max(alike, key=lambda e: alike[e])
         if alike[best] < _FITS:
             return "concatenation", [], []

@@ -76,8 +76,8 @@ def unit_rows(x: Floats, *, axis: int = 1, dots: bool = False) -> Floats:
     """Rows (``axis=0``: columns) of length one; those of zeros stay. ``dots`` sums a row's squares without a copy of x,
     in another order."""
     norms = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None] if dots else np.linalg.norm(x, axis=axis, keepdims=True)
-    out: Floats = x / np.where(norms > 0, norms, x.dtype.type(1))
-    return out
+    lengths: Floats = np.where(norms > 0, norms, x.dtype.type(1))
+    return x / lengths
 
 
 def row_cosines(x: Floats, y: Floats) -> Floats:

@@ -374,8 +374,8 @@ def gather(models: ModelPair, evidence: Mapping[str, Evidence]) -> Cues:
 
 def _unit(x: F32) -> F32:
     norms = np.linalg.norm(x, axis=1, keepdims=True)
-    out: F32 = x / np.where(norms > 0, norms, np.float32(1))
-    return out
+    lengths: F32 = np.where(norms > 0, norms, np.float32(1))
+    return x / lengths
 
 
 def _size(rows: F32) -> float:

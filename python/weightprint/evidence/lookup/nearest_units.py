@@ -102,10 +102,11 @@ def _of_columns(x: F32, *, signed: bool) -> tuple[F32, F32, F32]:
         some = x.copy()
     means = some.mean(axis=0) if signed else np.zeros(x.shape[1], np.float32)
     some -= means
-    weights = np.zeros(x.shape[1], np.float32)
+    weights: F32 = np.zeros(x.shape[1], np.float32)
     for _ in range(2):
         power = np.einsum("ij,ij->j", some, some) / np.float32(len(some))
-        weights = 1 / np.where(power > 0, power, np.float32(np.inf))
+        finite: F32 = np.where(power > 0, power, np.float32(np.inf))
+        weights = np.float32(1) / finite
         weights /= np.float32(max(float(weights.sum()), 1e-30))
         some -= (some @ weights)[:, None]
         some[:, power == 0] = 0
