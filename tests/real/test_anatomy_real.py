@@ -20,6 +20,8 @@ import zoo
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.place import Place
 
+pytestmark = pytest.mark.slow  # fetches its models
+
 
 def complete(anatomy: Anatomy, family: str) -> None:
     """All is mapped, by this row alone, and nothing is claimed twice or left over."""

@@ -14,6 +14,8 @@ from gguf_files import LLAMA, write_gguf
 from safetensors.numpy import save_file
 from weightprint.anatomy.anatomy import anatomy
 
+pytestmark = pytest.mark.slow  # fetches its models
+
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("gguf.quants")
 
@@ -66,7 +68,6 @@ def hugging_face(tensors: dict[str, Any], folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
 def test_a_release_in_gguf_is_the_model_re_encoded(kind: str, tmp_path: Path) -> None:
     """Of the published file nothing finer exists here, so the noised copy plays the model that was released."""

@@ -19,6 +19,8 @@ import zoo
 from weightprint.compare.compare import Comparison
 from weightprint.evidence.evidence import Evidence
 
+pytestmark = pytest.mark.slow  # fetches its models
+
 #: What strangers may be called: how much power there was decides which.
 NOTHING = {"no_evidence", "inconclusive"}
 
@@ -53,14 +55,12 @@ def strangers() -> list[Comparison]:
     return [weightprint.compare(a, b) for a, b in itertools.combinations(paths, 2)]
 
 
-@pytest.mark.slow
 def test_strangers_of_one_architecture_are_never_kin(strangers: list[Comparison]) -> None:
     assert len(strangers) == 66
     assert {result.verdict for result in strangers} <= NOTHING
     assert all(evidence(result, "exact_sharing").statistic == 0 for result in strangers)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("test", ["aligned_weights", "aligned_units", "norm_gains"])
 def test_p_values_of_real_strangers_are_not_too_small(strangers: list[Comparison], test: str) -> None:
     p = np.array([e.log10_p for result in strangers if (e := evidence(result, test)).applied], float)
@@ -70,7 +70,6 @@ def test_p_values_of_real_strangers_are_not_too_small(strangers: list[Comparison
     assert p.min() > -3
 
 
-@pytest.mark.slow
 def test_real_strangers_stay_within_the_quoted_deviation(strangers: list[Comparison]) -> None:
     z = np.array([evidence(result, "aligned_weights").details["z"] for result in strangers])
     assert abs(z.mean()) < 0.5
@@ -78,14 +77,12 @@ def test_real_strangers_stay_within_the_quoted_deviation(strangers: list[Compari
     assert np.abs(z).max() < 4
 
 
-@pytest.mark.slow
 def test_the_fine_tune_is_no_kin_of_the_others() -> None:
     for name in zoo.SCEPTR_INDEPENDENT:
         if name != "SCEPTR":
             assert weightprint.compare(zoo.sceptr(name), zoo.sceptr("SCEPTR_finetuned")).verdict in NOTHING
 
 
-@pytest.mark.slow
 def test_other_sizes_are_not_called_kin() -> None:
     for name in zoo.SCEPTR_OTHER_SIZES:
         assert weightprint.compare(zoo.sceptr("SCEPTR"), zoo.sceptr(name)).verdict in NOTHING
@@ -130,7 +127,6 @@ def test_minilm_trained_on_with_names_hidden(tmp_path: Path) -> None:
     assert (result.log10_p or 0) < -100
 
 
-@pytest.mark.slow
 def test_smollm2_and_a_bfloat16_copy() -> None:
     result = weightprint.compare(zoo.smollm2(), zoo.smollm2_bf16())
     assert (result.verdict, result.same) == ("re_encoded", True)
@@ -138,7 +134,6 @@ def test_smollm2_and_a_bfloat16_copy() -> None:
     assert result.result.share.low == 1.0
 
 
-@pytest.mark.slow
 def test_smollm2_and_a_noised_copy() -> None:
     result = weightprint.compare(zoo.smollm2(), zoo.smollm2_noised())
     assert result.verdict == "shared_origin"
@@ -150,7 +145,6 @@ def test_smollm2_and_a_noised_copy() -> None:
     assert result.result.share.low > 0.999
 
 
-@pytest.mark.slow
 def test_quick_effort_reads_a_fiftieth_and_sees_the_noised_copy() -> None:
     result = weightprint.compare(zoo.smollm2_bf16(), zoo.smollm2_noised(), effort="quick")
     assert result.verdict == "shared_origin"
@@ -158,7 +152,6 @@ def test_quick_effort_reads_a_fiftieth_and_sees_the_noised_copy() -> None:
     assert evidence(result, "exact_sharing").why_not is not None
 
 
-@pytest.mark.slow
 def test_smollm2_with_half_of_its_blocks_replaced(tmp_path: Path) -> None:
     """Blocks 15-29 are replaced by noise of the same spread: partly shared, and the map says which."""
     rng = np.random.default_rng(1)
