@@ -252,7 +252,7 @@ def compare(
         >>> comparison = weightprint.compare("weightprint-demo/parent", "weightprint-demo/finetune")
         >>> comparison.verdict, comparison.log10_p < -1000
         ('shared_origin', True)
-        >>> comparison.result.operations[0]["name"]
+        >>> comparison.operations[0].name
         'fine_tune'
         >>> comparison = weightprint.compare("weightprint-demo/parent", "weightprint-demo/parent")
         >>> comparison.verdict, comparison.same
