@@ -28,8 +28,9 @@ _SCRIPT = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from benches.lineage import build, forms
-from benches.lineage.zoo import SMALL
+from benches.lineage.commands import build
+from benches.lineage.zoo import forms
+from benches.lineage.zoo.zoos import SMALL
 
 tiny = forms.shape("llama", hidden=16, layers=2, ffn=24)
 names = ["a", "b", "b-student", "a-tuned", "a-upcycled", "a-permuted", "a-merged"]
@@ -79,6 +80,7 @@ def test_the_same_bytes_again_and_in_two_processes(
     assert "2 root, 1 distilled, 4 descendant" in told.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_was(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     output, _ = built
     before = bytes_of(output)
@@ -93,6 +95,7 @@ def test_a_killed_build_goes_on_where_it_was(built: tuple[Path, subprocess.Compl
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items() if file.parent.name != "a-merged")
 
 
+@pytest.mark.slow
 def test_what_is_written_beside_a_model_is_so(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     output, _ = built
     tuned, upcycled, student = (truth_of(output / name) for name in ("a-tuned", "a-upcycled", "b-student"))
@@ -110,6 +113,7 @@ def test_what_is_written_beside_a_model_is_so(built: tuple[Path, subprocess.Comp
     assert json.loads((output / "PLAN.json").read_text())["b-student"]["split"] == "fit"
 
 
+@pytest.mark.slow
 def test_merged_weights_are_those_of_the_saved_parents(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     output, _ = built
     a, tuned, merged = (load(output / name).tensors for name in ("a", "a-tuned", "a-merged"))
