@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"), ] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 NAMED = re.compile(r"`([\w./-]+/[\w.-]+\.(?:py|rs|json|md|gz))`|\]\(([\w./-]+)\)")
 FROM = ("", "python/weightprint", "python/weightprint/evidence", "rust/core/src", "rust", "benches/lineage", "tests")
 
