@@ -32,7 +32,7 @@ from typing import Any
 from ..page.tables import calibration_page
 from ..score import methods, pairs, runner
 from ..score import p_value_levels as levels
-from ..score.records import Record, Records
+from ..score.records import Record, Records, scored_with
 from ..zoo import strangers
 from ..zoo.ground_truth import Family
 
@@ -238,6 +238,7 @@ def summed(found: Mapping[str, Record], independent: Container[str] | None = Non
         "pairs": len(found),
         "verdicts": dict(Counter(str(record.get("verdict", "error")) for record in found.values())),
         "claims": claims,
+        "code": scored_with(found),
         "uniform": {name: levels.uniformity(p) for name, p in sorted(ranks.items())},
         "tests": {
             name: levels.calibration(p).to_dict() | {"worst": smallest[name][1], "run": len(values[name])}

@@ -22,7 +22,7 @@ from weightprint.evidence.tests import PUBLISHED
 from ..page import page, plots, summary
 from ..score import methods, pairs, peers, runner
 from ..score import pair_table as rows
-from ..score.records import Records
+from ..score.records import Records, scored_with
 from ..zoo import ground_truth as family
 
 HERE = Path(__file__).resolve().parents[1]
@@ -105,15 +105,10 @@ def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
     found = {m.name: records.read(m.name, None if args.any_version else m.version) for m in every}
     about = {
         "zoo": summary.about_zoo(known),
-        "methods": {m.name: {"version": m.version, "every": m.every, "older": _older(m, found)} for m in every},
+        "methods": {m.name: {"every": m.every, "code": scored_with(found[m.name])} for m in every},
         "peers": {peer.name: peer.version for peer in started},
         "peers_missing": reasons,
         "machine": summary.machine(),
         "seed": 0,
     }
     return rows.build(known, chosen, found, [test.name for test in PUBLISHED]), about
-
-
-def _older(method: methods.Method, found: dict[str, dict[str, Any]]) -> int:
-    """How many of the scores that are used were made by another version of the method."""
-    return sum(record["version"] != method.version for record in found[method.name].values())

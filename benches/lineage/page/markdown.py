@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["number", "percent", "rate", "seconds", "table"]
+__all__ = ["number", "percent", "rate", "scored_with", "seconds", "table"]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -49,6 +49,12 @@ def seconds(x: float | None) -> str:
     if x is None:
         return "–"
     return f"{1000 * x:.2g} ms" if x < 0.1 else f"{x:.2g} s" if x < 100 else f"{x:.0f} s"
+
+
+def scored_with(code: Sequence[Mapping[str, Any]]) -> str:
+    """`code 1a2b… of commit 3c4d… (20 pairs), …`: what scores were made with."""
+    of = [f" of commit {c['commit']}" if c["commit"] else "" for c in code]
+    return ", ".join(f"code {c['version']}{x} ({c['pairs']} pairs)" for c, x in zip(code, of, strict=True))
 
 
 def log10(x: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .markdown import log10, table
+from .markdown import log10, scored_with, table
 from .tables import VERDICTS, calibration, uniformity
 
 __all__ = ["population_page"]
@@ -42,6 +42,8 @@ def _told(effort: str, told: Mapping[str, Any]) -> str:
     text = (
         f"{told['right']} of {told['pairs']} right; strangers called related: {told['false']}.\n\n{table(head, rows)}"
     )
+    if told.get("code"):
+        text += f"\n\nScored with {scored_with(told['code'])}."
     if told["wrong"]:
         listed = ", ".join(_wrong(*row) for row in told["wrong"][:_NAMED])
         text += f"\n\nWrong: {listed}{', …' if len(told['wrong']) > _NAMED else ''}."

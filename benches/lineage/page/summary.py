@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from weightprint.evidence.tests import PUBLISHED, TESTS
 
 from ..score import p_value_levels as levels
 from ..score.metrics import Bootstrap, Ranking, separation
@@ -44,14 +45,14 @@ def scores_of(rows: Sequence[Row], method: str) -> NDArray[np.float64]:
 
 
 def method_names(rows: Iterable[Row]) -> list[str]:
-    """All methods in the rows: weightprint, its tests, then the others in the order in which they came. Tests in an
-    alignment are none: they are run on the pairs where they are likely to find something."""
+    """All methods in the rows: weightprint, its tests in their order, the published measures in theirs, other tools.
+    Tests in an alignment are none: they are run on the pairs where they are likely to find something."""
     seen: dict[str, None] = {}
     for row in rows:
         seen.update(dict.fromkeys(name for name in row["methods"] if "@" not in name))
-    own = [name for name in seen if name.startswith("weightprint.")]
-    first = [name for name in ("weightprint",) if name in seen]
-    return [*first, *own, *(n for n in seen if n != "weightprint" and n not in own)]
+    named = ["weightprint", *(f"weightprint.{test.name}" for test in TESTS), *(test.name for test in PUBLISHED)]
+    place = {name: i for i, name in enumerate(named)}
+    return sorted(seen, key=lambda name: (not name.startswith("weightprint"), place.get(name, len(place)), name))
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..score.pair_table import Row
 from ..score.pairs import RELATED, SHARED_INIT, UNRELATED
-from .markdown import log10, number, percent, rate, seconds, table
+from .markdown import log10, number, percent, rate, scored_with, seconds, table
 from .summary import GROUPS, SPOKEN_FROM, verdicts_of
 
 Numbers = Mapping[str, Any]
@@ -84,8 +84,8 @@ def footnotes(numbers: Numbers, about: Numbers) -> str:
     for name, version in about["peers"].items():
         lines.append(f"{name}: version {version}, in its own interpreter, offline, on local folders.")
     for name, m in about["methods"].items():
-        if m.get("older"):
-            lines.append(f"{m['older']} scores of {name} are of an earlier version of it.")
+        if name not in about["peers"] and m.get("code"):
+            lines.append(f"{name} was scored with {scored_with(m['code'])}.")
     for name, why in about["peers_missing"].items():
         lines.append(f"{name} was not run: {why}.")
     for name, m in numbers["methods"].items():
@@ -354,6 +354,8 @@ def calibration_page(found: Numbers) -> str:
         for basis, kinds in c.get("aligned", {}).items():
             total = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(kinds.items()))
             text += f" A {basis.replace('_', ' ')} was {how} on {sum(kinds.values())} of them ({total})."
+        if c.get("code"):
+            text += f" Scored with {scored_with(c['code'])}."
         parts += [text, calibration(c["tests"]), uniformity(c.get("uniform", {}))]
     return "\n\n".join(part for part in parts if part)
 

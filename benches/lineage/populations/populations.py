@@ -20,7 +20,7 @@ from ..commands.calibrate import named, summed
 from ..page.populations import population_page
 from ..score import methods, runner
 from ..score import p_value_levels as levels
-from ..score.records import Record, Records
+from ..score.records import Record, Records, scored_with
 from . import kinds, structured
 from .case import STRANGERS, Case, Population, called
 
@@ -116,6 +116,7 @@ def _told(cases: Sequence[Case], records: Mapping[str, Record]) -> dict[str, Any
         "false": false,
         "groups": {g: {"smallest_log10_p": smallest[g], **count} for g, count in sorted(groups.items())},
         "wrong": wrong,
+        "code": scored_with(records),
     }
 
 

@@ -1,14 +1,15 @@
 """The methods that are scored: weightprint itself, every published comparator it carries, and two other tools.
 
-A method has a name, a version (a digest of the source that its numbers depend on, so that a changed method is scored
-again and an unchanged one is not), and a function of two folders that returns what is kept of a pair. `every` above 1
-means that it is slow and is run on that fraction of the pairs, chosen by a hash of their names; the table says so.
+A method has a name, a version (a digest of the code that its numbers depend on, so that a changed method is scored
+again, and an unchanged one, moved or not, isn't: :mod:`.code_digest`), and a function of two folders that returns what
+is kept of a pair. `every` above 1 means that it is slow and is run on that fraction of the pairs, chosen by a hash of
+their names; the table says so.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -20,9 +21,11 @@ from weightprint.compare.pipeline import gather
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
+from weightprint.evidence.test import Test
 from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS
 from weightprint.results.saving import finite
 
+from .code_digest import Source, digest, reached, rust_items, sources
 from .open_models import Opened
 from .peers import PEERS, Peer
 
@@ -52,13 +55,6 @@ class Method:
     def takes(self, key: str) -> bool:
         """Whether this pair is among those that the method is run on."""
         return self.every == 1 or hashlib.sha256(f"every {key}".encode()).digest()[0] % self.every == 0
-
-
-def _digest(paths: Iterable[Path]) -> str:
-    found = hashlib.sha256()
-    for path in sorted(paths):
-        found.update(path.name.encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()[:12]
 
 
 def _weightprint(a: Path, b: Path, effort: Effort = "standard") -> dict[str, Any]:
@@ -126,14 +122,28 @@ class _Comparator:
         }
 
 
-#: Parts of the package that only show what was found.
-_SHOWS = frozenset({"cli", "report", "demo", "wording.py"})
+#: Parts of the package that only show what was found, or say where it is.
+_SHOWS = frozenset({"cli", "report", "demo", "verdict/wording.py", "results/shown.py", "__init__.py", "__main__.py"})
+RUST = Path(__file__).resolve().parents[3] / "rust" / "core" / "src"
+#: What is followed from a published measure: not how a model is opened and scanned.
+_MEASURES = ("evidence", "fingerprint", "util")
+
+
+@cache
+def _package() -> dict[str, Source]:
+    return sources(PACKAGE, _SHOWS)
 
 
 @cache
 def _source() -> str:
-    paths = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("_core*.so")]
-    return _digest(path for path in paths if path.relative_to(PACKAGE).parts[0] not in _SHOWS)
+    """Of all that computes, and of the native module by its source: that it was built from it is up to whoever runs."""
+    return digest([*(d.text for source in _package().values() for d in source.definitions), *rust_items(RUST)])
+
+
+def _measure(test: Test) -> str:
+    """Of a published measure and what it calls."""
+    known = {module: source for module, source in _package().items() if module.split(".")[1] in _MEASURES}
+    return digest(reached(known, f"{PACKAGE.name}.evidence.published.{test.name}", test.name))
 
 
 def tests_only() -> Method:
@@ -155,14 +165,8 @@ def at_effort(effort: Effort) -> Method:
 def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     """Every method, weightprint first; `peers` are the tools that an interpreter was named for."""
     out = [Method("weightprint", _source(), _weightprint)]
-    evidence = PACKAGE / "evidence"
-    shared = [*evidence.glob("_*.py"), *(evidence / "published").glob("_*.py")]
-    for test in PUBLISHED:
-        name = test.name
-        own = [path for path in (evidence / "published" / f"{name}.py", evidence / f"{name}.py") if path.exists()]
-        out.append(Method(name, _digest([*shared, *own]), _Comparator(test), EVERY.get(name, 1)))
-    for peer in peers:
-        out.append(Method(peer.name, peer.version, peer, EVERY.get(peer.name, 1)))
+    out += [Method(test.name, _measure(test), _Comparator(test), EVERY.get(test.name, 1)) for test in PUBLISHED]
+    out += [Method(peer.name, peer.version, peer, EVERY.get(peer.name, 1)) for peer in peers]
     return tuple(out)
 
 

@@ -2,18 +2,26 @@
 
 A line is written whole and flushed before the next pair is started, so a killed run loses the pairs it was working on
 and no more; a last line cut short is ignored and its pair scored again. A line counts only while the method's version
-is the one it was written under.
+is the one it was written under, a digest of code (:mod:`.code_digest`); the commit that was checked out stands beside
+it, for people.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+
+
+def scored_with(records: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """The code that records were made with, the most used first: its version, the commit if known, how many."""
+    count = Counter((record["version"], record.get("commit")) for record in records.values())
+    return [{"version": version, "commit": commit, "pairs": n} for (version, commit), n in count.most_common()]
 
 
 class Records:

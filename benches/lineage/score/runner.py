@@ -18,11 +18,13 @@ from typing import Any
 
 from ..populations.case import Maker
 from . import methods
+from .code_digest import commit
 from .peers import Peer
 from .records import Records
 
 __all__ = ["Task", "due", "run"]
 
+_HERE = Path(__file__).resolve().parent
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -57,7 +59,7 @@ def run(tasks: Sequence[Task], records: Records, jobs: int, peers: tuple[Peer, .
     started = time.monotonic()
     for done, (task, found) in enumerate(_results(tasks, jobs, peers), 1):
         for name, version, values in found:
-            records.append(name, version, task.key, values)
+            records.append(name, version, task.key, {"commit": commit(_HERE), **values})
         spent = time.monotonic() - started
         _say(label, done, len(tasks), spent * (len(tasks) - done) / done)
     if tasks:
