@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benches.lineage", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo-models", help="train the models of `weightprint demo` (10 minutes)")
-    demo.add_argument("names", nargs="*", metavar="NAME", help="default: the four that ship")
+    demo.add_argument("names", nargs="*", metavar="NAME", help="default: all four")
     demo.add_argument("--output", type=Path, default=Path("target/lineage"), help="where to build them (%(default)s)")
     demo.add_argument("--install", action="store_true", help="then copy the four into python/weightprint/demo/models")
     demo.set_defaults(run=_demo_models)
@@ -35,7 +35,7 @@ def _demo_models(args: argparse.Namespace) -> None:
     unknown = [name for name in args.names if name not in demo_models.PLANS]
     if unknown:
         raise SystemExit(f"no model {unknown[0]!r}; there are: {', '.join(demo_models.PLANS)}")
-    demo_models.build(args.names or list(demo_models.SHIPPED), args.output)
+    demo_models.build(args.names or list(demo_models.PLANS), args.output)
     if args.install:
         demo_models.install(args.output, Path("python/weightprint/demo/models"))
 

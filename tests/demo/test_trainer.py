@@ -1,4 +1,4 @@
-"""benches/lineage: the model is what it says, upcycling changes no function, a recipe gives the same bytes twice.
+"""How the demo's models are made: first weights, upcycling that changes no function, a recipe that repeats.
 
 Needs the `lineage` extra (JAX) and the repository; skipped elsewhere.
 """
@@ -6,23 +6,21 @@ Needs the `lineage` extra (JAX) and the repository; skipped elsewhere.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import weightprint
 
-jax = pytest.importorskip("jax")
+pytest.importorskip("jax")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-pytest.importorskip("jax")
-demo_models = import_module("benches.lineage.demo_trainer.demo_models")
+from benches.lineage.demo_trainer import demo_models, model  # noqa: E402  (after the skip)
+from benches.lineage.zoo import data, forms, forms_train, model_folder  # noqa: E402
+
 sys.path.remove(str(ROOT))
 
-from benches.lineage.demo_trainer import model, train  # noqa: E402  (after the skips)
-from benches.lineage.zoo import data  # noqa: E402
-
-CONFIG = model.Config(hidden=16, layers=2, heads=2, kv_heads=1, ffn=24)
+CONFIG = forms.shape("llama", hidden=16, layers=2, ffn=24, heads=2, kv_heads=1)
 TOKENS = np.random.default_rng(0).integers(0, 256, (2, 9))
 
 
@@ -68,20 +66,40 @@ def test_upcycling_redraws_the_same_units_in_all_three_matrices() -> None:
 
 
 def test_a_recipe_learns_and_gives_the_same_weights_twice() -> None:
-    start = model.init(CONFIG, 1)
-    recipe = train.Recipe("docs", steps=30, batch_seed=3, warmup=5, rows=4, context=32)
-    once, twice = (train.train(start, CONFIG, recipe) for _ in range(2))
-    assert demo_models._safetensors(once, {}) == demo_models._safetensors(twice, {})
-    before, after = (train.evaluate(params, CONFIG, "docs", rows=32) for params in (start, once))
+    start = {name: np.asarray(x) for name, x in model.init(CONFIG, 1).items()}
+    recipe = forms_train.Recipe("docs", 30, 3, 4e-3, warmup=5, context=32)
+    once, twice = (demo_models.trained(start, CONFIG, recipe, "x") for _ in range(2))
+    assert once.keys() == start.keys()
+    assert all((x == twice[name]).all() for name, x in once.items())
+    before, after = (forms_train.evaluate(forms.stack(x, CONFIG), CONFIG, "docs", rows=32) for x in (start, once))
     assert after < before - 1
+
+
+def test_a_model_is_built_from_the_saved_form_of_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = forms_train.Recipe("docs", 2, 3, warmup=1, rows=2, context=16)
+    plans = {
+        "root": demo_models.Plan(recipe, 1),
+        "moe": demo_models.Plan(recipe, 7, "root", True, "upcycled"),
+    }
+    monkeypatch.setattr(demo_models, "PLANS", plans)
+    monkeypatch.setattr(demo_models, "DENSE", CONFIG)
+    demo_models.build(["moe"], tmp_path)
+    start, shape = demo_models._start(plans["moe"], tmp_path)
+    root = model_folder.read_safetensors(tmp_path / "root" / "model.safetensors")
+    assert shape.experts == demo_models.EXPERTS
+    assert all((x == root[name]).all() for name, x in start.items() if ".mlp." not in name)
+    with weightprint.open(tmp_path / "moe") as checkpoint:
+        assert {tensor.dtype for tensor in checkpoint.tensors} == {"BF16"}
+        assert checkpoint.metadata["parents"] == "root"
+        assert checkpoint.names() == sorted(start)
 
 
 def test_the_bytes_we_write_are_read_by_the_safetensors_package(tmp_path: Path) -> None:
     from safetensors.flax import load_file
 
-    params = {name: value.astype("bfloat16") for name, value in model.init(CONFIG, 1).items()}
+    params = {name: np.asarray(value.astype("bfloat16")) for name, value in model.init(CONFIG, 1).items()}
     file = tmp_path / "model.safetensors"
-    file.write_bytes(demo_models._safetensors(params, {"name": "x"}))
+    model_folder.write_safetensors(file, params, {"name": "x"})
     back = load_file(file)
     assert set(back) == set(params)
     for name, value in params.items():

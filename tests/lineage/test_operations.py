@@ -53,18 +53,16 @@ PRESERVING = [case for case in CASES if keeps(case.values[0], case.values[2])]
 def test_the_forward_pass_is_the_trainers() -> None:
     jax = pytest.importorskip("jax")
     from benches.lineage.demo_trainer import gpt2, model
+    from benches.lineage.zoo import forms
 
     for form, experts in (("llama", 0), ("moe", 4)):
         m = tiny(form)
-        config = model.Config(
-            hidden=16, layers=4, heads=4, kv_heads=2, ffn=24, vocabulary=40, experts=experts, norm_eps=1e-12
-        )
-        ours = model.forward({k: jax.numpy.asarray(v) for k, v in m.tensors.items()}, config, TOKENS)[0]
+        s = forms.shape(form, hidden=16, layers=4, ffn=24, vocabulary=40, experts=experts, eps=1e-12)
+        ours = model.forward({k: jax.numpy.asarray(v) for k, v in m.tensors.items()}, s, TOKENS)[0]
         np.testing.assert_allclose(logits(m), ours, atol=2e-4)
     m = tiny("gpt2")
-    config2 = gpt2.Config(hidden=16, layers=4, heads=4, ffn=24, vocabulary=40, positions=32)
-    ours = gpt2.forward({k: jax.numpy.asarray(v) for k, v in m.tensors.items()}, config2, TOKENS)[0]
-    np.testing.assert_allclose(logits(m), ours, atol=2e-4)
+    s = forms.shape("gpt2", hidden=16, layers=4, ffn=24, vocabulary=40, positions=32)
+    np.testing.assert_allclose(logits(m), gpt2.forward(m.tensors, s, TOKENS), atol=2e-4)
 
 
 @pytest.mark.parametrize(("operation", "form", "parameters"), PRESERVING)

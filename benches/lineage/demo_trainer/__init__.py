@@ -1,1 +1,1 @@
-"""The trainer of the demo's four models, and the oracle of the zoo's."""
+"""How the demo's models are made, and two forward passes that tests hold against the zoo's."""

@@ -1,46 +1,35 @@
-"""A GPT-2 decoder in a page of JAX, trained by the same loop.
+"""A GPT-2 decoder in a page of JAX: how tests/anatomy/models/gpt2*.safetensors were made, and an oracle of the zoo's.
 
 ``python -m benches.lineage.demo_trainer.gpt2 OUTPUT.safetensors``
 
-For tests that need trained weights of the other kind: learned positions, LayerNorm with offsets, biases everywhere,
-q|k|v in one matrix, linear layers stored (in x out) as GPT-2's Conv1D, the head tied to the embedding. A block is
+Trained by the zoo's trainer from weights drawn here; :func:`forward` only serves tests/lineage, as that of
+:mod:`.model` does. Learned positions, LayerNorm with offsets, biases everywhere, q|k|v in one matrix, linear layers
+stored (in x out) as GPT-2's Conv1D, the head tied to the embedding. A block is
 
     x + O·attention(Q n, K n, V n)      n = LayerNorm₁(x)
     x + down·gelu(up·n)                 n = LayerNorm₂(x)
 
-tests/anatomy/models/gpt2.safetensors is what this writes, on 1,500 steps of the library's modules, rounded to bfloat16,
-and gpt2-ffn3.safetensors what it writes with --seed 31 --ffn 144.
+tests/anatomy/models/gpt2.safetensors is what this writes, but for rounding (an older loop wrote it): 1,500 steps on the
+library's modules, rounded to bfloat16; gpt2-ffn3.safetensors is with --seed 31 --ffn 144.
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
-from . import train
+from ..zoo import forms
+from ..zoo.forms import Shape
+from ..zoo.forms_train import Recipe
+from ..zoo.model_folder import write_safetensors
+from .demo_models import trained
 from .model import Params
 
 
-@dataclass(frozen=True)
-class Config:
-    """The shape of a decoder."""
-
-    hidden: int = 48
-    layers: int = 4
-    heads: int = 4
-    ffn: int = 192
-    vocabulary: int = 256
-    positions: int = 128
-
-    def forward(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logits, and 0: see :func:`forward`."""
-        return forward(params, self, tokens)
-
-
-def init(config: Config, seed: int) -> Params:
+def init(config: Shape, seed: int) -> Params:
     """Gains one, offsets and biases zero, matrices normal with sd 1/√in, those that write scaled by 1/√(2·layers)."""
     keys = iter(jax.random.split(jax.random.key(seed), 200))
     d, h = config.hidden, config.ffn
@@ -68,8 +57,8 @@ def init(config: Config, seed: int) -> Params:
     return params | {"ln_f.weight": jnp.ones(d), "ln_f.bias": jnp.zeros(d)}
 
 
-def forward(params: Params, config: Config, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """tokens (batch, time) → logits (batch, time, vocabulary), and 0 where a Mixture of Experts has its imbalance."""
+def forward(params: Params, config: Shape, tokens: jax.Array) -> jax.Array:
+    """tokens (batch, time) → logits (batch, time, vocabulary)."""
     time = tokens.shape[1]
     x = params["wte.weight"][tokens] + params["wpe.weight"][:time]
     for layer in range(config.layers):
@@ -77,7 +66,7 @@ def forward(params: Params, config: Config, tokens: jax.Array) -> tuple[jax.Arra
         x = x + _attention(params, config, f"{block}.attn", _norm(params, f"{block}.ln_1", x))
         n = _norm(params, f"{block}.ln_2", x)
         x = x + _linear(params, f"{block}.mlp.c_proj", jax.nn.gelu(_linear(params, f"{block}.mlp.c_fc", n)))
-    return _norm(params, "ln_f", x) @ params["wte.weight"].T, jnp.zeros(())
+    return _norm(params, "ln_f", x) @ params["wte.weight"].T
 
 
 def _linear(params: Params, name: str, x: jax.Array) -> jax.Array:
@@ -90,7 +79,7 @@ def _norm(params: Params, name: str, x: jax.Array) -> jax.Array:
     return centred * scale * params[f"{name}.weight"] + params[f"{name}.bias"]
 
 
-def _attention(params: Params, config: Config, name: str, n: jax.Array) -> jax.Array:
+def _attention(params: Params, config: Shape, name: str, n: jax.Array) -> jax.Array:
     rows, time, d = n.shape
     fused = _linear(params, f"{name}.c_attn", n)
     q, k, v = (y.reshape(rows, time, config.heads, -1).swapaxes(1, 2) for y in jnp.split(fused, 3, axis=-1))
@@ -103,15 +92,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benches.lineage.demo_trainer.gpt2", description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ffn", type=int, default=Config.ffn)
+    parser.add_argument("--ffn", type=int, default=192)
     args = parser.parse_args()
-    from safetensors.flax import save_file
-
-    config = Config(ffn=args.ffn)
-    recipe = train.Recipe("modules", steps=1500, batch_seed=500 + args.seed, rate=3e-3)
-    params = train.train(init(config, args.seed), config, recipe, label="gpt2")
-    save_file({name: value.astype(jnp.bfloat16) for name, value in params.items()}, args.output)
-    print(f"{sum(np.prod(value.shape) for value in params.values()):,} parameters", config)
+    shape = forms.shape("gpt2", hidden=48, layers=4, ffn=args.ffn)
+    recipe = Recipe("modules", 1500, 500 + args.seed, 3e-3, warmup=50, rows=16, context=128)
+    tensors = trained({name: np.asarray(x) for name, x in init(shape, args.seed).items()}, shape, recipe, "gpt2")
+    write_safetensors(args.output, {name: x.astype(ml_dtypes.bfloat16) for name, x in tensors.items()})
+    print(f"{sum(x.size for x in tensors.values()):,} parameters", shape)
 
 
 if __name__ == "__main__":

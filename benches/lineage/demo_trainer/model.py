@@ -1,7 +1,11 @@
-"""A Llama decoder in a page of JAX, dense or Mixture of Experts.
+"""A Llama decoder in a page of JAX, dense or Mixture of Experts: how the demo's models begin, and an oracle.
+
+The zoo's trainer (:mod:`..zoo.forms`) trains the demo's models, too, from the weights that :func:`init` and
+:func:`upcycle` draw here: another generator would make other models than those in the package. :func:`forward` only
+serves tests/lineage (test_forms.py, test_operations.py): a second forward pass, block by block, written another way.
 
 The parameters are one flat dict, tensor name → array, with the names and the (out, in) shapes that Hugging Face
-checkpoints use: the dict that is trained is the file that is saved. A block is
+checkpoints use. A block is
 
     x + O·attention(RoPE(Q n), RoPE(K n), V n)      n = x / rms(x) * γ_input
     x + down(silu(gate n) * up n)                   n = x / rms(x) * γ_post_attention
@@ -11,76 +15,23 @@ softmax of W_r n taken over those two (the dense FFN written once per expert, De
 are computed and the unwanted ones multiplied by zero: at this size that is faster than sorting tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 
+from ..zoo.forms import Shape
+
 Params = dict[str, jax.Array]
 
 
-@dataclass(frozen=True)
-class Config:
-    """The shape of a decoder. `experts` = 0 is the dense form."""
-
-    hidden: int = 48
-    layers: int = 5
-    heads: int = 4
-    kv_heads: int = 2
-    ffn: int = 128
-    vocabulary: int = 256
-    experts: int = 0
-    experts_used: int = 2
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-5
-
-    def forward(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logits and the router's imbalance: see :func:`forward`."""
-        return forward(params, self, tokens)
-
-    @property
-    def head(self) -> int:
-        return self.hidden // self.heads
-
-    def to_hf(self) -> dict[str, object]:
-        """The config.json a loader would expect beside these tensors."""
-        common: dict[str, object] = {
-            "vocab_size": self.vocabulary,
-            "hidden_size": self.hidden,
-            "intermediate_size": self.ffn,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "hidden_act": "silu",
-            "rms_norm_eps": self.norm_eps,
-            "rope_theta": self.rope_theta,
-            "max_position_embeddings": 2048,
-            "attention_bias": False,
-            "tie_word_embeddings": False,
-            "torch_dtype": "bfloat16",
-        }
-        if not self.experts:
-            return {"architectures": ["LlamaForCausalLM"], "model_type": "llama"} | common
-        moe: dict[str, object] = {
-            "moe_intermediate_size": self.ffn,
-            "n_routed_experts": self.experts,
-            "num_experts_per_tok": self.experts_used,
-            "n_shared_experts": None,
-            "norm_topk_prob": True,
-            "scoring_func": "softmax",
-            "first_k_dense_replace": 0,
-            "moe_layer_freq": 1,
-        }
-        return {"architectures": ["DeepseekForCausalLM"], "model_type": "deepseek"} | common | moe
-
-
-def ffn_prefixes(config: Config, layer: int) -> list[str]:
+def ffn_prefixes(config: Shape, layer: int) -> list[str]:
     """Where the gate, up and down matrices of a block live: one place when dense, one per expert otherwise."""
     mlp = f"model.layers.{layer}.mlp"
     return [f"{mlp}.experts.{e}" for e in range(config.experts)] if config.experts else [mlp]
 
 
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+def shapes(config: Shape) -> dict[str, tuple[int, ...]]:
     """Every tensor's name and shape, in the order of the computation."""
     d, kv = config.hidden, config.kv_heads * config.head
     out: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocabulary, d)}
@@ -103,7 +54,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return out
 
 
-def init(config: Config, seed: int) -> Params:
+def init(config: Shape, seed: int) -> Params:
     """Gains one, matrices normal with sd 1/√in, the two that write to the stream scaled by 1/√(2·layers) as well."""
     names = shapes(config)
     keys = jax.random.split(jax.random.key(seed), len(names))
@@ -119,13 +70,13 @@ def init(config: Config, seed: int) -> Params:
     return params
 
 
-def upcycle(params: Params, dense: Config, experts: int, fresh: float, seed: int) -> tuple[Params, Config]:
+def upcycle(params: Params, dense: Shape, experts: int, fresh: float, seed: int) -> tuple[Params, Shape]:
     """Dense → MoE: every expert a copy of the FFN in which a random share `fresh` of the units is drawn anew.
 
     Redrawing units (with the sd of the matrix they replace) is how Drop-Upcycling lets experts grow apart, see
     arXiv 2502.19261. The router starts small and random.
     """
-    config = Config(**{**dense.__dict__, "experts": experts})
+    config = replace(dense, form="moe", experts=experts)
     out = {name: value for name, value in params.items() if ".mlp." not in name}
     key = jax.random.key(seed)
     for layer in range(config.layers):
@@ -143,7 +94,7 @@ def upcycle(params: Params, dense: Config, experts: int, fresh: float, seed: int
     return {name: out[name] for name in shapes(config)}, config
 
 
-def forward(params: Params, config: Config, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+def forward(params: Params, config: Shape, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
     """tokens (batch, time) → logits (batch, time, vocabulary) and the router's imbalance (0 when dense; 1 is even)."""
     x = params["model.embed_tokens.weight"][tokens]
     cos, sin = _rope_table(config, tokens.shape[1])
@@ -161,12 +112,12 @@ def forward(params: Params, config: Config, tokens: jax.Array) -> tuple[jax.Arra
     return _norm(params["model.norm.weight"], x, config) @ params["lm_head.weight"].T, imbalance
 
 
-def _norm(gain: jax.Array, x: jax.Array, config: Config) -> jax.Array:
-    return gain * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.norm_eps)
+def _norm(gain: jax.Array, x: jax.Array, config: Shape) -> jax.Array:
+    return gain * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.eps)
 
 
-def _rope_table(config: Config, time: int) -> tuple[jax.Array, jax.Array]:
-    frequency = config.rope_theta ** (-jnp.arange(0, config.head, 2) / config.head)
+def _rope_table(config: Shape, time: int) -> tuple[jax.Array, jax.Array]:
+    frequency = config.theta ** (-jnp.arange(0, config.head, 2) / config.head)
     angle = jnp.tile(jnp.arange(time)[:, None] * frequency, (1, 2))
     return jnp.cos(angle), jnp.sin(angle)
 
@@ -176,7 +127,7 @@ def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
 
 
-def _attention(params: Params, config: Config, block: str, n: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+def _attention(params: Params, config: Shape, block: str, n: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     def heads(role: str, count: int) -> jax.Array:
         y = n @ params[f"{block}.self_attn.{role}.weight"].T
         return y.reshape(*n.shape[:2], count, config.head).swapaxes(1, 2)
@@ -198,7 +149,7 @@ def _ffn(params: Params, mlp: str, n: jax.Array) -> jax.Array:
     return (gate * (n @ params[f"{mlp}.up_proj.weight"].T)) @ params[f"{mlp}.down_proj.weight"].T
 
 
-def _experts(params: Params, config: Config, layer: int, n: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _experts(params: Params, config: Shape, layer: int, n: jax.Array) -> tuple[jax.Array, jax.Array]:
     p = jax.nn.softmax(n @ params[f"model.layers.{layer}.mlp.gate.weight"].T)
     best, who = jax.lax.top_k(p, config.experts_used)
     chosen = jax.nn.one_hot(who, config.experts)  # (batch, time, used, experts)

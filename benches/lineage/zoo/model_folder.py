@@ -94,9 +94,11 @@ def save(folder: Path, made: Made) -> Path:
     return folder
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """One safetensors file, the same bytes for the same arrays."""
-    header: dict[str, Any] = {}
+def write_safetensors(
+    path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """One safetensors file, the same bytes for the same arrays: the package's writer orders metadata anew each time."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     at = 0
     for name, x in tensors.items():
         header[name] = {"dtype": _CODES[x.dtype], "shape": list(x.shape), "data_offsets": [at, at + x.nbytes]}
@@ -114,9 +116,9 @@ def truth_of(folder: Path) -> Truth:
     return Truth(**json.loads((folder / "truth.json").read_text()))
 
 
-def load(folder: Path) -> Made:
-    """A saved model; plain floats come back as float32, other types as they are stored."""
-    data = np.memmap(folder / "model.safetensors", np.uint8, "r")
+def read_safetensors(path: Path) -> Tensors:
+    """The tensors of one file; plain floats come back as float32, other types as they are stored."""
+    data = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:start].tobytes())
     header.pop("__metadata__", None)
@@ -125,4 +127,10 @@ def load(folder: Path) -> Made:
         begin, end = entry["data_offsets"]
         x = np.frombuffer(data[start + begin : start + end].tobytes(), DTYPES[entry["dtype"]]).reshape(entry["shape"])
         tensors[name] = x.astype(np.float32) if entry["dtype"] in ("BF16", "F16", "F32", "F64") else x
-    return Made(tensors, json.loads((folder / "config.json").read_text()), truth_of(folder))
+    return tensors
+
+
+def load(folder: Path) -> Made:
+    """A saved model, as :func:`read_safetensors` gives its tensors."""
+    config = json.loads((folder / "config.json").read_text())
+    return Made(read_safetensors(folder / "model.safetensors"), config, truth_of(folder))
