@@ -43,7 +43,7 @@ from safetensors.numpy import load_file
 from weightprint.cli import main as weightprint_main
 
 from benches.lineage.score.pairs import Want, choose
-from benches.lineage.zoo.ground_truth import Family
+from benches.lineage.zoo.ground_truth import FamilyTree
 from tests.cases import makers
 from tests.cases.makers import BF16, Array, Arrays
 from tests.checkpoint.gguf.gguf_files import LLAMA, write_gguf
@@ -226,7 +226,7 @@ def zoo_models(to: Path, zoo: Path) -> Pairs:
     """Copies of the zoo's models that are in a pair."""
     if not (zoo / "PLAN.json").exists():
         raise SystemExit(f"no zoo in {zoo}: python -m benches.lineage build --small --output target/zoo-small")
-    pairs = [(f"zoo/{pair.a}", f"zoo/{pair.b}") for pair in choose(Family.read(zoo), WANT)]
+    pairs = [(f"zoo/{pair.a}", f"zoo/{pair.b}") for pair in choose(FamilyTree.read(zoo), WANT)]
     for name in {Path(model).name for pair in pairs for model in pair}:
         (to / name).mkdir(parents=True)
         for file in (*(zoo / name).glob("*.safetensors"), zoo / name / "config.json"):

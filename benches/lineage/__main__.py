@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .commands import build, calibrate, score
-from .commands import direction as readings
+from .commands import build, calibrate, direction, score
 from .demo_trainer import demo_models
 from .populations import populations, real_strangers
 from .scale import big_shapes, budget, real_scale
@@ -23,7 +22,7 @@ def main() -> None:
     calibrate.add(commands)
     populations.add(commands)
     real_strangers.add(commands)
-    readings.add(commands)
+    direction.add(commands)
     real_scale.add_command(commands)
     big_shapes.add_command(commands)
     budget.add_command(commands)

@@ -185,7 +185,7 @@ def test_mirrored_twice_is_the_same() -> None:
 def test_the_report_says_which_way_it_is_told(tmp_path: Path) -> None:
     a = parent("llama")
     grown = OPERATIONS["depth_upscaling"]([a], 3)
-    trained = made.Made(
+    trained = made.ZooModel(
         {n: (x + 0.1 * x.std() * np.random.default_rng(5).standard_t(4, x.shape)).astype(np.float32)
          for n, x in a.tensors.items()}, a.config, a.truth,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import weightprint
 
-from benches.lineage.zoo.model_folder import Made, Truth, load, save
+from benches.lineage.zoo.model_folder import Truth, ZooModel, load, save
 from benches.lineage.zoo.operations.chain import chain
 from benches.lineage.zoo.operations.table import OPERATIONS
 
@@ -51,24 +51,24 @@ ATTACKS: dict[str, Steps] = {
 
 
 @pytest.fixture(scope="module")
-def fine_tune(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def fine_tune(tmp_path_factory: pytest.TempPathFactory) -> ZooModel:
     """The demo's fine-tune, as the operations want it."""
     folder = MODELS / "finetune"
     truth = Truth(name="finetune", kind="descendant", form="llama", roots=("parent",), parents=("parent",))
     copy = tmp_path_factory.mktemp("copy") / "finetune"
-    made = save(copy, Made({}, {}, truth))
+    made = save(copy, ZooModel({}, {}, truth))
     for file in ("model.safetensors", "config.json"):
         (made / file).write_bytes((folder / file).read_bytes())
     return load(copy)
 
 
-def disguised(made: Made, steps: Steps, folder: Path) -> Path:
+def disguised(made: ZooModel, steps: Steps, folder: Path) -> Path:
     """The model after these steps, in bfloat16 as it would be published."""
     done = chain([made], [(OPERATIONS[name], parameters) for name, parameters in steps], 3, "disguised")
     import ml_dtypes
 
     rounded = {n: x.astype(ml_dtypes.bfloat16) if x.dtype == np.float32 else x for n, x in done.tensors.items()}
-    return save(folder / "disguised", Made(rounded, done.config, done.truth))
+    return save(folder / "disguised", ZooModel(rounded, done.config, done.truth))
 
 
 def test_the_plain_fine_tune_is_of_one_origin() -> None:
@@ -77,14 +77,14 @@ def test_the_plain_fine_tune_is_of_one_origin() -> None:
 
 @pytest.mark.slow_but_first
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_no_attack_changes_the_verdict(fine_tune: Made, name: str, tmp_path: Path) -> None:
+def test_no_attack_changes_the_verdict(fine_tune: ZooModel, name: str, tmp_path: Path) -> None:
     copy = disguised(fine_tune, ATTACKS[name], tmp_path)
     result = weightprint.compare(MODELS / "parent", copy)
     assert result.verdict == "shared_origin"
     assert (result.log10_p or 0) < -20
 
 
-def test_attacks_make_no_kin_of_a_stranger(fine_tune: Made, tmp_path: Path) -> None:
+def test_attacks_make_no_kin_of_a_stranger(fine_tune: ZooModel, tmp_path: Path) -> None:
     copy = disguised(fine_tune, ATTACKS["rotation and units"], tmp_path)
     result = weightprint.compare(MODELS / "stranger", copy)
     assert result.verdict in ("no_evidence", "inconclusive")

@@ -21,7 +21,7 @@ from benches.lineage.zoo import data, forms, forms_runtime, forms_train  # noqa:
 from benches.lineage.zoo.forms import FORMS, Shape, Stacked  # noqa: E402
 from benches.lineage.zoo.forms_forward import forward  # noqa: E402
 from benches.lineage.zoo.forms_train import Recipe, Teacher  # noqa: E402
-from benches.lineage.zoo.model_folder import Made, Truth, save  # noqa: E402
+from benches.lineage.zoo.model_folder import Truth, ZooModel, save  # noqa: E402
 from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 
 del sys.path[:2]
@@ -30,7 +30,7 @@ forms_runtime.prepare()
 SMALL = {form: forms.shape(form, hidden=16, layers=2, ffn=24) for form in FORMS}
 
 
-def ours(made: Made) -> np.ndarray:
+def ours(made: ZooModel) -> np.ndarray:
     s = forms.shape_of(made.tensors, made.config)
     return np.asarray(forward(forms.stack(made.tensors, s), s, TOKENS)[0])
 
@@ -85,7 +85,7 @@ def test_names_and_shapes_survive_both_ways(form: str) -> None:
 def test_anatomy_maps_every_tensor_by_its_table(form: str, tmp_path: Path) -> None:
     s = SMALL[form]
     tensors = build._rounded(forms.flatten(forms.init(s, 6), s))
-    folder = save(tmp_path / form, Made(tensors, forms.to_hf(s), Truth(form, "root", form, (form,))))
+    folder = save(tmp_path / form, ZooModel(tensors, forms.to_hf(s), Truth(form, "root", form, (form,))))
     found = weightprint.anatomy(folder)
     assert found.unmapped == ()
     assert {a.source for a in found.assignments} == {"table"}

@@ -16,18 +16,18 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 pytest.importorskip("jax")
-made_module = import_module("benches.lineage.zoo.model_folder")
+model_folder = import_module("benches.lineage.zoo.model_folder")
 from tiny_models import TOKENS, logits, tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]
 
-from benches.lineage.zoo.model_folder import Made  # noqa: E402
+from benches.lineage.zoo.model_folder import ZooModel  # noqa: E402
 from benches.lineage.zoo.operations.chain import chain, composed  # noqa: E402
 from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 from benches.lineage.zoo.operations.work import Operation, named  # noqa: E402
 
 
-def parents_for(operation: Operation, form: str) -> list[Made]:
+def parents_for(operation: Operation, form: str) -> list[ZooModel]:
     return [tiny(form, seed, name=name) for seed, name in zip(range(operation.parents), "pqrs", strict=False)]
 
 
@@ -76,7 +76,7 @@ def test_a_disguise_computes_the_same(operation: Operation, form: str, parameter
     if operation.name in ("rename", "random_names"):
         names = child.truth.operations[0]["parameters"]["names"]
         back = {old: child.tensors[new] for new, old in names.items()}
-        child = Made(back, parents[0].config, child.truth)
+        child = ZooModel(back, parents[0].config, child.truth)
         if form == "gpt2":
             parents[0] = OPERATIONS["rename"](parents, 3, style="llama")
             assert {n: x.tolist() for n, x in back.items()} == {n: x.tolist() for n, x in parents[0].tensors.items()}
@@ -104,8 +104,8 @@ def test_a_child_is_whole_repeatable_and_tells_its_truth(
     recorded = truth.operations[0]["parameters"]
     assert recorded["seed"] == 3
     assert {k: recorded[k] for k, v in parameters.items() if v is not None} == dict(parameters)
-    made_module.save(tmp_path / "child", child)
-    assert made_module.load(tmp_path / "child").truth == replace(
+    model_folder.save(tmp_path / "child", child)
+    assert model_folder.load(tmp_path / "child").truth == replace(
         truth, roots=list(truth.roots), parents=list(truth.parents), operations=list(truth.operations)
     )
     json.dumps(asdict(truth))

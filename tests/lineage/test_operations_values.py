@@ -19,23 +19,23 @@ from tiny_models import TOKENS, logits, tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]
 
-from benches.lineage.zoo.model_folder import Made  # noqa: E402
+from benches.lineage.zoo.model_folder import ZooModel  # noqa: E402
 from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 
 UP, Q = "model.layers.1.mlp.up_proj.weight", "model.layers.1.self_attn.q_proj.weight"
 
 
-def parameters(made: Made) -> dict[str, Any]:
+def parameters(made: ZooModel) -> dict[str, Any]:
     return dict(made.truth.operations[-1]["parameters"])
 
 
-def fine_tunes(base: Made, sd: float = 0.02) -> list[Made]:
+def fine_tunes(base: ZooModel, sd: float = 0.02) -> list[ZooModel]:
     """Two models near a base, under names of their own."""
     out = []
     for seed, name in enumerate("xy"):
         rng = np.random.default_rng([seed, 8])
         near = {n: (v + sd * rng.standard_normal(v.shape)).astype(np.float32) for n, v in base.tensors.items()}
-        out.append(Made(near, base.config, replace(base.truth, name=name, parents=(base.truth.name,))))
+        out.append(ZooModel(near, base.config, replace(base.truth, name=name, parents=(base.truth.name,))))
     return out
 
 
@@ -147,7 +147,7 @@ def test_pooled_and_pruned_heads() -> None:
     silent = dict(parent.tensors)
     for i in range(4):
         silent[name.format(i)] = silent[name.format(i)] * np.repeat([1, 0, 1, 0], 4).astype(np.float32)
-    quiet = Made(silent, parent.config, parent.truth)
+    quiet = ZooModel(silent, parent.config, parent.truth)
     np.testing.assert_allclose(logits(OPERATIONS["head_pruning"]([quiet], 0)), logits(quiet), atol=1e-5)
 
 
@@ -223,7 +223,7 @@ def test_dense_from_experts() -> None:
     np.testing.assert_allclose(mean.tensors[f"{at}.up_proj.weight"], stack.mean(0), atol=1e-6)
     np.testing.assert_array_equal(all_.tensors[f"{at}.up_proj.weight"], stack.reshape(-1, 16))
     uniform = {n: x * 0 if n.endswith("mlp.gate.weight") else x for n, x in moe.tensors.items()}
-    everyone = Made(uniform, {**moe.config, "num_experts_per_tok": 4}, moe.truth)
+    everyone = ZooModel(uniform, {**moe.config, "num_experts_per_tok": 4}, moe.truth)
     np.testing.assert_allclose(logits(all_), logits(everyone), atol=1e-4)  # all experts, evenly, are their stack
     assert {row[4] for row in all_.truth.expert_map} == {0, 1, 2, 3}
 

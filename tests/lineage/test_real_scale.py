@@ -18,7 +18,7 @@ from tiny_models import tiny  # noqa: E402  (after the skip)
 
 del sys.path[:2]
 
-from benches.lineage.zoo import model_folder as made_module  # noqa: E402
+from benches.lineage.zoo import model_folder  # noqa: E402
 from benches.lineage.zoo.operations.table import OPERATIONS  # noqa: E402
 
 
@@ -53,7 +53,7 @@ def test_a_model_depends_on_its_name_and_seed_alone(tmp_path: Path) -> None:
     before = (tmp_path / "smollm2-rotation-0" / "model.safetensors").stat().st_mtime_ns
     real_scale.build(tmp_path, "*rotation*")
     assert (tmp_path / "smollm2-rotation-0" / "model.safetensors").stat().st_mtime_ns == before
-    assert made_module.truth_of(tmp_path / "smollm2-rotation-1").name == "smollm2-rotation-1"
+    assert model_folder.truth_of(tmp_path / "smollm2-rotation-1").name == "smollm2-rotation-1"
 
 
 def test_scores_are_kept_and_models_are_not(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Truth of pairs, resume, marks and the page, on a family small enough to draw by hand.
+"""Truth of pairs, resume, marks and the page, on a family tree small enough to draw by hand.
 
 r (fit) ──► pruned (blocks 0, 2) ──► tuned            s (test) ──► moe        r2: r's initialisation
 r + s ──► merged                                       student of r            t (test)
@@ -21,14 +21,13 @@ from benches.lineage.commands import score
 from benches.lineage.commands.calibrate import rotation_pairs, synthetic_pairs
 from benches.lineage.page import page, summary
 from benches.lineage.page.markdown import percent, rate
-from benches.lineage.score import methods, runner
-from benches.lineage.score import pair_table as rows
+from benches.lineage.score import methods, pair_table, runner
 from benches.lineage.score.operations_score import operations_table, same_parameter
 from benches.lineage.score.pairs import Pair, Want, choose, every_pair
 from benches.lineage.score.peers import Peer
 from benches.lineage.score.records import Records
 from benches.lineage.zoo import strangers
-from benches.lineage.zoo.ground_truth import Family
+from benches.lineage.zoo.ground_truth import FamilyTree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT: dict[str, Any] = {"kind": "root", "form": "llama", "text": "modules", "tokens": 1000, "total_tokens": 1000}
@@ -74,12 +73,12 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def family(zoo: Path) -> Family:
-    return Family.read(zoo)
+def tree(zoo: Path) -> FamilyTree:
+    return FamilyTree.read(zoo)
 
 
-def pair(family: Family, *names: str) -> Pair:
-    return next(p for p in every_pair(family) if {p.a, p.b} == set(names))
+def pair(tree: FamilyTree, *names: str) -> Pair:
+    return next(p for p in every_pair(tree) if {p.a, p.b} == set(names))
 
 
 @pytest.mark.parametrize(
@@ -97,44 +96,44 @@ def pair(family: Family, *names: str) -> Pair:
         (("moe", "tuned"), "unrelated", "same_architecture_same_data"),
     ],
 )
-def test_relations(family: Family, names: tuple[str, str], relation: str, kind: str) -> None:
-    found = pair(family, *names)
+def test_relations(tree: FamilyTree, names: tuple[str, str], relation: str, kind: str) -> None:
+    found = pair(tree, *names)
     assert (found.relation, found.kind) == (relation, kind)
 
 
-def test_what_is_true_of_descent(family: Family) -> None:
-    found = pair(family, "r", "tuned")
+def test_what_is_true_of_descent(tree: FamilyTree) -> None:
+    found = pair(tree, "r", "tuned")
     assert found.later == ("b" if found.b == "tuned" else "a")
     assert found.steps == ("depth_drop", "fine_tune")
     assert found.strength == "fine_tune (tokens 500)"
     assert found.training == 0.5
-    assert family.training("pruned", "merged") == 0.0
+    assert tree.training("pruned", "merged") == 0.0
 
 
-def test_clusters_are_initialisations_and_sides_are_of_both(family: Family) -> None:
-    assert pair(family, "r2", "s").clusters == ("r", "s")
-    assert pair(family, "r2", "s").side == "between"
-    assert pair(family, "r", "pruned").side == "fit"
-    assert pair(family, "s", "t").side == "test"
-    assert family.side("merged") == "between"
+def test_clusters_are_initialisations_and_sides_are_of_both(tree: FamilyTree) -> None:
+    assert pair(tree, "r2", "s").clusters == ("r", "s")
+    assert pair(tree, "r2", "s").side == "between"
+    assert pair(tree, "r", "pruned").side == "fit"
+    assert pair(tree, "s", "t").side == "test"
+    assert tree.side("merged") == "between"
 
 
-def test_maps_go_through_the_common_ancestor(family: Family) -> None:
-    assert family.layer_truth("r", "tuned") == {0: {0}, 1: {2}}
-    assert family.layer_truth("tuned", "r") == {0: {0}, 1: {None}, 2: {1}}
-    assert family.layer_truth("merged", "tuned") == {0: {0}, 1: {2}}
-    assert family.layer_truth("s", "r") is None
-    assert family.expert_truth("s", "moe") == {(layer, e): {(layer, None)} for layer in range(3) for e in range(2)}
-    assert family.expert_truth("r", "tuned") is None
+def test_maps_go_through_the_common_ancestor(tree: FamilyTree) -> None:
+    assert tree.layer_truth("r", "tuned") == {0: {0}, 1: {2}}
+    assert tree.layer_truth("tuned", "r") == {0: {0}, 1: {None}, 2: {1}}
+    assert tree.layer_truth("merged", "tuned") == {0: {0}, 1: {2}}
+    assert tree.layer_truth("s", "r") is None
+    assert tree.expert_truth("s", "moe") == {(layer, e): {(layer, None)} for layer in range(3) for e in range(2)}
+    assert tree.expert_truth("r", "tuned") is None
 
 
-def test_the_choice_is_stable_and_keeps_its_counts(family: Family) -> None:
-    chosen = choose(family, Want(related=4, shared_init=2, unrelated=7, hard=2))
-    assert chosen == choose(family, Want(related=4, shared_init=2, unrelated=7, hard=2))
+def test_the_choice_is_stable_and_keeps_its_counts(tree: FamilyTree) -> None:
+    chosen = choose(tree, Want(related=4, shared_init=2, unrelated=7, hard=2))
+    assert chosen == choose(tree, Want(related=4, shared_init=2, unrelated=7, hard=2))
     counts = {r: sum(p.relation == r for p in chosen) for r in ("related", "shared_init", "unrelated")}
     assert counts == {"related": 4, "shared_init": 2, "unrelated": 9}
     assert len({frozenset((p.a, p.b)) for p in chosen}) == 15
-    assert {p.later for p in every_pair(family) if p.kind == "descent"} == {"a", "b"}
+    assert {p.later for p in every_pair(tree) if p.kind == "descent"} == {"a", "b"}
 
 
 def test_a_line_cut_short_is_scored_again(tmp_path: Path) -> None:
@@ -150,9 +149,9 @@ def test_a_line_cut_short_is_scored_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_it_was_stopped(zoo: Path, family: Family, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_was_stopped(zoo: Path, tree: FamilyTree, tmp_path: Path) -> None:
     chosen = methods.find(("sigma_curve", "tests"), ())
-    cases = [(p.key, zoo / p.a, zoo / p.b) for p in every_pair(family)][:3]
+    cases = [(p.key, zoo / p.a, zoo / p.b) for p in every_pair(tree)][:3]
     records = Records(tmp_path)
     tasks = runner.due(cases, chosen, records)
     assert [set(task.methods) for task in tasks] == [{"sigma_curve", "tests"}] * 3
@@ -195,8 +194,8 @@ def record(verdict: str, log10_p: float, **more: Any) -> dict[str, Any]:
     return base | more
 
 
-def test_marks_against_the_truth(family: Family) -> None:
-    found = pair(family, "r", "tuned")
+def test_marks_against_the_truth(tree: FamilyTree) -> None:
+    found = pair(tree, "r", "tuned")
     told = record(
         "shared_origin",
         -40.0,
@@ -204,7 +203,7 @@ def test_marks_against_the_truth(family: Family) -> None:
         direction={"later": found.later, "confidence": 0.7},
         operations=[{"name": "depth_drop", "parameters": {"dropped": [1]}}],
     )
-    (row,) = rows.build(family, [found], {"weightprint": {found.key: told}})
+    (row,) = pair_table.build(tree, [found], {"weightprint": {found.key: told}})
     assert row["weightprint"]["layers"] == ([1, 2, 2] if found.b == "tuned" else [2, 3, 3])
     assert row["weightprint"]["direction"] == "right"
     expected = [("depth_drop", 1, 1), ("fine_tune", 1, 0)] if found.later == "b" else []
@@ -212,10 +211,10 @@ def test_marks_against_the_truth(family: Family) -> None:
 
 
 def test_a_claim_ranks_above_any_p_value() -> None:
-    claimed = rows.weightprint_score(record("partly_shared", -7.0))
-    silent = rows.weightprint_score(record("inconclusive", -5000.0))
-    initial = rows.weightprint_score(record("shared_initialisation", -5000.0))
-    surer = rows.weightprint_score(record("partly_shared", -8.0))
+    claimed = pair_table.weightprint_score(record("partly_shared", -7.0))
+    silent = pair_table.weightprint_score(record("inconclusive", -5000.0))
+    initial = pair_table.weightprint_score(record("shared_initialisation", -5000.0))
+    surer = pair_table.weightprint_score(record("partly_shared", -8.0))
     assert silent < initial < claimed < surer
 
 
@@ -227,9 +226,9 @@ def test_parameters(truth: Any, told: Any, right: bool) -> None:
     assert same_parameter(truth, told) is right
 
 
-def test_the_page_says_what_the_rows_say(family: Family, tmp_path: Path) -> None:
+def test_the_page_says_what_the_rows_say(tree: FamilyTree, tmp_path: Path) -> None:
     """A method that names two strangers and misses a child; weightprint that calls one stranger kin."""
-    chosen = every_pair(family)
+    chosen = every_pair(tree)
     rng = np.random.default_rng(0)
     weightprint, sigma = {}, {}
     for p in chosen:
@@ -240,13 +239,13 @@ def test_the_page_says_what_the_rows_say(family: Family, tmp_path: Path) -> None
     for p in strangers_[:2]:
         sigma[p.key]["score"] = 0.95
     weightprint[strangers_[2].key] = record("shared_origin", -9.0)
-    found = rows.build(family, chosen, {"weightprint": weightprint, "sigma_curve": sigma})
+    found = pair_table.build(tree, chosen, {"weightprint": weightprint, "sigma_curve": sigma})
     path = tmp_path / "pairs.json.gz"
-    rows.save(path, found)
+    pair_table.save(path, found)
     first = path.read_bytes()
-    rows.save(path, rows.load(path))
+    pair_table.save(path, pair_table.load(path))
     assert path.read_bytes() == first
-    numbers = summary.summarise(rows.load(path))
+    numbers = summary.summarise(pair_table.load(path))
     kin_pairs = sum(p.relation == "related" for p in chosen)
     assert numbers["methods"]["sigma_curve"]["all"]["above"] == {
         "related": [0, kin_pairs],
@@ -256,7 +255,7 @@ def test_the_page_says_what_the_rows_say(family: Family, tmp_path: Path) -> None
     assert [row["a"] for row in numbers["false_claims"]] == [strangers_[2].a]
     assert numbers["misses"] == []
     about = {
-        "zoo": summary.about_zoo(family),
+        "zoo": summary.about_zoo(tree),
         "methods": {},
         "peers": {},
         "peers_missing": {"x": "gone"},
@@ -283,11 +282,11 @@ def test_the_command_ends_with_the_table(zoo: Path, tmp_path: Path, capsys: pyte
     assert len((tmp_path / "pcs.jsonl").read_text().splitlines()) == 6
 
 
-def test_only_training_lies_between(family: Family) -> None:
-    assert pair(family, "pruned", "tuned").trained_only
-    assert not pair(family, "r", "tuned").trained_only
-    assert not pair(family, "r", "merged").trained_only
-    assert not pair(family, "r", "s").trained_only
+def test_only_training_lies_between(tree: FamilyTree) -> None:
+    assert pair(tree, "pruned", "tuned").trained_only
+    assert not pair(tree, "r", "tuned").trained_only
+    assert not pair(tree, "r", "merged").trained_only
+    assert not pair(tree, "r", "s").trained_only
 
 
 def test_the_regression_test_objects() -> None:
@@ -328,8 +327,8 @@ def alive(pid: str) -> bool:
         return False
 
 
-def test_rotations_are_tried_on_strangers_of_one_text_first(family: Family) -> None:
-    strangers_ = [p for p in every_pair(family) if p.relation == "unrelated"]
+def test_rotations_are_tried_on_strangers_of_one_text_first(tree: FamilyTree) -> None:
+    strangers_ = [p for p in every_pair(tree) if p.relation == "unrelated"]
     chosen = rotation_pairs(strangers_, 10)
     alike = [p.kind for p in chosen if p.kind.endswith("same_data") or p.kind == "teacher_student"]
     assert len(chosen) == len(set(chosen)) == 10

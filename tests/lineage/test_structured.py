@@ -17,7 +17,7 @@ import weightprint
 from benches.lineage.page import populations as page_populations
 from benches.lineage.populations import populations, real_strangers, structured
 from benches.lineage.populations.case import FOUND, HIDDEN, PART, STRANGERS, Case, Population, called
-from benches.lineage.zoo import model_folder as made
+from benches.lineage.zoo import model_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CASES = list(structured.cases(60))
@@ -233,7 +233,7 @@ def test_towers_and_configs(tmp_path: Path) -> None:
             ):
                 tensors[f"{at}{name}.weight"] = rng.standard_normal(shape).astype(np.float32)
     (tmp_path / "whole").mkdir()
-    made.write_safetensors(tmp_path / "whole" / "model.safetensors", tensors)
+    model_folder.write_safetensors(tmp_path / "whole" / "model.safetensors", tensors)
     (tmp_path / "whole" / "config.json").write_text('{"model_type": "bart"}')
     whole, *towers = real_strangers.models(tmp_path, towers=True)
     assert [t.origin for t in towers] == ["whole"] * 2

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from benches.lineage.zoo.model_folder import Made, Truth
+from benches.lineage.zoo.model_folder import Truth, ZooModel
 
 Array = np.ndarray[Any, Any]
 TOKENS = np.random.default_rng(5).integers(0, 40, (2, 11))
 
 
-def tiny(form: str, seed: int = 0, *, layers: int = 4, d: int = 16, kv: int = 2, name: str = "p") -> Made:
+def tiny(form: str, seed: int = 0, *, layers: int = 4, d: int = 16, kv: int = 2, name: str = "p") -> ZooModel:
     """A random model of a form with nothing at its default: gains, offsets and biases are random too."""
     rng = np.random.default_rng([seed, 1])
     heads, h, vocabulary = 4, 24, 40
@@ -39,7 +39,7 @@ def tiny(form: str, seed: int = 0, *, layers: int = 4, d: int = 16, kv: int = 2,
                 out |= {f"h.{i}.{norm}.weight": gain(), f"h.{i}.{norm}.bias": x(d)}
         out |= {"ln_f.weight": gain(), "ln_f.bias": x(d)}
         config: dict[str, Any] = {"model_type": "gpt2", "n_embd": d, "n_layer": layers, "n_head": heads, "n_inner": h}
-        return Made(out, config | {"vocab_size": vocabulary}, Truth(name, "root", form, (name,), total_tokens=7))
+        return ZooModel(out, config | {"vocab_size": vocabulary}, Truth(name, "root", form, (name,), total_tokens=7))
     head = d // heads
     out["model.embed_tokens.weight"] = x(vocabulary, d)
     for i in range(layers):
@@ -67,10 +67,10 @@ def tiny(form: str, seed: int = 0, *, layers: int = 4, d: int = 16, kv: int = 2,
     }  # fmt: skip
     if form == "moe":
         config |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": h, "norm_topk_prob": True}
-    return Made(out, config, Truth(name, "root", form, (name,), total_tokens=7))
+    return ZooModel(out, config, Truth(name, "root", form, (name,), total_tokens=7))
 
 
-def logits(model: Made, tokens: Array = TOKENS) -> Array:
+def logits(model: ZooModel, tokens: Array = TOKENS) -> Array:
     """A forward pass in float64, straight from the checkpoint's own names. Written without the code under test."""
     t = {name: np.asarray(v, np.float64) for name, v in model.tensors.items()}
     return _gpt2(t, model.config, tokens) if "wte.weight" in t else _llama(t, model.config, tokens)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benches.lineage.zoo import model_folder as made
+from benches.lineage.zoo import model_folder
 
 D, H, HEADS, KV, LAYERS, VOCABULARY = 64, 96, 8, 4, 4, 160
 
@@ -57,7 +57,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 ENCODED = {"rename", "re_dtype", "quantise", "transpose"}
 
 
-def parent(form: str) -> made.Made:
+def parent(form: str) -> model_folder.ZooModel:
     """Random weights large enough for the tests to see a unit, a head and a channel."""
     rng = np.random.default_rng([len(form), 21])
 
@@ -82,7 +82,7 @@ def parent(form: str) -> made.Made:
             "model_type": "gpt2", "n_embd": D, "n_layer": LAYERS, "n_head": HEADS, "n_inner": H,
             "vocab_size": VOCABULARY,
         }  # fmt: skip
-        return made.Made(out, config, made.Truth("p", "root", form, ("p",)))
+        return model_folder.ZooModel(out, config, model_folder.Truth("p", "root", form, ("p",)))
     size = D // HEADS
     out["model.embed_tokens.weight"] = x(VOCABULARY, D)
     for i in range(LAYERS):
@@ -107,4 +107,4 @@ def parent(form: str) -> made.Made:
     }  # fmt: skip
     if form == "moe":
         config |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": H}
-    return made.Made(out, config, made.Truth("p", "root", form, ("p",)))
+    return model_folder.ZooModel(out, config, model_folder.Truth("p", "root", form, ("p",)))

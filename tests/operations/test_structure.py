@@ -16,14 +16,14 @@ from every_operation import CASES, ENCODED, parent
 from weightprint.compare.compare import judge
 from weightprint.compare.pipeline import examine, gather
 
-from benches.lineage.zoo import model_folder as made
+from benches.lineage.zoo import model_folder
 from benches.lineage.zoo.operations.table import OPERATIONS
 
 
-def told(a: made.Made, b: made.Made, folder: Path) -> dict[str, dict[str, Any]]:
+def told(a: model_folder.ZooModel, b: model_folder.ZooModel, folder: Path) -> dict[str, dict[str, Any]]:
     """Operation → parameters, as `compare` names them."""
     for name, model in (("a", a), ("b", b)):
-        made.save(folder / name, model)
+        model_folder.save(folder / name, model)
     with weightprint.open(folder / "a") as first, weightprint.open(folder / "b") as second:
         m = examine(first, second)[2]
         found = judge(m, gather(m))
@@ -51,7 +51,7 @@ def test_nothing_is_named_between_equal_models_and_between_strangers(tmp_path: P
     assert told(a, a, tmp_path / "equal") == {}
     rng = np.random.default_rng(0)
     drawn = {n: rng.permutation(x.ravel()).reshape(x.shape) for n, x in a.tensors.items()}
-    assert told(a, made.Made(drawn, a.config, a.truth), tmp_path / "strangers") == {}
+    assert told(a, model_folder.ZooModel(drawn, a.config, a.truth), tmp_path / "strangers") == {}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,4 +62,4 @@ def test_noise_alone_has_no_structure(seed: int, tmp_path: Path) -> None:
     size = (0.02, 0.2, 0.6)[seed]
     noisy = {n: (x + size * x.std() * rng.standard_normal(x.shape)).astype(np.float32) for n, x in a.tensors.items()}
     structural = {case.partition(",")[0] for case in CASES}
-    assert not told(a, made.Made(noisy, a.config, a.truth), tmp_path).keys() & structural
+    assert not told(a, model_folder.ZooModel(noisy, a.config, a.truth), tmp_path).keys() & structural

@@ -26,7 +26,7 @@ import numpy as np
 from ..zoo import data, forms, forms_runtime, forms_train
 from ..zoo.forms import Shape, Stacked
 from ..zoo.forms_train import Recipe, Teacher
-from ..zoo.model_folder import Made, Tensors, Truth, load, save, truth_of
+from ..zoo.model_folder import Tensors, Truth, ZooModel, load, save, truth_of
 from ..zoo.operations.table import OPERATIONS
 from ..zoo.plans import Plan, Plans
 
@@ -129,13 +129,13 @@ def _make_in(output: Path, plan: Plan, progress: _Progress | None = None) -> str
     return f"{plan.name}  {learnt}  {time.monotonic() - began:.1f} s"
 
 
-def make(plan: Plan, output: Path, progress: _Progress | None = None) -> Made:
+def make(plan: Plan, output: Path, progress: _Progress | None = None) -> ZooModel:
     """The model of one plan; its parents are read from `output`."""
     if plan.shape is not None:
         tensors = forms.flatten(forms.init(plan.shape, plan.seed), plan.shape)
         roots = (plan.name,)
         truth = Truth(plan.name, plan.kind, plan.shape.form, roots, operations=_origin(plan), init_seed=plan.seed)
-        made = Made(tensors, forms.to_hf(plan.shape), truth)
+        made = ZooModel(tensors, forms.to_hf(plan.shape), truth)
     else:
         parents = [load(output / name) for name in plan.parents]
         made = OPERATIONS[plan.operation](parents, plan.seed, **plan.parameters) if plan.operation else _same(parents)
@@ -153,14 +153,14 @@ def _origin(plan: Plan) -> tuple[dict[str, Any], ...]:
     return ()
 
 
-def _same(parents: list[Made]) -> Made:
+def _same(parents: list[ZooModel]) -> ZooModel:
     """The first parent as the start of its child."""
     (parent,) = parents
     truth = Truth("", "descendant", parent.truth.form, parent.truth.roots, (parent.truth.name,))
-    return Made(parent.tensors, parent.config, replace(truth, total_tokens=parent.truth.total_tokens))
+    return ZooModel(parent.tensors, parent.config, replace(truth, total_tokens=parent.truth.total_tokens))
 
 
-def _trained(made: Made, plan: Plan, output: Path, progress: _Progress | None) -> Made:
+def _trained(made: ZooModel, plan: Plan, output: Path, progress: _Progress | None) -> ZooModel:
     recipe = plan.recipe
     assert recipe is not None
     s = forms.shape_of(made.tensors, made.config)
@@ -186,7 +186,7 @@ def _trained(made: Made, plan: Plan, output: Path, progress: _Progress | None) -
         bits=_bits(tensors, s, recipe),
         unigram_bits=data.load(recipe.text).unigram_bits,
     )
-    return Made(tensors, made.config, truth)
+    return ZooModel(tensors, made.config, truth)
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:

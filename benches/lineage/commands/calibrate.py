@@ -30,11 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from ..page.tables import calibration_page
-from ..score import methods, pairs, runner
-from ..score import p_value_levels as levels
+from ..score import methods, p_value_levels, pairs, runner
 from ..score.records import Record, Records, scored_with
 from ..zoo import strangers
-from ..zoo.ground_truth import Family
+from ..zoo.ground_truth import FamilyTree
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "calibration.json"
 SCEPTR = (
@@ -120,21 +119,21 @@ def _sceptr(args: argparse.Namespace) -> Record | None:
     return summed(_run(cases, "tests", args.output / "sceptr", args, "sceptr")) if cases else None
 
 
-def _zoo_pairs(zoo: Path) -> tuple[Family, list[pairs.Pair]] | None:
+def _zoo_pairs(zoo: Path) -> tuple[FamilyTree, list[pairs.Pair]] | None:
     if not any(zoo.glob("*/truth.json")):
         return None
-    family = Family.read(zoo)
-    return family, [pair for pair in pairs.every_pair(family) if pair.relation == pairs.UNRELATED]
+    tree = FamilyTree.read(zoo)
+    return tree, [pair for pair in pairs.every_pair(tree) if pair.relation == pairs.UNRELATED]
 
 
 def _zoo(args: argparse.Namespace) -> Record | None:
     known = _zoo_pairs(args.zoo)
     if known is None:
         return None
-    family, unrelated = known
-    roots = set(family.roots)
+    tree, unrelated = known
+    roots = set(tree.roots)
     chosen = [pair for pair in unrelated if {pair.a, pair.b} <= roots]
-    return _on_zoo(args, family, chosen, "zoo", "tests", args.output / "zoo")
+    return _on_zoo(args, tree, chosen, "zoo", "tests", args.output / "zoo")
 
 
 def rotation_pairs(unrelated: Sequence[pairs.Pair], n: int) -> list[pairs.Pair]:
@@ -160,31 +159,31 @@ def _rotations(args: argparse.Namespace) -> Record | None:
     known = _zoo_pairs(args.zoo)
     if known is None:
         return None
-    family, unrelated = known
-    scored = {pair.key for pair in pairs.choose(family, pairs.Want())}  # `score` has most of these on record
+    tree, unrelated = known
+    scored = {pair.key for pair in pairs.choose(tree, pairs.Want())}  # `score` has most of these on record
     chosen = rotation_pairs([p for p in unrelated if p.key in scored], args.rotations)
     chosen += rotation_pairs([p for p in unrelated if p.key not in scored], args.rotations - len(chosen))
-    return _on_zoo(args, family, chosen, "rotations")
+    return _on_zoo(args, tree, chosen, "rotations")
 
 
 def _fitted(args: argparse.Namespace) -> Record | None:
     known = _zoo_pairs(args.zoo)
     if known is None:
         return None
-    family, unrelated = known
-    return _on_zoo(args, family, rotation_pairs(unrelated, args.rotations), "fitted", "fitted", args.output / "fitted")
+    tree, unrelated = known
+    return _on_zoo(args, tree, rotation_pairs(unrelated, args.rotations), "fitted", "fitted", args.output / "fitted")
 
 
 def _on_zoo(
     args: argparse.Namespace,
-    family: Family,
+    tree: FamilyTree,
     chosen: Sequence[pairs.Pair],
     label: str,
     method: str = "weightprint",
     folder: Path | None = None,
 ) -> Record:
     """Records of `score` are used as they are, and what is missing is added to them."""
-    cases = [(p.key, family[p.a].folder, family[p.b].folder) for p in chosen]
+    cases = [(p.key, tree[p.a].folder, tree[p.b].folder) for p in chosen]
     found = _run(cases, method, folder or args.scores or args.zoo / "scores", args, label)
     # Ranks of pairs are independent only where the models are: one pair for every two initialisations.
     first = {frozenset(p.clusters): p.key for p in reversed(chosen)}
@@ -239,10 +238,10 @@ def summed(found: Mapping[str, Record], independent: Container[str] | None = Non
         "verdicts": dict(Counter(str(record.get("verdict", "error")) for record in found.values())),
         "claims": claims,
         "code": scored_with(found),
-        "uniform": {name: levels.uniformity(p) for name, p in sorted(ranks.items())},
+        "uniform": {name: p_value_levels.uniformity(p) for name, p in sorted(ranks.items())},
         "tests": {
-            name: levels.calibration(p).to_dict() | {"worst": smallest[name][1], "run": len(values[name])}
-            for name, p in sorted(levels.with_silent(values).items())
+            name: p_value_levels.calibration(p).to_dict() | {"worst": smallest[name][1], "run": len(values[name])}
+            for name, p in sorted(p_value_levels.with_silent(values).items())
         },
     }
 

@@ -1,6 +1,6 @@
 """How often "training or only a common initialisation?" and each sign of direction are right, on pairs of a zoo.
 
-    python -m benches.lineage readings --zoo target/zoo --side test
+    python -m benches.lineage direction --zoo target/zoo --side test
 
 Truth comes from :mod:`.pairs`. A pair of kin "shares training"; a pair whose roots began from the same random weights
 and have no trained ancestor in common shares its initialisation only. For kin where one comes from the other, a sign of
@@ -25,37 +25,37 @@ from weightprint.verdict.direction_cues import SIGNS
 from weightprint.verdict.direction_samples import Seen
 
 from ..score import pairs
-from ..score.open_models import Opened
-from ..zoo.ground_truth import Family
+from ..score.open_models import OpenModels
+from ..zoo.ground_truth import FamilyTree
 
 SURE = ("descent", "shared_initialisation")
 
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser of `python -m benches.lineage`."""
-    parser = commands.add_parser("readings", help="training shared or only an initialisation; signs of direction")
+    parser = commands.add_parser("direction", help="training shared or only an initialisation; signs of direction")
     parser.add_argument("--zoo", type=Path, default=Path("target/zoo"), help="folder of models (%(default)s)")
     parser.add_argument("--side", choices=("fit", "test"), default="test", help="side of the split (%(default)s)")
     parser.add_argument("--siblings", type=int, default=120, help="pairs of siblings, at most (%(default)s)")
-    parser.add_argument("--no-direction", action="store_true", help="readings only: seconds and not minutes")
+    parser.add_argument("--no-direction", action="store_true", help="only the former: seconds and not minutes")
     parser.add_argument("--pairs", action="store_true", help="print every pair")
     parser.set_defaults(run=main)
 
 
 def main(args: argparse.Namespace) -> None:
-    family, opened = Family.read(args.zoo), Opened()
-    readings: dict[str, Counter[str]] = defaultdict(Counter)
+    tree, models_of = FamilyTree.read(args.zoo), OpenModels()
+    shared_counts: dict[str, Counter[str]] = defaultdict(Counter)
     roots: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     signs: dict[str, Counter[str]] = defaultdict(Counter)
-    for pair in _chosen(family, args.side, args.siblings):
-        models = opened.models(family[pair.a].folder, family[pair.b].folder)
+    for pair in _chosen(tree, args.side, args.siblings):
+        models = models_of.models(tree[pair.a].folder, tree[pair.b].folder)
         shared = training_shared(models)
         if shared.applied:
             truth = "shared_initialisation" if pair.relation == pairs.SHARED_INIT else "descent"
             said = str(shared.details["reads_as"])
             outcome = "right" if said == truth else "wrong" if said in SURE else "either"
             for row in (truth, _distance(pair)):
-                readings[row][outcome] += 1
+                shared_counts[row][outcome] += 1
                 for cluster in pair.clusters:
                     roots[row][outcome].add(cluster)
         if args.pairs:
@@ -67,14 +67,14 @@ def main(args: argparse.Namespace) -> None:
             print(pair.kind, pair.a, pair.b, shared.why_not or numbers, *pair.steps, flush=True)
         if not args.no_direction and pair.relation == pairs.RELATED:
             _count_signs(models, shared, pair, signs)
-    _print(readings, roots, signs)
+    _print(shared_counts, roots, signs)
 
 
-def _chosen(family: Family, side: str, siblings: int) -> Iterable[pairs.Pair]:
+def _chosen(tree: FamilyTree, side: str, siblings: int) -> Iterable[pairs.Pair]:
     """Every parent with every descendant, every shared initialisation, and some siblings."""
     want = pairs.Want(related=10_000, shared_init=10_000, unrelated=0)
     left = siblings
-    for pair in pairs.choose(family, want):
+    for pair in pairs.choose(tree, want):
         if pair.side != side or pair.relation == pairs.UNRELATED:
             continue
         if pair.kind == "siblings":
@@ -111,10 +111,10 @@ def _count_signs(models: ModelPair, shared: Any, pair: pairs.Pair, signs: dict[s
 
 
 def _print(
-    readings: dict[str, Counter[str]], roots: dict[str, dict[str, set[str]]], signs: dict[str, Counter[str]]
+    shared_counts: dict[str, Counter[str]], roots: dict[str, dict[str, set[str]]], signs: dict[str, Counter[str]]
 ) -> None:
     print(f"{'training_shared':28} pairs  right either  wrong  roots  of them wrong")
-    for row, count in readings.items():
+    for row, count in shared_counts.items():
         seen = set().union(*roots[row].values())
         print(
             f"{row:28} {count.total():5} {count['right']:6} {count['either']:6} {count['wrong']:6} "

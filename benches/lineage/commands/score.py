@@ -20,10 +20,9 @@ from typing import Any
 from weightprint.evidence.tests import PUBLISHED
 
 from ..page import page, plots, summary
-from ..score import methods, pairs, peers, runner
-from ..score import pair_table as rows
+from ..score import methods, pair_table, pairs, peers, runner
 from ..score.records import Records, scored_with
-from ..zoo import ground_truth as family
+from ..zoo import ground_truth
 
 HERE = Path(__file__).resolve().parents[1]
 RESULTS = HERE / "results"
@@ -60,20 +59,20 @@ def add(commands: Any) -> None:
 def main(args: argparse.Namespace) -> None:
     """Score, then print the table; with `--write`, write results and page."""
     if args.report:
-        found = rows.load(RESULTS / "pairs.json.gz")
+        found = pair_table.load(RESULTS / "pairs.json.gz")
         about = json.loads((RESULTS / "about.json").read_text())
     else:
         found, about = _score(args)
     numbers = summary.summarise(found)
     sys.stdout.write(page.short(numbers))
     if args.write and args.real:
-        rows.save(RESULTS / "real.json.gz", found)
+        pair_table.save(RESULTS / "real.json.gz", found)
     elif args.write or args.report:
         RESULTS.mkdir(parents=True, exist_ok=True)
-        rows.save(RESULTS / "pairs.json.gz", found)
+        pair_table.save(RESULTS / "pairs.json.gz", found)
         (RESULTS / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
         (RESULTS / "results.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
-        real = rows.load(RESULTS / "real.json.gz") if (RESULTS / "real.json.gz").exists() else []
+        real = pair_table.load(RESULTS / "real.json.gz") if (RESULTS / "real.json.gz").exists() else []
         drawn = plots.draw(found, real, numbers, RESULTS)
         PAGE.write_text(page.full(numbers, about, real, drawn, RESULTS))
     if args.check is not None and (why := broken(numbers, args.check)):
@@ -90,9 +89,9 @@ def broken(numbers: dict[str, Any], at_least: float) -> str:
     return ""
 
 
-def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
+def _score(args: argparse.Namespace) -> tuple[list[pair_table.Row], dict[str, Any]]:
     zoo = args.zoo or (SMALL_ZOO if args.small else ZOO)
-    known = family.Family.read(zoo)
+    known = ground_truth.FamilyTree.read(zoo)
     want = SMALL if args.small else pairs.Want(args.related, unrelated=args.unrelated)
     chosen = pairs.choose(known, want)
     started, reasons = peers.start(args.peer_python)
@@ -111,4 +110,4 @@ def _score(args: argparse.Namespace) -> tuple[list[rows.Row], dict[str, Any]]:
         "machine": summary.machine(),
         "seed": 0,
     }
-    return rows.build(known, chosen, found, [test.name for test in PUBLISHED]), about
+    return pair_table.build(known, chosen, found, [test.name for test in PUBLISHED]), about

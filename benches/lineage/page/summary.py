@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from weightprint.evidence.tests import PUBLISHED, TESTS
 
-from ..score import p_value_levels as levels
+from ..score import p_value_levels
 from ..score.metrics import Bootstrap, Ranking, separation
 from ..score.operations_score import operations_table
 from ..score.pair_table import CLAIMS, Row
 from ..score.pairs import RELATED, SHARED_INIT, UNRELATED
-from ..zoo.ground_truth import Family
+from ..zoo.ground_truth import FamilyTree
 
 __all__ = ["GROUPS", "SIDES", "SPOKEN_FROM", "about_zoo", "machine", "scores_of", "summarise", "verdicts_of"]
 
@@ -323,8 +323,8 @@ def _calibration(rows: Sequence[Row]) -> dict[str, Any]:
                 found[name].append(cell["log10_p"])
         if row.get("weightprint", {}).get("log10_p") is not None:
             found["weightprint"].append(row["weightprint"]["log10_p"])
-    padded = levels.with_silent(found)
-    return {name: levels.calibration(values).to_dict() for name, values in sorted(padded.items())}
+    padded = p_value_levels.with_silent(found)
+    return {name: p_value_levels.calibration(values).to_dict() for name, values in sorted(padded.items())}
 
 
 def _misses(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -347,22 +347,22 @@ def _named(row: Row) -> dict[str, Any]:
     }
 
 
-def about_zoo(family: Family) -> dict[str, Any]:
+def about_zoo(tree: FamilyTree) -> dict[str, Any]:
     """What the zoo holds, and how far each root's loss lies below the unigram entropy."""
     roots = {}
-    for name in family.roots:
-        truth = family[name].truth
+    for name in tree.roots:
+        truth = tree[name].truth
         roots[name] = {
-            "kind": truth.kind, "form": truth.form, "split": family.side(name), "text": truth.text,
+            "kind": truth.kind, "form": truth.form, "split": tree.side(name), "text": truth.text,
             "tokens": truth.total_tokens, "bits": truth.bits, "unigram_bits": truth.unigram_bits,
-            "parameters": family[name].parameters, "layers": family[name].layers,
-            "descendants": sum(name in family[m].truth.roots for m in family) - 1,
+            "parameters": tree[name].parameters, "layers": tree[name].layers,
+            "descendants": sum(name in tree[m].truth.roots for m in tree) - 1,
         }  # fmt: skip
     return {
-        "models": len(family.members),
-        "kinds": dict(Counter(m.truth.kind for m in family.members.values())),
-        "forms": dict(Counter(m.truth.form for m in family.members.values())),
-        "independent": len(set(family.initialisation.values())),
+        "models": len(tree.members),
+        "kinds": dict(Counter(m.truth.kind for m in tree.members.values())),
+        "forms": dict(Counter(m.truth.form for m in tree.members.values())),
+        "independent": len(set(tree.initialisation.values())),
         "roots": roots,
     }
 

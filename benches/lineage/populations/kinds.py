@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..zoo.model_folder import Made, save
+from ..zoo.model_folder import ZooModel, save
 from ..zoo.operations.chain import chain
 from ..zoo.operations.table import OPERATIONS
 from . import parts, properties
@@ -59,7 +59,7 @@ def kin(n: int) -> Iterator[Case]:
 
 
 def _pair(folder: Path, part: str, shape: parts.Shape, seed: int, how: str, which: str, turned: bool) -> Path:
-    made: Made = getattr(parts.pair(part, shape, seed, how), which)
+    made: ZooModel = getattr(parts.pair(part, shape, seed, how), which)
     if turned:
         made = chain([made], [(OPERATIONS[name], parameters) for name, parameters in _TURN], seed, which)
     return save(folder, made)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..zoo.model_folder import Made, Tensors, Truth
+from ..zoo.model_folder import Tensors, Truth, ZooModel
 
 __all__ = ["HOW", "PARTS", "SHAPES", "Pair", "Shape", "pair", "pairs"]
 
@@ -62,8 +62,8 @@ class Pair:
 
     part: str
     how: str
-    a: Made
-    b: Made
+    a: ZooModel
+    b: ZooModel
     share: float
 
 
@@ -164,7 +164,7 @@ def _rows(heads: NDArray[Any], size: int) -> NDArray[Any]:
     return rows
 
 
-def _made(label: str, tensors: Mapping[str, F64], shape: Shape) -> Made:
+def _made(label: str, tensors: Mapping[str, F64], shape: Shape) -> ZooModel:
     experts = sum(".experts." in n and n.endswith("up_proj.weight") for n in tensors) // shape.layers
     config: dict[str, Any] = {
         "model_type": "deepseek" if experts else "llama",
@@ -175,4 +175,4 @@ def _made(label: str, tensors: Mapping[str, F64], shape: Shape) -> Made:
     if experts:
         config |= {"n_routed_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": shape.units}
     values: Tensors = {n: np.ascontiguousarray(x, np.float32) for n, x in tensors.items()}
-    return Made(values, config, Truth(name=label, kind="root", form="moe" if experts else "llama", roots=(label,)))
+    return ZooModel(values, config, Truth(name=label, kind="root", form="moe" if experts else "llama", roots=(label,)))

@@ -18,8 +18,7 @@ from typing import Any
 
 from ..commands.calibrate import named, summed
 from ..page.populations import population_page
-from ..score import methods, runner
-from ..score import p_value_levels as levels
+from ..score import methods, p_value_levels, runner
 from ..score.records import Record, Records, scored_with
 from . import kinds, structured
 from .case import STRANGERS, Case, Population, called
@@ -127,4 +126,4 @@ def _fitted(known: Mapping[str, Record]) -> dict[str, Any]:
         for e in record.get("evidence", ()):
             if e["applied"] and e["log10_p"] is not None and (e.get("basis") or "identity") != "identity":
                 values[named(e)].append(e["log10_p"])
-    return {name: levels.calibration(p).to_dict() for name, p in sorted(values.items())}
+    return {name: p_value_levels.calibration(p).to_dict() for name, p in sorted(values.items())}

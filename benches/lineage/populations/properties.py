@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from weightprint.util.assignment import assign
 
-from ..zoo.model_folder import Made, Truth, save
+from ..zoo.model_folder import Truth, ZooModel, save
 
 __all__ = ["INITIALISED", "KIN", "SHAPES", "STRANGERS", "Shape", "pair", "write"]
 
@@ -447,4 +447,4 @@ def write(folder: Path, model: Model, shape: Shape) -> Path:
     }  # fmt: skip
     if shape.form == "llama":
         config |= {"num_key_value_heads": HEADS, "tie_word_embeddings": False, "rms_norm_eps": 1e-5}
-    return save(folder, Made(dict(model), config, Truth(folder.name, "root", shape.form, (folder.name,))))
+    return save(folder, ZooModel(dict(model), config, Truth(folder.name, "root", shape.form, (folder.name,))))

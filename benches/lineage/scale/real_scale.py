@@ -33,11 +33,10 @@ import ml_dtypes
 import numpy as np
 from weightprint.evidence.tests import PUBLISHED
 
-from ..score import methods, pairs, runner
-from ..score import pair_table as rows
+from ..score import methods, pair_table, pairs, runner
 from ..score.records import Records
-from ..zoo.ground_truth import Family
-from ..zoo.model_folder import Made, Tensors, Truth, save
+from ..zoo.ground_truth import FamilyTree
+from ..zoo.model_folder import Tensors, Truth, ZooModel, save
 from ..zoo.operations.chain import chain
 from ..zoo.operations.table import OPERATIONS
 from ..zoo.operations.work import Operation, named
@@ -82,7 +81,7 @@ _ENCODED = ("rename", "random_names", "re_dtype", "quantise")
 _TWO_ROOTS = ("linear_merge", "slerp_merge", "vocabulary_stitching")
 
 
-def smollm2() -> Made:
+def smollm2() -> ZooModel:
     """The parent in float32, 135 million parameters."""
     beside = str(Path(__file__).resolve().parents[3] / "tests" / "real")
     sys.path.insert(0, beside)
@@ -91,7 +90,7 @@ def smollm2() -> Made:
     finally:
         sys.path.remove(beside)
     stored: Tensors = zoo.load(zoo.smollm2())
-    return Made(respelled(stored), CONFIG, Truth(ROOT, "root", "llama", (ROOT,)))
+    return ZooModel(respelled(stored), CONFIG, Truth(ROOT, "root", "llama", (ROOT,)))
 
 
 def respelled(stored: Mapping[str, Any]) -> Tensors:
@@ -109,7 +108,7 @@ def respelled(stored: Mapping[str, Any]) -> Tensors:
     return out
 
 
-def stand_in(parent: Made, name: str, seed: int) -> Made:
+def stand_in(parent: ZooModel, name: str, seed: int) -> ZooModel:
     """A fine-tune that nobody trained: rank 16 on all matrices (4 %) and dense noise (1 %)."""
     roles = ["q", "k", "v", "o", "gate", "up", "down"]
     steps: list[tuple[Operation, Mapping[str, Any]]] = [
@@ -119,14 +118,14 @@ def stand_in(parent: Made, name: str, seed: int) -> Made:
     return chain([parent], steps, seed, name)
 
 
-def other_root(parent: Made, seed: int) -> Made:
+def other_root(parent: ZooModel, seed: int) -> ZooModel:
     """A stranger of the parent's shapes and per-tensor means and spreads."""
     rng = np.random.default_rng([seed, 41])
     drawn = {
         name: (x.mean() + x.std() * rng.standard_normal(x.shape, dtype=np.float32)).astype(np.float32)
         for name, x in parent.tensors.items()
     }
-    return Made(drawn, parent.config, Truth("drawn", "root", parent.truth.form, ("drawn",)))
+    return ZooModel(drawn, parent.config, Truth("drawn", "root", parent.truth.form, ("drawn",)))
 
 
 def names() -> list[str]:
@@ -158,7 +157,7 @@ def _bounded(strength: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def descendants(
     only: str = "*", seed: int = 0, wanted: Callable[[str], bool] = lambda _: True
-) -> Iterator[tuple[str, Made]]:
+) -> Iterator[tuple[str, ZooModel]]:
     """The parent, then its descendants, one at a time: those whose names match `only` and are `wanted`.
 
     In bfloat16, unless an encoding is their last step. A model depends on its name and the seed alone.
@@ -169,7 +168,7 @@ def descendants(
     root = smollm2()
 
     @cache
-    def parents(kind: str) -> tuple[Made, ...]:
+    def parents(kind: str) -> tuple[ZooModel, ...]:
         _, one, other, drawn = _parents(root) if kind in ("relatives", "roots") else (root,) * 4
         return {"relatives": (root, one, other), "roots": (root, drawn)}.get(kind, (root,))
 
@@ -188,7 +187,7 @@ def descendants(
         yield name, made if steps[-1][0] in _ENCODED else rounded(made)
 
 
-def _parents(root: Made) -> Iterator[Made]:
+def _parents(root: ZooModel) -> Iterator[ZooModel]:
     """The parent, two stand-ins for its fine-tunes, and a stranger."""
     yield root
     yield stand_in(root, f"{ROOT}-tuned-a", 1)
@@ -196,7 +195,7 @@ def _parents(root: Made) -> Iterator[Made]:
     yield other_root(root, 3)
 
 
-def rounded(made: Made) -> Made:
+def rounded(made: ZooModel) -> ZooModel:
     """In bfloat16, as such models are published."""
     return replace(made, tensors={name: x.astype(ml_dtypes.bfloat16) for name, x in made.tensors.items()})
 
@@ -210,24 +209,26 @@ def build(folder: Path, only: str = "*", seed: int = 0) -> None:
 
 
 def score(folder: Path, only: str = "*", seed: int = 0) -> list[dict[str, Any]]:
-    """Every descendant compared with the parent, rows as :func:`.rows.build` makes them; models are not kept."""
+    """Every descendant compared with the parent, rows as :func:`.pair_table.build` makes them; models are not kept."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "rows.jsonl"
     known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {name for row in known for name in (row["a"], row["b"])}
-    for made in _parents(smollm2()):  # a family needs all parents
+    for made in _parents(smollm2()):  # a family tree needs all parents
         if not (folder / made.truth.name).exists():
             save(folder / made.truth.name, rounded(made))
     records = Records(folder / "scores")
     for name, made in descendants(only, seed, lambda name: name != ROOT and name not in done):
         save(folder / name, made)
         del made
-        family = Family.read(folder)
-        pair = next(p for p in pairs.every_pair(family) if {p.a, p.b} == {ROOT, name})
+        tree = FamilyTree.read(folder)
+        pair = next(p for p in pairs.every_pair(tree) if {p.a, p.b} == {ROOT, name})
         chosen = methods.find(("weightprint",), ())
-        cases = [(pair.key, family[pair.a].folder, family[pair.b].folder)]
+        cases = [(pair.key, tree[pair.a].folder, tree[pair.b].folder)]
         runner.run(runner.due(cases, chosen, records), records, 1, (), name)
-        row = rows.build(family, [pair], {"weightprint": records.read("weightprint")}, [t.name for t in PUBLISHED])[0]
+        row = pair_table.build(tree, [pair], {"weightprint": records.read("weightprint")}, [t.name for t in PUBLISHED])[
+            0
+        ]
         known.append(row)
         whole = log.with_suffix(".part")  # a kill leaves the old file, never half a line
         whole.write_text("".join(json.dumps(each) + "\n" for each in known))
@@ -256,6 +257,6 @@ def _run(args: argparse.Namespace) -> None:
     elif args.score:
         found = score(args.output, args.only, args.seed)
         if args.write:
-            rows.save(RESULTS / "real.json.gz", found)
+            pair_table.save(RESULTS / "real.json.gz", found)
     else:
         build(args.output, args.only, args.seed)

@@ -26,7 +26,7 @@ from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS
 from weightprint.results.saving import finite
 
 from .code_digest import Source, digest, reached, rust_items, sources
-from .open_models import Opened
+from .open_models import OpenModels
 from .peers import PEERS, Peer
 
 __all__ = ["EFFORTS", "Method", "all_methods", "find"]
@@ -70,13 +70,13 @@ def _weightprint(a: Path, b: Path, effort: Effort = "standard") -> dict[str, Any
 def _tests_only(a: Path, b: Path) -> dict[str, Any]:
     """The verdict and the tests it may read, on models that are opened once: what `compare` says, without opening them
     again and without the published measures."""
-    models = _opened().models(a, b)
+    models = _open_models().models(a, b)
     return _decided(models, gather(models, [test for test in TESTS if not test.published]))
 
 
 def _fitted(a: Path, b: Path) -> dict[str, Any]:
     """The same, but with every alignment that shared tokens give, worth a look or not."""
-    models = _opened().models(a, b)
+    models = _open_models().models(a, b)
     evidence = [test(models) for test in AS_STORED if not test.published]
     bases = by_tokens(models)
     for basis in bases:
@@ -100,8 +100,8 @@ def _test(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _opened() -> Opened:
-    return Opened()
+def _open_models() -> OpenModels:
+    return OpenModels()
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _Comparator:
     test: Callable[..., Evidence]
 
     def __call__(self, a: Path, b: Path) -> dict[str, Any]:
-        models = _opened().models(a, b)
+        models = _open_models().models(a, b)
         found = self.test(models)
         return {
             "applied": found.applied,

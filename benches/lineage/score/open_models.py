@@ -16,7 +16,7 @@ from weightprint.evidence.pairing import pair_tensors
 from weightprint.fingerprint.build import Examined, measured, outlined
 
 
-class Opened:
+class OpenModels:
     """The last `keep` models that were asked for, by folder or file."""
 
     def __init__(self, keep: int = 256) -> None:

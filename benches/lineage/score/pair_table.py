@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..zoo.ground_truth import Family
+from ..zoo.ground_truth import FamilyTree
 from .pairs import Pair
 from .records import Record
 
@@ -34,23 +34,23 @@ Row = dict[str, Any]
 
 
 def build(
-    family: Family, pairs: Sequence[Pair], known: Mapping[str, Mapping[str, Record]], published: Collection[str] = ()
+    tree: FamilyTree, pairs: Sequence[Pair], known: Mapping[str, Mapping[str, Record]], published: Collection[str] = ()
 ) -> list[Row]:
     """Rows of all pairs; a method without a record of a pair is not in its row. ``published`` names the measures that
     are methods of their own when they stand in weightprint's answer."""
     rows = []
     for pair in pairs:
-        row: Row = {**pair.to_dict(), "parameters": [family[n].parameters for n in (pair.a, pair.b)]}
-        row["forms"] = [family[n].truth.form for n in (pair.a, pair.b)]
-        row["kinds"] = [family[n].truth.kind for n in (pair.a, pair.b)]
-        row["nbytes"] = [family[n].nbytes for n in (pair.a, pair.b)]
+        row: Row = {**pair.to_dict(), "parameters": [tree[n].parameters for n in (pair.a, pair.b)]}
+        row["forms"] = [tree[n].truth.form for n in (pair.a, pair.b)]
+        row["kinds"] = [tree[n].truth.kind for n in (pair.a, pair.b)]
+        row["nbytes"] = [tree[n].nbytes for n in (pair.a, pair.b)]
         row["methods"] = {}
         for name, records in known.items():
             record = records.get(pair.key)
             if record is None:
                 continue
             if name == "weightprint":
-                row["weightprint"] = _marked(family, pair, record)
+                row["weightprint"] = _marked(tree, pair, record)
                 row["methods"][name] = _answer(record, weightprint_score(record))
                 row["methods"] |= _tests(record, published)
             else:
@@ -104,13 +104,13 @@ def _tests(record: Record, published: Collection[str]) -> dict[str, Row]:
     return out
 
 
-def _marked(family: Family, pair: Pair, record: Record) -> Row:
+def _marked(tree: FamilyTree, pair: Pair, record: Record) -> Row:
     """weightprint's answer, and how much of it is right. None where there is nothing to be right about."""
     if "verdict" not in record:
         return {"verdict": "error", "error": record.get("error")}
     later = record["direction"].get("later")
-    layers = _layers_right(family.layer_truth(pair.a, pair.b), record["layer_map"])
-    experts = _experts_right(family.expert_truth(pair.a, pair.b), record["expert_map"])
+    layers = _layers_right(tree.layer_truth(pair.a, pair.b), record["layer_map"])
+    experts = _experts_right(tree.expert_truth(pair.a, pair.b), record["expert_map"])
     return {
         "verdict": record["verdict"],
         "log10_p": _short(record["log10_p"]),
@@ -121,17 +121,17 @@ def _marked(family: Family, pair: Pair, record: Record) -> Row:
         "direction": None if later is None else "right" if later == pair.later else "wrong",
         "direction_confidence": record["direction"].get("confidence"),
         "operations": [{"name": o["name"], "parameters": _plain(o["parameters"])} for o in record["operations"]],
-        "truth": _truth_of_operations(family, pair),
+        "truth": _truth_of_operations(tree, pair),
         "layers": layers,
         "experts": experts,
     }
 
 
-def _truth_of_operations(family: Family, pair: Pair) -> list[Row]:
+def _truth_of_operations(tree: FamilyTree, pair: Pair) -> list[Row]:
     if pair.later is None:
         return []
     early, late = (pair.a, pair.b) if pair.later == "b" else (pair.b, pair.a)
-    done = family.operations(early, late)
+    done = tree.operations(early, late)
     return [{"name": o["name"], "parameters": _plain(o.get("parameters", {}))} for o in done]
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..zoo.ground_truth import Family
+from ..zoo.ground_truth import FamilyTree
 
 __all__ = ["HARDEST", "RELATED", "SHARED_INIT", "UNRELATED", "Pair", "Want", "choose", "every_pair"]
 
@@ -91,21 +91,21 @@ def _hash(*words: str) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(words).encode()).digest()[:8], "big")
 
 
-def every_pair(family: Family) -> list[Pair]:
+def every_pair(tree: FamilyTree) -> list[Pair]:
     """All unordered pairs, each in the order that its hash gives."""
-    return [_pair(family, *names) for names in itertools.combinations(sorted(family), 2)]
+    return [_pair(tree, *names) for names in itertools.combinations(sorted(tree), 2)]
 
 
-def choose(family: Family, want: Want) -> list[Pair]:
+def choose(tree: FamilyTree, want: Want) -> list[Pair]:
     """The pairs to be scored: the same for the same zoo."""
     by: dict[str, list[Pair]] = defaultdict(list)
-    roots = set(family.roots)
+    roots = set(tree.roots)
 
     def first(pair: Pair) -> tuple[bool, int]:
         chosen_first = pair.kind in ("descent", "teacher_student") or {pair.a, pair.b} <= roots
         return (not chosen_first, _hash(pair.key))
 
-    for pair in sorted(every_pair(family), key=first):
+    for pair in sorted(every_pair(tree), key=first):
         by[pair.relation].append(pair)
     chosen = _deal(by[RELATED], want.related, lambda p: p.clusters)
     chosen += _deal(by[SHARED_INIT], want.shared_init, lambda p: p.clusters)
@@ -132,19 +132,19 @@ def _deal(pairs: Iterable[Pair], want: int, group: Callable[[Pair], object]) -> 
     return list(itertools.islice((pair for pair in dealt if pair is not None), max(0, want)))
 
 
-def _pair(family: Family, x: str, y: str) -> Pair:
+def _pair(tree: FamilyTree, x: str, y: str) -> Pair:
     a, b = (x, y) if _hash("a", x, y) % 2 else (y, x)
-    ours, theirs = family.clusters(a), family.clusters(b)
-    sides = {family.side(a), family.side(b)}
+    ours, theirs = tree.clusters(a), tree.clusters(b)
+    sides = {tree.side(a), tree.side(b)}
     side = sides.pop() if len(sides) == 1 else "between"
     clusters = tuple(sorted(ours | theirs))
-    if not set(family[a].truth.roots) & set(family[b].truth.roots):
+    if not set(tree[a].truth.roots) & set(tree[b].truth.roots):
         relation = SHARED_INIT if ours & theirs else UNRELATED
-        kind = "shared_init" if relation == SHARED_INIT else _stranger_kind(family, a, b)
+        kind = "shared_init" if relation == SHARED_INIT else _stranger_kind(tree, a, b)
         return Pair(a, b, relation, kind, clusters, side)
-    later = family.later(a, b)
+    later = tree.later(a, b)
     early, late = (a, b) if later == "b" else (b, a)
-    operations = family.operations(early, late) if later else []
+    operations = tree.operations(early, late) if later else []
     return Pair(
         a,
         b,
@@ -155,24 +155,24 @@ def _pair(family: Family, x: str, y: str) -> Pair:
         later,
         tuple(str(operation["name"]) for operation in operations),
         in_words(operations[-1:]) if operations else "",
-        family.training(a, b),
-        all(step in TRAINING for step in _between(family, a, b)),
+        tree.training(a, b),
+        all(step in TRAINING for step in _between(tree, a, b)),
     )
 
 
-def _between(family: Family, a: str, b: str) -> list[str]:
+def _between(tree: FamilyTree, a: str, b: str) -> list[str]:
     """Names of the operations from the common ancestor down to either."""
-    met = family.meet(a, b)
+    met = tree.meet(a, b)
     if met is None:
         return []
-    return [str(operation["name"]) for name in (a, b) for operation in family.operations(met, name)]
+    return [str(operation["name"]) for name in (a, b) for operation in tree.operations(met, name)]
 
 
-def _stranger_kind(family: Family, a: str, b: str) -> str:
-    if family.teachers(a) & family.clusters(b) or family.teachers(b) & family.clusters(a):
+def _stranger_kind(tree: FamilyTree, a: str, b: str) -> str:
+    if tree.teachers(a) & tree.clusters(b) or tree.teachers(b) & tree.clusters(a):
         return "teacher_student"
-    shape = "same_architecture" if family[a].shape == family[b].shape else "other_architecture"
-    data = "same_data" if family.texts(a) & family.texts(b) else "other_data"
+    shape = "same_architecture" if tree[a].shape == tree[b].shape else "other_architecture"
+    data = "same_data" if tree.texts(a) & tree.texts(b) else "other_data"
     return f"{shape}_{data}"
 
 

@@ -6,8 +6,8 @@
     gpt2    LayerNorm with offset, plain FFN with gelu,  learned positions, biases everywhere, head tied
     moe     llama with the FFN written once per expert and a router (DeepSeek-MoE's tensor names)
 
-A model on disk is a flat dict under the hub's names (`Made.tensors`). For training it is *stacked*: one array per role,
-the blocks along the first axis, (in every matrix) out × in, so that one compiled block serves all of them:
+A model on disk is a flat dict under the hub's names (`ZooModel.tensors`). For training it is *stacked*: one array per
+role, the blocks along the first axis, (in every matrix) out × in, so that one compiled block serves all of them:
 
     stack(tensors, shape) → {"embedding": (V, d), …, "block.q": (L, d, d), …, "block.gate": (L, E, h, d) for experts}
     flatten(stacked, shape) → the hub's names again

@@ -44,13 +44,13 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilyTree:
     """All models of a zoo by name."""
 
     members: Mapping[str, Member]
 
     @classmethod
-    def read(cls, zoo: Path) -> Family:
+    def read(cls, zoo: Path) -> FamilyTree:
         """Every folder of `zoo` with a truth.json; raises SystemExit if there is none."""
         planned = zoo / "PLAN.json"
         plan = json.loads(planned.read_text()) if planned.exists() else {}
@@ -58,7 +58,7 @@ class Family:
             path.parent.name: _member(path.parent, plan.get(path.parent.name, {}))
             for path in sorted(zoo.glob("*/truth.json"))
         }
-        # A model whose parent is not there (a build that is still running) has no known family yet.
+        # A model whose parent is not there (a build that is still running) has no known place in the tree yet.
         while orphans := [n for n, m in found.items() if any(p not in found for p in (*m.truth.parents, *_named(m)))]:
             for name in orphans:
                 del found[name]

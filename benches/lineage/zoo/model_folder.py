@@ -1,4 +1,4 @@
-"""A made model: its tensors, its config, and the truth about how it came to be. One folder each.
+"""A model of the zoo: its tensors, its config, and the truth about how it came to be. One folder each.
 
     NAME/model.safetensors   tensors under the names that the hub uses (Llama form unless the form is another)
     NAME/config.json         what a loader would expect beside them
@@ -72,7 +72,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Made:
+class ZooModel:
     """A model in memory: arrays by name in the order they are saved, the config, and the truth."""
 
     tensors: Tensors
@@ -80,14 +80,14 @@ class Made:
     truth: Truth
 
 
-def save(folder: Path, made: Made) -> Path:
+def save(folder: Path, model: ZooModel) -> Path:
     """Write a model's folder; an existing one is replaced when the new one is whole."""
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_safetensors(part / "model.safetensors", made.tensors)
-    (part / "config.json").write_text(json.dumps(made.config, indent=1, sort_keys=True) + "\n")
-    (part / "truth.json").write_text(json.dumps(asdict(made.truth), sort_keys=True) + "\n")
+    write_safetensors(part / "model.safetensors", model.tensors)
+    (part / "config.json").write_text(json.dumps(model.config, indent=1, sort_keys=True) + "\n")
+    (part / "truth.json").write_text(json.dumps(asdict(model.truth), sort_keys=True) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
     part.rename(folder)
@@ -130,7 +130,7 @@ def read_safetensors(path: Path) -> Tensors:
     return tensors
 
 
-def load(folder: Path) -> Made:
+def load(folder: Path) -> ZooModel:
     """A saved model, as :func:`read_safetensors` gives its tensors."""
     config = json.loads((folder / "config.json").read_text())
-    return Made(read_safetensors(folder / "model.safetensors"), config, truth_of(folder))
+    return ZooModel(read_safetensors(folder / "model.safetensors"), config, truth_of(folder))

@@ -26,7 +26,7 @@ class Plan:
     """How one model comes to be.
 
     Attributes:
-        kind: as in `made.Truth`.
+        kind: as in `model_folder.Truth`.
         shape: of a model with weights of its own (roots, shared initialisations, students); else None.
         seed: of the random weights, or of the operation.
         parents: whose weights it takes, by name.

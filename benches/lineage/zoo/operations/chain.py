@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..model_folder import Made, Truth
+from ..model_folder import Truth, ZooModel
 
 Layers = Sequence[Sequence["int | None"]]
 
@@ -89,7 +89,9 @@ def _five(row: Sequence[Any]) -> tuple[int, int | None, int, list[int] | None, i
     return here, expert, layer, units, source
 
 
-def chain(parents: Sequence[Made], steps: Iterable[tuple[Any, Mapping[str, Any]]], seed: int, name: str) -> Made:
+def chain(
+    parents: Sequence[ZooModel], steps: Iterable[tuple[Any, Mapping[str, Any]]], seed: int, name: str
+) -> ZooModel:
     """Operations one after the other on the first parent, as one model: (operation, parameters) each.
 
     The other parents are given to the steps that take more than one. Step i draws from ``[seed, i]``.

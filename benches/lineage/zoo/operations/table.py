@@ -1,7 +1,7 @@
 """Everything that can be done to weights without training, each with the truth of what was done.
 
 `OPERATIONS` maps the name to the operation: `OPERATIONS["depth_drop"]([parent], seed, share=0.25)` → the child as a
-`Made`. `chain` applies several as one step of the family tree, `composed` joins the truths of two steps.
+`ZooModel`. `chain` applies several as one step of the family tree, `composed` joins the truths of two steps.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model_folder import Made, Tensors, Truth
+from ..model_folder import Tensors, Truth, ZooModel
 from . import spelling as _spelling
 from .spelling import EMBEDDING, HEAD, NORM, POSITIONS, axes_of, ffn_of, layer_of
 
@@ -203,7 +203,7 @@ class Work:
 class Function(Protocol):
     """Parents, a seed and parameters → the child."""
 
-    def __call__(self, parents: Sequence[Made], seed: int, **parameters: Any) -> Made: ...
+    def __call__(self, parents: Sequence[ZooModel], seed: int, **parameters: Any) -> ZooModel: ...
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Operation:
     strengths: tuple[Mapping[str, Any], ...]
     function: Function
 
-    def __call__(self, parents: Sequence[Made], seed: int, **parameters: Any) -> Made:
+    def __call__(self, parents: Sequence[ZooModel], seed: int, **parameters: Any) -> ZooModel:
         """Apply it. The child is called PARENT.OPERATION until somebody names it.
 
         Raises:
@@ -248,7 +248,7 @@ def operation(
         name = core.__name__
         signature = inspect.signature(core)
 
-        def function(parents: Sequence[Made], seed: int, **given: Any) -> Made:
+        def function(parents: Sequence[ZooModel], seed: int, **given: Any) -> ZooModel:
             if len(parents) < takes:
                 raise ValueError(f"{name} needs {takes} parents")
             if parents[0].truth.form not in forms:
@@ -268,12 +268,12 @@ def operation(
     return wrap
 
 
-def open_model(made: Made, rng: np.random.Generator) -> Work:
+def open_model(made: ZooModel, rng: np.random.Generator) -> Work:
     """A made model in Llama's spelling."""
     return Work(_spelling.spell(made.tensors), dict(made.config), made.truth.form, rng, made.truth.name)
 
 
-def close(work: Work, parents: Sequence[Made], name: str) -> Made:
+def close(work: Work, parents: Sequence[ZooModel], name: str) -> ZooModel:
     """The child in the spelling of its first parent, with its truth."""
     tensors = work.closed if work.closed is not None else _spelling.unspell(work.tensors, parents[0].tensors)
     tensors = {**work.added, **tensors} if work.added_first else {**tensors, **work.added}
@@ -294,7 +294,7 @@ def close(work: Work, parents: Sequence[Made], name: str) -> Made:
         },
         total_tokens=first.total_tokens,
     )
-    return Made(tensors, work.config, truth)
+    return ZooModel(tensors, work.config, truth)
 
 
 def _expert_map(work: Work) -> list[list[Any]]:
@@ -310,7 +310,7 @@ def _expert_map(work: Work) -> list[list[Any]]:
     return rows
 
 
-def named(made: Made, name: str) -> Made:
+def named(made: ZooModel, name: str) -> ZooModel:
     """The same model under another name."""
     return replace(made, truth=replace(made.truth, name=name))
 
