@@ -1,6 +1,7 @@
-"""python -m benches.lineage COMMAND: run from the repository's root."""
+"""The lineage benchmark; run it from the repository's root. `COMMAND --help` says more."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from .commands import build, calibrate, direction, score
@@ -10,8 +11,9 @@ from .scale import big_shapes, budget, real_scale
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benches.lineage", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one_line_each = partial(argparse.HelpFormatter, max_help_position=20, width=100)
+    parser = argparse.ArgumentParser("python -m benches.lineage", description=__doc__, formatter_class=one_line_each)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND ARGUMENT")
     demo = commands.add_parser("demo-models", help="train the models of `weightprint demo` (10 minutes)")
     demo.add_argument("names", nargs="*", metavar="NAME", help="default: all four")
     demo.add_argument("--output", type=Path, default=Path("target/lineage"), help="where to build them (%(default)s)")

@@ -54,6 +54,13 @@ def test_weights_are_copies(kin: list[float], strangers: list[float], seed: int)
     assert weighted.tpr(counts.astype(float), 0.4) == pytest.approx(copied.tpr(ones, 0.4))
 
 
+@pytest.mark.parametrize("kind", [True, False])
+def test_pairs_of_one_kind_have_no_curve(kind: bool) -> None:
+    ranking = Ranking.of(np.array([0.1, 0.2]), np.array([kind, kind]))
+    assert math.isnan(ranking.auc(np.ones(2)))
+    assert math.isnan(ranking.tpr(np.ones(2), 0.1))
+
+
 def test_threshold_keeps_its_promise() -> None:
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.normal(2, 1, 300), rng.normal(0, 1, 2000)])

@@ -25,7 +25,7 @@ from benches.lineage.score import methods, pair_table, runner
 from benches.lineage.score.operations_score import operations_table, same_parameter
 from benches.lineage.score.pairs import Pair, Want, choose, every_pair
 from benches.lineage.score.peers import Peer
-from benches.lineage.score.records import Records
+from benches.lineage.score.records import Records, scored_with
 from benches.lineage.zoo import strangers
 from benches.lineage.zoo.ground_truth import FamilyTree
 
@@ -256,7 +256,7 @@ def test_the_page_says_what_the_rows_say(tree: FamilyTree, tmp_path: Path) -> No
     assert numbers["misses"] == []
     about = {
         "zoo": summary.about_zoo(tree),
-        "methods": {},
+        "methods": {"sigma_curve": {"code": scored_with({key: {"version": "1a", "commit": "3c"} for key in "ab"})}},
         "peers": {},
         "peers_missing": {"x": "gone"},
         "machine": summary.machine(),
@@ -265,6 +265,7 @@ def test_the_page_says_what_the_rows_say(tree: FamilyTree, tmp_path: Path) -> No
     assert f"it names 2 of {len(strangers_)} unrelated pairs" in text
     assert f"{strangers_[2].a} / {strangers_[2].b}" in text
     assert "x was not run: gone." in text
+    assert "sigma_curve was scored with code 1a of commit 3c (2 pairs)." in text
     assert json.loads(json.dumps(numbers)) == json.loads(json.dumps(summary.summarise(found)))
 
 

@@ -114,7 +114,7 @@ def run(monkeypatch: pytest.MonkeyPatch, known: dict[str, Population], output: P
     monkeypatch.setattr(populations, "POPULATIONS", known)
     parser = argparse.ArgumentParser()
     populations.add(parser.add_subparsers())
-    args = parser.parse_args(["small", "--output", str(output), *more])
+    args = parser.parse_args(["populations", "small", "--output", str(output), *more])
     args.run(args)
 
 
@@ -153,7 +153,13 @@ def test_numbers_of_a_population_make_a_section() -> None:
             "rank_p": 10**p,
         }
         verdict = "shared_origin" if k == 7 else "no_evidence"
-        records[case.name] = {"verdict": verdict, "log10_p": p, "share": {"value": 0.4}, "evidence": [evidence]}
+        records[case.name] = {
+            "version": "1a",
+            "verdict": verdict,
+            "log10_p": p,
+            "share": {"value": 0.4},
+            "evidence": [evidence],
+        }
     numbers = populations.summary(Population("Small", structured.cases, 60), CASES, {"standard": records})
     told = numbers["efforts"]["standard"]
     assert (told["pairs"], told["right"], told["false"]) == (60, 59, 1)

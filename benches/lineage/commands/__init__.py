@@ -1,1 +1,1 @@
-"""One file per command of `python -m benches.lineage`."""
+"""The commands of `python -m benches.lineage` that use more than one of the folders beside this one."""

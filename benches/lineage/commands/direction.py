@@ -33,7 +33,9 @@ SURE = ("descent", "shared_initialisation")
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser of `python -m benches.lineage`."""
-    parser = commands.add_parser("direction", help="training shared or only an initialisation; signs of direction")
+    parser = commands.add_parser(
+        "direction", help="how often direction, and shared training or initialisation, are told right"
+    )
     parser.add_argument("--zoo", type=Path, default=Path("target/zoo"), help="folder of models (%(default)s)")
     parser.add_argument("--side", choices=("fit", "test"), default="test", help="side of the split (%(default)s)")
     parser.add_argument("--siblings", type=int, default=120, help="pairs of siblings, at most (%(default)s)")

@@ -104,7 +104,7 @@ def _score(args: argparse.Namespace) -> tuple[list[pair_table.Row], dict[str, An
     found = {m.name: records.read(m.name, None if args.any_version else m.version) for m in every}
     about = {
         "zoo": summary.about_zoo(known),
-        "methods": {m.name: {"every": m.every, "code": scored_with(found[m.name])} for m in every},
+        "methods": {m.name: {"code": scored_with(found[m.name])} for m in every},
         "peers": {peer.name: peer.version for peer in started},
         "peers_missing": reasons,
         "machine": summary.machine(),

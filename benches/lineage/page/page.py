@@ -9,7 +9,7 @@ from typing import Any
 
 from ..populations.populations import POPULATIONS
 from ..score.pair_table import Row
-from . import tables as tables
+from . import tables
 from .markdown import number, percent
 from .populations import population_page
 
@@ -46,7 +46,7 @@ def full(
         tables.zoo(numbers, about),
         READING,
         "## Every method",
-        tables.methods(numbers, about, "test"),
+        tables.methods(numbers, "test"),
         tables.footnotes(numbers, about),
         _picture(drawn, results, "distributions", "Scores of all pairs, by relation"),
         "## What weightprint decides by itself",
@@ -73,8 +73,8 @@ def full(
         tables.real_size(real),
         tables.large(_lines(results / "large.jsonl")),
         "## The same, on other sides",
-        tables.methods(numbers, about, "all"),
-        tables.methods(numbers, about, "fit"),
+        tables.methods(numbers, "all"),
+        tables.methods(numbers, "fit"),
     ]
     calibrated = results / "calibration.json"
     if calibrated.exists():

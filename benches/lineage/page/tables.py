@@ -42,7 +42,7 @@ def zoo(numbers: Numbers, about: Numbers) -> str:
     return text
 
 
-def methods(numbers: Numbers, about: Numbers, side: str) -> str:
+def methods(numbers: Numbers, side: str) -> str:
     """AUC and true positives of every method on one side."""
     found = {name: m for name, m in numbers["methods"].items() if side in m}
     if not found:
@@ -51,9 +51,8 @@ def methods(numbers: Numbers, about: Numbers, side: str) -> str:
     rows = []
     for name, m in found.items():
         s = m[side]
-        every = about["methods"].get(name, {}).get("every", 1)
         rows.append([
-            f"{name}{'' if every == 1 else f' (1 pair in {every})'}",
+            name,
             rate(s["auc"]),
             rate(s["tpr"]["0.01"], True),
             rate(s["tpr"]["0.001"], True),
@@ -84,7 +83,7 @@ def footnotes(numbers: Numbers, about: Numbers) -> str:
     for name, version in about["peers"].items():
         lines.append(f"{name}: version {version}, in its own interpreter, offline, on local folders.")
     for name, m in about["methods"].items():
-        if name not in about["peers"] and m.get("code"):
+        if name not in about["peers"] and m["code"]:
             lines.append(f"{name} was scored with {scored_with(m['code'])}.")
     for name, why in about["peers_missing"].items():
         lines.append(f"{name} was not run: {why}.")

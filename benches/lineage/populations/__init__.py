@@ -1,1 +1,1 @@
-"""Pairs whose truth is known by their making: strangers that share a property, parts alone, parts hidden."""
+"""Pairs of known truth: made for it (strangers that share a property, parts alone or hidden), and real strangers."""

@@ -37,17 +37,9 @@ POPULATIONS: dict[str, Population] = {
 
 
 def add(commands: Any) -> None:
-    """Add `populations`, and every population's name for it alone, to the parser of `python -m benches.lineage`."""
-    parser = commands.add_parser("populations", help="pairs made for a purpose: strangers of a kind, parts, …")
+    """Add the subcommand to the parser of `python -m benches.lineage`."""
+    parser = commands.add_parser("populations", help="pairs made for a purpose: strangers that share a property, parts")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(POPULATIONS)}")
-    _arguments(parser)
-    for name, population in POPULATIONS.items():
-        alone = commands.add_parser(name, help=population.title)
-        alone.set_defaults(names=[name])
-        _arguments(alone)
-
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, help="at most so many of each (default: the population's own number)")
     parser.add_argument("--efforts", type=lambda text: tuple(text.split(",")), help="of " + ",".join(methods.EFFORTS))
     parser.add_argument("--output", type=Path, default=Path("target/populations"), help="records (%(default)s)")

@@ -1,4 +1,4 @@
-"""`python -m benches.lineage strangers DIR`: a folder of models of known, different origin, every pair compared.
+"""`python -m benches.lineage strangers DIR`: real models of known, different origin, every pair of a folder compared.
 
 DIR holds models: files, or folders as `weightprint compare` takes them. DIR/origins.json may say {"NAME": "ORIGIN"};
 models of one origin are not compared, and a model that isn't named is its own. Pairs are compared in both orders, at

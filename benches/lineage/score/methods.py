@@ -2,13 +2,11 @@
 
 A method has a name, a version (a digest of the code that its numbers depend on, so that a changed method is scored
 again, and an unchanged one, moved or not, isn't: :mod:`.code_digest`), and a function of two folders that returns what
-is kept of a pair. `every` above 1 means that it is slow and is run on that fraction of the pairs, chosen by a hash of
-their names; the table says so.
+is kept of a pair.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -36,9 +34,6 @@ PACKAGE = Path(weightprint.__file__).parent
 #: Methods of these names are weightprint at that effort.
 EFFORTS: tuple[Effort, ...] = ("quick", "standard", "full")
 
-#: Comparators that are too slow for every pair: one in so many is scored.
-EVERY: dict[str, int] = {}
-
 #: What is kept of one test's answer.
 _KEPT = ("test", "basis", "semantic", "applied", "why_not", "statistic", "effect", "n", "log10_p", "rank_p", "seconds")
 
@@ -50,11 +45,6 @@ class Method:
     name: str
     version: str
     run: Callable[[Path, Path], dict[str, Any]]
-    every: int = 1
-
-    def takes(self, key: str) -> bool:
-        """Whether this pair is among those that the method is run on."""
-        return self.every == 1 or hashlib.sha256(f"every {key}".encode()).digest()[0] % self.every == 0
 
 
 def _weightprint(a: Path, b: Path, effort: Effort = "standard") -> dict[str, Any]:
@@ -165,8 +155,8 @@ def at_effort(effort: Effort) -> Method:
 def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     """Every method, weightprint first; `peers` are the tools that an interpreter was named for."""
     out = [Method("weightprint", _source(), _weightprint)]
-    out += [Method(test.name, _measure(test), _Comparator(test), EVERY.get(test.name, 1)) for test in PUBLISHED]
-    out += [Method(peer.name, peer.version, peer, EVERY.get(peer.name, 1)) for peer in peers]
+    out += [Method(test.name, _measure(test), _Comparator(test)) for test in PUBLISHED]
+    out += [Method(peer.name, peer.version, peer) for peer in peers]
     return tuple(out)
 
 

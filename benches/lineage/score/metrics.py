@@ -96,7 +96,7 @@ class Ranking:
 
 
 def _share(counts: F64) -> F64:
-    out: F64 = counts / counts[-1] if counts[-1] > 0 else np.full_like(counts, np.nan)
+    out: F64 = counts / counts[-1] if counts[-1] > 0 else np.full(counts.shape, np.nan)
     return out
 
 

@@ -48,7 +48,7 @@ def due(
     known = {m.name: records.read(m.name, None if any_version else m.version).keys() for m in chosen}
     out = []
     for key, a, b in pairs:
-        missing = tuple(m.name for m in chosen if m.takes(key) and key not in known[m.name])
+        missing = tuple(m.name for m in chosen if key not in known[m.name])
         if missing:
             out.append(Task(key, a, b, missing))
     return out

@@ -1,4 +1,6 @@
-"""Synthetic independent models with the structure that makes real strangers look alike, many and fast.
+"""Synthetic independent models for `calibrate`, many and fast, with the structure that makes real strangers look alike.
+
+(`python -m benches.lineage strangers DIR`, for real models, is :mod:`..populations.real_strangers`.)
 
 What every model has in common with every other: standard deviations that rise over depth, heavy tails, and the *kinds*
 of structure that training leaves. What differs is what an initialisation decides: which directions, channels and units.
