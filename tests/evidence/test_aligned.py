@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, hidden, models
 from weightprint.evidence.aligned_units import aligned_units
-from weightprint.evidence.aligned_weights import aligned_weights
+from weightprint.evidence.aligned_weights import AlignedWeights, aligned_weights
 from weightprint.evidence.evidence import Evidence
 
 
@@ -30,7 +30,7 @@ def test_children_have_cosine_rho(rho: float) -> None:
         n: (rho * x + np.sqrt(1 - rho**2) * rng.standard_normal(x.shape)).astype(np.float32) for n, x in parent.items()
     }
     evidence = aligned_weights(models(parent, b))
-    for name, cosine in evidence.details["cosines"].items():
+    for name, cosine in evidence.told(AlignedWeights).cosines.items():
         n = min(512, max(parent[name].shape) if "mlp" in name else 512) * 576
         assert cosine == pytest.approx(rho, abs=5 / np.sqrt(n)), name
     assert evidence.effect == pytest.approx(rho, abs=5 / np.sqrt(12 * 512 * 576))
@@ -42,7 +42,7 @@ def test_children_have_cosine_rho(rho: float) -> None:
 
 def test_strangers_stay_within_the_quoted_deviation() -> None:
     evidence = aligned_weights(models(gaussian(0, 576, 1536, 3), gaussian(1, 576, 1536, 3)))
-    assert abs(evidence.details["z"]) < 5
+    assert abs(evidence.told(AlignedWeights).z) < 5
     assert evidence.log10_p == pytest.approx(0, abs=1)
     # 12 matrices x 512 rows: chance cosines of channels have deviation 1/sqrt(6144), their maximum sqrt(2 ln d) of
     # that.
@@ -60,7 +60,7 @@ def test_the_quoted_detectable_effect_is_detected(d: int) -> None:
 
 def seen(evidence: Evidence) -> bool:
     """It has a p-value, or says that a fitted order could do as much."""
-    return (evidence.log10_p or 0) < -6 or evidence.details["withheld"] is not None
+    return (evidence.log10_p or 0) < -6 or evidence.withheld is not None
 
 
 def test_a_child_is_found_and_a_permuted_child_is_not() -> None:
@@ -100,7 +100,7 @@ def test_one_shared_block_among_strangers_is_found() -> None:
     b |= {n: x for n, x in child(a, 0.9).items() if ".layers.3." in n}
     evidence = aligned_weights(models(a, b))
     assert (evidence.log10_p or 0) < -6
-    assert evidence.details["best_region"] == "decoder.3"
+    assert evidence.told(AlignedWeights).best_region == "decoder.3"
 
 
 def test_position_tables_do_not_make_kin() -> None:
@@ -109,7 +109,7 @@ def test_position_tables_do_not_make_kin() -> None:
     a["model.embed_positions.weight"] = b["model.embed_positions.weight"] = table
     a["model.unknown_table"] = b["model.unknown_table"] = table + 1
     evidence = aligned_weights(models(a, b))
-    assert set(evidence.details["left_out"]) == {"model.embed_positions.weight", "model.unknown_table"}
+    assert set(evidence.told(AlignedWeights).left_out) == {"model.embed_positions.weight", "model.unknown_table"}
     assert (evidence.log10_p or 0) > -2
 
 
@@ -130,7 +130,7 @@ def test_one_tiny_named_tensor_does_not_cost_the_others_their_say() -> None:
         {n: x for n, x in copy.items() if "token" not in n}
     )
     m = models(a, b)
-    assert aligned_weights(m).details["log10_price_of_pairing"] == m.log10_pairings
+    assert aligned_weights(m).told(AlignedWeights).log10_price_of_pairing == m.log10_pairings
     assert (aligned_weights(m).log10_p or 0) < -20
     assert (aligned_units(m).log10_p or 0) < -20
 
@@ -154,14 +154,14 @@ def test_no_common_width_and_constant_tensors_are_said() -> None:
 def test_the_same_seed_gives_the_same_numbers() -> None:
     a, b = decoder(0, vocabulary=2000), decoder(1, vocabulary=2000)
     first, again, other = (aligned_weights(models(a, b, seed=s)) for s in (0, 0, 1))
-    assert first.details["cosines"] == again.details["cosines"]
-    assert first.details["cosines"] != other.details["cosines"]
+    assert first.told(AlignedWeights).cosines == again.told(AlignedWeights).cosines
+    assert first.told(AlignedWeights).cosines != other.told(AlignedWeights).cosines
 
 
 def test_quick_reads_less_and_still_finds_a_child() -> None:
     a = decoder(0, vocabulary=4000)
     evidence = aligned_weights(models(a, child(a, 0.8), effort="quick"))
-    assert evidence.details["rows_per_tensor"] == 64
+    assert evidence.told(AlignedWeights).rows_per_tensor == 64
     assert (evidence.log10_p or 0) < -40
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from synthetic import Arrays, decoder, models
-from weightprint.evidence.convergence import convergence
+from weightprint.evidence.convergence import Convergence, convergence
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import Basis
 
@@ -67,7 +67,7 @@ def test_strangers_of_the_same_data_are_told_from_descendants() -> None:
     a = learned(1, 1, inherited=5)
     stranger, heir = (ask(a, renumbered(learned(1, 2, inherited=i), 3)) for i in (-1, 5))
     for found in (stranger, heir):
-        assert found.details["strong_cosine"] > 0.7  # both do the same thing
+        assert found.told(Convergence).strong_cosine > 0.7  # both do the same thing
         assert found.n > 0.9 * H * LAYERS
     assert heir.log10_p is not None
     assert heir.log10_p < -60
@@ -95,7 +95,7 @@ def test_through_a_rotation_that_was_found() -> None:
     found = ask(a, b, Basis("rotation", matrix=matrix.T, semantic=True, candidates=10, fitted=frozenset({"decoder.1"})))
     assert found.log10_p is not None
     assert found.log10_p < -60
-    assert set(found.details["matched"]) == {"decoder.0", "decoder.2"}
+    assert set(found.told(Convergence).matched) == {"decoder.0", "decoder.2"}
 
 
 @pytest.mark.parametrize("why", ["fitted everywhere", "no down", "nothing matches"])

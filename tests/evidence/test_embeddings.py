@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic import Array, Arrays, child, decoder, models
-from weightprint.evidence.embeddings import embeddings
+from weightprint.evidence.embeddings import Embeddings, embeddings
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import Basis
 
@@ -48,10 +48,10 @@ CASES: dict[str, tuple[Array, str, int]] = {
 def test_equal_rows_tell_what_was_done(case: str) -> None:
     rows, kind, n = CASES[case]
     found = ask(rows)
-    assert found.details["row_map_kind"] == kind
-    assert found.details["rows_equal"] == n
+    assert found.told(Embeddings).row_map_kind == kind
+    assert found.told(Embeddings).rows_equal == n
     assert sum(s.numel for s in found.found) == (0 if case == "kept" else n * D)
-    table = found.details["tables"]["embedding"]
+    table = found.told(Embeddings).tables["embedding"]
     assert sum(run[2] for run in table["runs"]) == n or len(table["runs"]) == 20
 
 
@@ -59,9 +59,9 @@ def test_equal_rows_tell_what_was_done(case: str) -> None:
 def test_near_rows_tell_it_after_training(case: str) -> None:
     rows, kind, n = CASES[case]
     found = ask(noisy(rows))
-    assert found.details["rows_equal"] == 0
-    assert found.details["row_map_kind"] == kind
-    assert found.details["rows_near"] == pytest.approx(n, abs=0.1 * V)
+    assert found.told(Embeddings).rows_equal == 0
+    assert found.told(Embeddings).row_map_kind == kind
+    assert found.told(Embeddings).rows_near == pytest.approx(n, abs=0.1 * V)
     assert found.effect == pytest.approx(n / len(rows), abs=0.1)
 
 
@@ -71,9 +71,9 @@ def test_equal_rows_through_permuted_channels() -> None:
     moved[:, order] = PARENT[NAME] * signs
     basis = Basis("signed_permutation", channels=order, signs=signs, fitted=frozenset({"embedding"}), semantic=True)
     pair = models(PARENT, {**decoder(9), NAME: moved})
-    assert embeddings(pair).details["rows_equal"] == 0
+    assert embeddings(pair).told(Embeddings).rows_equal == 0
     found = embeddings(replace(pair, basis=basis))
-    assert found.details["rows_equal"] == V
+    assert found.told(Embeddings).rows_equal == V
     assert found.log10_p is None
 
 
@@ -82,9 +82,9 @@ def test_nearness_in_a_basis_fitted_on_the_table_is_no_finding() -> None:
     pair = models(PARENT, {**decoder(9), NAME: noisy(PARENT[NAME] @ matrix.T)})
     for fitted, expected in ((frozenset({"embedding"}), 0.0), (frozenset({"decoder.0"}), 0.9)):
         found = embeddings(replace(pair, basis=Basis("rotation", matrix=matrix, fitted=fitted)))
-        assert found.details["rows_near"] > 0.9 * V
+        assert found.told(Embeddings).rows_near > 0.9 * V
         assert (found.effect or 0.0) >= expected
-        assert found.details["row_map_kind"] == ("same rows" if expected else "none")
+        assert found.told(Embeddings).row_map_kind == ("same rows" if expected else "none")
 
 
 def test_rows_that_are_trivial_or_repeated_never_count() -> None:
@@ -92,7 +92,7 @@ def test_rows_that_are_trivial_or_repeated_never_count() -> None:
     a = {**PARENT, NAME: np.concatenate([np.zeros((20, D), np.float32), np.repeat(at([3]), 10, 0), at(np.arange(100))])}
     b = {**decoder(9), NAME: np.concatenate([np.zeros((20, D), np.float32), np.repeat(at([3]), 10, 0), rows])}
     found = embeddings(models(a, b))
-    assert found.details["rows_equal"] == 0
+    assert found.told(Embeddings).rows_equal == 0
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models, side
-from weightprint.evidence.head_agreement import head_agreement, log10_p_counts
+from weightprint.evidence.head_agreement import HeadAgreement, head_agreement, log10_p_counts
 from weightprint.evidence.lookup.heads import Sketch, attentions, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.pair import Basis, ModelPair
@@ -34,7 +34,7 @@ def pair(a: Arrays, b: Arrays, effort: str = "standard") -> ModelPair:
 
 
 def head_map(m: ModelPair) -> list[list[tuple[str, int] | None]]:
-    return [[h and (h[0], h[1]) for h in row["heads"]] for row in head_agreement(m).details["head_map"]]
+    return [[h and (h[0], h[1]) for h in row["heads"]] for row in head_agreement(m).told(HeadAgreement).head_map]
 
 
 def in_place(order: list[int] | None = None) -> list[list[tuple[str, int]]]:
@@ -127,8 +127,8 @@ def test_maps_inside_heads_change_nothing(spread: float) -> None:
     plain, other = head_agreement(pair(x, x)), head_agreement(pair(x, regauged(x, 5, spread)))
     assert head_map(pair(x, regauged(x, 5, spread))) == in_place()
     assert (other.log10_p or 0) == pytest.approx(plain.log10_p or 0, rel=0.1)
-    assert min(h[2] for row in other.details["head_map"] for h in row["heads"]) > 0.99
-    assert min(other.details["inside"].values()) > 0.99
+    assert min(h[2] for row in other.told(HeadAgreement).head_map for h in row["heads"]) > 0.99
+    assert min(other.told(HeadAgreement).inside.values()) > 0.99
 
 
 def test_gains_folded_into_the_matrices_change_nothing() -> None:
@@ -141,7 +141,7 @@ def test_gains_folded_into_the_matrices_change_nothing() -> None:
         folded[name] = np.ones_like(x[name])
     found = head_agreement(pair(x, folded))
     assert found.effect == pytest.approx(head_agreement(pair(x, x)).effect or 0, abs=0.1)
-    assert min(h[2] for row in found.details["head_map"] for h in row["heads"]) > 0.999
+    assert min(h[2] for row in found.told(HeadAgreement).head_map for h in row["heads"]) > 0.999
 
 
 def test_permuted_heads_are_mapped_and_order_is_silent() -> None:
@@ -149,9 +149,9 @@ def test_permuted_heads_are_mapped_and_order_is_silent() -> None:
     groups = [2, 0, 3, 1]
     order = [2 * g + j for g in groups for j in (1, 0)]
     found = head_agreement(pair(x, reordered(child(x, 0.9), order, groups)))
-    assert [[h and (h[0], h[1]) for h in row["heads"]] for row in found.details["head_map"]] == in_place(order)
-    assert found.details["log10_p_agreement"] < -12
-    assert found.details["log10_p_order"] > -1
+    assert [[h and (h[0], h[1]) for h in row["heads"]] for row in found.told(HeadAgreement).head_map] == in_place(order)
+    assert found.told(HeadAgreement).log10_p_agreement < -12
+    assert found.told(HeadAgreement).log10_p_order > -1
     assert found.matches[0].units is not None
     assert dict(found.matches[0].units.tolist()) == dict(enumerate(order))
 
@@ -193,7 +193,7 @@ def test_heads_pruned_or_given_to_groups() -> None:
     assert (found.effect or 0) > 0.7
     assert all(
         h is None or (h[0], h[1]) == (row["b"], j)
-        for row in found.details["head_map"]
+        for row in found.told(HeadAgreement).head_map
         for j, h in enumerate(row["heads"])
     )
 
@@ -223,10 +223,10 @@ def test_bases_are_used() -> None:
         m = pair(x, turned(child(x, 0.9), matrix))
         assert (head_agreement(m).log10_p or 0) > -3
         found = head_agreement(replace(m, basis=basis))
-        assert [[h and (h[0], h[1]) for h in row["heads"]] for row in found.details["head_map"]] == in_place()
+        assert [[h and (h[0], h[1]) for h in row["heads"]] for row in found.told(HeadAgreement).head_map] == in_place()
         through_tokens = head_agreement(replace(m, basis=replace(basis, semantic=True)))
-        assert through_tokens.log10_p == through_tokens.details["log10_p_order"]
-        assert through_tokens.details["order_only"]
+        assert through_tokens.log10_p == through_tokens.told(HeadAgreement).log10_p_order
+        assert through_tokens.told(HeadAgreement).order_only
         fitted = replace(m, basis=replace(basis, fitted=frozenset(f"decoder.{i}" for i in range(LAYERS))))
         assert not head_agreement(fitted).applied
 
@@ -307,14 +307,14 @@ def test_latent_attention_is_multiplied_out() -> None:
     got = found.left.transpose(0, 2, 1) @ found.right[found.of]
     for g, w in zip(got.reshape(heads, -1), want.reshape(heads, -1), strict=True):
         assert float(g @ w / np.linalg.norm(g) / np.linalg.norm(w)) > 1 - 1e-5
-    assert head_agreement(m).details["agreed"] == 2 * heads
+    assert head_agreement(m).told(HeadAgreement).agreed == 2 * heads
 
 
 def test_why_not() -> None:
     x = grouped(0)
     assert "told apart" in (head_agreement(models(x, x)).why_not or "")
     one_knows = replace(models(x, x), a=pair(x, x).a)
-    assert head_agreement(one_knows).details["agreed"] == LAYERS * HEADS
+    assert head_agreement(one_knows).told(HeadAgreement).agreed == LAYERS * HEADS
     wide = decoder(0, d=96, h=24, layers=2, vocabulary=40)
     assert "width" in (head_agreement(models(x, wide, config=CONFIG)).why_not or "")
     dead = {n: np.zeros_like(v) if ".layers.1.self_attn.q" in n else v for n, v in x.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import Array, models
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.same_values import same_values
+from weightprint.evidence.same_values import SameValues, same_values
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -24,17 +24,17 @@ def run(a: Array, b: Array) -> Evidence:
 
 def how(a: Array, b: Array, **more: Array) -> str | None:
     evidence = same_values(models({"w": a}, {"w": b, **more}))
-    return evidence.details["how"].get("w") if evidence.applied else None
+    return evidence.told(SameValues).how.get("w") if evidence.applied else None
 
 
 def scaled(a: Array, b: Array, **more: Array) -> tuple[float | None, str] | None:
     """The factor that was named, and how it was found."""
     evidence = same_values(models({"w": a}, {"w": b, **more}))
-    if not evidence.applied or "w" not in evidence.details["scaled"]:
+    if not evidence.applied or "w" not in evidence.told(SameValues).scaled:
         return None
     assert [f.kind for f in evidence.found if f.b == "w"] == ["scaled"]
-    assert "w" not in evidence.details["how"]
-    factor, words = evidence.details["scaled"]["w"]
+    assert "w" not in evidence.told(SameValues).how
+    factor, words = evidence.told(SameValues).scaled["w"]
     return factor, words
 
 
@@ -64,8 +64,8 @@ def test_two_casts_of_one_original() -> None:
     a[0, :3] = [0, -1e-7, 2e-5]  # the last two are no normal numbers of float16
     for x, y in ((a.astype(BF16), a.astype(np.float16)), (a.astype(np.float16), a.astype(BF16))):
         evidence = run(x, y)
-        assert "both cast from one original" in evidence.details["how"]["w"]
-        assert evidence.details["later"] is None
+        assert "both cast from one original" in evidence.told(SameValues).how["w"]
+        assert evidence.told(SameValues).later is None
     other = a.astype(np.float16)
     other[3, 5] *= np.float16(1.01)
     assert how(a.astype(BF16), other) is None
@@ -153,16 +153,16 @@ def test_a_transposed_quantised_copy_under_another_name() -> None:
         ("val_1", "y", "re_encoded"),
         ("val_1_scale", "y", "parameter"),
     ]
-    assert evidence.details["how"]["val_1"] == "F32 to I8, one scale per column, transposed"
-    assert evidence.details["later"] == "b"
+    assert evidence.told(SameValues).how["val_1"] == "F32 to I8, one scale per column, transposed"
+    assert evidence.told(SameValues).later == "b"
 
 
 def test_an_upcast_says_nothing_about_direction() -> None:
     a = weights(96, 128).astype(BF16)
     evidence = run(a, a.astype(np.float32))
-    assert evidence.details["how"]["w"] == "F32 to BF16, nothing lost"
-    assert evidence.details["later"] is None
-    assert run(weights(96, 128), weights(96, 128).astype(BF16)).details["later"] == "b"
+    assert evidence.told(SameValues).how["w"] == "F32 to BF16, nothing lost"
+    assert evidence.told(SameValues).later is None
+    assert run(weights(96, 128), weights(96, 128).astype(BF16)).told(SameValues).later == "b"
 
 
 @pytest.mark.parametrize("to", [BF16, np.float16, np.float32])

@@ -44,7 +44,7 @@ def p_of(found: Comparison, test: str) -> float | None:
 
 
 def withheld(found: Comparison, test: str) -> str | None:
-    return next(e.details.get("withheld") for e in found.evidence if e.test == test and e.basis == "identity")
+    return next(e.withheld for e in found.evidence if e.test == test and e.basis == "identity")
 
 
 def in_turn(kinds: Iterable[str]) -> list[tuple[str, str]]:

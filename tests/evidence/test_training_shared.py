@@ -11,7 +11,7 @@ from synthetic import Arrays, decoder, models
 from weightprint.compare.compare import judge
 from weightprint.evidence.pair import Basis
 from weightprint.evidence.tests import AS_STORED
-from weightprint.evidence.training_shared import read, strong_over_weak, training_shared
+from weightprint.evidence.training_shared import TrainingShared, read, strong_over_weak, training_shared
 
 D, H, LAYERS = 64, 160, 4
 
@@ -39,7 +39,7 @@ def trained(start: Arrays, seed: int, amount: float = 1.0) -> Arrays:
 
 
 def reading(a: Arrays, b: Arrays) -> str:
-    return str(training_shared(models(a, b)).details["reads_as"])
+    return training_shared(models(a, b)).told(TrainingShared).reads_as
 
 
 def test_slopes_of_known_matrices() -> None:
@@ -63,10 +63,11 @@ def test_common_initialisation_trained_apart() -> None:
     start = initial(0)
     a, b = trained(start, 1), trained(start, 2)
     found = training_shared(models(a, b))
-    assert found.details["reads_as"] == "shared_initialisation"
-    assert max(found.details["r_a"], found.details["r_b"]) < 0.8
-    assert abs(found.details["gains"]) < 0.2
-    assert found.details["cosine"] > 0.4
+    told = found.told(TrainingShared)
+    assert told.reads_as == "shared_initialisation"
+    assert max(told.r_a, told.r_b) < 0.8
+    assert abs(told.gains) < 0.2
+    assert told.cosine > 0.4
     assert found.log10_p is None
 
 
@@ -75,11 +76,12 @@ def test_descent(amount: float) -> None:
     parent = trained(initial(1), 3)
     child = trained(parent, 4, amount)
     found = training_shared(models(parent, child))
-    assert found.details["r_a"] > 0.96
-    assert found.details["r_b"] < found.details["r_a"]
-    assert found.details["reads_as"] == ("descent" if found.details["gains"] >= 0.65 else "either")
+    told = found.told(TrainingShared)
+    assert told.r_a > 0.96
+    assert told.r_b < told.r_a
+    assert told.reads_as == ("descent" if told.gains >= 0.65 else "either")
     back = training_shared(models(child, parent))
-    assert (back.details["r_b"], back.details["r_a"]) == pytest.approx((found.details["r_a"], found.details["r_b"]))
+    assert (back.told(TrainingShared).r_b, back.told(TrainingShared).r_a) == pytest.approx((told.r_a, told.r_b))
 
 
 def test_what_disagrees_is_either() -> None:
@@ -106,11 +108,11 @@ def test_gains_folded_into_the_matrices_leave_the_directions() -> None:
                 folded[at] = child[at] * child[name]
             folded[name] = np.ones_like(child[name])
     folded["model.norm.weight"] = np.ones(D, np.float32)
-    plain, found = training_shared(models(parent, child)), training_shared(models(parent, folded))
-    assert found.details["r_a"] == pytest.approx(plain.details["r_a"], abs=0.02)
-    assert found.details["gains"] is None
-    assert found.details["reads_as"] == "descent"
-    assert found.details["confidence"] <= 0.7
+    plain, told = (training_shared(models(parent, b)).told(TrainingShared) for b in (child, folded))
+    assert told.r_a == pytest.approx(plain.r_a, abs=0.02)
+    assert told.gains is None
+    assert told.reads_as == "descent"
+    assert told.confidence <= 0.7
 
 
 def test_a_permuted_stream_through_its_basis() -> None:
@@ -124,10 +126,12 @@ def test_a_permuted_stream_through_its_basis() -> None:
         hidden[n] = np.take(x, order, axis=axis)
     m = models(parent, hidden)
     assert "in place" in (training_shared(m).why_not or "")
-    found = training_shared(replace(m, basis=Basis("signed_permutation", channels=np.argsort(order))))
-    plain = training_shared(models(parent, child)).details
+    told = training_shared(replace(m, basis=Basis("signed_permutation", channels=np.argsort(order)))).told(
+        TrainingShared
+    )
+    plain = training_shared(models(parent, child)).told(TrainingShared)
     for key in ("r_a", "r_b", "gains", "cosine"):
-        assert found.details[key] == pytest.approx(plain[key], rel=1e-5)
+        assert getattr(told, key) == pytest.approx(getattr(plain, key), rel=1e-5)
 
 
 def reordered(model: Arrays, seed: int) -> Arrays:
@@ -146,10 +150,10 @@ def test_units_in_another_order_are_asked_as_those_in_place() -> None:
     parent = trained(start, 20)
     for other, name in ((trained(start, 21), "shared_initialisation"), (trained(parent, 22, 0.3), "descent")):
         plain, found = training_shared(models(parent, other)), training_shared(models(parent, reordered(other, 1)))
-        assert plain.details["reads_as"] == found.details["reads_as"] == name
+        assert plain.told(TrainingShared).reads_as == found.told(TrainingShared).reads_as == name
         assert found.n == 2 * LAYERS
-        in_place = [r for n, (_, r, _) in plain.details["matrices"].items() if "gate" in n or "up_proj" in n]
-        assert found.details["r_a"] == pytest.approx(float(np.median(in_place)), abs=0.1)
+        in_place = [r for n, (_, r, _) in plain.told(TrainingShared).matrices.items() if "gate" in n or "up_proj" in n]
+        assert found.told(TrainingShared).r_a == pytest.approx(float(np.median(in_place)), abs=0.1)
     assert not training_shared(models(parent, reordered(trained(initial(9), 23), 1))).applied
 
 

@@ -12,7 +12,7 @@ from synthetic import Arrays, child, decoder, models
 from weightprint.evidence.lookup.nearest_units import standardised
 from weightprint.evidence.nulls.counts import chance, dispersion, log10_beta_tail
 from weightprint.evidence.pair import Basis
-from weightprint.evidence.unit_agreement import unit_agreement
+from weightprint.evidence.unit_agreement import UnitAgreement, unit_agreement
 
 
 def by_layer(arrays: Arrays, change: Callable[[str, np.ndarray, int], np.ndarray]) -> Arrays:
@@ -142,7 +142,7 @@ def test_one_shared_block_among_strangers_is_found_and_only_that() -> None:
     b |= {n.replace("layers.4", "layers.1"): x for n, x in child(a, 0.8).items() if "layers.4" in n}
     evidence = unit_agreement(models(a, b))
     assert (evidence.log10_p or 0.0) < -50
-    assert evidence.details["found"] == 1
+    assert evidence.told(UnitAgreement).found == 1
     assert next(m.a[1] for m in evidence.matches if m.b[1] == 1) == 4
 
 
@@ -204,9 +204,9 @@ def test_a_basis_that_undoes_a_rotation_is_used() -> None:
     basis = Basis("rotation", "known", matrix=turn.T.astype(np.float32), candidates=1000)
     evidence = unit_agreement(replace(m, basis=basis))
     assert evidence.log10_p is None  # permuted channels are no null of a basis that was fitted
-    assert evidence.details["log10_p_of_permuted_channels"] < -100
+    assert evidence.told(UnitAgreement).log10_p_of_permuted_channels < -100
     cheaper = unit_agreement(replace(m, basis=replace(basis, candidates=1)))
-    prices = [e.details["log10_p_of_permuted_channels"] for e in (evidence, cheaper)]
+    prices = [e.told(UnitAgreement).log10_p_of_permuted_channels for e in (evidence, cheaper)]
     assert prices[0] == pytest.approx(prices[1] + 3)
 
 
@@ -223,7 +223,7 @@ def test_a_basis_that_undoes_a_signed_permutation_of_some_channels_is_used() -> 
     channels, back = np.full(64, -1), np.zeros(64, np.float32)
     channels[order], back[order] = np.arange(48), signs
     evidence = unit_agreement(replace(m, basis=Basis("signed_permutation", "known", channels=channels, signs=back)))
-    assert evidence.details["log10_p_of_permuted_channels"] < -100
+    assert evidence.told(UnitAgreement).log10_p_of_permuted_channels < -100
     assert evidence.effect is not None
     assert evidence.effect > 0.95
 
@@ -235,7 +235,7 @@ def test_what_the_basis_was_fitted_on_stays_out_of_p() -> None:
     fitted = unit_agreement(replace(m, basis=Basis(fitted=frozenset({"decoder.2"}))))
     assert (unit_agreement(m).log10_p or 0.0) < -50
     assert (fitted.log10_p or 0.0) > -3
-    assert fitted.details["found"] == 1
+    assert fitted.told(UnitAgreement).found == 1
     assert unit_agreement(replace(m, basis=Basis(fitted=frozenset({"down"})))).log10_p is None
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.same_values import same_values
-from weightprint.evidence.training_shared import training_shared
+from weightprint.evidence.training_shared import TrainingShared, training_shared
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.verdict.direction_cues import SIGNS
 from weightprint.verdict.direction_samples import Seen
@@ -54,18 +54,15 @@ def main(args: argparse.Namespace) -> None:
         shared = training_shared(models)
         if shared.applied:
             truth = "shared_initialisation" if pair.relation == pairs.SHARED_INIT else "descent"
-            said = str(shared.details["reads_as"])
+            said = shared.told(TrainingShared).reads_as
             outcome = "right" if said == truth else "wrong" if said in SURE else "either"
             for row in (truth, _distance(pair)):
                 shared_counts[row][outcome] += 1
                 for cluster in pair.clusters:
                     roots[row][outcome].add(cluster)
         if args.pairs:
-            numbers = (
-                {key: shared.details[key] for key in ("reads_as", "r_a", "r_b", "gains", "cosine")}
-                if shared.applied
-                else {}
-            )
+            told = shared.told(TrainingShared) if shared.applied else None
+            numbers = told and {k: v for k, v in told.items() if k in ("reads_as", "r_a", "r_b", "gains", "cosine")}
             print(pair.kind, pair.a, pair.b, shared.why_not or numbers, *pair.steps, flush=True)
         if not args.no_direction and pair.relation == pairs.RELATED:
             _count_signs(models, shared, pair, signs)

@@ -78,7 +78,7 @@ def gather(models: ModelPair, tests: Sequence[Test] = TESTS) -> tuple[Evidence, 
     others = sorted((test for test in stored if test not in answers), key=lambda test: test.cost != "long")
     answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)
     evidence = [answers[test] for test in stored]
-    withheld = {e.test for e in qualified(evidence) if e.details.get("withheld")}
+    withheld = {e.test for e in qualified(evidence) if e.withheld}
     evidence += [test(models) for test in tests if withheld.intersection(test.confirms)]
     models.collectors.clear()  # they are of the basis as stored, and hold samples of both models
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):

@@ -40,23 +40,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, Region, not_applied
+from weightprint.evidence.evidence import Details, Evidence, Region, not_applied
 from weightprint.evidence.lookup.channel_sums import Block, Sums, channel_sums, planned
 from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, stands
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p, smallest
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
-from weightprint.evidence.test import Details, Test
+from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.util.arrays import F32, I64
 
-__all__ = ["aligned_weights"]
+__all__ = ["AlignedWeights", "aligned_weights"]
 
 _QUESTION = Evidence(
     test="aligned_weights",
@@ -81,8 +81,30 @@ def _cosines(block: Block) -> F32:
     return np.where(np.isfinite(out), out, -np.inf).astype(np.float32)
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
-    return {"cosines": {names[n]: cosine for n, cosine in details["cosines"].items() if n in names}}
+@dataclass(frozen=True)
+class AlignedWeights(Details):
+    """Of all matrices together, of the ``regions`` they were pooled in, and the centred cosine of each tensor of B."""
+
+    hidden_size: int
+    channels: int
+    rows_per_tensor: int
+    matched_cosine: float
+    neighbour_cosine: float | None
+    null_sd_of_cosine: float
+    z: float | None
+    best_region: str
+    best_region_hits: int
+    log10_price_of_pairing: float
+    likeness: float
+    fitted_stream: float | None
+    withheld: str | None
+    regions: Mapping[str, Mapping[str, float]]
+    cosines: Mapping[str, float]
+    left_out: Mapping[str, str]
+
+
+def _mirrored(told: AlignedWeights, names: Mapping[str, str], models: ModelPair) -> AlignedWeights:
+    return replace(told, cosines={names[n]: cosine for n, cosine in told.cosines.items() if n in names})
 
 
 @partial(
@@ -91,6 +113,7 @@ def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> 
     bases=("stored", "found"),
     answers=("channels in place",),
     exchanges=True,
+    details=AlignedWeights,
     mirrored=_mirrored,
     collector=channel_sums,
     cost="long",
@@ -165,24 +188,22 @@ def _answer(
         log10_p=log10_p if models.basis.kind == "identity" and not fitted else None,
         detectable=detectable,
         regions=tuple(regions),
-        details={
-            "hidden_size": sums.width,
-            "channels": whole.channels,
-            "rows_per_tensor": sums.rows,
-            "matched_cosine": whole.effect,
-            "neighbour_cosine": whole.control if total.controls else None,
-            "null_sd_of_cosine": whole.sd,
-            "z": whole.effect / whole.sd if whole.sd > 0 else None,
-            "best_region": best.name,
-            "best_region_hits": best.hits,
-            "log10_price_of_pairing": sums.multiplicity,
-            "likeness": total.bulk,
-            "fitted_stream": floors[0][1] if floors else None,
-            "withheld": f"{whole.hits} residual channels find themselves again, but {FITTED}" if fitted else None,
-            "regions": {
-                r.name: {"cosine": r.effect, "neighbour": r.control, "sd": r.sd, "hits": r.hits} for r in regions
-            },
-            "cosines": per_tensor,
-            "left_out": dict(list(sums.left_out.items())[:200]),
-        },
+        details=AlignedWeights(
+            hidden_size=sums.width,
+            channels=whole.channels,
+            rows_per_tensor=sums.rows,
+            matched_cosine=whole.effect,
+            neighbour_cosine=whole.control if total.controls else None,
+            null_sd_of_cosine=whole.sd,
+            z=whole.effect / whole.sd if whole.sd > 0 else None,
+            best_region=best.name,
+            best_region_hits=best.hits,
+            log10_price_of_pairing=sums.multiplicity,
+            likeness=total.bulk,
+            fitted_stream=floors[0][1] if floors else None,
+            withheld=f"{whole.hits} residual channels find themselves again, but {FITTED}" if fitted else None,
+            regions={r.name: {"cosine": r.effect, "neighbour": r.control, "sd": r.sd, "hits": r.hits} for r in regions},
+            cosines=per_tensor,
+            left_out=dict(list(sums.left_out.items())[:200]),
+        ),
     )

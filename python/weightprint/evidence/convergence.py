@@ -30,13 +30,14 @@ p-value: near 0 for strangers and students, the correlation of the weights for d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, Region, not_applied
+from weightprint.evidence.evidence import Details, Evidence, Region, not_applied
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.lookup.weak_parts import (
     FEWEST,
@@ -94,7 +95,28 @@ class _Found:
         return self.weak.b.size
 
 
-@partial(Test, decides="any basis", bases=("found",), confirms=("unit_agreement",), exchanges=True)
+@dataclass(frozen=True)
+class Convergence(Details):
+    """By FFN of B; ``matched``: its FFN of A, units matched, units tested, and those whose weak parts are A's."""
+
+    basis: str
+    semantic: bool
+    weak_directions: int
+    strong_cosine: float
+    weak_cosine: float
+    z_of_weak_cosine: Mapping[str, float]
+    matched: Mapping[str, Sequence[Any]]
+    withheld: str | None = None
+
+
+@partial(
+    Test,
+    decides="any basis",
+    bases=("found",),
+    confirms=("unit_agreement",),
+    exchanges=True,
+    details=Convergence,
+)
 def convergence(models: ModelPair) -> Evidence:
     """Weak parts of units matched by their strong parts, on FFNs that the basis was not fitted on."""
     basis = models.basis
@@ -202,15 +224,15 @@ def _answer(models: ModelPair, found: list[_Found], weak_directions: int) -> Evi
             Region(f.b.name, f.b.block, f.matched, f.weak.effect, 0.0, f.weak.sd, int(f.weak.hits[0]), f.matched)
             for f in found
         ),
-        details={
-            "basis": models.basis.found_by,
-            "semantic": models.basis.semantic,
-            "weak_directions": weak_directions,
-            "strong_cosine": strong,
-            "weak_cosine": weak,
-            "z_of_weak_cosine": {f.b.name: f.weak.effect / f.weak.sd if f.weak.sd > 0 else 0.0 for f in found},
-            "matched": {f.b.name: [f.a.name, f.matched, f.tested, int(f.weak.hits[0])] for f in found},
-        },
+        details=Convergence(
+            basis=models.basis.found_by,
+            semantic=models.basis.semantic,
+            weak_directions=weak_directions,
+            strong_cosine=strong,
+            weak_cosine=weak,
+            z_of_weak_cosine={f.b.name: f.weak.effect / f.weak.sd if f.weak.sd > 0 else 0.0 for f in found},
+            matched={f.b.name: [f.a.name, f.matched, f.tested, int(f.weak.hits[0])] for f in found},
+        ),
     )
 
 

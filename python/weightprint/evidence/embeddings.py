@@ -21,20 +21,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypedDict
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, Region, Shared, not_applied
+from weightprint.evidence.evidence import Details, Evidence, Region, Shared, not_applied
 from weightprint.evidence.lookup.token_tables import Tables, table_collector, table_pairs
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders, log10_p_of, rank_p
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
-from weightprint.evidence.test import Details, Test
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Tensor
 from weightprint.util.arrays import Indices
 
-__all__ = ["embeddings"]
+__all__ = ["Embeddings", "TableRows", "embeddings"]
 
 _QUESTION = Evidence(
     test="embeddings",
@@ -94,11 +95,41 @@ _OWN = ("same rows", "same rows, some replaced", "extended", "first rows")
 _JOINED = ", joined with other rows"
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
-    return {"tables": {role: _mirrored_table(told) for role, told in details["tables"].items()}}
+class TableRows(TypedDict):
+    """One table: numbers of ``rows`` of A and B, rows of B that equal one of A of those that could, near ones of the
+    sampled; ``kind``: what was done to the vocabulary; ``runs``: of rows that stand beside each other in both."""
+
+    rows: Sequence[int]
+    equal: int
+    tested: int
+    near: int
+    sampled: int
+    kind: str
+    cosine_of_equal_numbers: float
+    cosine_of_other_rows: float
+    channel_hits: int | None
+    runs: Sequence[Any]
 
 
-def _mirrored_table(told: Details) -> Details:
+@dataclass(frozen=True)
+class Embeddings(Details):
+    """Of the table that says most, then by role."""
+
+    rows_equal: int
+    rows_tested: int
+    row_map_kind: str
+    rows_near: int
+    rows_sampled: int
+    basis: str
+    basis_was_fitted_here: bool
+    tables: Mapping[str, TableRows]
+
+
+def _mirrored(told: Embeddings, names: Mapping[str, str], models: ModelPair) -> Embeddings:
+    return replace(told, tables={role: _mirrored_table(rows) for role, rows in told.tables.items()})
+
+
+def _mirrored_table(told: TableRows) -> TableRows:
     n_a, n_b = told["rows"]
     equal = told["equal"] >= 2
     share = min(1.0, (told["equal"] / max(n_a, 1)) if equal else told["near"] / max(told["sampled"], 1) * n_b / n_a)
@@ -111,7 +142,9 @@ def _mirrored_table(told: Details) -> Details:
     return {**told, "rows": [n_b, n_a], "kind": kind, "tested": n_a if equal else told["tested"]}
 
 
-@partial(Test, bases=("stored", "found"), mirrored=_mirrored, collector=table_collector, cost="long")
+@partial(
+    Test, bases=("stored", "found"), details=Embeddings, mirrored=_mirrored, collector=table_collector, cost="long"
+)
 def embeddings(models: ModelPair) -> Evidence:
     """Equal rows, near rows and channels, for the token embedding and the output head."""
     pairs = table_pairs(models)
@@ -141,15 +174,15 @@ def embeddings(models: ModelPair) -> Evidence:
         regions=tuple(
             Region(t.role, None, t.sampled, t.cosine, t.other, 0.0, t.hits, t.channels, (t.b.name,)) for t in found
         ),
-        details={
-            "rows_equal": len(best.map),
-            "rows_tested": best.tested,
-            "row_map_kind": best.kind,
-            "rows_near": len(best.near),
-            "rows_sampled": best.sampled,
-            "basis": models.basis.kind,
-            "basis_was_fitted_here": best.fitted,
-            "tables": {
+        details=Embeddings(
+            rows_equal=len(best.map),
+            rows_tested=best.tested,
+            row_map_kind=best.kind,
+            rows_near=len(best.near),
+            rows_sampled=best.sampled,
+            basis=models.basis.kind,
+            basis_was_fitted_here=best.fitted,
+            tables={
                 t.role: {
                     "rows": [t.a.shape[0], t.b.shape[0]],
                     "equal": len(t.map),
@@ -164,7 +197,7 @@ def embeddings(models: ModelPair) -> Evidence:
                 }
                 for t in found
             },
-        },
+        ),
     )
     return with_cost(answer, collector) if streamed else answer
 

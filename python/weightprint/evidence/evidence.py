@@ -6,16 +6,16 @@ what is assumed and what can't be seen. A test never decides: :mod:`weightprint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert
 
-__all__ = ["Evidence", "Region", "Shared", "UnitMatch", "not_applied"]
+__all__ = ["Details", "Evidence", "Region", "Shared", "UnitMatch", "not_applied"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,30 @@ class UnitMatch:
 
 
 @dataclass(frozen=True)
+class Details(Mapping[str, Any]):
+    """What a test tells besides: attributes for those who read it, and a mapping of them for the JSON.
+
+    Each kind is a frozen dataclass. A field with a default is in the mapping only where it differs from it.
+    """
+
+    def _told(self) -> dict[str, Any]:
+        values = ((f, getattr(self, f.name)) for f in fields(self))
+        return {f.name: value for f, value in values if value is not f.default}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._told()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._told())
+
+    def __len__(self) -> int:
+        return len(self._told())
+
+
+D = TypeVar("D", bound=Details)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The answer of one test.
 
@@ -124,6 +148,7 @@ class Evidence:
         others: the runner-up of each, and all further ones that chance does not explain, best first.
         rank_p: from the rank of the statistic among permuted copies of B, ties broken at random: uniform under the
             null, where ``log10_p`` is on the safe side. It can't be small; it is there to test the null.
+        details: what else it tells. Where other files read it, it is a kind of :class:`Details` (see :meth:`told`).
         seconds, gemm_seconds: what it took, and how much of that products and decompositions of matrices.
     """
 
@@ -152,6 +177,39 @@ class Evidence:
     rank_p: float | None = None
     seconds: float = 0.0
     gemm_seconds: float = 0.0
+
+    def told(self, kind: type[D]) -> D:
+        """The details, which a test of this kind has told. TypeError if it was another one, or not applied."""
+        if not isinstance(self.details, kind):
+            raise TypeError(f"{self.test} has told no {kind.__name__}")
+        return self.details
+
+    def telling(self, **details: Any) -> Evidence:
+        """With these details instead."""
+        told = self.details
+        return replace(self, details=replace(told, **details) if isinstance(told, Details) else {**told, **details})
+
+    # What tests of several kinds tell
+
+    @property
+    def withheld(self) -> str | None:
+        """Why its p-value must not decide."""
+        return self.details.get("withheld")
+
+    @property
+    def left_out_of_p(self) -> Sequence[str]:
+        """FFNs of B that the basis was fitted on."""
+        return tuple(self.details.get("left_out_of_p", ()))
+
+    @property
+    def pairs_tried(self) -> int:
+        """What a match's p-value must be corrected for."""
+        return max(1, int(self.details.get("pairs_tried", len(self.matches))))
+
+    @property
+    def found_by(self) -> str:
+        """How the basis was found, since there may be two of one kind."""
+        return str(self.details.get("basis", self.basis))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract's keys in its order, then what we add."""

@@ -12,19 +12,19 @@ of bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from weightprint.anatomy.roles import matrix_of
-from weightprint.evidence.evidence import Evidence, Shared, not_applied
+from weightprint.evidence.evidence import Details, Evidence, Shared, not_applied
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.test import Details, Test
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import ModelView, Tensor
 
-__all__ = ["exact_sharing", "is_fixed", "is_position"]
+__all__ = ["ExactSharing", "exact_sharing", "is_fixed", "is_position"]
 
 _LISTED = 200  # names listed in details
 _ROWS_CHECKED = 32
@@ -42,17 +42,32 @@ _QUESTION = Evidence(
 )
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
-    return {
-        "n_only_in_a": details["n_only_in_b"],
-        "n_only_in_b": details["n_only_in_a"],
-        "only_in_a": details["only_in_b"],
-        "only_in_b": details["only_in_a"],
-        "renamed": [(old, new) for new, old in details["renamed"]],
-    }
+@dataclass(frozen=True)
+class ExactSharing(Details):
+    """Numbers of tensors, and the first names: ``renamed`` holds those of B and A."""
+
+    n_equal: int
+    n_trivial: int
+    n_fixed: int
+    n_only_in_a: int
+    n_only_in_b: int
+    renamed: Sequence[tuple[str, str]]
+    only_in_a: Sequence[str]
+    only_in_b: Sequence[str]
 
 
-@partial(Test, mirrored=_mirrored, exact_values=True)
+def _mirrored(told: ExactSharing, names: Mapping[str, str], models: ModelPair) -> ExactSharing:
+    return replace(
+        told,
+        n_only_in_a=told.n_only_in_b,
+        n_only_in_b=told.n_only_in_a,
+        only_in_a=told.only_in_b,
+        only_in_b=told.only_in_a,
+        renamed=[(old, new) for new, old in told.renamed],
+    )
+
+
+@partial(Test, details=ExactSharing, mirrored=_mirrored, exact_values=True)
 def exact_sharing(models: ModelPair) -> Evidence:
     """Digests of all tensors of A against all of B. ``found`` lists every equal tensor that is evidence."""
     a, b = models.a, models.b
@@ -66,7 +81,7 @@ def exact_sharing(models: ModelPair) -> Evidence:
     in_b = {(t.dtype, t.shape, t.digest) for t in b.tensors.values()}
 
     found: list[Shared] = []
-    renamed: list[list[str]] = []
+    renamed: list[tuple[str, str]] = []
     trivial = fixed = 0
     only_b: list[str] = []
     for tensor in b.tensors.values():
@@ -76,7 +91,7 @@ def exact_sharing(models: ModelPair) -> Evidence:
             continue
         name = tensor.name if tensor.name in names else names[0]
         if name != tensor.name:
-            renamed.append([tensor.name, name])
+            renamed.append((tensor.name, name))
         if b.is_trivial(tensor):
             trivial += 1
         elif is_fixed(b, tensor):
@@ -100,16 +115,16 @@ def exact_sharing(models: ModelPair) -> Evidence:
         effect=shared / max(b.numel, 1),
         n=len(b.tensors),
         found=tuple(found),
-        details={
-            "n_equal": len(b.tensors) - len(only_b),
-            "n_trivial": trivial,
-            "n_fixed": fixed,
-            "n_only_in_a": len(only_a),
-            "n_only_in_b": len(only_b),
-            "renamed": renamed[:_LISTED],
-            "only_in_a": only_a[:_LISTED],
-            "only_in_b": only_b[:_LISTED],
-        },
+        details=ExactSharing(
+            n_equal=len(b.tensors) - len(only_b),
+            n_trivial=trivial,
+            n_fixed=fixed,
+            n_only_in_a=len(only_a),
+            n_only_in_b=len(only_b),
+            renamed=renamed[:_LISTED],
+            only_in_a=only_a[:_LISTED],
+            only_in_b=only_b[:_LISTED],
+        ),
     )
 
 

@@ -31,27 +31,27 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
+from weightprint.evidence.evidence import Details, Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.head_table import HeadTable, Seen
 from weightprint.evidence.lookup.heads import Attention, Kind, attentions, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
-from weightprint.evidence.test import Details, Test
+from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.util import parallel
 from weightprint.util.arrays import Indices
 from weightprint.util.ranges import evenly
 
-__all__ = ["head_agreement", "head_collector", "log10_p_counts"]
+__all__ = ["HeadAgreement", "head_agreement", "head_collector", "log10_p_counts"]
 
 _QUESTION = Evidence(
     test="head_agreement",
@@ -78,22 +78,53 @@ _PARTS: tuple[tuple[str, Kind, str], ...] = (
 )
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
+class HeadRow(TypedDict):
+    """A block of B, and for each of its heads A's block and head with the cosines of both products, None where these
+    disagree."""
+
+    b: str
+    heads: Sequence[Sequence[Any] | None]
+
+
+@dataclass(frozen=True)
+class HeadAgreement(Details):
+    """Heads counted, the two p-values that the reported one is of, and which head is which.
+
+    ``inside``: overlap of the spaces that q, k, v and o of found heads span; ``order_only``: the basis was fitted.
+    """
+
+    heads_a: int
+    heads_b: int
+    agreed: int
+    agreed_distinct: int
+    expected: float
+    permutations: int
+    channels: int
+    log10_p_agreement: float
+    log10_p_order: float
+    hits: int
+    head_map: Sequence[HeadRow]
+    inside: Mapping[str, float]
+    basis: str
+    order_only: bool
+    withheld: str | None = None
+
+
+def _mirrored(told: HeadAgreement, names: Mapping[str, str], models: ModelPair) -> HeadAgreement:
     """Block of A → for each of its heads the block and head of B that named it, the best of several."""
     rows: dict[str, dict[int, list[Any]]] = defaultdict(dict)
-    for block in details["head_map"]:
+    for block in told.head_map:
         for i, head in enumerate(block["heads"]):
             if head is not None:
                 name, j, by_qk, by_vo = head
                 before = rows[name].get(j)
                 if before is None or min(by_qk, by_vo) > min(before[2:]):
                     rows[name][j] = [block["b"], i, by_qk, by_vo]
-    return {
-        "head_map": [
-            {"b": name, "heads": [heads.get(j) for j in range(max(_n_heads(models.a, name), max(heads) + 1))]}
-            for name, heads in rows.items()
-        ]
-    }
+    head_map: list[HeadRow] = [
+        {"b": name, "heads": [heads.get(j) for j in range(max(_n_heads(models.a, name), max(heads) + 1))]}
+        for name, heads in rows.items()
+    ]
+    return replace(told, head_map=head_map)
 
 
 def _n_heads(side: ModelView, block: str) -> int:
@@ -113,6 +144,7 @@ def head_collector(models: ModelPair) -> HeadTable | None:
     bases=("stored", "found"),
     exchanges=True,
     of_heads=True,
+    details=HeadAgreement,
     mirrored=_mirrored,
     collector=head_collector,
     cost="alone",
@@ -231,22 +263,22 @@ def _answer(models: ModelPair, heads: HeadTable, seen: list[Seen], inside: dict[
         rank_p=None if fitted else _ranked([k, *chance], copies, [s.order for s in seen], seen),
         detectable=min(1.0, (expected + 5 * math.sqrt(max(expected, 1.0))) / max(tested, 1)),
         matches=tuple(m for s in seen for m in _matches(heads, s)),
-        details={
-            "heads_a": int(heads.head.size),
-            "heads_b": tested,
-            "agreed": agreed,
-            "agreed_distinct": k,
-            "expected": expected,
-            "permutations": len(heads.orders),
-            "channels": int(heads.channels.size),
-            "log10_p_agreement": by_agreement,
-            "log10_p_order": by_order,
-            "hits": hits,
-            "head_map": _head_map(heads, seen),
-            "inside": {role: float(np.mean(x)) for role, x in inside.items() if x},
-            "basis": models.basis.found_by,
-            "order_only": fitted,
-        },
+        details=HeadAgreement(
+            heads_a=int(heads.head.size),
+            heads_b=tested,
+            agreed=agreed,
+            agreed_distinct=k,
+            expected=expected,
+            permutations=len(heads.orders),
+            channels=int(heads.channels.size),
+            log10_p_agreement=by_agreement,
+            log10_p_order=by_order,
+            hits=hits,
+            head_map=_head_map(heads, seen),
+            inside={role: float(np.mean(x)) for role, x in inside.items() if x},
+            basis=models.basis.found_by,
+            order_only=fitted,
+        ),
     )
 
 
@@ -260,9 +292,8 @@ def _ranked(named: Sequence[int], hits: Sequence[int], order: Sequence[tuple[int
     return rank_p([-p for p in told], named, hits, salt=salt)
 
 
-def _head_map(heads: HeadTable, seen: list[Seen]) -> list[dict[str, Any]]:
-    """One row per block of B: A's block and head for each of its heads, None where the two products disagree."""
-    rows = []
+def _head_map(heads: HeadTable, seen: list[Seen]) -> list[HeadRow]:
+    rows: list[HeadRow] = []
     for s in seen:
         row: list[list[Any] | None] = [None] * s.attention.heads
         for j, a, by_qk, by_vo in s.agreed:

@@ -41,17 +41,18 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Literal
 
-from weightprint.evidence.evidence import Evidence, Shared, not_applied
+from weightprint.evidence.evidence import Details, Evidence, Shared, not_applied
 from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.rounding.block_codes import Coded
 from weightprint.evidence.rounding.encodings import Kind, Outcome, bits, checked, stored_otherwise, stored_scales, times
-from weightprint.evidence.test import Details, Test
+from weightprint.evidence.test import Test
 from weightprint.util import parallel
 
-__all__ = ["same_values"]
+__all__ = ["SameValues", "same_values"]
 
 _LISTED = 200
 
@@ -69,12 +70,38 @@ _QUESTION = Evidence(
 )
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
-    later = {"a": "b", "b": "a", None: None}[details["later"]]
-    return {"how": {names[n]: how for n, how in details["how"].items() if n in names}, "later": later}
+@dataclass(frozen=True)
+class SameValues(Details):
+    """Numbers of pairs by outcome, and the first of B's tensors of each.
+
+    ``how``: in which encoding; ``scaled``: the factor (None: of codes) and how; ``scales``: B's own scales → A's
+    tensor; ``codes`` and ``other_codes``: of tensors in codes, near A's values and not, see :func:`_codes`; ``later``:
+    the side whose values are the other's, rounded.
+    """
+
+    n_same: int
+    n_simple: int
+    n_differ: int
+    n_rounded: int
+    n_skipped: int
+    how: Mapping[str, str]
+    differ: Sequence[str]
+    skipped: Sequence[str]
+    scaled: Mapping[str, tuple[float | None, str]]
+    scales: Mapping[str, str]
+    scales_of_a: Sequence[str]
+    codes: Mapping[str, Any]
+    other_codes: Mapping[str, Any]
+    later: Literal["a", "b"] | None
 
 
-@partial(Test, mirrored=_mirrored, cost="alone", exact_values=True)
+def _mirrored(told: SameValues, names: Mapping[str, str], models: ModelPair) -> SameValues:
+    later: Mapping[str | None, Literal["a", "b"]] = {"a": "b", "b": "a"}
+    how = {names[n]: how for n, how in told.how.items() if n in names}
+    return replace(told, how=how, later=later.get(told.later))
+
+
+@partial(Test, details=SameValues, mirrored=_mirrored, cost="alone", exact_values=True)
 def same_values(models: ModelPair) -> Evidence:
     """Test every pair whose bytes differ but whose values may be the same, or the same times a factor."""
     a, b = models.a, models.b
@@ -127,22 +154,22 @@ def _said(models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]]) ->
         effect=sum(f.numel for f in found if f.kind not in ("rounded", "scaled")) / max(b.numel, 1),
         n=len(outcomes),
         found=tuple(found),
-        details={
-            "n_same": count["re_encoded"],
-            "n_simple": count["trivial"],
-            "n_differ": len(differ),
-            "n_rounded": count["rounded"],
-            "n_skipped": len(skipped),
-            "how": dict(list(how.items())[:_LISTED]),
-            "differ": differ[:_LISTED],
-            "skipped": skipped[:_LISTED],
-            "scaled": {pair.b.name: [out.factor, out.words] for pair, out in scaled},
-            "scales": dict(parameters),
-            "scales_of_a": [name for names in of_a.values() for name in names],
-            "codes": _codes([c for c in coded if c.near]),
-            "other_codes": _codes([c for c in coded if not c.near]),
-            "later": coarse.pop() if len(coarse) == 1 else None,
-        },
+        details=SameValues(
+            n_same=count["re_encoded"],
+            n_simple=count["trivial"],
+            n_differ=len(differ),
+            n_rounded=count["rounded"],
+            n_skipped=len(skipped),
+            how=dict(list(how.items())[:_LISTED]),
+            differ=differ[:_LISTED],
+            skipped=skipped[:_LISTED],
+            scaled={pair.b.name: (out.factor, out.words) for pair, out in scaled},
+            scales=dict(parameters),
+            scales_of_a=[name for names in of_a.values() for name in names],
+            codes=_codes([c for c in coded if c.near]),
+            other_codes=_codes([c for c in coded if not c.near]),
+            later=coarse.pop() if len(coarse) == 1 else None,
+        ),
     )
 
 

@@ -13,15 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.evidence import Details, Evidence
 from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.steps import Collector
 from weightprint.util.linear_algebra import accounted
 
-__all__ = ["Details", "Test"]
-
-#: What one test tells besides: ``Evidence.details``.
-Details = dict[str, Any]
+__all__ = ["Test"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +38,9 @@ class Test:
         exchanges: its null exchanges units, channels or heads, so it stands or falls with a common mask.
         of_order: no order of channels, and nothing learned through a common token table, can make it agree.
         of_heads: its matches are of attention and say nothing of the FFN.
-        mirrored: ``(details, names, models)`` → the details that change if the pair is read from B to A: ``names`` are
-            A's tensors by B's.
+        details: what kind of details it tells, where other files read them.
+        mirrored: ``(details, names, models)`` → the details of the pair read from B to A: ``names`` are A's tensors by
+            B's.
         collector: headers → what it collects while the models stream by, or None where it won't apply.
         cost: ``"alone"`` may have much to share out itself (large products, whole tensors); the others run side by
             side, ``"long"`` ones first.
@@ -64,7 +62,8 @@ class Test:
     exchanges: bool = False
     of_order: bool = False
     of_heads: bool = False
-    mirrored: Callable[[Details, Mapping[str, str], ModelPair], Details] | None = None
+    details: type[Details] | None = None
+    mirrored: Callable[[Any, Mapping[str, str], ModelPair], Mapping[str, Any]] | None = None
     collector: Callable[[ModelPair], Collector | None] | None = None
     cost: Literal["alone", "long", "short"] = "short"
     exact_values: bool = False

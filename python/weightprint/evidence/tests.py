@@ -41,6 +41,7 @@ __all__ = [
     "BASIS_FREE",
     "COLLECTORS",
     "DECIDING",
+    "DETAILS",
     "EXCHANGING",
     "IN_ANY_BASIS",
     "MIRRORED",
@@ -105,7 +106,8 @@ QUESTIONS = {
     for question in dict.fromkeys(question for test in TESTS for question in test.answers)
 }
 
-#: Name → how its details read from B to A.
+#: Name → the kind of its details, and how they read from B to A.
+DETAILS = {test.name: test.details for test in TESTS if test.details is not None}
 MIRRORED = {test.name: test.mirrored for test in TESTS if test.mirrored is not None}
 
 # Names of tests, as evidence carries them.

@@ -41,18 +41,18 @@ from typing import Literal
 import numpy as np
 
 from weightprint.evidence.budget import hidden_size
-from weightprint.evidence.evidence import Evidence, not_applied
+from weightprint.evidence.evidence import Details, Evidence, not_applied
 from weightprint.evidence.norm_gains import channel_vectors, ranks
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import ModelPair, Pair
-from weightprint.evidence.test import Details, Test
+from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import product, svd, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["MEASURED", "Reading", "read", "training_shared"]
+__all__ = ["MEASURED", "Reading", "TrainingShared", "read", "training_shared"]
 
 Reading = Literal["descent", "shared_initialisation", "either"]
 _ROLES = ("q", "k", "v", "gate", "up")
@@ -96,11 +96,28 @@ class _Matrix:
     of_b: float
 
 
-def _mirrored(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
-    return {"r_a": details["r_b"], "r_b": details["r_a"]}
+@dataclass(frozen=True)
+class TrainingShared(Details):
+    """What it reads as and how surely; R of either side; correlation of the gains; cosine of the median matrix.
+
+    ``measured``: what the limits did elsewhere; ``matrices``: cosine and R of each.
+    """
+
+    reads_as: Reading
+    confidence: float | None
+    r_a: float
+    r_b: float
+    gains: float | None
+    cosine: float
+    measured: Mapping[str, Mapping[str, int]]
+    matrices: Mapping[str, Sequence[float]]
 
 
-@partial(Test, bases=("stored", "found"), mirrored=_mirrored, cost="long")
+def _mirrored(told: TrainingShared, names: Mapping[str, str], models: ModelPair) -> TrainingShared:
+    return replace(told, r_a=told.r_b, r_b=told.r_a)
+
+
+@partial(Test, details=TrainingShared, bases=("stored", "found"), mirrored=_mirrored, cost="long")
 def training_shared(models: ModelPair) -> Evidence:
     """Slopes along singular directions and correlation of gains, read as descent, shared initialisation or either."""
     if not models.budget.whole:
@@ -125,16 +142,16 @@ def training_shared(models: ModelPair) -> Evidence:
         statistic=max(of_a, of_b),
         effect=gains,
         n=len(agreeing),
-        details={
-            "reads_as": reading,
-            "confidence": confidence,
-            "r_a": of_a,
-            "r_b": of_b,
-            "gains": gains,
-            "cosine": float(np.median([m.cosine for m in agreeing])),
-            "measured": {name: dict(zip(_COUNTS, n, strict=True)) for name, n in MEASURED.items()},
-            "matrices": {m.name: [round(m.cosine, 3), round(m.of_a, 3), round(m.of_b, 3)] for m in agreeing},
-        },
+        details=TrainingShared(
+            reads_as=reading,
+            confidence=confidence,
+            r_a=of_a,
+            r_b=of_b,
+            gains=gains,
+            cosine=float(np.median([m.cosine for m in agreeing])),
+            measured={name: dict(zip(_COUNTS, n, strict=True)) for name, n in MEASURED.items()},
+            matrices={m.name: [round(m.cosine, 3), round(m.of_a, 3), round(m.of_b, 3)] for m in agreeing},
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.lookup.turned_parts import looked_for, not_found_of_a
+from weightprint.evidence.lookup.turned_parts import TurnedParts, looked_for, not_found_of_a
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 
@@ -20,6 +20,7 @@ __all__ = ["turned_ffns"]
     decides="any basis",
     bases=("own",),
     answers=("hidden units in a turned stream", "an FFN in a turned stream"),
+    details=TurnedParts,
     mirrored=not_found_of_a,
 )
 def turned_ffns(models: ModelPair) -> Evidence:

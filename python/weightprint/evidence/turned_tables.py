@@ -9,7 +9,7 @@ from functools import partial
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.part_vectors import TABLES
-from weightprint.evidence.lookup.turned_parts import looked_for, not_found_of_a
+from weightprint.evidence.lookup.turned_parts import TurnedParts, looked_for, not_found_of_a
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 
@@ -17,7 +17,12 @@ __all__ = ["turned_tables"]
 
 
 @partial(
-    Test, decides="any basis", bases=("own",), answers=("token tables in a turned stream",), mirrored=not_found_of_a
+    Test,
+    decides="any basis",
+    bases=("own",),
+    answers=("token tables in a turned stream",),
+    details=TurnedParts,
+    mirrored=not_found_of_a,
 )
 def turned_tables(models: ModelPair) -> Evidence:
     """B's embedding and head, each looked for in A by itself, in any basis of the stream."""

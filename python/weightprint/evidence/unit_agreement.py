@@ -26,15 +26,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from weightprint.evidence.alignment.crossed import crossed
-from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
+from weightprint.evidence.convergence import Convergence
+from weightprint.evidence.evidence import Details, Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table, by_block, is_dear, plan_for, rows_of
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
@@ -45,7 +45,7 @@ from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F64
 
-__all__ = ["BLOCK_LOG10_P", "found_share", "unit_agreement", "unit_collector"]
+__all__ = ["BLOCK_LOG10_P", "UnitAgreement", "found_share", "unit_agreement", "unit_collector"]
 
 _QUESTION = Evidence(
     test="unit_agreement",
@@ -71,24 +71,46 @@ def _every_ffn(models: ModelPair, units: Evidence, decided: Sequence[Evidence]) 
     if not units.applied or not fitted or deciding is None:
         return units
     enough = {region.name for region in deciding.regions if region.effect >= FITTED_EFFECT}
-    there = {b: a for b, (a, *_) in deciding.details["matched"].items() if b in enough}
+    there = {b: a for b, (a, *_) in deciding.told(Convergence).matched.items() if b in enough}
     other = crossed(models, models.basis, there)
     if other is None:
         return units
     again = unit_agreement(replace(models, basis=other))
-    unseen = set(again.details["left_out_of_p"])
+    unseen = set(again.left_out_of_p)
 
     def of_either(key: str) -> tuple[UnitMatch, ...]:
         first = (m for m in getattr(units, key) if m.name not in fitted)
         return (*first, *(m for m in getattr(again, key) if m.name in fitted - unseen))
 
     return replace(
-        units,
+        units.telling(left_out_of_p=sorted(fitted & unseen)),
         matches=of_either("matches"),
         others=of_either("others"),
         seconds=units.seconds + again.seconds,
-        details={**units.details, "left_out_of_p": sorted(fitted & unseen)},
     )
+
+
+@dataclass(frozen=True)
+class UnitAgreement(Details):
+    """``look``: the one that gave the p-value; ``found``: FFNs of B; ``most``: share of the units of the narrower one
+    of two FFNs; ``log10_p_of_permuted_channels``: the p-value of the streams as stored, fitted ones included."""
+
+    look: str | None
+    looks: Mapping[str, Mapping[str, float]]
+    scope: str
+    pairs_tried: int
+    found: int
+    units_per_row: int
+    channels: int
+    permutations: int
+    agreed_when_permuted: float
+    over_dispersion: float
+    spread_of_rates: float
+    basis: str
+    left_out_of_p: Sequence[str]
+    log10_p_of_permuted_channels: float | None
+    most: float
+    withheld: str | None = None
 
 
 def unit_collector(models: ModelPair) -> Lookup | None:
@@ -104,6 +126,7 @@ def unit_collector(models: ModelPair) -> Lookup | None:
     refined=_every_ffn,
     answers=("hidden units in any order and layer",),
     exchanges=True,
+    details=UnitAgreement,
     collector=unit_collector,
     cost="alone",
 )
@@ -328,23 +351,23 @@ def _answer(
     numel = {f.key: f.numel for f in ffns(models.b)}
     wide, known = ({f.key: f.units for f in ffns(side)} for side in (models.b, models.a))
     top = max(matches, key=lambda m: (-m.log10_p, m.agreed), default=None)
-    details: dict[str, Any] = {
-        "look": best,
-        "looks": {name: {"log10_p": value, "agreed": n} for name, (value, n) in statistics.items()},
-        "scope": scope,
-        "pairs_tried": tried,
-        "found": len(shares),
-        "units_per_row": plan.units,
-        "channels": plan.channels,
-        "permutations": plan.permutations,
-        "agreed_when_permuted": float(found.chance.permuted[found.table.compared].mean() / found.chance.permutations),
-        "over_dispersion": found.chance.phi,
-        "spread_of_rates": 1 / found.chance.alpha,
-        "basis": models.basis.found_by,
-        "left_out_of_p": sorted(models.basis.fitted),
-        "log10_p_of_permuted_channels": p,
-        "most": max((m.share * max(1.0, wide[m.b] / known[m.a]) for m in matches), default=0.0),
-    }
+    details = UnitAgreement(
+        look=best,
+        looks={name: {"log10_p": value, "agreed": n} for name, (value, n) in statistics.items()},
+        scope=scope,
+        pairs_tried=tried,
+        found=len(shares),
+        units_per_row=plan.units,
+        channels=plan.channels,
+        permutations=plan.permutations,
+        agreed_when_permuted=float(found.chance.permuted[found.table.compared].mean() / found.chance.permutations),
+        over_dispersion=found.chance.phi,
+        spread_of_rates=1 / found.chance.alpha,
+        basis=models.basis.found_by,
+        left_out_of_p=sorted(models.basis.fitted),
+        log10_p_of_permuted_channels=p,
+        most=max((m.share * max(1.0, wide[m.b] / known[m.a]) for m in matches), default=0.0),
+    )
     return replace(
         _QUESTION,
         says=f"{len(shares)} of {len(numel)} FFNs of B find their units in A"

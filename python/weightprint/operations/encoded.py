@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from weightprint.evidence.exact_sharing import ExactSharing
+from weightprint.evidence.same_values import SameValues
 from weightprint.fingerprint.model import scheme_of
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes, pooled
@@ -29,8 +31,8 @@ _CODES = {"F8_E4M3": ("fp8", 8), "F8_E5M2": ("fp8", 8), "I8": ("int8", 8), "U8":
 def encoded(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Renamed, cast, quantised and transposed tensors."""
     yield from _renamed(facts)
-    same = facts.applied("same_values")
-    how: Mapping[str, str] = same.details["how"] if same else {}
+    same = facts.told(SameValues)
+    how = same.how if same else {}
     yield from _cast(facts, changes, how)
     if (quantised := _quantised(facts, changes, how)) is not None:
         yield quantised
@@ -41,10 +43,10 @@ def encoded(facts: Facts, changes: Changes) -> Iterable[Operation]:
 
 def _renamed(facts: Facts) -> Iterable[Operation]:
     """Tensors with A's values that do the same under another name."""
-    exact = facts.applied("exact_sharing")
+    exact = facts.told(ExactSharing)
     a, b = facts.models.a.tensors, facts.models.b.tensors
     names = {f.b: f.a for f in facts.copies if f.kind != "parameter"}
-    names |= dict(exact.details["renamed"]) if exact else {}
+    names |= dict(exact.renamed) if exact else {}
     pairs = [(b[new], a[old]) for new, old in names.items()]
     stay = [x.place is None or y.place is None or x.place == y.place for x, y in pairs]
     # A name that A has as well is no new name: the tensor's equal is a tied copy, or the block was moved.
@@ -72,10 +74,10 @@ def _cast(facts: Facts, changes: Changes, how: Mapping[str, str]) -> Iterable[Op
 
 def _quantised(facts: Facts, changes: Changes, how: Mapping[str, str]) -> Operation | None:
     """The first of the ways in which it shows."""
-    same = facts.applied("same_values")
-    if same is not None and same.details["later"] == "a":
+    same = facts.told(SameValues)
+    if same is not None and same.later == "a":
         return None  # A was made by it, as the direction says
-    codes, others = (same.details["codes"], same.details["other_codes"]) if same else ({}, {})
+    codes, others = (same.codes, same.other_codes) if same else ({}, {})
     return (
         _scaled(facts, how)
         or _in_codes(facts, changes, codes)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from weightprint.anatomy.place import Geometry
+from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
 from weightprint.operations.structure import number
@@ -51,7 +52,7 @@ def _sources(facts: Facts, stack: str) -> Mapping[int, Sources]:
     evidence = [e for e in facts.evidence if e.test == "head_agreement" and e.applied]
     best = max(evidence, key=lambda e: e.effect or 0.0, default=None)
     out: dict[int, Sources] = defaultdict(dict)
-    for block in best.details["head_map"] if best is not None else ():
+    for block in best.told(HeadAgreement).head_map if best is not None else ():
         name, _, layer = block["b"].rpartition(".")
         if name == stack:
             out[int(layer)] = {i: (h[0], int(h[1])) for i, h in enumerate(block["heads"]) if h is not None}

@@ -46,15 +46,11 @@ def _evidence(e: Evidence, models: ModelPair) -> Evidence:
         return e
     names = {p.b.name: p.a.name for p in models.pairs} | {f.b: f.a for f in e.found}
     matches, others = _matches(e, models)
-    fitted = set(e.details.get("left_out_of_p", ()))
-    details = dict(e.details)
-    if fitted:
-        details["left_out_of_p"] = sorted({_name(m.a) for m in (*e.matches, *e.others) if m.name in fitted})
-    if e.test in MIRRORED:
-        details |= MIRRORED[e.test](details, names, models)
+    if fitted := e.left_out_of_p:
+        e = e.telling(left_out_of_p=sorted({_name(m.a) for m in (*e.matches, *e.others) if m.name in fitted}))
     return replace(
         e,
-        details=details,
+        details=MIRRORED[e.test](e.details, names, models) if e.test in MIRRORED else e.details,
         found=tuple(Shared(f.a, f.b, f.kind, f.numel) for f in e.found if f.kind != "parameter"),
         regions=tuple(replace(r, tensors=tuple(names[n] for n in r.tensors if n in names)) for r in e.regions),
         matches=matches,

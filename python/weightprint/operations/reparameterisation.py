@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.lookup.units import unit_outputs
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
@@ -219,14 +220,14 @@ def _inside_heads(facts: Facts) -> Iterable[Operation]:
     heads = facts.applied("head_agreement")
     if heads is None or facts.weights is None or facts.weights.basis != "identity":
         return
-    cosines: Mapping[str, float] = facts.weights.details["cosines"]
+    cosines = facts.cosines
     inside: dict[tuple[str, str], float] = {
         (f"{t.place.stack}.{t.place.block}", t.place.role): cosines[t.name]
         for t in facts.models.b.tensors.values()
         if t.place is not None and t.place.role in ("k", "v") and t.name in cosines
     }
     mapped = looked = 0
-    for block in heads.details["head_map"]:
+    for block in heads.told(HeadAgreement).head_map:
         name, own = block["b"], [h for i, h in enumerate(block["heads"]) if h is not None and h[:2] == [block["b"], i]]
         if len(own) * 2 <= len(block["heads"]) or (name, "v") not in inside:
             continue

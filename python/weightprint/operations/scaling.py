@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from weightprint.evidence.same_values import SameValues
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
 from weightprint.verdict.facts import Facts
@@ -20,8 +21,8 @@ _ALIKE = 0.01  # factors that differ by no more are one
 
 def scaling(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"factor", "tensors", "names"}``, ``"from"`` and ``"to"`` where factors differ; of codes ``{"how", …}``."""
-    same = facts.applied("same_values")
-    scaled: dict[str, tuple[float | None, str]] = same.details["scaled"] if same else {}
+    same = facts.told(SameValues)
+    scaled = same.scaled if same else {}
     known = sorted((factor, name) for name, (factor, _) in scaled.items() if factor is not None)
     if known:
         low, middle, high = known[0][0], known[len(known) // 2][0], known[-1][0]

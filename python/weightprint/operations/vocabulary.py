@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
+from weightprint.evidence.embeddings import Embeddings, TableRows
 from weightprint.evidence.evidence import Evidence
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.operations.base import Operation, Row
@@ -37,7 +37,7 @@ def vocabulary(facts: Facts, changes: Changes) -> Iterable[Operation]:
     if not facts.blocks or not answers:
         return
     best = max(answers, key=lambda e: (e.effect or 0.0, e.basis == "identity"))
-    tables: Mapping[str, Any] = best.details["tables"]
+    tables = best.told(Embeddings).tables
     told = tables.get("embedding")
     if told is None:
         return
@@ -62,18 +62,18 @@ def vocabulary(facts: Facts, changes: Changes) -> Iterable[Operation]:
         yield Operation("vocabulary_swap", parameters, f"{kept:.0%} of the rows are A's, under other numbers", 0.7)
 
 
-def _others_differ(told: Mapping[str, Any]) -> bool:
+def _others_differ(told: TableRows) -> bool:
     """Rows that are not equal are not A's either: a sparse change (TIES, DARE) leaves all of them near."""
     equal = told["equal"] / max(told["tested"], 1)
     return bool(told["cosine_of_equal_numbers"] - equal < _LITTLE * (1 - equal))
 
 
-def _replaced(facts: Facts, answers: list[Evidence], tables: Mapping[str, Any]) -> Iterable[Operation]:
+def _replaced(facts: Facts, answers: list[Evidence], tables: Mapping[str, TableRows]) -> Iterable[Operation]:
     """No row of A's is there although the stream's channels stand where they stood (or were found)."""
     seen = channels(facts)
     if seen is None or seen.known < 0.9 or seen.moved > 0 or seen.width_a != seen.of_a.size:
         return
-    asked = [e.details["tables"] for e in answers if e.basis == "identity"]
+    asked = [e.told(Embeddings).tables for e in answers if e.basis == "identity"]
     if not asked:
         return
     told = asked[0]["embedding"]

@@ -26,7 +26,9 @@ from functools import cached_property
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence, Region
+from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.lookup.heads import attentions
+from weightprint.evidence.lookup.turned_parts import TurnedParts
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import OWN_BASIS
 from weightprint.fingerprint.model import Tensor
@@ -120,10 +122,10 @@ def _absent_turned(models: ModelPair, deciding: Sequence[Evidence], evidence: Se
     """FFNs and attention that were asked for by themselves, beside others that are all but equal to A's: where what is
     there was trained on, what is not seen may have been too."""
     turned = [e for e in evidence if e.applied and e.test in OWN_BASIS]
-    whole = [x[3] for e in turned if e in deciding for x in e.details["found"].values()]
+    whole = [x[3] for e in turned if e in deciding for x in e.told(TurnedParts).found.values()]
     if not whole or min(whole) < _WHOLE:
         return Absent()
-    missing = [x for e in turned for x in e.details["not_found"]]
+    missing = [x for e in turned for x in e.told(TurnedParts).not_found]
     ffns = frozenset((stack, block, expert) for kind, stack, block, expert in missing if kind == "ffn")
     attention = frozenset((stack, block) for kind, stack, block, _ in missing if kind == "attention")
     by_place = by_part(models.b.tensors.values())
@@ -138,7 +140,7 @@ def _basis(evidence: Evidence | None) -> str:
     """How the basis was found, since there may be two of one kind."""
     if evidence is None or evidence.basis == "identity":
         return "identity"
-    return str(evidence.details.get("basis", evidence.basis))
+    return evidence.found_by
 
 
 def _agreeing(tensors: Mapping[str, Tensor], cosines: Mapping[str, float]) -> set[str]:
@@ -158,7 +160,7 @@ def _silent_units(answers: Sequence[Evidence]) -> frozenset[Key]:
 
 
 def _fitted(evidence: Evidence) -> set[str]:
-    return {str(name).partition(".expert.")[0] for name in evidence.details.get("left_out_of_p", ())}
+    return {str(name).partition(".expert.")[0] for name in evidence.left_out_of_p}
 
 
 def _silent_heads(models: ModelPair, answers: Sequence[Evidence], units: float, gone: set[Block]) -> frozenset[Block]:
@@ -168,7 +170,7 @@ def _silent_heads(models: ModelPair, answers: Sequence[Evidence], units: float, 
     alike = {x.name: (x.stack, x.block) for x in attentions(models.b, models.a) if kinds == {_kind(x)}}
     silent: set[Block] = set()
     for e in answers:
-        rows = {row["b"]: [head is not None for head in row["heads"]] for row in e.details["head_map"]}
+        rows = {row["b"]: [head is not None for head in row["heads"]] for row in e.told(HeadAgreement).head_map}
         seen = found_heads(e.matches)
         there = [heads for name, heads in rows.items() if alike.get(name) in seen]
         rate = float(np.mean(np.concatenate(there))) if there else 0.0

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from weightprint.anatomy.roles import TOKEN_TABLES
-from weightprint.evidence.evidence import Evidence, Shared
+from weightprint.evidence.embeddings import Embeddings
+from weightprint.evidence.evidence import D, Evidence, Shared
+from weightprint.evidence.exact_sharing import ExactSharing
 from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.evidence.same_values import SameValues
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.verdict.thresholds import LIMITS, ROWS, Limits
 from weightprint.verdict.values import Label
@@ -43,6 +46,10 @@ class Copied:
         """That test's evidence in the basis as stored, if it was run."""
         evidence = self.by_test.get(test)
         return evidence if evidence is not None and evidence.applied else None
+
+    def told(self, kind: type[D]) -> D | None:
+        """What the test with this kind of details told in the basis as stored, if it was run."""
+        return next((e.details for e in self.by_test.values() if isinstance(e.details, kind)), None)
 
     @cached_property
     def copies(self) -> tuple[Shared, ...]:
@@ -129,8 +136,8 @@ class Copied:
     @cached_property
     def equal_both_ways(self) -> bool:
         """Every tensor of either side has an equal on the other."""
-        exact = self.applied("exact_sharing")
-        return exact is not None and not exact.details["n_only_in_a"] and not exact.details["n_only_in_b"]
+        exact = self.told(ExactSharing)
+        return exact is not None and not exact.n_only_in_a and not exact.n_only_in_b
 
     @cached_property
     def moved(self) -> tuple[str, ...]:
@@ -169,8 +176,8 @@ class Copied:
 
     @property
     def _scales_of_a(self) -> Sequence[str]:
-        same = self.applied("same_values")
-        return same.details["scales_of_a"] if same else ()
+        same = self.told(SameValues)
+        return same.scales_of_a if same else ()
 
     @cached_property
     def more(self) -> tuple[int, int]:
@@ -216,8 +223,8 @@ class Copied:
     def equal_rows(self) -> Evidence | None:
         """Rows of B's token tables that are rows of A's value by value, where there are enough to be no accident."""
         answers = [e for e in self.evidence if e.test == "embeddings" and e.applied]
-        best = max(answers, key=lambda e: int(e.details["rows_equal"]), default=None)
-        return best if best is not None and best.details["rows_equal"] >= ROWS else None
+        best = max(answers, key=lambda e: e.told(Embeddings).rows_equal, default=None)
+        return best if best is not None and best.told(Embeddings).rows_equal >= ROWS else None
 
 
 def _beyond(side: ModelView, other: ModelView, covered: set[str]) -> tuple[Tensor, ...]:

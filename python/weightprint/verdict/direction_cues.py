@@ -23,6 +23,8 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.evidence.same_values import SameValues
+from weightprint.evidence.training_shared import TrainingShared
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util import parallel
@@ -44,7 +46,7 @@ def rounded(seen: Seen) -> Cue | None:
     same = seen.evidence.get("same_values")
     if same is None or not same.applied or not any(f.kind == "re_encoded" for f in same.found):
         return None
-    later: Label | None = same.details["later"]
+    later = same.told(SameValues).later
     if later is None or seen.trained or not seen.lost("rounded")[later]:
         return None
     this, other = names(later)
@@ -327,12 +329,12 @@ def _hint(seen: Seen) -> str | None:
     Noise and pruning don't make any, and where rounding explains every value nothing was trained.
     """
     same = seen.evidence.get("same_values")
-    if same is not None and same.applied and same.details["n_same"] and not same.details["n_differ"]:
+    if same is not None and same.applied and (told := same.told(SameValues)).n_same and not told.n_differ:
         return None
     shared = seen.evidence.get("training_shared")
-    if shared is None or not shared.applied or shared.details["reads_as"] != "descent":
+    if shared is None or not shared.applied or (read := shared.told(TrainingShared)).reads_as != "descent":
         return None
-    r: dict[Label, float] = {"a": shared.details["r_a"], "b": shared.details["r_b"]}
+    r: dict[Label, float] = {"a": read.r_a, "b": read.r_b}
     older: Label = "a" if r["a"] > r["b"] else "b"
     its: Label = "b" if older == "a" else "a"
     if r[older] < 0.98 or r[its] > 0.98 or r[older] - r[its] < 0.03:

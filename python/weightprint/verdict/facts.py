@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from weightprint.evidence.aligned_weights import AlignedWeights
 from weightprint.evidence.evidence import Evidence, Region
+from weightprint.evidence.head_agreement import HeadAgreement
+from weightprint.evidence.lookup.turned_parts import TurnedParts
 from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import DECIDING, IN_ANY_BASIS, OF_HEADS
+from weightprint.evidence.training_shared import TrainingShared
 from weightprint.verdict.absent_parts import Absent, absent_outside, absent_parts
 from weightprint.verdict.copied import Copied
 from weightprint.verdict.found_blocks import FoundBlock, Key, found_blocks, found_heads, share_of
@@ -81,7 +85,7 @@ class Facts(Copied):
             if r.hits >= self.limits.effect * r.channels
             and log10_p_hits(r.hits) + math.log10(len(units.regions if units else (r,))) <= self.limits.log10_p
         }
-        fitted = self.weights is not None and self.weights.details["withheld"] not in (None, MASKED)
+        fitted = self.weights is not None and self.weights.withheld not in (None, MASKED)
         in_place = () if fitted else (r.name for r in self.regions if self._clear(r))
         found = {*in_place, *by_units}
         return tuple(r for r in self.regions if r.name in found)
@@ -110,9 +114,9 @@ class Facts(Copied):
         """What may say which block is which: what may decide, and unit agreement in a basis that was fitted once a test
         that a fitted basis can't fool has decided there."""
         fitted = [e for e in self.evidence if e.basis != "identity"]
-        real = {e.details["basis"] for e in fitted if may_decide(e) and (e.log10_p or 0.0) <= self.limits.log10_p}
+        real = {e.found_by for e in fitted if may_decide(e) and (e.log10_p or 0.0) <= self.limits.log10_p}
         units = (e for e in fitted if e.applied and e.test in ("unit_agreement", "head_agreement"))
-        return (*self.deciding, *(e for e in units if e.details["basis"] in real and e not in self.deciding))
+        return (*self.deciding, *(e for e in units if e.found_by in real and e not in self.deciding))
 
     @cached_property
     def maps(self) -> Maps | None:
@@ -132,7 +136,7 @@ class Facts(Copied):
 
     def _mapped(self, evidence: Evidence) -> tuple[int, bool, float]:
         """How much of B a test found where its basis was not fitted; as stored goes first."""
-        fitted = evidence.details.get("left_out_of_p", ())
+        fitted = evidence.left_out_of_p
         found = [m for m in evidence.matches if m.name not in fitted and m.b in self.blocks]
         layers = {m.b[:2] for m in found if m.log10_p <= self.limits.log10_p}
         return (len(layers), evidence.basis == "identity", sum(m.share for m in found))
@@ -187,7 +191,7 @@ class Facts(Copied):
         beside = [m for e in heads for m in e.matches if there.get(m.b[:2]) == m.a[:2] and m.log10_p <= BESIDE_LOG10_P]
         # In a basis that is real, what both products of a head name alike says which is which.
         least = self.limits.log10_p
-        sure = [e for e in heads if min(e.log10_p or 0.0, e.details["log10_p_agreement"]) <= least]
+        sure = [e for e in heads if min(e.log10_p or 0.0, e.told(HeadAgreement).log10_p_agreement) <= least]
         alone = [m for e in self.deciding if e.test == "turned_attention" for m in e.matches if m.log10_p <= least]
         every = (beside, [m for e in sure for m in e.matches], alone)
         return {at: share for some in every for at, share in found_heads(some, self.limits.effect).items()}
@@ -195,7 +199,7 @@ class Facts(Copied):
     @cached_property
     def cosines(self) -> Mapping[str, float]:
         """B's tensor → its centred cosine in place."""
-        return self.weights.details["cosines"] if self.weights else {}
+        return self.weights.told(AlignedWeights).cosines if self.weights else {}
 
     @cached_property
     def share(self) -> Share:
@@ -230,7 +234,7 @@ class Facts(Copied):
     @cached_property
     def initialisation_only(self) -> bool:
         """What was found may be a common random initialisation and no more, as far as the weights tell."""
-        return self.training is not None and self.training.details["reads_as"] == "shared_initialisation"
+        return self.training is not None and self.training.told(TrainingShared).reads_as == "shared_initialisation"
 
     @cached_property
     def equal_gains(self) -> tuple[str, ...]:
@@ -243,7 +247,7 @@ class Facts(Copied):
     def initialisation_open(self) -> bool:
         """One common random initialisation, trained apart, is not ruled out: neither by equal values nor by two looks
         that read as descent."""
-        descent = self.training is not None and self.training.details["reads_as"] == "descent"
+        descent = self.training is not None and self.training.told(TrainingShared).reads_as == "descent"
         return not (self.shown or self.equal_gains or (descent and self._gains is not None))
 
     @cached_property
@@ -253,7 +257,7 @@ class Facts(Copied):
 
     @property
     def _gains(self) -> float | None:
-        return None if self.training is None else self.training.details["gains"]
+        return None if self.training is None else self.training.told(TrainingShared).gains
 
     @cached_property
     def _rows(self) -> Mapping[str, float]:
@@ -267,7 +271,7 @@ class Facts(Copied):
     @cached_property
     def turned_tables(self) -> Mapping[str, float]:
         """B's token tables (by role) that are A's in another basis → the share of the rows looked for."""
-        found = (e.details["tables"] for e in self.deciding if e.test == "turned_tables")
+        found = (e.told(TurnedParts).tables for e in self.deciding if e.test == "turned_tables")
         return next(found, {}) if self.decisive else {}
 
 
@@ -283,6 +287,6 @@ def gathered(models: ModelPair, evidence: Sequence[Evidence]) -> Facts:
 
 def _unfitted(evidence: Evidence) -> Evidence:
     """Without matches on blocks that its basis was fitted on."""
-    fitted = evidence.details.get("left_out_of_p", ())
+    fitted = evidence.left_out_of_p
     kept = {key: tuple(m for m in getattr(evidence, key) if m.name not in fitted) for key in ("matches", "others")}
     return replace(evidence, matches=kept["matches"], others=kept["others"])

@@ -72,11 +72,10 @@ def found_blocks(
             key: Key = (*max(set(there), key=there.count), None) if there else ours
             found[key] = FoundBlock(key, ours, "aligned_weights", "identity", region.excess, -math.inf)
     for e in evidence:
-        tried = math.log10(max(1, e.details.get("pairs_tried", len(e.matches))))
+        tried, fitted = math.log10(e.pairs_tried), e.left_out_of_p
         for match in e.matches:
             p = min(0.0, match.log10_p + tried)
-            fitted = match.name in e.details.get("left_out_of_p", ())
-            if fitted or p > BLOCK_LOG10_P or match.share < effect:
+            if match.name in fitted or p > BLOCK_LOG10_P or match.share < effect:
                 continue
             block = FoundBlock(match.b, match.a, e.test, e.basis, match.share, p, e.semantic)
             before = found.get(match.b)

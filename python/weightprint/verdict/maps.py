@@ -161,7 +161,7 @@ def maps(evidence: Evidence | Sequence[Evidence], models: ModelPair, limit: floa
     real: dict[Key, list[UnitMatch]] = {}
     looked_for: set[Key] = set()
     for test in tests:
-        multiplicity = math.log10(max(1, int(test.details.get("pairs_tried", len(test.matches) or 1))))
+        multiplicity = math.log10(test.pairs_tried)
         by_b: dict[Key, list[UnitMatch]] = defaultdict(list)
         for match in (*test.matches, *test.others):
             looked_for.add(match.b)

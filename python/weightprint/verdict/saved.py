@@ -18,6 +18,7 @@ from weightprint.errors import UsageError
 from weightprint.evidence.evidence import Evidence, Region, Shared, UnitMatch
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.evidence.tests import DETAILS
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.verdict.facts import Facts
@@ -153,8 +154,10 @@ def _evidence(row: Json, more: Json, of_a: Sequence[str], of_b: Sequence[str]) -
         Region(name, layer, n, float(effect), float(control), float(sd), hits, channels, tuple(of_b[i] for i in names))
         for name, layer, n, effect, control, sd, hits, channels, names in more["regions"]
     ]
+    kind = DETAILS.get(row["test"]) if row["applied"] else None
     return Evidence(
-        **{f.name: row[f.name] for f in fields(Evidence) if f.name not in _MORE},
+        **{f.name: row[f.name] for f in fields(Evidence) if f.name not in (*_MORE, "details")},
+        details=row["details"] if kind is None else kind(**row["details"]),
         found=tuple(Shared(of_b[i], of_a[j], kind, numel) for i, j, kind, numel in more["found"]),
         regions=tuple(regions),
         matches=tuple(map(_match_from, more["matches"])),

@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.tests import EXCHANGING, OF_ORDER
+from weightprint.evidence.unit_agreement import UnitAgreement
 from weightprint.verdict.thresholds import EFFECT, MOST
 
 __all__ = ["MASKED", "qualified", "tied", "withheld"]
@@ -66,8 +68,8 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 def withheld(evidence: Sequence[Evidence]) -> tuple[str, ...]:
     """Why agreement beyond chance does not decide, a sentence for each test."""
-    found = (e for e in qualified(evidence) if e.applied and e.details.get("withheld"))
-    return tuple(dict.fromkeys(f"{e.test}: {e.details['withheld']}" for e in found))
+    found = (e for e in qualified(evidence) if e.applied and e.withheld)
+    return tuple(dict.fromkeys(f"{e.test}: {e.withheld}" for e in found))
 
 
 def _beyond(e: Evidence) -> bool:
@@ -76,17 +78,17 @@ def _beyond(e: Evidence) -> bool:
 
 def _without(e: Evidence, why: str) -> Evidence:
     """Without its p-value; one that chance explains needs no reason."""
-    if not _beyond(e) or (why == _PLACED and e.details["most"] >= MOST):
+    if not _beyond(e) or (why == _PLACED and e.told(UnitAgreement).most >= MOST):
         return e
-    return replace(e, log10_p=None, details={**e.details, "withheld": why})
+    return replace(e, log10_p=None).telling(withheld=why)
 
 
 def _said(e: Evidence) -> Evidence:
     """With the reason in its sentence."""
-    why = e.details.get("withheld") if e.applied else None
+    why = e.withheld if e.applied else None
     return replace(e, says=f"{e.says}{_KEPT_OUT}{why}") if why and _KEPT_OUT not in e.says else e
 
 
 def _by_order(e: Evidence) -> Evidence:
     """Heads that carry the same tokens agree by meaning; which number they have doesn't."""
-    return replace(e, log10_p=e.details["log10_p_order"]) if _beyond(e) else e
+    return replace(e, log10_p=e.told(HeadAgreement).log10_p_order) if _beyond(e) else e

@@ -6,12 +6,15 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from weightprint.evidence.evidence import Evidence
+from weightprint.evidence.exact_sharing import ExactSharing
 from weightprint.evidence.lookup.units import ffns
+from weightprint.evidence.same_values import SameValues
 from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
+from weightprint.evidence.training_shared import TrainingShared
+from weightprint.evidence.unit_agreement import UnitAgreement
 from weightprint.verdict.absent_parts import stacked_layers
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.power import lacks
@@ -72,8 +75,8 @@ def readings(verdict: Name, facts: Facts) -> tuple[Name, ...]:
 
 def identical(facts: Facts) -> str:
     """Of equal bytes, under whatever names."""
-    exact = facts.applied("exact_sharing")
-    renamed = len(exact.details["renamed"]) if exact else 0
+    exact = facts.told(ExactSharing)
+    renamed = len(exact.renamed) if exact else 0
     tied = [
         f"; {_names([*names])} of {side} {'is' if len(names) == 1 else 'are'} tied in {other}, and stored in {side}"
         for side, other, names in (("A", "B", facts.tied[0]), ("B", "A", facts.tied[1]))
@@ -180,8 +183,8 @@ def all_of_one(facts: Facts) -> str:
 
 def factors(facts: Facts) -> str:
     """Which factor lies between how many tensors, in words."""
-    same = facts.applied("same_values")
-    scaled: Mapping[str, list[Any]] = same.details["scaled"] if same else {}
+    same = facts.told(SameValues)
+    scaled = same.scaled if same else {}
     values = sorted(abs(factor) for factor, _ in scaled.values() if factor is not None)
     n, free = len(values), len(scaled) - len(values)
     size = (
@@ -258,8 +261,8 @@ def against(verdict: Name, facts: Facts) -> tuple[str, ...]:
     lines: list[str] = []
     if verdict in ("identical", "re_encoded"):
         lines.extend(_missing(facts))
-        same = facts.applied("same_values")
-        if same is not None and same.details["later"] is not None:
+        same = facts.told(SameValues)
+        if same is not None and same.later is not None:
             lines.append("Rounding says which of the two files came later, not who trained the weights.")
         else:
             lines.append("Equal weights do not say who made them first.")
@@ -307,7 +310,7 @@ def _near_misses(facts: Facts) -> list[str]:
 def _similar_data(facts: Facts) -> list[str]:
     """Agreement that a fitted basis makes by itself: an observation of its own, and never shared weights."""
     fitted = [e for e in facts.evidence if e.applied and e.basis != "identity" and e.test == "unit_agreement"]
-    seen = [e for e in fitted if (e.details["log10_p_of_permuted_channels"] or 0.0) <= -3]
+    seen = [e for e in fitted if (e.told(UnitAgreement).log10_p_of_permuted_channels or 0.0) <= -3]
     return [
         f"Similar training data or distillation: aligned by their shared tokens, {e.says}; strangers that learned from "
         f"the same data do that too."
@@ -361,7 +364,7 @@ def _initialisation(facts: Facts) -> list[str]:
             "A common random initialisation would also leave agreement in place, and could not be told from common "
             "training here."
         ]
-    reading = training.details["reads_as"]
+    reading = training.told(TrainingShared).reads_as
     if reading == "descent":
         return [f"A common random initialisation alone would leave other traces: training_shared {training.says}."]
     if reading == "either":

@@ -34,6 +34,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ from weightprint.anatomy.place import Expert
 from weightprint.evidence.alignment.refine import Matched, refine
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.alignment.unit_signatures import signed
-from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
+from weightprint.evidence.evidence import Details, Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.part_vectors import (
     TABLES,
     Kind,
@@ -63,12 +64,11 @@ from weightprint.evidence.lookup.weak_parts import (
 )
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, ModelPair
-from weightprint.evidence.test import Details
 from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
 
-__all__ = ["looked_for", "not_found_of_a"]
+__all__ = ["TurnedParts", "looked_for", "not_found_of_a"]
 
 _RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
 _FEWEST = 8  # seeds
@@ -260,6 +260,25 @@ def _seeds(known: F32, asked: F32) -> tuple[Indices, Indices]:
     return nearest[b], b
 
 
+@dataclass(frozen=True)
+class TurnedParts(Details):
+    """Parts of B by name.
+
+    ``planted_part_found``: by kind; ``not_found``: kind, stack, block and expert of those that would have been;
+    ``found``: A's stack, block and expert, weak parts that agree and that were tested, and their cosine; ``tables``:
+    role of a token table that was found → share of its rows.
+    """
+
+    basis: str
+    pairs_tried: int
+    asked: Sequence[str]
+    planted_part_found: Mapping[Kind, bool]
+    not_found: Sequence[Sequence[Any]]
+    not_looked_at: Sequence[str]
+    found: Mapping[str, Sequence[Any]]
+    tables: Mapping[str, float]
+
+
 def _answer(
     question: Evidence,
     found: Sequence[_Found],
@@ -292,16 +311,16 @@ def _answer(
         rank_p=_rank_p(found),
         detectable=1.0 if blind or left or not seen else FITTED_EFFECT,
         matches=tuple(_match(f) for f in found if f.b.kind not in TABLES),
-        details={
-            "basis": f"each part by itself: {question.test}",
-            "pairs_tried": len(asked),
-            "asked": list(asked),
-            "planted_part_found": dict(seen),
-            "not_found": [[kind, *at] for kind, at in asked.values() if seen[kind] and (kind, at) not in hints],
-            "not_looked_at": list(left),
-            "found": {f.b.name: [list(f.a), int(f.weak.hits[0]), f.weak.b.size, f.weak.effect] for f in real},
-            "tables": {f.b.kind: _match(f).share for f in real if f.b.kind in TABLES},
-        },
+        details=TurnedParts(
+            basis=f"each part by itself: {question.test}",
+            pairs_tried=len(asked),
+            asked=list(asked),
+            planted_part_found=dict(seen),
+            not_found=[[kind, *at] for kind, at in asked.values() if seen[kind] and (kind, at) not in hints],
+            not_looked_at=list(left),
+            found={f.b.name: [list(f.a), int(f.weak.hits[0]), f.weak.b.size, f.weak.effect] for f in real},
+            tables={f.b.kind: _match(f).share for f in real if f.b.kind in TABLES},
+        ),
     )
 
 
@@ -329,6 +348,6 @@ def _rank_p(found: Iterable[_Found]) -> float | None:
     return rank_p(told, hits, salt=[f.weak.similarity.ravel()[:64].tolist() for f in held])
 
 
-def not_found_of_a(details: Details, names: Mapping[str, str], models: ModelPair) -> Details:
+def not_found_of_a(told: TurnedParts, names: Mapping[str, str], models: ModelPair) -> TurnedParts:
     """What B asked of A says nothing of what A has besides."""
-    return {"not_found": []}
+    return replace(told, not_found=[])
