@@ -1,24 +1,28 @@
-"""LoRA adapters as PEFT stores them: which tensor is which factor of whose update, and at which place that is.
+"""Adapters: which tensor is which part of whose update, at which place that is, and with which scale.
 
-A folder with ``adapter_config.json`` and ``adapter_model.safetensors`` holds, for every adapted module M of the base::
+Names are read by :mod:`weightprint.anatomy.dialects`. With W (out x in) a weight, s a scale, the updates are::
 
-    base_model.model.M.lora_A[.default].weight       A (r x in)
-    base_model.model.M.lora_B[.default].weight       B (out x r), sometimes with a .bias
-    base_model.model.M.lora_magnitude_vector         m (out), with DoRA
-    base_model.model.M.lora_embedding_A, …_B         A (r x vocabulary), B (hidden x r)
+    LoRA  W + s·B·A, of an embedding W + s·(B·A)ᵀ     s = alpha / r; rsLoRA: alpha / √r   (2106.09685, 2312.03732)
+    DoRA  m · W' / ‖W'‖ by output, W' as LoRA's                                           (2402.09353)
+    LoHa  W + s·(w1a·w1b) ∘ (w2a·w2b)                 s = alpha / r                       (2108.06098)
+    LoKr  W + s·(w1 ⊗ w2), either maybe a product     s = alpha / r, 1 if neither is one  (2212.10650)
+    IA3   rows or columns of W times l (PEFT), times 1 + l (LyCORIS)                      (2205.05638)
+    diff  W + D
 
-and plain tensors that stand for the base's own (``modules_to_save``, trained biases). The update of a linear layer is
-s·B·A, of an embedding s·(B·A)ᵀ, with s = alpha / r, or alpha / √r with rsLoRA (arXiv 2106.09685, 2312.03732); alpha
-and r may differ by module (``alpha_pattern``, ``rank_pattern``: regular expressions on the ends of module names). The
-names and formulas are PEFT's (``peft/tuners/lora``).
+Scales are where the dialect keeps them: adapter_config.json of PEFT (``alpha_pattern``, ``rank_pattern``: regular
+expressions on the ends of module names) and of mlx (``lora_parameters.scale``), a tensor ``alpha`` beside the factors,
+a GGUF file's ``adapter.lora.alpha``; where kohya's and diffusers' say nothing, s is 1. Plain tensors stand for the
+base's own (``modules_to_save``, trained biases).
 
 Read as a model in its own right, an adapter's tensors get the places of what they change: the table of families sees a
 weight of the module's shape, and where it finds q, A is ``q.lora_a``, B ``q.lora_b``, m ``q.lora_magnitude``. Where it
-cuts a fused weight, B's rows are cut likewise and A serves all.
+cuts a fused weight, B's rows are cut likewise and A serves all. Of several adapters in one file each has its name
+behind: ``q.lora_a.vision``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -27,6 +31,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from weightprint.anatomy.dialects import KINDS, Update, factors_of, inside_a_model, updates_of
 from weightprint.anatomy.match import Matched, match
 from weightprint.anatomy.place import Assignment, Place, View
 from weightprint.checkpoint.checkpoint import Checkpoint, open
@@ -34,66 +39,26 @@ from weightprint.errors import FormatError, UnsupportedFormatError
 from weightprint.quant.weights import Weights
 from weightprint.util.escape import escape
 
-__all__ = ["Adapter", "Lora", "is_adapter", "match_adapter", "read_adapter"]
+__all__ = ["Adapter", "alpha_of", "is_adapter", "is_adapter_alone", "match_adapter", "read_adapter"]
 
-_FACTOR = re.compile(
-    r"(?:base_model\.model\.)?(?P<module>.+)\."
-    r"(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
-    r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.(?P<kind>weight|bias))?"
-)
 #: What wrapping puts into the names of plain tensors.
 _WRAPPING = re.compile(r"\.base_layer(?=\.)|\.modules_to_save(?:\.default)?(?=\.)")
-_PARTS = {
-    "lora_A": "a",
-    "lora_B": "b",
-    "lora_embedding_A": "embedding_a",
-    "lora_embedding_B": "embedding_b",
-    "lora_magnitude_vector": "magnitude",
-}
 #: Ways to start an adapter that change the base too; PEFT computes that change anew when it loads one.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
+#: PEFT's name of a kind.
+_PEFT_TYPES = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr", "IA3": "ia3"}
 _PATTERN_LENGTH = 1000
 _BECAUSE = "adapter: the table knows the adapted module by name"
 
 
 @dataclass(frozen=True, slots=True)
-class Lora:
-    """The update of one module.
-
-    Attributes:
-        module: its path in the base model, without ``.weight``.
-        a: stored name of A (r x in).
-        b: stored name of B (out x r).
-        rank: r.
-        shape: (out, in) of the update; of an embedding (vocabulary, hidden).
-        embedding: the update is (B·A)ᵀ.
-        magnitude: stored name of DoRA's vector, or None.
-        bias: stored name of B's bias, or None.
-    """
-
-    module: str
-    a: str
-    b: str
-    rank: int
-    shape: tuple[int, int]
-    embedding: bool
-    magnitude: str | None
-    bias: str | None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All stored tensors."""
-        return tuple(name for name in (self.a, self.b, self.magnitude, self.bias) if name is not None)
-
-
-@dataclass(frozen=True, slots=True)
 class Adapter:
-    """An open LoRA adapter.
+    """An open adapter.
 
     Attributes:
         checkpoint: its files; ``checkpoint.config`` is adapter_config.json.
         weights: its tensors.
-        loras: module → update, in file order.
+        updates: module → update, in file order.
         scales: module → s.
         plain: name in the base → stored name, for tensors that stand for the base's.
         transposed: the adapted layers store (in x out), as GPT-2's do (``fan_in_fan_out``).
@@ -101,37 +66,50 @@ class Adapter:
 
     checkpoint: Checkpoint
     weights: Weights
-    loras: Mapping[str, Lora]
+    updates: Mapping[str, Update]
     scales: Mapping[str, float]
     plain: Mapping[str, str]
     transposed: bool
 
 
 def is_adapter(names: Iterable[str]) -> bool:
-    """Whether these are the names of an adapter's tensors."""
-    return any("lora_" in name and _FACTOR.fullmatch(name) for name in names)
+    """Whether tensors of an adapter are among these names, in whatever dialect."""
+    return bool(factors_of(names))
+
+
+def is_adapter_alone(names: Sequence[str]) -> bool:
+    """Whether these are the names of an adapter, and not of a model that has some inside."""
+    factors = factors_of(names)
+    return bool(factors) and not inside_a_model(names, factors)
 
 
 def read_adapter(model: str | os.PathLike[str] | Checkpoint) -> Adapter:
-    """Open a LoRA adapter: a folder, its ``adapter_model.safetensors``, or an open checkpoint of it.
+    """Open an adapter: a folder, its file, or an open checkpoint of it.
 
     Raises:
         FormatError: no adapter, factors that don't fit together, or a config that doesn't say the scale.
-        UnsupportedFormatError: another kind of adapter than LoRA (and DoRA, rsLoRA), or one that changes the base.
+        UnsupportedFormatError: an adapter without a plain formula, or one that changes the base.
     """
     checkpoint = open(model)
     weights = Weights(checkpoint)
     path = checkpoint.config_file.path or (checkpoint.files[0].path if checkpoint.files else None)
-    loras, plain, problems = _sorted_out(weights.shapes)
-    if not loras and not problems:
+    updates, problems = updates_of(weights.shapes)
+    names = {u.adapter for u in updates} | {f.adapter for f in factors_of(weights.shapes).values()}
+    if not updates and not problems:
         raise FormatError(f"{escape(checkpoint.source)} holds no LoRA factors", path=path, code="no_adapter")
+    if len(names) > 1:
+        listed = ", ".join(escape(name or "default", 60) for name in sorted(names))
+        message = f"one file holds several adapters: {listed}"
+        raise FormatError(message, path=checkpoint.files[0].path, code="adapter_factors")
     if problems:
         name, problem = problems[0]
         raise FormatError(problem, path=checkpoint.files[0].path, tensor=name, code="adapter_factors")
     config = checkpoint.config
-    _refuse_other_kinds(config, path)
-    scales = {module: _scale(lora, config, path) for module, lora in loras.items()}
-    return Adapter(checkpoint, weights, loras, scales, plain, config.get("fan_in_fan_out") is True)
+    _refuse_other_kinds(config, {u.kind for u in updates}, path)
+    by_module = {u.module: u for u in updates}
+    scales = {module: _scale(u, weights, path) for module, u in by_module.items()}
+    plain = _plain(weights.shapes)
+    return Adapter(checkpoint, weights, by_module, scales, plain, config.get("fan_in_fan_out") is True)
 
 
 # Places
@@ -142,111 +120,80 @@ def match_adapter(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, An
 
     Args:
         shapes: its tensors' names → shapes, in file order.
-        config: adapter_config.json; may be empty.
+        config: adapter_config.json, or the config.json of the model that the adapters are in; may be empty.
 
     Returns:
-        What `match` says of the modules that are adapted, told of the tensors that adapt them.
+        What `match` says of the modules that are adapted, told of the tensors that adapt them. ``unmatched`` holds no
+        factor of an update that was recognised: its module is known by name, if not by place.
     """
-    loras, plain, problems = _sorted_out(shapes)
+    updates, problems = updates_of(shapes)
+    plain = _plain(shapes)
+    inside = inside_a_model(list(shapes), factors_of(shapes))
     transposed = config.get("fan_in_fan_out") is True
-    whole: dict[str, tuple[int, ...]] = {}
-    for module, lora in loras.items():
-        whole[module + ".weight"] = lora.shape[::-1] if transposed and not lora.embedding else lora.shape
-    for name, stored in plain.items():
-        whole.setdefault(name, shapes[stored])
-    matched = match(whole, {})
+    several = len({u.adapter for u in updates}) > 1
+    whole = {name: shapes[stored] for name, stored in plain.items()}
+    for u in updates:
+        if u.kind == "lora" and len(u.shape) == 2:
+            whole.setdefault(u.module + ".weight", u.shape[::-1] if transposed and not u.embedding else u.shape)
+    matched = match(whole, config if inside else {})
     by_weight: dict[str, list[Assignment]] = defaultdict(list)
     for assignment in matched.assignments:
-        if not assignment.tied:  # the head that is an embedding is the base's, not the adapter's
-            by_weight[assignment.view.weight].append(replace(assignment, because=_BECAUSE))
+        if inside or not assignment.tied:  # the head that is an embedding is the base's, not the adapter's
+            by_weight[assignment.view.weight].append(assignment if inside else replace(assignment, because=_BECAUSE))
     made: list[Assignment] = []
-    for module, lora in loras.items():
-        for number, assignment in enumerate(by_weight[module + ".weight"]):
-            made += _factors(lora, assignment, shapes, first=number == 0)
+    for u in updates:
+        if u.kind == "lora" and len(u.shape) == 2:
+            for number, assignment in enumerate(a for a in by_weight[u.module + ".weight"] if not a.tied):
+                made += _factors(u, assignment, shapes, first=number == 0, name=f".{u.adapter}" if several else "")
     for name, stored in plain.items():
         made += [replace(a, view=replace(a.view, weight=stored)) for a in by_weight[name]]
     order = {name: k for k, name in enumerate(shapes)}
     made.sort(key=lambda a: order[a.view.weight])
-    placed = {a.view.weight for a in made}
+    placed = {a.view.weight for a in made} | {name for u in updates for name in u.names}
     notes = (*matched.notes, *(f"{escape(name)}: {problem}" for name, problem in problems))
     unmatched = tuple(name for name in shapes if name not in placed)
     # Many families call their projections alike, and an adapter holds too little to tell them apart: none is named.
-    return Matched(tuple(made), {}, matched.geometry, unmatched, notes)
+    return Matched(tuple(made), matched.families if inside else {}, matched.geometry, unmatched, notes)
 
 
 def _factors(
-    lora: Lora, whole: Assignment, shapes: Mapping[str, tuple[int, ...]], *, first: bool
+    update: Update, whole: Assignment, shapes: Mapping[str, tuple[int, ...]], *, first: bool, name: str
 ) -> Iterable[Assignment]:
     """The factors of what `whole` is in the adapted weight. A serves all that is cut from a fused weight."""
 
-    def at(what: str, name: str, view: View, tied: bool = False) -> Assignment:
-        role = f"{whole.place.role}.lora_{what}"
+    def at(what: str, stored: str, view: View, tied: bool = False) -> Assignment:
+        role = f"{whole.place.role}.lora_{what}{name}"
         place = Place(whole.place.stack, whole.place.block, role, whole.place.expert)
-        return Assignment(place, view, whole.source, whole.confidence, whole.because, tied)
+        return Assignment(place, view, whole.source, whole.confidence, _BECAUSE, tied)
 
-    rows = whole.view.rows
-    n = rows.n if rows is not None else shapes[lora.b][0]
-    yield at("a", lora.a, View(lora.a, shapes[lora.a]), tied=not first)
-    yield at("b", lora.b, View(lora.b, (n, lora.rank), rows=rows))
-    for what, name in (("magnitude", lora.magnitude), ("b_bias", lora.bias)):
-        if name is not None:
-            yield at(what, name, View(name, (n,) if rows is not None else shapes[name], rows=rows))
-
-
-# Names and shapes
+    parts, rank, rows = update.parts, update.rank or 0, whole.view.rows
+    out, inn = update.shape[::-1] if update.embedding else update.shape
+    n = rows.n if rows is not None else out
+    yield at("a", parts["a"], View(parts["a"], (rank, inn), transposed="a" in update.turned), tied=not first)
+    yield at("b", parts["b"], View(parts["b"], (n, rank), transposed="b" in update.turned, rows=rows))
+    for what, part in (("magnitude", "magnitude"), ("b_bias", "bias")):
+        if (stored := parts.get(part)) is not None:
+            yield at(what, stored, View(stored, (n,) if rows is not None else shapes[stored], rows=rows))
 
 
-def _sorted_out(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Lora], dict[str, str], list[tuple[str, str]]]:
-    """Updates by module, plain tensors by their name in the base, and (name, what is wrong) of the rest."""
-    parts: dict[str, dict[str, str]] = {}
-    plain: dict[str, str] = {}
-    problems: list[tuple[str, str]] = []
-    for name in shapes:
-        found = _FACTOR.fullmatch(name) if "lora_" in name else None
-        if found is None:
-            plain[_WRAPPING.sub("", name.removeprefix("base_model.model."))] = name
-            continue
-        part = _PARTS[found["part"]] + ("_bias" if found["kind"] == "bias" else "")
-        mine = parts.setdefault(found["module"], {})
-        if part in mine:
-            problems.append((name, f"{escape(mine[part])} is the same factor: one file holds several adapters"))
-        mine.setdefault(part, name)
-    loras: dict[str, Lora] = {}
-    for module, mine in parts.items():
-        made = _lora(module, mine, shapes)
-        if isinstance(made, Lora):
-            loras[module] = made
-        else:
-            problems.append((next(iter(mine.values())), made))
-    return loras, plain, problems
-
-
-def _lora(module: str, parts: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> Lora | str:
-    """The update of one module, or why its parts make none."""
-    embedding = "embedding_a" in parts or "embedding_b" in parts
-    a, b = (parts.get(("embedding_" if embedding else "") + part) for part in "ab")
-    if a is None or b is None:
-        return f"{escape(module)} has only one of the two factors A and B"
-    (sa, sb) = shapes[a], shapes[b]
-    if len(sa) != 2 or len(sb) != 2 or sa[0] != sb[1]:
-        return f"factors of shapes {list(sa)} and {list(sb)}: A must be (r x in) and B (out x r)"
-    shape = (sa[1], sb[0]) if embedding else (sb[0], sa[1])
-    magnitude, bias = parts.get("magnitude"), parts.get("b_bias")
-    for name in (magnitude, bias):
-        if name is not None and shapes[name] != (sb[0],):
-            return f"{escape(name)} has shape {list(shapes[name])}, expected [{sb[0]}]"
-    return Lora(module, a, b, sa[0], shape, embedding, magnitude, bias)
+def _plain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Names in the base → stored names of tensors that are no factors."""
+    factors = factors_of(shapes)
+    return {_WRAPPING.sub("", n.removeprefix("base_model.model.")): n for n in shapes if n not in factors}
 
 
 # The config
 
 
-def _refuse_other_kinds(config: Mapping[str, Any], path: str | None) -> None:
-    """Errors for what changes weights in another way than W + s·B·A."""
-    kind = config.get("peft_type", "LORA")
+def _refuse_other_kinds(config: Mapping[str, Any], kinds: set[str], path: str | None) -> None:
+    """Errors for what changes weights in a way that has no plain formula, or not as the config says."""
+    kind = config.get("peft_type")
+    read = " and ".join(KINDS[k] for k in sorted(kinds))
+    said = kind is None or _PEFT_TYPES.get(str(kind).upper()) in kinds
     start = config.get("init_lora_weights")
     problems = (
-        (str(kind).upper() != "LORA", f"an adapter of type {escape(str(kind), 60)}; LoRA is read"),
+        (not said, f"an adapter of type {escape(str(kind), 60)}; {read} is read"),
+        ("oft" in kinds, "it turns the weights (OFT)"),
         (
             isinstance(start, str) and start.lower().startswith(_CHANGED_BASE),
             f"it starts from a base that {escape(str(start), 60)} changed: save it with "
@@ -263,17 +210,73 @@ def _refuse_other_kinds(config: Mapping[str, Any], path: str | None) -> None:
             raise UnsupportedFormatError(f"this adapter can't be merged: {what}", path=path, code="adapter_kind")
 
 
-def _scale(lora: Lora, config: Mapping[str, Any], path: str | None) -> float:
-    """alpha / r, or alpha / √r, of one module."""
-    alpha = _of_module(lora.module, config.get("alpha_pattern"), config.get("lora_alpha"), path)
-    rank = _of_module(lora.module, config.get("rank_pattern"), config.get("r"), path)
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
-        message = f"adapter_config.json doesn't say lora_alpha of {escape(lora.module)}: the scale isn't known"
-        raise FormatError(message, path=path, tensor=lora.b, code="adapter_config")
-    if rank != lora.rank:
-        message = f"adapter_config.json says rank {escape(str(rank), 40)}, but A has {lora.rank} rows"
-        raise FormatError(message, path=path, tensor=lora.a, code="adapter_config")
-    return float(alpha) / (math.sqrt(lora.rank) if config.get("use_rslora") is True else lora.rank)
+def _scale(update: Update, weights: Weights, path: str | None) -> float:
+    """s of one module; 1 where there is none."""
+    if update.kind in ("ia3", "diff"):
+        return 1.0
+    config, rank = weights.checkpoint.config, update.rank
+    alpha = alpha_of(update, weights, path)
+    if update.dialect == "mlx":
+        said = config.get("lora_parameters")
+        said = said if isinstance(said, Mapping) else {}
+        if not _is_number(said.get("scale")):
+            raise _no_scale(update, "lora_parameters.scale", path)
+        _held_against(said.get("rank", rank), update, path)
+        return float(said["scale"])
+    if update.dialect == "PEFT" and "alpha" not in update.parts:
+        _held_against(_of_module(update.module, config.get("rank_pattern"), config.get("r"), path), update, path, alpha)
+        rank = rank or config.get("r")
+        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+            raise _no_scale(update, "r", path)
+        return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") is True else rank)
+    if rank is None or not _is_number(alpha) or (update.dialect == "GGUF" and not alpha):
+        return 1.0
+    return float(alpha) / rank
+
+
+def alpha_of(update: Update, weights: Weights, path: str | None) -> Any:
+    """alpha of one module, from where its dialect keeps it; None where it is not said."""
+    config, metadata = weights.checkpoint.config, weights.checkpoint.metadata
+    if (stored := update.parts.get("alpha")) is not None:
+        return float(weights.read(stored).reshape(-1)[0]) if math.prod(weights[stored].shape) == 1 else None
+    if update.dialect == "GGUF":
+        said = metadata.get("adapter.lora.alpha", "")
+        return float(said) if re.fullmatch(r"[0-9.]{1,30}", said) and said.count(".") < 2 else None
+    if update.dialect == "diffusers" and "lora_alpha" not in config:
+        return _diffusers_alpha(update.module, metadata.get("lora_adapter_metadata"))
+    if update.dialect in ("PEFT", "diffusers"):
+        own = config.get(f"{update.adapter}_lora")  # of an adapter inside a model, as Phi-4 has them
+        where = own if update.adapter and isinstance(own, Mapping) else config
+        default = where.get("lora_alpha" if update.kind == "lora" else "alpha")
+        return _of_module(update.module, config.get("alpha_pattern"), default, path)
+    return None
+
+
+def _diffusers_alpha(module: str, said: str | None) -> Any:
+    """What diffusers keeps of every component's config in the metadata."""
+    try:
+        values = json.loads(said) if said and len(said) < 1_000_000 else {}
+    except (ValueError, RecursionError):
+        return None
+    return values.get(module.split(".")[0] + ".lora_alpha") if isinstance(values, dict) else None
+
+
+def _held_against(said: Any, update: Update, path: str | None, alpha: Any = 0) -> None:
+    """FormatError where the config says no alpha, or another rank than the factors have."""
+    if not _is_number(alpha):
+        raise _no_scale(update, "lora_alpha", path)
+    if update.rank is not None and said != update.rank:
+        message = f"adapter_config.json says rank {escape(str(said), 40)}, but A has {update.rank} rows"
+        raise FormatError(message, path=path, tensor=update.parts.get("a", update.first), code="adapter_config")
+
+
+def _no_scale(update: Update, key: str, path: str | None) -> FormatError:
+    message = f"adapter_config.json doesn't say {key} of {escape(update.module)}: the scale isn't known"
+    return FormatError(message, path=path, tensor=update.first, code="adapter_config")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _of_module(module: str, patterns: Any, default: Any, path: str | None) -> Any:
@@ -302,8 +305,8 @@ def _safe(pattern: str, path: str | None) -> re.Pattern[str]:
         raise FormatError(message, path=path, code="adapter_pattern") from error
 
 
-def names_of(loras: Iterable[Lora], limit: int = 5) -> str:
+def names_of(updates: Iterable[Update], limit: int = 5) -> str:
     """Module names for a message."""
-    modules: Sequence[str] = [lora.module for lora in loras]
+    modules: Sequence[str] = [update.module for update in updates]
     shown = ", ".join(escape(module, 120) for module in modules[:limit])
     return shown + (f" and {len(modules) - limit} more" if len(modules) > limit else "")

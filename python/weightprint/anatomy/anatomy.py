@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from weightprint.anatomy.adapter_summary import AdapterSummary, summaries
 from weightprint.anatomy.adapters import is_adapter, match_adapter
+from weightprint.anatomy.dialects import updates_of
 from weightprint.anatomy.family import Family
 from weightprint.anatomy.infer.infer import infer
 from weightprint.anatomy.match import match
@@ -92,19 +94,25 @@ class Anatomy(Shown):
             else:
                 findings.append(_two_claims(a, first))
         mapped = {a.view.weight for a in kept}
+        # Of an adapter's factors the module is known by name, if not by place.
+        factors = {name for update in updates_of(shapes)[0] for name in update.names} - mapped if adapter else set()
         self.__dict__.update(
             checkpoint=checkpoint,
             weights=weights,
             assignments=tuple(kept),
-            unmapped=tuple(name for name in shapes if name not in mapped),
+            unmapped=tuple(name for name in shapes if name not in mapped and name not in factors),
             families=dict(matched.families),
             geometry={**_counted(by_place), **matched.geometry},
             findings=tuple(findings),
             _by_place=by_place,
+            _factors=frozenset(factors),
+            _is_adapter=adapter,
             _values=values,
         )
 
     _by_place: dict[Place, Assignment]
+    _factors: frozenset[str]
+    _is_adapter: bool
     _values: bool
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -120,7 +128,30 @@ class Anatomy(Shown):
             f"{len(self.assignments):,} canonical tensors, {len(self.unmapped):,} weights unmapped>"
         )
 
+    @property
+    def source(self) -> str:
+        """MODEL as it was named."""
+        return self.checkpoint.source
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All whose values it reads."""
+        return (self.checkpoint,)
+
     # What is where
+
+    @cached_property
+    def adapters(self) -> tuple[AdapterSummary, ...]:
+        """The adapters in it; empty for most models."""
+        if not self._is_adapter:
+            return ()
+        roles = {name: "+".join(matrix_of(a.place.role) for a in parts) for name, parts in self._by_weight.items()}
+        return summaries(self.weights, roles)
+
+    @property
+    def adapter_factors(self) -> frozenset[str]:
+        """Adapters' tensors whose modules have no place."""
+        return self._factors
 
     @property
     def family(self) -> str | None:
@@ -165,12 +196,15 @@ class Anatomy(Shown):
         for a in self.assignments:
             if not a.tied:
                 counts[a.place.part] += int(np.prod(a.view.shape))
+        counts["adapter"] += sum(self.weights[name].numel for name in self._factors)
         counts["unmapped"] += sum(self.weights[name].numel for name in self.unmapped)
         return {part: n for part, n in counts.most_common() if n}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything known of the map, ready for JSON."""
+        told = {"adapters": [adapter.to_dict() for adapter in self.adapters]} if self.adapters else {}
         return {
+            **told,
             "family": self.family,
             "stacks": {
                 name: {"family": f.name if (f := self.families.get(name)) else None, **g.to_dict()}

@@ -1,13 +1,14 @@
-"""A base model with a LoRA adapter merged into it, rectangle by rectangle: nothing is merged before it is asked for.
+"""A base model with an adapter merged into it, rectangle by rectangle: nothing is merged before it is asked for.
 
-For a linear layer W (out x in), factors A (r x in) and B (out x r), scale s, a rectangle (R, C) is::
+For a linear layer W (out x in), an update D (:mod:`weightprint.anatomy.deltas`), scale s, a rectangle (R, C) is::
 
-    W'[R, C] = W[R, C] + s · B[R] · A[:, C]
+    W'[R, C] = W[R, C] + s · D[R, C]                  (LoRA: D[R, C] = B[R] · A[:, C]; IA3: W[R, C] times its factors)
     DoRA:      W'[R, C] · m[R] / ‖W'[R, :]‖          (arXiv 2402.09353; the norm needs whole rows)
     embedding: W'[R, C] = W[R, C] + s · (B[C] · A[:, R])ᵀ ;  DoRA's norm and m run over C
 
 The adapter's modules are found in the base by name, with one rule of prefixes for all of them (PEFT names modules as
-the code does, checkpoints may leave out ``model.`` or ``transformer.``). Where names don't lead there (the base is a
+the code does, checkpoints may leave out ``model.`` or ``transformer.``; kohya's are the base's with underscores for
+dots). Where names don't lead there (the base is a
 GGUF file, or fuses what the adapter has apart), they are found by place: what the adapter changes at ``layer 7, q`` is
 added to whatever rows of whatever weight hold that in the base. A module that neither way finds is an error that names
 it.
@@ -16,16 +17,21 @@ it.
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.adapters import Adapter, Lora, match_adapter, names_of, read_adapter
+from weightprint.anatomy.adapter_summary import AdapterSummary, summaries
+from weightprint.anatomy.adapters import Adapter, match_adapter, names_of, read_adapter
 from weightprint.anatomy.anatomy import Anatomy, anatomy
+from weightprint.anatomy.deltas import delta, multiplier
+from weightprint.anatomy.dialects import Factor, Update, module_key
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FormatError
@@ -42,7 +48,7 @@ _RUN = 1 << 22  # elements at a time, where a norm runs over a whole embedding
 def merge_adapter(
     base: str | os.PathLike[str] | Checkpoint | Anatomy, adapter: str | os.PathLike[str] | Checkpoint
 ) -> Merged:
-    """The anatomy of `base` with a LoRA adapter merged into it; values are computed when they are asked for.
+    """The anatomy of `base` with an adapter merged into it; values are computed when they are asked for.
 
     Args:
         base: the model that the adapter was trained on, or its anatomy.
@@ -50,7 +56,7 @@ def merge_adapter(
 
     Raises:
         FormatError: modules that the base does not have (all are named), shapes that don't fit, a broken adapter.
-        UnsupportedFormatError: an adapter that is not of the form W + s·B·A.
+        UnsupportedFormatError: an adapter of a form that isn't merged.
 
     Example (the models that ``weightprint demo`` writes):
         >>> import os, numpy as np, weightprint
@@ -99,6 +105,21 @@ class Merged(Anatomy):
 
     _base: Anatomy
 
+    @property
+    def source(self) -> str:
+        """``base+adapter``."""
+        return f"{self.checkpoint.source}+{self.adapter.checkpoint.source}"
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """The base's files and the adapter's."""
+        return self.checkpoint, self.adapter.checkpoint
+
+    @cached_property
+    def adapters(self) -> tuple[AdapterSummary, ...]:
+        """What was merged."""
+        return summaries(self.adapter.weights)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return merge_adapter, (self._base, self.adapter.checkpoint)
 
@@ -108,13 +129,13 @@ class _Patch:
     """One update as it lands on a weight of the base.
 
     Attributes:
-        lora: the update.
+        update: of the module.
         scale: s.
         transposed: the weight is stored (in x out).
         rows: for every output row of the weight, the row of the update that changes it, -1 for none; None: the same.
     """
 
-    lora: Lora
+    update: Update
     scale: float
     transposed: bool
     rows: npt.NDArray[np.intp] | None = None
@@ -128,7 +149,7 @@ class MergedWeights(Weights):
         self._adapter = adapter
         self._norms: dict[str, F32] = {}
         self._patches = _patches(base, adapter)
-        rule = _rule(list(adapter.loras), base.weights) if adapter.loras else None
+        rule = _rule(list(adapter.updates), base.weights)
         self._plain_of: dict[str, str] = {}
         self._weights = dict(base.weights._weights)
         for name, stored in adapter.plain.items():
@@ -138,6 +159,8 @@ class MergedWeights(Weights):
             self._plain_of[target] = stored
             self._weights[target] = replace(adapter.weights[stored], name=target)
         self._biases = self._bias_updates(adapter, rule)
+        for name in (*self._patches, *self._biases):  # values as they are computed, whatever the base is stored as
+            self._weights[name] = replace(self._weights[name], dtype="F32", scheme=None, levels=None)
 
     @property
     def touched(self) -> frozenset[str]:
@@ -155,11 +178,11 @@ class MergedWeights(Weights):
             stored, scale = update
             values = np.asarray(values + np.float32(scale) * self._read(stored, rows), np.float32)
         for patch in self._patches.get(name, ()):
-            n_rows, n_columns = self._weights[name].shape
-            r = range(*(rows or slice(None)).indices(n_rows))
-            c = range(*(columns or slice(None)).indices(n_columns))
             if values.size:
-                values = self._patched(name, values, patch, r, c)
+                matrix = values.reshape(len(values), -1)
+                r = range(*(rows or slice(None)).indices(self._weights[name].shape[0]))
+                c = range(*(columns or slice(None)).indices(_width(self._weights[name].shape)))
+                values = self._patched(name, matrix, patch, r, c).reshape(values.shape)
         return values
 
     # Inside
@@ -174,32 +197,34 @@ class MergedWeights(Weights):
         return super().read(name, rows, columns, index)
 
     def _patched(self, name: str, values: F32, patch: _Patch, rows: range, columns: range) -> F32:
-        if patch.lora.embedding:
+        if patch.update.embedding:
             return self._patched_embedding(name, values, patch, rows, columns)
         out, inn = (columns, rows) if patch.transposed else (rows, columns)
         mapped = np.arange(out.start, out.stop) if patch.rows is None else patch.rows[out.start : out.stop]
         here = np.flatnonzero(mapped >= 0)
         if not here.size:
             return values
-        chosen = mapped[here]
+        chosen, across = mapped[here], slice(inn.start, inn.stop)
         result = (values.T if patch.transposed else values).copy()
-        b = self._rows_of(patch.lora.b, chosen)
-        result[here] += self._product(b, self._read(patch.lora.a, None, slice(inn.start, inn.stop)), patch)
-        if patch.lora.magnitude is not None:
+        if patch.update.kind == "ia3":
+            result[here] *= multiplier(patch.update, self._adapter.weights, chosen, across)
+        else:
+            result[here] += self._delta(patch, chosen, across)
+        if "magnitude" in patch.update.parts:
             whole = self._whole_rows(name, patch.transposed, out)[here]
-            whole = whole + self._product(b, self._read(patch.lora.a), patch)
-            magnitude = self._rows_of(patch.lora.magnitude, chosen)
+            whole = whole + self._delta(patch, chosen, slice(None))
+            magnitude = self._magnitude(patch)[chosen]
             with np.errstate(all="ignore"):
                 result[here] *= (magnitude / np.linalg.norm(whole, axis=1))[:, None]
         return np.ascontiguousarray(result.T) if patch.transposed else result
 
     def _patched_embedding(self, name: str, values: F32, patch: _Patch, rows: range, columns: range) -> F32:
-        b = self._read(patch.lora.b, slice(columns.start, columns.stop))
-        result = values + self._product(b, self._read(patch.lora.a, None, slice(rows.start, rows.stop)), patch).T
-        if patch.lora.magnitude is not None:
-            magnitude = self._read(patch.lora.magnitude, slice(columns.start, columns.stop))
+        across = slice(columns.start, columns.stop)
+        result = values + self._delta(patch, np.arange(columns.start, columns.stop), slice(rows.start, rows.stop)).T
+        if "magnitude" in patch.update.parts:
+            magnitude = self._magnitude(patch)[across]
             with np.errstate(all="ignore"):
-                result = result * (magnitude / self._column_norms(name, patch)[columns.start : columns.stop])
+                result = result * (magnitude / self._column_norms(name, patch)[across])
         return np.asarray(result, np.float32)
 
     def _column_norms(self, name: str, patch: _Patch) -> F32:
@@ -207,118 +232,146 @@ class MergedWeights(Weights):
         if name not in self._norms:
             n_rows, n_columns = self._weights[name].shape
             squares = np.zeros(n_columns)
-            b = self._read(patch.lora.b)
+            every = np.arange(n_columns)
             step = max(1, _RUN // max(1, n_columns))
             for start in range(0, n_rows, step):
                 part = slice(start, min(start + step, n_rows))
-                values = self._before(name, part) + self._product(b, self._read(patch.lora.a, None, part), patch).T
+                values = self._before(name, part) + self._delta(patch, every, part).T
                 squares += np.square(values, dtype=np.float64).sum(axis=0)
             self._norms[name] = np.sqrt(squares).astype(np.float32)
         return self._norms[name]
 
-    @staticmethod
-    def _product(b: F32, a: F32, patch: _Patch) -> F32:
-        product: F32 = (b @ a) * np.float32(patch.scale)
-        return product
+    def _delta(self, patch: _Patch, rows: npt.NDArray[np.intp], columns: slice) -> F32:
+        """Rows and columns of the update, scaled."""
+        made: F32 = delta(patch.update, self._adapter.weights, rows, columns) * np.float32(patch.scale)
+        return made
+
+    def _magnitude(self, patch: _Patch) -> F32:
+        return self._read(patch.update.parts["magnitude"]).reshape(-1)
 
     def _whole_rows(self, name: str, transposed: bool, out: range) -> F32:
         """Output rows of the weight before the updates, all columns."""
         part = slice(out.start, out.stop)
         whole: F32 = self._before(name, None, part).T if transposed else self._before(name, part)
-        return whole
-
-    def _rows_of(self, name: str, chosen: npt.NDArray[np.intp]) -> F32:
-        """Rows of a factor, or elements of a vector, by number; reads the run that holds them."""
-        first = int(chosen.min())
-        rows: F32 = self._read(name, slice(first, int(chosen.max()) + 1))[chosen - first]
-        return rows
+        return whole.reshape(len(whole), -1)
 
     def _read(self, name: str, rows: slice | None = None, columns: slice | None = None) -> F32:
         return self._adapter.weights.read(name, rows, columns)
 
     def _bias_updates(self, adapter: Adapter, rule: _Rule | None) -> dict[str, tuple[str, float]]:
         found = {}
-        for module, lora in adapter.loras.items():
-            if lora.bias is None:
-                continue
-            name = _named(module + ".bias", rule)
-            if name not in self._weights or self._weights[name].shape != (lora.shape[0],):
-                message = f"the adapter changes the bias of {escape(module)}, which the base does not have"
-                raise FormatError(message, tensor=lora.bias, code="adapter_base")
-            found[name] = (lora.bias, adapter.scales[module])
+        for module, update in adapter.updates.items():
+            for part, scale in (("bias", adapter.scales[module]), ("diff_b", 1.0)):
+                if (stored := update.parts.get(part)) is None:
+                    continue
+                name = _named(module + ".bias", rule)
+                if name not in self._weights or self._weights[name].shape != adapter.weights[stored].shape:
+                    message = f"the adapter changes the bias of {escape(module)}, which the base does not have"
+                    raise FormatError(message, tensor=stored, code="adapter_base")
+                found[name] = (stored, scale)
         return found
 
 
 # Where the updates land
 
 
-_Rule = tuple[int, str]
-"""How a module's name becomes the base's: leave out that many words in front, put this there."""
+_Rule = Callable[[str], str]
+"""How a name that the adapter uses becomes the base's."""
 
 
 def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
     """Weight of the base → what changes it."""
-    rule = _rule(list(adapter.loras), base.weights)
-    by_name = {module: _named(module + ".weight", rule) for module in adapter.loras}
-    missing = [lora for module, lora in adapter.loras.items() if by_name[module] not in base.weights]
+    rule = _rule(list(adapter.updates), base.weights)
+    changing = {module: u for module, u in adapter.updates.items() if u.kind != "diff" or "diff" in u.parts}
+    by_name = {module: _named(module + ".weight", rule) for module in changing}
+    missing = [update for module, update in changing.items() if by_name[module] not in base.weights]
     if not missing:
         found: dict[str, list[_Patch]] = defaultdict(list)
-        for module, lora in adapter.loras.items():
+        for module, update in changing.items():
             weight = base.weights[by_name[module]]
-            found[weight.name].append(
-                _Patch(lora, adapter.scales[module], _orientation(lora, weight, adapter.transposed))
-            )
+            turned = _orientation(update, weight, adapter.transposed)
+            patch = _Patch(update, adapter.scales[module], turned)
+            if update.kind != "ia3":  # what has no formula is refused before it is asked for
+                delta(update, adapter.weights, np.arange(1), slice(0, 1))
+            found[weight.name].append(patch)
         return dict(found)
     by_place = _patches_by_place(base, adapter)
     if isinstance(by_place, dict):
         return by_place
     message = (
-        f"the base {escape(base.checkpoint.source)} has no module for {len(missing)} of {len(adapter.loras)} updates: "
+        f"the base {escape(base.checkpoint.source)} has no module for {len(missing)} of {len(changing)} updates: "
         f"{names_of(missing)}{by_place}; is this the model that the adapter was trained on?"
     )
-    raise FormatError(message, path=adapter.checkpoint.files[0].path, tensor=missing[0].b, code="adapter_base")
+    raise FormatError(message, path=adapter.checkpoint.files[0].path, tensor=missing[0].first, code="adapter_base")
 
 
-def _orientation(lora: Lora, weight: Weight, said: bool) -> bool:
+def _width(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[1:])) if len(shape) > 1 else 1
+
+
+def _orientation(update: Update, weight: Weight, said: bool) -> bool:
     """Whether the weight is stored (in x out); only for a square one does the config decide."""
-    straight, transposed = weight.shape == lora.shape, weight.shape == lora.shape[::-1]
-    if lora.embedding or not transposed:
+    if update.kind == "ia3":
+        return said
+    shape, mine = weight.shape, update.shape
+    # A convolution of 1 x 1 is adapted as a matrix by some.
+    straight = shape == mine or (len(mine) != len(shape) and mine[:1] == shape[:1] and _width(mine) == _width(shape))
+    transposed = len(mine) == 2 and shape == mine[::-1]
+    if update.embedding or not transposed:
         if straight:
             return False
     else:
         return said if straight else True
-    message = f"{escape(weight.name)} of the base has shape {list(weight.shape)}, the update {list(lora.shape)}"
-    raise FormatError(message, tensor=lora.b, code="adapter_base")
+    message = f"{escape(weight.name)} of the base has shape {list(weight.shape)}, the update {list(update.shape)}"
+    raise FormatError(message, tensor=update.first, code="adapter_base")
 
 
 def _named(name: str, rule: _Rule | None) -> str:
-    if rule is None:
-        return name
-    drop, prefix = rule
-    return prefix + ".".join(name.split(".")[drop:])
+    return name if rule is None else rule(name)
 
 
 def _rule(modules: list[str], weights: Mapping[str, Weight]) -> _Rule | None:
     """The rule that finds most modules in the base; of those that find as many, the one that changes names least."""
-    words = [module.split(".") for module in modules]
     wanted = [module + ".weight" for module in modules]
     if not modules or all(name in weights for name in wanted):
         return None
-    shortest = min(map(len, words))
-    best: tuple[int, int, int, _Rule] | None = None
-    for drop in range(shortest):
+    if any("." not in module for module in modules):
+        return _unflattened(modules, weights)
+    words = [module.split(".") for module in modules]
+    best: tuple[int, int, int] = (0, 0, 0)
+    made: _Rule | None = None
+    for drop in range(min(map(len, words))):
         if drop and len({tuple(w[:drop]) for w in words}) > 1:
             break  # they differ in what would be left out
-        tail = ".".join(words[0][drop:]) + ".weight"
-        for prefix in {name[: len(name) - len(tail)] for name in weights if name.endswith(tail)}:
-            if prefix and not prefix.endswith("."):
-                continue
-            rule = (drop, prefix)
-            found = sum(_named(name, rule) in weights for name in wanted)
-            score = (found, -drop, -len(prefix))
-            if best is None or score > best[:3]:
-                best = (*score, rule)
-    return best[3] if best else None
+        for tail in {".".join(w[drop:]) + ".weight" for w in (words[0], words[-1])}:
+            for prefix in {name[: len(name) - len(tail)] for name in weights if name.endswith(tail)}:
+                if prefix and not prefix.endswith("."):
+                    continue
+                rule = partial(_exchanged, drop=drop, prefix=prefix)
+                score = (sum(rule(name) in weights for name in wanted), -drop, -len(prefix))
+                if score[0] and (made is None or score > best):
+                    best, made = score, rule
+    return made
+
+
+def _exchanged(name: str, drop: int, prefix: str) -> str:
+    return prefix + ".".join(name.split(".")[drop:])
+
+
+def _unflattened(modules: list[str], weights: Mapping[str, Weight]) -> _Rule:
+    """kohya's modules → the base's: the one whose name with underscores for dots ends as the module's does."""
+    flat = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in weights}
+    ends: dict[str, set[str]] = defaultdict(set)
+    for stem in (module_key(Factor(m, "", "", ""))[0] for m in modules):
+        words = re.sub(r"^te\d?_", "", stem)
+        ends[stem] = {name for key, name in flat.items() if key == words or key.endswith("_" + words)}
+
+    def rule(name: str) -> str:
+        module, _, kind = name.rpartition(".")
+        found = ends.get(module_key(Factor(module, "", "", ""))[0], set())
+        return f"{next(iter(found))}.{kind}" if len(found) == 1 else name
+
+    return rule
 
 
 def _patches_by_place(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]] | str:
@@ -327,27 +380,27 @@ def _patches_by_place(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]
     by_b: dict[str, list[Any]] = defaultdict(list)
     for assignment in mapped.assignments:
         by_b[assignment.view.weight].append(assignment)
-    if any(lora.bias for lora in adapter.loras.values()) or adapter.plain:
+    if any(u.kind != "lora" or "bias" in u.parts for u in adapter.updates.values()) or adapter.plain:
         return ""
     found: dict[str, list[_Patch]] = defaultdict(list)
-    for module, lora in adapter.loras.items():
-        if lora.b not in by_b:
+    for module, update in adapter.updates.items():
+        if update.parts["b"] not in by_b:
             return ""
-        for assignment in by_b[lora.b]:
+        for assignment in by_b[update.parts["b"]]:
             place = replace(assignment.place, role=assignment.place.role.split(".")[0])
             if place not in base:
                 return f" (the base has nothing at {escape(str(place))})"
             view = base[place].view
             n = assignment.view.shape[0]
-            shape = lora.shape if lora.embedding else (n, lora.shape[1])
+            shape = update.shape if update.embedding else (n, update.shape[1])
             if view.shape != shape or view.index is not None or view.row_block:
                 return f" ({escape(str(place))} of the base has shape {list(view.shape)}, the update {list(shape)})"
             stored = base.weights[view.weight].shape
             rows = np.full(stored[1] if view.transposed else stored[0], -1, np.intp)
             mine = assignment.view.rows.indices() if assignment.view.rows is not None else np.arange(n)
-            if lora.embedding:
-                found[view.weight].append(_Patch(lora, adapter.scales[module], False))
+            if update.embedding:
+                found[view.weight].append(_Patch(update, adapter.scales[module], False))
                 continue
             rows[view.rows.indices() if view.rows is not None else np.arange(n)] = mine
-            found[view.weight].append(_Patch(lora, adapter.scales[module], view.transposed, rows))
+            found[view.weight].append(_Patch(update, adapter.scales[module], view.transposed, rows))
     return dict(found)

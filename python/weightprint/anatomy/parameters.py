@@ -82,6 +82,9 @@ def parts(anatomy: Anatomy) -> list[Part]:
         weights[part].add(a.view.weight)
         if isinstance(a.place.expert, int):
             routed[part, a.place.stack] += n
+    if anatomy.adapter_factors:
+        elements["adapter"] += sum(prod(anatomy.weights[name].shape) for name in anatomy.adapter_factors)
+        weights["adapter"] |= anatomy.adapter_factors
     if anatomy.unmapped:
         elements["unmapped"] = sum(prod(anatomy.weights[name].shape) for name in anatomy.unmapped)
         weights["unmapped"] = set(anatomy.unmapped)

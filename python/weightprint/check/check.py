@@ -7,10 +7,11 @@ the rest is still looked at; a file that no mode opens, and every shard that is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from weightprint.anatomy.opened import base_and_adapter, opened
 from weightprint.check.codes import selection, way_out
 from weightprint.check.context import CheckContext
 from weightprint.check.health import OF_VALUES, examine
@@ -111,7 +112,7 @@ def check(
     """Look for everything that is wrong with a checkpoint: its files, and every value in them.
 
     Args:
-        model: what `open` takes.
+        model: what `open` takes, or ``base+adapter``: each is checked, and whether they go together.
         include: glob or globs on names; the structure is checked whole in any case.
         exclude: glob or globs that take tensors out.
         threads: how many; None: all cores.
@@ -135,6 +136,23 @@ def check(
     if manifest is not None and (include or exclude):
         raise UsageError("a manifest is of a whole checkpoint: leave out include and exclude", code="partial_manifest")
     chosen = selection(select, ignore)
+    if names := base_and_adapter(model):
+        if manifest is not None:
+            raise UsageError("a manifest is of files, and no file holds a merged model", code="partial_manifest")
+        both = [
+            check(
+                name,
+                include=include,
+                exclude=exclude,
+                threads=threads,
+                io=io,
+                progress=progress,
+                select=select,
+                ignore=ignore,
+            )
+            for name in names
+        ]
+        return _merged(os.fspath(model), both, chosen)
     location = locate(model)
     checkpoint, findings = _opened(location)
     findings += checkpoint.config_file.findings
@@ -152,6 +170,24 @@ def check(
     if manifest is not None:
         findings += manifest.differences(result, files)
     return CheckReport(location.source, worst_first([f for f in findings if chosen(f.code)]), result, files)
+
+
+def _merged(source: str, both: Sequence[CheckReport], chosen: Callable[[str], bool]) -> CheckReport:
+    """A base and its adapter, each checked, and whether they go together; `both` in that order."""
+    findings = [
+        replace(finding, message=f"{which}: {finding.message}")
+        for which, report in zip(("base", "adapter"), both, strict=True)
+        for finding in report.findings
+    ]
+    try:
+        with opened(source, values=False):
+            pass
+    except WeightprintError as error:
+        if all(error.code != finding.code for finding in both[1].findings):
+            findings.append(from_error(error))
+    return CheckReport(
+        source, worst_first([f for f in findings if chosen(f.code)]), both[0].scan, both[0].files + both[1].files
+    )
 
 
 def _other_ranks(

@@ -29,7 +29,8 @@ from weightprint.util.escape import escape
 __all__ = ["Config", "read_config", "read_json"]
 
 _BYTES = 16_000_000
-_ADAPTER = "adapter_model."
+#: How PEFT and mlx call an adapter's file.
+_ADAPTERS = ("adapter_model.", "adapters.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def _rebuild(values: dict[str, Any], path: str | None, findings: tuple[Finding, 
 
 def read_config(location: Location) -> Config:
     """The config beside the files of `location`: ``adapter_config.json`` for an adapter's, else ``config.json``."""
-    adapter = any(os.path.basename(path).startswith(_ADAPTER) for path in location.files)
+    adapter = any(os.path.basename(path).startswith(_ADAPTERS) for path in location.files)
     return read_json(Path(location.root) / ("adapter_config.json" if adapter else "config.json"))
 
 

@@ -33,7 +33,7 @@ _INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_BYTES = 200_000_000
 _HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults
 _SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.safetensors|\.gguf)")
-_ADAPTER = "adapter_model.safetensors"
+_ADAPTERS = ("adapter_model.safetensors", "adapters.safetensors")  # as PEFT and mlx call them
 _HUB_PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/|\?|#|$)")
 _REPO = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
@@ -162,10 +162,11 @@ def _directory(source: str, root: Path, kind: str = "directory") -> Location:
         if len(indexes) > 1 and chosen != "model" + _INDEX_SUFFIX:
             raise _ambiguous(root, "index files", indexes)
         return _index(source, kind, root / chosen, _chosen(chosen, [n for n in indexes if n != chosen], root))
-    if _ADAPTER in tensors and "adapter_config.json" in names:
-        beside = tuple(name for name in tensors if name != _ADAPTER)
-        found = _chosen(_ADAPTER, beside, root)
-        return Location(source, kind, str(root), contained(root, [_ADAPTER]), findings=found, beside=beside)
+    adapter = next((name for name in _ADAPTERS if name in tensors), None)
+    if adapter is not None and "adapter_config.json" in names:
+        beside = tuple(name for name in tensors if name != adapter)
+        found = _chosen(adapter, beside, root)
+        return Location(source, kind, str(root), contained(root, [adapter]), findings=found, beside=beside)
     if tensors:
         return _unindexed(source, root, kind, tensors)
     if ggufs := [name for name in names if name.lower().endswith(".gguf")]:

@@ -57,6 +57,7 @@ def check(
       weightprint check folder --manifest write folder.manifest.json
       weightprint check copy-of-folder --manifest verify folder.manifest.json
     """
+    from weightprint.anatomy.opened import base_and_adapter
     from weightprint.check.check import check as run
     from weightprint.check.manifest import Manifest
     from weightprint.cli.out import destination, emit, put, refuse_inputs
@@ -69,6 +70,8 @@ def check(
 
     if manifest and (include or exclude):
         raise click.UsageError("A manifest is of a whole checkpoint: leave out --include and --exclude.")
+    if manifest and base_and_adapter(model):
+        raise click.UsageError("A manifest is of files, and no file holds a merged model: name one of the two.")
     action, path = manifest or ("", "")
     refuse_inputs(path if action == "write" else None, [model])
     form = destination(output, [model], others=[path] if path else [])

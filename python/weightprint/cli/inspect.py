@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -37,8 +38,10 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
       weightprint inspect mistralai/Mistral-7B-v0.1     (from the local hub cache)
       weightprint inspect folder --tensors | grep q_norm
       weightprint inspect folder -o anatomy.html
+      weightprint inspect base/+adapter/                (the adapter merged into its base)
       weightprint inspect folder --json | jq .anatomy.parts
     """
+    from weightprint.anatomy.opened import base_and_adapter, opened
     from weightprint.check.rules.adapters import problems
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put
@@ -49,8 +52,15 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.results.saving import to_json
 
     form = destination(output, [model])
-    with open(model, mode=mode) as checkpoint:
-        anatomy, failure = _anatomy(checkpoint)
+    with ExitStack() as opening:
+        anatomy: Anatomy | None
+        failure: Finding | None
+        if base_and_adapter(model):
+            anatomy, failure = (merged := opening.enter_context(opened(model, mode=mode))), None
+            checkpoint = merged.checkpoint
+        else:
+            checkpoint = opening.enter_context(open(model, mode=mode))
+            anatomy, failure = _anatomy(checkpoint)
         noticed = [*problems(checkpoint), *([failure] if failure else [])]
         writers = {
             "json": lambda: to_json(inspect_dict(checkpoint, anatomy, noticed)) + "\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -63,6 +64,7 @@ def stats(
 
     --by role pools: the numbers are those of all values of a role together. --canonical measures what the model
     computes with, named by its place: decoder.7.up; --include and --exclude are then on places.
+    Of base+adapter that is what there is.
 
     \b
     Examples:
@@ -72,6 +74,7 @@ def stats(
       weightprint stats folder --canonical --by role
       weightprint stats folder --format jsonl | jq 'select(.n_nan > 0).name'
     """
+    from weightprint.anatomy.opened import base_and_adapter, opened
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import TABLES, destination
     from weightprint.report.progress import progress_bar
@@ -80,11 +83,16 @@ def stats(
     form = destination(output, [model], TABLES, form)
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: add -o FILE, or redirect the output.")
-    with open(model, mode=mode) as checkpoint:
+    with ExitStack() as opening:
+        merged = opening.enter_context(opened(model, mode=mode)) if base_and_adapter(model) else None
+        canonical = canonical or merged is not None  # no file holds what is merged
+        checkpoint = merged.checkpoint if merged else opening.enter_context(open(model, mode=mode))
         for finding in checkpoint.findings:
             click.echo(f"{finding.severity}: {finding.message}", err=True)
         wanted = by != "layer" or form not in ("text", "html")
-        placed = _anatomy(checkpoint, needed=canonical or by != "layer") if canonical or wanted else None
+        placed = merged
+        if placed is None and (canonical or wanted):
+            placed = _anatomy(checkpoint, needed=canonical or by != "layer")
         with progress_bar("scan") as progress:
             result = run(
                 placed or checkpoint,

@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from weightprint.checkpoint.checkpoint import Checkpoint, open
+from weightprint.anatomy.anatomy import Anatomy
+from weightprint.anatomy.opened import opened, refuse_mixed
+from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
 from weightprint.errors import UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
@@ -235,7 +237,7 @@ def compare(
     """Say whether B and A hold the same weights or share an origin, with the evidence for and against.
 
     Args:
-        a: the model to compare with: a path or an open Checkpoint.
+        a: the model to compare with: a path (or ``base+adapter``) or an open Checkpoint.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
         effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
             reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
@@ -243,7 +245,7 @@ def compare(
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
     Raises:
-        UsageError: an unknown effort.
+        UsageError: an unknown effort; a model and an adapter, which is none.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
 
@@ -261,30 +263,20 @@ def compare(
     if effort not in BUDGETS:
         raise UsageError(f"effort is one of {', '.join(BUDGETS)}, not {effort!r}", code="bad_effort")
     started = time.perf_counter()
-    opened: list[Checkpoint] = []
-    try:
-        checkpoints = []
-        for model in (a, b):
-            if isinstance(model, Checkpoint):
-                checkpoints.append(model)
-            else:
-                opened.append(open(model))
-                checkpoints.append(opened[-1])
-        return _compare(checkpoints[0], checkpoints[1], effort, seed, progress, started)
-    finally:
-        for checkpoint in opened:
-            checkpoint.close()
+    with opened(a, values=False) as first, opened(b, values=False) as second:
+        refuse_mixed(first, second)
+        return _compare(first, second, effort, seed, progress, started)
 
 
 def _compare(
-    a: Checkpoint, b: Checkpoint, effort: Effort, seed: int, progress: Progress | None, started: float
+    a: Anatomy, b: Anatomy, effort: Effort, seed: int, progress: Progress | None, started: float
 ) -> Comparison:
     # Values at the ends of a format's range overflow in sums; what comes of it says nothing, and is no one's warning.
     with accounted() as spent, np.errstate(all="ignore"):
         first, second, models = examine(a, b, effort, seed, progress)
         evidence = gather(models)
         judged = judge(replace(models, a=finite_view(models.a), b=finite_view(models.b)), evidence)
-    for checkpoint in (a, b):
+    for checkpoint in (*a.checkpoints, *b.checkpoints):
         checkpoint.check_unchanged()
     from weightprint import __version__  # the package's own root, which loads this file
 
@@ -301,7 +293,9 @@ def _compare(
             "log10_pairings": models.log10_pairings,
         },
         seconds=time.perf_counter() - started,
-        bytes_read=(0 if effort == "quick" else a.n_bytes + b.n_bytes) + first.reads.nbytes + second.reads.nbytes,
+        bytes_read=(0 if effort == "quick" else a.checkpoint.n_bytes + b.checkpoint.n_bytes)
+        + first.reads.nbytes
+        + second.reads.nbytes,
         peak_rss_bytes=_peak_rss(),
         gemm_seconds=spent.seconds,
         weighed_from=finite(saved(judged.facts, judged.cues)),
@@ -333,7 +327,7 @@ def _summary(examined: Examined) -> ModelSummary:
     checkpoint, main = anatomy.checkpoint, anatomy.geometry.get(anatomy.main_stack)
     tables = [t.shape[0] for t in side.tensors.values() if t.place and t.place.role == "embedding" and t.rank2]
     return ModelSummary(
-        source=checkpoint.source,
+        source=anatomy.source,
         digest=examined.digest,
         n_tensors=checkpoint.n_tensors,
         n_parameters=sum(weight.numel for weight in anatomy.weights.values()),

@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.evidence.alignment.search import find_bases
 from weightprint.evidence.evidence import Evidence
@@ -43,7 +44,11 @@ _BASES = 2  # alignments that the tests are run again in, best first
 
 
 def examine(
-    a: Checkpoint, b: Checkpoint, effort: str = "standard", seed: int = 0, progress: Progress | None = None
+    a: Checkpoint | Anatomy,
+    b: Checkpoint | Anatomy,
+    effort: str = "standard",
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Examined, Examined, ModelPair]:
     """Outline and measure both, and pair their tensors. ``progress(bytes done, bytes in all)`` runs with the scans."""
     first, second = outlined(a, "a"), outlined(b, "b")
@@ -54,7 +59,7 @@ def examine(
         # Where a tensor is cut out of another or decoded, equal values no longer have equal bytes: then digests are of
         # values.
         by_value = first.reads.cuts or second.reads.cuts
-        meter = Meter(progress, a.n_bytes + b.n_bytes)
+        meter = Meter(progress, sum(x.anatomy.checkpoint.n_bytes for x in (first, second)))
         named = pair_by_name(first.side, second.side)
         pairs = tuple(named[name] for name in second.side.tensors if name in named)
         outlines = ModelPair(first.side, second.side, pairs, 0.0, seed, effort)

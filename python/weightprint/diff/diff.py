@@ -16,7 +16,6 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +23,9 @@ import numpy as np
 
 from weightprint import _core
 from weightprint.anatomy.anatomy import Anatomy
+from weightprint.anatomy.opened import opened
 from weightprint.anatomy.roles import TOKEN_TABLES
-from weightprint.checkpoint.checkpoint import Checkpoint, open
+from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.selection import matching
 from weightprint.diff.renames import rename_rules
 from weightprint.evidence.pair import Pair
@@ -162,7 +162,7 @@ def diff(
     """Compare two checkpoints tensor by tensor.
 
     Args:
-        a: the one to compare with: what `weightprint.open` takes, or an open Checkpoint.
+        a: the one to compare with: what `weightprint.open` takes, ``base+adapter``, or an open Checkpoint.
         b: the other.
         include: glob or globs on names, on either side; empty: all.
         exclude: glob or globs that take tensors out again.
@@ -179,10 +179,8 @@ def diff(
         >>> diff.counts
         {'changed': 33, 'only_a': 15, 'only_b': 65}
     """
-    with ExitStack() as opened:
-        # What the caller opened stays open.
-        a, b = (m if isinstance(m, Checkpoint) else opened.enter_context(open(m)) for m in (a, b))
-        return _diff(Anatomy(a), Anatomy(b), include, exclude, progress)
+    with opened(a) as ours, opened(b) as theirs:  # what the caller opened stays open
+        return _diff(ours, theirs, include, exclude, progress)
 
 
 def _diff(
@@ -217,10 +215,11 @@ def _diff(
             rows.append(row | {"name": name})
     rows += _leftovers(ours, theirs, left_a, left_b)
     for anatomy in (ours, theirs):
-        anatomy.checkpoint.check_unchanged()
+        for checkpoint in anatomy.checkpoints:
+            checkpoint.check_unchanged()
     rows.sort(key=lambda row: natural_key(row["name"]))
     columns = tuple(Column(name, kind, _values(kind, [row.get(name) for row in rows])) for name, kind in _COLUMNS)
-    sources = (ours.checkpoint.source, theirs.checkpoint.source)
+    sources = (ours.source, theirs.source)
     return Diff(*sources, StatsTable(columns), reads_a.nbytes + reads_b.nbytes)
 
 
@@ -361,6 +360,6 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
 
 def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
     """(dtype, shape, digest) of the left-over tensors that are stored as they are."""
-    infos = [info for info in anatomy.checkpoint.tensors if info.name in left]
+    infos = [info for info in anatomy.checkpoint.tensors if info.name in left and anatomy.weights.stored(info.name)]
     digests = measure(anatomy.checkpoint, infos, Request(digest=True), Settings())["digest"]
     return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, digests, strict=True)}

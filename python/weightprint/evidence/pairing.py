@@ -4,6 +4,7 @@ In this order, each tensor used at most once on either side:
 
 1. *name*: same name, same shape (or the transposed shape); then *place*: the same stack, block, role and expert in both
    anatomies, whatever the names. Canonical tensors of known roles all stand (out x in), so these are never turned.
+   Or the same factor of one module's update in two adapters.
 2. *stem*: the same name after leading path components are dropped (``inner.encoder.layer.0.x`` and
    ``encoder.layer.0.x``), where that is one-to-one; for tensors without a place.
    If most rectangular matrices of the blocks are stored transposed, so are the square ones.
@@ -30,6 +31,7 @@ from typing import Literal
 
 import numpy as np
 
+from weightprint.anatomy.dialects import factors_of, module_key
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Pair
 from weightprint.fingerprint.model import ModelView, Tensor
@@ -106,6 +108,21 @@ def _by_place(left_a: Mapping[str, Tensor], left_b: Sequence[Tensor]) -> dict[st
     return {tensor.name: ours[tensor.place] for tensor in left_b if tensor.place in ours}
 
 
+def _by_module(left_a: Mapping[str, Tensor], left_b: Sequence[Tensor]) -> dict[str, str]:
+    """B's names to A's where both are the same factor of one module's update, in two dialects of adapters."""
+    ours: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    theirs: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for names, found in ((left_a, ours), ([tensor.name for tensor in left_b], theirs)):
+        weights = {name: name.partition("[")[0] for name in names}  # canonical names have the role behind
+        factors = factors_of(weights.values())
+        for name, weight in weights.items() if factors else ():
+            if weight in factors:
+                found[module_key(factors[weight])].append(name)
+        if not found:
+            return {}
+    return {names[0]: ours[key][0] for key, names in theirs.items() if len(names) == len(ours.get(key, ())) == 1}
+
+
 def _by_stem(left_a: Mapping[str, Tensor], left_b: Sequence[Tensor]) -> dict[str, str]:
     """B's names to A's, where one is the other with leading components dropped and the choice is one-to-one."""
 
@@ -133,6 +150,7 @@ def _by_stem(left_a: Mapping[str, Tensor], left_b: Sequence[Tensor]) -> dict[str
 _STEPS: tuple[tuple[Literal["name", "place", "stem"], Callable[..., dict[str, str]]], ...] = (
     ("name", _by_own_name),
     ("place", _by_place),
+    ("place", _by_module),
     ("stem", _by_stem),
 )
 

@@ -35,12 +35,13 @@ def measured(
     side, reads = examined.side, examined.reads
     meter = meter or Meter(None, examined.anatomy.checkpoint.n_bytes)
     side, digest = stream(examined.anatomy.checkpoint, side, reads, by_value, collectors, meter)
-    return replace(examined, side=side, digest=digest)
+    # Of a base with an adapter merged into it no file is the whole.
+    return replace(examined, side=side, digest=digest if len(examined.anatomy.checkpoints) == 1 else None)
 
 
-def outlined(checkpoint: Checkpoint, label: str) -> Examined:
+def outlined(model: Checkpoint | Anatomy, label: str) -> Examined:
     """The headers' part. Places come from headers alone: p-values on pairs that met by place owe nothing to values."""
-    anatomy = Anatomy(checkpoint, values=False)
+    anatomy = Anatomy(model, values=False) if isinstance(model, Checkpoint) else model
     side, reads = outline(anatomy, "a" if label == "a" else "b")
     return Examined(anatomy, side, reads, None)
 

@@ -52,8 +52,10 @@ class Reads:
     def cuts(self) -> bool:
         """Some tensor is cut out of a stored one, turned or decoded."""
         weights = self.anatomy.weights
-        return any(w.scheme is not None for w in weights.values()) or any(
-            part is not None and not part.view.whole for part in self.parts.values()
+        return (
+            any(w.scheme is not None for w in weights.values())
+            or any(part is not None and not part.view.whole for part in self.parts.values())
+            or len(self.anatomy.checkpoints) > 1
         )
 
     def as_stored(self, name: str) -> TensorInfo | None:

@@ -20,6 +20,7 @@ from weightprint.report.html import LIMIT, html_list
 from weightprint.report.terminal import plain
 from weightprint.results.table import shape_text
 from weightprint.util.escape import escape
+from weightprint.util.escape import html as html_text
 from weightprint.util.name_patterns import Pattern, patterns
 from weightprint.util.natural_order import natural_key
 
@@ -41,13 +42,19 @@ def text(anatomy: Anatomy) -> str:
 def html(anatomy: Anatomy, limit: int | None = LIMIT) -> str:
     """The drawing as HTML, and the names that have no place."""
     homeless = f"{len(anatomy.unmapped):,} weights have no place:"
-    return (
-        f"<div class='weightprint'>{drawing_html(anatomy, limit)}{html_list(homeless, anatomy.unmapped, limit)}</div>"
-    )
+    told = "".join(f"<p>{html_text(adapter.words)}</p>" for adapter in anatomy.adapters)
+    drawn = drawing_html(anatomy, limit) + html_list(homeless, anatomy.unmapped, limit)
+    return f"<div class='weightprint'>{told}{drawn}</div>"
 
 
 def lines(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
     """The stacks, parameters by part, and how they are stored."""
+    for adapter in anatomy.adapters:
+        yield from pen.wrapped(
+            f"{'merged' if len(anatomy.checkpoints) > 1 else 'adapter'}  {adapter.words}", style="bold"
+        )
+    if anatomy.adapters:
+        yield pen.line()
     if anatomy.assignments:
         yield from drawing(anatomy, pen)
         yield from _parts(anatomy, pen)
@@ -72,15 +79,18 @@ def anatomy_dict(anatomy: Anatomy) -> dict[str, Any]:
 def tensor_rows(anatomy: Anatomy) -> list[tuple[str, ...]]:
     """One row per canonical tensor: its place, the weight it is cut from, and how that is known."""
     rows: list[tuple[str, ...]] = []
+    homeless = set(anatomy.unmapped)
     for a in sorted(anatomy.assignments, key=lambda a: drawn_at(a.place)):
         known = a.because if a.source == "table" else f"inferred {a.confidence:.2f}: {a.because}"
         what = ", ".join(filter(None, [cut_notes(anatomy, a), "tied" * a.tied]))
         name = escape(a.view.weight) + (f" [{a.view.index}]" if a.view.index is not None else "")
         shape, kind = shape_text(a.view.shape, "×"), stored_kind(anatomy, a.view.weight)
         rows.append((escape(str(a.place)), shape, kind, name, what, f"{a.source} {escape(known, None)}"))
-    for name in anatomy.unmapped:
-        shape = shape_text(anatomy.weights[name].shape, "×")
-        rows.append(("-", shape, stored_kind(anatomy, name), escape(name), "", "unmapped"))
+    for name in anatomy.weights:
+        known = "unmapped" if name in homeless else "a factor, by name" if name in anatomy.adapter_factors else ""
+        if known:
+            shape = shape_text(anatomy.weights[name].shape, "×")
+            rows.append(("-", shape, stored_kind(anatomy, name), escape(name), "", known))
     return rows
 
 

@@ -135,7 +135,7 @@ def recognised(anatomy: Anatomy, stack: str) -> str:
     guesses = sorted(a.confidence for a in found if a.source == "inferred")
     family = anatomy.families.get(stack)
     if not guesses:
-        return f"recognised as {escape(family.name)} by its row of the table" if family else "an adapter"
+        return f"recognised as {escape(family.name)} by its row of the table" if family else "what an adapter changes"
     low, high = f"{guesses[0]:.2f}", f"{guesses[-1]:.2f}"
     sure = f"confidence {low}" if low == high else f"confidence {low} to {high}"
     if family is None or len(guesses) == len(found):

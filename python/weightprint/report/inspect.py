@@ -123,7 +123,8 @@ def lines(
 
 def _whole(checkpoint: Checkpoint, anatomy: Anatomy | None, pen: Pen, limit: int | None) -> Iterator[Text]:
     """`limit`: how many lines of each table; None: what a screen holds."""
-    title = f"{escape(checkpoint.source, None)}: {_headline(checkpoint, anatomy)}"
+    source = checkpoint.source if anatomy is None else anatomy.source
+    title = f"{escape(source, None)}: {_headline(checkpoint, anatomy)}"
     titles = [title] if len(title) <= pen.width else title.rsplit(": ", 1)
     yield from (pen.line((line, "bold")) for line in (*titles, ""))
     if anatomy is not None:

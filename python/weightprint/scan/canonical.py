@@ -82,7 +82,8 @@ def scan_canonical(
     parts = [measure(checkpoint, infos, request, replace(settings, progress=meter.part()))]
     threads = settings.threads or os.cpu_count() or 1
     parts += parallel.each(lambda row: _read(anatomy, row, request, meter.part()), others, len(others), threads)
-    checkpoint.check_unchanged()
+    for one in anatomy.checkpoints:
+        one.check_unchanged()
     position = {row.view: k for k, row in enumerate(stored + others)}
     measured = Columns.join(parts).take([position[row.view] for row in rows])
     seconds = time.perf_counter() - began
@@ -93,7 +94,7 @@ def scan_canonical(
         digest = whole_digest(dtypes, [row.view.shape for row in rows], measured["digest"])
     own = [row for row in rows if row.assignment is None or not row.assignment.tied]
     n, nbytes = sum(prod(row.view.shape) for row in own), sum(row.nbytes for row in own)
-    return result(checkpoint.source, _heads(checkpoint, rows), measured, n, nbytes, seconds, digest)
+    return result(anatomy.source, _heads(checkpoint, rows), measured, n, nbytes, seconds, digest)
 
 
 # What there is to measure
@@ -104,7 +105,7 @@ def _rows(anatomy: Anatomy) -> list[_Row]:
     found = sorted(anatomy.assignments, key=lambda a: drawn_at(a.place))
     rows = [_Row(str(a.place), anatomy.weights[a.view.weight], a.view, a) for a in found]
     taken = {row.name for row in rows}
-    for name in anatomy.unmapped:
+    for name in (*anatomy.unmapped, *(n for n in anatomy.weights if n in anatomy.adapter_factors)):
         weight = anatomy.weights[name]
         shown = f"{name} (unmapped)" if name in taken else name
         rows.append(_Row(shown, weight, View(name, weight.shape), None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from weightprint.anatomy.adapters import is_adapter, read_adapter
+from weightprint.anatomy.adapters import is_adapter_alone, read_adapter
 from weightprint.check.context import CheckContext, listed
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import WeightprintError
@@ -19,7 +19,7 @@ _SEVERITIES: dict[str, Severity] = {"adapter_kind": "note", "adapter_pattern": "
 def problems(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Why this adapter could not be merged: factors that don't fit, or a config of another run."""
     names = checkpoint.names()
-    if not is_adapter(names) or 2 * sum("lora_" in name for name in names) < len(names):
+    if not is_adapter_alone(names):
         return  # no adapter, or a model that has some inside
     try:
         read_adapter(checkpoint)
