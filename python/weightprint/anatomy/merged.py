@@ -17,11 +17,9 @@ it.
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,8 @@ from weightprint.anatomy.adapter_summary import AdapterSummary, summaries
 from weightprint.anatomy.adapters import Adapter, match_adapter, names_of, read_adapter
 from weightprint.anatomy.anatomy import Anatomy, anatomy
 from weightprint.anatomy.deltas import delta, multiplier
-from weightprint.anatomy.dialects import Factor, Update, module_key
+from weightprint.anatomy.dialects import Update
+from weightprint.anatomy.module_names import Rule, named, rule_of
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FormatError
@@ -149,11 +148,11 @@ class MergedWeights(Weights):
         self._adapter = adapter
         self._norms: dict[str, F32] = {}
         self._patches = _patches(base, adapter)
-        rule = _rule(list(adapter.updates), base.weights)
+        rule = rule_of(list(adapter.updates), base.weights)
         self._plain_of: dict[str, str] = {}
         self._weights = dict(base.weights._weights)
         for name, stored in adapter.plain.items():
-            target = _named(name, rule)
+            target = named(name, rule)
             if target not in self._weights and name in self._weights:
                 target = name
             self._plain_of[target] = stored
@@ -258,13 +257,13 @@ class MergedWeights(Weights):
     def _read(self, name: str, rows: slice | None = None, columns: slice | None = None) -> F32:
         return self._adapter.weights.read(name, rows, columns)
 
-    def _bias_updates(self, adapter: Adapter, rule: _Rule | None) -> dict[str, tuple[str, float]]:
+    def _bias_updates(self, adapter: Adapter, rule: Rule | None) -> dict[str, tuple[str, float]]:
         found = {}
         for module, update in adapter.updates.items():
             for part, scale in (("bias", adapter.scales[module]), ("diff_b", 1.0)):
                 if (stored := update.parts.get(part)) is None:
                     continue
-                name = _named(module + ".bias", rule)
+                name = named(module + ".bias", rule)
                 if name not in self._weights or self._weights[name].shape != adapter.weights[stored].shape:
                     message = f"the adapter changes the bias of {escape(module)}, which the base does not have"
                     raise FormatError(message, tensor=stored, code="adapter_base")
@@ -275,15 +274,11 @@ class MergedWeights(Weights):
 # Where the updates land
 
 
-_Rule = Callable[[str], str]
-"""How a name that the adapter uses becomes the base's."""
-
-
 def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
     """Weight of the base → what changes it."""
-    rule = _rule(list(adapter.updates), base.weights)
+    rule = rule_of(list(adapter.updates), base.weights)
     changing = {module: u for module, u in adapter.updates.items() if u.kind != "diff" or "diff" in u.parts}
-    by_name = {module: _named(module + ".weight", rule) for module in changing}
+    by_name = {module: named(module + ".weight", rule) for module in changing}
     missing = [update for module, update in changing.items() if by_name[module] not in base.weights]
     if not missing:
         found: dict[str, list[_Patch]] = defaultdict(list)
@@ -324,54 +319,6 @@ def _orientation(update: Update, weight: Weight, said: bool) -> bool:
         return said if straight else True
     message = f"{escape(weight.name)} of the base has shape {list(weight.shape)}, the update {list(update.shape)}"
     raise FormatError(message, tensor=update.first, code="adapter_base")
-
-
-def _named(name: str, rule: _Rule | None) -> str:
-    return name if rule is None else rule(name)
-
-
-def _rule(modules: list[str], weights: Mapping[str, Weight]) -> _Rule | None:
-    """The rule that finds most modules in the base; of those that find as many, the one that changes names least."""
-    wanted = [module + ".weight" for module in modules]
-    if not modules or all(name in weights for name in wanted):
-        return None
-    if any("." not in module for module in modules):
-        return _unflattened(modules, weights)
-    words = [module.split(".") for module in modules]
-    best: tuple[int, int, int] = (0, 0, 0)
-    made: _Rule | None = None
-    for drop in range(min(map(len, words))):
-        if drop and len({tuple(w[:drop]) for w in words}) > 1:
-            break  # they differ in what would be left out
-        for tail in {".".join(w[drop:]) + ".weight" for w in (words[0], words[-1])}:
-            for prefix in {name[: len(name) - len(tail)] for name in weights if name.endswith(tail)}:
-                if prefix and not prefix.endswith("."):
-                    continue
-                rule = partial(_exchanged, drop=drop, prefix=prefix)
-                score = (sum(rule(name) in weights for name in wanted), -drop, -len(prefix))
-                if score[0] and (made is None or score > best):
-                    best, made = score, rule
-    return made
-
-
-def _exchanged(name: str, drop: int, prefix: str) -> str:
-    return prefix + ".".join(name.split(".")[drop:])
-
-
-def _unflattened(modules: list[str], weights: Mapping[str, Weight]) -> _Rule:
-    """kohya's modules → the base's: the one whose name with underscores for dots ends as the module's does."""
-    flat = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in weights}
-    ends: dict[str, set[str]] = defaultdict(set)
-    for stem in (module_key(Factor(m, "", "", ""))[0] for m in modules):
-        words = re.sub(r"^te\d?_", "", stem)
-        ends[stem] = {name for key, name in flat.items() if key == words or key.endswith("_" + words)}
-
-    def rule(name: str) -> str:
-        module, _, kind = name.rpartition(".")
-        found = ends.get(module_key(Factor(module, "", "", ""))[0], set())
-        return f"{next(iter(found))}.{kind}" if len(found) == 1 else name
-
-    return rule
 
 
 def _patches_by_place(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]] | str:
