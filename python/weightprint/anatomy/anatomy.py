@@ -138,6 +138,11 @@ class Anatomy(Shown):
         """All whose values it reads."""
         return (self.checkpoint,)
 
+    @property
+    def touched(self) -> frozenset[str]:
+        """Weights whose values are not those that the files hold: what an adapter merged into it changes."""
+        return frozenset()
+
     # What is where
 
     @cached_property

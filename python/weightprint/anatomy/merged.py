@@ -114,6 +114,11 @@ class Merged(Anatomy):
         """The base's files and the adapter's."""
         return self.checkpoint, self.adapter.checkpoint
 
+    @property
+    def touched(self) -> frozenset[str]:
+        """Weights that the adapter changes."""
+        return self.weights.touched if isinstance(self.weights, MergedWeights) else frozenset()
+
     @cached_property
     def adapters(self) -> tuple[AdapterSummary, ...]:
         """What was merged."""

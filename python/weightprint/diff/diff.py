@@ -360,6 +360,6 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
 
 def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
     """(dtype, shape, digest) of the left-over tensors that are stored as they are."""
-    infos = [info for info in anatomy.checkpoint.tensors if info.name in left and anatomy.weights.stored(info.name)]
+    infos = [info for info in anatomy.checkpoint.tensors if info.name in left and info.name not in anatomy.touched]
     digests = measure(anatomy.checkpoint, infos, Request(digest=True), Settings())["digest"]
     return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, digests, strict=True)}
