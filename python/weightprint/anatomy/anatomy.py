@@ -105,13 +105,13 @@ class Anatomy(Shown):
             geometry={**_counted(by_place), **matched.geometry},
             findings=tuple(findings),
             _by_place=by_place,
-            _factors=frozenset(factors),
+            adapter_factors=frozenset(factors),
             _is_adapter=adapter,
             _values=values,
         )
 
     _by_place: dict[Place, Assignment]
-    _factors: frozenset[str]
+    adapter_factors: frozenset[str]  # adapters' tensors whose modules have no place
     _is_adapter: bool
     _values: bool
 
@@ -152,11 +152,6 @@ class Anatomy(Shown):
             return ()
         roles = {name: "+".join(matrix_of(a.place.role) for a in parts) for name, parts in self._by_weight.items()}
         return summaries(self.weights, roles)
-
-    @property
-    def adapter_factors(self) -> frozenset[str]:
-        """Adapters' tensors whose modules have no place."""
-        return self._factors
 
     @property
     def family(self) -> str | None:
@@ -201,7 +196,7 @@ class Anatomy(Shown):
         for a in self.assignments:
             if not a.tied:
                 counts[a.place.part] += int(np.prod(a.view.shape))
-        counts["adapter"] += sum(self.weights[name].numel for name in self._factors)
+        counts["adapter"] += sum(self.weights[name].numel for name in self.adapter_factors)
         counts["unmapped"] += sum(self.weights[name].numel for name in self.unmapped)
         return {part: n for part, n in counts.most_common() if n}
 
