@@ -20,6 +20,7 @@ from weightprint.operations.low_rank import low_rank
 from weightprint.operations.mirrored import mirrored
 from weightprint.operations.noise import noise
 from weightprint.operations.pruning import pruning
+from weightprint.operations.reordering import reordering
 from weightprint.operations.reparameterisation import reparameterisation
 from weightprint.operations.scaling import scaling
 from weightprint.operations.training import training
@@ -35,6 +36,7 @@ __all__ = ["OPERATIONS", "History", "history", "operations"]
 OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
     encoded,
     scaling,
+    reordering,
     layers,
     experts,
     widths,
