@@ -14,15 +14,14 @@ from weightprint.operations.base import Operation
 from weightprint.operations.changes import Changes, measured
 from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
+from weightprint.operations.factors_and_orders import reordering, scaling
 from weightprint.operations.heads import heads
 from weightprint.operations.layers import layers
 from weightprint.operations.low_rank import low_rank
 from weightprint.operations.mirrored import mirrored
 from weightprint.operations.noise import noise
 from weightprint.operations.pruning import pruning
-from weightprint.operations.reordering import reordering
 from weightprint.operations.reparameterisation import reparameterisation
-from weightprint.operations.scaling import scaling
 from weightprint.operations.training import training
 from weightprint.operations.vocabulary import vocabulary
 from weightprint.operations.widths import widths
