@@ -31,6 +31,7 @@ from weightprint.diff.renames import rename_rules
 from weightprint.evidence.pair import Pair
 from weightprint.evidence.pairing import pair_by_name
 from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales
+from weightprint.evidence.rounding.orders import may_be, order
 from weightprint.fingerprint.live import outline
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.results.saving import finite, to_json
@@ -74,6 +75,7 @@ _COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("l2_b", "number"),
     ("n_nonfinite_a", "i64"),
     ("n_nonfinite_b", "i64"),
+    ("order", "str"),
 )
 
 
@@ -87,7 +89,9 @@ class Diff(Shown):
         table: one row per tensor: ``name`` (B's, or A's if only there), ``status`` (a key of :data:`STATUSES`), dtypes,
             shapes, how many elements differ in any bit of their float32 form, how many changed sign, relative change,
             centred cosine, largest |b − a|, L2 norms, how many are NaN or infinite on either side. Where these are not
-            the same elements, there is no relative change, cosine or largest difference.
+            the same elements, there is no relative change, cosine or largest difference. ``order``: how other values
+            are A's in another order within the tensor, in words (``"rows in another order …"``, ``"transposed"``); None
+            where they are not.
         bytes_read: bytes of all tensors that were read.
 
     Example (the models that ``weightprint demo`` writes):
@@ -112,6 +116,11 @@ class Diff(Shown):
         """Tensors by status."""
         counts = Counter(self.table["status"])
         return {status: counts[status] for status in STATUSES if counts[status]}
+
+    @property
+    def reordered(self) -> int:
+        """How many tensors hold A's values in another order."""
+        return sum(order is not None for order in self.table["order"])
 
     @property
     def same(self) -> bool:
@@ -288,10 +297,13 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, tick: Callable[[
     status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
     if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
         status = "not_read"
+    asked = status == "changed" and not (outcome and outcome.kind()) and may_be(math.sqrt(aa), math.sqrt(bb), pair)
+    found_order = order(side_a, side_b, pair) if asked else None
     return (
         pair,
         _row(pair.a, pair.b, status)
         | {
+            "order": found_order.order if found_order is not None else None,
             "n_differ": n_differ,
             "n_flipped": n_flipped,
             "relative": math.sqrt(dd / aa) if aa > 0 and known else None,

@@ -26,7 +26,7 @@ class Shared:
 
     b: str
     a: str
-    kind: Literal["exact", "re_encoded", "parameter", "trivial", "rounded", "scaled"]
+    kind: Literal["exact", "re_encoded", "parameter", "trivial", "rounded", "scaled", "reordered"]
     numel: int
 
 

@@ -26,6 +26,9 @@ one of fewer bits is held to the other's decoded values.
 It can't be passed by chance: a scale serves at least 32 values. A tensor is evidence only with 64 distinct values on
 the finer side and 16 on the coarser; simpler ones are counted as agreeing, not as showing anything.
 
+Values that are the same in another order within their tensor (rows or columns permuted or regrouped, a square matrix
+transposed: :mod:`.rounding.orders`) are found and named ("reordered"), and never called the same either.
+
 Rounding loses bits, so where values were really rounded the coarser side is the later one. Where the finer side holds
 only values of the coarser format (an upcast) nothing was lost and the direction stays open.
 
@@ -41,14 +44,16 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 from weightprint.evidence.evidence import Details, Evidence, Shared, not_applied
+from weightprint.evidence.exact_sharing import is_fixed
 from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.rounding.block_codes import Coded
-from weightprint.evidence.rounding.encodings import Kind, Outcome, bits, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence.rounding.encodings import Outcome, bits, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence.rounding.orders import Order, may_be, order
 from weightprint.evidence.test import Test
 from weightprint.util import parallel
 
@@ -74,7 +79,8 @@ _QUESTION = Evidence(
 class SameValues(Details):
     """Numbers of pairs by outcome, and the first of B's tensors of each.
 
-    ``how``: in which encoding; ``scaled``: the factor (None: of codes) and how; ``scales``: B's own scales → A's
+    ``how``: in which encoding; ``scaled``: the factor (None: of codes) and how; ``reordered``: fields of
+    :class:`.rounding.orders.Order`; ``scales``: B's own scales → A's
     tensor; ``codes`` and ``other_codes``: of tensors in codes, near A's values and not, see :func:`_codes`; ``later``:
     the side whose values are the other's, rounded.
     """
@@ -88,6 +94,7 @@ class SameValues(Details):
     differ: Sequence[str]
     skipped: Sequence[str]
     scaled: Mapping[str, tuple[float | None, str]]
+    reordered: Mapping[str, Mapping[str, Any]]
     scales: Mapping[str, str]
     scales_of_a: Sequence[str]
     codes: Mapping[str, Any]
@@ -98,7 +105,12 @@ class SameValues(Details):
 def _mirrored(told: SameValues, names: Mapping[str, str], models: ModelPair) -> SameValues:
     later: Mapping[str | None, Literal["a", "b"]] = {"a": "b", "b": "a"}
     how = {names[n]: how for n, how in told.how.items() if n in names}
-    return replace(told, how=how, later=later.get(told.later))
+    turned = {
+        names[n]: {**found, "order": found["back"], "back": found["order"]}
+        for n, found in told.reordered.items()
+        if n in names
+    }
+    return replace(told, how=how, later=later.get(told.later), reordered=turned)
 
 
 @partial(Test, details=SameValues, mirrored=_mirrored, cost="alone", exact_values=True)
@@ -109,22 +121,35 @@ def same_values(models: ModelPair) -> Evidence:
         return not_applied(_QUESTION, "quick effort reads samples, and this test reads every value")
     one_by_one = threading.Lock()  # what is turned is held whole
 
-    def check(pair: Pair) -> Outcome | None:
+    def stored(pair: Pair) -> Outcome | None:
         if not stored_otherwise(pair):
             return times(a, b, pair)
         with one_by_one if pair.transposed else nullcontext():
             return checked(a, b, pair)
 
+    def check(pair: Pair) -> tuple[Outcome | None, Order | None]:
+        outcome = stored(pair)
+        other = outcome is None or outcome.kind() is None
+        fixed = not other or not may_be(pair.a.std, pair.b.std, pair) or is_fixed(b, pair.b)
+        return outcome, None if fixed else order(a, b, pair)
+
     todo = [p for p in models.pairs if stored_otherwise(p) or p.a.digest != p.b.digest]
-    outcomes = zip(todo, parallel.each(check, todo, ahead=len(todo)), strict=True)
-    # Of one type and other bytes, only a factor is a finding.
-    kept = [(pair, out) for pair, out in outcomes if stored_otherwise(pair) or (out is not None and out.factor)]
+    outcomes = list(zip(todo, parallel.each(check, todo, ahead=len(todo)), strict=True))
+    orders = [(pair, found) for pair, (_, found) in outcomes if found is not None]
+    # Of one type and other bytes, only a factor or an order is a finding.
+    kept = [
+        (pair, out)
+        for pair, (out, found) in outcomes
+        if stored_otherwise(pair) or (out is not None and out.factor) or found is not None
+    ]
     if not kept:
         return not_applied(_QUESTION, "no pair of tensors differs in dtype or orientation only")
-    return _said(models, kept)
+    return _said(models, kept, orders)
 
 
-def _said(models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]]) -> Evidence:
+def _said(
+    models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]], orders: Sequence[tuple[Pair, Order]]
+) -> Evidence:
     a, b = models.a, models.b
     told = [(pair, out) for pair, out in outcomes if out is not None]
     met = [pair for pair in models.pairs if pair.by != "values"]
@@ -137,6 +162,7 @@ def _said(models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]]) ->
         if kind is not None
     ]
     sources = {pair.b.name: pair.a.name for pair, _ in told}
+    found += [Shared(pair.b.name, pair.a.name, "reordered", pair.b.numel) for pair, _ in orders]
     parameters = [(name, sources[codes]) for codes, names in of_b.items() for name in names]
     found += [Shared(name, source, "parameter", b.tensors[name].numel) for name, source in parameters]
     same = [pair_out for pair_out, kind in zip(told, kinds, strict=True) if kind == "re_encoded"]
@@ -144,14 +170,16 @@ def _said(models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]]) ->
     coarse = {out.coarse for pair, out in same if out.lost and bits(pair.a) != bits(pair.b)}
     coded = [out.coded for _, out in told if out.coded is not None]
     scaled = [(pair, out) for (pair, out), kind in zip(told, kinds, strict=True) if kind == "scaled"]
-    count = Counter(kinds)
+    count: Counter[str | None] = Counter(kinds)
+    count["reordered"] = len(orders)
     differ = [pair.b.name for (pair, _), k in zip(told, kinds, strict=True) if k in (None, "rounded", "scaled")]
-    skipped = [pair.b.name for pair, out in outcomes if out is None]
+    known = {pair.b.name for pair, _ in orders}
+    skipped = [pair.b.name for pair, out in outcomes if out is None and pair.b.name not in known]
     return replace(
         _QUESTION,
         says=_says(count, len(outcomes), sorted(set(how.values()))),
         statistic=float(count["re_encoded"]),
-        effect=sum(f.numel for f in found if f.kind not in ("rounded", "scaled")) / max(b.numel, 1),
+        effect=sum(f.numel for f in found if f.kind not in ("rounded", "scaled", "reordered")) / max(b.numel, 1),
         n=len(outcomes),
         found=tuple(found),
         details=SameValues(
@@ -164,6 +192,7 @@ def _said(models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]]) ->
             differ=differ[:_LISTED],
             skipped=skipped[:_LISTED],
             scaled={pair.b.name: (out.factor, out.words) for pair, out in scaled},
+            reordered={pair.b.name: asdict(found) for pair, found in orders},
             scales=dict(parameters),
             scales_of_a=[name for names in of_a.values() for name in names],
             codes=_codes([c for c in coded if c.near]),
@@ -173,12 +202,13 @@ def _said(models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]]) ->
     )
 
 
-def _says(count: Counter[Kind | None], n: int, kinds: Sequence[str]) -> str:
+def _says(count: Counter[str | None], n: int, kinds: Sequence[str]) -> str:
     how = f" ({'; '.join(kinds[:4])}{'; …' if len(kinds) > 4 else ''})" if kinds else ""
-    more: tuple[tuple[Kind, str], ...] = (
+    more = (
         ("trivial", "more do, but have too few distinct values to show anything"),
         ("rounded", "differ by as much as their codes make them differ"),
         ("scaled", "hold the same values times a factor that nothing stores"),
+        ("reordered", "hold the same values in another order"),
     )
     first = f"{count['re_encoded']} of {n} pairs that differ in bytes hold the same values re-encoded{how}"
     return "; ".join([first, *(f"{count[kind]} {words}" for kind, words in more if count[kind])])

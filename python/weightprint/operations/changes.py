@@ -162,14 +162,15 @@ class Changes:
 
 
 def measured(facts: Facts) -> Changes:
-    """Compare what can be compared; what is A's times a factor is told elsewhere."""
+    """Compare what can be compared; what is A's times a factor, or in another order, is told elsewhere."""
     models = facts.models
     budget = models.budget.changes
     if not models.budget.whole:
         return Changes((), {"effort quick reads too little": len(models.b.tensors)})
     if facts.decisive and facts.weights is not None and facts.weights.basis != "identity":
         return Changes((), {"the residual channels stand in another basis": len(models.b.tensors)})
-    copies, scaled = {f.b for f in (*facts.copies, *facts.rounded)}, {f.b for f in facts.scaled}
+    copies = {f.b for f in (*facts.copies, *facts.rounded)}
+    told = {f.b for f in (*facts.scaled, *facts.reordered)}
     pairs, skipped = _counterparts(models, facts.maps)
     todo = [p for p in pairs if not _same(p, copies)]
     glanced = {p.b.name for p in evenly(todo, budget.tensors)}
@@ -186,7 +187,7 @@ def measured(facts: Facts) -> Changes:
         return replace(change, seen=_looked(models, change)) if change.b.name in wanted else change
 
     out = list(parallel.each(look, out))
-    return Changes(tuple(c for c in out if c.b.name not in scaled), skipped)
+    return Changes(tuple(c for c in out if c.b.name not in told), skipped)
 
 
 def _same(pair: Pair, copies: AbstractSet[str]) -> bool:

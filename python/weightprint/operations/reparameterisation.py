@@ -69,7 +69,7 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
     if seen.width_a != seen.of_a.size:
         return
     there = seen.of_a >= 0
-    if seen.moved > _FEW:
+    if seen.moved > _FEW and not _anchored(facts):
         parameters = {"share": number(seen.moved), "channels": seen.of_a.tolist()}
         yield Operation(
             "channel_permutation", parameters, f"{seen.moved:.0%} of {there.sum():,} residual channels moved"
@@ -83,6 +83,12 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
         what = {"residual channels": flipped, "gated units": units}
         where = " and ".join(f"{share:.0%} of the {name}" for name, share in what.items() if share > _FEW)
         yield Operation("sign_flips", parameters, where)
+
+
+def _anchored(facts: Facts) -> bool:
+    """B's embedding is A's, value for value, so every channel is where it was."""
+    tensors = facts.models.b.tensors
+    return any((place := tensors[f.b].place) is not None and place.role == "embedding" for f in facts.shown)
 
 
 def _flipped_units(facts: Facts, f: Found, seen: Channels) -> float:

@@ -14,6 +14,7 @@ from weightprint.operations.base import Operation
 from weightprint.operations.changes import Changes, measured
 from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
+from weightprint.operations.factors_and_orders import reordering, scaling
 from weightprint.operations.heads import heads
 from weightprint.operations.layers import layers
 from weightprint.operations.low_rank import low_rank
@@ -21,7 +22,6 @@ from weightprint.operations.mirrored import mirrored
 from weightprint.operations.noise import noise
 from weightprint.operations.pruning import pruning
 from weightprint.operations.reparameterisation import reparameterisation
-from weightprint.operations.scaling import scaling
 from weightprint.operations.training import training
 from weightprint.operations.vocabulary import vocabulary
 from weightprint.operations.widths import widths
@@ -35,6 +35,7 @@ __all__ = ["OPERATIONS", "History", "history", "operations"]
 OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
     encoded,
     scaling,
+    reordering,
     layers,
     experts,
     widths,

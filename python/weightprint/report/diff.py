@@ -22,7 +22,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     share = None if row["n_differ"] is None or not row["numel"] else 100 * row["n_differ"] / row["numel"]
     return (
         name,
-        row["status"].replace("_", " ") + (f", {_nonfinite(row)}" if _broken(row) else ""),
+        ", ".join(filter(None, (row["status"].replace("_", " "), row["order"], _nonfinite(row)))),
         _both(row["dtype_a"], row["dtype_b"]),
         _both(*(None if row[dtype] is None else shape_text(row[shape], "×") for shape, dtype in _SIDES)),
         number(row["relative"]),
@@ -46,7 +46,7 @@ def _broken(row: dict[str, Any]) -> bool:
 
 
 def _nonfinite(row: dict[str, Any]) -> str:
-    return f"NaN or Inf {row['n_nonfinite_a']:,} → {row['n_nonfinite_b']:,}"
+    return "" if not _broken(row) else f"NaN or Inf {row['n_nonfinite_a']:,} → {row['n_nonfinite_b']:,}"
 
 
 def _shown(found: Diff, everything: bool) -> list[dict[str, Any]]:
@@ -58,7 +58,8 @@ def _shown(found: Diff, everything: bool) -> list[dict[str, Any]]:
 
 def headline(found: Diff) -> str:
     """One line: how many tensors of each kind."""
-    counts = ", ".join(f"{n:,} {status.replace('_', ' ')}" for status, n in found.counts.items())
+    orders = {"changed": f" ({found.reordered:,} by order alone)" if found.reordered else ""}
+    counts = ", ".join(f"{n:,} {s.replace('_', ' ')}{orders.get(s, '')}" for s, n in found.counts.items())
     renamed = sum(n for _, n in found.renamed)
     names = f"; {renamed:,} {'name differs' if renamed == 1 else 'names differ'}" if renamed else ""
     same = "the same: " if found.same else ""

@@ -54,7 +54,7 @@ class Copied:
     @cached_property
     def copies(self) -> tuple[Shared, ...]:
         """Tensors of B that hold A's values: exactly, re-encoded, or as the quantiser's own scales."""
-        return tuple(f for f in self._counterparts if f.kind not in ("rounded", "scaled"))
+        return tuple(f for f in self._counterparts if f.kind not in ("rounded", "scaled", "reordered"))
 
     @cached_property
     def rounded(self) -> tuple[Shared, ...]:
@@ -72,6 +72,11 @@ class Copied:
     def scaled(self) -> tuple[Shared, ...]:
         """Tensors of B that are A's times a factor, or codes of A's under a scale, that nothing stores."""
         return tuple(f for f in self._counterparts if f.kind == "scaled")
+
+    @cached_property
+    def reordered(self) -> tuple[Shared, ...]:
+        """Tensors of B that hold A's values in another order, not too simple to show anything."""
+        return tuple(f for f in self._counterparts if f.kind == "reordered")
 
     @cached_property
     def differing(self) -> tuple[Pair, ...]:
@@ -102,14 +107,21 @@ class Copied:
         return not self.differing and not self.undecoded
 
     @cached_property
-    def scaled_only(self) -> bool:
-        """Factors are all that differs in the pairs, and one side has nothing that the other lacks."""
-        ours, theirs = {f.a for f in self.scaled}, {f.b for f in self.scaled}
+    def same_but(self) -> bool:
+        """Factors and orders are all that differs in the pairs, and one side has nothing that the other lacks."""
+        other = (*self.scaled, *self.reordered)
+        ours, theirs = {f.a for f in other}, {f.b for f in other}
         more_a = [t for t in self.missing_in_b if t.name not in ours]
         more_b = [t for t in self.missing_in_a if t.name not in theirs]
-        shows = bool(self.shown) or any(("b", name) not in self.simple for name in theirs)
+        shows = bool(self.shown) or any(("b", f.b) not in self.simple for f in self.scaled) or self.order_shows
         differ = any(p.b.name not in theirs for p in self.differing)
         return bool(theirs) and shows and not differ and not self.undecoded and (not more_a or not more_b)
+
+    @cached_property
+    def order_shows(self) -> bool:
+        """Learned values stand in another order, so the two share them."""
+        a, b = self.models.a.tensors, self.models.b.tensors
+        return any(a[f.a].place is not None or b[f.b].place is not None for f in self.reordered)
 
     @cached_property
     def _counterparts(self) -> tuple[Shared, ...]:

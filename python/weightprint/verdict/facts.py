@@ -146,7 +146,7 @@ class Facts(Copied):
         """Attention and FFNs of B that were looked for with power, where the rest was found, and are not there."""
         if not (self.decisive or self.shown):
             return Absent()
-        copied = (f.b for f in self.copies)
+        copied = (f.b for f in (*self.copies, *self.reordered))
         return absent_parts(self.models, self.evidence, self.locating, self.blocks, self.cosines, copied)
 
     @cached_property
@@ -206,7 +206,7 @@ class Facts(Copied):
         """Parameters of B found in A, by tensor; trivial and untested ones widen the interval."""
         if self.equal_both_ways:
             return Share(1.0, 1.0, 1.0)
-        copied = {f.b for f in (*self.copies, *self.scaled)}
+        copied = {f.b for f in (*self.copies, *self.scaled, *self.reordered)}
         absent = (*self.absent.tensors, *(name for region in self.absent_regions for name in region.tensors))
         return share_of(
             self.models,

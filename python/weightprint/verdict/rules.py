@@ -59,10 +59,17 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "shared_origin",
-        lambda f: f.scaled_only,
+        lambda f: f.same_but and not f.reordered,
         "every value of one model is the other's, some of them times a factor that nothing stores",
         _COPY,
-        wording.scaled,
+        wording.same_but,
+    ),
+    Rule(
+        "shared_origin",
+        lambda f: f.same_but,
+        "every value of one model is the other's, some of them in another order within their tensor",
+        _COPY,
+        wording.same_but,
     ),
     Rule(
         "shared_origin",
@@ -97,7 +104,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: bool(f.shown or f.found_regions or f.turned_tables) or f.equal_rows is not None,
+        lambda f: bool(f.shown or f.found_regions or f.turned_tables) or f.equal_rows is not None or f.order_shows,
         "some tensors, or rows of an embedding, are equal or agree, and no more than these was shown",
         (*_COPY, "embeddings", *DECIDING),
         wording.partly_shared,

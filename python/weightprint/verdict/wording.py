@@ -6,6 +6,7 @@ that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from weightprint.evidence.evidence import Evidence
@@ -63,7 +64,7 @@ def readings(verdict: Name, facts: Facts) -> tuple[Name, ...]:
     """The verdicts between which the evidence can't tell, the given one first."""
     if verdict == "shared_initialisation" and facts.descent_open:
         return (verdict, "shared_origin")
-    if verdict not in ("shared_origin", "partly_shared") or facts.shown or facts.equal_both_ways:
+    if verdict not in ("shared_origin", "partly_shared") or facts.shown or facts.equal_both_ways or facts.same_but:
         return (verdict,)
     out: list[Name] = [verdict]
     if verdict == "shared_origin" and facts.models.effort == "quick":
@@ -98,9 +99,19 @@ def re_encoded(facts: Facts) -> str:
     return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
 
 
-def scaled(facts: Facts) -> str:
-    """Of values that are the other's times a factor."""
-    return f"A and B hold the same values, except that {factors(facts)}."
+def same_but(facts: Facts) -> str:
+    """Of values that are the other's times a factor, or in another order."""
+    what = [factors(facts)] * bool(facts.scaled) + [_orders(facts)] * bool(facts.reordered)
+    return f"A and B hold the same values, except that {', and '.join(what)}."
+
+
+def _orders(facts: Facts) -> str:
+    """How many tensors hold the other's values in another order, and in which, in words."""
+    same = facts.told(SameValues)
+    found = Counter(o["order"] for o in same.reordered.values()) if same else Counter[str]()
+    n, most = found.total(), found.most_common(3)
+    which = "; ".join(words for words, _ in most) + ("; …" if len(found) > 3 else "")
+    return f"{_plural(n, 'tensor')} of B {'holds' if n == 1 else 'hold'} A's in another order ({which})"
 
 
 def shared_origin(facts: Facts) -> str:
@@ -324,7 +335,11 @@ def _similar_data(facts: Facts) -> list[str]:
 def _missing(facts: Facts) -> list[str]:
     """What differs: tensors of one name with other values, then what only one side has."""
     in_a, in_b = (
-        {t.name: t for t in missing if not t.undecoded} for missing in (facts.missing_in_b, facts.missing_in_a)
+        {t.name: t for t in missing if not t.undecoded and t.name not in known}
+        for missing, known in (
+            (facts.missing_in_b, {f.a for f in facts.reordered}),
+            (facts.missing_in_a, {f.b for f in facts.reordered}),
+        )
     )
     changed = [name for name in in_b if name in in_a]
     groups = (
@@ -333,6 +348,10 @@ def _missing(facts: Facts) -> list[str]:
         ("In B, without an equal in A", [t for n, t in in_b.items() if n not in in_a], facts.models.b),
     )
     lines = []
+    if facts.reordered:
+        part = sum(f.numel for f in facts.reordered) / max(facts.models.b.numel, 1)
+        names = _names([f.b for f in facts.reordered])
+        lines.append(f"The same values in another order: {_orders(facts)}, {part:.1%} of B's parameters: {names}.")
     for label, side in (("A", facts.models.a), ("B", facts.models.b)):
         unread = [t.name for t in facts.undecoded if side.tensors.get(t.name) is t]
         if unread:

@@ -1,0 +1,134 @@
+"""Factors and orders: tensors that are A's times one number which no file stores, or codes of A's without their scale;
+and values of A in another order within their tensor, where no other tensor stands in the same order.
+
+Told by :mod:`weightprint.evidence.same_values`. An order that changes no output is left to
+:mod:`.reparameterisation`: hidden units (rows of gate and up, columns of down), channels of the residual stream (those
+of the embedding), and whole heads (rows of q, columns of o; keys and values with them or not at all).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from weightprint.anatomy.roles import TOKEN_TABLES, matrix_of
+from weightprint.evidence.same_values import SameValues
+from weightprint.fingerprint.model import Tensor
+from weightprint.operations.base import Operation, Row
+from weightprint.operations.changes import Changes
+from weightprint.verdict.facts import Facts
+
+__all__ = ["reordering", "scaling"]
+
+_ALIKE = 0.01  # factors that differ by no more are one
+
+_Order = Mapping[str, Any]
+#: Stack, layer, expert.
+_Part = tuple[str, Any, Any]
+
+
+def scaling(facts: Facts, changes: Changes) -> Iterable[Operation]:
+    """``{"factor", "tensors", "names"}``, ``"from"`` and ``"to"`` where factors differ; of codes ``{"how", …}``."""
+    same = facts.told(SameValues)
+    scaled = same.scaled if same else {}
+    known = sorted((factor, name) for name, (factor, _) in scaled.items() if factor is not None)
+    if known:
+        low, middle, high = known[0][0], known[len(known) // 2][0], known[-1][0]
+        one = low * high > 0 and abs(math.log(high / low)) <= _ALIKE
+        parameters: Row = {"factor": float(f"{middle:.6g}"), "tensors": len(known)}
+        parameters |= {} if one else {"from": float(f"{low:.6g}"), "to": float(f"{high:.6g}")}
+        some = "" if one else ", each by its own factor"
+        yield Operation(
+            "scaled",
+            parameters | {"names": [n for _, n in known]},
+            f"every value of these {len(known)} tensors is A's times that, and nothing stores it{some}",
+        )
+    codes = {name: how for name, (factor, how) in scaled.items() if factor is None}
+    if codes:
+        parameters = {"tensors": len(codes), "how": sorted(set(codes.values())), "names": list(codes)}
+        yield Operation("scaled", parameters, f"{len(codes)} tensors are codes whose scale is stored nowhere")
+
+
+def reordering(facts: Facts, changes: Changes) -> Iterable[Operation]:
+    """``{"tensors", "role", "order", "names"}`` for each order; role: a list of them."""
+    same = facts.told(SameValues)
+    found = same.reordered if same else {}
+    tensors = facts.models.b.tensors
+    kept = _kept(facts, {name: (tensors[name], order) for name, order in found.items() if name in tensors})
+    by_order: dict[str, list[str]] = defaultdict(list)
+    for name, order in found.items():
+        if name in tensors and name not in kept:
+            by_order[order["order"]].append(name)
+    for words, names in sorted(by_order.items(), key=lambda item: -len(item[1])):
+        roles = Counter(place.role for n in names if (place := tensors[n].place) is not None)
+        parameters = {"tensors": len(names), "role": [role for role, _ in roles.most_common()], "order": words}
+        where = f"the same values as in A, {words}: {len(names)} tensor{'' if len(names) == 1 else 's'}"
+        yield Operation("reordered", parameters | {"names": names}, where)
+
+
+def _kept(facts: Facts, found: Mapping[str, tuple[Tensor, _Order]]) -> set[str]:
+    """Tensors whose orders all change no output, or only which token is which."""
+    parts: dict[_Part, dict[str, _Order]] = defaultdict(dict)
+    for tensor, order in found.values():
+        if tensor.place is not None:
+            parts[tensor.stack, tensor.layer, tensor.place.expert][tensor.place.role] = order
+    everywhere = _stream(facts, [*parts.values()]) | _tokens(facts, found)
+    step = {part: everywhere | _units(at) | _heads(facts, part[0], at) for part, at in parts.items()}
+    experts = _shuffled(facts)
+    kept = {
+        t.name for t, _ in found.values() if t.place and matrix_of(t.place.role) == "router" and t.region in experts
+    }
+    for name, (tensor, order) in found.items():
+        here = step.get((tensor.stack, tensor.layer, tensor.place.expert), set()) if tensor.place else set()
+        # Equal values of a vector may be matched in any order.
+        if here and (len(tensor.shape) < 2 or {order["rows"], order["columns"]} - {None} <= here):
+            kept.add(name)
+    return kept
+
+
+def _stream(facts: Facts, parts: Sequence[Mapping[str, _Order]]) -> set[Any]:
+    """The order of the embedding's channels, if most matrices of the blocks have it too."""
+    blocks = sum(t.rank2 and t.layer is not None for t in facts.models.b.tensors.values())
+    same = Counter(order for at in parts for o in at.values() for order in {o["rows"], o["columns"]})
+    orders = {at["embedding"]["columns"] for at in parts if "embedding" in at} - {None}
+    return {order for order in orders if 2 * same[order] > blocks}
+
+
+def _tokens(facts: Facts, found: Mapping[str, tuple[Tensor, _Order]]) -> set[Any]:
+    """The order of all token tables' rows, which a tokenizer may have: :mod:`.vocabulary` says it."""
+    tables = [t.name for t in facts.models.b.tensors.values() if t.place is not None and t.place.role in TOKEN_TABLES]
+    orders = {found[name][1]["rows"] if name in found else None for name in tables}
+    return orders if len(orders) == 1 and None not in orders else set()
+
+
+def _shuffled(facts: Facts) -> set[str]:
+    """Blocks whose experts stand under other numbers: so do the rows of the router."""
+    tensors = (facts.models.b.tensors[name] for name in facts.moved)
+    return {t.region for t in tensors if t.place is not None and t.place.expert is not None}
+
+
+def _units(at: Mapping[str, _Order]) -> set[Any]:
+    """The order of hidden units, if what reads and what writes them has it."""
+    reads = [at[role]["rows"] for role in ("gate", "up") if role in at]
+    writes = [at["down"]["columns"]] if "down" in at else []
+    return {*writes} if reads and writes and _alike(reads + writes) else set()
+
+
+def _heads(facts: Facts, stack: str, at: Mapping[str, _Order]) -> set[Any]:
+    """The orders of whole heads, if queries and outputs have one, and keys and values one or none."""
+    geometry = facts.models.b.geometry.get(stack)
+    size = geometry.head_dim if geometry is not None else None
+    there = {role: at[role] for role in ("q", "k", "v", "o") if role in at}
+    axis = {role: "columns" if role == "o" else "rows" for role in there}
+    order = {role: o[axis[role]] for role, o in there.items()}
+    whole = bool(size) and all(o["blocks"][axis[role] == "columns"] % size == 0 for role, o in there.items())
+    if whole and order.get("k") == order.get("v") and _alike([order[r] for r in ("q", "o") if r in order]):
+        return {*order.values()} - {None}
+    return set()
+
+
+def _alike(orders: list[int | None]) -> bool:
+    """One order, of several axes."""
+    return len(orders) > 1 and orders[0] is not None and len({*orders}) == 1
