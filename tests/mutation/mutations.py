@@ -202,12 +202,12 @@ def odd_models(rng: random.Random, at: Path) -> Path:
             case 5:
                 del tensors[name]
             case 6:
-                tensors[name] = (x * rng.choice((1e30, 1e-30))).astype(rng.choice((np.float16, np.float64)))
+                with np.errstate(all="ignore"):
+                    tensors[name] = (x * rng.choice((1e30, 1e-30))).astype(rng.choice((np.float16, np.float64)))
             case _:
                 tensors[name] = x.reshape(*x.shape, 1)
     path = at / "model.safetensors"
-    with np.errstate(all="ignore"):
-        save_file(tensors, path)
+    save_file(tensors, path)
     return path
 
 
