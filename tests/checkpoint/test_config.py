@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import weightprint
+from weightprint.anatomy.geometry import model_types
 
 ONE = {"w": np.arange(1, 33, dtype=np.float32).reshape(4, 8)}
 
@@ -92,6 +93,12 @@ def test_numbers_that_are_not_finite_are_null(save: Callable[..., Path], text: s
     (finding,) = checkpoint.config_file.findings
     assert (finding.code, finding.severity) == ("config_not_finite", "note")
     json.dumps(dict(checkpoint.config), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [[], {}, {"a": [1]}, 7, None])
+def test_a_model_type_that_is_no_word_is_none(save: Callable[..., Path], value: object) -> None:
+    path = with_config(save, json.dumps({"model_type": value, "text_config": {"model_type": value}}).encode())
+    assert model_types(weightprint.open(path).config) == frozenset()
 
 
 def test_link_out_of_the_folder_is_not_followed(save: Callable[..., Path], tmp_path: Path) -> None:

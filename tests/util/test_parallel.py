@@ -107,6 +107,26 @@ def test_a_piece_of_work_ends_at_its_next_product_when_its_caller_has_gone() -> 
     assert ended.is_set()
 
 
+@pytest.mark.parametrize("to_be_had", [0, 1])
+def test_where_the_system_makes_few_threads_or_none_all_is_done(
+    to_be_had: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a limit of processes, which containers set."""
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) >= to_be_had:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(parallel, "_blas", lambda: Blas(3))
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    assert list(parallel.each(lambda i: i * i, range(20))) == [i * i for i in range(20)]
+    assert len(started) == to_be_had
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_products_of_several_count_for_their_part_of_the_machine(blas: Blas) -> None:
     x = np.ones((256, 256), np.float32)
 

@@ -77,11 +77,9 @@ class Sizes:
 
 def model_types(config: Mapping[str, Any]) -> frozenset[str]:
     """Every ``model_type`` in the config and the configs nested in it."""
-    found = {config.get("model_type")}
-    for value in config.values():
-        if isinstance(value, Mapping):
-            found |= model_types(value)
-    return frozenset(t for t in found if isinstance(t, str))
+    own = config.get("model_type")
+    nested = (model_types(value) for value in config.values() if isinstance(value, Mapping))
+    return frozenset({own} if isinstance(own, str) else ()).union(*nested)
 
 
 def configs(config: Mapping[str, Any], stack: str) -> list[Mapping[str, Any]]:

@@ -110,9 +110,9 @@ def stored(anatomy: Anatomy) -> list[Stored]:
     """How weights are stored, most bytes first."""
     kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for name in anatomy.weights:
-        weight = anatomy.weights[name]
+        weight, sums = anatomy.weights[name], kinds[stored_kind(anatomy, name)]
         for k, n in enumerate((1, prod(weight.shape), weight.nbytes)):
-            kinds[stored_kind(anatomy, name)][k] += n
+            sums[k] += n
     return sorted((Stored(kind, *sums) for kind, sums in kinds.items()), key=lambda s: (-s.n_bytes, s.kind))
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import threading
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -95,6 +96,7 @@ class Verbs(click.Group):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
+            _spare_threads()
             code = super().main(*args, **extra)
             sys.stdout.flush()
         except (_ReaderLeftError, BrokenPipeError):
@@ -131,6 +133,16 @@ def _fail(error: Exception) -> int:
 
 def _say(message: str) -> None:
     click.echo(f"weightprint: {escape(message, None)}", err=True)
+
+
+def _spare_threads() -> None:
+    """Where the system makes no thread, numpy's BLAS must not try: it interrupts the process that loads it."""
+    try:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+    except RuntimeError:
+        os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -8,14 +8,16 @@ it. What each piece computes doesn't depend on how many run at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
-from functools import cache
+from functools import cache, partial
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,8 +63,8 @@ def each(work: Callable[[T], R], items: Iterable[T], ahead: int = 1, threads: in
     ``ahead``: how many results may wait to be asked for. While an early item takes long, so many more are worked on.
 
     ``threads``: how many run at once; None: as many as BLAS was to use threads (``OMP_NUM_THREADS`` and the like say
-    how many). Inside a piece of work that is already one of several, they run one by one. An exception of one is raised
-    in its turn.
+    how many), and fewer where the system makes no more. Inside a piece of work that is already one of several, they
+    run one by one. An exception of one is raised in its turn.
     """
     if sharing() > 1:
         threads = 1
@@ -81,14 +83,52 @@ def each(work: Callable[[T], R], items: Iterable[T], ahead: int = 1, threads: in
             return work(item)
 
     left = iter(items)
+    waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
     running: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="weightprint") as pool, _blas().limit(limits=1):
+
+    def start(n: int) -> None:
+        for item in islice(left, n):
+            future: Future[R] = Future()
+            waiting.put(partial(copy_context().run, _settle, future, inside, item))
+            running.append(future)
+
+    pool = _started(threads, waiting)
+    if not pool:
+        yield from map(work, left)
+        return
+    with _blas().limit(limits=1):
         try:
-            running.extend(pool.submit(copy_context().run, inside, item) for item in islice(left, threads + ahead))
+            start(threads + ahead)
             while running:
                 done = running.popleft().result()
-                running.extend(pool.submit(copy_context().run, inside, item) for item in islice(left, 1))
+                start(1)
                 yield done
         finally:
             stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            for _ in pool:
+                waiting.put(None)
+            for thread in pool:
+                thread.join()
+
+
+def _started(n: int, waiting: SimpleQueue[Callable[[], None] | None]) -> list[threading.Thread]:
+    """Up to ``n`` threads that do what comes through ``waiting`` until a None."""
+
+    def do() -> None:
+        while (piece := waiting.get()) is not None:
+            piece()
+
+    pool: list[threading.Thread] = []
+    with contextlib.suppress(RuntimeError):  # "can't start new thread": a limit of processes, of a container say
+        for i in range(n):
+            thread = threading.Thread(target=do, name=f"weightprint_{i}", daemon=True)
+            thread.start()
+            pool.append(thread)
+    return pool
+
+
+def _settle(future: Future[R], work: Callable[[T], R], item: T) -> None:
+    try:
+        future.set_result(work(item))
+    except BaseException as error:
+        future.set_exception(error)

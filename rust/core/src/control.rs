@@ -14,6 +14,18 @@ pub fn thread_count(limit: usize) -> usize {
     }
 }
 
+/// Run `work` on the calling thread and on up to `threads` - 1 others at once; fewer where the system makes no more.
+pub fn on_threads(threads: usize, work: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            if thread::Builder::new().spawn_scoped(scope, &work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
 /// Shared between a job's threads and whoever waits for it.
 #[derive(Debug, Default)]
 pub struct Control {

@@ -166,8 +166,9 @@ impl SafetensorsFile {
         self.check_index(i)?;
         let (begin, end) = self.header().range(i);
         let (start, stop) = clip(py, start, stop, end - begin)?;
+        let len = stop - start;
         let bytes =
-            gateway::run(py, None, |control| self.inner.read_range(self.begin(i) + start, stop - start, control))?;
+            gateway::run_sized(py, len as usize, |control| self.inner.read_range(self.begin(i) + start, len, control))?;
         Ok(PyBytes::new(py, &bytes))
     }
 

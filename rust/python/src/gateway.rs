@@ -3,13 +3,16 @@
 //! The job runs on a thread of its own; the calling thread lets go of the interpreter and comes back every 50 ms to
 //! look for Ctrl-C and to report progress. A signal, or an exception in the progress callback, cancels the job, waits
 //! for it to stop (jobs look at their [`Control`] at least every 512 KiB) and raises. A panic in the job is caught here
-//! and becomes an `InternalError`: none reaches Python.
+//! and becomes an `InternalError`: none reaches Python. Where the system makes no thread, the job runs on the calling
+//! one, and Ctrl-C waits for its end.
 //!
 //! Threads are scoped to the call: there is no pool to survive a fork, so forked and spawned children just work.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -65,11 +68,17 @@ fn wait<T: Send>(
 ) -> (Result<T>, Option<PyErr>) {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(1);
-        scope.spawn(move || {
-            let result = caught(|| job(control));
+        let job = Mutex::new(Some(job));
+        let run = Arc::new(move || {
+            let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
             // The receiver lives until a result came, so this cannot fail.
-            let _ = sender.send(result);
+            let _ = job.map(|job| sender.send(caught(|| job(control))));
         });
+        let theirs = Arc::clone(&run);
+        if Builder::new().spawn_scoped(scope, move || theirs()).is_err() {
+            run();
+        }
+        drop(run);
         let mut raised: Option<PyErr> = None;
         loop {
             match receiver.recv_timeout(POLL) {

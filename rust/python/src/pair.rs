@@ -13,7 +13,7 @@ const STEP: usize = 1 << 20;
 /// Sums over two runs of float32 of equal length; see the stub.
 #[pyfunction]
 pub fn compare_values(py: Python<'_>, a: &[u8], b: &[u8]) -> PyResult<(u64, u64, u64, u64, [f64; 7])> {
-    let pair = gateway::run(py, None, |control| {
+    let pair = gateway::run_sized(py, a.len().max(b.len()), |control| {
         if a.len() != b.len() || !a.len().is_multiple_of(4) {
             let message =
                 format!("two runs of float32 of equal length are needed, not {} and {} bytes", a.len(), b.len());

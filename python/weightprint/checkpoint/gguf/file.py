@@ -87,7 +87,7 @@ def open_gguf(path: str, mode: str = "strict") -> GgufFile:
             error.path = error.path or path
             raise
         # The core opened the path anew: was it the file whose header was read?
-        now, then = ((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in (os.stat(path), seen))
+        now, then = ((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (os.stat(path), seen))
         if now != then:
             raise FileChangedError("the file was replaced while it was opened", path=path, code="file_changed")
     config = Config(MappingProxyType(hugging_face(header.values, header.lengths)), path)

@@ -3,9 +3,8 @@
 
 use std::slice::ChunksMut;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use crate::control::{Control, thread_count};
+use crate::control::{Control, on_threads, thread_count};
 use crate::error::Result;
 use crate::kernels::Isa;
 
@@ -65,17 +64,7 @@ pub(super) fn for_rows<S>(
             control.advance(size_of_val(chunk) as u64);
         }
     };
-    if threads == 1 {
-        worker();
-        return control.check();
-    }
-    thread::scope(|scope| {
-        // The calling thread works too.
-        for _ in 1..threads {
-            scope.spawn(worker);
-        }
-        worker();
-    });
+    on_threads(threads, worker);
     control.check()
 }
 

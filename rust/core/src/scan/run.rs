@@ -3,7 +3,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use memmap2::Mmap;
 
@@ -12,7 +11,7 @@ use super::plan::{Plan, Tensor, Unit};
 use super::request::{Io, Request, Settings};
 use super::result::{Lines, TensorResult};
 use super::retained::RetainedSamples;
-use crate::control::{Control, thread_count};
+use crate::control::{Control, on_threads, thread_count};
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
 use crate::source::{Buffer, TensorFile};
@@ -48,14 +47,8 @@ pub fn scan_retaining(
         }
     };
     let job = Job::new(files, None, tensors, request, settings, control, states).retaining(&retain);
-    let threads = (thread_count(settings.threads) as u64).min(job.plan.len()).max(1);
-    thread::scope(|scope| {
-        // The calling thread works too.
-        for _ in 1..threads {
-            scope.spawn(|| Worker::new(&job).work());
-        }
-        Worker::new(&job).work();
-    });
+    let threads = (thread_count(settings.threads) as u64).min(job.plan.len());
+    on_threads(threads as usize, || Worker::new(&job).work());
     if let Some((_, error)) = lock(&job.failure).take() {
         return Err(error);
     }

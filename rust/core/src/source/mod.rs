@@ -2,6 +2,7 @@
 //! rows and columns.
 
 mod file;
+mod handle;
 mod matrix;
 pub mod rect;
 mod runs;

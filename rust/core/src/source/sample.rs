@@ -7,12 +7,12 @@
 //! output and two buffers per thread.
 
 use std::ops::Range;
-use std::thread;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::file::{Buffer, TensorFile};
 use super::matrix::{CHEAP_GAP, Span, about, check_real, matrix};
 use super::runs::Runs;
-use crate::control::{Control, thread_count};
+use crate::control::{Control, on_threads, thread_count};
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::decode_f32;
@@ -71,17 +71,15 @@ pub fn read_f32(
         parts.push((mine, here));
         (left, rest) = (later, after);
     }
-    thread::scope(|scope| {
-        let mut parts = parts.into_iter();
-        let own = parts.next();
-        let others: Vec<_> = parts.map(|(mine, here)| scope.spawn(|| sampler.read(mine, here, control))).collect();
-        let mut result = own.map_or(Ok(()), |(mine, here)| sampler.read(mine, here, control));
-        for other in others {
-            let theirs = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            result = result.and(theirs);
+    let results: Vec<_> = parts.iter().map(|_| OnceLock::new()).collect();
+    let parts = Mutex::new(parts.into_iter().zip(&results));
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    on_threads(threads, || {
+        while let Some(((mine, here), result)) = next() {
+            let _ = result.set(sampler.read(mine, here, control));
         }
-        result
-    })?;
+    });
+    results.into_iter().filter_map(OnceLock::into_inner).collect::<Result<()>>()?;
     Ok(bytes)
 }
 
