@@ -37,7 +37,7 @@ _EXPORTS = {
     "InternalError": "errors",
     "LimitError": "errors",
     "Manifest": "check.manifest",
-    "Merged": "anatomy.merged",
+    "Merged": "anatomy.adapters.merged",
     "Place": "anatomy.place",
     "RowStats": "scan.result",
     "Scan": "scan.result",
@@ -52,7 +52,7 @@ _EXPORTS = {
     "check": "check.check",
     "compare": "compare.compare",
     "diff": "diff.diff",
-    "merge_adapter": "anatomy.merged",
+    "merge_adapter": "anatomy.adapters.merged",
     "open": "checkpoint.checkpoint",
     "scan": "scan.scan",
 }

@@ -1,8 +1,8 @@
 from weightprint import _core as _core
+from weightprint.anatomy.adapters.merged import Merged as Merged
+from weightprint.anatomy.adapters.merged import merge_adapter as merge_adapter
 from weightprint.anatomy.anatomy import Anatomy as Anatomy
 from weightprint.anatomy.anatomy import anatomy as anatomy
-from weightprint.anatomy.merged import Merged as Merged
-from weightprint.anatomy.merged import merge_adapter as merge_adapter
 from weightprint.anatomy.place import Place as Place
 from weightprint.check.check import CheckReport as CheckReport
 from weightprint.check.check import check as check

@@ -12,9 +12,9 @@ import pytest
 import safetensors.numpy
 import weightprint
 from miniature import Miniature, collect
-from weightprint.anatomy.adapters import read_adapter
+from weightprint.anatomy.adapters.adapters import read_adapter
+from weightprint.anatomy.adapters.merged import merge_adapter
 from weightprint.anatomy.anatomy import anatomy
-from weightprint.anatomy.merged import merge_adapter
 from weightprint.anatomy.place import Place
 from weightprint.errors import FormatError, UnsupportedFormatError, UsageError
 

@@ -13,11 +13,11 @@ import pytest
 import safetensors.numpy
 import weightprint
 from miniature import collect
-from weightprint.anatomy.adapters import is_adapter, is_adapter_alone
+from weightprint.anatomy.adapters.adapters import is_adapter, is_adapter_alone
+from weightprint.anatomy.adapters.dialects import factors_of
+from weightprint.anatomy.adapters.merged import merge_adapter
+from weightprint.anatomy.adapters.opened import base_and_adapter, opened
 from weightprint.anatomy.anatomy import anatomy
-from weightprint.anatomy.dialects import factors_of
-from weightprint.anatomy.merged import merge_adapter
-from weightprint.anatomy.opened import base_and_adapter, opened
 from weightprint.anatomy.place import Place
 from weightprint.errors import FormatError, UsageError
 

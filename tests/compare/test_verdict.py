@@ -14,9 +14,10 @@ from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 from weightprint.evidence.tests import AS_STORED, DECIDING, TESTS, TURNED
+from weightprint.evidence.thresholds import EFFECT, LOG10_P
 from weightprint.verdict.facts import may_decide
 from weightprint.verdict.rules import RULES
-from weightprint.verdict.thresholds import ABSENT, EFFECT, LOG10_P
+from weightprint.verdict.thresholds import ABSENT
 from weightprint.verdict.verdict import Verdict
 
 BF16 = ml_dtypes.bfloat16

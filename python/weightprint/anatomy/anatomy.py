@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from weightprint.anatomy.adapter_summary import AdapterSummary, summaries
-from weightprint.anatomy.adapters import is_adapter, match_adapter
-from weightprint.anatomy.dialects import updates_of
+from weightprint.anatomy.adapters.adapters import is_adapter, match_adapter
+from weightprint.anatomy.adapters.dialects import updates_of
+from weightprint.anatomy.adapters.summary import AdapterSummary, summaries
 from weightprint.anatomy.family import Family
 from weightprint.anatomy.infer.infer import infer
 from weightprint.anatomy.match import match

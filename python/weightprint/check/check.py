@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from weightprint.anatomy.opened import base_and_adapter, opened
+from weightprint.anatomy.adapters.opened import base_and_adapter, opened
 from weightprint.check.codes import selection, way_out
 from weightprint.check.context import CheckContext
 from weightprint.check.health import OF_VALUES, examine

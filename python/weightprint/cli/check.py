@@ -57,7 +57,7 @@ def check(
       weightprint check folder --manifest write folder.manifest.json
       weightprint check copy-of-folder --manifest verify folder.manifest.json
     """
-    from weightprint.anatomy.opened import base_and_adapter
+    from weightprint.anatomy.adapters.opened import base_and_adapter
     from weightprint.check.check import check as run
     from weightprint.check.manifest import Manifest
     from weightprint.cli.out import destination, emit, put, refuse_inputs

@@ -41,7 +41,7 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
       weightprint inspect base/+adapter/                (the adapter merged into its base)
       weightprint inspect folder --json | jq .anatomy.parts
     """
-    from weightprint.anatomy.opened import base_and_adapter, opened
+    from weightprint.anatomy.adapters.opened import base_and_adapter, opened
     from weightprint.check.rules.adapters import problems
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put

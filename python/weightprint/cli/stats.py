@@ -74,7 +74,7 @@ def stats(
       weightprint stats folder --canonical --by role
       weightprint stats folder --format jsonl | jq 'select(.n_nan > 0).name'
     """
-    from weightprint.anatomy.opened import base_and_adapter, opened
+    from weightprint.anatomy.adapters.opened import base_and_adapter, opened
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import TABLES, destination
     from weightprint.report.progress import progress_bar

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weightprint.anatomy.adapters.opened import opened, refuse_mixed
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.anatomy.opened import opened, refuse_mixed
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
 from weightprint.errors import UsageError

@@ -27,6 +27,7 @@ from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.test import Test
 from weightprint.evidence.tests import BASIS_FREE, COLLECTORS, TESTS
+from weightprint.evidence.thresholds import LOG10_P
 from weightprint.fingerprint.build import Examined, measured, outlined, subsampled
 from weightprint.fingerprint.live import finite_view
 from weightprint.fingerprint.steps import Collector
@@ -34,7 +35,6 @@ from weightprint.util import parallel
 from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Meter, Progress
 from weightprint.verdict.facts import Facts, may_decide
-from weightprint.verdict.thresholds import LOG10_P
 from weightprint.verdict.withheld import qualified
 
 __all__ = ["examine", "gather"]

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from weightprint import _core
+from weightprint.anatomy.adapters.opened import opened
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.anatomy.opened import opened
 from weightprint.anatomy.roles import TOKEN_TABLES
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.selection import matching

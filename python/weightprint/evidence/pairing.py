@@ -31,7 +31,7 @@ from typing import Literal
 
 import numpy as np
 
-from weightprint.anatomy.dialects import factors_of, module_key
+from weightprint.anatomy.adapters.dialects import factors_of, module_key
 from weightprint.evidence.nulls.exchange import double_centre
 from weightprint.evidence.pair import Pair
 from weightprint.fingerprint.model import ModelView, Tensor

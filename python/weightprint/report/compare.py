@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence.tests import DECIDING, QUOTED
+from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
 from weightprint.util.escape import escape
 from weightprint.util.escape import html as safe
 from weightprint.verdict.facts import may_decide
-from weightprint.verdict.thresholds import LOG10_P
 from weightprint.verdict.wording import headline, strength
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from contextlib import ExitStack
 
+from weightprint.anatomy.adapters.merged import Merged
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.anatomy.merged import Merged
 from weightprint.checkpoint.checkpoint import Checkpoint, open
 from weightprint.errors import UsageError
 from weightprint.scan.canonical import scan_canonical

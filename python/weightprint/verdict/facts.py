@@ -14,10 +14,10 @@ from weightprint.evidence.aligned_weights import AlignedWeights
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.lookup.turned_parts import TurnedParts
-from weightprint.evidence.lookup.weak_parts import FITTED_EFFECT
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import DECIDING, IN_ANY_BASIS, OF_HEADS
+from weightprint.evidence.thresholds import FITTED_EFFECT
 from weightprint.evidence.training_shared import TrainingShared
 from weightprint.verdict.absent_parts import Absent, absent_outside, absent_parts
 from weightprint.verdict.copied import Copied

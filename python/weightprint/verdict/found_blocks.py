@@ -21,8 +21,9 @@ from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import OF_HEADS
+from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.model import ModelView, Tensor
-from weightprint.verdict.thresholds import EFFECT, MOST
+from weightprint.verdict.thresholds import MOST
 from weightprint.verdict.values import Share
 
 __all__ = ["BLOCK_LOG10_P", "FoundBlock", "by_part", "found_blocks", "found_heads", "share_of"]

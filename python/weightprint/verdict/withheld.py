@@ -21,8 +21,9 @@ from dataclasses import replace
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.tests import EXCHANGING, OF_ORDER
+from weightprint.evidence.thresholds import EFFECT
 from weightprint.evidence.unit_agreement import UnitAgreement
-from weightprint.verdict.thresholds import EFFECT, MOST
+from weightprint.verdict.thresholds import MOST
 
 __all__ = ["MASKED", "qualified", "tied", "withheld"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from weightprint.anatomy.adapters import is_adapter_alone, read_adapter
+from weightprint.anatomy.adapters.adapters import is_adapter_alone, read_adapter
 from weightprint.check.context import CheckContext, listed
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import WeightprintError

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from weightprint.anatomy.adapters import is_adapter
+from weightprint.anatomy.adapters.adapters import is_adapter
 from weightprint.anatomy.geometry import CONFIG_KEYS, configs
 from weightprint.anatomy.place import Geometry
 from weightprint.check.context import CheckContext

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint import _core
-from weightprint.anatomy.adapters import is_adapter
+from weightprint.anatomy.adapters.adapters import is_adapter
 from weightprint.check.context import CheckContext, listed
 from weightprint.checkpoint.checkpoint import Checkpoint, open_tolerant
 from weightprint.checkpoint.locate import INDEX_BYTES, Location, read_small, sets_of

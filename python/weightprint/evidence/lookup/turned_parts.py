@@ -54,14 +54,7 @@ from weightprint.evidence.lookup.part_vectors import (
     sources_of_both,
     width,
 )
-from weightprint.evidence.lookup.weak_parts import (
-    WeakParts,
-    along,
-    common,
-    directions,
-    paired,
-    weak_parts,
-)
+from weightprint.evidence.lookup.weak_parts import WeakParts, along, common, directions, paired, weak_parts
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from weightprint.anatomy.adapters import is_adapter_alone
+from weightprint.anatomy.adapters.adapters import is_adapter_alone
+from weightprint.anatomy.adapters.merged import merge_adapter
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.anatomy.merged import merge_adapter
 from weightprint.checkpoint.checkpoint import Checkpoint, Mode, open
 from weightprint.checkpoint.locate import locate
 from weightprint.errors import UsageError, WeightprintError

@@ -1,6 +1,7 @@
 """The update of one module in numbers, rectangle by rectangle: one formula for each kind of adapter.
 
-A convolution is seen as a matrix, (out x in·kernel). Formulas and papers stand in :mod:`weightprint.anatomy.adapters`.
+A convolution is seen as a matrix, (out x in·kernel). Formulas and papers stand in
+:mod:`weightprint.anatomy.adapters.adapters`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.dialects import Update
+from weightprint.anatomy.adapters.dialects import Update
 from weightprint.errors import UnsupportedFormatError
 from weightprint.quant.weights import Weights
 from weightprint.util.arrays import F32

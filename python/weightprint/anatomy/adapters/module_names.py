@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from weightprint.anatomy.dialects import Factor, module_key
+from weightprint.anatomy.adapters.dialects import Factor, module_key
 from weightprint.quant.weights import Weight
 
 __all__ = ["Rule", "named", "rule_of"]

@@ -1,6 +1,7 @@
 """A base model with an adapter merged into it, rectangle by rectangle: nothing is merged before it is asked for.
 
-For a linear layer W (out x in), an update D (:mod:`weightprint.anatomy.deltas`), scale s, a rectangle (R, C) is::
+For a linear layer W (out x in), an update D (:mod:`weightprint.anatomy.adapters.deltas`), scale s, a rectangle (R, C)
+is::
 
     W'[R, C] = W[R, C] + s · D[R, C]                  (LoRA: D[R, C] = B[R] · A[:, C]; IA3: W[R, C] times its factors)
     DoRA:      W'[R, C] · m[R] / ‖W'[R, :]‖          (arXiv 2402.09353; the norm needs whole rows)
@@ -25,12 +26,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.adapter_summary import AdapterSummary, summaries
-from weightprint.anatomy.adapters import Adapter, match_adapter, names_of, read_adapter
+from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, names_of, read_adapter
+from weightprint.anatomy.adapters.deltas import delta, multiplier
+from weightprint.anatomy.adapters.dialects import Update
+from weightprint.anatomy.adapters.module_names import Rule, named, rule_of
+from weightprint.anatomy.adapters.summary import AdapterSummary, summaries
 from weightprint.anatomy.anatomy import Anatomy, anatomy
-from weightprint.anatomy.deltas import delta, multiplier
-from weightprint.anatomy.dialects import Update
-from weightprint.anatomy.module_names import Rule, named, rule_of
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FormatError
@@ -88,7 +89,7 @@ class Merged(Anatomy):
         >>> save_file({f"{o}.lora_A.weight": a, f"{o}.lora_B.weight": b}, "head-adapter/adapter_model.safetensors")
         >>> merged = weightprint.merge_adapter("weightprint-demo/parent", "head-adapter")
         >>> scan = weightprint.scan(merged, of="canonical", include="decoder.4.*")
-        >>> scan.n_tensors, len(merged.adapter.loras)
+        >>> scan.n_tensors, len(merged.adapter.updates)
         (9, 1)
     """
 

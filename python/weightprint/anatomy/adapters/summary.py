@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weightprint.anatomy.adapters import alpha_of
-from weightprint.anatomy.dialects import KINDS, Update, updates_of
+from weightprint.anatomy.adapters.adapters import alpha_of
+from weightprint.anatomy.adapters.dialects import KINDS, Update, updates_of
 from weightprint.errors import WeightprintError
 from weightprint.quant.weights import Weights
 from weightprint.util.escape import escape

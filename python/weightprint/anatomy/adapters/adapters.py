@@ -1,6 +1,6 @@
 """Adapters: which tensor is which part of whose update, at which place that is, and with which scale.
 
-Names are read by :mod:`weightprint.anatomy.dialects`. With W (out x in) a weight, s a scale, the updates are::
+Names are read by :mod:`weightprint.anatomy.adapters.dialects`. With W (out x in) a weight, s a scale, the updates are::
 
     LoRA  W + s·B·A, of an embedding W + s·(B·A)ᵀ     s = alpha / r; rsLoRA: alpha / √r   (2106.09685, 2312.03732)
     DoRA  m · W' / ‖W'‖ by output, W' as LoRA's                                           (2402.09353)
@@ -31,7 +31,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from weightprint.anatomy.dialects import KINDS, Update, factors_of, inside_a_model, updates_of
+from weightprint.anatomy.adapters.dialects import KINDS, Update, factors_of, inside_a_model, updates_of
 from weightprint.anatomy.match import Matched, match
 from weightprint.anatomy.place import Assignment, Place, View
 from weightprint.checkpoint.checkpoint import Checkpoint, open
