@@ -20,7 +20,7 @@ from weightprint.compare.compare import Comparison, Judgement, judge
 from weightprint.demo import demo_models
 from weightprint.errors import UsageError
 from weightprint.evidence.tests import AS_STORED, TURNED
-from weightprint.results.saving import finite
+from weightprint.results.saving import json_value
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.saved import facts_from, saved
 from weightprint.verdict.thresholds import Limits
@@ -66,7 +66,7 @@ def again(judged: Judgement) -> tuple[Facts, Verdict]:
     """Through JSON and back."""
     models = judged.facts.models
     parameters = {"effort": models.effort, "seed": models.seed, "log10_pairings": models.log10_pairings}
-    told = json.dumps([saved(judged.facts, judged.cues), [finite(e.to_dict()) for e in judged.facts.evidence]])
+    told = json.dumps([saved(judged.facts, judged.cues), [json_value(e.to_dict()) for e in judged.facts.evidence]])
     facts, cues = facts_from(*json.loads(told), parameters)
     return facts, decide(facts, cues)
 

@@ -21,7 +21,7 @@ from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS
-from weightprint.results.saving import finite
+from weightprint.results.saving import json_value
 
 from .code_digest import Source, digest, reached, rust_items, sources
 from .open_models import OpenModels
@@ -77,7 +77,7 @@ def _fitted(a: Path, b: Path) -> dict[str, Any]:
 
 def _decided(models: ModelPair, evidence: tuple[Evidence, ...]) -> dict[str, Any]:
     verdict = judge(models, evidence).verdict
-    rows = [finite(e.to_dict()) for e in evidence]
+    rows = [json_value(e.to_dict()) for e in evidence]
     return {
         "verdict": verdict.name,
         "log10_p": verdict.log10_p,

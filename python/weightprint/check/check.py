@@ -20,7 +20,7 @@ from weightprint.checkpoint.locate import Location, locate
 from weightprint.checkpoint.shards import ranks_of
 from weightprint.errors import UsageError, WeightprintError
 from weightprint.results.finding import SEVERITIES, Finding, from_error, worst_first
-from weightprint.results.saving import finite
+from weightprint.results.saving import json_value
 from weightprint.results.shown import Shown
 from weightprint.scan.request import IO, Request, Settings
 from weightprint.scan.result import Scan
@@ -86,7 +86,7 @@ class CheckReport(Shown):
             "n_tensors": scan.n_tensors if scan else 0,
             "n_parameters": scan.n_parameters if scan else 0,
             "bytes_read": scan.bytes_read if scan else 0,
-            "seconds": finite(scan.seconds) if scan else 0.0,
+            "seconds": json_value(scan.seconds) if scan else 0.0,
             "digest": scan.digest if scan else None,
             "files": [{"name": name, "nbytes": nbytes} for name, nbytes in self.files],
             "findings": [{**finding.to_dict(), "way_out": way_out(finding.code)} for finding in self.findings],

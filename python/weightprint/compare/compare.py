@@ -28,7 +28,7 @@ from weightprint.fingerprint.build import Examined
 from weightprint.fingerprint.live import finite_view
 from weightprint.operations.base import Operation
 from weightprint.operations.table import History, history
-from weightprint.results.saving import finite, to_json
+from weightprint.results.saving import json_value, to_json
 from weightprint.results.shown import Shown
 from weightprint.util.escape import escape
 from weightprint.util.linear_algebra import accounted
@@ -130,7 +130,7 @@ class Comparison(Shown):
 
         Neither model is needed. No direction is claimed where none was asked for at first.
         """
-        rows = [finite(e.to_dict()) for e in self.evidence]
+        rows = [json_value(e.to_dict()) for e in self.evidence]
         facts, cues = facts_from(self.weighed_from, rows, self.parameters)
         return decide(replace(facts, limits=limits), cues)
 
@@ -178,7 +178,7 @@ class Comparison(Shown):
             "operations_if": {way: [o.to_dict() for o in rows] for way, rows in told.operations_if.items()} or None,
             "weighed_from": self.weighed_from,
         }
-        return dict(finite(out))
+        return dict(json_value(out))
 
     @classmethod
     def from_dict(cls, out: Mapping[str, Any]) -> Comparison:
@@ -298,7 +298,7 @@ def _compare(
         + second.reads.nbytes,
         peak_rss_bytes=_peak_rss(),
         gemm_seconds=spent.seconds,
-        weighed_from=finite(saved(judged.facts, judged.cues)),
+        weighed_from=json_value(saved(judged.facts, judged.cues)),
         version=__version__,
     )
 

@@ -34,7 +34,7 @@ from weightprint.evidence.rounding.encodings import Outcome, checked, stored_oth
 from weightprint.evidence.rounding.orders import may_be, order
 from weightprint.fingerprint.live import outline
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
-from weightprint.results.saving import finite, to_json
+from weightprint.results.saving import json_value, to_json
 from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import measure
@@ -138,7 +138,7 @@ class Diff(Shown):
         """Ready for JSON; undefined numbers are None."""
         head = {"schema_version": 1, "a": self.a, "b": self.b, "same": self.same, "counts": self.counts}
         head |= {"renamed": [list(rule) for rule in self.renamed]}
-        return dict(finite({**head, "bytes_read": self.bytes_read, "tensors": self.table.to_records()}))
+        return dict(json_value({**head, "bytes_read": self.bytes_read, "tensors": self.table.to_records()}))
 
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as JSON text."""

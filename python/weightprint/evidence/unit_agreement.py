@@ -45,7 +45,7 @@ from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F64
 
-__all__ = ["BLOCK_LOG10_P", "UnitAgreement", "found_share", "unit_agreement", "unit_collector"]
+__all__ = ["UnitAgreement", "found_share", "unit_agreement", "unit_collector"]
 
 _QUESTION = Evidence(
     test="unit_agreement",

@@ -25,7 +25,7 @@ import numpy as np
 from weightprint.errors import UsageError
 from weightprint.util.escape import escape
 
-__all__ = ["finite", "to_json", "write_atomically"]
+__all__ = ["json_value", "to_json", "write_atomically"]
 
 _PREFIX, _SUFFIX = ".weightprint-", ".tmp"
 _STALE_SECONDS = 600.0  # nothing was written to a temporary file for so long: nobody writes it any more
@@ -86,21 +86,21 @@ def _umask() -> int:
     return mask
 
 
-def finite(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """`value` with numpy scalars and arrays as Python ones, tuples as lists, and non-finite floats as None."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, (np.generic, np.ndarray)):
-        return finite(value.tolist())
+        return json_value(value.tolist())
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
     """`value` as JSON text: ASCII only (so that no name can paint a terminal), non-finite numbers null."""
-    return json.dumps(finite(value), indent=indent, allow_nan=False)
+    return json.dumps(json_value(value), indent=indent, allow_nan=False)

@@ -22,7 +22,7 @@ import numpy as np
 
 from weightprint import _core
 from weightprint.errors import UsageError
-from weightprint.results.saving import finite, write_atomically
+from weightprint.results.saving import json_value, write_atomically
 from weightprint.results.shown import Shown
 from weightprint.util import escape
 
@@ -139,16 +139,16 @@ class StatsTable(Shown):
 
     def to_records(self) -> list[dict[str, Any]]:
         """One dict per row, ready for JSON: shapes are lists, undefined numbers None."""
-        return [finite(row) for row in self.rows()]
+        return [json_value(row) for row in self.rows()]
 
     def to_json(self) -> str:
         """A JSON array of one object per row."""
-        rows = ",\n".join(json.dumps(finite(row), allow_nan=False) for row in self.rows())
+        rows = ",\n".join(json.dumps(json_value(row), allow_nan=False) for row in self.rows())
         return f"[\n{rows}\n]\n" if rows else "[]\n"
 
     def to_jsonl(self) -> str:
         """One JSON object per line."""
-        return "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in self.rows())
+        return "".join(json.dumps(json_value(row), allow_nan=False) + "\n" for row in self.rows())
 
     def to_csv(self) -> str:
         """Comma-separated text with a header line; floats keep every bit, names can't become formulas."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.errors import TensorNotFoundError, UsageError
-from weightprint.results.saving import finite
+from weightprint.results.saving import json_value
 from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import MEASURED, Columns
@@ -133,7 +133,7 @@ class Scan(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Source, totals and one object per tensor, ready for JSON (undefined numbers are None)."""
         head = ("source", "digest", "n_tensors", "n_parameters", "bytes_read", "seconds")
-        return {**{key: finite(getattr(self, key)) for key in head}, "tensors": self.table.to_records()}
+        return {**{key: json_value(getattr(self, key)) for key in head}, "tensors": self.table.to_records()}
 
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a pandas DataFrame."""

@@ -30,7 +30,7 @@ from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
-from weightprint.util.linear_algebra import eigvalsh, product, svd
+from weightprint.util.linear_algebra import eigvalsh, product, svd, unit_rows
 from weightprint.verdict.direction_samples import Seen, names, same_values_as
 from weightprint.verdict.values import Cue, Cues, Label
 
@@ -186,10 +186,10 @@ def _padding(few: int, many: int) -> bool:
 
 def _find_rows(rows: F32, side: ModelView, table: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """For each row the nearest row of a table and its cosine."""
-    rows = _unit(rows)
+    rows = unit_rows(rows)
     place, best = np.full(len(rows), -1), np.full(len(rows), -np.inf)
     for start, piece in side.slices(table):
-        cosines = rows @ _unit(piece).T
+        cosines = rows @ unit_rows(piece).T
         at = cosines.argmax(axis=1)
         found = cosines[np.arange(len(rows)), at]
         place, best = np.where(found > best, at + start, place), np.maximum(found, best)
@@ -261,7 +261,7 @@ def _from_experts(moe: ModelView, dense: ModelView, key: tuple[Any, ...], expert
 
 def _mean_cosine(vectors: Sequence[F32]) -> float:
     """Of every two of them; 0 where they are nothing."""
-    unit = _unit(np.stack(vectors))
+    unit = unit_rows(np.stack(vectors))
     n = len(unit)
     return (float((unit @ unit.T).sum()) - float(np.square(unit).sum())) / (n * (n - 1))
 
@@ -294,7 +294,7 @@ def _copies(side: ModelView, stack: str, blocks: Sequence[int]) -> int:
         return 0
     rows = pick(chosen[0].shape[0], 64, 0, "repeated blocks", run=8)
     values = [sampled_rows(side, t, rows) for t in chosen]
-    unit = _unit(np.stack([(x - x.mean(axis=0)).ravel() for x in values]))
+    unit = unit_rows(np.stack([(x - x.mean(axis=0)).ravel() for x in values]))
     return int(np.count_nonzero(np.tril(unit @ unit.T, -1).max(axis=1) >= _ALIKE))
 
 
@@ -309,7 +309,7 @@ def new_units(seen: Seen) -> Cue | None:
         extra = abs(widths[0] - widths[1])
         down = np.concatenate([piece for _, piece in side.slices(tensor)]).T
         dead = int(np.count_nonzero(~down.any(axis=1)))
-        unit = _unit(down)
+        unit = unit_rows(down)
         cosines = unit @ unit.T - np.eye(len(unit), dtype=np.float32)
         copied = int(np.count_nonzero(cosines.max(axis=1) > 0.999)) // 2
         blocks += 1
@@ -372,12 +372,6 @@ def gather(models: ModelPair, evidence: Mapping[str, Evidence]) -> Cues:
     seen = Seen(models, evidence)
     found = tuple(f for sign in SIGNS if (f := sign.holds(seen)) is not None)
     return Cues(found, None if found else _hint(seen))
-
-
-def _unit(x: F32) -> F32:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    lengths: F32 = np.where(norms > 0, norms, np.float32(1))
-    return x / lengths
 
 
 def _size(rows: F32) -> float:

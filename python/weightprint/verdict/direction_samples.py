@@ -27,6 +27,7 @@ from weightprint.evidence.rounding.scaled_cells import FORMATS
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
+from weightprint.util.ranges import evenly
 from weightprint.verdict.values import Label
 
 __all__ = ["Difference", "Seen", "comparable", "cosine", "names", "same_values_as"]
@@ -90,7 +91,7 @@ class Seen:
     @cached_property
     def _sampled(self) -> list[tuple[Pair, F32, F32]]:
         usable = [p for p in self.models.pairs if comparable(p) and p.known.layer is not None]
-        return [self._rows(p) for p in _evenly(usable, _MATRICES)]
+        return [self._rows(p) for p in evenly(usable, _MATRICES, rounded=False)]
 
     def _rows(self, pair: Pair) -> tuple[Pair, F32, F32]:
         rows = pick(pair.a.matrix[0], _ROWS, self.models.seed, str(pair.known.key), run=8)
@@ -101,7 +102,7 @@ class Seen:
         """How what stands in one place differs: sampled matrices of the blocks, tables and norms."""
         outside = [p for p in self.models.pairs if comparable(p) and p.known.layer is None]
         vectors = [p for p in self.models.pairs if not p.a.rank2 and p.a.shape == p.b.shape and _learned(p)]
-        others = (*outside, *_evenly(vectors, _VECTORS))
+        others = (*outside, *evenly(vectors, _VECTORS, rounded=False))
         every = (*self._sampled, *(self._rows(p) for p in others if not _equal(p)))
         told = [_difference(*some) for some in every]
         for kind in _BY_ROUNDING:
@@ -131,12 +132,6 @@ class Seen:
         units = self.evidence.get("unit_agreement")
         found = (*units.matches, *units.others) if units is not None and units.applied else ()
         return [m for m in found if m.share >= least and m.log10_p < -3]
-
-
-def _evenly(pairs: Sequence[Pair], limit: int) -> Sequence[Pair]:
-    if len(pairs) <= limit:
-        return pairs
-    return [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, limit).astype(int))]
 
 
 def _learned(pair: Pair) -> bool:

@@ -21,16 +21,12 @@ from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import OF_HEADS
-from weightprint.evidence.thresholds import EFFECT
+from weightprint.evidence.thresholds import BLOCK_LOG10_P, EFFECT
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.verdict.thresholds import MOST
 from weightprint.verdict.values import Share
 
-__all__ = ["BLOCK_LOG10_P", "FoundBlock", "by_part", "found_blocks", "found_heads", "share_of"]
-
-
-#: A single block's own p-value, corrected for the pairs of blocks that were compared. The whole must pass -6.
-BLOCK_LOG10_P = -4.0
+__all__ = ["FoundBlock", "by_part", "found_blocks", "found_heads", "share_of"]
 
 
 Key = tuple[str, int, Expert]

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weightprint.evidence.thresholds import EFFECT as EFFECT
-from weightprint.evidence.thresholds import LOG10_P as LOG10_P
+from weightprint.evidence.thresholds import EFFECT, LOG10_P
 
 #: Share of units or heads (or a cosine) from which on most of a part is there.
 MOST = 0.5

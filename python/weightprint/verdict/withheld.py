@@ -21,13 +21,12 @@ from dataclasses import replace
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.tests import EXCHANGING, OF_ORDER
-from weightprint.evidence.thresholds import EFFECT
+from weightprint.evidence.thresholds import EFFECT, LOG10_P
 from weightprint.evidence.unit_agreement import UnitAgreement
 from weightprint.verdict.thresholds import MOST
 
 __all__ = ["MASKED", "qualified", "tied", "withheld"]
 
-_BEYOND = -6.0
 _KEPT_OUT = "; kept out of the verdict: "
 #: Why they are withheld then.
 MASKED = "both models have zeros at the same places, so their units and channels can't be exchanged"
@@ -74,7 +73,7 @@ def withheld(evidence: Sequence[Evidence]) -> tuple[str, ...]:
 
 
 def _beyond(e: Evidence) -> bool:
-    return e.applied and e.log10_p is not None and e.log10_p <= _BEYOND
+    return e.applied and e.log10_p is not None and e.log10_p <= LOG10_P
 
 
 def _without(e: Evidence, why: str) -> Evidence:

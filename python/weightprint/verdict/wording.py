@@ -14,6 +14,7 @@ from weightprint.evidence.exact_sharing import ExactSharing
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.same_values import SameValues
 from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
+from weightprint.evidence.thresholds import LOG10_P
 from weightprint.evidence.training_shared import TrainingShared
 from weightprint.evidence.unit_agreement import UnitAgreement
 from weightprint.verdict.absent_parts import stacked_layers
@@ -38,7 +39,7 @@ def strength(verdict: str, log10_p: float | None) -> str:
         return "none: these tests can't decide"
     if verdict == "no_evidence":
         return "as far as these tests see: what they would have seen is said below"
-    if log10_p is None or log10_p > -6:
+    if log10_p is None or log10_p > LOG10_P:
         return "equal tensors, checked bit by bit"
     words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
     power = f"10^{-log10_p:.0f}" if log10_p > -_QUOTED else f"10^{_QUOTED}"

@@ -21,7 +21,7 @@ from weightprint.evidence.published.phi_match import phi_match
 from weightprint.evidence.published.phi_u import phi_u
 from weightprint.evidence.published.ucka import ucka
 from weightprint.evidence.tests import PUBLISHED
-from weightprint.results.saving import finite
+from weightprint.results.saving import json_value
 
 Arrays = dict[str, np.ndarray]
 _WRITES = ("o_proj.weight", "down_proj.weight")
@@ -152,7 +152,7 @@ def test_odd_pairs_are_answered_or_said_not_to_apply(case: str, effort: str) -> 
                 assert found.statistic is not None, test.name
                 assert np.isfinite(found.statistic), test.name
                 assert found.says
-                json.dumps(finite(dict(found.details)), allow_nan=False)
+                json.dumps(json_value(dict(found.details)), allow_nan=False)
             else:
                 assert found.why_not
 
@@ -356,7 +356,7 @@ def test_claimed_p_values_of_strangers_are_not_small() -> None:
 def test_weights_whose_products_leave_float32_make_none_fail(test: Callable[..., Evidence], scale: float) -> None:
     far = {name: (x * scale).astype(np.float32) for name, x in PARENT.items()}
     found = test(models(far, STRANGER))
-    json.dumps(finite(found.to_dict()), allow_nan=False)
+    json.dumps(json_value(found.to_dict()), allow_nan=False)
 
 
 def test_scaled_spectra_of_far_away_weights_are_the_same() -> None:

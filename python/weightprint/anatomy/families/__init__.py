@@ -1,1 +1,1 @@
-"""Architectures' spellings, row by row; their list is `results/table.py`."""
+"""Architectures' spellings, row by row; their list is `table.py`."""

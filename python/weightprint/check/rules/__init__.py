@@ -1,1 +1,1 @@
-"""What `check` asks beyond values, one file per subject; their list is `results/table.py`."""
+"""What `check` asks beyond values, one file per subject; their list is `table.py`."""

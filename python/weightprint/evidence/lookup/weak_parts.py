@@ -17,13 +17,11 @@ import numpy as np
 from weightprint.evidence.nulls.alike import alike, copies, excess, excess_sd
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.pair import Basis
-from weightprint.evidence.thresholds import FITTED_EFFECT
 from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import eigh, product, unit_rows
 
 __all__ = [
     "FEWEST",
-    "FITTED_EFFECT",
     "Directions",
     "Units",
     "WeakParts",
