@@ -18,6 +18,7 @@ class Fake:
         self.assignments: list[Assignment] = []
         self.weights: dict[str, Any] = {}
         self.unmapped: list[str] = []
+        self.adapter_factors: frozenset[str] = frozenset()
         self.geometry = stacks
         self.families = {stack: Family(family, ()) for stack in stacks} if family else {}
         self.findings: tuple[Any, ...] = ()
