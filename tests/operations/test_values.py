@@ -181,3 +181,10 @@ def test_moved_blocks_are_not_renamed() -> None:
     b = {next((n.replace(x, y, 1) for x, y in at.items() if n.startswith(x)), n): v for n, v in a.items()}
     assert "rename" not in named(a, b)
     assert named(a, {f"language_model.{n}": x for n, x in a.items()}).keys() <= {"rename"}
+
+
+def test_arithmetic_in_another_order_is_no_training() -> None:
+    a = parent()
+    again = {n: np.nextafter(x, np.float32(9)) if x.ndim == 2 else x for n, x in a.items()}  # one ulp up
+    assert "fine_tune" not in named(a, again)
+    assert named(a, tuned(a, 2e-5))["fine_tune"].parameters["relative_change"] > 0

@@ -25,6 +25,7 @@ FINE_TUNE, PRETRAINING = 0.97, 0.95
 MERGE_OR_TRAINING = 0.8
 _BETWEEN = 0.5
 _LISTED = 200
+_ROUNDING = 2.0**-20  # |B - A| / |A| of the same arithmetic in float32, summed in another order: nothing was trained
 
 
 def training(facts: Facts, changes: Changes) -> Iterable[Operation]:
@@ -34,7 +35,7 @@ def training(facts: Facts, changes: Changes) -> Iterable[Operation]:
     if facts.initialisation_only or not _trained(changes) or lost > len(changes.matrices):
         return  # most matrices that differ have nothing left of A in place: something was moved or mapped, not trained
     whole = pooled(changes.matrices)
-    if whole is None:
+    if whole is None or whole.relative <= _ROUNDING:
         return
     cosine = whole.cosine
     fine = cosine > (FINE_TUNE + PRETRAINING) / 2
@@ -49,7 +50,7 @@ def training(facts: Facts, changes: Changes) -> Iterable[Operation]:
     frozen = [c.b.name for c in changes.untouched if not c.b.constant]
     parameters: Row = {
         "cosine": round(cosine, 4),
-        "relative_change": round(whole.relative, 4),
+        "relative_change": _rounded(whole.relative),
         "layers": [[layer, _relative(by_layer[layer])] for layer in sorted(by_layer)],
         "outside": {role: _relative(by_role[role]) for role in sorted(by_role)},
         "frozen": frozen[:_LISTED],
@@ -74,4 +75,9 @@ def _relative(changes: Sequence[Change]) -> float:
     changed = [c for c in changes if not c.equal]
     dd = sum(c.dd * c.b.numel / c.n for c in changed)
     xx = sum(c.xx * c.b.numel / c.n for c in changed) + sum(c.a.std**2 * c.a.numel for c in changes if c.equal)
-    return round((dd / xx) ** 0.5, 4) if xx > 0 else 0.0
+    return _rounded((dd / xx) ** 0.5) if xx > 0 else 0.0
+
+
+def _rounded(relative: float) -> float:
+    """Four decimals; of less than that two digits, so that a change is never 0."""
+    return round(relative, 4) or float(f"{relative:.2g}")
