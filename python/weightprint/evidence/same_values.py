@@ -135,6 +135,12 @@ def same_values(models: ModelPair) -> Evidence:
 
     todo = [p for p in models.pairs if stored_otherwise(p) or p.a.digest != p.b.digest]
     outcomes = list(zip(todo, parallel.each(check, todo, ahead=len(todo)), strict=True))
+    # Vectors follow the rows or columns of matrices; where none of those moved whole, no order is evidence of anything.
+    moved = any(found is not None and found.whole for _, (_, found) in outcomes)
+    outcomes = [
+        (p, (out, found if found and moved and (found.whole or not p.b.rank2) else None))
+        for p, (out, found) in outcomes
+    ]
     orders = [(pair, found) for pair, (_, found) in outcomes if found is not None]
     # Of one type and other bytes, only a factor or an order is a finding.
     kept = [

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -45,7 +45,8 @@ class Order:
 
     ``order``: in words, told from A to B, ``back`` from B to A. ``rows``, ``columns``: a number for the order of each,
     equal orders having equal ones; None for an axis that stayed, or whose order isn't known. ``blocks``: how many
-    rows, and how many columns, moved together everywhere.
+    rows, and how many columns, moved together everywhere. ``whole``: rows or columns of a matrix kept together. Where
+    they didn't, equal values are no more than that: a stranger's may have been mapped to A's, rank by rank.
     """
 
     order: str
@@ -53,6 +54,7 @@ class Order:
     rows: int | None = None
     columns: int | None = None
     blocks: tuple[int, int] = (1, 1)
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def order(a: ModelView, b: ModelView, pair: Pair) -> Order | None:
     if _alike(x.rows, y.rows):
         return _axis(x.rows, y.rows, "rows")
     if _alike(x.columns, y.columns):
-        return _axis(x.columns, y.columns, "columns" if len(pair.b.shape) > 1 else "values")
+        vector = len(pair.b.shape) < 2
+        return replace(_axis(x.columns, y.columns, "values" if vector else "columns"), whole=not vector)
     for here, there, noun, other in ((x.columns, y.rows, "rows", "columns"), (x.rows, y.columns, "columns", "rows")):
         if np.array_equal(here, there):
             return Order("transposed", "transposed")
@@ -93,7 +96,7 @@ def order(a: ModelView, b: ModelView, pair: Pair) -> Order | None:
         found = _both(a, pair, dtype, x, y)
         if found is not None:
             return found
-    return Order("values in another order", "values in another order")
+    return Order("values in another order", "values in another order", whole=False)
 
 
 def may_be(of_a: float, of_b: float, pair: Pair) -> bool:
