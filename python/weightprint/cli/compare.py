@@ -19,6 +19,7 @@ __all__ = ["compare"]
 @click.argument("b", metavar="B")
 @options.json_flag
 @click.option("-v", "--verbose", is_flag=True, help="Every test with its numbers, null and assumptions.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the verdict only, in a word or two.")
 @click.option(
     "--effort",
     type=click.Choice(["quick", "standard", "full"]),
@@ -28,7 +29,9 @@ __all__ = ["compare"]
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
 @options.report_file
-def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: int, output: str | None) -> int:
+def compare(
+    a: str, b: str, as_json: bool, verbose: bool, quiet: bool, effort: Effort, seed: int, output: str | None
+) -> int:
     """Do B and A hold the same weights, or share an origin? Prints the verdict and the evidence for and against it.
 
     The verdict is one of: identical, re-encoded, shared origin, partly shared, shared initialisation, no evidence,
@@ -45,13 +48,15 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
       weightprint compare original/ suspect.safetensors
       weightprint compare A B --json | jq '.verdict, .log10_p'
       weightprint compare A B -v -o report.html
+      weightprint compare A B -q
       weightprint compare huge-a/ huge-b/ --effort quick
     """
     from weightprint.cli.out import destination, emit, put
     from weightprint.compare.compare import compare as run
-    from weightprint.report.compare import html, text
+    from weightprint.report.compare import html, lines, text, word
     from weightprint.report.html import page
     from weightprint.report.progress import progress_bar
+    from weightprint.report.terminal import console, pen, show
 
     form = destination(output, (a, b))
     with progress_bar("compare") as progress:
@@ -63,5 +68,9 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
     }
     if output is not None:
         put(output, form, writers)
-    emit(writers["json"]() if as_json else text(comparison, verbose=verbose))
+    if as_json:
+        emit(writers["json"]())
+    else:
+        out = console()
+        show([word(comparison)] if quiet else lines(comparison, pen(out), verbose=verbose), out)
     return 0 if comparison.same else 1

@@ -45,10 +45,9 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.check.rules.adapters import problems
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put
-    from weightprint.report.drawing import Pen
     from weightprint.report.html import page
     from weightprint.report.inspect import html, inspect_dict, lines
-    from weightprint.report.terminal import console, plain, show
+    from weightprint.report.terminal import console, pen, plain, show
     from weightprint.results.saving import to_json
 
     form = destination(output, [model])
@@ -73,8 +72,7 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
             emit(writers["json"]())
         else:
             out = console()
-            pen = Pen(out.width, out.options.ascii_only)
-            show(lines(checkpoint, anatomy, noticed, everything=everything, tensors=tensors, pen=pen), out)
+            show(lines(checkpoint, anatomy, noticed, everything=everything, tensors=tensors, pen=pen(out)), out)
     return 0
 
 
