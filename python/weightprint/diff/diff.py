@@ -76,6 +76,10 @@ _COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("n_nonfinite_a", "i64"),
     ("n_nonfinite_b", "i64"),
     ("order", "str"),
+    ("stack", "str"),
+    ("block", "i64"),
+    ("role", "str"),
+    ("expert", "str"),
 )
 
 
@@ -91,7 +95,8 @@ class Diff(Shown):
             centred cosine, largest |b − a|, L2 norms, how many are NaN or infinite on either side. Where these are not
             the same elements, there is no relative change, cosine or largest difference. ``order``: how other values
             are A's in another order within the tensor, in words (``"rows in another order …"``, ``"transposed"``); None
-            where they are not.
+            where they are not. ``stack``, ``block``, ``role`` and ``expert``: where it sits in the model, B's or else
+            A's; None where that is not known.
         bytes_read: bytes of all tensors that were read.
 
     Example (the models that ``weightprint demo`` writes):
@@ -242,6 +247,7 @@ def _values(kind: Kind, values: list[Any]) -> Any:
 
 def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
     one = b or a
+    place = (b.place if b else None) or (a.place if a else None)
     return {
         "name": one.name if one else "",
         "name_a": a.name if a else None,
@@ -251,6 +257,10 @@ def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
         "shape_a": a.shape if a else (),
         "shape_b": b.shape if b else (),
         "numel": one.numel if one else 0,
+        "stack": place.stack if place else None,
+        "block": place.block if place else None,
+        "role": place.role if place else None,
+        "expert": None if place is None or place.expert is None else str(place.expert),
     }
 
 

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["html", "lines", "text", "word"]
 
-_LABEL = 15
+_LABEL = 16
 _SHOWN = 400  # characters of an operation's parameters
 
 
 def text(comparison: Comparison, *, verbose: bool = False) -> str:
-    """The report as plain text, wrapped at 80 columns."""
-    return plain(lines(comparison, Pen(80), verbose=verbose))
+    """The report as plain text of 80 columns, the models' names whole."""
+    return plain(lines(comparison, Pen(80), verbose=verbose, whole=True))
 
 
 def word(comparison: Comparison) -> Text:
@@ -45,9 +45,9 @@ def word(comparison: Comparison) -> Text:
     return Text(headline(comparison.result.readings or (comparison.verdict,)), STYLES[comparison.verdict])
 
 
-def lines(comparison: Comparison, pen: Pen, *, verbose: bool = False) -> Iterator[Text]:
+def lines(comparison: Comparison, pen: Pen, *, verbose: bool = False, whole: bool = False) -> Iterator[Text]:
     """The first screen and, if verbose, every test with its numbers, null and assumptions."""
-    yield from screen(comparison, pen)
+    yield from screen(comparison, pen, whole=whole or verbose)
     if verbose:
         yield from _tests(comparison, pen)
 
@@ -133,7 +133,8 @@ def _parameters(operation: Operation) -> str:
 
 def html(comparison: Comparison) -> str:
     """The report as one block of HTML without script or style from elsewhere."""
-    said = [(row.label, row.says if isinstance(row.says, str) else " / ".join(row.says)) for row in rows(comparison)]
+    said = [("A", comparison.a.source), ("B", comparison.b.source)]
+    said += [(row.label, row.says if isinstance(row.says, str) else " / ".join(row.says)) for row in rows(comparison)]
     head = "".join(f"<tr><th>{safe(label)}</th><td>{safe(says, None)}</td></tr>" for label, says in said)
     title = f"{word(comparison).plain.upper()}. {comparison.result.sentence}"
     parts = [f"<h4>{safe(title, None)}</h4><table><tbody>{head}</tbody></table>"]

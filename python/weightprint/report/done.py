@@ -13,9 +13,13 @@ __all__ = ["sentence"]
 
 
 def sentence(operation: Operation) -> str:
-    """``"trained on, or merged with a sibling: weights moved by 8.3 % (likely, .8)"``; not escaped."""
-    says = _SAYS.get(operation.name)
-    words = says(operation.parameters) if says else f"{operation.name.replace('_', ' ')}: {operation.where}"
+    """``"trained on, or merged with a sibling: weights moved by 8.3 % (likely, .8)"``; not escaped.
+
+    An operation that is not known here, or not with such parameters, is told by its name and where it was seen."""
+    try:
+        words = _SAYS[operation.name](operation.parameters)
+    except KeyError:
+        words = f"{operation.name.replace('_', ' ')}: {operation.where}"
     return words + _doubt(operation.confidence)
 
 

@@ -15,7 +15,7 @@ NO_BREAK = "\u00a0"
 
 _WIDEST = 120  # of lines that are read, not compared
 _ASCII = str.maketrans(
-    {"×": "x", "–": "-", "…": "..", "·": "-", "│": "|", "┌": ".", "└": "'", "┐": "\\", "┘": "/", "▌": "-"}
+    {"×": "x", "–": "-", "…": "~", "·": "-", "│": "|", "┌": ".", "└": "'", "┐": "\\", "┘": "/", "▌": "-"}
     | {"█": "#", "▓": "+", "▒": "=", "░": ".", "→": "->", "−": "-", "‖": "||"}
 )
 
@@ -38,7 +38,7 @@ class Pen:
     def wrapped(self, text: str, label: str = "", style: str = "", label_style: str = "dim") -> Iterator[Text]:
         """Text over as many lines as it needs, broken between words and never inside one that fits on a line; the first
         line starts with the label, the others are indented by as much."""
-        indent = " " * len(label)
+        indent, text = " " * len(label), text.replace(" %", f"{NO_BREAK}%")
         for piece in textwrap.wrap(text, max(min(self.width, _WIDEST) - len(label), 8), break_on_hyphens=False) or [""]:
             yield self.line((label, label_style), (piece.replace(NO_BREAK, " "), style))
             label = indent

@@ -36,7 +36,7 @@ __all__ = ["STYLES", "Row", "rows", "screen"]
 
 _LINES = 23  # and one for the prompt
 _EACH = 2  # lines of one sentence, at most
-_LABEL = 15
+_LABEL = 16
 _NEEDED = f"10^{LOG10_P:g}"
 _QUOTED = 100  # beyond 1 in 10^100 a broken assumption is likelier than chance; no more digits are worth quoting
 
@@ -55,13 +55,14 @@ class Row:
     rank: int = 0
 
 
-def screen(comparison: Comparison, pen: Pen) -> Iterator[Text]:
-    """The lines of the first screen; on 80 columns no more than a terminal of 24 lines holds."""
+def screen(comparison: Comparison, pen: Pen, *, whole: bool = False) -> Iterator[Text]:
+    """The lines of the first screen; on 80 columns no more than a terminal of 24 lines holds, unless the names of the
+    models are to stand there whole."""
     result = comparison.result
     said = headline(result.readings or (result.name,)).upper()
     title = pen.line((f"{said}. ", STYLES[result.name]), (escape(result.sentence, None), ""))
     top = list(_folded(title, pen))
-    top += [pen.line((line, "")) for line in _models(comparison, pen.width)]
+    top += _models(comparison, pen, whole)
     foot = list(pen.wrapped(f"-v: test by test   -o report.html: to hand on   ({_cost(comparison)})", style="dim"))
     every = [(row, list(_lines(row, pen))) for row in rows(comparison, pen.width - _LABEL)]
     room = _LINES - len(top) - len(foot) - 2
@@ -103,16 +104,20 @@ def _lines(row: Row, pen: Pen) -> Iterator[Text]:
     yield from lines
 
 
-def _models(comparison: Comparison, width: int) -> Iterator[str]:
+def _models(comparison: Comparison, pen: Pen, whole: bool) -> Iterator[Text]:
     """Both models, one line each: where they are, their size, and the digest of their tensors where there is room."""
     sides = (comparison.a, comparison.b)
     sizes = [_size(side) for side in sides]
-    digests = [f"   blake3 {side.digest[:8]}" if side.digest and width >= 72 else "" for side in sides]
+    digests = [f"   blake3 {side.digest[:8]}" if side.digest and pen.width >= 72 else "" for side in sides]
     most = max(map(len, sizes))
     sources = [escape(side.source, None) for side in sides]
-    room = max(8, min(max(map(len, sources)), width - 8 - most - max(map(len, digests))))
+    longest = max(map(len, sources))
+    room = max(8, min(longest, pen.width - 8 - most - max(map(len, digests))))
     for label, source, size, digest in zip("AB", sources, sizes, digests, strict=True):
-        yield f"  {label}  {tail(source, room):<{room}}   {size:<{most}}{digest}".rstrip()
+        if whole and longest > room:
+            yield from (*pen.wrapped(source, f"  {label}  "), *pen.wrapped(f"{size}{digest}", "     "))
+        else:
+            yield pen.line((f"  {label}  {tail(source, room):<{room}}   {size:<{most}}{digest}".rstrip(), ""))
 
 
 def _size(model: ModelSummary) -> str:
@@ -191,8 +196,9 @@ def _related(comparison: Comparison, width: int) -> Iterator[Row]:
     result = comparison.result
     direction, name = result.direction, result.name
     if direction.later:
-        first = "B" if direction.later == "a" else "A"
-        yield Row("Who first", f"{first} (confidence {direction.confidence:.2g}): {_plain(direction.because)}")
+        first = "B; A" if direction.later == "a" else "A; B"
+        sure = f" (confidence {direction.confidence:.2g})"
+        yield Row("Who first", f"{first} is the later one{sure}: {_plain(direction.because)}")
     elif name != "identical":
         yield Row("Who first", f"not known: {_plain(direction.because)}")
     if name == "identical":
@@ -216,14 +222,24 @@ def _related(comparison: Comparison, width: int) -> Iterator[Row]:
 
 
 def told(comparison: Comparison) -> list[tuple[str, Sequence[Operation]]]:
-    """What was done from the earlier model to the later one; where nobody knows which that is, read from A to B, and
-    the other way where that is another story."""
+    """(which way it is told, operations): from the earlier model to the later one; where nobody knows which that is,
+    the two readings, then what either says."""
     history = comparison.history
     if history.told_from is not None:
         return [({"a": "From A to B", "b": "From B to A"}[history.told_from], history.operations)]
     one, other = (history.operations_if.get(way, ()) for way in ("a_first", "b_first"))
-    ways = [("Read A to B", one), ("Read B to A", other)]
-    return ways[:1] if [o.name for o in one] == [o.name for o in other] else ways
+    told_both = {_shape(o) for o in one} & {_shape(o) for o in other}
+    ways = (
+        ("If A is first", [o for o in one if _shape(o) not in told_both]),
+        ("If B is first", [o for o in other if _shape(o) not in told_both]),
+        ("Either order", [o for o in one if _shape(o) in told_both]),
+    )
+    return [(label, some) for label, some in ways if some]
+
+
+def _shape(operation: Operation) -> str:
+    """What its sentence says but for numbers, which hardly differ from one reading to the other."""
+    return re.sub(r"\b[\d.,]+", "", sentence(operation))
 
 
 def _silent(comparison: Comparison, width: int) -> Iterator[Row]:
