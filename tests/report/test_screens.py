@@ -301,3 +301,16 @@ def test_of_many_blocks_a_cell_stands_for_several() -> None:
     assert len(line.plain) <= 80
     assert cells.count("█") == 1
     assert set(cells) == {"▓", "█"}
+
+
+# stats
+
+
+def test_layer_2_stands_before_layer_10_and_what_is_of_one_layer_together(tmp_path: Path) -> None:
+    path = saved(tmp_path, "deep", decoder(0, d=16, h=24, layers=12))
+    printed = run("stats", path)
+    names = [line.split()[0] for line in printed.splitlines()[1:]]
+    layers = [int(name.split(".")[2]) for name in names if name.startswith("model.layers.")]
+    assert layers == sorted(layers)
+    assert names == [line.split()[0] for line in str(weightprint.scan(path)).splitlines()[1 : len(names) + 1]]
+    assert sorted(names) == sorted(row["name"] for row in weightprint.scan(path).table.to_records())

@@ -129,11 +129,11 @@ def _write(result: Scan, by: str, form: str, output: str | None, everything: boo
     from weightprint.cli.out import emit, put, tables
     from weightprint.report.html import page
     from weightprint.report.scan import html, summary
-    from weightprint.report.stats import columns_to_show, fitting, rich_table, text
+    from weightprint.report.stats import columns_to_show, fitting, in_order, rich_table, text
     from weightprint.report.terminal import console
 
     pooled = by != "layer"
-    table = result.by(by) if pooled else result.table
+    table = result.by(by) if pooled else in_order(result.table) if form in ("text", "html") else result.table
     if form != "text" or output is not None:
         writers = {
             **tables(table),
