@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from weightprint.report import compare as shown
 from weightprint.report import done, layer_runs
 from weightprint.report.diff import lines as diff_lines
 from weightprint.report.pen import Pen
+from weightprint.report.progress import progress_bar
 from weightprint.verdict.error_rates import error_rate
 from weightprint.verdict.values import LayerMatch
 
@@ -245,6 +248,24 @@ def test_bold_where_it_is_wanted_and_the_word_alone() -> None:
     assert "\x1b[1" in (bold := run("compare", *pair, FORCE_COLOR="1", NO_COLOR="1"))
     assert "32m" not in bold
     assert run("compare", *pair, "-q") == "identical\n"
+
+
+def test_the_bar_names_what_is_done_and_never_stands_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", shown_on := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    monkeypatch.setattr("weightprint.report.progress.sys.stderr", shown_on)
+    with progress_bar("compare") as progress:
+        weightprint.compare(DEMO / "parent", DEMO / "stranger", progress=progress)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown_on.getvalue())
+    phases = [name for name in ("units, heads, channels", "rotations", "weighing") if f"compare: {name}" in drawn]
+    assert "weighing" in phases
+    assert not re.search(r"(\d+\.?\d*)/\1 [kM]?B", drawn)
 
 
 # diff

@@ -32,7 +32,7 @@ from weightprint.results.saving import json_value, to_json
 from weightprint.results.shown import Shown
 from weightprint.util.escape import escape
 from weightprint.util.linear_algebra import accounted
-from weightprint.util.progress import Progress
+from weightprint.util.progress import Progress, phase
 from weightprint.verdict import direction_cues
 from weightprint.verdict.facts import Facts, gathered
 from weightprint.verdict.saved import facts_from, saved
@@ -78,6 +78,7 @@ class Judgement:
 
 def judge(models: ModelPair, evidence: Sequence[Evidence]) -> Judgement:
     """Gather what values have to tell, weigh it, and tell what was done. Only the weighing (`decide`) reads nothing."""
+    phase("weighing")
     facts = gathered(models, evidence)
     cues = direction_cues.gather(models, facts.by_test) if asks_direction(facts) else None
     verdict = decide(facts, cues)

@@ -33,7 +33,7 @@ from weightprint.fingerprint.live import finite_view
 from weightprint.fingerprint.steps import Collector
 from weightprint.util import parallel
 from weightprint.util.linear_algebra import accounted
-from weightprint.util.progress import Meter, Progress
+from weightprint.util.progress import Meter, Progress, phase
 from weightprint.verdict.facts import Facts, may_decide
 from weightprint.verdict.withheld import qualified
 
@@ -74,6 +74,7 @@ def examine(
 
 def gather(models: ModelPair, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
+    phase("units, heads, channels")
     exact, models = models, replace(models, a=finite_view(models.a), b=finite_view(models.b))
     if models.effort == "quick":
         tests = [test for test in tests if test.quick]

@@ -38,8 +38,8 @@ def drawn(layer_map: Sequence[LayerMatch], width: int) -> list[str]:
     shares = [percent(max(share, 0.0)) for share in (min(seen), max(seen))]
     agreement = f"  agreement {' to '.join(dict.fromkeys(shares))}"
     if len(cells) == 1:
-        (b, bar, a), *_ = cells
-        return [f"B {b} = A {a}  {bar}{agreement}"]
+        of_b, bar, of_a = cells[0]
+        return [f"B {of_b} = A {of_a}  {bar}{agreement}"]
     wide = [max(map(len, cell)) for cell in cells]
     lines = ["  ".join(cell[k].ljust(w) for cell, w in zip(cells, wide, strict=True)).rstrip() for k in range(3)]
     lines = [f"{head}  {line}" for head, line in zip("B A", lines, strict=True)]

@@ -20,6 +20,7 @@ from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.alignment.unit_order import by_unit_order
 from weightprint.evidence.alignment.unit_signatures import by_unit_signatures
 from weightprint.evidence.pair import IDENTITY, Basis, ModelPair
+from weightprint.util.progress import phase
 
 __all__ = ["FINDERS", "find_bases"]
 
@@ -40,6 +41,7 @@ def find_bases(models: ModelPair) -> list[Basis]:
     ``scores["log10_p_chance"]``, and ``candidates``: how many were tried. A signed permutation stands before a rotation
     that does no better. Search stops once a basis aligns nearly all units.
     """
+    phase("rotations")
     scored: list[tuple[Basis, Score]] = []
     widths = {f for f in (_width(models, "a"), _width(models, "b")) if f}
     if len(widths) <= 1:
