@@ -22,7 +22,7 @@ from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.done import sentence
 from weightprint.report.format import byte_count, count, percent, seconds
 from weightprint.report.layer_runs import drawn, expert_words
-from weightprint.report.looks import found, looked_for
+from weightprint.report.looks import Look, found, looked_for
 from weightprint.report.pen import Pen, tail
 from weightprint.util.escape import escape
 from weightprint.verdict.error_rates import counted, error_rate
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STYLES", "Row", "rows", "screen"]
 
-_LINES = 23  # and one for the prompt
+_WIDTH, _LINES = 80, 23  # and one line for the prompt
 _EACH = 2  # lines of one sentence, at most
 _LABEL = 16
 _NEEDED = f"10^{LOG10_P:g}"
@@ -59,35 +59,22 @@ def screen(comparison: Comparison, pen: Pen, *, whole: bool = False) -> Iterator
     """The lines of the first screen; on 80 columns no more than a terminal of 24 lines holds, unless the names of the
     models are to stand there whole."""
     result = comparison.result
-    said = headline(result.readings or (result.name,)).upper()
-    title = pen.line((f"{said}. ", STYLES[result.name]), (escape(result.sentence, None), ""))
-    top = list(_folded(title, pen))
-    top += _models(comparison, pen, whole)
+    title = f"{headline(result.readings or (result.name,)).upper()}. {result.sentence}"
+    top = [*pen.wrapped(escape(title, None), style=STYLES[result.name]), *_models(comparison, pen, whole)]
     foot = list(pen.wrapped(f"-v: test by test   -o report.html: to hand on   ({_cost(comparison)})", style="dim"))
-    every = [(row, list(_lines(row, pen))) for row in rows(comparison, pen.width - _LABEL)]
-    room = _LINES - len(top) - len(foot) - 2
-    kept = {i for i, (row, _) in enumerate(every) if not row.rank}
-    for i in sorted(set(range(len(every))) - kept, key=lambda i: (every[i][0].rank, i)):
-        if sum(len(every[j][1]) for j in kept) + len(every[i][1]) <= room:
-            kept.add(i)
     blank = [] if result.name == "identical" else [Text()]
+    every = [(row, list(_lines(row, pen))) for row in rows(comparison, pen.width - _LABEL)]
+    room = (_LINES if pen.width >= _WIDTH else 2 * _LINES) - len(top) - len(foot) - 2 * len(blank)
+    kept: set[int] = set()
+    for i in sorted(range(len(every)), key=lambda i: (every[i][0].rank, i)):
+        if not every[i][0].rank or sum(len(every[j][1]) for j in (*kept, i)) <= room:
+            kept.add(i)
     yield from (*top, *blank)
     label = ""
-    for i in sorted(kept):
-        row, lines = every[i]
-        first, *others = lines
+    for row, (first, *others) in (every[i] for i in sorted(kept)):
         yield from (Text(" " * _LABEL) + first[_LABEL:] if row.label == label else first, *others)
         label = row.label
     yield from (*blank, *foot)
-
-
-def _folded(text: Text, pen: Pen) -> Iterator[Text]:
-    """A line with its styles over as many lines as it needs."""
-    start, plain = 0, text.plain
-    for line in pen.wrapped(plain):
-        at = plain.index(line.plain, start)
-        start = at + len(line.plain)
-        yield text[at:start]
 
 
 def _lines(row: Row, pen: Pen) -> Iterator[Text]:
@@ -97,10 +84,12 @@ def _lines(row: Row, pen: Pen) -> Iterator[Text]:
             yield pen.line((" " * _LABEL if k else label, "dim"), (line, ""))
         return
     lines = list(pen.wrapped(escape(row.says, None), label))
-    if len(lines) > _EACH:
-        last = lines[_EACH - 1].plain
-        cut = last if len(last) + 2 <= pen.width else last[: last.rstrip().rfind(" ")]
-        lines = [*lines[: _EACH - 1], pen.line((cut.rstrip() + " …", ""))]
+    each = _EACH if pen.width >= _WIDTH else _EACH + 1
+    if len(lines) > each:
+        last = lines[each - 1].plain
+        if len(last) + 2 > pen.width:
+            last = last[: max(last.rfind(" ", _LABEL), _LABEL)]
+        lines = [*lines[: each - 1], pen.line((last.rstrip() + " …", ""))]
     yield from lines
 
 
@@ -162,7 +151,7 @@ def _sure(comparison: Comparison) -> str:
     if name == "inconclusive":
         return f"not at all: nothing shared was found, and it could have been missed{chance}"
     if name == "no_evidence":
-        return f"nothing beyond chance{chance}; the right column says what would have been seen"
+        return f"nothing beyond chance{chance}; what would have been seen is said below"
     if log10_p is None or log10_p > LOG10_P:
         return "certain of what is equal: it was compared bit for bit"
     words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
@@ -242,16 +231,24 @@ def _shape(operation: Operation) -> str:
     return re.sub(r"\b[\d.,]+", "", sentence(operation))
 
 
+def _seen(look: Look) -> str:
+    return "" if look.seen_from is None else f", seen from {percent(look.seen_from)}"
+
+
 def _silent(comparison: Comparison, width: int) -> Iterator[Row]:
     looks = looked_for(comparison.evidence)
     if looks:
         table = [("", "found", "by chance", "seen from")]
         for look in looks:
-            seen = "" if look.seen_from is None else percent(look.seen_from)
+            seen = _seen(look).rpartition("from ")[2]
             table.append((look.what, f"{look.found:,} of {look.of:,}", f"{look.chance:.2g}", seen))
         wide = [max(map(len, column)) for column in zip(*table, strict=True)]
         cells = [[cell.ljust(wide[0]) if not k else cell.rjust(wide[k]) for k, cell in enumerate(r)] for r in table]
-        yield Row("Looked for", tuple("  ".join(row).rstrip()[:width] for row in cells))
+        lines = tuple("  ".join(row).rstrip() for row in cells)
+        if max(map(len, lines)) <= width:
+            yield Row("Looked for", lines)
+        else:
+            yield from (Row("Looked for", f"{look.sentence}{_seen(look)}") for look in looks)
     yield from (Row("Not seen", _not_seen(*why)) for why in _not_asked(comparison).items())
 
 
@@ -272,7 +269,9 @@ def _against(comparison: Comparison) -> Iterator[str]:
     if result.name == "shared_initialisation":
         yield "descent so long ago that little of it is left would look alike"
     elif "shared_initialisation" in result.readings:
-        yield "one random start, trained apart since, is not ruled out"
+        row = counted()["shared_init"]["claimed"]
+        often = f"{row['n']:,} of {row['pairs']:,} such pairs were called related"
+        yield f"one random start, trained apart since, is not ruled out: {often}"
     for words in result.against:
         if words.startswith("Similar training data"):
             yield "brought together by their shared tokens some units agree, as in strangers that learned the same data"
