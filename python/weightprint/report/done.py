@@ -13,7 +13,7 @@ __all__ = ["sentence"]
 
 
 def sentence(operation: Operation) -> str:
-    """``"trained on, or merged with a sibling: weights moved by 8.3 % (likely, .8)"``; not escaped.
+    """``"trained further, or merged with a sibling: weights moved by 8.3 % (likely, .8)"``; not escaped.
 
     An operation that is not known here, or not with such parameters, is told by its name and where it was seen."""
     try:
@@ -178,6 +178,6 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "semi_structured_pruning": lambda p: f"pruned: {p['of'] - p['kept']} of every {p['of']} weights set to zero",
     "lora_merge": lambda p: f"a LoRA adapter of rank {p['rank']} merged into {', '.join(p['roles'])}",
     "gaussian_noise": _noise,
-    "fine_tune": _trained("trained on"),
-    "continued_pretraining": _trained("trained on for long"),
+    "fine_tune": _trained("trained further"),
+    "continued_pretraining": _trained("trained further and for long"),
 }

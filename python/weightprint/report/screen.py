@@ -10,6 +10,7 @@ Lines have a rank: those of rank 0 always stand; the others in the order of thei
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -56,15 +57,18 @@ class Row:
 
 
 def screen(comparison: Comparison, pen: Pen, *, whole: bool = False) -> Iterator[Text]:
-    """The lines of the first screen; on 80 columns no more than a terminal of 24 lines holds, unless the names of the
-    models are to stand there whole."""
+    """The lines of the first screen, on 80 columns no more than a terminal of 24 lines holds; or the whole of it, with
+    nothing left out or cut short."""
     result = comparison.result
     title = f"{headline(result.readings or (result.name,)).upper()}. {result.sentence}"
     top = [*pen.wrapped(escape(title, None), style=STYLES[result.name]), *_models(comparison, pen, whole)]
     foot = list(pen.wrapped(f"-v: test by test   -o report.html: to hand on   ({_cost(comparison)})", style="dim"))
     blank = [] if result.name == "identical" else [Text()]
-    every = [(row, list(_lines(row, pen))) for row in rows(comparison, pen.width - _LABEL)]
-    room = (_LINES if pen.width >= _WIDTH else 2 * _LINES) - len(top) - len(foot) - 2 * len(blank)
+    said = list(rows(comparison, pen.width - _LABEL))
+    times = Counter(row.label for row in said)
+    every = [(row, list(_lines(row, pen, "- " * (times[row.label] > 1), whole))) for row in said]
+    lines = 10**6 if whole else _LINES if pen.width >= _WIDTH else 2 * _LINES
+    room = lines - len(top) - len(foot) - 2 * len(blank)
     kept: set[int] = set()
     for i in sorted(range(len(every)), key=lambda i: (every[i][0].rank, i)):
         if not every[i][0].rank or sum(len(every[j][1]) for j in (*kept, i)) <= room:
@@ -77,15 +81,15 @@ def screen(comparison: Comparison, pen: Pen, *, whole: bool = False) -> Iterator
     yield from (*blank, *foot)
 
 
-def _lines(row: Row, pen: Pen) -> Iterator[Text]:
-    label = f"  {row.label}".ljust(_LABEL)
+def _lines(row: Row, pen: Pen, bullet: str, whole: bool) -> Iterator[Text]:
+    label = f"  {row.label}".ljust(_LABEL) + bullet
     if isinstance(row.says, tuple):
         for k, line in enumerate(row.says):
             yield pen.line((" " * _LABEL if k else label, "dim"), (line, ""))
         return
     lines = list(pen.wrapped(escape(row.says, None), label))
     each = _EACH if pen.width >= _WIDTH else _EACH + 1
-    if len(lines) > each:
+    if len(lines) > each and not whole:
         last = lines[each - 1].plain
         if len(last) + 2 > pen.width:
             last = last[: max(last.rfind(" ", _LABEL), _LABEL)]
