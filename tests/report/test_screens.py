@@ -61,7 +61,7 @@ PAIRS: dict[str, tuple[Callable[[Path], tuple[Path, Path]], str, tuple[str, ...]
     "fine-tune": (
         lambda f: (DEMO / "parent", DEMO / "finetune"),
         "shared_origin",
-        ("SHARED ORIGIN", "overwhelming", "weights moved by 8", "B 0-4 = A 0-4", "640 of 640 feed-forward units"),
+        ("SHARED ORIGIN", "overwhelming", "weights moved 8", "B 0-4 = A 0-4", "640 of 640 feed-forward units"),
     ),
     "upcycled": (
         lambda f: (DEMO / "parent", DEMO / "moe"),
@@ -77,7 +77,7 @@ PAIRS: dict[str, tuple[Callable[[Path], tuple[Path, Path]], str, tuple[str, ...]
     "strangers": (
         lambda f: (DEMO / "parent", DEMO / "stranger"),
         "no_evidence",
-        ("NO EVIDENCE", "a finding needs 10^-6", "Looked for", "by chance", "seen from", "distillation"),
+        ("NO EVIDENCE", "a finding needs 10^-6", "Looked for", "chance", "seen from", "distillation"),
     ),
     "partly shared": (
         lambda f: (
@@ -212,10 +212,10 @@ def test_operations_are_sentences_and_unknown_ones_are_told_all_the_same() -> No
 
     assert says("depth_drop", layers=[3, 4, 7], count=3) == "3 layers dropped: 3-4, 7"
     assert says("semi_structured_pruning", kept=2, of=4) == "pruned: 2 of every 4 weights set to zero"
-    assert says("depth_upscaling", ranges=[[0, 5], [2, 7]], confidence=0.8).endswith("make 12 (likely, .8)")
+    assert says("depth_upscaling", ranges=[[0, 5], [2, 7]], confidence=0.8).startswith("likely (.8): layers repeated")
     assert says("gaussian_noise", sd=0.00141243).endswith("standard deviation 0.00141")
     moved = says("fine_tune", relative_change=0.083, layers=[[0, 0.05], [1, 0.07]], outside={"head": 0.1}, frozen=[])
-    assert "weights moved by 8.3 % (layers 5 to 7 %, head 10 %)" in moved
+    assert "weights moved 8.3 % (layers 5 to 7 %, head 10 %)" in moved
     assert says("never_heard_of") == "never heard of: in some place"
     assert says("lora_merge") == "lora merge: in some place"  # with other parameters than those known here
 

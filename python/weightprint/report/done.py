@@ -13,20 +13,20 @@ __all__ = ["sentence"]
 
 
 def sentence(operation: Operation) -> str:
-    """``"trained further, or merged with a sibling: weights moved by 8.3 % (likely, .8)"``; not escaped.
+    """``"likely (.8): trained further, or merged with a sibling: weights moved 8.3 %"``; not escaped.
 
     An operation that is not known here, or not with such parameters, is told by its name and where it was seen."""
     try:
         words = _SAYS[operation.name](operation.parameters)
     except KeyError:
         words = f"{operation.name.replace('_', ' ')}: {operation.where}"
-    return words + _doubt(operation.confidence)
+    return _doubt(operation.confidence) + words
 
 
 def _doubt(confidence: float) -> str:
     if confidence >= 0.9:
         return ""
-    return f" ({'likely' if confidence >= 0.7 else 'perhaps'}, {f'{confidence:.2g}'.lstrip('0')})"
+    return f"{'likely' if confidence >= 0.7 else 'perhaps'} ({f'{confidence:.2g}'.lstrip('0')}): "
 
 
 Parameters = Mapping[str, Any]
@@ -51,7 +51,7 @@ def _trained(how: str) -> Callable[[Parameters], str]:
         frozen = p.get("frozen", ())
         left = f"; {_some(len(frozen), 'tensor')} untouched" if frozen else ""
         where = f" ({', '.join(parts)}{left})" if parts or left else ""
-        return f"{how}, or merged with a sibling: weights moved by {percent(p['relative_change'])}{where}"
+        return f"{how}, or merged with a sibling: weights moved {percent(p['relative_change'])}{where}"
 
     return says
 

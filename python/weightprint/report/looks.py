@@ -79,9 +79,9 @@ _CHECKED = ("exact_sharing", "same_values")  # value by value, without chance
 #: How silence is told where it is not told alike: tests that pick the best of many pairs count whole parts.
 _SILENT: Mapping[str, tuple[str, _Counts]] = {
     "aligned_units": (f"{_UNITS} in place", _FOUND["aligned_units"][2]),
-    "unit_agreement": ("feed-forward parts, any order", lambda e, t: (t["found"], len(e.matches), 0)),
-    "unit_geometry": ("feed-forward parts by angles", lambda e, t: (t["ffns_found"], t["ffns"], 0)),
-} | dict.fromkeys(OWN_BASIS, ("any of these by itself, turned", _parts))
+    "unit_agreement": ("layers' units, any order", lambda e, t: (t["found"], len(e.matches), 0)),
+    "unit_geometry": ("layers' units, by angles", lambda e, t: (t["ffns_found"], t["ffns"], 0)),
+} | dict.fromkeys(OWN_BASIS, ("any of these, turned", _parts))
 
 
 def _look(e: Evidence, what: str, counts: _Counts) -> Look:

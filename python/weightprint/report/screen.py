@@ -242,7 +242,7 @@ def _seen(look: Look) -> str:
 def _silent(comparison: Comparison, width: int) -> Iterator[Row]:
     looks = looked_for(comparison.evidence)
     if looks:
-        table = [("", "found", "by chance", "seen from")]
+        table = [("", "found", "chance", "seen from")]
         for look in looks:
             seen = _seen(look).rpartition("from ")[2]
             table.append((look.what, f"{look.found:,} of {look.of:,}", f"{look.chance:.2g}", seen))
