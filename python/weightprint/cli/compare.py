@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +10,8 @@ import click
 from weightprint.cli import options
 
 if TYPE_CHECKING:
-    from weightprint.compare.compare import Effort
+    from weightprint.compare.compare import Comparison, Effort
+    from weightprint.report.files import FileDigest
 
 __all__ = ["compare"]
 
@@ -28,9 +30,18 @@ __all__ = ["compare"]
     help="quick: samples, under 2 % of a large model. standard: every byte once. full: every block and alignment.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
+@click.option("--plots", metavar="DIR", help="Also write the drawings of the HTML page to this folder, as SVG files.")
 @options.report_file
 def compare(
-    a: str, b: str, as_json: bool, verbose: bool, quiet: bool, effort: Effort, seed: int, output: str | None
+    a: str,
+    b: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    effort: Effort,
+    seed: int,
+    plots: str | None,
+    output: str | None,
 ) -> int:
     """Do B and A hold the same weights, or share an origin? Prints the verdict and the evidence for and against it.
 
@@ -53,24 +64,57 @@ def compare(
     """
     from weightprint.cli.out import destination, emit, put
     from weightprint.compare.compare import compare as run
-    from weightprint.report.compare import html, lines, text, word
-    from weightprint.report.html import page
+    from weightprint.report.compare import lines, text, word
+    from weightprint.report.markdown import compare as markdown
+    from weightprint.report.page.compare import page
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import console, pen, show
 
     form = destination(output, (a, b))
+    command = shlex.join(["weightprint", "compare", a, b, "--effort", effort, "--seed", str(seed)])
     with progress_bar("compare") as progress:
         comparison = run(a, b, effort=effort, seed=seed, progress=progress)
     writers = {
         "json": lambda: comparison.to_json() + "\n",
-        "html": lambda: page("weightprint compare", html(comparison)),
+        "html": lambda: page(comparison, _sha256(comparison, _HASHED), command),
+        "markdown": lambda: markdown(comparison, command),
         "text": lambda: text(comparison, verbose=True),
     }
     if output is not None:
         put(output, form, writers)
+    if plots is not None:
+        _draw(comparison, plots)
     if as_json:
         emit(writers["json"]())
     else:
         out = console()
         show([word(comparison)] if quiet else lines(comparison, pen(out), verbose=verbose), out)
     return 0 if comparison.same else 1
+
+
+#: Bytes of both models up to which a page reads their files once more, for the digest that hubs know.
+_HASHED = 16_000_000_000
+
+
+def _sha256(comparison: Comparison, most: float) -> list[FileDigest]:
+    """SHA-256 of all files that were read; none where that is more than `most` bytes."""
+    from weightprint.report.files import sha256_of
+
+    if sum(file["nbytes"] for side in comparison.files.values() for file in side) > most:
+        return []
+    names = {side: [file["name"] for file in files] for side, files in comparison.files.items()}
+    of_a = sha256_of("a", comparison.a.source, names.get("a", ()))
+    return of_a + sha256_of("b", comparison.b.source, names.get("b", ()))
+
+
+def _draw(comparison: Comparison, folder: str) -> None:
+    from pathlib import Path
+
+    from weightprint.report.page.compare import drawings
+    from weightprint.results.saving import write_atomically
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for drawing in drawings(comparison):
+        content = drawing.file().encode()
+        write_atomically(Path(folder) / f"{drawing.name}.svg", lambda file, content=content: file.write(content))
+    click.echo(f"wrote the drawings to {folder}", err=True)

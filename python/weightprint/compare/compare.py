@@ -99,6 +99,8 @@ class Comparison(Shown):
         seconds, gemm_seconds: what it took, and how much of that products and decompositions of dense matrices.
         bytes_read, peak_rss_bytes: what was read, and the largest resident set (None where the system does not say).
         version: of weightprint.
+        files: of each side (``"a"``, ``"b"``), the files that were read: ``name``, ``nbytes`` and, for a snapshot of
+            the hub's cache, its ``revision``.
     """
 
     _report = "compare"
@@ -115,6 +117,7 @@ class Comparison(Shown):
     peak_rss_bytes: int | None
     gemm_seconds: float
     version: str
+    files: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict, repr=False)
 
     @property
     def verdict(self) -> Name:
@@ -131,9 +134,17 @@ class Comparison(Shown):
 
         Neither model is needed. No direction is claimed where none was asked for at first.
         """
-        rows = [json_value(e.to_dict()) for e in self.evidence]
-        facts, cues = facts_from(self.weighed_from, rows, self.parameters)
+        facts, cues = self._weighed_from()
         return decide(replace(facts, limits=limits), cues)
+
+    @property
+    def facts(self) -> Facts:
+        """What was weighed: the outline of both models and what was found of each part."""
+        return self._weighed_from()[0]
+
+    def _weighed_from(self) -> tuple[Facts, Cues | None]:
+        rows = [json_value(e.to_dict()) for e in self.evidence]
+        return facts_from(self.weighed_from, rows, self.parameters)
 
     @property
     def log10_p(self) -> float | None:
@@ -175,6 +186,7 @@ class Comparison(Shown):
             "complete": verdict.complete,
             "readings": list(verdict.readings),
             "gemm_seconds": self.gemm_seconds,
+            "files": {side: list(of) for side, of in self.files.items()},
             "told_from": told.told_from,
             "operations_if": {way: [o.to_dict() for o in rows] for way, rows in told.operations_if.items()} or None,
             "weighed_from": self.weighed_from,
@@ -204,6 +216,7 @@ class Comparison(Shown):
             evidence=tuple(facts.evidence),
             parameters=tool["parameters"],
             version=tool["version"],
+            files=out.get("files", {}),
             **{key: out[key] for key in ("weighed_from", "seconds", "bytes_read", "peak_rss_bytes", "gemm_seconds")},
         )
 
@@ -301,6 +314,7 @@ def _compare(
         gemm_seconds=spent.seconds,
         weighed_from=json_value(saved(judged.facts, judged.cues)),
         version=__version__,
+        files={"a": _files(a), "b": _files(b)},
     )
 
 
@@ -338,6 +352,16 @@ def _summary(examined: Examined) -> ModelSummary:
         hidden_size=(main.hidden if main else None) or hidden_size(side),
         vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
     )
+
+
+def _files(anatomy: Anatomy) -> list[dict[str, Any]]:
+    out = []
+    for file in (file for checkpoint in anatomy.checkpoints for file in checkpoint.files):
+        folder = os.path.dirname(file.path)
+        snapshot = os.path.basename(os.path.dirname(folder)) == "snapshots"
+        revision = os.path.basename(folder) if snapshot else None
+        out.append({"name": file.name, "nbytes": file.nbytes, "revision": revision})
+    return out
 
 
 def _peak_rss() -> int | None:

@@ -77,5 +77,6 @@ def sigma_curve(models: ModelPair) -> Evidence:
             "unrelated_pairs_above": None if row is None else row[2],
             "unrelated_decoders_above": None if row is None else row[3],
             "threshold": None if row is None else row[0],
+            "error_table": [list(row) for row in FALSE_POSITIVES],
         },
     )

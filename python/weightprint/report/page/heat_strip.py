@@ -1,0 +1,78 @@
+"""How much changed where: a strip of roles by blocks, as dark as the relative change is large."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from weightprint.report.page.svg import Drawing, frame, joined, label, path, rect
+
+__all__ = ["Cell", "heat_strip"]
+
+#: Relative changes from which on a cell gets darker: a thousandth, a hundredth, …
+STEPS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
+_ROW, _TOP, _LEFT = 17.0, 22.0, 24.0
+_GROUPS = 200  # columns: more blocks than this share one
+
+
+class Cell(NamedTuple):
+    """A role in a block (None: outside), and ‖B − A‖ / ‖A‖ of its tensors; infinite where there is no number."""
+
+    role: str
+    block: int | None
+    relative: float
+
+
+def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
+    """Roles in the given order, down; blocks across, what is outside them first. None where nothing has a place."""
+    told = list(cells)
+    blocks = sorted({c.block for c in told if c.block is not None})
+    outside = any(c.block is None for c in told)
+    if not told:
+        return None
+    every = max(1, math.ceil(len(blocks) / _GROUPS))
+    column = {block: i // every + 2 * outside for i, block in enumerate(blocks)}
+    columns = max(column.values(), default=0) + 1
+    rows = {role: i for i, role in enumerate(role for role in roles if any(c.role == role for c in told))}
+    worst: dict[tuple[int, int], float] = defaultdict(float)
+    for cell in told:
+        at = (rows[cell.role], 0 if cell.block is None else column[cell.block])
+        worst[at] = max(worst[at], cell.relative)
+    shapes: dict[str, list[str]] = defaultdict(list)
+    for (y, x), value in worst.items():
+        shapes[_shade(value)].append(f"M{x} {y}h1v1h-1z")
+    drawn = [path("".join(d), f"heat {kind}") for kind, d in sorted(shapes.items())]
+    if columns <= 80:
+        grid = "".join(f"M{x} 0V{len(rows)}" for x in range(1, columns))
+        drawn.append(path(grid + "".join(f"M0 {y}H{columns}" for y in range(1, len(rows))), "grid"))
+    wide, tall = 98 - _LEFT, len(rows) * _ROW
+    parts = [frame(_LEFT, _TOP, wide, tall, (float(columns), float(len(rows))), joined(drawn))]
+    parts += [label(_LEFT, _TOP + (y + 0.5) * _ROW + 4, role, anchor="end", dx=-8) for role, y in rows.items()]
+    if outside:
+        parts.append(label(_LEFT, _TOP - 8, "outside", "dim small"))
+    for block in {blocks[0], blocks[len(blocks) // 2], blocks[-1]} if blocks else ():
+        x = _LEFT + wide * (column[block] + 0.5) / columns
+        parts.append(label(x, _TOP - 8, str(block), "dim small", anchor="middle"))
+    parts += _legend(_TOP + tall + 12)
+    most = max(told, key=lambda cell: cell.relative)
+    where = "outside the blocks" if most.block is None else f"in block {most.block}"
+    title = f"Relative change of {len(rows)} roles over {len(blocks)} blocks; the largest is of {most.role} {where}"
+    return Drawing("change", title, _TOP + tall + 34, joined(parts))
+
+
+def _shade(relative: float) -> str:
+    if not math.isfinite(relative):
+        return "hx"
+    return f"h{sum(relative > step for step in STEPS)}"
+
+
+def _legend(y: float) -> list[object]:
+    words = ("same", *(f"> {100 * step:g} %" for step in STEPS))
+    out = []
+    for i, text in enumerate(words):
+        x = _LEFT + (98 - _LEFT) * i / len(words)
+        out.append(rect(x, y, 2.2, 10, f"heat h{i}"))
+        out.append(label(x + 2.8, y + 9, text if i != 1 else "> 0", "dim small"))
+    return out
