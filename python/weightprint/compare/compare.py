@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -134,14 +135,15 @@ class Comparison(Shown):
 
         Neither model is needed. No direction is claimed where none was asked for at first.
         """
-        facts, cues = self._weighed_from()
+        facts, cues = self._weighed_from
         return decide(replace(facts, limits=limits), cues)
 
     @property
     def facts(self) -> Facts:
         """What was weighed: the outline of both models and what was found of each part."""
-        return self._weighed_from()[0]
+        return self._weighed_from[0]
 
+    @cached_property
     def _weighed_from(self) -> tuple[Facts, Cues | None]:
         rows = [json_value(e.to_dict()) for e in self.evidence]
         return facts_from(self.weighed_from, rows, self.parameters)
@@ -227,6 +229,9 @@ class Comparison(Shown):
         comma = "," if indent is None else ",\n" + " " * indent
         end = "}" if indent is None else "\n}"
         return f'{to_json(out, indent)[: -len(end)]}{comma}"weighed_from": {weighed}{end}'
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_weighed_from"}  # made again when asked
 
     def __repr__(self) -> str:
         strength = "" if self.log10_p is None else f", log10 p = {self.log10_p:.1f}"

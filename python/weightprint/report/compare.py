@@ -14,7 +14,7 @@ from rich.text import Text
 from weightprint.evidence.tests import DECIDING, QUOTED
 from weightprint.report.format import byte_count, number, seconds
 from weightprint.report.pen import Pen
-from weightprint.report.screen import STYLES, rows, screen, told
+from weightprint.report.screen import STYLES, screen, told
 from weightprint.report.terminal import plain
 from weightprint.results.saving import to_json
 from weightprint.util.escape import escape

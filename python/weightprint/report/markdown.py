@@ -1,4 +1,4 @@
-"""Results as Markdown, for issues and model cards: at most 60 lines, every name escaped, the map as a Mermaid drawing."""
+"""Results as Markdown, for issues and model cards: at most 60 lines, names escaped, the map as a Mermaid drawing."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def inspect(checkpoint: Checkpoint, anatomy: Anatomy | None, noticed: Sequence[F
 
 
 def _mermaid(maps: Sequence[StackMap]) -> list[str]:
-    """Runs of blocks of A and B as boxes, arrows between them; names of stacks are left out, as anybody chooses them."""
+    """Runs of blocks of A and B as boxes, arrows between them; no names of stacks, which anybody may choose."""
     stack = next((stack for stack in maps if stack.links), None)
     if stack is None:
         return []

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.parameters import parts, stored
 from weightprint.checkpoint.checkpoint import Checkpoint
-from weightprint.report.anatomy import pattern_rows, tensor_rows
 from weightprint.report.anatomy import html as anatomy_html
+from weightprint.report.anatomy import pattern_rows, tensor_rows
 from weightprint.report.format import byte_count, count, number, percent
 from weightprint.report.html import html_table
 from weightprint.report.inspect import layout
@@ -35,6 +34,7 @@ def page(
     family = (anatomy.family if anatomy is not None else None) or "no family recognised"
     lead = rendered("told.html", tone="none", word=family, sentence=sentence)
     found = [*checkpoint.findings, *(anatomy.findings if anatomy is not None else ()), *noticed]
+    listed = [(f.name, f"{f.nbytes:,}", f"{f.n_tensors:,}") for f in checkpoint.files]
     sections = [
         None if anatomy is None else Section("Stacks", trusted(anatomy_html(anatomy, _ROWS))),
         None if anatomy is None else _parts(anatomy),
@@ -45,7 +45,7 @@ def page(
             tensor_rows(anatomy) if tensors and anatomy is not None else [],
         ),
         _table("Tensors as stored", ("layout", "dtype", "shape", "count", "bytes"), pattern_rows(layout(checkpoint))),
-        _table("Files", ("file", "bytes", "tensors"), [(f.name, f"{f.nbytes:,}", f"{f.n_tensors:,}") for f in checkpoint.files]),
+        _table("Files", ("file", "bytes", "tensors"), listed),
         _table("Metadata", ("key", "value"), [*checkpoint.metadata.items()]),
     ]  # fmt: skip
     source = checkpoint.source if anatomy is None else anatomy.source

@@ -127,9 +127,8 @@ def _sources(facts: Facts) -> Sources:
         found[key][block.a] += block.effect
     for row in facts.maps.ffns if facts.maps else ():
         if row.a is not None:
-            found[row.b] = Counter({row.a: row.share}) + Counter(
-                {at: share for at, share in row.also if row.b[2] is None and at[2] is not None}
-            )
+            several = {at: share for at, share in row.also if row.b[2] is None and at[2] is not None}
+            found[row.b] = Counter({row.a: row.share, **several})
     return found
 
 
@@ -175,16 +174,17 @@ def _stack(
     blocks_a, blocks_b = _blocks(of_a), _blocks(of_b)
     at_a = {block: i for i, block in enumerate(blocks_a)}
     by_block = _grouped(of_b, lambda t: t.layer)
+    named: dict[int, Counter[int]] = defaultdict(Counter)
+    for (stack, block, _), of in sources.items():
+        if stack == b:
+            for (stack_of_a, layer, _), weight in of.items():
+                named[block][layer] += weight if stack_of_a == a else 0
     links: list[Link] = []
     states: list[State] = []
     for i, block in enumerate(blocks_b):
         tensors = by_block[block]
         share = _share(tensors, parts)
-        votes: Counter[int] = Counter()
-        for key, of in sources.items():
-            if key[:2] == (b, block):
-                for (stack, layer, _), weight in of.items():
-                    votes[layer] += weight if stack == a else 0
+        votes = named[block]
         total = sum(votes.values())
         chosen = [(at, n / total) for at, n in votes.most_common(3) if total and at in at_a]
         # What speaks for a neighbour beside the best is likeness, not a second source, unless much does.

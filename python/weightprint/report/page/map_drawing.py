@@ -111,6 +111,7 @@ def _ribbons(stack: StackMap, y: float, step: float) -> Markup:
 def _boxes(stack: StackMap, y: float, step: float) -> list[Markup]:
     out = []
     every = 1 if step >= 14 else 5 if step >= 10 else 10
+    look = {"rx": 2} if step >= 14 else {"style": "stroke-width:.6"}
     doubled, unused = stack.doubled, stack.unused if stack.links else frozenset()
     for x, blocks, anchor, side in (
         (_LEFT, stack.blocks_a, "end", "a"),
@@ -124,7 +125,7 @@ def _boxes(stack: StackMap, y: float, step: float) -> list[Markup]:
             else:
                 kind = {"found": "plain", "absent": "absent", "open": "hollow"}[stack.states[i]]
                 words = f"B {block}" + {"found": "", "absent": ": not found", "open": ": not told"}[stack.states[i]]
-            out.append(rect(x, top, _WIDE, step - 2, f"block {kind}", words, rx=2))
+            out.append(rect(x, top, _WIDE, step - 2, f"block {kind}", words, **look))
             if block % every == 0 or i == len(blocks) - 1 or every == 1:
                 at, dx = (x, -6) if anchor == "end" else (x + _WIDE, 6)
                 out.append(label(at, top + step / 2 + 3, str(block), "dim small", anchor=anchor, dx=dx))
@@ -136,7 +137,7 @@ def _boxes(stack: StackMap, y: float, step: float) -> list[Markup]:
 
 def _ticks(stack: StackMap, y: float, step: float) -> Markup:
     """The experts inside B's blocks."""
-    if not stack.cells:
+    if not 0 < stack.experts <= _FEW:
         return Markup("")
     rows, inset = len(stack.blocks_b), 0.6
     inside = frame(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -50,7 +50,7 @@ def document(kind: str, title: str, lead: Markup, sections: Sequence[Section | N
             sections=[section for section in sections if section is not None],
             css=Markup(_template_text("page.css") + style()),
             version=__version__,
-            date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
         )
     )
 
@@ -97,7 +97,14 @@ def rendered(template: str, **values: Any) -> Markup:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("weightprint.report.page", "templates")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     made.filters["shown"] = lambda text: _PERCENT.sub("\\1\u00a0%", escape(str(text), None))
     return made
 
