@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -107,6 +108,10 @@ def _sha256(comparison: Comparison, most: float) -> list[FileDigest]:
     return of_a + sha256_of("b", comparison.b.source, names.get("b", ()))
 
 
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
 def _draw(comparison: Comparison, folder: str) -> None:
     from pathlib import Path
 
@@ -115,6 +120,5 @@ def _draw(comparison: Comparison, folder: str) -> None:
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     for drawing in drawings(comparison):
-        content = drawing.file().encode()
-        write_atomically(Path(folder) / f"{drawing.name}.svg", lambda file, content=content: file.write(content))
+        write_atomically(Path(folder) / f"{drawing.name}.svg", partial(_put, drawing.file().encode()))
     click.echo(f"wrote the drawings to {folder}", err=True)

@@ -292,7 +292,7 @@ def _identity(comparison: Comparison, digests: Sequence[FileDigest], command: st
     body = facts(told_facts)
     if command:
         body += Markup("<p>To repeat it:</p><p><code>{}</code></p>").format(command)
-    known = {(d.side, d.name): d.sha256 for d in digests}
+    known: dict[tuple[str, str], str] = {(d.side, d.name): d.sha256 for d in digests}
     files = [
         (
             side.upper(),

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from weightprint.report.page.svg import Drawing, frame, joined, label, path, rect
 
 __all__ = ["Cell", "heat_strip"]
@@ -47,14 +49,14 @@ def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
     if columns <= 80:
         grid = "".join(f"M{x} 0V{len(rows)}" for x in range(1, columns))
         drawn.append(path(grid + "".join(f"M0 {y}H{columns}" for y in range(1, len(rows))), "grid"))
-    wide, tall = 98 - _LEFT, len(rows) * _ROW
+    wide, tall = 98.0 - _LEFT, len(rows) * _ROW
     parts = [frame(_LEFT, _TOP, wide, tall, (float(columns), float(len(rows))), joined(drawn))]
     parts += [label(_LEFT, _TOP + (y + 0.5) * _ROW + 4, role, anchor="end", dx=-8) for role, y in rows.items()]
     if outside:
         parts.append(label(_LEFT, _TOP - 8, "outside", "dim small"))
     for block in {blocks[0], blocks[len(blocks) // 2], blocks[-1]} if blocks else ():
-        x = _LEFT + wide * (column[block] + 0.5) / columns
-        parts.append(label(x, _TOP - 8, str(block), "dim small", anchor="middle"))
+        middle = _LEFT + wide * (column[block] + 0.5) / columns
+        parts.append(label(middle, _TOP - 8, str(block), "dim small", anchor="middle"))
     parts += _legend(_TOP + tall + 12)
     most = max(told, key=lambda cell: cell.relative)
     where = "outside the blocks" if most.block is None else f"in block {most.block}"
@@ -68,7 +70,7 @@ def _shade(relative: float) -> str:
     return f"h{sum(relative > step for step in STEPS)}"
 
 
-def _legend(y: float) -> list[object]:
+def _legend(y: float) -> list[Markup]:
     words = ("same", *(f"> {100 * step:g} %" for step in STEPS))
     out = []
     for i, text in enumerate(words):

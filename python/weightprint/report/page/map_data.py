@@ -7,9 +7,9 @@ tensor of B that was found in A (:attr:`weightprint.verdict.facts.Facts.parts`),
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from weightprint.anatomy.place import Expert
 from weightprint.fingerprint.model import ModelView, Tensor
@@ -20,6 +20,7 @@ __all__ = ["Cap", "ExpertCell", "Link", "StackMap", "stack_maps"]
 
 #: What a block or a part of B is: found (in some part), looked for with power and not there, or not told.
 State = Literal["found", "absent", "open"]
+K = TypeVar("K")
 
 #: Parts outside the blocks as the drawing names them, by role; above the blocks, then below.
 _ABOVE = ("embedding", "projector")
@@ -112,12 +113,12 @@ def stack_maps(facts: Facts, *, denied: bool) -> tuple[StackMap, ...]:
 
 Block = tuple[str, int, Expert]
 #: Block or expert of B → block or expert of A → how much speaks for it.
-Sources = dict[Block, Counter[Block]]
+Sources = dict[Block, dict[Block, float]]
 
 
 def _sources(facts: Facts) -> Sources:
     a, b = facts.models.a.tensors, facts.models.b.tensors
-    found: Sources = defaultdict(Counter)
+    found: Sources = defaultdict(lambda: defaultdict(float))
     if facts.equal_both_ways and not facts.copies:
         for pair in facts.models.pairs:
             _vote(found, pair.a, pair.b, pair.b.numel)
@@ -128,7 +129,7 @@ def _sources(facts: Facts) -> Sources:
     for row in facts.maps.ffns if facts.maps else ():
         if row.a is not None:
             several = {at: share for at, share in row.also if row.b[2] is None and at[2] is not None}
-            found[row.b] = Counter({row.a: row.share, **several})
+            found[row.b] = {row.a: row.share, **several}
     return found
 
 
@@ -174,7 +175,7 @@ def _stack(
     blocks_a, blocks_b = _blocks(of_a), _blocks(of_b)
     at_a = {block: i for i, block in enumerate(blocks_a)}
     by_block = _grouped(of_b, lambda t: t.layer)
-    named: dict[int, Counter[int]] = defaultdict(Counter)
+    named: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for (stack, block, _), of in sources.items():
         if stack == b:
             for (stack_of_a, layer, _), weight in of.items():
@@ -186,7 +187,7 @@ def _stack(
         share = _share(tensors, parts)
         votes = named[block]
         total = sum(votes.values())
-        chosen = [(at, n / total) for at, n in votes.most_common(3) if total and at in at_a]
+        chosen = [(at, n / total) for at, n in _largest(votes, 3) if total and at in at_a]
         # What speaks for a neighbour beside the best is likeness, not a second source, unless much does.
         kept = [(at, part) for at, part in chosen if part == chosen[0][1] or part >= 0.2]
         links += [Link(i, at_a[at], share * part, at != block) for at, part in kept if share * part >= _LEAST]
@@ -209,10 +210,10 @@ def _blocks(tensors: Iterable[Tensor]) -> tuple[int, ...]:
     return tuple(sorted({t.layer for t in tensors if t.layer is not None}))
 
 
-def _grouped(tensors: Iterable[Tensor], key: object) -> dict[object, list[Tensor]]:
-    out: dict[object, list[Tensor]] = defaultdict(list)
+def _grouped(tensors: Iterable[Tensor], key: Callable[[Tensor], K]) -> dict[K, list[Tensor]]:
+    out: dict[K, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
-        out[key(tensor)].append(tensor)  # type: ignore[operator]
+        out[key(tensor)].append(tensor)
     return out
 
 
@@ -242,9 +243,13 @@ def _cells(
             by_expert[t.place.stack, t.place.block, t.place.expert].append(t)
     for key, held in by_expert.items():
         of = sources.get(key)
-        best = of.most_common(1)[0][0] if of else key
+        best = _largest(of, 1)[0][0] if of else key
         moved = best[2] is not None and best[2] != key[2]
         yield ExpertCell(rows[key[1]], columns[key[2]], _share(held, parts), moved)
+
+
+def _largest(votes: Mapping[K, float], n: int) -> list[tuple[K, float]]:
+    return sorted(votes.items(), key=lambda item: -item[1])[:n]
 
 
 def _expert_order(expert: Expert) -> tuple[bool, list[object]]:
