@@ -237,6 +237,22 @@ class Comparison(Shown):
         strength = "" if self.log10_p is None else f", log10 p = {self.log10_p:.1f}"
         return f"<Comparison {escape(self.a.source)} → {escape(self.b.source)}: {self.verdict}{strength}>"
 
+    def plot_map(self, ax: Any = None) -> Any:
+        """The layer map on matplotlib axes (new ones where `ax` is None), which are returned.
+
+        Raises:
+            UsageError: matplotlib is missing (``pip install 'weightprint[plots]'``).
+        """
+        return self._plotted("plot_map", ax)
+
+    def plot_curves(self) -> Any:
+        """Every curve over depth, with the band of unrelated models, as a matplotlib figure.
+
+        Raises:
+            UsageError: matplotlib is missing, or no curve was measured.
+        """
+        return self._plotted("plot_curves")
+
     def to_pandas(self) -> Any:
         """One row per test, as a pandas DataFrame."""
         import pandas
