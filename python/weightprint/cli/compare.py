@@ -32,6 +32,11 @@ __all__ = ["compare"]
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
 @click.option("--plots", metavar="DIR", help="Also write the drawings of the HTML page to this folder, as SVG files.")
+@click.option(
+    "--attest",
+    metavar="FILE.json",
+    help="Also write an in-toto statement to this file, and a CycloneDX model card to FILE.cdx.json; unsigned.",
+)
 @options.report_file
 def compare(
     a: str,
@@ -42,6 +47,7 @@ def compare(
     effort: Effort,
     seed: int,
     plots: str | None,
+    attest: str | None,
     output: str | None,
 ) -> int:
     """Do B and A hold the same weights, or share an origin? Prints the verdict and the evidence for and against it.
@@ -63,7 +69,7 @@ def compare(
       weightprint compare A B -q
       weightprint compare huge-a/ huge-b/ --effort quick
     """
-    from weightprint.cli.out import destination, emit, put
+    from weightprint.cli.out import destination, emit, put, refuse_inputs
     from weightprint.compare.compare import compare as run
     from weightprint.report.compare import lines, text, word
     from weightprint.report.markdown import compare as markdown
@@ -72,6 +78,9 @@ def compare(
     from weightprint.report.terminal import console, pen, show
 
     form = destination(output, (a, b))
+    if attest is not None:
+        destination(attest, (a, b), {".json": "json"})
+        refuse_inputs(_cdx(attest), (a, b))
     command = shlex.join(["weightprint", "compare", a, b, "--effort", effort, "--seed", str(seed)])
     with progress_bar("compare") as progress:
         comparison = run(a, b, effort=effort, seed=seed, progress=progress)
@@ -85,6 +94,8 @@ def compare(
         put(output, form, writers)
     if plots is not None:
         _draw(comparison, plots)
+    if attest is not None:
+        _attest(comparison, attest, command)
     if as_json:
         emit(writers["json"]())
     else:
@@ -122,3 +133,17 @@ def _draw(comparison: Comparison, folder: str) -> None:
     for drawing in drawings(comparison):
         write_atomically(Path(folder) / f"{drawing.name}.svg", partial(_put, drawing.file().encode()))
     click.echo(f"wrote the drawings to {folder}", err=True)
+
+
+def _cdx(attest: str) -> str:
+    return attest[: -len(".json")] + ".cdx.json"
+
+
+def _attest(comparison: Comparison, path: str, command: str) -> None:
+    from weightprint.report.attest import cyclonedx, in_toto
+    from weightprint.results.saving import to_json, write_atomically
+
+    digests = _sha256(comparison, float("inf"))
+    for target, made in ((path, in_toto(comparison, digests, command)), (_cdx(path), cyclonedx(comparison, digests))):
+        write_atomically(target, partial(_put, f"{to_json(made)}\n".encode()))
+    click.echo(f"wrote {path} and {_cdx(path)}; neither is signed", err=True)

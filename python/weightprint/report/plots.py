@@ -77,7 +77,9 @@ def plot_scan(scan: Scan, column: str, ax: Any = None) -> Any:
     """A line per role: a column of the scan's table over the blocks of a model."""
     table = scan.table
     if not {"block", "role", column} <= set(table.names) or not any(block is not None for block in table["block"]):
-        message = f"plot needs the columns role, block and {escape(column)}: scan an anatomy (weightprint.anatomy(model))"
+        message = (
+            f"plot needs the columns role, block and {escape(column)}: scan an anatomy (weightprint.anatomy(model))"
+        )
         raise UsageError(message, code="nothing_to_plot")
     lines: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for role, block, value in zip(table["role"], table["block"], table[column], strict=True):

@@ -1,7 +1,8 @@
 """How a result shows itself: as text where it is printed, as HTML in a notebook.
 
 Results stand below their reports, so they name them instead of importing them: :class:`Shown` loads
-``weightprint.report.<name>`` when something is to be shown, ``weightprint.report.plots`` when it is plotted. That is the one late import upwards in the package.
+``weightprint.report.<name>`` when something is to be shown, ``weightprint.report.plots`` when it is plotted. Those are
+the late imports upwards in the package.
 """
 
 from __future__ import annotations
