@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from weightprint.evidence.tests import DECIDING
+from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.done import sentence
 from weightprint.report.files import FileDigest
 from weightprint.report.format import byte_count, count, number, percent, seconds
@@ -119,13 +120,31 @@ def _lead(comparison: Comparison) -> Markup:
         tone=_TONES.get(result.name, "related"),
         word=word[0].upper() + word[1:],
         sentence=result.sentence,
-        sure=_powers(said.get("How sure", "")),
+        sure=_powers(_sure(comparison, said.get("How sure", ""))),
+        done=_done_words(comparison),
         wrong=rate_words(comparison),
         share=part,
         first=said.get("Who first", "nothing to say: no shared weights were found"),
         decide=said.get("To decide", ""),
         models=[("A", _model(comparison.a)), ("B", _model(comparison.b))],
     )
+
+
+def _sure(comparison: Comparison, said: str) -> str:
+    p = comparison.log10_p
+    if comparison.verdict != "no_evidence" or p is None:
+        return said
+    chance = f"p = {number(10**p, 2)}, and a finding needs 10^{LOG10_P:g}"
+    return f"as far as these tests see: {chance}; what would have been seen stands below"
+
+
+def _done_words(comparison: Comparison) -> str:
+    """From the earlier model to the later one; where that is not known, as read from A to B."""
+    ways = told(comparison)
+    if not ways or not ways[0][1]:
+        return ""
+    label, operations = ways[0]
+    return f"{label}: {'; '.join(map(sentence, operations))}"
 
 
 def _powers(words: str) -> str:
@@ -144,7 +163,7 @@ def _model(model: ModelSummary) -> dict[str, str]:
         "source": model.source,
         "size": f"{count(model.n_parameters)} parameters, {byte_count(model.n_bytes)}",
         "shape": ", ".join(shape) or "not known",
-        "digest": model.digest[:16] + "… (BLAKE3 of all tensors)" if model.digest else "not made",
+        "digest": model.digest[:20] + "…" if model.digest else "not made",
     }
 
 
@@ -160,13 +179,26 @@ def _map(comparison: Comparison) -> Section | None:
     maps = maps_of(comparison)
     if not any(stack.blocks_a or stack.blocks_b for stack in maps):
         return None
-    caption = Markup("{} {}").format(map_words(maps), macros().map_legend())
+    caption = Markup("{} {}").format(map_words(maps), macros().map_legend(_shown_kinds(maps)))
     body = figure(map_drawing(maps), caption)
     for stack in maps:
         drawn = expert_drawing(stack)
         if drawn is not None:
             body += Markup("<h3>Experts of B, block by block</h3>") + figure(drawn, drawn.title)
     return Section("Where the blocks of B come from", body)
+
+
+def _shown_kinds(maps: Sequence[StackMap]) -> set[str]:
+    """What the legend must tell."""
+    linked = [stack for stack in maps if stack.links]
+    caps = [cap for stack in maps for cap in stack.caps]
+    states = {state for stack in maps for state in stack.states} | {cap.state for cap in caps if cap.in_b}
+    out = {"absent"} & states | ({"hollow"} if "open" in states else set())
+    out |= {"moved" if link.moved else "kept" for stack in linked for link in stack.links}
+    out |= {"kept"} if any(cap.share > 0 for cap in caps) else set()
+    out |= {"moved"} if any(cell.moved and cell.share > 0 for stack in maps for cell in stack.cells) else set()
+    dropped = any(stack.unused for stack in linked) or any(cap.in_a != cap.in_b for cap in caps)
+    return out | ({"dropped"} if dropped else set())
 
 
 def _evidence(comparison: Comparison) -> Section:
@@ -182,12 +214,15 @@ def _evidence(comparison: Comparison) -> Section:
         )
     looks = [look.sentence for look in found(comparison.evidence)]
     against = [words for row in rows(comparison) if row.label == "Against" and isinstance(words := row.says, str)]
-    if comparison.result.related:
-        left = Markup("<div><h3>For it</h3>{}</div>").format(bullets(looks or comparison.result.in_favour))
-    else:
-        left = Markup("<div><h3>Looked for</h3>{}</div>").format(_looks(comparison))
     right = bullets(against or comparison.result.against)
-    body += Markup('<div class="two">{}<div><h3>Against it, or not seen</h3>{}</div></div>').format(left, right)
+    if comparison.result.related:
+        left = bullets(looks or comparison.result.in_favour)
+        both = "<div><h3>For it</h3>{}</div><div><h3>Against it, or not seen</h3>{}</div>"
+        return Section("Evidence for and against", body + Markup(f'<div class="two">{both}</div>').format(left, right))
+    body += Markup("<h3>Looked for</h3>") + _looks(comparison)
+    if comparison.verdict == "inconclusive":
+        right = bullets(comparison.result.against)
+    body += Markup("<h3>What could have been missed</h3>") + right
     return Section("Evidence for and against", body)
 
 
@@ -246,7 +281,12 @@ def _curves(comparison: Comparison) -> Section | None:
             f"The four σ {sigma.says}. This is shown because people quote it, and decides nothing."
         )
         table = [
-            (f"{row[0]:g}", f"{row[1]:.1%}", f"{row[2]:.1%}", "reached" if (sigma.statistic or 0) >= row[0] else "")
+            (
+                f"{row[0]:g}",
+                f"{100 * row[1]:.1f} %",
+                f"{100 * row[2]:.1f} %",
+                "reached" if (sigma.statistic or 0) >= row[0] else "",
+            )
             for row in sigma.details.get("error_table", ())
         ]
         headers = ("score above", "of 618 related public pairs", "of 8,698 unrelated ones", "this pair")
@@ -286,8 +326,10 @@ def _identity(comparison: Comparison, digests: Sequence[FileDigest], command: st
         ("Tool", f"weightprint {comparison.version}"),
         ("Effort, seed", f"{p.get('effort')}, {p.get('seed')}"),
         ("Read", f"{byte_count(comparison.bytes_read)} in {seconds(comparison.seconds)}"),
-        ("A", f"{comparison.a.source}; BLAKE3 of all tensors {comparison.a.digest or 'not made'}"),
-        ("B", f"{comparison.b.source}; BLAKE3 of all tensors {comparison.b.digest or 'not made'}"),
+        ("Source of A", comparison.a.source),
+        ("Its digest", comparison.a.digest or "not made"),
+        ("Source of B", comparison.b.source),
+        ("Its digest", comparison.b.digest or "not made"),
     ]
     body = facts(told_facts)
     if command:
@@ -307,7 +349,11 @@ def _identity(comparison: Comparison, digests: Sequence[FileDigest], command: st
     if files:
         made = html_table("The files that were read", ("", "file", "bytes", "SHA-256", "revision"), files, 200)
         body += trusted(made)
-    note = "The same files, version, effort and seed give the same numbers on any machine; only times differ."
+    note = (
+        "A model's digest is one SHA-256 over type, shape and BLAKE3 of every tensor, whatever the names and shards; "
+        "weightprint check --json gives the same. The same files, version, effort and seed give the same numbers on "
+        "any machine; only times differ."
+    )
     return Section("Identity, and how to repeat this", body + Markup('<p class="note">{}</p>').format(note))
 
 

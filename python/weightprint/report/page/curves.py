@@ -49,7 +49,7 @@ def panels(comparison: Comparison) -> list[Panel]:
     for e in comparison.evidence:
         if e.applied and e.test in ("sigma_curve", "norm_curve") and "curves" in e.details:
             told = e.details["curves"]
-            for part in told["a"]:
+            for part in sorted(told["a"], key=[*_TITLES].index):
                 curves = {side: _standardised(np.asarray(told[side][part], float)) for side in ("a", "b")}
                 title = _TITLES.get(part, part)
                 out.append(Panel(part, title, curves, _band(part), "standard deviations", _rests(part)))

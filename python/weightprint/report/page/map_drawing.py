@@ -41,8 +41,14 @@ def map_words(maps: Sequence[StackMap]) -> str:
     out = []
     for stack in maps:
         found = [i for i, state in enumerate(stack.states) if state == "found"]
-        head = f"{stack.b or stack.a}: " if len(maps) > 1 else ""
-        out.append(f"{head}{len(found):,} of {len(stack.blocks_b):,} blocks of B were found in A")
+        head, n = f"{stack.b or stack.a}: " if len(maps) > 1 else "", len(stack.blocks_b)
+        if n and not found and set(stack.states) == {"open"}:
+            out.append(f"{head}Of the {n:,} blocks of B none could be told.")
+            continue
+        if n and not found and set(stack.states) == {"absent"}:
+            out.append(f"{head}All {n:,} blocks of B were looked for, and none was found in A.")
+            continue
+        out.append(f"{head}{len(found):,} of {n:,} blocks of B were found in A")
         moved = {link.b for link in stack.links if link.moved}
         out[-1] += f", {len(moved):,} of them at another depth." if moved else "."
         if stack.unused and stack.links:
@@ -204,7 +210,7 @@ def expert_words(stack: StackMap) -> str:
     found = sum(cell.share >= 0.05 for cell in stack.cells)
     mean = sum(cell.share for cell in stack.cells) / len(stack.cells)
     moved = sum(cell.moved and cell.share >= 0.05 for cell in stack.cells)
-    words = f"{found:,} of {len(stack.cells):,} experts of B were found in A, {mean:.0%} of their weights on average"
+    words = f"{found:,} of {len(stack.cells):,} experts of B were found in A, {100 * mean:.0f} % of their weights on average"
     return words + (f"; {moved:,} have another number there." if moved else ".")
 
 
