@@ -63,8 +63,8 @@ def check(
     from weightprint.cli.out import destination, emit, put, refuse_inputs
     from weightprint.errors import UsageError
     from weightprint.report.check import lines, text
-    from weightprint.report.markdown import check as markdown
     from weightprint.report.page.check import page
+    from weightprint.report.page.markdown import check as markdown
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import show
     from weightprint.results.saving import to_json

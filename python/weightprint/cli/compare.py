@@ -12,7 +12,7 @@ from weightprint.cli import options
 
 if TYPE_CHECKING:
     from weightprint.compare.compare import Comparison, Effort
-    from weightprint.report.files import FileDigest
+    from weightprint.report.attest.files import FileDigest
 
 __all__ = ["compare"]
 
@@ -72,8 +72,8 @@ def compare(
     from weightprint.cli.out import destination, emit, put, refuse_inputs
     from weightprint.compare.compare import compare as run
     from weightprint.report.compare import lines, text, word
-    from weightprint.report.markdown import compare as markdown
     from weightprint.report.page.compare import page
+    from weightprint.report.page.markdown import compare as markdown
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import console, pen, show
 
@@ -110,7 +110,7 @@ _HASHED = 16_000_000_000
 
 def _sha256(comparison: Comparison, most: float) -> list[FileDigest]:
     """SHA-256 of all files that were read; none where that is more than `most` bytes."""
-    from weightprint.report.files import sha256_of
+    from weightprint.report.attest.files import sha256_of
 
     if sum(file["nbytes"] for side in comparison.files.values() for file in side) > most:
         return []
@@ -140,7 +140,7 @@ def _cdx(attest: str) -> str:
 
 
 def _attest(comparison: Comparison, path: str, command: str) -> None:
-    from weightprint.report.attest import cyclonedx, in_toto
+    from weightprint.report.attest.statements import cyclonedx, in_toto
     from weightprint.results.saving import to_json, write_atomically
 
     digests = _sha256(comparison, float("inf"))

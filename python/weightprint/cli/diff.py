@@ -49,8 +49,8 @@ def diff(
     from weightprint.cli.out import TABLES, destination, put, tables
     from weightprint.diff.diff import diff as run
     from weightprint.report.diff import headline, lines, text
-    from weightprint.report.markdown import diff as markdown
     from weightprint.report.page.diff import page
+    from weightprint.report.page.markdown import diff as markdown
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import console, pen, show
 

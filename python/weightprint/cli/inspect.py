@@ -46,8 +46,8 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put
     from weightprint.report.inspect import inspect_dict, lines
-    from weightprint.report.markdown import inspect as markdown
     from weightprint.report.page.inspect import page
+    from weightprint.report.page.markdown import inspect as markdown
     from weightprint.report.terminal import console, pen, plain, show
     from weightprint.results.saving import to_json
 

@@ -133,7 +133,8 @@ def _write(result: Scan, by: str, form: str, output: str | None, everything: boo
     from weightprint.report.terminal import console
 
     pooled = by != "layer"
-    table = result.by(by) if pooled else in_order(result.table) if form in ("text", "html") else result.table
+    people = form in ("text", "html", "markdown")
+    table = result.by(by) if pooled else in_order(result.table) if people else result.table
     if form != "text" or output is not None:
         writers = {
             **tables(table),

@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ import numpy as np
 from weightprint import _core
 from weightprint.anatomy.adapters.opened import opened
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.anatomy.place import Place
 from weightprint.anatomy.roles import TOKEN_TABLES
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.selection import matching
@@ -99,7 +98,6 @@ class Diff(Shown):
             where they are not. ``stack``, ``block``, ``role`` and ``expert``: where it sits in the model, B's or else
             A's; None where that is not known.
         bytes_read: bytes of all tensors that were read.
-        places: name of a row → where the tensor sits in its model, as far as known.
 
     Example (the models that ``weightprint demo`` writes):
         >>> import weightprint
@@ -117,7 +115,6 @@ class Diff(Shown):
     b: str
     table: StatsTable
     bytes_read: int
-    places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -237,9 +234,7 @@ def _diff(
     rows.sort(key=lambda row: natural_key(row["name"]))
     columns = tuple(Column(name, kind, _values(kind, [row.get(name) for row in rows])) for name, kind in _COLUMNS)
     sources = (ours.source, theirs.source)
-    known = {t.name: t.place for side in (side_a, side_b) for t in side.tensors.values() if t.place is not None}
-    places = {row["name"]: known[row["name"]] for row in rows if row["name"] in known}
-    return Diff(*sources, StatsTable(columns), reads_a.nbytes + reads_b.nbytes, places)
+    return Diff(*sources, StatsTable(columns), reads_a.nbytes + reads_b.nbytes)
 
 
 def _left(side: ModelView, wanted: set[str], paired: set[str]) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from weightprint.evidence.tests import DECIDING
 from weightprint.evidence.thresholds import LOG10_P
+from weightprint.report.attest.files import FileDigest
 from weightprint.report.done import sentence
-from weightprint.report.files import FileDigest
 from weightprint.report.format import byte_count, count, number, percent, seconds
 from weightprint.report.html import html_table
 from weightprint.report.looks import found, looked_for

@@ -57,11 +57,10 @@ def _strip(found: Diff) -> Section | None:
 
 def _cells(found: Diff) -> Iterable[Cell]:
     for row in found.table.to_records():
-        place = found.places.get(row["name"])
-        if place is None:
+        if row["role"] is None:
             continue
         relative = row["relative"]
         if relative is None or not math.isfinite(relative):
             relative = math.inf if row["status"] in _BEYOND else 0.0
-        role = matrix_of(place.role)
-        yield Cell(role if role == place.role else f"{role}_bias", place.block, relative)
+        role = matrix_of(row["role"])
+        yield Cell(role if role == row["role"] else f"{role}_bias", row["block"], relative)

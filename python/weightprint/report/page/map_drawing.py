@@ -210,7 +210,8 @@ def expert_words(stack: StackMap) -> str:
     found = sum(cell.share >= 0.05 for cell in stack.cells)
     mean = sum(cell.share for cell in stack.cells) / len(stack.cells)
     moved = sum(cell.moved and cell.share >= 0.05 for cell in stack.cells)
-    words = f"{found:,} of {len(stack.cells):,} experts of B were found in A, {100 * mean:.0f} % of their weights on average"
+    words = f"{found:,} of {len(stack.cells):,} experts of B were found in A"
+    words += f", {100 * mean:.0f} % of their weights on average"
     return words + (f"; {moved:,} have another number there." if moved else ".")
 
 

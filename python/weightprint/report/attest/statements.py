@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from weightprint.evidence.thresholds import LOG10_P
-from weightprint.report.files import FileDigest
+from weightprint.report.attest.files import FileDigest
 from weightprint.report.page.compare import rate_words
 from weightprint.verdict.error_rates import error_rate
 
