@@ -22,7 +22,7 @@ _TITLES = {"error": "Broken", "warning": "Suspicious", "note": "Worth knowing"}
 
 def page(report: CheckReport) -> str:
     """The whole page."""
-    word, tone = ("Sound", "none") if report.sound else ("Not sound", "related")
+    word, tone = ("SOUND", "none") if report.sound else ("NOT SOUND", "related")
     lead = rendered("told.html", tone=tone, word=word, sentence=headline(report))
     sections = [_severity(severity, [*some]) for severity, some in groupby(report.findings, lambda f: f.severity)]
     files = html_table("", ("file", "bytes"), [(name, f"{nbytes:,}") for name, nbytes in report.files], _ROWS)

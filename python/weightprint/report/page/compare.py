@@ -118,7 +118,7 @@ def _lead(comparison: Comparison) -> Markup:
     return rendered(
         "verdict.html",
         tone=_TONES.get(result.name, "related"),
-        word=word[0].upper() + word[1:],
+        word=word.upper(),
         sentence=result.sentence,
         sure=_powers(_sure(comparison, said.get("How sure", ""))),
         done=_done_words(comparison),

@@ -28,7 +28,7 @@ def page(found: Diff, *, everything: bool = False) -> str:
         if status in found.counts
     ]
     sides = facts([("A", found.a), ("B", found.b), *counts])
-    word = "The same" if found.same else "Not the same"
+    word = "THE SAME" if found.same else "NOT THE SAME"
     lead = rendered("told.html", tone="none" if found.same else "related", word=word, sentence=headline(found)) + sides
     renamed = [f"{rule} ({n:,} tensors)" for rule, n in found.renamed[:20]]
     table = trusted(html(found, _ROWS, everything=everything))
