@@ -32,7 +32,7 @@ WIDTH = 1000
 PICTURES = {
     "fine-tune": ("demo/parent", "demo/finetune", 1500),
     "upcycled-moe": ("demo/parent", "demo/moe", 1330),
-    "merge": ("zoo/llama-1", "zoo/llama-1-tuned-2-and-llama-1-tuned-other", 1400),
+    "merge": ("zoo/wide-1", "zoo/wide-1-depth-upscaling-1", 1400),
     "strangers": ("made/ramp-0", "made/ramp-1", 2900),
     "partly-shared": ("zoo/llama-1", "made/stitched", 1240),
     "inconclusive": ("zoo/llama-1", "zoo/wide-1", 1240),
@@ -82,7 +82,7 @@ def ramp(seed: int) -> tuple[dict[str, object], Iterator[tuple[str, np.ndarray]]
     strangers._VOCABULARY = 512
     form = strangers.Form("llama", 96, 192, 12)
     model = strangers._Model(form, np.random.default_rng([seed, 7]))
-    model.ramp = np.linspace(1, 2.5, form.layers) * (1 + 0.13 * model.rng.standard_normal(form.layers))
+    model.ramp = np.linspace(1, 2.5, form.layers) * (1 + 0.17 * model.rng.standard_normal(form.layers))
     values = strangers._llama(model).items()
     return strangers._config(form), ((k, np.ascontiguousarray(v).astype(ml_dtypes.bfloat16)) for k, v in values)
 

@@ -289,7 +289,8 @@ def _curves(comparison: Comparison) -> Section | None:
             )
             for row in sigma.details.get("error_table", ())
         ]
-        headers = ("score above", "of 618 related public pairs", "of 8,698 unrelated ones", "this pair")
+        related, unlike = sigma.details.get("error_table_pairs", (0, 0))
+        headers = ("score above", f"of {related:,} related public pairs", f"of {unlike:,} unrelated ones", "this pair")
         body += trusted(html_table("How many pairs of public models pass a threshold", headers, table, None))
     return Section("Curves over depth", body)
 

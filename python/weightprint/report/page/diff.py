@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-
-from markupsafe import Markup
-
-from weightprint.anatomy.roles import ROLES, matrix_of
 from weightprint.diff.diff import STATUSES, Diff
-from weightprint.report.diff import headline, html
-from weightprint.report.page.heat_strip import Cell, heat_strip
-from weightprint.report.page.page import Section, bullets, document, facts, figure, fragment, rendered, trusted
+from weightprint.report.diff import headline, table
+from weightprint.report.page.heat_strip import change_strip
+from weightprint.report.page.page import Section, bullets, document, facts, figure, rendered, trusted
 
-__all__ = ["notebook", "page"]
+__all__ = ["page"]
 
 _ROWS = 1500
-#: What has another value and no number for how far.
-_BEYOND = ("changed", "not_read", "reshaped", "only_a", "only_b")
 
 
 def page(found: Diff, *, everything: bool = False) -> str:
@@ -31,36 +23,18 @@ def page(found: Diff, *, everything: bool = False) -> str:
     word = "THE SAME" if found.same else "NOT THE SAME"
     lead = rendered("told.html", tone="none" if found.same else "related", word=word, sentence=headline(found)) + sides
     renamed = [f"{rule} ({n:,} tensors)" for rule, n in found.renamed[:20]]
-    table = trusted(html(found, _ROWS, everything=everything))
+    listed = trusted(table(found, _ROWS, everything=everything))
     sections = [
         _strip(found),
         Section("Names that differ", bullets(renamed)) if renamed else None,
-        Section("Tensor by tensor", table) if everything or not found.same else None,
+        Section("Tensor by tensor", listed) if everything or not found.same else None,
     ]
     return document("difference, tensor by tensor", "What changed from A to B", lead, sections)
 
 
-def notebook(found: Diff) -> str:
-    """The strip and the table."""
-    strip = _strip(found)
-    return fragment(*([strip.body] if strip else []), trusted(html(found)))
-
-
 def _strip(found: Diff) -> Section | None:
-    cells = [*_cells(found)]
-    drawn = heat_strip(cells, [*ROLES, *(f"{role}_bias" for role in ROLES)])
-    if drawn is None or found.same:
+    drawn = change_strip(found)
+    if drawn is None:
         return None
     note = "‖B − A‖ / ‖A‖ of each role in each block; hatched: no number (another shape, only on one side, or NaN)."
-    return Section("How much changed, and where", figure(drawn, Markup("{}. {}").format(drawn.title, note)))
-
-
-def _cells(found: Diff) -> Iterable[Cell]:
-    for row in found.table.to_records():
-        if row["role"] is None:
-            continue
-        relative = row["relative"]
-        if relative is None or not math.isfinite(relative):
-            relative = math.inf if row["status"] in _BEYOND else 0.0
-        role = matrix_of(row["role"])
-        yield Cell(role if role == row["role"] else f"{role}_bias", row["block"], relative)
+    return Section("How much changed, and where", figure(drawn, f"{drawn.title}. {note}"))

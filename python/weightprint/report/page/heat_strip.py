@@ -9,14 +9,20 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from weightprint.anatomy.roles import ROLES, bias_of, matrix_of
+from weightprint.diff.diff import Diff
 from weightprint.report.page.svg import Drawing, frame, joined, label, path, rect
 
-__all__ = ["Cell", "heat_strip"]
+__all__ = ["Cell", "change_strip", "heat_strip"]
 
 #: Relative changes from which on a cell gets darker: a thousandth, a hundredth, …
 STEPS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 _ROW, _TOP, _LEFT = 17.0, 22.0, 24.0
 _GROUPS = 200  # columns: more blocks than this share one
+
+
+#: What has another value and no number for how far.
+_BEYOND = ("changed", "not_read", "reshaped", "only_a", "only_b")
 
 
 class Cell(NamedTuple):
@@ -25,6 +31,24 @@ class Cell(NamedTuple):
     role: str
     block: int | None
     relative: float
+
+
+def change_strip(found: Diff) -> Drawing | None:
+    """What differs between A and B, role by role and block by block; None where all is the same or has no place."""
+    if found.same:
+        return None
+    return heat_strip(_cells(found), [*ROLES, *map(bias_of, ROLES)])
+
+
+def _cells(found: Diff) -> Iterable[Cell]:
+    for row in found.table.to_records():
+        if row["role"] is None:
+            continue
+        relative = row["relative"]
+        if relative is None or not math.isfinite(relative):
+            relative = math.inf if row["status"] in _BEYOND else 0.0
+        role = matrix_of(row["role"])
+        yield Cell(role if role == row["role"] else bias_of(role), row["block"], relative)
 
 
 def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:

@@ -48,7 +48,7 @@ def document(kind: str, title: str, lead: Markup, sections: Sequence[Section | N
             title=escape(title, None),
             lead=lead,
             sections=[section for section in sections if section is not None],
-            css=Markup(_template_text("page.css") + style()),
+            css=_style(),
             version=__version__,
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
         )
@@ -56,8 +56,8 @@ def document(kind: str, title: str, lead: Markup, sections: Sequence[Section | N
 
 
 def fragment(*parts: Markup) -> str:
-    """A piece of HTML for a notebook: the parts, with the look of their drawings."""
-    look = Markup("<style>{}</style>").format(Markup(style()))
+    """A piece of HTML for a notebook: the parts, and how they look."""
+    look = Markup("<style>{}</style>").format(_style())
     return str(Markup('<div class="weightprint">{}{}</div>').format(look, Markup("").join(parts)))
 
 
@@ -109,7 +109,8 @@ def _environment() -> Environment:
     return made
 
 
-def _template_text(name: str) -> str:
+@cache
+def _style() -> Markup:
     environment = _environment()
     assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+    return Markup(environment.loader.get_source(environment, "page.css")[0] + style())
