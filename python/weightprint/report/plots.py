@@ -23,7 +23,10 @@ _KEPT, _MOVED, _DIM = "#2f5d8a", "#a8560b", "#57606a"
 
 def plot_map(comparison: Comparison, ax: Any = None) -> Any:
     """Blocks of A left and of B right, a ribbon from each block of B to where it came from."""
-    stack = maps_of(comparison)[0]
+    maps = maps_of(comparison)
+    if not maps:
+        raise UsageError("no block of either model is known by its place", code="nothing_to_plot")
+    stack = maps[0]
     rows = max(len(stack.blocks_a), len(stack.blocks_b), 1)
     ax = _axes(ax, (6, 1 + 0.22 * rows))
     from matplotlib.patches import PathPatch, Rectangle
@@ -39,8 +42,8 @@ def plot_map(comparison: Comparison, ax: Any = None) -> Any:
         for i, block in enumerate(blocks):
             missing = x == 0 and stack.links and i in stack.unused
             absent = x == 3 and stack.states[i] == "absent"
-            style = {"linestyle": "--" if missing else "-", "hatch": "///" if absent else None}
-            ax.add_patch(Rectangle((x, i), 1, 0.8, facecolor="none", edgecolor=_DIM, **style))
+            look, hatch = "--" if missing else "-", "///" if absent else None
+            ax.add_patch(Rectangle((x, i), 1, 0.8, facecolor="none", edgecolor=_DIM, linestyle=look, hatch=hatch))
             ax.text(x + 0.5, i + 0.4, str(block), ha="center", va="center", fontsize=8)
     ax.set(xlim=(-0.1, 4.1), ylim=(rows + 0.2, -1), title="where the blocks of B come from")
     ax.text(0.5, -0.4, "A", ha="center")

@@ -62,7 +62,8 @@ def drawings(comparison: Comparison) -> list[Drawing]:
     line = direction_line(comparison.result.direction)
     experts = [drawing for stack in maps if (drawing := expert_drawing(stack)) is not None]
     curves = [curve_drawing(panel) for panel in panels(comparison)]
-    return [map_drawing(maps), *experts[:1], *([axis] if axis else []), *curves, *([line] if line else [])]
+    whole = [map_drawing(maps)] if maps else []
+    return [*whole, *experts[:1], *([axis] if axis else []), *curves, *([line] if line else [])]
 
 
 def maps_of(comparison: Comparison) -> tuple[StackMap, ...]:

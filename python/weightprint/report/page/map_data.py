@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from weightprint.anatomy.place import Expert
-from weightprint.fingerprint.model import ModelView, Tensor
+from weightprint.fingerprint.model import Tensor
 from weightprint.util.natural_order import natural_key
 from weightprint.verdict.facts import Facts
 
@@ -96,9 +96,9 @@ class StackMap:
 def stack_maps(facts: Facts, *, denied: bool) -> tuple[StackMap, ...]:
     """The map of every stack, the largest of B first. ``denied``: the verdict says that nothing was found, and would
     have been."""
-    a, b = facts.models.a, facts.models.b
-    parts = dict.fromkeys(b.tensors, 1.0) if facts.equal_both_ways else dict(facts.parts)
-    sources = _sources(facts)
+    a, b = _placed(facts)
+    parts = dict.fromkeys(b, 1.0) if facts.equal_both_ways else dict(facts.parts)
+    sources = _sources(facts, a, b)
     stacks = [_stacks(side) for side in (a, b)]
     partner = _partners(sources, *stacks)
     lost = {name for region in facts.absent_regions for name in region.tensors} | facts.absent.tensors
@@ -108,7 +108,11 @@ def stack_maps(facts: Facts, *, denied: bool) -> tuple[StackMap, ...]:
         out.append(_stack(partner.get(name), of_a, name, stacks[1][name], sources, parts, lost, denied=denied))
     for name in stacks[0].keys() - set(partner.values()):
         out.append(_stack(name, stacks[0][name], None, [], sources, parts, lost, denied=denied))
-    return tuple(out)
+    # A part is missing only where every tensor of that side has a place.
+    odd_a, odd_b = (any(t.place is None for t in side.values()) for side in (a, b))
+    return tuple(
+        replace(m, caps=tuple(c for c in m.caps if (c.in_a or not odd_a) and (c.in_b or not odd_b))) for m in out
+    )
 
 
 Block = tuple[str, int, Expert]
@@ -116,12 +120,27 @@ Block = tuple[str, int, Expert]
 Sources = dict[Block, dict[Block, float]]
 
 
-def _sources(facts: Facts) -> Sources:
-    a, b = facts.models.a.tensors, facts.models.b.tensors
+Side = Mapping[str, Tensor]
+
+
+def _placed(facts: Facts) -> tuple[Side, Side]:
+    """Both sides' tensors; one whose place is not known takes that of its counterpart."""
+    a, b = dict(facts.models.a.tensors), dict(facts.models.b.tensors)
+    known = [(p.a.name, p.b.name) for p in facts.models.pairs]
+    for of_a, of_b in (*known, *((f.a, f.b) for f in (*facts.copies, *facts.scaled, *facts.reordered))):
+        ours, theirs = a[of_a], b[of_b]
+        if theirs.place is None and ours.place is not None:
+            b[of_b] = replace(theirs, place=ours.place)
+        elif ours.place is None and theirs.place is not None:
+            a[of_a] = replace(ours, place=theirs.place)
+    return a, b
+
+
+def _sources(facts: Facts, a: Side, b: Side) -> Sources:
     found: Sources = defaultdict(lambda: defaultdict(float))
     if facts.equal_both_ways and not facts.copies:
         for pair in facts.models.pairs:
-            _vote(found, pair.a, pair.b, pair.b.numel)
+            _vote(found, a[pair.a.name], b[pair.b.name], pair.b.numel)
     for copy in (*facts.copies, *facts.scaled, *facts.reordered):
         _vote(found, a[copy.a], b[copy.b], copy.numel)
     for key, block in facts.blocks.items():
@@ -139,9 +158,9 @@ def _vote(found: Sources, a: Tensor, b: Tensor, weight: float) -> None:
     found[b.place.stack, b.place.block, b.place.expert][a.place.stack, a.place.block, a.place.expert] += weight
 
 
-def _stacks(side: ModelView) -> dict[str, list[Tensor]]:
+def _stacks(side: Side) -> dict[str, list[Tensor]]:
     out: dict[str, list[Tensor]] = defaultdict(list)
-    for tensor in side.tensors.values():
+    for tensor in side.values():
         if tensor.place is not None:
             out[tensor.place.stack].append(tensor)
     return out

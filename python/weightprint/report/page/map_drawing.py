@@ -77,9 +77,10 @@ def _stack(stack: StackMap, top: float, names: tuple[str, str], *, several: bool
         (_LEFT, names[0], stack.a, stack.blocks_a),
         (_RIGHT, names[1], stack.b, stack.blocks_b),
     ):
-        words = f"{name} · {of}" if several else name
-        n = f"{len(blocks)} block{'s' * (len(blocks) != 1)}" if of else "not there"
-        parts += [label(x, y, words, "strong"), label(x + _WIDE, y, n, "dim", anchor="end")]
+        parts.append(label(x, y, f"{name} · {of}" if several and of else name, "strong"))
+        n = f"{len(blocks)} block{'s' * (len(blocks) != 1)}" if of else "no such stack"
+        parts.append(label(x, y + 15, n, "dim") if several else label(x + _WIDE, y, n, "dim", anchor="end"))
+    y += 15 * several
     y += 10
     for cap in above:
         parts.append(_cap(cap, y))
