@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import weightprint
-from browser import Browser, started
+from browser import LOOK, Browser, started
 from click.testing import CliRunner
 from weightprint.cli import cli
 from weightprint.demo import demo_models
@@ -89,6 +89,9 @@ def test_the_look_sees_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(8.27, 11.69), (8.5, 11.0)], ids=["A4", "Letter"])
 def test_a_page_prints(browser: Browser, pages: dict[str, Path], size: tuple[float, float]) -> None:
     browser.open(pages["moe"], dark=True)
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.ask("Emulation.setEmulatedMedia", media="print", features=[dark])
+    assert browser.evaluate(LOOK)["low"] == []
     pdf = browser.printed(*size)
     assert pdf.startswith(b"%PDF")
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8

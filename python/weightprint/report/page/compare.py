@@ -20,7 +20,7 @@ from weightprint.report.html import html_table
 from weightprint.report.looks import found, looked_for
 from weightprint.report.page.curves import curve_drawing, panels
 from weightprint.report.page.direction_line import direction_line
-from weightprint.report.page.evidence_axis import evidence_axis
+from weightprint.report.page.evidence_axis import evidence_axis, named
 from weightprint.report.page.map_data import StackMap, stack_maps
 from weightprint.report.page.map_drawing import expert_drawing, map_drawing, map_words
 from weightprint.report.page.page import Section, bullets, document, facts, figure, fragment, macros, rendered, trusted
@@ -81,7 +81,7 @@ def sections(comparison: Comparison, digests: Sequence[FileDigest], command: str
         _direction(comparison),
         _limits(comparison),
         _identity(comparison, digests, command),
-        Section("For a court", rendered("court.html", rates=counted())),
+        Section("For a court", rendered("court.html", rates=counted(), level=_powers(f"10^{LOG10_P:g}"))),
         Section("Ten words", rendered("glossary.html")),
         _tests(comparison),
     ]
@@ -317,7 +317,7 @@ def _limits(comparison: Comparison) -> Section:
     )
     items += [f"Not run: {e.test}: {e.why_not}." for e in comparison.evidence if not e.applied and e.test in DECIDING]
     seen = {e.test: e for e in comparison.evidence if may_decide(e) and e.basis == "identity"}
-    items += [f"{e.test} is blind to {e.blind_to}." for e in seen.values()]
+    items += [f"What {named(e)} ({e.test}) can't see: {e.blind_to}." for e in seen.values()]
     items.append("Weights do not say who owns a model, under which licence it is, or whether it was distilled.")
     return Section("What could not be tested", bullets(items))
 

@@ -10,10 +10,10 @@ from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.page.svg import Drawing, element, joined, label, line, rect
 from weightprint.verdict.facts import may_decide
 
-__all__ = ["PLAIN", "evidence_axis", "looks"]
+__all__ = ["evidence_axis", "named"]
 
 #: Tests as a reader without their names calls what they look for.
-PLAIN = {
+_PLAIN = {
     "aligned_weights": "channels in place",
     "aligned_units": "FFN units, in place",
     "unit_agreement": "FFN units, any order",
@@ -33,7 +33,7 @@ _LAST = 97.0
 _ROW, _TOP = 24.0, 34.0
 
 
-def looks(evidence: Iterable[Evidence]) -> list[Evidence]:
+def _looks(evidence: Iterable[Evidence]) -> list[Evidence]:
     """What may decide, of each test its strongest answer, strongest first."""
     best: dict[str, Evidence] = {}
     for e in evidence:
@@ -44,14 +44,14 @@ def looks(evidence: Iterable[Evidence]) -> list[Evidence]:
 
 def named(evidence: Evidence) -> str:
     """What was looked for, in plain words, and the basis where it is not the stored one."""
-    words = PLAIN.get(evidence.test, evidence.test.replace("_", " "))
+    words = _PLAIN.get(evidence.test, evidence.test.replace("_", " "))
     return words if evidence.basis == "identity" or "turned" in words else f"{words}, realigned"
 
 
 def evidence_axis(evidence: Sequence[Evidence], highest_stranger: float) -> Drawing | None:
     """A row per test that may decide; ``highest_stranger``: log10 p of the most striking unrelated pair of the
     benchmark. None where no test may decide."""
-    shown = looks(evidence)
+    shown = _looks(evidence)
     if not shown:
         return None
     far = max(20.0, *(-(e.log10_p or 0.0) for e in shown))

@@ -159,7 +159,9 @@ def _cells(stack: StackMap, margin: float) -> Markup:
     for cell in stack.cells:
         kind = "none" if cell.share < 0.05 else f"{'moved' if cell.moved else 'kept'} s{_shade(cell.share)}"
         by_kind[kind].append(cell)
-    drawn = [path(_runs(cells, margin), f"cell {kind}") for kind, cells in sorted(by_kind.items())]
+    # Experts of another number are thinner, so that colour is not all that tells them.
+    thin = {kind: margin + 0.14 * kind.startswith("moved") for kind in by_kind}
+    drawn = [path(_runs(cells, thin[kind]), f"cell {kind}") for kind, cells in sorted(by_kind.items())]
     if stack.experts <= 64:
         lines = "".join(f"M{x} 0V{len(stack.blocks_b)}" for x in range(1, stack.experts))
         drawn.append(path(lines, "grid"))
@@ -213,7 +215,7 @@ def expert_words(stack: StackMap) -> str:
     moved = sum(cell.moved and cell.share >= 0.05 for cell in stack.cells)
     words = f"{found:,} of {len(stack.cells):,} experts of B were found in A"
     words += f", {100 * mean:.0f} % of their weights on average"
-    return words + (f"; {moved:,} have another number there." if moved else ".")
+    return words + (f"; {moved:,} have another number there (drawn thinner)." if moved else ".")
 
 
 def _runs(cells: Sequence[ExpertCell], margin: float) -> str:
