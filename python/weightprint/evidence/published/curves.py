@@ -18,7 +18,7 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F64
 
-__all__ = ["MIN_LAYERS", "Correlated", "correlate", "curve_correlation", "curves", "detrend"]
+__all__ = ["MIN_LAYERS", "Correlated", "correlate", "curve_correlation", "curves", "detrend", "listed"]
 
 MIN_LAYERS = 4
 
@@ -70,6 +70,11 @@ def curves(models: ModelPair, side: ModelView, parts: Collection[str], *, vector
     return {p: np.array([_spread(models, side, c[i]) for i in sorted(c)]) for p, c in stack.items() if len(c) == depth}
 
 
+def listed(curves: Mapping[str, F64]) -> dict[str, list[float]]:
+    """Curves ready for JSON."""
+    return {part: [*map(float, curve)] for part, curve in curves.items()}
+
+
 @dataclass(frozen=True)
 class Correlated:
     """Correlations per part, raw and detrended, and their means over the parts where the curve varies; and the curves
@@ -92,7 +97,7 @@ class Correlated:
 
     def details(self) -> dict[str, object]:
         """Everything, ready for JSON."""
-        curves = {side: {part: [*map(float, x)] for part, x in found.items()} for side, found in self.curves.items()}
+        curves = {side: listed(found) for side, found in self.curves.items()}
         return {"raw": dict(self.raw), "detrended": dict(self.detrended), "layers": [*self.layers], "curves": curves}
 
 

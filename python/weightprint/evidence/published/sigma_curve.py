@@ -17,7 +17,7 @@ from functools import partial
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.published.curves import correlate, curves
+from weightprint.evidence.published.curves import correlate, curves, listed
 from weightprint.evidence.test import Test
 
 __all__ = ["FALSE_POSITIVES", "PAIRS", "sigma_curve"]
@@ -34,6 +34,7 @@ FALSE_POSITIVES: tuple[tuple[float, float, float, float], ...] = (
 #: Related and unrelated pairs that the shares are of.
 PAIRS = (618, 8698)
 _PARTS = ("q", "k", "v", "o")
+_NORMS = ("attn_norm", "ffn_norm", "attn_post_norm", "ffn_post_norm")
 
 _QUESTION = Evidence(
     test="sigma_curve",
@@ -58,6 +59,7 @@ def sigma_curve(models: ModelPair) -> Evidence:
             "it needs at least 4 layers with Q, K, V and O told apart by name, in floating point, on both sides",
         )
     score, level = found.score, found.level
+    norms = {side.label: listed(curves(models, side, _NORMS, vectors=True)) for side in (models.a, models.b)}
     row = max((row for row in FALSE_POSITIVES if score >= row[0]), default=None)
     if row is None:
         says = (
@@ -76,6 +78,7 @@ def sigma_curve(models: ModelPair) -> Evidence:
         n=max(found.layers),
         details={
             **found.details(),
+            "norm_curves": norms,
             "unrelated_pairs_above": None if row is None else row[2],
             "unrelated_decoders_above": None if row is None else row[3],
             "threshold": None if row is None else row[0],

@@ -46,13 +46,11 @@ class Panel:
 def panels(comparison: Comparison) -> list[Panel]:
     """Everything that was measured block by block: spreads, norms, agreement in place, relative change."""
     out = []
-    for e in comparison.evidence:
-        if e.applied and e.test in ("sigma_curve", "norm_curve") and "curves" in e.details:
-            told = e.details["curves"]
-            for part in sorted(told["a"], key=[*_TITLES].index):
-                curves = {side: _standardised(np.asarray(told[side][part], float)) for side in ("a", "b")}
-                title = _TITLES.get(part, part)
-                out.append(Panel(part, title, curves, _band(part), "standard deviations", _rests(part)))
+    sigma = next((e.details for e in comparison.evidence if e.test == "sigma_curve" and e.applied), {})
+    for told in (sigma.get("curves"), sigma.get("norm_curves")):
+        for part in [part for part in _TITLES if told and part in told["a"] and part in told["b"]]:
+            curves = {side: _standardised(np.asarray(told[side][part], float)) for side in ("a", "b")}
+            out.append(Panel(part, _TITLES[part], curves, _band(part), "standard deviations", _rests(part)))
     seen = [r for e in comparison.evidence if e.test == "aligned_weights" and e.applied for r in e.regions]
     regions = sorted((r for r in seen if r.layer is not None), key=lambda r: r.layer or 0)
     if len(regions) > 1 and len({r.stack for r in regions}) == 1 and len({r.layer for r in regions}) == len(regions):
