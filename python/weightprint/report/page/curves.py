@@ -49,7 +49,7 @@ def panels(comparison: Comparison) -> list[Panel]:
     sigma = next((e.details for e in comparison.evidence if e.test == "sigma_curve" and e.applied), {})
     for told in (sigma.get("curves"), sigma.get("norm_curves")):
         for part in [part for part in _TITLES if told and part in told["a"] and part in told["b"]]:
-            curves = {side: _standardised(np.asarray(told[side][part], float)) for side in ("a", "b")}
+            curves = {side: _standardised(np.asarray(told[side][part], np.float64)) for side in ("a", "b")}
             out.append(Panel(part, _TITLES[part], curves, _band(part), "standard deviations", _rests(part)))
     seen = [r for e in comparison.evidence if e.test == "aligned_weights" and e.applied for r in e.regions]
     regions = sorted((r for r in seen if r.layer is not None), key=lambda r: r.layer or 0)
