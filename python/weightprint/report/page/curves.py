@@ -6,7 +6,7 @@ of the curves of models that were initialised and trained on their own. A curve 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,27 +45,38 @@ class Panel:
 
 def panels(comparison: Comparison) -> list[Panel]:
     """Everything that was measured block by block: spreads, norms, agreement in place, relative change."""
-    out = []
+    return [*_spreads(comparison), *_agreement(comparison), *_change(comparison)]
+
+
+def _spreads(comparison: Comparison) -> Iterator[Panel]:
     sigma = next((e.details for e in comparison.evidence if e.test == "sigma_curve" and e.applied), {})
-    for told in (sigma.get("curves"), sigma.get("norm_curves")):
-        for part in [part for part in _TITLES if told and part in told["a"] and part in told["b"]]:
-            curves = {side: _standardised(np.asarray(told[side][part], np.float64)) for side in ("a", "b")}
-            out.append(Panel(part, _TITLES[part], curves, _band(part), "standard deviations", _rests(part)))
-    seen = [r for e in comparison.evidence if e.test == "aligned_weights" and e.applied for r in e.regions]
-    regions = sorted((r for r in seen if r.layer is not None), key=lambda r: r.layer or 0)
-    if len(regions) > 1 and len({r.stack for r in regions}) == 1 and len({r.layer for r in regions}) == len(regions):
+    for key in ("curves", "norm_curves"):
+        a, b = (sigma.get(key, {}).get(side, {}) for side in ("a", "b"))
+        for part in (part for part in _TITLES if part in a and part in b):
+            both = {"a": _standardised(np.array(a[part])), "b": _standardised(np.array(b[part]))}
+            yield Panel(part, _TITLES[part], both, _band(part), "standard deviations", _rests(part))
+
+
+def _agreement(comparison: Comparison) -> Iterator[Panel]:
+    """Cosines block by block, in the basis where they are largest."""
+    looks = [e for e in comparison.evidence if e.test == "aligned_weights" and e.applied]
+    best = max(looks, key=lambda e: e.effect or 0.0, default=None)
+    regions = [r for r in best.regions if r.layer is not None] if best else []
+    if len(regions) > 1 and len({r.stack for r in regions}) == 1:
+        regions.sort(key=lambda r: r.layer or 0)
         sd = np.array([r.sd for r in regions])
         curve = {"b": np.array([r.effect for r in regions])}
         chance = "±3 standard deviations of permuted channels of this very pair"
-        out.append(Panel("cosine", "agreement in place", curve, (-3 * sd, 3 * sd), "cosine", chance))
-    for operation in comparison.operations:
-        layers = operation.parameters.get("layers")
-        if operation.name in ("fine_tune", "continued_pretraining") and layers and len(layers) > 1:
-            curve = {"b": np.array([change for _, change in layers], float)}
-            rests = _rests("relative")
-            out.append(Panel("relative", "relative change ‖B−A‖/‖A‖", curve, _band("relative"), "", rests))
-            break
-    return out
+        yield Panel("cosine", "agreement in place", curve, (-3 * sd, 3 * sd), "cosine", chance)
+
+
+def _change(comparison: Comparison) -> Iterator[Panel]:
+    trained = (o for o in comparison.operations if o.name in ("fine_tune", "continued_pretraining"))
+    layers = next((o.parameters.get("layers", ()) for o in trained), ())
+    if len(layers) > 1:
+        curve = {"b": np.array([change for _, change in layers], np.float64)}
+        title = "relative change ‖B−A‖/‖A‖"
+        yield Panel("relative", title, curve, _band("relative"), "", _rests("relative"))
 
 
 def _band(part: str) -> tuple[F64, F64] | None:
