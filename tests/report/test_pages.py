@@ -167,6 +167,7 @@ def test_names_stay_text_in_markdown(evil: tuple[Path, Path], tmp_path: Path) ->
         outside = re.sub(r"```mermaid\n.*?```", "", text, flags=re.S)
         assert not re.search(r"(?<!\\)<[a-zA-Z/!]", outside)
         assert not re.search(r"(?<!\\)\]\(", outside)
+        assert not re.search(r"(?<!\\)://", outside)
         assert "click" not in "".join(drawn)
         assert "evil" not in "".join(drawn)
 

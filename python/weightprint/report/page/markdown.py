@@ -13,7 +13,7 @@ from weightprint.report.page.compare import maps_of, rate_words
 from weightprint.report.page.map_data import StackMap
 from weightprint.report.page.map_drawing import map_words
 from weightprint.report.screen import rows
-from weightprint.util.escape import markdown as shown
+from weightprint.util.escape import markdown
 from weightprint.util.ranges import spans
 from weightprint.verdict.wording import headline
 
@@ -44,7 +44,7 @@ def compare(comparison: Comparison, command: str = "") -> str:
     lines = [f"## {word[0].upper()}{word[1:]}", "", shown(result.sentence, _WIDE), ""]
     for side, model in (("A", comparison.a), ("B", comparison.b)):
         digest = f", BLAKE3 of all tensors {model.digest}" if model.digest else ""
-        lines.append(f"- **{side}** {_code(model.source)}: {count(model.n_parameters)} parameters{digest}")
+        lines.append(f"- **{side}** {_name(model.source)}: {count(model.n_parameters)} parameters{digest}")
     order = ["How sure", *said]
     lines += ["", "| | |", "| :-- | :-- |"]
     lines += [
@@ -55,7 +55,7 @@ def compare(comparison: Comparison, command: str = "") -> str:
     p = comparison.parameters
     lines += ["", f"weightprint {comparison.version}, effort {p.get('effort')}, seed {p.get('seed')}."]
     if command:
-        lines[-1] += f" To repeat it: {_code(command)}"
+        lines[-1] += f" To repeat it: {_name(command)}"
     return _text(lines)
 
 
@@ -64,15 +64,15 @@ def diff(found: Diff) -> str:
     table = [row for row in found.table.to_records() if row["status"] != "same"]
     table.sort(key=lambda row: -(row["relative"] if row["relative"] is not None else float("inf")))
     lines = [f"## {'The same' if found.same else 'Not the same'}", "", shown(diff_headline(found), _WIDE), ""]
-    lines += [f"- **A** {_code(found.a)}", f"- **B** {_code(found.b)}"]
-    cells = [(_code(r["name"]), r["status"].replace("_", " "), number(r["relative"])) for r in table]
+    lines += [f"- **A** {_name(found.a)}", f"- **B** {_name(found.b)}"]
+    cells = [(_name(r["name"]), r["status"].replace("_", " "), number(r["relative"])) for r in table]
     return _text([*lines, *_table(("tensor", "status", "relative change"), cells, 40)])
 
 
 def check(report: CheckReport) -> str:
     """Sound or not, and the worst findings."""
     lines = [
-        f"## {'Sound' if report.sound else 'Not sound'}: {_code(report.source)}",
+        f"## {'Sound' if report.sound else 'Not sound'}: {_name(report.source)}",
         "",
         shown(check_headline(report), _WIDE),
     ]
@@ -83,7 +83,7 @@ def check(report: CheckReport) -> str:
 def inspect(checkpoint: Checkpoint, anatomy: Anatomy | None, noticed: Sequence[Finding] = ()) -> str:
     """Family, sizes, parameters by part, findings."""
     family = anatomy.family if anatomy is not None else None
-    lines = [f"## {_code(checkpoint.source)}: {shown(family or 'no family recognised')}", ""]
+    lines = [f"## {_name(checkpoint.source)}: {shown(family or 'no family recognised')}", ""]
     size = f"{count(checkpoint.n_parameters)} parameters, {byte_count(checkpoint.n_bytes)}"
     lines.append(f"{checkpoint.n_tensors:,} tensors, {size} in {len(checkpoint.files):,} files")
     if anatomy is not None:
@@ -94,6 +94,11 @@ def inspect(checkpoint: Checkpoint, anatomy: Anatomy | None, noticed: Sequence[F
     findings = [*checkpoint.findings, *(anatomy.findings if anatomy is not None else ()), *noticed]
     cells = [(f.severity, shown(f.code), shown(f.message, _WIDE)) for f in findings]
     return _text([*lines, *_table(("severity", "code", "finding"), cells, 15)])
+
+
+def shown(text: str, limit: int | None = 200) -> str:
+    """Text in which nothing is markup, and no address becomes a link by itself."""
+    return markdown(text, limit).replace("://", "\\://")
 
 
 def _mermaid(maps: Sequence[StackMap]) -> list[str]:
@@ -140,8 +145,8 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], limit: int) ->
         yield from ("", f"… and {len(rows) - limit:,} more.")
 
 
-def _code(name: str) -> str:
-    """A name; as text, since nothing can be escaped inside a code span."""
+def _name(name: str) -> str:
+    """As text, since nothing can be escaped inside a code span."""
     return shown(name, 120)
 
 
