@@ -132,7 +132,7 @@ def evil_model(seed: int) -> dict[str, np.ndarray[Any, Any]]:
 @pytest.fixture
 def evil(save: Any, tmp_path: Path) -> tuple[Path, Path]:
     first = save(f"{EVIL[0].replace('/', '')}/model.safetensors", evil_model(0), {EVIL[1]: EVIL[2]})
-    changed = {k: v + 0.01 * np.float32(k.startswith("model")) for k, v in evil_model(0).items()}
+    changed = {name: values + np.float32(0.01) for name, values in evil_model(0).items()}
     return first, save("b.safetensors", changed)
 
 
@@ -151,7 +151,7 @@ def test_names_stay_text(browser: Browser, evil: tuple[Path, Path], tmp_path: Pa
         assert not re.search("[\x00-\x08\x0b-\x1f\u202e\u2066]", text)
         shown = browser.evaluate("document.body.innerText")
         assert "<script>alert(1)" in shown
-        if verb in ("inspect", "stats"):
+        if verb in ("diff", "inspect", "stats"):
             assert "{{ 7 * 7 }}" in shown
 
 
@@ -163,6 +163,7 @@ def test_names_stay_text_in_markdown(evil: tuple[Path, Path], tmp_path: Path) ->
         text = path.read_text()
         assert len(text.splitlines()) <= 60
         assert not re.search("[\x00-\x08\x0b-\x1f\u202e\u2066]", text)
+        assert verb != "diff" or "evil" in text
         drawn = re.findall(r"```mermaid\n(.*?)```", text, re.S)
         outside = re.sub(r"```mermaid\n.*?```", "", text, flags=re.S)
         assert not re.search(r"(?<!\\)<[a-zA-Z/!]", outside)
