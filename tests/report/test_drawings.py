@@ -175,7 +175,7 @@ def test_a_strip_is_as_dark_as_the_change() -> None:
         "M2 1h1v1h-1z": "h0",
         "M3 1h1v1h-1z": "h3",
         "M2 2h1v1h-1z": "h6",
-        "M3 2h1v1h-1z": "hx",
+        "M3 2l1 1M3 3l1-1": "crossed",
         "M0 0h1v1h-1z": "h1",
     }
     many = heat_strip([Cell("q", block, 0.1) for block in range(1000)], ["q"])

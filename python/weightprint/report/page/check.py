@@ -27,7 +27,9 @@ def page(report: CheckReport) -> str:
     sections = [_severity(severity, [*some]) for severity, some in groupby(report.findings, lambda f: f.severity)]
     files = html_table("", ("file", "bytes"), [(name, f"{nbytes:,}") for name, nbytes in report.files], _ROWS)
     digest = report.scan.digest if report.scan else None
-    told = Markup('<p>BLAKE3 of all tensors: <span class="mono">{}</span></p>').format(digest or "not made")
+    told = Markup('<p>Digest of all tensors, as of weightprint check --json: <span class="mono">{}</span></p>').format(
+        digest or "not made"
+    )
     return document(
         "check of a checkpoint", report.source, lead, [*sections, Section("What was read", trusted(files) + told)]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weightprint.diff.diff import STATUSES, Diff
+from weightprint.diff.diff import Diff
 from weightprint.report.diff import headline, table
 from weightprint.report.page.heat_strip import change_strip
 from weightprint.report.page.page import Section, bullets, document, facts, figure, rendered, trusted
@@ -14,12 +14,7 @@ _ROWS = 1500
 
 def page(found: Diff, *, everything: bool = False) -> str:
     """The whole page; equal tensors are listed where everything is asked for."""
-    counts = [
-        (words[0].upper() + words[1:], f"{found.counts.get(status, 0):,} tensors")
-        for status, words in STATUSES.items()
-        if status in found.counts
-    ]
-    sides = facts([("A", found.a), ("B", found.b), *counts])
+    sides = facts([("A", found.a), ("B", found.b)])
     word = "THE SAME" if found.same else "NOT THE SAME"
     lead = rendered("told.html", tone="none" if found.same else "related", word=word, sentence=headline(found)) + sides
     renamed = [f"{rule} ({n:,} tensors)" for rule, n in found.renamed[:20]]
@@ -36,5 +31,5 @@ def _strip(found: Diff) -> Section | None:
     drawn = change_strip(found)
     if drawn is None:
         return None
-    note = "‖B − A‖ / ‖A‖ of each role in each block; hatched: no number (another shape, only on one side, or NaN)."
+    note = "‖B − A‖ / ‖A‖ of each role in each block; crossed out: no number (another shape, only on one side, or NaN)."
     return Section("How much changed, and where", figure(drawn, f"{drawn.title}. {note}"))

@@ -18,6 +18,7 @@ __all__ = ["Cell", "change_strip", "heat_strip"]
 #: Relative changes from which on a cell gets darker: a thousandth, a hundredth, …
 STEPS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 _ROW, _TOP, _LEFT = 17.0, 22.0, 24.0
+_CROSSED = "crossed"  # no number
 _GROUPS = 200  # columns: more blocks than this share one
 
 
@@ -68,7 +69,8 @@ def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
         worst[at] = max(worst[at], cell.relative)
     shapes: dict[str, list[str]] = defaultdict(list)
     for (y, x), value in worst.items():
-        shapes[_shade(value)].append(f"M{x} {y}h1v1h-1z")
+        kind = _shade(value)
+        shapes[kind].append(f"M{x} {y}h1v1h-1z" if kind != _CROSSED else f"M{x} {y}l1 1M{x} {y + 1}l1-1")
     drawn = [path("".join(d), f"heat {kind}") for kind, d in sorted(shapes.items())]
     if columns <= 80:
         grid = "".join(f"M{x} 0V{len(rows)}" for x in range(1, columns))
@@ -82,15 +84,17 @@ def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
         middle = _LEFT + wide * (column[block] + 0.5) / columns
         parts.append(label(middle, _TOP - 8, str(block), "dim small", anchor="middle"))
     parts += _legend(_TOP + tall + 12)
-    most = max(told, key=lambda cell: cell.relative)
-    where = "outside the blocks" if most.block is None else f"in block {most.block}"
-    title = f"Relative change of {len(rows)} roles over {len(blocks)} blocks; the largest is of {most.role} {where}"
+    title = f"Relative change of {len(rows)} roles over {len(blocks)} blocks"
+    if most := max((cell for cell in told if math.isfinite(cell.relative)), key=lambda c: c.relative, default=None):
+        title += f"; the largest is of {most.role} " + (
+            "outside the blocks" if most.block is None else f"in block {most.block}"
+        )
     return Drawing("change", title, _TOP + tall + 34, joined(parts))
 
 
 def _shade(relative: float) -> str:
     if not math.isfinite(relative):
-        return "hx"
+        return _CROSSED
     return f"h{sum(relative > step for step in STEPS)}"
 
 

@@ -161,7 +161,15 @@ def _cells(stack: StackMap, margin: float) -> Markup:
         by_kind[kind].append(cell)
     # Experts of another number are thinner, so that colour is not all that tells them.
     thin = {kind: margin + 0.14 * kind.startswith("moved") for kind in by_kind}
-    drawn = [path(_runs(cells, thin[kind]), f"cell {kind}") for kind, cells in sorted(by_kind.items())]
+    drawn = [
+        path(_runs(cells, thin[kind]), f"cell {kind}") for kind, cells in sorted(by_kind.items()) if kind != "none"
+    ]
+    drawn.append(
+        path(
+            "".join(f"M{c.column} {c.row}l1 1M{c.column} {c.row + 1}l1-1" for c in by_kind.get("none", ())),
+            "heat crossed",
+        )
+    )
     if stack.experts <= 64:
         lines = "".join(f"M{x} 0V{len(stack.blocks_b)}" for x in range(1, stack.experts))
         drawn.append(path(lines, "grid"))

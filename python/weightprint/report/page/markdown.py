@@ -43,7 +43,7 @@ def compare(comparison: Comparison, command: str = "") -> str:
     maps = maps_of(comparison)
     lines = [f"## {word[0].upper()}{word[1:]}", "", shown(result.sentence, _WIDE), ""]
     for side, model in (("A", comparison.a), ("B", comparison.b)):
-        digest = f", BLAKE3 of all tensors {model.digest}" if model.digest else ""
+        digest = f", digest of all tensors {model.digest}" if model.digest else ""
         lines.append(f"- **{side}** {_name(model.source)}: {count(model.n_parameters)} parameters{digest}")
     order = ["How sure", *said]
     lines += ["", "| | |", "| :-- | :-- |"]
