@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::plan::{CHUNK, Tensor, Unit};
 use super::request::Io;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::source::{Buffer, TensorFile, Windows};
 
 /// Bytes faulted in at once: as fast as larger windows, and few threads' worth stays below 64 MiB.
@@ -92,7 +92,7 @@ impl Reader<'_> {
     pub(super) fn finish(mut self) -> Result<()> {
         self.give_back();
         match self.bytes {
-            Bytes::File(file, Some(windows)) if !windows.sound() => Err(lost(file)),
+            Bytes::File(file, Some(windows)) if !windows.sound() => Err(file.lost()),
             _ => Ok(()),
         }
     }
@@ -102,13 +102,4 @@ impl Reader<'_> {
             windows.give_back(self.offset + start, bytes.len());
         }
     }
-}
-
-/// Why a page of a map was missing: the last byte can't be read, or can be read again.
-fn lost(file: &TensorFile) -> Error {
-    let last = file.read_exact_at(&mut [0], file.len() - 1);
-    last.and_then(|()| file.verify_unchanged()).err().unwrap_or_else(|| {
-        let message = "a part of the file could not be read for a while; run again when nothing writes to it";
-        Error::new(ErrorKind::FileChanged, "file_changed", message)
-    })
 }

@@ -18,8 +18,8 @@ pub struct Request {
 /// How bytes come from a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Io {
-    /// For each file what is faster: windows of a map where there are such, else positional reads. Windows took .6 to
-    /// .9 of the time that `pread` took to read warm files, in every measurement (benches/scan/RESULTS.md).
+    /// For each file what is faster: windows of a map where there are such, else positional reads. Of warm
+    /// files windows took .6 to .75 of the time that `pread` took (benches/scan/RESULTS.md).
     #[default]
     Auto,
     /// Positional reads into one reused buffer per thread.

@@ -150,6 +150,13 @@ impl TensorFile {
         self.handle.with(use_it)
     }
 
+    /// Why a page of its map was missing: the last byte can't be read, or it changed, or can be read again.
+    pub(crate) fn lost(&self) -> Error {
+        let last = self.read_exact_at(&mut [0], self.len() - 1);
+        let why = last.and_then(|()| self.verify_unchanged()).err();
+        why.unwrap_or_else(|| changed(self.path(), "a part of it could not be read for a while"))
+    }
+
     /// `FileChanged` (code `file_changed`) unless size, time of modification and time of the last change of status are
     /// as when the file was opened.
     pub fn verify_unchanged(&self) -> Result<()> {

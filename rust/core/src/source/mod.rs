@@ -14,6 +14,6 @@ mod windows;
 
 pub use file::{Buffer, TensorFile};
 pub use matrix::Span;
-pub(crate) use matrix::{about, matrix};
+pub(crate) use matrix::{about, check_real, matrix};
 pub use runs::Runs;
 pub use windows::Windows;
