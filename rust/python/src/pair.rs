@@ -32,6 +32,9 @@ pub fn compare_values(py: Python<'_>, a: &[u8], b: &[u8]) -> PyResult<(u64, u64,
     Ok((pair.n, pair.n_finite, pair.n_differ, pair.n_flipped, sums(&pair)))
 }
 
+/// Elements, those finite on both sides, differing ones, of opposite sign; not finite on either side; sums.
+type Compared = (u64, u64, u64, u64, [u64; 2], [f64; 7]);
+
 /// Sums over two stored tensors of as many elements; see the stub.
 #[pyfunction]
 #[pyo3(signature = (a, i, b, j, *, threads = 0))]
@@ -42,7 +45,7 @@ pub fn compare_stored(
     b: &SafetensorsFile,
     j: usize,
     threads: usize,
-) -> PyResult<(u64, u64, u64, u64, [u64; 2], [f64; 7])> {
+) -> PyResult<Compared> {
     a.check_index(i)?;
     b.check_index(j)?;
     let (a, b) = (&*a.inner, &*b.inner);
