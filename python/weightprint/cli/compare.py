@@ -27,8 +27,11 @@ __all__ = ["compare"]
     help="quick: samples, under 2 % of a large model. standard: every byte once. full: every block and alignment.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
+@click.option("--published", is_flag=True, help="Also measures of published methods, which never decide.")
 @options.report_file
-def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: int, output: str | None) -> int:
+def compare(
+    a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: int, published: bool, output: str | None
+) -> int:
     """Do B and A hold the same weights, or share an origin? Prints the verdict and the evidence for and against it.
 
     The verdict is one of: identical, re-encoded, shared origin, partly shared, shared initialisation, no evidence,
@@ -55,7 +58,7 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
 
     form = destination(output, (a, b))
     with progress_bar("compare") as progress:
-        comparison = run(a, b, effort=effort, seed=seed, progress=progress)
+        comparison = run(a, b, effort=effort, seed=seed, published=published, progress=progress)
     writers = {
         "json": lambda: comparison.to_json() + "\n",
         "html": lambda: page("weightprint compare", html(comparison)),

@@ -165,7 +165,7 @@ STANDARD_OF_LARGE = Budget(
     held=1 << 28,
     held_rows=1 << 28,
     order=OrderBudget(channels=1024),
-    heads=HeadBudget(channels=512, compared=4),
+    heads=HeadBudget(channels=512, permutations=8, compared=4),
     published=PublishedBudget(layers=3, units=256),
 )
 

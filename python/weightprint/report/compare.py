@@ -186,9 +186,12 @@ def blind_spots(evidence: Iterable[Evidence], *, every: bool = True) -> list[str
     return [f"{e.test}: {e.blind_to}" for e in {e.test: e for e in shown}.values()]
 
 
-def described(evidence: Iterable[Evidence]) -> list[str]:
-    """Published measures that people quote; the others stand under -v and in the JSON."""
-    return [f"{e.test}: {e.says}" for e in evidence if e.applied and e.test in QUOTED]
+def described(comparison: Comparison) -> list[str]:
+    """Published measures that people quote; the others stand under -v and in the JSON, where they were asked for."""
+    shown = [f"{e.test}: {e.says}" for e in comparison.evidence if e.applied and e.test in QUOTED]
+    if not comparison.parameters.get("published", True):
+        shown.append("other published measures were not asked for: --published computes them")
+    return shown
 
 
 def not_run(evidence: Iterable[Evidence]) -> list[str]:
@@ -204,7 +207,7 @@ def text(comparison: Comparison, *, verbose: bool = False) -> str:
     sections = (
         ("For", comparison.result.in_favour),
         ("Against, and what was not seen", comparison.result.against),
-        ("Shown, never decides", described(comparison.evidence)),
+        ("Shown, never decides", described(comparison)),
         ("Not run", not_run(comparison.evidence)),
         ("What these tests can't see", blind_spots(comparison.evidence, every=verbose)),
     )

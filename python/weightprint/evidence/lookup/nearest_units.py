@@ -62,6 +62,13 @@ class Probes:
     gate: F32 | None
     down: F32
 
+    def some(self, rows: Indices) -> Probes:
+        """These rows."""
+        if rows.size == self.of.size:
+            return self
+        gate = None if self.gate is None else self.gate[rows]
+        return Probes(self.of[rows], self.units[rows], self.up[rows], gate, self.down[rows])
+
 
 @dataclass(frozen=True)
 class Counts:
