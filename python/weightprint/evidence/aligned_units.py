@@ -232,7 +232,7 @@ class Rows(Collector):
         salt = hashlib.blake2b()
         for j, column in sorted(self._columns.items()):
             units = column.units
-            for i, named, counts, region, alike in column.seen:
+            for i, named, counts, region, alike in sorted(column.seen, key=lambda seen: seen[0]):
                 found[i, j], tested[i] = counts[0], units.size
                 if alike is not None and not stands(*alike):
                     found[i, j], fitted[i, j] = 0, (int(counts[0]), *alike)
