@@ -80,9 +80,10 @@ def test_strangers_are_looked_at_in_all_pairs() -> None:
     for test in (unit_agreement, aligned_units):
         found = test(settled(pair))
         everywhere = test(pair)
-        assert replace(found, seconds=0, gemm_seconds=0).to_dict() == replace(
-            everywhere, seconds=0, gemm_seconds=0
-        ).to_dict()
+        assert (
+            replace(found, seconds=0, gemm_seconds=0).to_dict()
+            == replace(everywhere, seconds=0, gemm_seconds=0).to_dict()
+        )
 
 
 def test_what_is_not_needed_is_told_and_full_effort_runs_it() -> None:

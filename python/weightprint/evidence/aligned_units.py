@@ -77,7 +77,8 @@ _QUESTION = Evidence(
 @dataclass(frozen=True)
 class _Looked:
     """Hits of every pair (FFN of B, FFN of A) that was compared, -1 where not, 0 where a fitted order would give as
-    much; ``comparable``: the pairs that could be, for which p-values pay; ``own`` the same-place pairs; ``fitted``: those in which it would, with hits, likeness and floor."""
+    much; ``comparable``: the pairs that could be, for which p-values pay; ``own`` the same-place pairs; ``fitted``:
+    those in which a fitted order would, with hits, likeness and floor."""
 
     b: tuple[Ffn, ...]
     a: tuple[Ffn, ...]
@@ -188,9 +189,7 @@ class Rows(Collector):
         return [((), self._comparing(left))]
 
     def _comparing(self, pairs: Bools) -> list[Step]:
-        return [
-            self._step(self.ours[int(j)], partial(self._compare, int(j), pairs[:, j])) for j in _any(pairs, axis=0)
-        ]
+        return [self._step(self.ours[int(j)], partial(self._compare, int(j), pairs[:, j])) for j in _any(pairs, axis=0)]
 
     def _step(self, ffn: Ffn, take: Callable[[ModelView], None]) -> Step:
         units, channels = self._units(ffn), _channels(self.models, ffn)

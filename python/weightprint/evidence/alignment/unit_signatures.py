@@ -230,7 +230,11 @@ def _seeds(a: Sequence[_Units], b: Sequence[_Units], m_a: Moments, m_b: Moments)
     for y, units in enumerate(b):
         counts = [len(pairs[y, x]) for x in range(len(a))]
         x = int(np.argmax(counts))
-        tail = log10_beta_tail(counts[x], sum(counts) - counts[x] + 1, float(sizes[x] / sizes.sum())) if len(a) > 1 else 0.0
+        tail = (
+            log10_beta_tail(counts[x], sum(counts) - counts[x] + 1, float(sizes[x] / sizes.sum()))
+            if len(a) > 1
+            else 0.0
+        )
         log10_p = min(log10_p, tail + math.log10(len(a) * len(b)))
         found = np.array(pairs[y, x], np.int64).reshape(-1, 2)
         read_a, read_b = ([u.up] if u.gate is None else [u.gate, u.up] for u in (a[x], units))
