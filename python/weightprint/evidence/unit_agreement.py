@@ -15,8 +15,8 @@ permuted (inputs and outputs alike) tell what chance does, with all hubs and cor
   C(n_b, k) n_a^k, and for k.
 
 Where blocks of B are A's blocks of the same place, only these pairs are looked at; all are paid for
-(:mod:`weightprint.evidence.lookup.settled`). Where B has too many experts for all pairs, the p-value is of its blocks, and the experts are looked for in the blocks
-found (:mod:`weightprint.evidence.lookup.unit_table`).
+(:mod:`weightprint.evidence.lookup.settled`). Where B has too many experts for all pairs, the p-value is of its blocks,
+and the experts are looked for in the blocks found (:mod:`weightprint.evidence.lookup.unit_table`).
 
 In a basis that was fitted there is no p-value: it lays the strong directions of any two models on each other, which
 permuted channels do not do, and units load on those (:mod:`weightprint.evidence.convergence` asks what a fit can't
