@@ -44,4 +44,5 @@ def asked(models: ModelPair, b: Sequence[Block], a: Sequence[Block]) -> Bools:
     if models.settled is None:
         return own
     of_b, of_a = (np.array([x in models.settled for x in side], bool) for side in (b, a))
-    return own | ~of_b[:, None] | ~of_a
+    out: Bools = own | ~of_b[:, None] | ~of_a
+    return out

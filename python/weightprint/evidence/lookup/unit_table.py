@@ -277,7 +277,7 @@ class Lookup(Collector):
         for g, (group, found) in enumerate(zip(self._groups, self._found, strict=True)):
             counted = np.bincount(found.of, minlength=len(self.rows))
             tested += counted
-            comparable[np.ix_(counted > 0, group.there)] = True
+            comparable[np.ix_(np.nonzero(counted)[0], np.array(group.there, np.int64))] = True
             for j in group.there:
                 for some, counts in self._counts[g, j]:
                     of, units = found.of[some], found.units[some]
