@@ -31,6 +31,7 @@ __all__ = ["compare"]
     help="quick: samples, under 2 % of a large model. standard: every byte once. full: every block and alignment.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
+@click.option("--published", is_flag=True, help="Also measures of published methods, which never decide.")
 @click.option("--plots", metavar="DIR", help="Also write the drawings of the HTML page to this folder, as SVG files.")
 @click.option(
     "--attest",
@@ -46,6 +47,7 @@ def compare(
     quiet: bool,
     effort: Effort,
     seed: int,
+    published: bool,
     plots: str | None,
     attest: str | None,
     output: str | None,
@@ -81,9 +83,11 @@ def compare(
     if attest is not None:
         destination(attest, (a, b), {".json": "json"})
         refuse_inputs(_cdx(attest), (a, b))
-    command = shlex.join(["weightprint", "compare", a, b, "--effort", effort, "--seed", str(seed)])
+    command = shlex.join(
+        ["weightprint", "compare", a, b, "--effort", effort, "--seed", str(seed), *["--published"][:published]]
+    )
     with progress_bar("compare") as progress:
-        comparison = run(a, b, effort=effort, seed=seed, progress=progress)
+        comparison = run(a, b, effort=effort, seed=seed, published=published, progress=progress)
     writers = {
         "json": lambda: comparison.to_json() + "\n",
         "html": lambda: page(comparison, _sha256(comparison, _HASHED), command),

@@ -25,6 +25,7 @@ from weightprint.errors import UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
+from weightprint.evidence.tests import TESTS, UNASKED
 from weightprint.fingerprint.build import Examined
 from weightprint.fingerprint.live import finite_view
 from weightprint.operations.base import Operation
@@ -95,7 +96,7 @@ class Comparison(Shown):
         result: the verdict, with what speaks for and against it.
         history: what was done, as far as known.
         evidence: every test's answer.
-        parameters: effort, seed, and how tensors were brought together.
+        parameters: effort, seed, whether published measures were asked for, and how tensors were brought together.
         weighed_from: what ``result`` follows from beside the evidence's JSON, see `weighed`.
         seconds, gemm_seconds: what it took, and how much of that products and decompositions of dense matrices.
         bytes_read, peak_rss_bytes: what was read, and the largest resident set (None where the system does not say).
@@ -267,6 +268,7 @@ def compare(
     *,
     effort: Effort = "standard",
     seed: int = 0,
+    published: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Say whether B and A hold the same weights or share an origin, with the evidence for and against.
@@ -277,6 +279,8 @@ def compare(
         effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
             reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
         seed: fixes which rows are sampled and which permutations are drawn; the same seed gives the same numbers.
+        published: also compute the measures of published methods, for comparison: none has a p-value, none decides.
+            The spread over depth, which people quote, is always there; at effort ``"full"`` all are.
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
     Raises:
@@ -300,16 +304,16 @@ def compare(
     started = time.perf_counter()
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
-        return _compare(first, second, effort, seed, progress, started)
+        return _compare(first, second, effort, seed, published or effort == "full", progress, started)
 
 
 def _compare(
-    a: Anatomy, b: Anatomy, effort: Effort, seed: int, progress: Progress | None, started: float
+    a: Anatomy, b: Anatomy, effort: Effort, seed: int, published: bool, progress: Progress | None, started: float
 ) -> Comparison:
     # Values at the ends of a format's range overflow in sums; what comes of it says nothing, and is no one's warning.
     with accounted() as spent, np.errstate(all="ignore"):
         first, second, models = examine(a, b, effort, seed, progress)
-        evidence = gather(models)
+        evidence = gather(models, TESTS if published else UNASKED)
         judged = judge(replace(models, a=finite_view(models.a), b=finite_view(models.b)), evidence)
     for checkpoint in (*a.checkpoints, *b.checkpoints):
         checkpoint.check_unchanged()
@@ -324,6 +328,7 @@ def _compare(
         parameters={
             "effort": effort,
             "seed": seed,
+            "published": published,
             "pairs": len(models.pairs),
             "log10_pairings": models.log10_pairings,
         },

@@ -50,6 +50,14 @@ def lines(comparison: Comparison, pen: Pen, *, verbose: bool = False, whole: boo
         yield from _tests(comparison, pen)
 
 
+def described(comparison: Comparison) -> list[str]:
+    """Published measures that people quote; the others stand further below and in the JSON, where they were asked for."""
+    shown = [f"{e.test}: {e.says}" for e in comparison.evidence if e.applied and e.test in QUOTED]
+    if not comparison.parameters.get("published", True):
+        shown.append("other published measures were not asked for: --published computes them")
+    return shown
+
+
 def _tests(comparison: Comparison, pen: Pen) -> Iterator[Text]:
     result, evidence = comparison.result, comparison.evidence
     done = [f"{way}: {_parameters(o)}" for way, some in told(comparison) for o in some]
@@ -57,7 +65,7 @@ def _tests(comparison: Comparison, pen: Pen) -> Iterator[Text]:
         ("For", result.in_favour),
         ("Against, and what was not seen", result.against),
         ("What was done, with parameters", done),
-        ("Shown, never decides", [f"{e.test}: {e.says}" for e in evidence if e.applied and e.test in QUOTED]),
+        ("Shown, never decides", described(comparison)),
         ("Not run", [f"{e.test}: {e.why_not}" for e in evidence if not e.applied and e.test in DECIDING]),
         ("What these tests can't see", blind_spots(evidence)),
     )
