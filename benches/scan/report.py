@@ -156,8 +156,8 @@ def short(results: dict[str, Any]) -> str:
     """The README's tables: for each machine one of the scan and one of the peers."""
     parts = [
         "Time of a scan of a warm file divided by the time in which as many threads XOR every byte of it once it is"
-        " mapped: what memory alone takes. By the default I/O path; medians of interleaved runs. Quartiles, all figures,"
-        " and how they were measured: [benches/scan/RESULTS.md](benches/scan/RESULTS.md)."
+        " mapped: what memory alone takes. By the default I/O path; medians of interleaved runs. Quartiles, all"
+        " figures, and how they were measured: [benches/scan/RESULTS.md](benches/scan/RESULTS.md)."
     ]
     for name, measured in results.items():
         entries = list(measured["checkpoints"].values())
