@@ -44,6 +44,7 @@ class Method:
         name: ``"copy"``, ``"passthrough"``, ``"linear"``, ``"task_arithmetic"``, ``"slerp"``, ``"ties"``,
             ``"dare_linear"``, ``"dare_ties"``.
         reproduces: share of the values that it gives back up to rounding.
+        left: sum of the squares that it leaves, of all that was looked at.
         parameters: what it was done with.
         by_tensor: weights of the parents tensor by tensor, where one set doesn't serve all.
         sources: block of the child → (parent, block there), of a passthrough.
@@ -51,6 +52,7 @@ class Method:
 
     name: str
     reproduces: float
+    left: float
     parameters: Mapping[str, Any] = field(default_factory=dict)
     by_tensor: Mapping[str, F64] = field(default_factory=dict)
     sources: Mapping[Block, tuple[int, Block]] = field(default_factory=dict)
@@ -67,15 +69,17 @@ def kept(gram: Gram) -> list[int]:
     return [i for i, there in enumerate(gram.present) if there]
 
 
-def holding(grams: Sequence[Gram], weights: Callable[[Gram], F64 | None]) -> float:
-    """Share of the values in tensors of which these weights leave nothing but rounding."""
-    good = 0
+def holding(grams: Sequence[Gram], weights: Callable[[Gram], F64 | None]) -> tuple[float, float]:
+    """(share of the values in tensors of which these weights leave nothing but rounding, sum of what they leave)."""
+    good, rest = 0, 0.0
     for g in grams:
         w = weights(g)
+        left_here = squares(g.products)[0] if w is None else left(g.products, w)
         if w is not None:
-            found = squares(g.products)[0] * 1e-13  # float64's own
-            good += g.n * (left(g.products, w) <= LEFT_BY_ROUNDING * rounding_of(g.rounding, w) + found)
-    return good / max(1, sum(g.n for g in grams))
+            own = squares(g.products)[0] * 1e-13  # float64's own
+            good += g.n * (left_here <= LEFT_BY_ROUNDING * rounding_of(g.rounding, w) + own)
+        rest += left_here
+    return good / max(1, sum(g.n for g in grams)), rest
 
 
 def mixed_whole(grams: Sequence[Gram], base: int | None, blocks: Sequence[Mapping[Block, Block | None]]) -> Method | None:
@@ -100,10 +104,10 @@ def _one_parent_each(grams: Sequence[Gram], maps: Sequence[Mapping[Block, Block 
     for g in grams:
         regions[g.block].append(g)
     sources: dict[Block | None, int] = {}
-    held = 0.0
+    held = lost = 0.0
     for block, inside in regions.items():
-        shares = [holding(inside, lambda g, i=i: one[i] if g.present[i] else None) for i in range(k)]  # type: ignore[misc]
-        rest = [sum(left(g.products, one[i]) for g in inside if g.present[i]) for i in range(k)]
+        told = [holding(inside, lambda g, i=i: one[i] if g.present[i] else None) for i in range(k)]  # type: ignore[misc]
+        shares, rest = zip(*told, strict=True)
         good = [i for i in range(k) if shares[i] >= HOLDS]
         if not good and block is not None:
             return None
@@ -111,6 +115,7 @@ def _one_parent_each(grams: Sequence[Gram], maps: Sequence[Mapping[Block, Block 
         if good:
             before = next((s for b, s in reversed(sources.items()) if b is not None), good[0])
             sources[block] = min(good, key=lambda i: (rest[i], i != before))
+            lost += rest[sources[block]]
     share = held / max(1, sum(g.n for g in grams))
     inner = {block: i for block, i in sources.items() if block is not None}
     if not inner and None not in sources:
@@ -120,14 +125,14 @@ def _one_parent_each(grams: Sequence[Gram], maps: Sequence[Mapping[Block, Block 
     if plain and share >= HOLDS:
         parent = next(iter(sources.values()))
         whole = len(maps[parent]) == len(inner)
-        return Method("copy" if whole else "passthrough", share, {"parent": parent}, sources=there)
-    return Method("passthrough", share, sources=there) if inner and not plain else None
+        return Method("copy" if whole else "passthrough", share, lost, {"parent": parent}, sources=there)
+    return Method("passthrough", share, lost, sources=there) if inner and not plain else None
 
 
 def _scaled(grams: Sequence[Gram], products: F64) -> Method | None:
     weights = fit(products, [0])
-    share = holding(grams, lambda g: weights)
-    return Method("linear", share, {"sum": float(weights.sum())}) if share >= HOLDS else None
+    share, rest = holding(grams, lambda g: weights)
+    return Method("linear", share, rest, {"sum": float(weights.sum())}) if share >= HOLDS else None
 
 
 def _one_mix(grams: Sequence[Gram], products: F64, base: int | None) -> Method | None:
@@ -135,15 +140,15 @@ def _one_mix(grams: Sequence[Gram], products: F64, base: int | None) -> Method |
     every = list(range(len(products) - 1))
     for sum_to_one in (True, False):
         weights = fit(products, every, sum_to_one=sum_to_one)
-        share = holding(grams, lambda g, w=weights: w if all(g.present) else None)  # type: ignore[misc]
+        share, rest = holding(grams, lambda g, w=weights: w if all(g.present) else None)  # type: ignore[misc]
         if share < HOLDS:
             continue
         below = [i for i in every if weights[i] < -_ONE_WEIGHT]
         over = base if base is not None else below[0] if len(below) == 1 and sum_to_one else None
         if sum_to_one and over is not None and abs(weights[over]) > _ONE_WEIGHT:
             scales = {str(i): float(weights[i]) for i in every if i != over}
-            return Method("task_arithmetic", share, {"base": over, "scales": scales})
-        return Method("linear", share, {"sum": float(weights.sum())})
+            return Method("task_arithmetic", share, rest, {"base": over, "scales": scales})
+        return Method("linear", share, rest, {"sum": float(weights.sum())})
     return None
 
 
@@ -155,19 +160,15 @@ def _by_tensor(grams: Sequence[Gram], products: F64) -> Method | None:
     slerps = {g.name: _slerp(g, *pair) for g in whole}
     straight = {g.name: fit(g.products, kept(g), sum_to_one=True) for g in whole}
     free_of = {g.name: fit(g.products, kept(g)) for g in whole}
-    shares = {
-        "linear": holding(grams, lambda g: straight.get(g.name)),
-        "slerp": holding(grams, lambda g: slerps[g.name][0] if g.name in slerps else None),
-        "free": holding(grams, lambda g: free_of.get(g.name)),
-    }
-    if shares["linear"] >= HOLDS:
-        return Method("linear", shares["linear"], {"sum": 1.0}, by_tensor=straight)
-    if shares["slerp"] >= HOLDS:
+    share, rest = holding(grams, lambda g: straight.get(g.name))
+    if share >= HOLDS:
+        return Method("linear", share, rest, {"sum": 1.0}, by_tensor=straight)
+    share, rest = holding(grams, lambda g: slerps[g.name][0] if g.name in slerps else None)
+    if share >= HOLDS:
         weights = {name: w for name, (w, _, _) in slerps.items()}
-        return Method("slerp", shares["slerp"], {"of": pair, **_course(whole, slerps)}, weights)
-    if shares["free"] >= HOLDS:
-        return Method("linear", shares["free"], {"sum": None}, by_tensor=free_of)
-    return None
+        return Method("slerp", share, rest, {"of": pair, **_course(whole, slerps)}, weights)
+    share, rest = holding(grams, lambda g: free_of.get(g.name))
+    return Method("linear", share, rest, {"sum": None}, by_tensor=free_of) if share >= HOLDS else None
 
 
 def _slerp(gram: Gram, first: int, second: int) -> tuple[F64, float, float]:

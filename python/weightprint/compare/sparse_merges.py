@@ -48,13 +48,31 @@ class Entries:
     rounding: tuple[F64, ...]
 
 
-def entries(child: ModelView, parents: Sequence[ModelView], rows: Sequence[Partners]) -> Entries:
-    """A sample from the matrices of blocks that all have, spread over the model."""
+    @property
+    def equal(self) -> F64:
+        """Share of the child's entries that each parent has too."""
+        found = [np.mean(x[0] == x[1:], axis=1) for x in self.values]
+        return np.asarray(np.mean(found, axis=0))
+
+    def of(self, parents: Sequence[int]) -> Entries:
+        """The same with some of the parents."""
+        return Entries(tuple(x[[0, *(i + 1 for i in parents)]] for x in self.values), self.rounding)
+
+
+def entries(
+    child: ModelView,
+    parents: Sequence[ModelView],
+    rows: Sequence[Partners],
+    matrices: int = _MATRICES,
+    most: int = _VALUES,
+) -> Entries:
+    """A sample from the matrices of blocks that all have, spread over the model: so many matrices, and the first so
+    many values of each."""
     inside = [r for r in rows if r.complete and r.child.rank2 and r.child.layer is not None]
-    some = [inside[i] for i in sorted({int(i) for i in np.linspace(0, len(inside) - 1, _MATRICES)})] if inside else []
+    some = [inside[i] for i in sorted({int(i) for i in np.linspace(0, len(inside) - 1, matrices)})] if inside else []
     values, rounding = [], []
     for row in some:
-        stop = max(1, min(row.child.shape[0], _VALUES // row.child.shape[1]))
+        stop = max(1, min(row.child.shape[0], most // row.child.shape[1]))
         tensors = [(child, row.child), *zip(parents, row.parents, strict=True)]
         found = [(side.rows(t, 0, stop), t) for side, t in tensors if t is not None]
         values.append(np.stack([x.reshape(-1).astype(np.float64) for x, _ in found]))
@@ -144,6 +162,7 @@ def _ties(over: _Over, base: int, others: Sequence[int]) -> Method | None:
     return Method(
         "ties",
         share,
+        left,
         {
             "base": base,
             "density": {str(i): round(float(q), 4) for i, q in zip(others, density, strict=True)},
@@ -214,6 +233,7 @@ def _dare(over: _Over, base: int, others: Sequence[int]) -> Method | None:
     return Method(
         "dare_ties" if elected else "dare_linear",
         share,
+        left,
         {
             "base": base,
             "density": {str(i): round(q, 4) for i, q in zip(others, density, strict=True)},
