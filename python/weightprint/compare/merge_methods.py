@@ -45,6 +45,7 @@ class Method:
             ``"dare_linear"``, ``"dare_ties"``.
         reproduces: share of the values that it gives back up to rounding.
         left: sum of the squares that it leaves, of all that was looked at.
+        of: what there was to explain there (of TIES and DARE: of a sample), None where it is the sum over the Grams.
         parameters: what it was done with.
         by_tensor: weights of the parents tensor by tensor, where one set doesn't serve all.
         sources: block of the child → (parent, block there), of a passthrough.
@@ -56,6 +57,7 @@ class Method:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     by_tensor: Mapping[str, F64] = field(default_factory=dict)
     sources: Mapping[Block, tuple[int, Block]] = field(default_factory=dict)
+    of: float | None = None
 
 
 def body(grams: Sequence[Gram]) -> list[Gram]:
@@ -162,13 +164,13 @@ def _by_tensor(grams: Sequence[Gram], products: F64) -> Method | None:
     free_of = {g.name: fit(g.products, kept(g)) for g in whole}
     share, rest = holding(grams, lambda g: straight.get(g.name))
     if share >= HOLDS:
-        return Method("linear", share, rest, {"sum": 1.0}, by_tensor=straight)
+        return Method("linear", share, rest, {"sum": 1.0, "by_layer": True}, by_tensor=straight)
     share, rest = holding(grams, lambda g: slerps[g.name][0] if g.name in slerps else None)
     if share >= HOLDS:
         weights = {name: w for name, (w, _, _) in slerps.items()}
         return Method("slerp", share, rest, {"of": pair, **_course(whole, slerps)}, weights)
     share, rest = holding(grams, lambda g: free_of.get(g.name))
-    return Method("linear", share, rest, {"sum": None}, by_tensor=free_of) if share >= HOLDS else None
+    return Method("linear", share, rest, {"sum": None, "by_layer": True}, by_tensor=free_of) if share >= HOLDS else None
 
 
 def _slerp(gram: Gram, first: int, second: int) -> tuple[F64, float, float]:

@@ -26,8 +26,8 @@ import numpy as np
 from weightprint.compare.gram import Partners, spacing
 from weightprint.compare.merge_methods import HOLDS, Method
 from weightprint.compare.mixing import LEFT_BY_ROUNDING
-from weightprint.fingerprint.model import ModelView
-from weightprint.util.arrays import F64, Bools
+from weightprint.fingerprint.model import ModelView, Tensor
+from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.linear_algebra import lstsq
 
@@ -82,7 +82,7 @@ def entries(
     return Entries(tuple(values), tuple(rounding))
 
 
-def _steps(x: F64, found, tensor) -> F64:  # type: ignore[no-untyped-def]
+def _steps(x: F64, found: F32, tensor: Tensor) -> F64:
     return ulp(x, tensor.dtype) if tensor.dtype in MANTISSA else np.full(x.size, float(np.mean(spacing(found, tensor))))
 
 
@@ -169,6 +169,7 @@ def _ties(over: _Over, base: int, others: Sequence[int]) -> Method | None:
             "scales": {str(i): s for i, s in zip(others, scales, strict=True)},
             "normalize": averaged,
         },
+        of=float(sum(np.sum(np.square(d)) for d in over.d)),
     )
 
 
@@ -240,4 +241,5 @@ def _dare(over: _Over, base: int, others: Sequence[int]) -> Method | None:
             "factors": {str(i): float(a) for i, a in zip(others, factors, strict=True)},
             "scales": {str(i): float(a * q) for i, a, q in zip(others, factors, density, strict=True)},
         },
+        of=float(np.sum(np.square(d))),
     )

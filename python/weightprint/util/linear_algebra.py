@@ -22,7 +22,7 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Array
 
 __all__ = [
-    "Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "row_cosines", "solve", "svd", "svdvals", "unit_rows"
+    "Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "qr", "row_cosines", "solve", "svd", "svdvals", "unit_rows"
 ]  # fmt: skip
 
 Floats = TypeVar("Floats", F32, F64)
@@ -103,6 +103,13 @@ def lstsq(x: Array, y: Array) -> Array:
     """The z for which ``x @ z`` is nearest to y."""
     with _counted():
         return np.linalg.lstsq(_finite(x), _finite(y), rcond=None)[0]
+
+
+def qr(x: Array) -> tuple[Array, Array]:
+    """q with orthonormal columns and r upper triangular, thin: ``x = q @ r``."""
+    with _counted():
+        q, r = np.linalg.qr(_finite(x))
+        return q, r
 
 
 def svd(x: Array) -> tuple[Array, Array, Array]:
