@@ -17,6 +17,9 @@ __all__ = ["compare"]
 @click.command(short_help="Do two models share an origin?")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
+@click.option(
+    "--with", "others", multiple=True, metavar="MODEL", help="A further parent: is B a mix of A and these? Repeatable."
+)
 @options.json_flag
 @click.option("-v", "--verbose", is_flag=True, help="Every test with its numbers, null and assumptions.")
 @click.option(
@@ -28,7 +31,9 @@ __all__ = ["compare"]
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
 @options.report_file
-def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: int, output: str | None) -> int:
+def compare(
+    a: str, b: str, others: tuple[str, ...], as_json: bool, verbose: bool, effort: Effort, seed: int, output: str | None
+) -> int:
     """Do B and A hold the same weights, or share an origin? Prints the verdict and the evidence for and against it.
 
     The verdict is one of: identical, re-encoded, shared origin, partly shared, shared initialisation, no evidence,
@@ -46,6 +51,7 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
       weightprint compare A B --json | jq '.verdict, .log10_p'
       weightprint compare A B -v -o report.html
       weightprint compare huge-a/ huge-b/ --effort quick
+      weightprint compare parent/ merged/ --with other-parent/
     """
     from weightprint.cli.out import destination, emit, put
     from weightprint.compare.compare import compare as run
@@ -53,9 +59,9 @@ def compare(a: str, b: str, as_json: bool, verbose: bool, effort: Effort, seed: 
     from weightprint.report.html import page
     from weightprint.report.progress import progress_bar
 
-    form = destination(output, (a, b))
+    form = destination(output, (a, b, *others))
     with progress_bar("compare") as progress:
-        comparison = run(a, b, effort=effort, seed=seed, progress=progress)
+        comparison = run(a, b, others=others, effort=effort, seed=seed, progress=progress)
     writers = {
         "json": lambda: comparison.to_json() + "\n",
         "html": lambda: page("weightprint compare", html(comparison)),

@@ -20,6 +20,7 @@ from weightprint.anatomy.adapters.opened import opened, refuse_mixed
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
+from weightprint.compare.recipe import Recipe, recipe
 from weightprint.errors import UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
@@ -98,6 +99,7 @@ class Comparison(Shown):
         seconds, gemm_seconds: what it took, and how much of that products and decompositions of dense matrices.
         bytes_read, peak_rss_bytes: what was read, and the largest resident set (None where the system does not say).
         version: of weightprint.
+        mix: B as a mix of A and the ``others``; None where none were given.
     """
 
     _report = "compare"
@@ -114,6 +116,7 @@ class Comparison(Shown):
     peak_rss_bytes: int | None
     gemm_seconds: float
     version: str
+    mix: Recipe | None = None
 
     @property
     def verdict(self) -> Name:
@@ -176,6 +179,7 @@ class Comparison(Shown):
             "gemm_seconds": self.gemm_seconds,
             "told_from": told.told_from,
             "operations_if": {way: [o.to_dict() for o in rows] for way, rows in told.operations_if.items()} or None,
+            "mix": None if self.mix is None else self.mix.to_dict(),
             "weighed_from": self.weighed_from,
         }
         return dict(json_value(out))
@@ -203,6 +207,7 @@ class Comparison(Shown):
             evidence=tuple(facts.evidence),
             parameters=tool["parameters"],
             version=tool["version"],
+            mix=Recipe.from_dict(out["mix"]) if out.get("mix") else None,
             **{key: out[key] for key in ("weighed_from", "seconds", "bytes_read", "peak_rss_bytes", "gemm_seconds")},
         )
 
@@ -230,6 +235,7 @@ def compare(
     a: str | os.PathLike[str] | Checkpoint,
     b: str | os.PathLike[str] | Checkpoint,
     *,
+    others: Sequence[str | os.PathLike[str] | Checkpoint] = (),
     effort: Effort = "standard",
     seed: int = 0,
     progress: Progress | None = None,
@@ -239,13 +245,14 @@ def compare(
     Args:
         a: the model to compare with: a path (or ``base+adapter``) or an open Checkpoint.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
+        others: further parents: ``mix`` tells B as a mix of A and these (see `weightprint.recipe`).
         effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
             reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
         seed: fixes which rows are sampled and which permutations are drawn; the same seed gives the same numbers.
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
     Raises:
-        UsageError: an unknown effort; a model and an adapter, which is none.
+        UsageError: an unknown effort; a model and an adapter, which is none; ``others`` of other shapes.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
 
@@ -265,7 +272,10 @@ def compare(
     started = time.perf_counter()
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
-        return _compare(first, second, effort, seed, progress, started)
+        found = _compare(first, second, effort, seed, progress, started)
+    if not others:
+        return found
+    return replace(found, mix=recipe(b, [a, *others], seed=seed), seconds=time.perf_counter() - started)
 
 
 def _compare(

@@ -15,6 +15,7 @@ from weightprint.evidence.tests import DECIDING, QUOTED
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.format import byte_count, count, number, seconds
 from weightprint.report.html import html_table
+from weightprint.report.recipe import sentence as recipe_sentence
 from weightprint.util.escape import escape
 from weightprint.util.escape import html as safe
 from weightprint.verdict.facts import may_decide
@@ -77,6 +78,8 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     elif comparison.operations:
         rows.append(("Direction", f"not known: {direction.because}"))
     rows.extend((label, _done(operation)) for label, operation in told(comparison.history))
+    if comparison.mix is not None:
+        rows.append(("Mix", recipe_sentence(comparison.mix)))
     return rows
 
 
