@@ -7,17 +7,17 @@
     slerp        sin((1-t)Ω)/sin Ω · p_1 + sin(tΩ)/sin Ω · p_2, Ω the angle of the two tensors; straight where their
                  cosine is above .9995, as mergekit does                             Shoemake 1985
 
-A method holds where what it leaves of nearly every value's tensor is rounding (:data:`LEFT_BY_ROUNDING`). The simplest
-that holds is named. Slerp and linear differ in the norm: slerp's two weights lie on the circle w_1² + w_2² + 2 w_1 w_2
-cos Ω = 1, linear's on the line w_1 + w_2 = 1, which is inside it; where parents are so near that both hold within
-rounding, they are one, and it is called linear.
+A method holds where what it leaves of nearly every value's tensor is rounding (:data:`LEFT_BY_ROUNDING`). Of those that
+hold, the simplest is named that leaves hardly more than the one that leaves least. Slerp and linear differ in the norm: slerp's two weights lie on the circle w_1² + w_2² + 2 w_1 w_2
+cos Ω = 1, linear's on the line w_1 + w_2 = 1, which is inside it; where parents are so near that both leave the same,
+they are one, and it is called linear.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = ["HOLDS", "Method", "body", "holding", "kept", "mixed_whole"]
 #: Share of the values whose tensors a method must leave nothing of but rounding.
 HOLDS = 0.98
 _STRAIGHT = 0.9995
+_AS_GOOD = 1.02  # times the least that any method leaves: the simplest of these is named
 _ONE_WEIGHT = 0.02  # weights that differ by no more from tensor to tensor are one weight
 
 
@@ -71,17 +72,29 @@ def kept(gram: Gram) -> list[int]:
     return [i for i, there in enumerate(gram.present) if there]
 
 
-def holding(grams: Sequence[Gram], weights: Callable[[Gram], F64 | None]) -> tuple[float, float]:
-    """(share of the values in tensors of which these weights leave nothing but rounding, sum of what they leave)."""
-    good, rest = 0, 0.0
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How well weights hold: share of the values in tensors of which they leave nothing but rounding; the sum of what
+    they leave; and that over the child's own rounding, tensor by tensor, a mean over the values."""
+
+    share: float
+    left: float
+    misfit: float
+
+
+def holding(grams: Sequence[Gram], weights: Callable[[Gram], F64 | None], fitted: int = 0) -> Held:
+    """How well the weights hold that a function gives for each tensor, `fitted` of them to itself."""
+    good, rest, misfit = 0, 0.0, 0.0
     for g in grams:
-        w = weights(g)
-        left_here = squares(g.products)[0] if w is None else left(g.products, w)
+        w, size = weights(g), squares(g.products)[0]
+        left_here = size if w is None else left(g.products, w)
+        own = size * 1e-13  # float64's own
         if w is not None:
-            own = squares(g.products)[0] * 1e-13  # float64's own
             good += g.n * (left_here <= LEFT_BY_ROUNDING * rounding_of(g.rounding, w) + own)
         rest += left_here
-    return good / max(1, sum(g.n for g in grams)), rest
+        misfit += g.n * (left_here + own) / (float(g.rounding[0]) + own) / max(1 - fitted / g.n, 0.1)
+    n = max(1, sum(g.n for g in grams))
+    return Held(good / n, rest, misfit / n)
 
 
 def mixed_whole(grams: Sequence[Gram], base: int | None, blocks: Sequence[Mapping[Block, Block | None]]) -> Method | None:
@@ -95,7 +108,10 @@ def mixed_whole(grams: Sequence[Gram], base: int | None, blocks: Sequence[Mappin
     k = len(products) - 1
     if k == 1:
         return None if base is not None else _scaled(used, products)
-    return _one_mix(used, products, base) or _by_tensor(used, products)
+    found = [x for x in (*_one_mix(used, products, base), *_by_tensor(used, products)) if x[0].reproduces >= HOLDS]
+    least = min((misfit for _, misfit in found), default=0.0)
+    margin = _AS_GOOD + 4 * math.sqrt(2 / sum(g.n for g in used))
+    return next((method for method, misfit in found if misfit <= margin * least), None)
 
 
 def _one_parent_each(grams: Sequence[Gram], maps: Sequence[Mapping[Block, Block | None]]) -> Method | None:
@@ -109,7 +125,7 @@ def _one_parent_each(grams: Sequence[Gram], maps: Sequence[Mapping[Block, Block 
     held = lost = 0.0
     for block, inside in regions.items():
         told = [holding(inside, lambda g, i=i: one[i] if g.present[i] else None) for i in range(k)]  # type: ignore[misc]
-        shares, rest = zip(*told, strict=True)
+        shares, rest = [h.share for h in told], [h.left for h in told]
         good = [i for i in range(k) if shares[i] >= HOLDS]
         if not good and block is not None:
             return None
@@ -133,44 +149,40 @@ def _one_parent_each(grams: Sequence[Gram], maps: Sequence[Mapping[Block, Block 
 
 def _scaled(grams: Sequence[Gram], products: F64) -> Method | None:
     weights = fit(products, [0])
-    share, rest = holding(grams, lambda g: weights)
-    return Method("linear", share, rest, {"sum": float(weights.sum())}) if share >= HOLDS else None
+    held = holding(grams, lambda g: weights)
+    return Method("linear", held.share, held.left, {"sum": float(weights.sum())}) if held.share >= HOLDS else None
 
 
-def _one_mix(grams: Sequence[Gram], products: F64, base: int | None) -> Method | None:
-    """Linear or task arithmetic, with one set of weights for all tensors."""
+def _one_mix(grams: Sequence[Gram], products: F64, base: int | None) -> Iterator[tuple[Method, float]]:
+    """Linear or task arithmetic, with one set of weights for all tensors; and its misfit."""
     every = list(range(len(products) - 1))
     for sum_to_one in (True, False):
         weights = fit(products, every, sum_to_one=sum_to_one)
-        share, rest = holding(grams, lambda g, w=weights: w if all(g.present) else None)  # type: ignore[misc]
-        if share < HOLDS:
-            continue
+        held = holding(grams, lambda g, w=weights: w if all(g.present) else None)  # type: ignore[misc]
         below = [i for i in every if weights[i] < -_ONE_WEIGHT]
-        over = base if base is not None else below[0] if len(below) == 1 and sum_to_one else None
+        over = base if base is not None else below[0] if len(below) == 1 else None
+        name, told = "linear", {"sum": 1.0 if sum_to_one else float(weights.sum())}
         if sum_to_one and over is not None and abs(weights[over]) > _ONE_WEIGHT:
             scales = {str(i): float(weights[i]) for i in every if i != over}
-            return Method("task_arithmetic", share, rest, {"base": over, "scales": scales})
-        return Method("linear", share, rest, {"sum": float(weights.sum())})
-    return None
+            name, told = "task_arithmetic", {"base": over, "scales": scales}
+        yield Method(name, held.share, held.left, told), held.misfit
 
 
-def _by_tensor(grams: Sequence[Gram], products: F64) -> Method | None:
-    """Linear with other weights in each layer, or slerp."""
+def _by_tensor(grams: Sequence[Gram], products: F64) -> Iterator[tuple[Method, float]]:
+    """Linear with other weights in each layer, or slerp; and the misfit."""
     whole = [g for g in grams if all(g.present)]
-    free = fit(products, range(len(products) - 1))
-    pair = sorted(np.argsort(-np.abs(free))[:2].tolist())
+    k = len(products) - 1
+    pair = sorted(np.argsort(-np.abs(fit(products, range(k))))[:2].tolist())
     slerps = {g.name: _slerp(g, *pair) for g in whole}
-    straight = {g.name: fit(g.products, kept(g), sum_to_one=True) for g in whole}
-    free_of = {g.name: fit(g.products, kept(g)) for g in whole}
-    share, rest = holding(grams, lambda g: straight.get(g.name))
-    if share >= HOLDS:
-        return Method("linear", share, rest, {"sum": 1.0, "by_layer": True}, by_tensor=straight)
-    share, rest = holding(grams, lambda g: slerps[g.name][0] if g.name in slerps else None)
-    if share >= HOLDS:
-        weights = {name: w for name, (w, _, _) in slerps.items()}
-        return Method("slerp", share, rest, {"of": pair, **_course(whole, slerps)}, weights)
-    share, rest = holding(grams, lambda g: free_of.get(g.name))
-    return Method("linear", share, rest, {"sum": None, "by_layer": True}, by_tensor=free_of) if share >= HOLDS else None
+    ways: tuple[tuple[str, int, dict[str, Any], dict[str, F64]], ...] = (
+        ("linear", k - 1, {"sum": 1.0}, {g.name: fit(g.products, kept(g), sum_to_one=True) for g in whole}),
+        ("slerp", 1, {"of": pair, **_course(whole, slerps)}, {name: w for name, (w, _, _) in slerps.items()}),
+        ("linear", k, {"sum": None}, {g.name: fit(g.products, kept(g)) for g in whole}),
+    )
+    for name, fitted, told, of in ways:
+        held = holding(grams, lambda g, of=of: of.get(g.name), fitted)  # type: ignore[misc]
+        told = told if name == "slerp" else {**told, "by_layer": True}
+        yield Method(name, held.share, held.left, told, by_tensor=of), held.misfit
 
 
 def _slerp(gram: Gram, first: int, second: int) -> tuple[F64, float, float]:

@@ -27,7 +27,7 @@ from weightprint.compare.gram import Partners, spacing
 from weightprint.compare.merge_methods import HOLDS, Method
 from weightprint.compare.mixing import LEFT_BY_ROUNDING
 from weightprint.fingerprint.model import ModelView, Tensor
-from weightprint.util.arrays import F32, F64, Bools
+from weightprint.util.arrays import F32, F64, I64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.linear_algebra import lstsq
 
@@ -208,17 +208,9 @@ def _dare(over: _Over, base: int, others: Sequence[int]) -> Method | None:
     grows = np.maximum(lstsq(squared.T, rest - rounding), 0)
     if np.any(np.abs(weights) < 1e-9):
         return None
-    factors = (grows + weights**2) / weights
     masks = np.array(list(choices((0, 1), repeat=len(others))), bool)
-    picked = np.zeros(d.size, np.intp)
-    for _ in range(_ROUNDS):
-        apart = np.abs(d - (masks * factors) @ deltas)
-        picked = apart.argmin(axis=0)
-        used = masks[picked].T * deltas
-        again = lstsq(used @ used.T + 1e-300 * np.eye(len(used)), used @ d)
-        if np.allclose(again, factors, rtol=1e-6, atol=0):
-            break
-        factors = again
+    starts = ((grows + weights**2) / weights, _commonest_ratios(d, deltas, rounding))
+    factors, picked = min((_picked(d, deltas, masks, start) for start in starts), key=lambda f: f[2])[:2]
     kept = masks[picked].T
     predicted = np.split((kept * deltas).T @ factors, np.cumsum([x.size for x in over.d])[:-1])
     share, left = over.agrees(predicted)
@@ -243,3 +235,31 @@ def _dare(over: _Over, base: int, others: Sequence[int]) -> Method | None:
         },
         of=float(np.sum(np.square(d))),
     )
+
+
+def _commonest_ratios(d: F64, deltas: F64, rounding: F64) -> F64:
+    """For each parent the ratio d / δ_i that most entries have, nearly: where it alone was kept."""
+    found = []
+    for delta in deltas:
+        clear = (np.abs(delta) > 6 * np.sqrt(rounding)) & (np.abs(d) > 6 * np.sqrt(rounding))
+        ratios = np.sort(d[clear] / delta[clear])
+        if (n := max(4, ratios.size // 20)) >= ratios.size:
+            found.append(1.0)
+            continue
+        width = ratios[n:] - ratios[:-n]
+        found.append(float(ratios[int(width.argmin()) + n // 2]))
+    return np.array(found)
+
+
+def _picked(d: F64, deltas: F64, masks: Bools, factors: F64) -> tuple[F64, I64, float]:
+    """(factors, number of the mask of each entry, squares left): masks by the nearest sum, factors by least squares."""
+    picked = np.zeros(d.size, np.int64)
+    for _ in range(_ROUNDS):
+        picked = np.abs(d - (masks * factors) @ deltas).argmin(axis=0)
+        used = masks[picked].T * deltas
+        again = lstsq(used @ used.T + 1e-300 * np.eye(len(used)), used @ d)
+        if np.allclose(again, factors, rtol=1e-6, atol=0):
+            break
+        factors = again
+    rest = d - factors @ (masks[picked].T * deltas)
+    return factors, picked, float(rest @ rest)
