@@ -73,14 +73,18 @@ def narrowed(gram: Gram, keep: Sequence[int]) -> Gram:
 
 
 def selected(
-    grams: Sequence[Gram], equal: F64, explains: Callable[[Sequence[int]], Method | None]
-) -> tuple[list[int], list[int], list[Step]]:
-    """(parents, near, steps) among the candidates of `grams`.
+    grams: Sequence[Gram],
+    equal: F64,
+    mixed: Callable[[Sequence[int]], Method | None],
+    sparse: Callable[[Sequence[int], int], Method | None] = lambda keep, base: None,
+) -> tuple[list[int], list[int], list[Step], bool]:
+    """(parents, near, steps, whether they explain the child) among the candidates of `grams`.
 
     Args:
         grams: of the child and every candidate.
         equal: share of the child's entries that each candidate has too.
-        explains: the method by which some candidates explain the child up to rounding, None where none does.
+        mixed: the method that mixes whole tensors of some candidates to the child, None where none does.
+        sparse: the method that chooses entries of theirs over one of them, the same.
     """
     n = len(grams[0].present) if grams else 0
     inside: list[int] = []
@@ -90,16 +94,21 @@ def selected(
         inside.append(step.candidate)
     products, _ = total(body(grams) or grams)
     pool = [*inside, *np.argsort(-cosines(products))[:_NEAREST].tolist()]
+    over: dict[int, list[int]] = {}
     for base in np.argsort(-equal)[:_BASES].tolist():
         given = {k: _partial(products, base, k) for k in range(n) if k != base}
-        pool += [base, *sorted(given, key=lambda k: -given[k])[:_NEAREST]]
+        over[base] = sorted(given, key=lambda k: -given[k])[:_NEAREST]
+        pool += [base, *over[base]]
     pool = list(dict.fromkeys(pool))
     for size in range(1, _LARGEST + 1):
-        found = [(m.left, k, sorted(s)) for k, s in enumerate(combinations(pool, size)) if (m := explains(sorted(s)))]
+        found = [(m.left, keep) for s in combinations(pool, size) if (m := mixed(keep := sorted(s))) is not None]
+        if not found and size > 1:
+            sets = [(base, sorted([base, *s])) for base in over for s in combinations(over[base], size - 1)]
+            found = [(m.left, keep) for base, keep in sets if (m := sparse(keep, base)) is not None]
         if found:
-            return min(found)[2], [], steps
+            return min(found)[1], [], steps, True
     near = [i for k, i in enumerate(inside) if any(_related(grams, i, j) for j in inside[:k])]
-    return [i for i in inside if i not in near], near, steps
+    return [i for i in inside if i not in near], near, steps, False
 
 
 def _partial(products: F64, base: int, k: int) -> float:

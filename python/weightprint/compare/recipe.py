@@ -50,6 +50,7 @@ SCHEMA_VERSION = 1
 _MANY = 4  # more parents than these are candidates
 _SAMPLE = 1 << 16  # values of a tensor, where candidates are looked through
 _ENTRIES = (2, 1 << 13)  # matrices, and values of each
+_TRIED = 6  # tensors that a set of candidates is tried on first
 
 
 @dataclass(frozen=True)
@@ -229,22 +230,24 @@ def _searched(models: Lineup) -> tuple[Lineup, Search]:
     equal = np.zeros(n)
     if sample.values:
         equal[whole] = sample.equal
-    bases = [models.base] if models.base is not None else np.argsort(-equal)[:2].tolist()
+    if models.base is not None:
+        equal[models.base] = 1.0
+    some = body(grams)[:: max(1, len(body(grams)) // _TRIED)] or grams
 
-    def explains(keep: Sequence[int]) -> Method | None:
-        some = [narrowed(g, keep) for g in grams]
+    def mixed(keep: Sequence[int]) -> Method | None:
+        tried = [narrowed(g, keep) for g in some]
+        rest = sum(left(g.products, fit(g.products, kept(g))) for g in tried)
+        if rest > (LEFT_BY_ROUNDING + 1) * float(total(tried)[1].sum()) and body(grams):
+            return None
         at = keep.index(models.base) if models.base in keep else None
-        inside = body(some)
-        rest = sum(left(g.products, fit(g.products, kept(g))) for g in inside)
-        if rest <= (LEFT_BY_ROUNDING + 1) * float(total(inside)[1].sum()) or not inside:
-            return mixed_whole(some, at, [models.maps[i] for i in keep])
-        over = [keep.index(b) for b in bases if b in keep]
-        if over and sample.values and set(keep) <= set(whole):
-            return chosen(sample.of([whole.index(i) for i in keep]), over)
-        return None
+        return mixed_whole([narrowed(g, keep) for g in grams], at, [models.maps[i] for i in keep])
 
-    parents, near, steps = selected(grams, equal, explains)
-    explained = bool(parents) and explains(parents) is not None
+    def sparse(keep: Sequence[int], base: int) -> Method | None:
+        if not sample.values or not set(keep) <= set(whole):
+            return None
+        return chosen(sample.of([whole.index(i) for i in keep]), [keep.index(base)])
+
+    parents, near, steps, explained = selected(grams, equal, mixed, sparse)
     taken = parents or [int(np.argmax(cosines(total(grams)[0])))]
     told = tuple((models.names[s.candidate], s.gain, s.log10_p) for s in steps)
     relatives = [*([] if explained else taken), *near]
