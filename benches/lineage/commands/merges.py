@@ -14,6 +14,7 @@ both sides go to benches/lineage/results/merges.json.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import tempfile
@@ -61,6 +62,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("merges", help="how often recipes of merges are right (20 minutes)")
     parser.add_argument("--zoo", type=Path, default=Path("target/zoo"), help="folder of models (%(default)s)")
     parser.add_argument("--side", choices=("fit", "test"), action="append", help="side of the split (default: both)")
+    parser.add_argument("--made", type=int, default=60, help="cases that are made on a side, at most (%(default)s)")
     parser.add_argument("--searched", type=int, default=2, help="every so many-th made case is searched (%(default)s)")
     parser.add_argument("--only", default="", help="cases whose names hold this; nothing is written then")
     parser.set_defaults(run=main)
@@ -70,16 +72,16 @@ def main(args: argparse.Namespace) -> None:
     tree = FamilyTree.read(args.zoo)
     sides = args.side or ["fit", "test"]
     told: dict[str, dict[str, Counter[str]]] = {side: defaultdict(Counter) for side in sides}
-    misses: list[str] = []
+    misses: dict[str, list[str]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as scratch:
         for side in sides:
-            made = list(_made(tree, side, Path(scratch)))
+            made = list(itertools.islice(_made(tree, side, Path(scratch)), args.made))
             cases = [(case, True) for case in _of_zoo(tree, side)]
             cases += [(case, k % args.searched == 0) for k, case in enumerate(made)]
             for case, searched in cases:
                 if args.only in case.name:
                     print(case.name, flush=True)
-                    _score(tree, case, searched, told[side], misses)
+                    _score(tree, case, searched, told[side], misses[side])
     out = {
         side: {question: dict(sorted(counts.items())) for question, counts in questions.items()}
         for side, questions in told.items()
@@ -87,8 +89,10 @@ def main(args: argparse.Namespace) -> None:
     for side, questions in out.items():
         for question, counts in questions.items():
             print(f"{side:5} {question:32} {counts.get('right', 0):4} of {sum(counts.values()):4}  {counts}")
-    if not args.only and len(sides) == 2:
-        RESULT.write_text(json.dumps({**out, "misses": misses}, indent=1) + "\n")
+    if not args.only:
+        before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        before.update({side: {**questions, "misses": misses[side]} for side, questions in out.items()})
+        RESULT.write_text(json.dumps(before, indent=1) + "\n")
 
 
 # Cases
