@@ -1,4 +1,4 @@
-"""Makes the synthetic models of tests/evidence, the makers of tests/cases and the merges beside this file importable."""
+"""Makes the models of tests/evidence, the makers of tests/cases and the merges beside this file importable."""
 
 from __future__ import annotations
 

@@ -229,7 +229,9 @@ def test_reordered_units_are_not_aligned_and_said(write: Any) -> None:
 
 def test_other_shapes_are_an_error_that_names_a_tensor(write: Any) -> None:
     child, wide = write("child", root(0)), write("wide", root(1, d=2 * D))
-    with pytest.raises(weightprint.UsageError, match=r"embed_tokens\.weight is \[80, 32\] in the child and \[80, 64\]") as e:
+    with pytest.raises(
+        weightprint.UsageError, match=r"embed_tokens\.weight is \[80, 32\] in the child and \[80, 64\]"
+    ) as e:
         weightprint.recipe(child, [wide])
     assert (e.value.code, e.value.tensor) == ("no_common_tensors", "model.embed_tokens.weight")
     with pytest.raises(weightprint.UsageError, match="at least one parent"):

@@ -41,11 +41,16 @@ def write(save: Any) -> Any:
     def write(name: str, model: Model | None = None, factors: Factors | None = None, dtype: Any = np.float32) -> Path:
         tensors, file, config = {}, "model", dict(CONFIG)
         if factors is not None:
-            file, config = "adapter_model", {"peft_type": "LORA", "r": len(next(iter(factors.values()))[1]), "lora_alpha": ALPHA}
+            file, config = (
+                "adapter_model",
+                {"peft_type": "LORA", "r": len(next(iter(factors.values()))[1]), "lora_alpha": ALPHA},
+            )
             for module, (b, a) in factors.items():
                 tensors[f"base_model.model.{module}.lora_A.weight"] = np.ascontiguousarray(a, np.float32)
                 tensors[f"base_model.model.{module}.lora_B.weight"] = np.ascontiguousarray(b, np.float32)
-        path: Path = save(f"{name}/{file}.safetensors", tensors or {n: x.astype(dtype) for n, x in (model or {}).items()})
+        path: Path = save(
+            f"{name}/{file}.safetensors", tensors or {n: x.astype(dtype) for n, x in (model or {}).items()}
+        )
         path.with_name("adapter_config.json" if factors else "config.json").write_text(json.dumps(config))
         return path.parent
 

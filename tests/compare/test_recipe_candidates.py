@@ -40,9 +40,15 @@ def names(found: Any) -> set[str]:
 MERGES: dict[str, Any] = {
     "linear": (("tuned-1", "tuned-2"), lambda m: linear([m["tuned-1"], m["tuned-2"]], (0.6, 0.4))),
     "strangers": (("tuned-1", "stranger-3"), lambda m: linear([m["tuned-1"], m["stranger-3"]], (0.85, 0.15))),
-    "three": (("base", "tuned-1", "tuned-2"), lambda m: linear([m[n] for n in ("base", "tuned-1", "tuned-2")], (0.3, 0.4, 0.3))),
+    "three": (
+        ("base", "tuned-1", "tuned-2"),
+        lambda m: linear([m[n] for n in ("base", "tuned-1", "tuned-2")], (0.3, 0.4, 0.3)),
+    ),
     "slerp": (("tuned-2", "tuned-3"), lambda m: slerp(m["tuned-2"], m["tuned-3"], lambda n: 0.2 + 0.1 * (n or 0))),
-    "passthrough": (("stranger-1", "tuned-4"), lambda m: stacked([(m["stranger-1"], [0, 1, 2]), (m["tuned-4"], [3, 4, 5])])),
+    "passthrough": (
+        ("stranger-1", "tuned-4"),
+        lambda m: stacked([(m["stranger-1"], [0, 1, 2]), (m["tuned-4"], [3, 4, 5])]),
+    ),
     "ties": (("base", "tuned-1", "tuned-2"), lambda m: ties(m["base"], [m["tuned-1"], m["tuned-2"]], 0.3, 1.0)),
     "dare": (("base", "tuned-1", "tuned-2"), lambda m: dare(m["base"], [m["tuned-1"], m["tuned-2"]], 0.8, (0.6, 0.5))),
     "copy": (("tuned-3",), lambda m: dict(m["tuned-3"])),

@@ -161,9 +161,7 @@ def _case(
 # Scores
 
 
-def _score(
-    tree: FamilyTree, case: Case, searched: bool, told: dict[str, Counter[str]], misses: list[str]
-) -> None:
+def _score(tree: FamilyTree, case: Case, searched: bool, told: dict[str, Counter[str]], misses: list[str]) -> None:
     parents = [tree[p].folder for p in case.parents]
 
     def count(question: str, right: bool, note: str = "") -> None:

@@ -13,7 +13,7 @@ __all__ = ["recipe"]
 @click.argument("child", metavar="CHILD")
 @click.argument("parents", metavar="[PARENT]...", nargs=-1)
 @click.option("--base", metavar="MODEL", help="What differences are taken from (task arithmetic, TIES, DARE).")
-@click.option("--candidates", metavar="DIR", help="A folder of models, of which the fewest that explain CHILD are taken.")
+@click.option("--candidates", metavar="DIR", help="A folder of models: the fewest that explain CHILD are taken.")
 @options.json_flag
 @click.option("-v", "--verbose", is_flag=True, help="Also the mix of every role.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes the intervals.")
@@ -35,8 +35,8 @@ def recipe(
 ) -> int:
     """Which mix of which PARENTs is CHILD, by which method, layer by layer, and what does none of them explain?
 
-    Told apart are linear mixes, SLERP, task arithmetic, TIES, DARE and passthrough ("frankenmerges"). A PARENT may be an
-    adapter: then the question is whether it is folded into CHILD, and at which scale; name its base before it.
+    Told apart are linear mixes, SLERP, task arithmetic, TIES, DARE and passthrough ("frankenmerges"). A PARENT may be
+    an adapter: then the question is whether it is folded into CHILD, and at which scale; name its base before it.
 
     \b
     Exit codes:

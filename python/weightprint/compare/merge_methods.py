@@ -8,9 +8,9 @@
                  cosine is above .9995, as mergekit does                             Shoemake 1985
 
 A method holds where what it leaves of nearly every value's tensor is rounding (:data:`LEFT_BY_ROUNDING`). Of those that
-hold, the simplest is named that leaves hardly more than the one that leaves least. Slerp and linear differ in the norm: slerp's two weights lie on the circle w_1² + w_2² + 2 w_1 w_2
-cos Ω = 1, linear's on the line w_1 + w_2 = 1, which is inside it; where parents are so near that both leave the same,
-they are one, and it is called linear.
+hold, the simplest is named that leaves hardly more than the one that leaves least. Slerp and linear differ in the norm:
+slerp's two weights lie on the circle w_1² + w_2² + 2 w_1 w_2 cos Ω = 1, linear's on the line w_1 + w_2 = 1, which is
+inside it; where parents are so near that both leave the same, they are one, and it is called linear.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def holding(grams: Sequence[Gram], weights: Callable[[Gram], F64 | None], fitted
     return Held(good / n, rest, misfit / n)
 
 
-def mixed_whole(grams: Sequence[Gram], base: int | None, blocks: Sequence[Mapping[Block, Block | None]]) -> Method | None:
+def mixed_whole(
+    grams: Sequence[Gram], base: int | None, blocks: Sequence[Mapping[Block, Block | None]]
+) -> Method | None:
     """The simplest method that mixes whole tensors and holds; None where none does."""
     if (one := _one_parent_each(grams, blocks)) is not None:
         return one
@@ -216,7 +218,11 @@ def _course(grams: Sequence[Gram], slerps: Mapping[str, tuple[F64, float, float]
     for g in grams:
         _, t, apart = slerps[g.name]
         by_block[g.block].append((t, apart * g.matrix))
-    mean = {b: float(np.average([t for t, _ in v], weights=[w for _, w in v])) for b, v in by_block.items() if sum(w for _, w in v) > 0}
+    mean = {
+        b: float(np.average([t for t, _ in v], weights=[w for _, w in v]))
+        for b, v in by_block.items()
+        if sum(w for _, w in v) > 0
+    }
     layers = [[b[0], b[1], t] for b, t in sorted((b, t) for b, t in mean.items() if b is not None)]
     numbers = np.array([n for _, n, _ in layers], float)
     values = np.array([t for _, _, t in layers])

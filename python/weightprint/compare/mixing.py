@@ -89,7 +89,9 @@ def rounding_of(rounding: F64, weights: F64) -> float:
 def cosines(products: F64) -> F64:
     """Cosine of the child with each parent."""
     c, p = squares(products)
-    cross = np.array([products[0, 0] + products[0, 1], *(products[0, 0] + products[0, 1] + products[0, 2:] + products[1, 2:])])
+    cross = np.array(
+        [products[0, 0] + products[0, 1], *(products[0, 0] + products[0, 1] + products[0, 2:] + products[1, 2:])]
+    )
     return np.asarray(cross / np.sqrt(np.maximum(c * p, 1e-300)))
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.candidates import narrowed, selected
 from weightprint.compare.gram import total
-from weightprint.compare.mergekit_yaml import mergekit_yaml
 from weightprint.compare.merge_methods import Method, body, kept, mixed_whole
+from weightprint.compare.mergekit_yaml import mergekit_yaml
 from weightprint.compare.mixing import LEFT_BY_ROUNDING, cosines, fit, left
 from weightprint.compare.recipe_inputs import Lineup, Model, lineup, models_in
 from weightprint.compare.recipe_parts import (

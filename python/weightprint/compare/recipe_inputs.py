@@ -84,7 +84,9 @@ class Lineup:
     def grams(self, most: int | None = None, tick: Callable[[int], object] = lambda _: None) -> list[Gram]:
         """Of every tensor that a parent has; see :func:`weightprint.compare.gram.measured`."""
         if self.of_adapters:
-            return adapter_grams(*(read_adapter(a.checkpoint) for a in (self.child,)), [read_adapter(p.checkpoint) for p in self.parents])
+            return adapter_grams(
+                *(read_adapter(a.checkpoint) for a in (self.child,)), [read_adapter(p.checkpoint) for p in self.parents]
+            )
         return measured(self.view[0], [view for view, _ in self.views], self.matched[0], most, tick)
 
     def entries(self, matrices: int | None = None, most: int | None = None) -> Entries:
@@ -130,9 +132,12 @@ class Lineup:
             why = "none of its tensors stands where one of the child's does"
             if unfit is not None:
                 ours, theirs = unfit
-                why = f"no tensor has the child's shape: {escape(ours.name)} is {list(ours.shape)} in the child and {list(theirs.shape)} there"
+                shapes = f"is {list(ours.shape)} in the child and {list(theirs.shape)} there"
+                why = f"no tensor has the child's shape: {escape(ours.name)} {shapes}"
             message = f"{escape(name)} can't be mixed into {escape(self.child.source)}: {why}"
-            raise UsageError(message, path=name, tensor=None if unfit is None else unfit[0].name, code="no_common_tensors")
+            raise UsageError(
+                message, path=name, tensor=None if unfit is None else unfit[0].name, code="no_common_tensors"
+            )
 
 
 def models_in(folder: str | os.PathLike[str]) -> list[str]:
@@ -141,7 +146,9 @@ def models_in(folder: str | os.PathLike[str]) -> list[str]:
     Raises UsageError (code ``no_candidates``): there are none.
     """
     inside = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    found = [str(p) for p in inside if not p.name.startswith(".") and (p.is_dir() or p.suffix in (".safetensors", ".gguf"))]
+    found = [
+        str(p) for p in inside if not p.name.startswith(".") and (p.is_dir() or p.suffix in (".safetensors", ".gguf"))
+    ]
     if not found:
         raise UsageError(f"{escape(os.fspath(folder))} holds no models", path=os.fspath(folder), code="no_candidates")
     return found
@@ -175,9 +182,14 @@ def lineup(child: Model, parents: Sequence[Model], base: Model | None, candidate
             model = found[alone.index(False)].source
             message = f"{escape(ours.source)} is an adapter and {escape(model)} is none: give adapters alone as parents"
             raise UsageError(message, path=ours.source, code="adapter_alone")
-        merged = [_merged(number, found, alone) if one and not of_adapters else found[number] for number, one in enumerate(alone)]
+        merged = [
+            _merged(number, found, alone) if one and not of_adapters else found[number]
+            for number, one in enumerate(alone)
+        ]
         for anatomy in others:
-            if is_adapter_alone(list(anatomy.weights)) != of_adapters:
+            if _files(anatomy) == _files(ours):
+                skipped[anatomy.source] = "the child itself"
+            elif is_adapter_alone(list(anatomy.weights)) != of_adapters:
                 skipped[anatomy.source] = "an adapter" if not of_adapters else "no adapter"
             else:
                 merged.append(anatomy)
@@ -187,7 +199,9 @@ def lineup(child: Model, parents: Sequence[Model], base: Model | None, candidate
         made.refuse_unlike(len(found))
         if others and not of_adapters:
             unlike = [i for i in range(len(found), len(names)) if made.share(i) < _COMPARABLE]
-            skipped |= {names[i]: "less than half of the child's matrices have a partner of their shape in it" for i in unlike}
+            skipped |= {
+                names[i]: "less than half of the child's matrices have a partner of their shape in it" for i in unlike
+            }
             made = made.only([i for i in range(len(names)) if i not in unlike])
             if not made.names:
                 message = f"none of {len(others)} candidates has the child's shapes"
@@ -202,6 +216,10 @@ def _merged(number: int, found: Sequence[Anatomy], alone: Sequence[bool]) -> Ana
         message = f"{name} is an adapter: name its base too, as `recipe CHILD BASE {name}`"
         raise UsageError(message, path=found[number].source, code="adapter_alone")
     return merge_adapter(model, found[number].checkpoint)
+
+
+def _files(anatomy: Anatomy) -> list[str]:
+    return [os.path.realpath(file.path) for file in anatomy.checkpoint.files]
 
 
 def _name(model: Model) -> str:

@@ -18,7 +18,20 @@ from weightprint.compare.recipe_inputs import Lineup
 from weightprint.util.arrays import F64
 from weightprint.util.escape import escape
 
-__all__ = ["AdapterFit", "Mix", "Search", "Weight", "adapter_fit", "layers", "named", "notes", "roles", "unexplained", "unknown_origin", "weights"]
+__all__ = [
+    "AdapterFit",
+    "Mix",
+    "Search",
+    "Weight",
+    "adapter_fit",
+    "layers",
+    "named",
+    "notes",
+    "roles",
+    "unexplained",
+    "unknown_origin",
+    "weights",
+]
 
 _UNLIKE = 0.3  # cosine below which an order of units is looked for
 _FROM_ELSEWHERE = 0.05  # a smaller lack of weight is training's or rounding's
@@ -98,7 +111,10 @@ def weights(grams: Sequence[Gram], names: Sequence[str], method: Method | None, 
     """The parents' weights over all layers, with 95 % intervals over blocks."""
     parameters = {} if method is None else method.parameters
     if method is not None and method.name in ("copy", "passthrough"):
-        return tuple(Weight(name, value, None, None) for name, value in zip(names, _taken(grams, method, len(names)), strict=True))
+        return tuple(
+            Weight(name, value, None, None)
+            for name, value in zip(names, _taken(grams, method, len(names)), strict=True)
+        )
     if method is not None and method.name not in ("linear", "task_arithmetic", "slerp"):
         scales = parameters["scales"]
         return tuple(Weight(names[int(i)], value, None, None) for i, value in scales.items())
@@ -206,9 +222,7 @@ def unknown_origin(grams: Sequence[Gram]) -> float:
     return lost / n if n else 0.0
 
 
-def adapter_fit(
-    grams: Sequence[Gram], models: Lineup, number: int, method: Method | None, seed: int
-) -> AdapterFit:
+def adapter_fit(grams: Sequence[Gram], models: Lineup, number: int, method: Method | None, seed: int) -> AdapterFit:
     """The adapter's scale in the child, over the tensors that it changes."""
     base = next(i for i in range(len(models.names)) if i not in models.adapters)
     pair = [base, number]

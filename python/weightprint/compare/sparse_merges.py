@@ -47,7 +47,6 @@ class Entries:
     values: tuple[F64, ...]
     rounding: tuple[F64, ...]
 
-
     @property
     def equal(self) -> F64:
         """Share of the child's entries that each parent has too."""

@@ -91,7 +91,11 @@ def _linear(recipe: Recipe) -> str:
 def _slerp(recipe: Recipe) -> str:
     first, second = recipe.parameters["of"]
     t, rows = recipe.parameters["t"], recipe.parameters["t_by_layer"]
-    course = f"t = {t:.3f}" if t is not None else f"t from {rows[0][2]:.3f} in the first layer to {rows[-1][2]:.3f} in the last"
+    course = (
+        f"t = {t:.3f}"
+        if t is not None
+        else f"t from {rows[0][2]:.3f} in the first layer to {rows[-1][2]:.3f} in the last"
+    )
     return f"SLERP from {first} to {second}, {course}."
 
 
@@ -150,10 +154,10 @@ def _run(first: int, last: int) -> str:
 
 def adapter_words(fit: AdapterFit) -> str:
     """One line per adapter."""
+    explains = f"it explains {_percent(fit.explains)} of the change in its modules"
     if not fit.present:
-        return f"{fit.adapter} is not folded into it (it explains {_percent(fit.explains)} of the change in its modules)"
-    span = f" [{fit.low:.3f}, {fit.high:.3f}]"
-    return f"{fit.adapter} is folded into it at scale {fit.scale:.3f}{span}; it explains {_percent(fit.explains)} of the change in its modules"
+        return f"{fit.adapter} is not folded into it ({explains})"
+    return f"{fit.adapter} is folded into it at scale {fit.scale:.3f} [{fit.low:.3f}, {fit.high:.3f}]; {explains}"
 
 
 def facts(recipe: Recipe) -> list[tuple[str, str]]:
@@ -167,7 +171,9 @@ def facts(recipe: Recipe) -> list[tuple[str, str]]:
     if recipe.reproduces is not None:
         rows.append(("How sure", f"{recipe.reproduces:.2%} of the values looked at come out so, up to rounding"))
     if recipe.search is not None:
-        rows.append(("Searched", f"{recipe.search.candidates} candidates, {len(recipe.search.skipped)} more not comparable"))
+        rows.append(
+            ("Searched", f"{recipe.search.candidates} candidates, {len(recipe.search.skipped)} more not comparable")
+        )
         if recipe.search.near:
             near = ", ".join(recipe.search.near)
             rows.append(("Relatives", f"{near}: nearest, and no proof that they are parents"))

@@ -22,7 +22,8 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Array
 
 __all__ = [
-    "Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "qr", "row_cosines", "solve", "svd", "svdvals", "unit_rows"
+    "Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "qr", "row_cosines", "solve", "svd", "svdvals",
+    "unit_rows",
 ]  # fmt: skip
 
 Floats = TypeVar("Floats", F32, F64)
