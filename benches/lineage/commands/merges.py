@@ -102,7 +102,7 @@ def _of_zoo(tree: FamilyTree, side: str) -> Iterator[Case]:
     """The zoo's models whose one step is a merge."""
     for name in tree:
         truth = tree[name].truth
-        last = truth.operations[-1] if truth.operations else {"name": ""}
+        last: Mapping[str, Any] = truth.operations[-1] if truth.operations else {"name": ""}
         if last["name"] in METHODS and len(truth.parents) > 1 and tree.side(name) == side:
             yield Case(name, side, tree[name].folder, truth.parents, last["name"], last["parameters"])
 
@@ -132,7 +132,8 @@ def _drawn(
         yield "slerp_merge", pair, dict(zip(("first", "last"), some(0.1, 0.9), strict=True))
     if len(tuned) < 2:
         return
-    pair = tuple(rng.sample(list(tuned), 2))
+    first, second = rng.sample(list(tuned), 2)
+    pair = (first, second)
     (w,) = some(0.1, 0.9, 1)
     yield "linear_merge", pair, {"weights": [w, 1 - w]}
     yield "slerp_merge", pair, dict(zip(("first", "last"), some(0.1, 0.9), strict=True))

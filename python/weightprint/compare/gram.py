@@ -73,7 +73,7 @@ class Gram:
 
 def total(grams: Sequence[Gram]) -> tuple[F64, F64]:
     """(products, rounding), summed."""
-    return sum(g.products for g in grams) + np.float64(0), sum(g.rounding for g in grams) + np.float64(0)
+    return np.sum([g.products for g in grams], axis=0), np.sum([g.rounding for g in grams], axis=0)
 
 
 def measured(

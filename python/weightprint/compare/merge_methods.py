@@ -163,7 +163,8 @@ def _one_mix(grams: Sequence[Gram], products: F64, base: int | None) -> Iterator
         held = holding(grams, lambda g, w=weights: w if all(g.present) else None)  # type: ignore[misc]
         below = [i for i in every if weights[i] < -_ONE_WEIGHT]
         over = base if base is not None else below[0] if len(below) == 1 else None
-        name, told = "linear", {"sum": 1.0 if sum_to_one else float(weights.sum())}
+        name: str = "linear"
+        told: dict[str, Any] = {"sum": 1.0 if sum_to_one else float(weights.sum())}
         if sum_to_one and over is not None and abs(weights[over]) > _ONE_WEIGHT:
             scales = {str(i): float(weights[i]) for i in every if i != over}
             name, told = "task_arithmetic", {"base": over, "scales": scales}

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.anatomy.place import Expert
+from weightprint.anatomy.place import Expert, Place
 from weightprint.compare.gram import Partners
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32, F64
@@ -52,7 +52,7 @@ def partners(
     return rows, unfit
 
 
-def _partner(tensor: Tensor, side: ModelView, by_place: Mapping[object, Tensor], blocks: BlockMap) -> Tensor | None:
+def _partner(tensor: Tensor, side: ModelView, by_place: Mapping[Place, Tensor], blocks: BlockMap) -> Tensor | None:
     place = tensor.place
     if place is None:
         other = side.tensors.get(tensor.name)

@@ -84,9 +84,8 @@ class Lineup:
     def grams(self, most: int | None = None, tick: Callable[[int], object] = lambda _: None) -> list[Gram]:
         """Of every tensor that a parent has; see :func:`weightprint.compare.gram.measured`."""
         if self.of_adapters:
-            return adapter_grams(
-                *(read_adapter(a.checkpoint) for a in (self.child,)), [read_adapter(p.checkpoint) for p in self.parents]
-            )
+            child, *parents = (read_adapter(a.checkpoint) for a in (self.child, *self.parents))
+            return adapter_grams(child, parents)
         return measured(self.view[0], [view for view, _ in self.views], self.matched[0], most, tick)
 
     def entries(self, matrices: int | None = None, most: int | None = None) -> Entries:

@@ -143,7 +143,7 @@ def _taken(grams: Sequence[Gram], method: Method, k: int) -> list[float]:
     """Share of the values of blocks that each parent gave."""
     sizes = np.zeros(k)
     for g in grams:
-        if g.block in method.sources:
+        if g.block is not None and g.block in method.sources:
             sizes[method.sources[g.block][0]] += g.n
     if not sizes.any():
         sizes[method.parameters.get("parent", 0)] = 1

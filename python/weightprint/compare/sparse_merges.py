@@ -77,7 +77,7 @@ def entries(
         values.append(np.stack([x.reshape(-1).astype(np.float64) for x, _ in found]))
         # Each is rounded; of a parent only the part that its weight gives, which is less than all of it.
         steps = [_steps(x.reshape(-1).astype(np.float64), x, t) for x, t in found]
-        rounding.append(sum(np.square(s) for s in steps) / 12)
+        rounding.append(np.sum(np.square(steps), axis=0) / 12)
     return Entries(tuple(values), tuple(rounding))
 
 

@@ -200,8 +200,14 @@ def text(recipe: Recipe, *, verbose: bool = False) -> str:
     """The report as plain text, wrapped at 100 columns."""
     lines: list[str] = []
     for label, told in facts(recipe):
-        indent = {"initial_indent": label.ljust(_LABEL), "subsequent_indent": " " * _LABEL}
-        lines += textwrap.wrap(escape(told, None), _WIDTH, break_on_hyphens=False, break_long_words=False, **indent)
+        lines += textwrap.wrap(
+            escape(told, None),
+            _WIDTH,
+            initial_indent=label.ljust(_LABEL),
+            subsequent_indent=" " * _LABEL,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
     legend = [f"P{k} is {escape(name)}" for k, name in enumerate(recipe.parents, 1)]
     for what, mixes in (("layer", recipe.layers), ("role", recipe.roles if verbose else ())):
         if mixes:
