@@ -158,3 +158,23 @@ def test_exit_codes(write: Any) -> None:
         return CliRunner().invoke(cli, ["recipe", *map(str, models)]).exit_code
 
     assert [code(child, one, lora), code(child, one, other), code(child, lora)] == [0, 1, 2]
+
+
+def test_compare_sees_through_factors(write: Any) -> None:
+    one, other = write("one", factors=drawn(1)), write("other", factors=turned(drawn(1), 4, 0.5))
+    found = weightprint.compare(one, other)
+    assert found.mix is not None
+    assert (found.mix.method, round(found.mix.weights[0].value, 4)) == ("linear", 0.5)
+    assert weightprint.compare(one, one).verdict == "identical"
+
+
+def test_equal_first_factors_are_one_random_start_and_no_more(write: Any) -> None:
+    """One seed draws A alike, and LoRA-FA never trains it."""
+    one = write("one", factors=drawn(1))
+    same_start = {m: (drawn(2)[m][0], a) for m, (_, a) in drawn(1).items()}
+    found = weightprint.compare(one, write("other", factors=same_start))
+    assert found.verdict == "shared_initialisation"
+    assert found.mix is not None
+    assert not found.mix.explained
+    shared_b = {m: (b, drawn(2)[m][1]) for m, (b, _) in drawn(1).items()}
+    assert weightprint.compare(one, write("trained", factors=shared_b)).verdict == "partly_shared"

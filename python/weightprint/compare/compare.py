@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weightprint.anatomy.adapters.adapters import is_adapter_alone
 from weightprint.anatomy.adapters.opened import opened, refuse_mixed
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
 from weightprint.compare.recipe import Recipe, recipe
-from weightprint.errors import UsageError
+from weightprint.errors import UnsupportedFormatError, UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
@@ -99,7 +100,7 @@ class Comparison(Shown):
         seconds, gemm_seconds: what it took, and how much of that products and decompositions of dense matrices.
         bytes_read, peak_rss_bytes: what was read, and the largest resident set (None where the system does not say).
         version: of weightprint.
-        mix: B as a mix of A and the ``others``; None where none were given.
+        mix: B as a mix of A and the ``others``; of two LoRA adapters, B's updates as A's; None where nobody asked.
     """
 
     _report = "compare"
@@ -273,9 +274,16 @@ def compare(
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
         found = _compare(first, second, effort, seed, progress, started)
-    if not others:
+        adapters = is_adapter_alone(list(second.weights))
+    if not others and not adapters:
         return found
-    return replace(found, mix=recipe(b, [a, *others], seed=seed), seconds=time.perf_counter() - started)
+    try:
+        mix = recipe(b, [a, *others], seed=seed)
+    except UnsupportedFormatError:
+        if others:
+            raise
+        mix = None  # adapters of another kind than LoRA
+    return replace(found, mix=mix, seconds=time.perf_counter() - started)
 
 
 def _compare(

@@ -8,31 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from weightprint.compare.recipe_parts import Mix, Weight
-
-__all__ = ["Told", "mergekit_yaml"]
-
-
-class Told:
-    """What is read of a recipe (`weightprint.compare.recipe.Recipe` has all of it)."""
-
-    parents: tuple[str, ...]
-    base: str | None
-    method: str | None
-    parameters: Any
-    weights: tuple[Weight, ...]
-    layers: tuple[Mix, ...]
-    dtype: str
+__all__ = ["mergekit_yaml"]
 
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16"}
 
 
 def mergekit_yaml(recipe: Any) -> str | None:
-    """The text; None where no method was named."""
+    """The text for a :class:`weightprint.compare.recipe.Recipe`; None where no method was named."""
     write = _WRITERS.get(recipe.method)
     return None if write is None else "\n".join([*write(recipe), f"dtype: {_DTYPES.get(recipe.dtype, 'float32')}", ""])
 
@@ -49,7 +34,7 @@ def _list(values: Sequence[float]) -> str:
     return f"[{', '.join(map(_number, values))}]"
 
 
-def _passthrough(recipe: Told) -> list[str]:
+def _passthrough(recipe: Any) -> list[str]:
     """Runs of layers that follow each other in one parent."""
     lines = ["merge_method: passthrough", "slices:"]
     runs: list[tuple[str, int, int]] = []
@@ -66,7 +51,7 @@ def _passthrough(recipe: Told) -> list[str]:
     return lines
 
 
-def _linear(recipe: Told) -> list[str]:
+def _linear(recipe: Any) -> list[str]:
     lines = ["merge_method: linear", "models:"]
     by_layer = recipe.parameters.get("by_layer")
     for number, weight in enumerate(recipe.weights):
@@ -76,7 +61,7 @@ def _linear(recipe: Told) -> list[str]:
     return [*lines, "parameters:", "  normalize: false"]
 
 
-def _slerp(recipe: Told) -> list[str]:
+def _slerp(recipe: Any) -> list[str]:
     first, second = recipe.parameters["of"]
     layers, t = len(recipe.layers), recipe.parameters["t"]
     lines = ["merge_method: slerp", f"base_model: {_text(first)}", "slices:", "  - sources:"]
@@ -91,8 +76,8 @@ def _slerp(recipe: Told) -> list[str]:
     return [*lines, f"    - value: {_list(values) if t is None else _number(t)}"]
 
 
-def _over_base(method: str) -> Callable[[Told], list[str]]:
-    def write(recipe: Told) -> list[str]:
+def _over_base(method: str) -> Callable[[Any], list[str]]:
+    def write(recipe: Any) -> list[str]:
         density, drawn = recipe.parameters.get("density", {}), method.startswith("dare")
         lines = ["# entries were dropped at random: it is another draw"] if drawn else []
         lines += [f"merge_method: {method}", f"base_model: {_text(recipe.base or '')}", "models:"]
