@@ -116,10 +116,12 @@ class _Over:
         d, deltas = np.concatenate(self.d), np.concatenate(self.deltas, axis=1)
         return float(np.sum(np.square(d - lstsq(deltas.T, d) @ deltas)))
 
-    def agrees(self, predicted: Sequence[F64]) -> tuple[float, float]:
-        """(share of the entries that are as predicted up to rounding, sum of squares that is left)."""
+    def agrees(self, predicted: Sequence[F64], certain: Bools | None = None) -> tuple[float, float]:
+        """(share of the entries that are as predicted up to rounding, sum of squares that is left); of the certain."""
         rest = np.concatenate([d - p for d, p in zip(self.d, predicted, strict=True)])
         bound = 3 * np.sqrt(LEFT_BY_ROUNDING * np.concatenate(self.rounding))
+        if certain is not None:
+            rest, bound = rest[certain], bound[certain]
         return float(np.mean(np.abs(rest) <= bound)), float(np.sum(np.square(rest)))
 
 
@@ -127,7 +129,8 @@ class _Over:
 
 
 def _ties(over: _Over, base: int, others: Sequence[int]) -> Method | None:
-    ranks = [np.argsort(np.argsort(np.abs(x), axis=1), axis=1) / x.shape[1] for x in over.deltas]
+    order = [np.argsort(np.abs(x), axis=1, kind="stable") for x in over.deltas]
+    ranks = [np.argsort(o, axis=1) / o.shape[1] for o in order]
     linear = over.linear()
     density = np.full(len(others), 0.5)
     votes = np.ones(len(others))
@@ -152,8 +155,8 @@ def _ties(over: _Over, base: int, others: Sequence[int]) -> Method | None:
         again, other = _elected(over, ranks, density, weighed)
         if over.agrees(again)[1] < over.agrees(predicted)[1]:
             predicted, coefficients = again, other
-    share, left = over.agrees(predicted)
-    if share < HOLDS or left * _BETTER > linear:
+    share, left = over.agrees(predicted, _certain(over, order, density))
+    if not share >= HOLDS or left * _BETTER > linear:
         return None
     alone = [coefficients.get(tuple(np.eye(len(others), dtype=bool)[i].tolist())) for i in range(len(others))]
     scales = [float(c[i]) if c is not None else 0.0 for i, c in enumerate(alone)]
@@ -170,6 +173,18 @@ def _ties(over: _Over, base: int, others: Sequence[int]) -> Method | None:
         },
         of=float(sum(np.sum(np.square(d)) for d in over.d)),
     )
+
+
+def _certain(over: _Over, order: Sequence[I64], density: F64) -> Bools:
+    """Entries whose magnitude is not just that at which a difference is trimmed: of equal ones (there are many in
+    bfloat16) nobody knows which were kept."""
+    found = []
+    for deltas, o in zip(over.deltas, order, strict=True):
+        n = o.shape[1]
+        at = o[np.arange(len(o)), np.minimum((n * (1 - density)).round().astype(int), n - 1)]
+        sizes = np.abs(deltas)
+        found.append((sizes != sizes[np.arange(len(o)), at][:, None]).all(axis=0))
+    return np.concatenate(found)
 
 
 def _elected(
@@ -213,7 +228,7 @@ def _dare(over: _Over, base: int, others: Sequence[int]) -> Method | None:
     kept = masks[picked].T
     predicted = np.split((kept * deltas).T @ factors, np.cumsum([x.size for x in over.d])[:-1])
     share, left = over.agrees(predicted)
-    if share < HOLDS or left * _BETTER > linear:
+    if not share >= HOLDS or left * _BETTER > linear:
         return None
     # Whether an entry was kept shows only where it is well above rounding.
     clear = np.abs(factors[:, None] * deltas) > 6 * np.sqrt(rounding)
