@@ -280,3 +280,33 @@ def test_compare_with_further_parents(family: Any) -> None:
     assert again.mix.to_dict() == found.mix.to_dict()
     assert "A linear mix: 0.700 a + 0.300 b" in " ".join(str(found).split())
     assert weightprint.compare(paths["a"], made).to_dict()["mix"] is None
+
+
+def on_grid(x: np.ndarray[Any, Any], kind: str, group: int = 32) -> np.ndarray[Any, Any]:
+    """Rounded to the codes of a scheme, one scale per group."""
+    rows = x.reshape(-1, group)
+    top = np.abs(rows).max(axis=1, keepdims=True)
+    if kind.startswith("int"):
+        step = top / (2 ** (int(kind[3:]) - 1) - 1)
+        return (np.round(rows / step) * step).reshape(x.shape).astype(np.float32)
+    half = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6]) if kind == "fp4" else np.array([])
+    if kind == "fp4":
+        levels = np.concatenate([-half[::-1], half])[None, None] * (top[..., None] / 6)
+        return np.take_along_axis(
+            np.broadcast_to(levels, (*rows.shape, 16)), np.abs(levels - rows[..., None]).argmin(-1)[..., None], -1
+        ).reshape(x.shape)
+    return x.astype(getattr(ml_dtypes, kind)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8", "fp4", "float8_e4m3fn", "float8_e5m2"])
+def test_rounding_to_a_grid_that_nobody_describes_is_known_within_a_factor(kind: str) -> None:
+    from weightprint.compare.gram import spacing
+    from weightprint.compare.mixing import LEFT_BY_ROUNDING
+    from weightprint.fingerprint.model import Tensor
+
+    x = np.random.default_rng(1).standard_normal((64, 256)).astype(np.float32)
+    y = np.asarray(on_grid(x, kind), np.float32)
+    told = float(np.mean(np.square(spacing(y, Tensor("w", "I8 some", x.shape, x.size, x.size)))) / 12)
+    true = float(np.mean(np.square(y - x)))
+    assert true <= LEFT_BY_ROUNDING * told  # a copy is called one
+    assert told <= LEFT_BY_ROUNDING * true  # and little else

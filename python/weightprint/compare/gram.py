@@ -27,6 +27,7 @@ from weightprint.util.linear_algebra import product
 __all__ = ["Gram", "Partners", "measured", "real_dtype", "spacing", "total"]
 
 _LOOKED_AT = 4096  # values of a run whose spacing is looked at
+_RUN, _REPEATED = 16, 4  # values of one scale; so many alike among them are many
 _RUNS = 8  # of rows, where only a sample of a tensor is read
 
 
@@ -139,9 +140,21 @@ def spacing(values: F32, tensor: Tensor) -> F64:
     sample = flat[:: max(1, flat.size // _LOOKED_AT)].astype(np.float64)
     if tensor.dtype in MANTISSA:
         return ulp(sample, real_dtype(sample, tensor.dtype))
-    # A grid: codes of one group of a row, whose neighbours are the steps.
-    group = np.unique(flat[:256])
-    return np.diff(group).astype(np.float64) if group.size > 1 else np.zeros(1)
+    return _steps(flat[:_LOOKED_AT])
+
+
+def _steps(values: F32) -> F64:
+    """Steps of a grid that nobody describes, from values of a row in order.
+
+    In a short run all values have one scale: where many repeat, neighbouring ones are a step apart mostly (the median),
+    where few do, the nearest two are. Floats of few bits have finer steps near zero: there the steps between the values
+    of a longer run are larger, and count.
+    """
+    gaps = [np.diff(np.unique(run)) for run in values[: values.size // _RUN * _RUN].reshape(-1, _RUN)]
+    short = [np.median(g) if g.size < _RUN - _REPEATED else g.min() for g in gaps if g.size]
+    longer = np.diff(np.unique(values[:256]))
+    found = [g for g in (np.array(short, float), longer.astype(float)) if g.size]
+    return max(found, key=lambda g: float(np.mean(g * g)), default=np.zeros(1))
 
 
 def real_dtype(sample: F64, dtype: str) -> str:
