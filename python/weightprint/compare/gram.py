@@ -146,15 +146,21 @@ def spacing(values: F32, tensor: Tensor) -> F64:
 def _steps(values: F32) -> F64:
     """Steps of a grid that nobody describes, from values of a row in order.
 
-    In a short run all values have one scale: where many repeat, neighbouring ones are a step apart mostly (the median),
-    where few do, the nearest two are. Floats of few bits have finer steps near zero: there the steps between the values
-    of a longer run are larger, and count.
+    In a short run all values have one scale: where many of them repeat, neighbouring ones are a step apart mostly (the
+    median), where few do, the nearest two are in many runs. Floats of few bits have finer steps near zero: there the
+    steps between the values of a longer run are larger, and count.
     """
     gaps = [np.diff(np.unique(run)) for run in values[: values.size // _RUN * _RUN].reshape(-1, _RUN)]
-    short = [np.median(g) if g.size < _RUN - _REPEATED else g.min() for g in gaps if g.size]
-    longer = np.diff(np.unique(values[:256]))
-    found = [g for g in (np.array(short, float), longer.astype(float)) if g.size]
-    return max(found, key=lambda g: float(np.mean(g * g)), default=np.zeros(1))
+    gaps = [g for g in gaps if g.size]
+    few = 2 * sum(g.size < _RUN - _REPEATED for g in gaps) > len(gaps)
+    if not gaps:
+        return np.zeros(1)
+    short = np.median([np.median(g) for g in gaps]) if few else np.quantile([g.min() for g in gaps], 0.25)
+    levels, inverse = np.unique(values[:256], return_inverse=True)
+    apart = np.diff(levels, prepend=-np.inf, append=np.inf)
+    longer = np.sort(np.minimum(apart[:-1], apart[1:]).astype(np.float64)[inverse])
+    longer = longer[: len(longer) - len(longer) // 32]  # the largest values may have no neighbours
+    return longer if np.mean(longer * longer) > short * short else np.array([float(short)])
 
 
 def real_dtype(sample: F64, dtype: str) -> str:
