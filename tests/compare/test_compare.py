@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 from synthetic import child, decoder
 from weightprint.cli.compare import compare as command
+from weightprint.evidence.tests import PUBLISHED, TESTS
 
 CONTRACT = [
     "schema_version", "tool", "a", "b", "verdict", "log10_p", "share", "direction", "operations", "layer_map",
@@ -170,15 +172,45 @@ def test_exit_codes(save: Any) -> None:
 
 def test_the_screen_says_what_a_reader_needs(pair: tuple[Path, Path]) -> None:
     _, text = run(*pair)
-    for part in ("Verdict", "SHARED ORIGIN", "Strength", "p-value", "chance of such agreement if", "For", "Against",
-                 "What these tests can't see", "-v shows"):  # fmt: skip
+    for part in (
+        "SHARED ORIGIN. ",
+        "How sure",
+        "Error rate",
+        "Who first",
+        "Layers",
+        "For",
+        "Against",
+        "-v: test by test",
+    ):
         assert part in text
+    assert len(text.splitlines()) < 24
+    assert not {test.name for test in TESTS}.intersection(re.findall(r"\w+", text))
     _, verbose = run(*pair, "-v")
     for test in ("exact_sharing", "same_values", "aligned_weights", "aligned_units", "norm_gains", "sigma_curve"):
         assert test in verbose
+    assert verbose.startswith(text.splitlines()[0])
+    assert set(re.findall("^  [A-Z][a-z ]+", text, re.M)) <= set(re.findall("^  [A-Z][a-z ]+", verbose, re.M))
+    assert "What these tests can't see" in verbose
+    assert "chance of such agreement if" in " ".join(verbose.split())
     assert "assumes:" in verbose
     assert "Decided by:" in verbose
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, verbose.splitlines())) <= 80
+    assert run(*pair, "-q")[1] == "shared origin\n"
+
+
+def test_published_measures_run_when_asked(pair: tuple[Path, Path]) -> None:
+    """Unasked only the one that people quote; none decides, so nothing else changes."""
+    plain, asked = weightprint.compare(*pair), weightprint.compare(*pair, published=True)
+    shown, every = ({e.test for e in found.evidence} for found in (plain, asked))
+    published = {test.name for test in PUBLISHED}
+    assert shown & published == {"sigma_curve"}
+    assert every >= published
+    assert every - published == shown - published
+    assert (plain.parameters["published"], asked.parameters["published"]) == (False, True)
+    assert plain.result == asked.result
+    hint = "--published"
+    asked_for = (["-v"], ["-v", "--published"], ["-v", "--effort", "full"])
+    assert [hint in run(*pair, *more)[1] for more in asked_for] == [True, False, False]
 
 
 def test_json_goes_to_stdout_and_reports_to_files(pair: tuple[Path, Path], tmp_path: Path) -> None:

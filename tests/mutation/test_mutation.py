@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutation.kills import kill_faults
 from tests.mutation.mutations import KINDS, mutated
 from tests.mutation.runs import faults
 
@@ -24,3 +25,9 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
         (tmp_path / at).mkdir()
     one, two = (next(mutated("safetensors_bytes", 3, 1, tmp_path / at)) for at in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.slow_but_first
+@pytest.mark.parametrize("k", range(6))
+def test_a_killed_run_leaves_the_old_file_or_the_whole_new_one(k: int, tmp_path: Path) -> None:
+    assert not kill_faults(random.Random(k), tmp_path)

@@ -1,8 +1,8 @@
-"""Makes the modules beside the tests importable, and the miniatures of the families."""
+"""Makes the modules beside the tests importable, the miniatures of the families, and the synthetic models."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "anatomy")]
+sys.path[:0] = [str(Path(__file__).parent), *(str(Path(__file__).parent.parent / x) for x in ("anatomy", "evidence"))]

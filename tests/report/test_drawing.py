@@ -11,7 +11,8 @@ from weightprint.anatomy.folding import fold
 from weightprint.anatomy.parameters import active_experts, parts, stored
 from weightprint.anatomy.place import Geometry, Rows
 from weightprint.anatomy.roles import ROLES
-from weightprint.report.drawing import Pen, drawing, drawing_html, geometry_words, recognised
+from weightprint.report.drawing import drawing, drawing_html, geometry_words, recognised
+from weightprint.report.pen import Pen
 from weightprint.util.ranges import spans
 
 

@@ -13,7 +13,8 @@ from weightprint import _core
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.folding import fold
 from weightprint.anatomy.parameters import parts
-from weightprint.report.drawing import Pen, drawing
+from weightprint.report.drawing import drawing
+from weightprint.report.pen import Pen
 
 
 @cache

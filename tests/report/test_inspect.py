@@ -10,8 +10,8 @@ import weightprint
 from click.testing import CliRunner
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.cli import cli
-from weightprint.report.drawing import Pen
 from weightprint.report.inspect import inspect_dict, lines
+from weightprint.report.pen import Pen
 
 rng = np.random.default_rng(3)
 HIDDEN, BLOCKS = 24, 3

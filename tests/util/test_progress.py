@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from weightprint.util import parallel
-from weightprint.util.progress import Meter
+from weightprint.util.progress import Meter, listening, phase
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -42,3 +42,13 @@ def test_an_exception_in_the_callback_ends_the_rest() -> None:
 
 def test_nobody_need_listen() -> None:
     Meter(None, 5).part()(5, 5)
+
+
+def test_phases_are_told_to_who_listens() -> None:
+    told: list[str] = []
+    phase("before")
+    with listening(told.append):
+        phase("reading")
+        phase("weighing")
+    phase("after")
+    assert told == ["reading", "weighing"]

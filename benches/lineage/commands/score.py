@@ -4,9 +4,10 @@ Output folder (default: scores/ beside the zoo's models):
 
     METHOD.jsonl      one line per pair, appended as it is scored; a second run continues where the first was killed
 
-and, with `--write`, the committed results: benches/lineage/results/ and docs/lineage.md. `--report` scores nothing and
-computes the page again from results/pairs.json.gz. `--real` keeps the scores of a zoo of real size (`real-scale`) in
-results/real.json.gz, from where the next report takes them.
+and, with `--write`, the committed results: benches/lineage/results/, docs/lineage.md and the error rates that reports
+print (python/weightprint/verdict/error_rates.json). `--report` scores nothing and computes them again from
+results/pairs.json.gz. `--real` keeps the scores of a zoo of real size (`real-scale`) in results/real.json.gz, from
+where the next report takes them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ..zoo import ground_truth
 HERE = Path(__file__).resolve().parents[1]
 RESULTS = HERE / "results"
 PAGE = HERE.parents[1] / "docs" / "lineage.md"
+ERROR_RATES = HERE.parents[1] / "python" / "weightprint" / "verdict" / "error_rates.json"
 ZOO, SMALL_ZOO = Path("target/zoo"), Path("target/zoo-small")
 SMALL = pairs.Want(related=60, shared_init=10, unrelated=60, hard=20)
 
@@ -72,11 +74,28 @@ def main(args: argparse.Namespace) -> None:
         pair_table.save(RESULTS / "pairs.json.gz", found)
         (RESULTS / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
         (RESULTS / "results.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
+        ERROR_RATES.write_text(json.dumps(error_rates(numbers), indent=1) + "\n")
         real = pair_table.load(RESULTS / "real.json.gz") if (RESULTS / "real.json.gz").exists() else []
         drawn = plots.draw(found, real, numbers, RESULTS)
         PAGE.write_text(page.full(numbers, about, real, drawn, RESULTS))
     if args.check is not None and (why := broken(numbers, args.check)):
         raise SystemExit(f"benchmark: {why}")
+
+
+def error_rates(numbers: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of all pairs: what they are → what was said → how many of how many, roots, and the upper end of the interval."""
+    return {
+        relation: {
+            said: {
+                "n": round(share["value"] * share["pairs"]),
+                "pairs": share["pairs"],
+                "roots": share["roots"],
+                "at_most": round(share["high"], 4),
+            }
+            for said, share in shares.items()
+        }
+        for relation, shares in numbers["verdicts"]["all"].items()
+    }
 
 
 def broken(numbers: dict[str, Any], at_least: float) -> str:

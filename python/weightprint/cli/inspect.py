@@ -45,10 +45,10 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.check.rules.adapters import problems
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put
-    from weightprint.report.drawing import Pen
-    from weightprint.report.html import page
-    from weightprint.report.inspect import html, inspect_dict, lines
-    from weightprint.report.terminal import console, plain, show
+    from weightprint.report.inspect import inspect_dict, lines
+    from weightprint.report.page.inspect import page
+    from weightprint.report.page.markdown import inspect as markdown
+    from weightprint.report.terminal import console, pen, plain, show
     from weightprint.results.saving import to_json
 
     form = destination(output, [model])
@@ -64,7 +64,8 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
         noticed = [*problems(checkpoint), *([failure] if failure else [])]
         writers = {
             "json": lambda: to_json(inspect_dict(checkpoint, anatomy, noticed)) + "\n",
-            "html": lambda: page("weightprint inspect", html(checkpoint, anatomy, noticed, None, tensors=tensors)),
+            "markdown": lambda: markdown(checkpoint, anatomy, noticed),
+            "html": lambda: page(checkpoint, anatomy, noticed, tensors=tensors),
             "text": lambda: plain(lines(checkpoint, anatomy, noticed, everything=True, tensors=tensors)),
         }
         if output is not None:
@@ -73,8 +74,7 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
             emit(writers["json"]())
         else:
             out = console()
-            pen = Pen(out.width, out.options.ascii_only)
-            show(lines(checkpoint, anatomy, noticed, everything=everything, tensors=tensors, pen=pen), out)
+            show(lines(checkpoint, anatomy, noticed, everything=everything, tensors=tensors, pen=pen(out)), out)
     return 0
 
 

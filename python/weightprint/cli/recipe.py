@@ -21,7 +21,7 @@ __all__ = ["recipe"]
     "-o",
     "--output",
     metavar="FILE",
-    help="Also write to FILE: the whole report (.html, .txt, .json), or the mergekit configuration (.yaml).",
+    help="Also write to FILE: the whole report (.html, .md, .txt, .json), or the mergekit configuration (.yaml).",
 )
 def recipe(
     child: str,
@@ -53,9 +53,9 @@ def recipe(
     """
     from weightprint.cli.out import REPORTS, destination, emit, put
     from weightprint.compare.recipe import recipe as run
-    from weightprint.report.html import page
+    from weightprint.report.page.recipe import page
     from weightprint.report.progress import progress_bar
-    from weightprint.report.recipe import html, text
+    from weightprint.report.recipe import markdown, text
 
     inputs = [model for model in (child, *parents, base) if model is not None]
     form = destination(output, inputs, {**REPORTS, ".yaml": "yaml", ".yml": "yaml"})
@@ -63,7 +63,8 @@ def recipe(
         found = run(child, parents, base=base, candidates=candidates or (), seed=seed, progress=progress)
     writers = {
         "json": lambda: found.to_json() + "\n",
-        "html": lambda: page("weightprint recipe", html(found)),
+        "html": lambda: page(found),
+        "markdown": lambda: markdown(found),
         "text": lambda: text(found, verbose=True),
         "yaml": lambda: found.mergekit() or "# no known merge of the given parents makes this model\n",
     }

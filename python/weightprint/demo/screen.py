@@ -14,13 +14,12 @@ from rich.text import Text
 from weightprint.compare.compare import Comparison
 from weightprint.demo.demo_models import MODELS
 from weightprint.report.format import byte_count
+from weightprint.report.screen import STYLES
 from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
 
 __all__ = ["chance", "models", "next_steps", "verdicts"]
 
-_STYLE = {"no_evidence": "bold cyan", "inconclusive": "bold yellow"}
-_RELATED = "bold green"
 _NAME = max(len(model.name) for model in MODELS)
 _MADE = max(len(model.made) for model in MODELS)
 _CHANCE = len("p = 10^-1000")
@@ -58,7 +57,7 @@ def verdicts(comparisons: Mapping[str, Comparison]) -> Iterator[Text]:
         verdict = comparison.verdict
         yield Text.assemble(
             (f"  {name:<{_NAME}}  ", "bold"),
-            (f"{verdict.replace('_', ' '):<{width}}  ", _STYLE.get(verdict, _RELATED)),
+            (f"{verdict.replace('_', ' '):<{width}}  ", STYLES[verdict]),
             (f"{chance(comparison.log10_p):<{_CHANCE}}  {_agreement(comparison)}", ""),
         )
     yield Text()

@@ -44,9 +44,11 @@ class Test:
         collector: headers → what it collects while the models stream by, or None where it won't apply.
         cost: ``"alone"`` may have much to share out itself (large products, whole tensors); the others run side by
             side, ``"long"`` ones first.
+        in_place_first: blocks that were found in their own places are asked for nowhere else
+            (:mod:`weightprint.evidence.lookup.settled`).
         exact_values: it reads values as they are, NaN and infinities too; the others read those as 0.
-        published: a measure as its authors define it, for comparison; it has no p-value.
-        quoted: a published measure that people quote: in every report, and at quick effort too.
+        published: a measure as its authors define it, for comparison; it has no p-value, and runs when asked.
+        quoted: a published measure that people quote: it always runs.
     """
 
     __test__ = False  # not one of pytest's
@@ -66,6 +68,7 @@ class Test:
     mirrored: Callable[[Any, Mapping[str, str], ModelPair], Mapping[str, Any]] | None = None
     collector: Callable[[ModelPair], Collector | None] | None = None
     cost: Literal["alone", "long", "short"] = "short"
+    in_place_first: bool = False
     exact_values: bool = False
     published: bool = False
     quoted: bool = False
@@ -76,8 +79,8 @@ class Test:
         return self.run.__name__
 
     @property
-    def quick(self) -> bool:
-        """Whether quick effort runs it."""
+    def unasked(self) -> bool:
+        """Whether it runs without being asked for."""
         return self.quoted or not self.published
 
     def __call__(self, models: ModelPair) -> Evidence:

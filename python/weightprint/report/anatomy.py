@@ -14,9 +14,10 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.folding import cut_notes, fold
 from weightprint.anatomy.parameters import parts, stored, stored_kind
 from weightprint.anatomy.role_order import drawn_at
-from weightprint.report.drawing import PART_STYLE, Pen, drawing, drawing_html, recognised
+from weightprint.report.drawing import PART_STYLE, drawing, drawing_html, recognised
 from weightprint.report.format import byte_count, count, number, plain_table
 from weightprint.report.html import LIMIT, html_list
+from weightprint.report.pen import Pen
 from weightprint.report.terminal import plain
 from weightprint.results.table import shape_text
 from weightprint.util.escape import escape

@@ -32,11 +32,12 @@ from weightprint.anatomy.place import Geometry
 from weightprint.anatomy.roles import role_of
 from weightprint.report.format import count
 from weightprint.report.html import LIMIT, html_table
+from weightprint.report.pen import NO_BREAK, Pen, tail
 from weightprint.results.table import shape_text
 from weightprint.util.escape import escape
 from weightprint.util.ranges import spans
 
-__all__ = ["PART_STYLE", "Pen", "drawing", "drawing_html", "geometry_words", "recognised"]
+__all__ = ["PART_STYLE", "drawing", "drawing_html", "geometry_words", "recognised"]
 
 PART_STYLE = {
     "embedding": "blue",
@@ -52,36 +53,10 @@ PART_STYLE = {
 }
 """Colours of the parts, in the drawing and in the table of parts."""
 
-_ASCII = str.maketrans(
-    {"×": "x", "–": "-", "…": "..", "·": "-", "│": "|", "┌": ".", "└": "'", "┐": "\\", "┘": "/", "█": "#", "▌": "-"}
-)
 _WORDS = {"kv_heads": "key-value heads", "head_dim": "head size", "ffn": "FFN", "hidden": "hidden size"}
 _GROUPS = ("joining", "attention", "cross-attention", "mixer", "FFN", "the rest")
 _CAREFUL = "yellow"
-_NO_BREAK = "\u00a0"
 _NAME = 14
-
-
-@dataclass(frozen=True, slots=True)
-class Pen:
-    """How to write: for a terminal of `width` columns, with ASCII only where `ascii` says so."""
-
-    width: int = 100
-    ascii: bool = False
-
-    def line(self, *parts: tuple[str, str]) -> Text:
-        """One line from (text, style) pairs, already escaped."""
-        return Text.assemble(*((self.text(text), style) for text, style in parts))
-
-    def text(self, text: str) -> str:
-        """Text as this terminal can show it."""
-        return text.translate(_ASCII) if self.ascii else text
-
-    def wrapped(self, text: str, indent: str = "", style: str = "") -> Iterator[Text]:
-        """Text over as many lines as it needs, at most 100 columns wide."""
-        width = min(self.width, 100)
-        for piece in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent):
-            yield self.line((piece.replace(_NO_BREAK, " "), style))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +78,7 @@ def drawing(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:
         yield from _heading(escape(sheet.stack), recognised(anatomy, sheet.stack), pen)
         geometry = anatomy.geometry.get(sheet.stack)
         if geometry and (words := geometry_words(geometry)):
-            yield from pen.wrapped(words.replace(" ", _NO_BREAK).replace("," + _NO_BREAK, ", "))
+            yield from pen.wrapped(words.replace(" ", NO_BREAK).replace("," + NO_BREAK, ", "))
         if geometry and geometry.guessed:
             named = ", ".join(_WORDS.get(g, g) for g in geometry.guessed)
             yield from pen.wrapped(f"guessed, not certain: {named}", style=_CAREFUL)
@@ -219,12 +194,7 @@ def _named(line: Line, room: int) -> tuple[str, str, str]:
     """(stored name, notes, doubt) as they fit into `room`: the name is cut first, and left out when too little is."""
     notes, doubt = _notes(line), _doubt(line)
     left = room - sum(len(text) + 2 for text in (notes, doubt) if text)
-    return (_tail(line.name, left) if left >= min(_NAME, len(line.name)) else "", notes, doubt)
-
-
-def _tail(name: str, room: int) -> str:
-    """The end of a name, which says more than its beginning."""
-    return name if len(name) <= room else "…" + name[len(name) - room + 1 :]
+    return (tail(line.name, left) if left >= min(_NAME, len(line.name)) else "", notes, doubt)
 
 
 def _plain_lines(lines: Sequence[Line], columns: _Columns, pen: Pen, margin: str) -> Iterator[Text]:
@@ -286,7 +256,7 @@ def _run(run: Run, columns: _Columns, pen: Pen, seen: dict[tuple[Line, ...], str
     not drawn again."""
     head, total = _head(run), _sum(run)
     room = columns.total - 4 - len(head) - 2 - len(total) - 2
-    prefix = _tail(run.prefix, room) if room >= min(_NAME, len(run.prefix)) else ""
+    prefix = tail(run.prefix, room) if room >= min(_NAME, len(run.prefix)) else ""
     gap = " " * max(2, columns.total - 4 - len(head) - 2 - len(prefix) - len(total))
     yield pen.line(("  ┌ ", "dim"), (head, "bold"), ("  " + prefix, "dim"), (gap + total, ""))
     for number, (group, members) in enumerate(groupby(run.lines, key=lambda line: line.group)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["byte_count", "count", "number", "plain_table", "seconds"]
+__all__ = ["byte_count", "count", "number", "percent", "plain_table", "seconds"]
 
 
 def byte_count(n: float) -> str:
@@ -33,6 +33,14 @@ def number(value: float | int | None, digits: int = 4) -> str:
     if isinstance(value, int):
         return str(value) if abs(value) < 1_000_000 else f"{value:.{digits}g}"
     return f"{value:.{digits}g}"
+
+
+def percent(part: float) -> str:
+    """``"8.3 %"``, ``"75 %"``: two digits, and never 100 % of what is not all."""
+    value = 100 * part
+    if 99.5 <= value < 100:
+        return f"{min(value, 99.9):.1f} %"
+    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.2g} %"
 
 
 def seconds(value: float) -> str:

@@ -13,9 +13,9 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.report.anatomy import TENSORS, anatomy_dict, pattern_rows, table, tensor_rows, unmapped
 from weightprint.report.anatomy import html as anatomy_html
 from weightprint.report.anatomy import lines as anatomy_lines
-from weightprint.report.drawing import Pen
 from weightprint.report.format import byte_count, count
 from weightprint.report.html import LIMIT, html_table
+from weightprint.report.pen import Pen
 from weightprint.report.terminal import finding_text, plain
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weightprint.compare.recipe import Recipe
     from weightprint.compare.recipe_parts import AdapterFit, Mix, Weight
 
-__all__ = ["facts", "html", "sentence", "shortened", "text"]
+__all__ = ["facts", "html", "markdown", "sentence", "shortened", "text"]
 
 _WIDTH, _LABEL = 100, 15
 
@@ -224,6 +224,12 @@ def _alone(recipe: Recipe) -> list[str]:
     """What the table of layers shows where the method mixes entries and not layers."""
     sparse = recipe.method in ("ties", "dare_linear", "dare_ties")
     return ["The nearest linear mix of each layer, which is not how it was made:"] if sparse else []
+
+
+def markdown(recipe: Recipe) -> str:
+    """The sentence, and the report below it as it is printed."""
+    fence = "~" * 8
+    return f"## {escape(sentence(recipe), None)}\n\n{fence}\n{text(recipe, verbose=True)}{fence}\n"
 
 
 def html(recipe: Recipe) -> str:

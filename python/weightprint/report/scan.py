@@ -15,12 +15,12 @@ __all__ = ["html", "summary", "text"]
 
 def text(scan: Scan) -> str:
     """The table as aligned text, then the summary."""
-    return f"{stats.text(scan.table)}\n{_title(scan)}\n"
+    return f"{stats.text(stats.in_order(scan.table))}\n{_title(scan)}\n"
 
 
 def html(scan: Scan, limit: int | None = LIMIT, table: StatsTable | None = None, *, everything: bool = False) -> str:
     """The summary and the first `limit` rows of the scan's table, or of one pooled from it."""
-    shown = stats.html(scan.table if table is None else table, limit, everything=everything)
+    shown = stats.html(stats.in_order(scan.table) if table is None else table, limit, everything=everything)
     return f"<div class='weightprint'><p>{safe(_title(scan), None)}</p>{shown}</div>"
 
 

@@ -16,8 +16,9 @@ from weightprint.report.html import LIMIT, html_table
 from weightprint.results.table import StatsTable, shape_text
 from weightprint.util.escape import escape
 from weightprint.util.name_patterns import split_layer
+from weightprint.util.natural_order import natural_key
 
-__all__ = ["columns_to_show", "fitting", "html", "rich_table", "text"]
+__all__ = ["columns_to_show", "fitting", "html", "in_order", "rich_table", "text"]
 
 _KEYS = ("stack", "part", "role", "block", "expert", "component", "blocks")
 _TROUBLE = ("n_nan", "n_posinf", "n_neginf")
@@ -44,6 +45,12 @@ def html(table: StatsTable, limit: int | None = LIMIT, *, everything: bool = Fal
     rows = [[cell(name, value) for name, value in row.items()] for row in part.rows()]
     what = "tensors" if "name" in table.names else "groups"
     return html_table(f"{len(table):,} {what}", [_heading(name) for name in columns], rows, limit, len(table))
+
+
+def in_order(table: StatsTable) -> StatsTable:
+    """The rows by name, layer 2 before layer 10, so that what belongs to one layer stands together."""
+    names = [natural_key(name) for name in table["name"]]
+    return table.take(sorted(range(len(table)), key=names.__getitem__))
 
 
 def columns_to_show(table: StatsTable, *, everything: bool = False) -> list[str]:

@@ -8,10 +8,11 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from weightprint.report.pen import Pen
 from weightprint.results.finding import Finding, Severity
 from weightprint.util.escape import escape
 
-__all__ = ["console", "finding_text", "plain", "show"]
+__all__ = ["console", "finding_text", "pen", "plain", "show"]
 
 _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -25,6 +26,11 @@ class _Console(Console):
 def console(*, stderr: bool = False) -> Console:
     """A rich console that reads no markup and guesses no highlights: what we print is what appears."""
     return _Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def pen(out: Console) -> Pen:
+    """How to write for that console: as wide as it is, in ASCII where it has nothing else."""
+    return Pen(out.width, out.options.ascii_only)
 
 
 def show(lines: Iterable[Text], out: Console | None = None) -> None:

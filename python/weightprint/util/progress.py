@@ -1,13 +1,15 @@
-"""How far a long call is: bytes done so far, of all, told to the caller's callback."""
+"""How far a long call is: bytes done so far, of all, told to the caller's callback; and what it does now, told to
+whoever listens (the command line's bar)."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from weightprint.util.parallel import check
 
-__all__ = ["Meter", "Progress"]
+__all__ = ["Meter", "Progress", "listening", "phase"]
 
 Progress = Callable[[int, int], object]
 """Called as ``progress(bytes_done, bytes_total)``, one call at a time; an exception in it stops the work."""
@@ -34,3 +36,22 @@ class Meter:
                     self._progress(self._done, self._total)
 
         return advanced
+
+
+_listeners: list[Callable[[str], object]] = []
+
+
+@contextmanager
+def listening(listener: Callable[[str], object]) -> Iterator[None]:
+    """Within, `listener` is told the name of every phase that starts."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def phase(name: str) -> None:
+    """Say what starts now, in a word or two; work without a number of bytes."""
+    for listener in _listeners:
+        listener(name)

@@ -19,7 +19,9 @@ from weightprint.evidence.alignment.held_out import Score, score
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.alignment.unit_order import by_unit_order
 from weightprint.evidence.alignment.unit_signatures import by_unit_signatures
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import IDENTITY, Basis, ModelPair
+from weightprint.util.progress import phase
 
 __all__ = ["FINDERS", "find_bases"]
 
@@ -33,13 +35,15 @@ _LOOK = -3.0  # log10 p (of chance) above which a basis aligns nothing
 _SAME = 0.9  # a basis this near the identity is the identity
 
 
-def find_bases(models: ModelPair) -> list[Basis]:
+def find_bases(models: ModelPair, geometry: Evidence | None = None) -> list[Basis]:
     """Bases in which B may be compared with A, best first; never empty, the identity among them where widths agree.
+    ``geometry``: what `unit_geometry` said, where it was asked.
 
     Each carries ``scores["agreed"]`` and ``scores["share"]`` (unit agreement on FFNs it was not fitted on),
     ``scores["log10_p_chance"]``, and ``candidates``: how many were tried. A signed permutation stands before a rotation
     that does no better. Search stops once a basis aligns nearly all units.
     """
+    phase("rotations")
     scored: list[tuple[Basis, Score]] = []
     widths = {f for f in (_width(models, "a"), _width(models, "b")) if f}
     if len(widths) <= 1:
@@ -48,7 +52,7 @@ def find_bases(models: ModelPair) -> list[Basis]:
     for finder in FINDERS:
         if any(s.share >= _SETTLED for _, s in scored):
             break
-        for basis in finder(models):
+        for basis in by_unit_order(models, geometry) if finder is by_unit_order else finder(models):
             basis = replace(basis, fitted=with_copies(models, basis.fitted))
             tried += 1
             if not _is_identity(basis):
