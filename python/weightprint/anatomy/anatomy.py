@@ -80,9 +80,7 @@ class Anatomy(Shown):
         matched = (match_adapter if adapter else match)(shapes, checkpoint.config)
         assignments = list(matched.assignments)
         if matched.unmatched and not adapter:  # factors of low rank have no shape to infer from
-            from weightprint.anatomy.infer.infer import (
-                infer,  # a fifth of the start-up, and most models need none of it
-            )
+            from weightprint.anatomy.infer.infer import infer  # a fifth of the start-up, and most models need none of it
 
             read = weights.read if values else None
             assignments += infer(shapes, matched.unmatched, matched.assignments, read)
