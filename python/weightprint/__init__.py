@@ -54,6 +54,7 @@ _EXPORTS = {
     "diff": "diff.diff",
     "merge_adapter": "anatomy.adapters.merged",
     "open": "checkpoint.checkpoint",
+    "recipe": "compare.recipe",
     "scan": "scan.scan",
 }
 

@@ -20,6 +20,9 @@ __all__ = ["compare"]
 @click.command(short_help="Do two models share an origin?")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
+@click.option(
+    "--with", "others", multiple=True, metavar="MODEL", help="A further parent: is B a mix of A and these? Repeatable."
+)
 @options.json_flag
 @click.option("-v", "--verbose", is_flag=True, help="Every test with its numbers, null and assumptions.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only, in a word or two.")
@@ -42,6 +45,7 @@ __all__ = ["compare"]
 def compare(
     a: str,
     b: str,
+    others: tuple[str, ...],
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -70,6 +74,7 @@ def compare(
       weightprint compare A B -v -o report.html
       weightprint compare A B -q
       weightprint compare huge-a/ huge-b/ --effort quick
+      weightprint compare parent/ merged/ --with other-parent/
     """
     from weightprint.cli.out import destination, emit, put, refuse_inputs
     from weightprint.compare.compare import compare as run
@@ -79,15 +84,16 @@ def compare(
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import console, pen, show
 
-    form = destination(output, (a, b))
+    form = destination(output, (a, b, *others))
     if attest is not None:
-        destination(attest, (a, b), {".json": "json"})
-        refuse_inputs(_cdx(attest), (a, b))
+        destination(attest, (a, b, *others), {".json": "json"})
+        refuse_inputs(_cdx(attest), (a, b, *others))
     command = shlex.join(
         ["weightprint", "compare", a, b, "--effort", effort, "--seed", str(seed), *["--published"][:published]]
+        + [word for other in others for word in ("--with", other)]
     )
     with progress_bar("compare") as progress:
-        comparison = run(a, b, effort=effort, seed=seed, published=published, progress=progress)
+        comparison = run(a, b, others=others, effort=effort, seed=seed, published=published, progress=progress)
     writers = {
         "json": lambda: comparison.to_json() + "\n",
         "html": lambda: page(comparison, _sha256(comparison, _HASHED), command),

@@ -17,11 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weightprint.anatomy.adapters.adapters import is_adapter_alone
 from weightprint.anatomy.adapters.opened import opened, refuse_mixed
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
-from weightprint.errors import UsageError
+from weightprint.compare.recipe import Recipe, recipe
+from weightprint.errors import UnsupportedFormatError, UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
@@ -103,6 +105,7 @@ class Comparison(Shown):
         version: of weightprint.
         files: of each side (``"a"``, ``"b"``), the files that were read: ``name``, ``nbytes`` and, for a snapshot of
             the hub's cache, its ``revision``.
+        mix: B as a mix of A and the ``others``; of two LoRA adapters, B's updates as A's; None where nobody asked.
     """
 
     _report = "compare"
@@ -120,6 +123,7 @@ class Comparison(Shown):
     gemm_seconds: float
     version: str
     files: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict, repr=False)
+    mix: Recipe | None = None
 
     @property
     def verdict(self) -> Name:
@@ -192,6 +196,7 @@ class Comparison(Shown):
             "files": {side: list(of) for side, of in self.files.items()},
             "told_from": told.told_from,
             "operations_if": {way: [o.to_dict() for o in rows] for way, rows in told.operations_if.items()} or None,
+            "mix": None if self.mix is None else self.mix.to_dict(),
             "weighed_from": self.weighed_from,
         }
         return dict(json_value(out))
@@ -220,6 +225,7 @@ class Comparison(Shown):
             parameters=tool["parameters"],
             version=tool["version"],
             files=out.get("files", {}),
+            mix=Recipe.from_dict(out["mix"]) if out.get("mix") else None,
             **{key: out[key] for key in ("weighed_from", "seconds", "bytes_read", "peak_rss_bytes", "gemm_seconds")},
         )
 
@@ -266,6 +272,7 @@ def compare(
     a: str | os.PathLike[str] | Checkpoint,
     b: str | os.PathLike[str] | Checkpoint,
     *,
+    others: Sequence[str | os.PathLike[str] | Checkpoint] = (),
     effort: Effort = "standard",
     seed: int = 0,
     published: bool = False,
@@ -276,6 +283,7 @@ def compare(
     Args:
         a: the model to compare with: a path (or ``base+adapter``) or an open Checkpoint.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
+        others: further parents: ``mix`` tells B as a mix of A and these (see `weightprint.recipe`).
         effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
             reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
         seed: fixes which rows are sampled and which permutations are drawn; the same seed gives the same numbers.
@@ -284,7 +292,7 @@ def compare(
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
     Raises:
-        UsageError: an unknown effort; a model and an adapter, which is none.
+        UsageError: an unknown effort; a model and an adapter, which is none; ``others`` of other shapes.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
 
@@ -304,7 +312,17 @@ def compare(
     started = time.perf_counter()
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
-        return _compare(first, second, effort, seed, published or effort == "full", progress, started)
+        found = _compare(first, second, effort, seed, published or effort == "full", progress, started)
+        adapters = is_adapter_alone(list(second.weights))
+    if not others and not adapters:
+        return found
+    try:
+        mix = recipe(b, [a, *others], seed=seed)
+    except UnsupportedFormatError:
+        if others:
+            raise
+        mix = None  # adapters of another kind than LoRA
+    return replace(found, mix=mix, seconds=time.perf_counter() - started)
 
 
 def _compare(

@@ -25,6 +25,7 @@ from weightprint.report.format import byte_count, count, percent, seconds
 from weightprint.report.layer_runs import drawn, expert_words
 from weightprint.report.looks import Look, found, looked_for
 from weightprint.report.pen import Pen, tail
+from weightprint.report.recipe import sentence as recipe_sentence
 from weightprint.util.escape import escape
 from weightprint.verdict.error_rates import counted, error_rate
 from weightprint.verdict.wording import headline
@@ -135,6 +136,8 @@ def rows(comparison: Comparison, width: int = 86) -> Iterator[Row]:
         yield from _related(comparison, width)
     else:
         yield from _silent(comparison, width)
+    if comparison.mix is not None:
+        yield Row("Mix", recipe_sentence(comparison.mix))
     label = "Not told" if result.name in ("identical", "re_encoded") else "Against"
     yield from (Row(label, words, k) for k, words in enumerate(_against(comparison)))
     if result.related and label == "Against":
