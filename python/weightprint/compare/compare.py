@@ -128,7 +128,8 @@ class Comparison(Shown):
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is."""
+        """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is; of
+        siblings, what was done to each since they parted."""
         return self.history.operations
 
     def weighed(self, limits: Limits = LIMITS) -> Verdict:
@@ -215,6 +216,7 @@ class Comparison(Shown):
                 told_from=out["told_from"],
                 operations=tuple(Operation(**o) for o in out["operations"]),
                 operations_if={k: tuple(Operation(**o) for o in v) for k, v in (out["operations_if"] or {}).items()},
+                siblings=out["direction"].get("relation") == "siblings",
             ),
             evidence=tuple(facts.evidence),
             parameters=tool["parameters"],

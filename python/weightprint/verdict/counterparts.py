@@ -24,7 +24,7 @@ from weightprint.util.linear_algebra import product, row_cosines, svd, unit_rows
 from weightprint.util.ranges import evenly
 from weightprint.verdict.maps import Maps
 
-__all__ = ["Counterpart", "counterparts"]
+__all__ = ["Counterpart", "counterparts", "in_place"]
 
 _BLOCKS, _EXPERTS = 16, 4  # blocks that are read, and experts of each
 _UNITS, _CHANNELS = 256, 512  # rows and columns of a matrix
@@ -70,26 +70,36 @@ def counterparts(models: ModelPair, maps: Maps | None) -> Iterator[Counterpart]:
     yield from _attention(models, maps)
 
 
+def in_place(models: ModelPair) -> bool:
+    """Every FFN of B that is looked at stands where A has it, so no maps are needed."""
+    found = [pair.b.key for pair in _pairs(models, None)]
+    return bool(found) and len(found) == len(_looked_at(models.b))
+
+
 def _pairs(models: ModelPair, maps: Maps | None) -> Iterator[_Pair]:
     ours = {f.key: f for f in ffns(models.a)}
     rows = {row.b: row for row in maps.ffns} if maps else {}
+    for f in _looked_at(models.b):
+        row = rows.get(f.key)
+        a = ours.get(row.a if row is not None and row.a is not None else f.key)
+        if a is None or (row is not None and row.a is None):
+            continue
+        units = pick(f.units, _UNITS, models.seed, f"units {f.units}")
+        here = _Pair(f, a, units, units)
+        if f.units == a.units and _channels_alike(models, here) >= _IN_PLACE:
+            yield here
+        elif row is not None:
+            named = _one_to_one(row.units)
+            if len(named) >= _FEWEST:
+                yield _Pair(f, a, named[:, 0], named[:, 1])
+
+
+def _looked_at(side: ModelView) -> list[Ffn]:
     of_block: dict[Block, list[Ffn]] = defaultdict(list)
-    for f in ffns(models.b):
+    for f in ffns(side):
         of_block[f.stack, f.block].append(f)
-    for block in evenly(list(of_block), _BLOCKS, rounded=False):
-        for f in evenly(of_block[block], _EXPERTS, rounded=False):
-            row = rows.get(f.key)
-            a = ours.get(row.a if row is not None and row.a is not None else f.key)
-            if a is None or (row is not None and row.a is None):
-                continue
-            units = pick(f.units, _UNITS, models.seed, f"units {f.units}")
-            here = _Pair(f, a, units, units)
-            if f.units == a.units and _channels_alike(models, here) >= _IN_PLACE:
-                yield here
-            elif row is not None:
-                named = _one_to_one(row.units)
-                if len(named) >= _FEWEST:
-                    yield _Pair(f, a, named[:, 0], named[:, 1])
+    blocks = evenly(list(of_block), _BLOCKS, rounded=False)
+    return [f for block in blocks for f in evenly(of_block[block], _EXPERTS, rounded=False)]
 
 
 def _one_to_one(units: Indices) -> Indices:

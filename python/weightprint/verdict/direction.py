@@ -27,13 +27,14 @@ from weightprint.verdict.values import Cues, Direction, Label, Parting
 __all__ = ["MEASURED", "Outcomes", "direction", "mirrored", "relation"]
 
 # Looked at on the fit side of the lineage benchmark only.
-_SD = 0.3  # a standard deviation of t above it says nothing
+_SD, _SHARP = 0.3, 0.12  # a standard deviation of t above the first says nothing, above the second not "siblings"
 _APART = 0.4  # between both sides' t: more is no parting but something else, such as changed scales
 _NEAR, _BEFORE = 0.12, -0.3  # t of an ancestor, and the least that one may read
 _BETWEEN = (0.2, 0.8)
 _PULL = 0.3  # decay of what was trained on; in means of relatives it is below
 _SHRUNK, _SMALL, _MEAN_PULL = 1.1, 0.3, 0.45  # t of a mean from its main parent; the largest difference; any decay
 _SCALES = (0.8, 1.25)
+_ZEROED = 0.01  # pruning by size keeps what grew, which bends t
 _OTHER, _SIDE, _SURE = 0.9, 0.08, 0.05  # of a merge with a stranger: what is left of A; |t|, and its standard deviation
 
 
@@ -154,7 +155,8 @@ def _trained(p: Parting) -> bool:
 
 def _mean(p: Parting) -> bool:
     """The later one holds less new than an ancestor would have, without decay."""
-    return _measurable(p) and abs(p.pull) < _MEAN_PULL and p.relative < _SMALL and p.low > _SHRUNK
+    whole = p.zeroed < _ZEROED and p.relative < _SMALL
+    return whole and _measurable(p) and abs(p.pull) < _MEAN_PULL and p.low > _SHRUNK
 
 
 def _because_trained(p: Parting, this: str, other: str) -> str:
@@ -201,6 +203,14 @@ _ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], 
         lambda p: not _measurable(p),
         lambda p: f"read from A they parted at t = {p.of_a:.2f}, from B at {p.of_b:.2f}: a change of scale, a merge or "
         "units put elsewhere bends it",
+    ),
+    (
+        lambda p: max(p.sd_of_a, p.sd_of_b) > _SHARP and _BETWEEN[0] <= p.t <= _BETWEEN[1],
+        lambda p: f"{_t(p)} is not sharp enough to call them siblings",
+    ),
+    (
+        lambda p: p.zeroed >= _ZEROED,
+        lambda p: f"{p.zeroed:.0%} of the values are zero on one side only, and pruning by size bends where they parted",
     ),
     (
         lambda p: not _BETWEEN[0] <= p.t <= _BETWEEN[1] and abs(p.pull) < _PULL,

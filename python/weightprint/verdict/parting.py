@@ -66,6 +66,7 @@ class _Sums:
     across: str
     lines: F64
     squares: F64
+    zeroed: float
 
 
 def measured(pairs: Iterable[Counterpart]) -> Parting | None:
@@ -106,6 +107,7 @@ def measured(pairs: Iterable[Counterpart]) -> Parting | None:
         pull=float(together[3] - together[2]) / (2 * relative),
         plain=float((xx - xy) / (xx + yy - 2 * xy)),
         relative=math.sqrt(relative),
+        zeroed=float(np.mean([s.zeroed for s in sums])),
         blocks=len(blocks),
         matrices=len({(s.block, s.kind) for s in sums}),
         kinds=kinds,
@@ -122,6 +124,7 @@ def _interval(t: F64, sd: F64) -> tuple[float, float, float]:
 
 def _sums(pair: Counterpart) -> Iterable[_Sums]:
     x, y = pair.x.astype(np.float64), pair.y.astype(np.float64)
+    zeroed = float(np.mean((x == 0) != (y == 0)))
     gone = (x == 0) | (y == 0) | ~np.isfinite(x) | ~np.isfinite(y)
     x[gone] = y[gone] = 0.0
     for axis in (1, 0):
@@ -134,7 +137,7 @@ def _sums(pair: Counterpart) -> Iterable[_Sums]:
         return
     for across, (a, b) in {"rows": (x, y), "channels": (x.T, y.T)}.items():
         if len(a) >= _FEWEST and a.shape[1] >= 2:
-            yield _Sums(pair.block, pair.kind, across, _lines(a, b), squares / 2)
+            yield _Sums(pair.block, pair.kind, across, _lines(a, b), squares / 2, zeroed)
 
 
 def _corresponding(x: F64, y: F64, axis: int) -> Bools | None:

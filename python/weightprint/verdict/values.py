@@ -47,6 +47,7 @@ class Parting:
         pull: decay from A to B (negative: from B to A) in units of the squared difference.
         plain: t without decay fitted.
         relative: size of the difference over that of the weights.
+        zeroed: share of the values that are zero on one side only; they are left out.
         blocks, matrices: that were compared.
         kinds: role of matrices → their own t, low and high: (low, t, high).
     """
@@ -63,6 +64,7 @@ class Parting:
     pull: float
     plain: float
     relative: float
+    zeroed: float
     blocks: int
     matrices: int
     kinds: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
