@@ -83,7 +83,8 @@ def main(args: argparse.Namespace) -> None:
 def _whole(tree: FamilyTree, models_of: OpenModels, args: argparse.Namespace) -> None:
     """The answer on every pair; written again and again, so that nothing is lost where it ends early."""
     rows = []
-    for n, pair in enumerate(p for p in _chosen(tree, args.side, args.siblings) if p.relation == pairs.RELATED):
+    kin = [p for p in _chosen(tree, args.side, args.siblings) if p.relation == pairs.RELATED]
+    for n, pair in enumerate(sorted(kin, key=lambda p: p.kind)):
         rows.append(parting.row(tree, models_of, pair))
         if args.pairs:
             print({k: v for k, v in rows[-1].items() if k != "parting"}, flush=True)

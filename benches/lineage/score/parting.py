@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from weightprint.compare.pipeline import gather
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.same_values import same_values
-from weightprint.evidence.training_shared import training_shared
-from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.fingerprint.live import finite_view
 from weightprint.verdict import direction_cues
 from weightprint.verdict.counterparts import in_place
@@ -42,10 +39,33 @@ _MERGES = ("linear_merge", "slerp_merge", "task_arithmetic", "ties_merge", "dare
 _ROUNDED = ("quantise", "re_dtype", "unstructured_pruning", "semi_structured_pruning")
 #: Operations after which no value of the blocks is new: nothing there can tell who came first.
 _EXACT = frozenset(
-    "rename random_names unit_permutation channel_permutation head_permutation expert_shuffle rotation sign_flips"
-    " scale_folding per_head_maps layer_shuffle decoy_stack vocabulary_permutation vocabulary_swap vocabulary_pruning"
-    " vocabulary_extension vocabulary_stitching embedding_replaced drop_biases learned_positions_to_rope"
-    " layernorm_to_rmsnorm depth_drop head_pruning ffn_pruning hidden_pruning".split()
+    [
+        "rename",
+        "random_names",
+        "unit_permutation",
+        "channel_permutation",
+        "head_permutation",
+        "expert_shuffle",
+        "rotation",
+        "sign_flips",
+        "scale_folding",
+        "per_head_maps",
+        "layer_shuffle",
+        "decoy_stack",
+        "vocabulary_permutation",
+        "vocabulary_swap",
+        "vocabulary_pruning",
+        "vocabulary_extension",
+        "vocabulary_stitching",
+        "embedding_replaced",
+        "drop_biases",
+        "learned_positions_to_rope",
+        "layernorm_to_rmsnorm",
+        "depth_drop",
+        "head_pruning",
+        "ffn_pruning",
+        "hidden_pruning",
+    ]
 )
 
 
@@ -90,9 +110,8 @@ _NUMBERS = ("t", "low", "high", "of_a", "of_b", "pull", "kept", "plain", "relati
 def _told(models: ModelPair) -> _Told:
     with np.errstate(all="ignore"):
         finite = replace(models, a=finite_view(models.a), b=finite_view(models.b))
-        if in_place(finite):
-            found = (same_values(models), unit_agreement(finite), training_shared(finite))
-            return _Told(finite, None, {e.test: e for e in found})
+        if in_place(finite):  # the other signs read maps, and there is nothing to map
+            return _Told(finite, None, {"same_values": same_values(models)})
         facts = gathered(finite, gather(models))
         return _Told(facts.models, facts.maps, facts.by_test)
 

@@ -201,8 +201,10 @@ _ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], 
     ),
     (
         lambda p: not _measurable(p),
-        lambda p: f"read from A they parted at t = {p.of_a:.2f}, from B at {p.of_b:.2f}: a change of scale, a merge or "
-        "units put elsewhere bends it",
+        lambda p: (
+            f"read from A they parted at t = {p.of_a:.2f}, from B at {p.of_b:.2f}: a change of scale, a merge or "
+            "units put elsewhere bends it"
+        ),
     ),
     (
         lambda p: max(p.sd_of_a, p.sd_of_b) > _SHARP and _BETWEEN[0] <= p.t <= _BETWEEN[1],
@@ -210,7 +212,7 @@ _ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], 
     ),
     (
         lambda p: p.zeroed >= _ZEROED,
-        lambda p: f"{p.zeroed:.0%} of the values are zero on one side only, and pruning by size bends where they parted",
+        lambda p: f"{p.zeroed:.0%} of the values are zero on one side only; pruning by size bends where they parted",
     ),
     (
         lambda p: not _BETWEEN[0] <= p.t <= _BETWEEN[1] and abs(p.pull) < _PULL,

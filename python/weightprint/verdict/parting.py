@@ -13,10 +13,10 @@ was learned differs from row to row. For rows r of all matrices
     <A_r, B_r> / |A_r|²  =  c - t c |B_r - A_r|² / |A_r|²   (t = 0: the left side is c, however much a row learned)
 
 So t is the slope of the left side on |B_r - A_r|²/|A_r|², from A's side, and 1 - t is that with A and B exchanged: each
-is exact where its own model is the ancestor, so they must not be far apart. Both variables are of the same sums; so that
-their noise is not taken for a slope, one is taken over even channels and the other over odd ones (an instrument, Wald
-1940). The same over channels in place of rows. Rows of all kinds have one intercept, since decay has one rate; and with
-an intercept for each kind of matrix the slope is told too, which shows whether t hangs on that.
+is exact where its own model is the ancestor, so they must not be far apart. Both variables are of the same sums; so
+that their noise is not taken for a slope, one is of even channels and the other of odd ones (an instrument, Wald 1940).
+The same over channels in place of rows. Rows of all kinds have one intercept, since decay has one rate; and with an
+intercept for each kind of matrix the slope is told too, which shows whether t hangs on that.
 
 *Decay itself has a direction.* c_A = <A, B>/|A|² at no difference, and c_B with the sides exchanged. B that was trained
 on from A has c_A < 1 < c_B; a mean of relatives, which lies nearer to the origin than they do and so looks like their
@@ -37,7 +37,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.evidence.pair import ModelPair
-from weightprint.util.arrays import F32, F64, Bools
+from weightprint.util.arrays import F64, Bools
 from weightprint.verdict.counterparts import Counterpart, counterparts
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Parting
@@ -58,8 +58,8 @@ def parting(models: ModelPair, maps: Maps | None) -> Parting | None:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Of one matrix. ``lines``: for A's side and B's, over rows or channels: their number, sums of x, y, x x', x y' (x':
-    the other half of the values); float64 (2, 5). ``squares``: |A|², <A, B>, |B|²."""
+    """Of one matrix. ``lines``: for A's side and B's, over rows or channels: their number, sums of x, y, x x' and x y'
+    (x': the other half of the values); float64 (2, 5). ``squares``: |A|², <A, B>, |B|². ``zeroed``: as in `Parting`."""
 
     block: Hashable
     kind: str
@@ -78,16 +78,15 @@ def measured(pairs: Iterable[Counterpart]) -> Parting | None:
     cluster: Callable[[_Sums], Hashable] = (
         (lambda s: s.block) if len(blocks) >= _BLOCKS else (lambda s: (s.block, s.kind))
     )
-    together = _told(sums, lambda s: s.across)
-    spread = _jackknife(sums, cluster, lambda some: _told(some, lambda s: s.across))
+    together = _told(sums, _across)
+    spread = _jackknife(sums, cluster)
     if not np.isfinite(together).all() or not np.isfinite(spread).all():
         return None
     by_kind = _told(sums, lambda s: (s.across, s.kind))
     kinds: dict[str, tuple[float, float, float]] = {}
     for kind in dict.fromkeys(s.kind for s in sums):
         own = [s for s in sums if s.kind == kind]
-        t = _told(own, lambda s: s.across)[:2]
-        sd = _jackknife(own, cluster, lambda some: _told(some, lambda s: s.across))[:2]
+        t, sd = _told(own, _across)[:2], _jackknife(own, cluster)[:2]
         if np.isfinite(t).all() and np.isfinite(sd).all():
             kinds[kind] = _interval(t, sd)
     xx, xy, yy = sum((s.squares for s in sums), np.zeros(3))
@@ -182,8 +181,12 @@ def _products(halves: list[tuple[F64, F64]]) -> list[tuple[list[F64], list[F64]]
 # From sums to t
 
 
+def _across(s: _Sums) -> Hashable:
+    return s.across
+
+
 def _told(sums: Iterable[_Sums], intercept: Callable[[_Sums], Hashable]) -> F64:
-    """t from A's side and from B's, and what is kept from A to B and from B to A where nothing differs; float64 (4,)."""
+    """t from A's side and from B's, what is kept from A to B and from B to A where nothing differs; float64 (4,)."""
     groups: Mapping[Hashable, F64] = defaultdict(lambda: np.zeros((2, 5)))
     for s in sums:
         groups[intercept(s)][:] += s.lines
@@ -197,12 +200,12 @@ def _told(sums: Iterable[_Sums], intercept: Callable[[_Sums], Hashable]) -> F64:
     return np.array([slope[0], 1 - slope[1], *kept])
 
 
-def _jackknife(sums: list[_Sums], cluster: Callable[[_Sums], Hashable], told: Callable[[list[_Sums]], F64]) -> F64:
+def _jackknife(sums: list[_Sums], cluster: Callable[[_Sums], Hashable]) -> F64:
     """Standard deviation of each number, from leaving out one cluster at a time; infinite where there is one."""
     clusters = list(dict.fromkeys(map(cluster, sums)))
     n = len(clusters)
     if n < 2:
         return np.full(4, np.inf)
-    without = np.array([told([s for s in sums if cluster(s) != one]) for one in clusters])
+    without = np.array([_told([s for s in sums if cluster(s) != one], _across) for one in clusters])
     out: F64 = np.sqrt((n - 1) / n * np.square(without - without.mean(axis=0)).sum(axis=0))
     return out
