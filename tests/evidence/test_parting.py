@@ -95,6 +95,17 @@ def test_a_merge_with_a_stranger_is_the_later_one() -> None:
     assert relation(parted(b, a)).later == "a"
 
 
+@pytest.mark.parametrize("size", [0.05, 0.3])
+def test_noise_has_a_direction_and_two_noised_copies_are_siblings(size: float) -> None:
+    a = root(15)
+    rng = np.random.default_rng(16)
+    one, other = ([x + size * rng.standard_normal(x.shape) for x in a] for _ in range(2))
+    assert relation(parted(a, one)).name == "noise"
+    assert relation(parted(a, one)).later == "b"
+    assert relation(parted(one, a)).later == "a"
+    assert relation(parted(one, other)).later is None
+
+
 def test_pruned_values_are_no_part_of_what_was_learned() -> None:
     a = root(11)
     b = trained(a, 0.2, 0.02, 12)

@@ -38,35 +38,13 @@ Row = dict[str, Any]
 _MERGES = ("linear_merge", "slerp_merge", "task_arithmetic", "ties_merge", "dare_merge")
 _ROUNDED = ("quantise", "re_dtype", "unstructured_pruning", "semi_structured_pruning")
 #: Operations after which no value of the blocks is new: nothing there can tell who came first.
-_EXACT = frozenset(
-    [
-        "rename",
-        "random_names",
-        "unit_permutation",
-        "channel_permutation",
-        "head_permutation",
-        "expert_shuffle",
-        "rotation",
-        "sign_flips",
-        "scale_folding",
-        "per_head_maps",
-        "layer_shuffle",
-        "decoy_stack",
-        "vocabulary_permutation",
-        "vocabulary_swap",
-        "vocabulary_pruning",
-        "vocabulary_extension",
-        "vocabulary_stitching",
-        "embedding_replaced",
-        "drop_biases",
-        "learned_positions_to_rope",
-        "layernorm_to_rmsnorm",
-        "depth_drop",
-        "head_pruning",
-        "ffn_pruning",
-        "hidden_pruning",
-    ]
-)
+_EXACT = {
+    *("rename", "random_names", "unit_permutation", "channel_permutation", "head_permutation", "expert_shuffle"),
+    *("rotation", "sign_flips", "scale_folding", "per_head_maps", "layer_shuffle", "decoy_stack", "drop_biases"),
+    *("vocabulary_permutation", "vocabulary_swap", "vocabulary_pruning", "vocabulary_extension"),
+    *("vocabulary_stitching", "embedding_replaced", "learned_positions_to_rope", "layernorm_to_rmsnorm"),
+    *("depth_drop", "head_pruning", "ffn_pruning", "hidden_pruning"),
+}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ one of them since they parted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -34,6 +35,7 @@ _BETWEEN = (0.2, 0.8)
 _PULL = 0.3  # decay of what was trained on; in means of relatives it is below
 _SHRUNK, _SMALL, _MEAN_PULL = 1.1, 0.3, 0.45  # t of a mean from its main parent; the largest difference; any decay
 _SCALES = (0.8, 1.25)
+_WHITE, _EXACT = 1.1, 0.3  # times the largest singular value of white noise; plain t, with two standard deviations
 _ZEROED = 0.01  # pruning by size keeps what grew, which bends t
 _OTHER, _SIDE, _SURE = 0.9, 0.08, 0.05  # of a merge with a stranger: what is left of A; |t|, and its standard deviation
 
@@ -58,6 +60,7 @@ MEASURED: dict[str, Outcomes] = {
     "siblings": Outcomes(0, 0, 0),
     "mean of relatives": Outcomes(0, 0, 0),
     "merge with another": Outcomes(0, 0, 0),
+    "noise": Outcomes(0, 0, 0),
 }
 
 
@@ -159,6 +162,12 @@ def _mean(p: Parting) -> bool:
     return whole and _measurable(p) and abs(p.pull) < _MEAN_PULL and p.low > _SHRUNK
 
 
+def _noised(p: Parting) -> bool:
+    """Nothing but white noise was added, which no mean of relatives differs by; it knows nothing of the earlier one."""
+    sd = 1 / (p.relative * math.sqrt(p.values))
+    return p.edge <= _WHITE and p.zeroed < _ZEROED and abs(p.plain) + 2 * sd <= _EXACT
+
+
 def _because_trained(p: Parting, this: str, other: str) -> str:
     lost = f"{(1 - p.kept[0]) * 100:.2g} %"
     return (
@@ -175,6 +184,10 @@ def _because_mean(p: Parting, this: str, other: str) -> str:
     )
 
 
+def _because_noised(p: Parting, this: str, other: str) -> str:
+    return f"{this} is {other} plus white noise ({p.relative:.2g} of its size) that is orthogonal to {other}"
+
+
 def _because_merged(p: Parting, this: str, other: str) -> str:
     return (
         f"{this} is {p.kept[0]:.2f} times {other} plus something that owes nothing to {other}, as a merge with another "
@@ -186,6 +199,7 @@ _CLAIMS: tuple[tuple[Callable[[Parting], bool], str, Callable[[Parting, str, str
     (_merged, "merge with another", _because_merged),
     (_trained, "descent", _because_trained),
     (_mean, "mean of relatives", _because_mean),
+    (_noised, "noise", _because_noised),
 )
 
 

@@ -38,6 +38,8 @@ import numpy as np
 
 from weightprint.evidence.pair import ModelPair
 from weightprint.util.arrays import F64, Bools
+from weightprint.util.linear_algebra import svdvals
+from weightprint.util.ranges import evenly
 from weightprint.verdict.counterparts import Counterpart, counterparts
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Parting
@@ -49,6 +51,7 @@ _EQUAL = 1e-9  # of |A|²: less than this is no difference
 _ALIKE = 0.2  # median cosine of rows that correspond
 _OFF, _FIFTH = 10.0, 20  # times 1 - cosine of the lower fifth
 _BLOCKS = 4
+_LOOKED_AT = 4  # matrices whose difference is taken apart
 
 
 def parting(models: ModelPair, maps: Maps | None) -> Parting | None:
@@ -58,8 +61,11 @@ def parting(models: ModelPair, maps: Maps | None) -> Parting | None:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Of one matrix. ``lines``: for A's side and B's, over rows or channels: their number, sums of x, y, x x' and x y'
-    (x': the other half of the values); float64 (2, 5). ``squares``: |A|², <A, B>, |B|². ``zeroed``: as in `Parting`."""
+    """Of one matrix.
+
+    ``lines``: for A's side and B's, over rows or channels: their number, sums of x, y, x x' and x y' (x': the other half
+    of the values); float64 (2, 5). ``squares``: |A|², <A, B>, |B|². ``zeroed``: as in `Parting`; ``difference``: B - A.
+    """
 
     block: Hashable
     kind: str
@@ -67,6 +73,7 @@ class _Sums:
     lines: F64
     squares: F64
     zeroed: float
+    difference: F64
 
 
 def measured(pairs: Iterable[Counterpart]) -> Parting | None:
@@ -89,9 +96,10 @@ def measured(pairs: Iterable[Counterpart]) -> Parting | None:
         t, sd = _told(own, _across)[:2], _jackknife(own, cluster)[:2]
         if np.isfinite(t).all() and np.isfinite(sd).all():
             kinds[kind] = _interval(t, sd)
+    rows = [s for s in sums if s.across == "rows"] or sums
     xx, xy, yy = sum((s.squares for s in sums), np.zeros(3))
     size = math.sqrt(xx * yy)
-    relative = (xx + yy - 2 * xy) / size
+    relative = float((xx + yy - 2 * xy) / size)
     low, t, high = _interval(together[:2], spread[:2])
     return Parting(
         t=t,
@@ -103,10 +111,12 @@ def measured(pairs: Iterable[Counterpart]) -> Parting | None:
         sd_of_b=float(spread[1]),
         within_kinds=float(by_kind[:2].mean()),
         kept=(float(together[2]), float(together[3])),
-        pull=float(together[3] - together[2]) / (2 * relative),
+        pull=float((together[3] - together[2]) / (2 * relative)),
         plain=float((xx - xy) / (xx + yy - 2 * xy)),
         relative=math.sqrt(relative),
         zeroed=float(np.mean([s.zeroed for s in sums])),
+        edge=float(np.median([_edge(s.difference) for s in evenly(rows, _LOOKED_AT)])),
+        values=sum(s.difference.size for s in rows),
         blocks=len(blocks),
         matrices=len({(s.block, s.kind) for s in sums}),
         kinds=kinds,
@@ -136,7 +146,7 @@ def _sums(pair: Counterpart) -> Iterable[_Sums]:
         return
     for across, (a, b) in {"rows": (x, y), "channels": (x.T, y.T)}.items():
         if len(a) >= _FEWEST and a.shape[1] >= 2:
-            yield _Sums(pair.block, pair.kind, across, _lines(a, b), squares / 2, zeroed)
+            yield _Sums(pair.block, pair.kind, across, _lines(a, b), squares / 2, zeroed, y - x)
 
 
 def _corresponding(x: F64, y: F64, axis: int) -> Bools | None:
@@ -176,6 +186,12 @@ def _lines(x: F64, y: F64) -> F64:
 def _products(halves: list[tuple[F64, F64]]) -> list[tuple[list[F64], list[F64]]]:
     x, y = [h[0] for h in halves], [h[1] for h in halves]
     return [(x, x), (x, y), (y, y)]
+
+
+def _edge(d: F64) -> float:
+    """Largest singular value of a difference over sd (sqrt(m) + sqrt(n)), where that of white noise is (Geman 1980)."""
+    sd = math.sqrt(float(np.mean(np.square(d))))
+    return float(svdvals(d)[0]) / (sd * sum(map(math.sqrt, d.shape))) if sd > 0 else math.inf
 
 
 # From sums to t

@@ -48,6 +48,8 @@ class Parting:
         plain: t without decay fitted.
         relative: size of the difference over that of the weights.
         zeroed: share of the values that are zero on one side only; they are left out.
+        edge: largest singular value of the difference over that of white noise of its size, median over some matrices.
+        values: that were compared.
         blocks, matrices: that were compared.
         kinds: role of matrices → their own t, low and high: (low, t, high).
     """
@@ -65,6 +67,8 @@ class Parting:
     plain: float
     relative: float
     zeroed: float
+    edge: float
+    values: int
     blocks: int
     matrices: int
     kinds: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
