@@ -11,8 +11,8 @@ mean of relatives lies between them and the origin and looks like the ancestor o
 same reason t far beyond 1 without decay shows such a mean. What is nearly an ancestor (the sibling whose own branch is
 short, or an ancestor's copy with something exact done to it) looks like one, to within the square of that branch.
 
-What agrees is told together. What contradicts claims nothing, except that siblings stay siblings whatever was done to
-one of them since they parted.
+What agrees is told together. What contradicts claims nothing: a sibling may have lost bits or repeated layers since
+they parted, and what lost many, or was made anew in parts, may look like a sibling.
 """
 
 from __future__ import annotations
@@ -81,17 +81,15 @@ def direction(cues: Cues) -> Direction:
     if len({f.later for f in found}) > 1:
         told = "; but ".join(f.because for f in found)
         return Direction(None, None, f"the signs contradict each other: {told}", measured=parting)
+    if found and claim.relation is not None and claim.later != found[0].later:
+        told = "; ".join(f.because for f in found)
+        return Direction(None, None, f"the signs contradict each other: {told}; but {claim.because}", measured=parting)
     if claim.relation == "siblings" and parting is not None:
-        signs = "".join(f"; {f.because}" for f in found)
-        sure = MEASURED["siblings"].confidence
         at = (parting.t, parting.low, parting.high)
-        return Direction(None, sure, claim.because + signs, "siblings", at, parting)
+        return Direction(None, MEASURED["siblings"].confidence, claim.because, "siblings", at, parting)
     if not found and claim.later is None:
         hint = f"; {cues.hint}" if cues.hint else ""
         return Direction(None, None, f"{claim.because}{hint}", measured=parting)
-    if found and claim.later not in (None, found[0].later):
-        told = "; ".join(f.because for f in found)
-        return Direction(None, None, f"the signs contradict each other: {told}; but {claim.because}", measured=parting)
     surest = sorted(((f.confidence, f.because) for f in found), reverse=True)
     if claim.name is not None:
         surest.append((MEASURED[claim.name].confidence, claim.because))
