@@ -189,7 +189,9 @@ def _turned(models: ModelPair, pairs: Sequence[_Pair]) -> Iterator[Counterpart]:
     for pair, x, y in seen:
         block = (pair.b.stack, pair.b.block)
         turn = maps.get(block)
-        for kind in [k for k in x if k in y and turn is not None]:
+        if turn is None:
+            continue
+        for kind in [k for k in x if k in y]:
             there = product(y[kind], turn)
             if kind != "gate":
                 there *= np.where(np.einsum("ij,ij->i", x[kind], there) < 0, np.float32(-1), np.float32(1))[:, None]

@@ -102,17 +102,16 @@ def relation(parting: Parting | None) -> _Claim:
     """What the parting alone says: the first row that holds, read from A to B and from B to A."""
     if parting is None:
         return _Claim(None, None, None, "nothing that was tested tells a parent from a child: no new values to compare")
+    ways: tuple[tuple[Label, Parting], ...] = (("b", parting), ("a", mirrored(parting)))
     for holds, name, because in _CLAIMS:
-        for later, read in (("b", parting), ("a", mirrored(parting))):
+        for later, read in ways:
             if holds(read):
-                this, other = names(later)  # type: ignore[arg-type]
-                return _Claim(name, later, "descent", because(read, this, other))  # type: ignore[arg-type]
+                return _Claim(name, later, "descent", because(read, *names(later)))
     for stops, why in _ABSTENTIONS:
         if stops(parting):
             return _Claim(None, None, None, f"nothing that was tested tells a parent from a child: {why(parting)}")
-    t = f"t = {parting.t:.2f} [{parting.low:.2f}, {parting.high:.2f}]"
-    because = f"both hold something new; they parted at {t} of the way from A (0) to B (1)"
-    return _Claim("siblings", None, "siblings", because + ", unless one is a mean of the other and a relative")
+    told = f"both hold something new; they parted at {_t(parting)} of the way from A (0) to B (1), unless one is a mean"
+    return _Claim("siblings", None, "siblings", f"{told} of the other and a relative")
 
 
 def mirrored(p: Parting) -> Parting:

@@ -63,8 +63,9 @@ def parting(models: ModelPair, maps: Maps | None) -> Parting | None:
 class _Sums:
     """Of one matrix.
 
-    ``lines``: for A's side and B's, over rows or channels: their number, sums of x, y, x x' and x y' (x': the other half
-    of the values); float64 (2, 5). ``squares``: |A|², <A, B>, |B|². ``zeroed``: as in `Parting`; ``difference``: B - A.
+    ``lines``: for A's side and B's, over rows or channels: their number, sums of x, y, x x' and x y' (x': of the other
+    half of the values); float64 (2, 5). ``squares``: |A|², <A, B>, |B|². ``zeroed``: as in `Parting`.
+    ``difference``: B - A.
     """
 
     block: Hashable
@@ -100,9 +101,9 @@ def measured(pairs: Iterable[Counterpart]) -> Parting | None:
     xx, xy, yy = sum((s.squares for s in sums), np.zeros(3))
     size = math.sqrt(xx * yy)
     relative = float((xx + yy - 2 * xy) / size)
-    low, t, high = _interval(together[:2], spread[:2])
+    low, middle, high = _interval(together[:2], spread[:2])
     return Parting(
-        t=t,
+        t=middle,
         low=low,
         high=high,
         of_a=float(together[0]),
