@@ -23,7 +23,8 @@ on from A has c_A < 1 < c_B; a mean of relatives, which lies nearer to the origi
 ancestor, has c = 1 both ways: ``pull`` = (c_B - c_A) |A| |B| / 2 |B - A|², the decay in units of the difference.
 
 Values that are zero on either side are left out (pruned ones are no part of what was learned), and so are channels and
-rows that are no counterparts: where 1 - cosine is more than ten times that of the lower fifth.
+rows that are no counterparts (units drawn anew, heads put elsewhere): where 1 - cosine is more than ten times that of
+the best fifth, or the cosine less than half of theirs.
 Intervals: jackknife over blocks, or over matrices where there are fewer than four blocks.
 """
 
@@ -49,7 +50,7 @@ __all__ = ["measured", "parting"]
 _FEWEST = 12  # rows of a matrix
 _EQUAL = 1e-9  # of |A|²: less than this is no difference
 _ALIKE = 0.2  # median cosine of rows that correspond
-_OFF, _FIFTH = 10.0, 20  # times 1 - cosine of the lower fifth
+_OFF, _FIFTH, _HALF = 10.0, 20, 0.5  # times 1 - cosine of the best fifth of rows; of the best fifth's cosine
 _BLOCKS = 4
 _LOOKED_AT = 4  # matrices whose difference is taken apart
 
@@ -159,7 +160,8 @@ def _corresponding(x: F64, y: F64, axis: int) -> Bools | None:
     off = 1 - xy / np.sqrt(np.maximum(xx * yy, 1e-300))
     if 1 - np.median(off[there]) < _ALIKE:
         return None
-    kept: Bools = there & (off <= _OFF * np.percentile(off[there], _FIFTH) + 1e-7)
+    best, usual = 1 - np.percentile(off[there], _FIFTH), _OFF * np.percentile(off[there], _FIFTH)
+    kept: Bools = there & (off <= usual + 1e-7) & (1 - off >= _HALF * best)
     return kept if np.count_nonzero(kept) >= _FEWEST else None
 
 
