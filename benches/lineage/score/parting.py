@@ -29,7 +29,7 @@ from ..zoo.ground_truth import FamilyTree
 from .open_models import OpenModels
 from .pairs import TRAINING, Pair
 
-__all__ = ["FAR", "group", "read", "row", "summary", "write"]
+__all__ = ["FAR", "group", "row", "summary", "write"]
 
 FAR = 0.05  # of the weights that two siblings parted from
 
@@ -185,9 +185,9 @@ def _cause(r: Row) -> str:
 
 
 def write(rows: list[Row], path: Path) -> None:
-    """All of it as JSON: one pair a line."""
+    """All of it as JSON: one pair a line, without the sentences."""
     found = json.dumps(summary(rows), indent=1)
-    lines = ",\n".join(json.dumps(_rounded(r)) for r in rows)
+    lines = ",\n".join(json.dumps(_rounded({k: v for k, v in r.items() if k != "because"})) for r in rows)
     path.write_text(f'{{"summary": {found},\n"pairs": [\n{lines}\n]}}\n')
 
 
@@ -197,8 +197,3 @@ def _rounded(x: Any) -> Any:
     if isinstance(x, Mapping):
         return {k: _rounded(v) for k, v in x.items()}
     return [_rounded(v) for v in x] if isinstance(x, list | tuple) else x
-
-
-def read(path: Path) -> list[Row]:
-    """The pairs that `write` wrote."""
-    return list(json.loads(path.read_text())["pairs"])

@@ -226,5 +226,6 @@ def _jackknife(sums: list[_Sums], cluster: Callable[[_Sums], Hashable]) -> F64:
     if n < 2:
         return np.full(4, np.inf)
     without = np.array([_told([s for s in sums if cluster(s) != one], _across) for one in clusters])
-    out: F64 = np.sqrt((n - 1) / n * np.square(without - without.mean(axis=0)).sum(axis=0))
+    with np.errstate(all="ignore"):
+        out: F64 = np.sqrt((n - 1) / n * np.square(without - without.mean(axis=0)).sum(axis=0))
     return out
