@@ -24,7 +24,7 @@ ancestor, has c = 1 both ways: ``pull`` = (c_B - c_A) |A| |B| / 2 |B - A|², the
 
 Values that are zero on either side are left out (pruned ones are no part of what was learned), and so are channels and
 rows that are no counterparts (units drawn anew, heads put elsewhere): where 1 - cosine is more than ten times that of
-the best fifth, or the cosine less than half of theirs.
+the best fifth, or the cosine less than three tenths of theirs.
 Intervals: jackknife over blocks, or over matrices where there are fewer than four blocks.
 """
 
@@ -50,7 +50,7 @@ __all__ = ["measured", "parting"]
 _FEWEST = 12  # rows of a matrix
 _EQUAL = 1e-9  # of |A|²: less than this is no difference
 _ALIKE = 0.2  # median cosine of rows that correspond
-_OFF, _FIFTH, _HALF = 10.0, 20, 0.5  # times 1 - cosine of the best fifth of rows; of the best fifth's cosine
+_OFF, _FIFTH, _PART = 10.0, 20, 0.3  # times 1 - cosine of the best fifth of rows; of the best fifth's cosine
 _BLOCKS = 4
 _LOOKED_AT = 4  # matrices whose difference is taken apart
 
@@ -161,7 +161,7 @@ def _corresponding(x: F64, y: F64, axis: int) -> Bools | None:
     if 1 - np.median(off[there]) < _ALIKE:
         return None
     best, usual = 1 - np.percentile(off[there], _FIFTH), _OFF * np.percentile(off[there], _FIFTH)
-    kept: Bools = there & (off <= usual + 1e-7) & (1 - off >= _HALF * best)
+    kept: Bools = there & (off <= usual + 1e-7) & (1 - off >= _PART * best)
     return kept if np.count_nonzero(kept) >= _FEWEST else None
 
 
