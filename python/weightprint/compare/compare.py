@@ -39,7 +39,7 @@ from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Progress, phase
 from weightprint.verdict import direction_cues
 from weightprint.verdict.facts import Facts, gathered
-from weightprint.verdict.saved import facts_from, saved
+from weightprint.verdict.saved import facts_from, parting_from, saved
 from weightprint.verdict.thresholds import LIMITS, Limits
 from weightprint.verdict.values import Cues, Direction, ExpertMatch, LayerMatch, Name, Share
 from weightprint.verdict.verdict import Verdict, asks_direction, decide
@@ -84,7 +84,7 @@ def judge(models: ModelPair, evidence: Sequence[Evidence]) -> Judgement:
     """Gather what values have to tell, weigh it, and tell what was done. Only the weighing (`decide`) reads nothing."""
     phase("weighing")
     facts = gathered(models, evidence)
-    cues = direction_cues.gather(models, facts.by_test) if asks_direction(facts) else None
+    cues = direction_cues.gather(models, facts.by_test, facts.maps) if asks_direction(facts) else None
     verdict = decide(facts, cues)
     return Judgement(facts, cues, verdict, history(facts, verdict))
 
@@ -132,7 +132,8 @@ class Comparison(Shown):
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is."""
+        """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is; of
+        siblings, what was done to each since they parted."""
         return self.history.operations
 
     def weighed(self, limits: Limits = LIMITS) -> Verdict:
@@ -220,6 +221,7 @@ class Comparison(Shown):
                 told_from=out["told_from"],
                 operations=tuple(Operation(**o) for o in out["operations"]),
                 operations_if={k: tuple(Operation(**o) for o in v) for k, v in (out["operations_if"] or {}).items()},
+                siblings=out["direction"].get("relation") == "siblings",
             ),
             evidence=tuple(facts.evidence),
             parameters=tool["parameters"],
@@ -374,11 +376,20 @@ def _verdict(out: Mapping[str, Any]) -> Verdict:
         complete=out["complete"],
         in_favour=tuple(out["in_favour"]),
         against=tuple(out["against"]),
-        direction=Direction(**out["direction"]),
+        direction=_direction(out["direction"]),
         layer_map=tuple(LayerMatch(*row) for row in out["layer_map"]),
         expert_map=tuple(ExpertMatch(*row) for row in experts),
         readings=tuple(out["readings"]),
     )
+
+
+def _direction(out: Mapping[str, Any]) -> Direction:
+    parted = out.get("parted_at")
+    return Direction(**{
+        **out,
+        "parted_at": None if parted is None else (*parted,),
+        "measured": parting_from(out.get("measured")),
+    })  # fmt: skip
 
 
 def _summary(examined: Examined) -> ModelSummary:
