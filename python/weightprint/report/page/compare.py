@@ -121,7 +121,7 @@ def _lead(comparison: Comparison) -> Markup:
         tone=_TONES.get(result.name, "related"),
         word=word.upper(),
         sentence=result.sentence,
-        sure=_powers(_sure(comparison, said.get("How sure", ""))),
+        sure=_powers(said.get("How sure", "")),
         done=_done_words(comparison),
         wrong=rate_words(comparison),
         share=part,
@@ -129,14 +129,6 @@ def _lead(comparison: Comparison) -> Markup:
         decide=said.get("To decide", ""),
         models=[("A", _model(comparison.a)), ("B", _model(comparison.b))],
     )
-
-
-def _sure(comparison: Comparison, said: str) -> str:
-    p = comparison.log10_p
-    if comparison.verdict != "no_evidence" or p is None:
-        return said
-    chance = f"p = {number(10**p, 2)}, and a finding needs 10^{LOG10_P:g}"
-    return f"as far as these tests see: {chance}; what would have been seen stands below"
 
 
 def _done_words(comparison: Comparison) -> str:
@@ -214,15 +206,14 @@ def _evidence(comparison: Comparison) -> Section:
             f"{stranger['pairs']:,} unrelated pairs of the benchmark lay, test by test.",
         )
     looks = [look.sentence for look in found(comparison.evidence)]
-    against = [words for row in rows(comparison) if row.label == "Against" and isinstance(words := row.says, str)]
+    said = [(row.label, words) for row in rows(comparison) if isinstance(words := row.says, str)]
+    against = [words for label, words in said if label in ("Not seen", "Against")]
     right = bullets(against or comparison.result.against)
     if comparison.result.related:
         left = bullets(looks or comparison.result.in_favour)
         both = "<div><h3>For it</h3>{}</div><div><h3>Against it, or not seen</h3>{}</div>"
         return Section("Evidence for and against", body + Markup(f'<div class="two">{both}</div>').format(left, right))
     body += Markup("<h3>Looked for</h3>") + _looks(comparison)
-    if comparison.verdict == "inconclusive":
-        right = bullets(comparison.result.against)
     body += Markup("<h3>What could have been missed</h3>") + right
     return Section("Evidence for and against", body)
 
