@@ -17,10 +17,10 @@ from synthetic import Arrays, child, decoder, models
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import training_shared
-from weightprint.verdict import direction_cues as module
-from weightprint.verdict.direction import direction
-from weightprint.verdict.direction_cues import SIGNS, Sign, gather
-from weightprint.verdict.direction_samples import Seen
+from weightprint.verdict.direction import cues as module
+from weightprint.verdict.direction.cues import SIGNS, Sign, gather
+from weightprint.verdict.direction.direction import direction
+from weightprint.verdict.direction.samples import Seen
 from weightprint.verdict.values import Cue, Direction
 
 BLANK = Evidence("unit_agreement", "?", True, "", "", "")

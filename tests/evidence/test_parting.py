@@ -8,9 +8,9 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 from synthetic import decoder, models
-from weightprint.verdict.counterparts import Counterpart, counterparts
-from weightprint.verdict.direction import mirrored, relation
-from weightprint.verdict.parting import measured
+from weightprint.verdict.direction.counterparts import Counterpart, counterparts
+from weightprint.verdict.direction.direction import mirrored, relation
+from weightprint.verdict.direction.parting import measured
 from weightprint.verdict.values import Parting
 
 Matrices = list[np.ndarray]

@@ -25,8 +25,8 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import TrainingShared, training_shared
 from weightprint.evidence.unit_agreement import unit_agreement
-from weightprint.verdict.direction_cues import SIGNS
-from weightprint.verdict.direction_samples import Seen
+from weightprint.verdict.direction.cues import SIGNS
+from weightprint.verdict.direction.samples import Seen
 
 from ..page import plots
 from ..score import pairs, parting

@@ -19,11 +19,11 @@ from weightprint.compare.pipeline import gather
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.same_values import same_values
 from weightprint.fingerprint.live import finite_view
-from weightprint.verdict import direction_cues
-from weightprint.verdict.counterparts import in_place
-from weightprint.verdict.direction import direction, relation
+from weightprint.verdict.direction import cues as direction_cues
+from weightprint.verdict.direction.counterparts import in_place
+from weightprint.verdict.direction.direction import direction, relation
+from weightprint.verdict.direction.parting import parting
 from weightprint.verdict.facts import gathered
-from weightprint.verdict.parting import parting
 
 from ..zoo.ground_truth import FamilyTree
 from .open_models import OpenModels

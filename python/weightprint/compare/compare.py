@@ -37,7 +37,7 @@ from weightprint.results.shown import Shown
 from weightprint.util.escape import escape
 from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Progress, phase
-from weightprint.verdict import direction_cues
+from weightprint.verdict.direction import cues as direction_cues
 from weightprint.verdict.facts import Facts, gathered
 from weightprint.verdict.saved import facts_from, parting_from, saved
 from weightprint.verdict.thresholds import LIMITS, Limits

@@ -51,7 +51,7 @@ def lines(comparison: Comparison, pen: Pen, *, verbose: bool = False, whole: boo
 
 
 def described(comparison: Comparison) -> list[str]:
-    """Published measures that people quote; the others stand further below and in the JSON, where they were asked for."""
+    """Published measures that people quote; the others stand below and in the JSON, where they were asked for."""
     shown = [f"{e.test}: {e.says}" for e in comparison.evidence if e.applied and e.test in QUOTED]
     if not comparison.parameters.get("published", True):
         shown.append("other published measures were not asked for: --published computes them")

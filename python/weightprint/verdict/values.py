@@ -36,7 +36,7 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """Where two models parted, on the way from A (0) to B (1): see :mod:`weightprint.verdict.parting`.
+    """Where two models parted, on the way from A (0) to B (1): see :mod:`weightprint.verdict.direction.parting`.
 
     Attributes:
         t, low, high: the mean of both sides' t, and the interval that covers both with two standard deviations.

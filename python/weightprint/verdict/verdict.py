@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weightprint.verdict.direction import direction
+from weightprint.verdict.direction.direction import direction
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.layer_map import layer_map
 from weightprint.verdict.rules import RULES, Rule

@@ -2,11 +2,11 @@
 
 *Signs.* A trace that one order explains and the other doesn't: information that one side lost (rounding, zeros) while
 the two agree exactly in all else, or structure that one side could only have by copying (repeated layers, experts
-alike). They are looked for by :func:`weightprint.verdict.direction_cues.gather`. Their confidences are judgements of
+alike). They are looked for by :func:`weightprint.verdict.direction.cues.gather`. Their confidences are judgements of
 how often somebody would go the other way on purpose; no share of a benchmark stands behind them.
 
-*Where the two parted* (:mod:`weightprint.verdict.parting`): t = 0 if B was made from A, 1 if A was made from B, between
-for siblings. Confidences are measured (:data:`MEASURED`). It claims descent only where decay goes the same way, since a
+*Where the two parted* (:mod:`weightprint.verdict.direction.parting`): t = 0 if B was made from A, 1 if A was made from
+B, between for siblings. Confidences are measured (:data:`MEASURED`). It claims descent only where decay goes the same way, since a
 mean of relatives lies between them and the origin and looks like the ancestor of both, but lets go of nothing; for the
 same reason t far beyond 1 without decay shows such a mean. What is nearly an ancestor (the sibling whose own branch is
 short, or an ancestor's copy with something exact done to it) looks like one, to within the square of that branch.
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from weightprint.verdict.direction_samples import names
+from weightprint.verdict.direction.samples import names
 from weightprint.verdict.values import Cues, Direction, Label, Parting
 
 __all__ = ["MEASURED", "Outcomes", "direction", "mirrored", "relation"]

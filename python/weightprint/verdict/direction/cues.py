@@ -2,7 +2,7 @@
 direction.
 
 *Lost information* (zeros, rounding, a grid, rows of a vocabulary, units that do nothing) tells who is later only where
-the two models agree exactly in all that was not lost (:mod:`weightprint.verdict.direction_samples`). Once something was
+the two models agree exactly in all that was not lost (:mod:`weightprint.verdict.direction.samples`). Once something was
 trained as well either order explains it: the one with the zeros was pruned from what the other came from, or the other
 was trained on from it and so filled them.
 
@@ -31,9 +31,9 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd, unit_rows
-from weightprint.verdict.direction_samples import Seen, names, same_values_as
+from weightprint.verdict.direction.parting import parting
+from weightprint.verdict.direction.samples import Seen, names, same_values_as
 from weightprint.verdict.maps import Maps
-from weightprint.verdict.parting import parting
 from weightprint.verdict.values import Cue, Cues, Label
 
 __all__ = ["SIGNS", "Sign", "gather"]

@@ -41,7 +41,7 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.util.arrays import F64, Bools
 from weightprint.util.linear_algebra import svdvals
 from weightprint.util.ranges import evenly
-from weightprint.verdict.counterparts import Counterpart, counterparts
+from weightprint.verdict.direction.counterparts import Counterpart, counterparts
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Parting
 
