@@ -108,7 +108,7 @@ def unit_rows(models: ModelPair) -> Rows | None:
     return None if scope is None else Rows(models, tuple(ours), tuple(theirs), scopes[scope], own, wants[scope], scope)
 
 
-@partial(Test, decides="stored basis", exchanges=True, of_order=True, collector=unit_rows, cost="long")
+@partial(Test, decides="stored basis", exchanges=True, of_order=True, collector=unit_rows, cost="long", kept="rows")
 def aligned_units(models: ModelPair) -> Evidence:
     """Identity hits of hidden units over all pairs of blocks."""
     wanted = unit_rows(models)

@@ -45,6 +45,9 @@ class Test:
         cost: ``"alone"`` may have much to share out itself (large products, whole tensors); the others run side by
             side, ``"long"`` ones first.
         exact_values: it reads values as they are, NaN and infinities too; the others read those as 0.
+        kept: the view of a fingerprint (:mod:`weightprint.fingerprint.stored`) that answers it where a model's weights
+            are not at hand; None where only the weights do.
+        needs: what of the weights it needs then, in a few words.
         published: a measure as its authors define it, for comparison; it has no p-value.
         quoted: a published measure that people quote: in every report, and at quick effort too.
     """
@@ -67,6 +70,8 @@ class Test:
     collector: Callable[[ModelPair], Collector | None] | None = None
     cost: Literal["alone", "long", "short"] = "short"
     exact_values: bool = False
+    kept: Literal["identity", "rows", "units", "angles", "heads", "vectors"] | None = None
+    needs: str = "every value"
     published: bool = False
     quoted: bool = False
 

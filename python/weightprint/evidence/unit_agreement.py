@@ -129,6 +129,7 @@ def unit_collector(models: ModelPair) -> Lookup | None:
     details=UnitAgreement,
     collector=unit_collector,
     cost="alone",
+    kept="units",
 )
 def unit_agreement(models: ModelPair) -> Evidence:
     """Units of B's FFNs and experts found in A's, and how likely that is by chance. ``matches`` has one entry for each

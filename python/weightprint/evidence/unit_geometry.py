@@ -154,6 +154,7 @@ class _Best:
     exchanges=True,
     of_order=True,
     cost="long",
+    kept="angles",
 )
 def unit_geometry(models: ModelPair) -> Evidence:
     """Hits of hidden units by rotation-invariant profiles, over all pairs of FFNs with equally many units."""

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["check", "each", "sharing"]
+__all__ = ["check", "each", "one_blas_thread", "sharing"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,6 +48,12 @@ def _blas() -> Any:
 def sharing() -> int:
     """How many pieces of work share the machine with the one that asks, itself included."""
     return _SHARING.get()
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager[object]:
+    """What is computed inside has the bits of one BLAS thread, also where nothing runs side by side."""
+    limit: contextlib.AbstractContextManager[object] = _blas().limit(limits=1)
+    return limit
 
 
 def check() -> None:
