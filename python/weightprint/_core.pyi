@@ -124,10 +124,10 @@ def scan(
     column_mean column_std column_l2` (bytes of float64, or None where the tensor has no rows). What was not asked for
     is absent. `progress(done, total)` is called with bytes about every 50 ms from the calling thread; an exception in
     it stops the scan. `keep`: (place in `tensors`, array, rows, columns): what `read_sample` would read into the array,
-    put by as the bytes pass; rows ascend too. UsageError for elements of less than a byte and for complex ones. `sketch`:
-    for each of `tensors` a key of 64 bits, or None; adds the list `sketch` of linear sketches (bytes of 256 float64):
-    component i, times a sign fixed by key and i, is summed in bucket i mod 256. NaN and |x| >= 1e15 count as 0. Its bits
-    depend on key and values alone.
+    put by as the bytes pass; rows ascend too. UsageError for elements of less than a byte and for complex ones.
+    `sketch`: for each of `tensors` a key of 64 bits, or None; adds the list `sketch` of linear sketches (bytes of 256
+    float64): component i, times a sign fixed by key and i, is summed in bucket i mod 256. NaN and |x| >= 1e15 count as
+    0. Its bits depend on key and values alone.
     """
 
 @final

@@ -50,6 +50,7 @@ def compare(
       weightprint compare A B -v -o report.html
       weightprint compare A B -q
       weightprint compare huge-a/ huge-b/ --effort quick
+      weightprint compare original.fp suspect/          (original.fp is a fingerprint)
     """
     from weightprint.cli.out import destination, emit, put
     from weightprint.compare.compare import compare as run

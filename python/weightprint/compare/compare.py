@@ -20,11 +20,13 @@ from weightprint.anatomy.adapters.opened import opened, refuse_mixed
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
+from weightprint.compare.stored import gather_kept, pair_of
 from weightprint.errors import UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.build import Examined
+from weightprint.fingerprint.fingerprint import Fingerprint, as_fingerprint, fingerprint
 from weightprint.fingerprint.live import finite_view
 from weightprint.operations.base import Operation
 from weightprint.operations.table import History, history
@@ -228,8 +230,8 @@ class Comparison(Shown):
 
 
 def compare(
-    a: str | os.PathLike[str] | Checkpoint,
-    b: str | os.PathLike[str] | Checkpoint,
+    a: str | os.PathLike[str] | Checkpoint | Fingerprint,
+    b: str | os.PathLike[str] | Checkpoint | Fingerprint,
     *,
     effort: Effort = "standard",
     seed: int = 0,
@@ -238,7 +240,9 @@ def compare(
     """Say whether B and A hold the same weights or share an origin, with the evidence for and against.
 
     Args:
-        a: the model to compare with: a path (or ``base+adapter``) or an open Checkpoint.
+        a: the model to compare with: a path (or ``base+adapter``), an open Checkpoint, or a fingerprint, as an object
+            or a file. With a fingerprint on either side the other side is fingerprinted too, with its seed; what only
+            weights can tell is then left out and said, and ``effort`` changes nothing.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
         effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
             reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
@@ -246,7 +250,7 @@ def compare(
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
     Raises:
-        UsageError: an unknown effort; a model and an adapter, which is none.
+        UsageError: an unknown effort; a model and an adapter, which is none; fingerprints of different seeds.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
 
@@ -264,6 +268,11 @@ def compare(
     if effort not in BUDGETS:
         raise UsageError(f"effort is one of {', '.join(BUDGETS)}, not {effort!r}", code="bad_effort")
     started = time.perf_counter()
+    kept = [as_fingerprint(model) for model in (a, b)]
+    if any(kept):
+        seed = next(f.plan.seed for f in kept if f is not None)
+        a, b = (f or fingerprint(m, seed=seed, progress=progress) for m, f in zip((a, b), kept, strict=True))
+        return _compare_kept(a, b, started)
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
         return _compare(first, second, effort, seed, progress, started)
@@ -304,6 +313,38 @@ def _compare(
     )
 
 
+def _compare_kept(a: Fingerprint, b: Fingerprint, started: float) -> Comparison:
+    """The comparison of two fingerprints; reads nothing."""
+    with accounted() as spent, np.errstate(all="ignore"):
+        models = pair_of(a, b)
+        evidence = gather_kept(a, b)
+        facts = gathered(models, evidence)
+        verdict = decide(facts)
+        told = history(facts, verdict, values=False)
+    from weightprint import __version__  # the package's own root, which loads this file
+
+    return Comparison(
+        a=_kept_summary(a),
+        b=_kept_summary(b),
+        result=verdict,
+        history=told,
+        evidence=evidence,
+        parameters={
+            "effort": models.effort,
+            "seed": models.seed,
+            "pairs": len(models.pairs),
+            "log10_pairings": models.log10_pairings,
+            "compared": "fingerprints",
+        },
+        seconds=time.perf_counter() - started,
+        bytes_read=sum(int(f.summary["n_bytes"]) for f in (a, b) if f.seconds is not None),
+        peak_rss_bytes=_peak_rss(),
+        gemm_seconds=spent.seconds,
+        weighed_from=json_value(saved(facts, None)),
+        version=__version__,
+    )
+
+
 def _verdict(out: Mapping[str, Any]) -> Verdict:
     experts = ([*row[:5], None if row[5] is None else (*row[5],)] for row in out["expert_map"])
     return Verdict(
@@ -336,6 +377,18 @@ def _summary(examined: Examined) -> ModelSummary:
         family=anatomy.family,
         layers=(main.blocks if main else None) or None,
         hidden_size=(main.hidden if main else None) or hidden_size(side),
+        vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
+    )
+
+
+def _kept_summary(of: Fingerprint) -> ModelSummary:
+    main, told = of.geometry.get(of.summary["main_stack"]), of.summary
+    tables = [t.shape[0] for t in of.tensors.values() if t.place and t.place.role == "embedding" and t.rank2]
+    return ModelSummary(
+        source=of.source,
+        **{key: told[key] for key in ("digest", "n_tensors", "n_parameters", "n_bytes", "family")},
+        layers=(main.blocks if main else None) or None,
+        hidden_size=main.hidden if main else None,
         vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
     )
 

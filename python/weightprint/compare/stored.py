@@ -13,31 +13,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from weightprint.errors import UsageError
 from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.pairing import pair_tensors
-from weightprint.evidence.test import Test
+from weightprint.evidence.test import NEEDS, Test
 from weightprint.evidence.tests import TESTS
 from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.fingerprint import Fingerprint
 from weightprint.fingerprint.live import finite_view
-from weightprint.fingerprint.stored import View, view
+from weightprint.fingerprint.stored import View, check_plans, view
 from weightprint.util import parallel
 from weightprint.util.arrays import Indices
 from weightprint.verdict.withheld import qualified
 
-__all__ = ["NEEDS", "gather_kept", "pair_of"]
+__all__ = ["gather_kept", "pair_of"]
 
-NEEDS = "needs the weights: "
 _UNASKED = Evidence(test="", asked="", applied=False, null="none: not run", assumes="nothing", blind_to="everything")
 
 
 def pair_of(a: Fingerprint, b: Fingerprint, kind: View = "identity") -> ModelPair:
-    """Two fingerprints as tests of this kind see them. UsageError (``other_plan``) where these keep different things."""
-    if a.plan != b.plan:
-        message = f"fingerprints made with different plans (seeds {a.plan.seed} and {b.plan.seed}) can't be compared"
-        raise UsageError(f"{message}: make one of them again", code="other_plan")
+    """Two fingerprints as tests of this kind see them. Raises UsageError as `check_plans` does."""
+    check_plans(a, b)
     ours, theirs = view(a, kind, "a"), view(b, kind, "b")
     if kind != "identity":
         ours, theirs = finite_view(ours), finite_view(theirs)

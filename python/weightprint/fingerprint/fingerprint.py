@@ -18,7 +18,7 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.place import Geometry, Place
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import FormatError, TensorNotFoundError, UsageError
-from weightprint.fingerprint.file import packed, read, unpacked, write
+from weightprint.fingerprint.file import is_fingerprint, packed, read, unpacked, write
 from weightprint.fingerprint.live import Reads, outline
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.one_pass import Passed, stream
@@ -34,7 +34,7 @@ from weightprint.util.arrays import Array
 from weightprint.util.escape import escape
 from weightprint.util.progress import Meter, Progress
 
-__all__ = ["Fingerprint", "fingerprint"]
+__all__ = ["Fingerprint", "as_fingerprint", "fingerprint"]
 
 #: Statistics of every tensor that are kept.
 STATISTICS = ("mean", "std", "l2", "abs_max", "skewness", "kurtosis", "n_finite", "n_zero", "n_nan")
@@ -214,6 +214,15 @@ def fingerprint(
     return Fingerprint(anatomy.source, plan, summary, tensors, arrays, time.perf_counter() - started)
 
 
+def as_fingerprint(model: object) -> Fingerprint | None:
+    """MODEL where it is a fingerprint, or a file whose metadata says that it is one; None for anything else."""
+    if isinstance(model, Fingerprint):
+        return model
+    if isinstance(model, (str, os.PathLike)) and is_fingerprint(model):
+        return Fingerprint.load(model)
+    return None
+
+
 def _is_sketched(tensor: Tensor) -> bool:
     return tensor.rank2 and not tensor.undecoded
 
@@ -271,5 +280,6 @@ def _tensor(row: list[Any]) -> Tensor:
     fields = dict(zip((f.name for f in dataclasses.fields(Tensor)), row, strict=False))
     place, levels = fields["place"], fields["levels"]
     fields |= {"shape": tuple(fields["shape"]), "place": None if place is None else Place(*place)}
-    std = fields["std"]
-    return Tensor(**{**fields, "levels": None if levels is None else Levels(*levels), "std": np.nan if std is None else std})
+    fields["levels"] = None if levels is None else Levels(*levels)
+    fields["std"] = np.nan if fields["std"] is None else fields["std"]
+    return Tensor(**fields)

@@ -38,8 +38,9 @@ class Tensor:
     ``place`` is None where the anatomy found none; it says what a tensor does, never whether it is shared. ``zeros``
     counts values that are zero, None where they were not counted. ``levels``: which values a quantised tensor can have,
     None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
-    architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read. ``simple``
-    and ``sinusoidal``: what :meth:`ModelView.is_trivial` and `is_sinusoidal` say, where values need not be asked again.
+    architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read.
+    ``simple`` and ``sinusoidal``: what :meth:`ModelView.is_trivial` and `is_sinusoidal` say, where values need not be
+    asked again.
     """
 
     name: str

@@ -37,14 +37,16 @@ _LONGEST_HEADS = 1 << 26  # values of the largest matrix of an attention block w
 
 
 def codes(x: F32) -> tuple[Array, F32]:
-    """Rows as signed bytes and what each is multiplied by: int8 (…, n), float32 (…)."""
+    """Rows as signed bytes and what each is multiplied by: int8 (…, n), float32 (…). Only a zero is 0, so that masks
+    stay what they are."""
     top = np.max(np.abs(x), axis=-1, initial=0)
     scale = np.where(top > 0, top / np.float32(127), np.float32(1)).astype(np.float32)
-    return np.rint(x / scale[..., None]).astype(np.int8), scale
+    code = np.rint(x / scale[..., None])
+    return np.where(code == 0, np.sign(x), code).astype(np.int8), scale
 
 
 def values(code: Array, scale: F32) -> F32:
-    """The rows that `codes` made these of, to half a step."""
+    """The rows that `codes` made these of, to half a step; to one where a value is less than that."""
     return code.astype(np.float32) * scale[..., None]
 
 
@@ -80,7 +82,8 @@ class Parts(Collector):
             yield Step(at, partial(self._angles, ffn), tuple(reads))
         for attention in attentions(side, side):
             if attention.latent is None and attention.largest <= _LONGEST_HEADS:
-                yield Step((attention.stack, attention.block), partial(self._heads, attention), self._head_reads(attention))
+                at = (attention.stack, attention.block)
+                yield Step(at, partial(self._heads, attention), self._head_reads(attention))
         for tensor in side.tensors.values():
             step = self._of_tensor(tensor) if tensor.name not in taken else None
             if step is not None:
@@ -153,8 +156,8 @@ class Parts(Collector):
 
     def _rows(self, part: str, tensor: Tensor, side: ModelView) -> None:
         step = self._of_tensor(tensor)
-        assert step is not None and step[1] is not None
-        read = step[1]
+        read = step[1] if step is not None else None
+        assert read is not None
         assert read.rows is not None
         rows = sampled_rows(side, tensor, read.rows, read.columns)
         if part == "tokens":

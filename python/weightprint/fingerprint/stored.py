@@ -21,19 +21,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NoReturn
+from typing import Literal
 
 import numpy as np
 
 from weightprint.errors import UsageError
-from weightprint.fingerprint.fingerprint import Fingerprint
+from weightprint.fingerprint.attentions import attentions
 from weightprint.fingerprint.ffns import Ffn, ffns
+from weightprint.fingerprint.fingerprint import Fingerprint
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.parts import values
-from weightprint.fingerprint.attentions import attentions
 from weightprint.util.arrays import F32, Array, Indices
 
-__all__ = ["VIEWS", "View", "view"]
+__all__ = ["VIEWS", "View", "check_plans", "view"]
 
 View = Literal["identity", "rows", "units", "angles", "heads", "vectors"]
 Label = Literal["a", "b"]
@@ -41,10 +41,17 @@ Label = Literal["a", "b"]
 _Kept = dict[str, tuple[F32, Indices | None]]
 
 
+def check_plans(a: Fingerprint, b: Fingerprint) -> None:
+    """UsageError (code ``other_plan``) where two fingerprints keep different things."""
+    if a.plan != b.plan:
+        message = f"fingerprints made with different plans (seeds {a.plan.seed} and {b.plan.seed}) can't be compared"
+        raise UsageError(f"{message}: make one of them again", code="other_plan")
+
+
 def view(of: Fingerprint, kind: View, label: Label) -> ModelView:
     """One model as tests of this kind see it."""
     if kind == "identity":
-        return ModelView(label, of.tensors, _no_values, geometry=of.geometry)
+        return ModelView(label, of.tensors, partial(_constant, of), geometry=of.geometry)
     kept = VIEWS[kind](of)
     tensors = {name: _sized(of.tensors[name], x) for name, (x, _) in kept.items()}
     flat = {name: np.ascontiguousarray(x, np.float32).reshape(-1) for name, (x, _) in kept.items()}
@@ -61,7 +68,10 @@ def view(of: Fingerprint, kind: View, label: Label) -> ModelView:
     return ModelView(label, tensors, reader, gains, geometry)
 
 
-def _no_values(name: str, start: int, stop: int) -> NoReturn:
+def _constant(of: Fingerprint, name: str, start: int, stop: int) -> F32:
+    """The values of a tensor that has one; of others there are none."""
+    if of.tensors[name].constant:
+        return np.full(stop - start, of.statistics("mean")[name], np.float32)
     raise UsageError("a fingerprint has no values of whole tensors", tensor=name, code="needs_weights")
 
 
@@ -83,7 +93,8 @@ def _gain(of: Fingerprint, kept: _Kept, tensor: Tensor) -> F32 | None:
 
 def _sized(tensor: Tensor, x: F32) -> Tensor:
     """The tensor in the size of what was kept; its digest would be that of other values."""
-    return replace(tensor, shape=x.shape, numel=x.size, nbytes=4 * x.size, digest=None, sinusoidal=False)
+    zeros = int(np.count_nonzero(x == 0))
+    return replace(tensor, shape=x.shape, numel=x.size, nbytes=4 * x.size, digest=None, sinusoidal=False, zeros=zeros)
 
 
 # What each kind of view holds
@@ -110,7 +121,7 @@ def _rows(of: Fingerprint) -> _Kept:
     return out
 
 
-def _of_ffn(of: Fingerprint, ffn: Ffn, kept: Mapping[str, Array], units: slice) -> dict[str, tuple[F32, Indices | None]]:
+def _of_ffn(of: Fingerprint, ffn: Ffn, kept: Mapping[str, Array], units: slice) -> _Kept:
     channels = of.plan.stream_channels(ffn.width, ffn.units)
     out: _Kept = {}
     for role, tensor in (("up", ffn.up), ("gate", ffn.gate), ("down", ffn.down)):

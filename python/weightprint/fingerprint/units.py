@@ -2,10 +2,10 @@
 
 A unit is a row g of the gate, a row u of the up-projection (the norm's gain folded into both) and a column d of the
 down-projection. By content are taken the units with the largest |cos(g, u)| + |cos(u, d)| + |cos(g, d)|
-(shared/METHODS 4.8): a number that does not change with the order of units, their signs and scales, the layer they stand
-in, or a gain folded into the matrices, so the same units are taken of a copy whatever was done to hide them. A plain FFN
-has |cos(u, d)| alone. Cosines are over the kept channels: over all of them, and then in any basis of the stream, where
-it is no wider than the plan keeps.
+(docs/fingerprint.md): a number that does not change with the order of units, their signs and scales, the layer they
+stand in, or a gain folded into the matrices, so the same units are taken of a copy whatever was done to hide them. A
+plain FFN has |cos(u, d)| alone. Cosines are over the kept channels: over all of them, and then in any basis of the
+stream, where it is no wider than the plan keeps.
 
 The choice looks at one model alone. A test whose null puts the stream's channels in another order is not touched by it,
 since cosines over the kept channels stay what they are; one whose null exchanges units reads units by number only.
@@ -21,7 +21,7 @@ from weightprint.fingerprint.plan import Plan
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
 
-__all__ = ["by_content", "kept_units", "content"]
+__all__ = ["by_content", "content", "kept_units"]
 
 
 def unit_reads(ffn: Ffn, channels: Indices) -> tuple[Read, ...]:
@@ -63,4 +63,4 @@ def content(parts: dict[str, F32], gain: F32 | None) -> F64:
 def by_content(score: F64, want: int, taken: Indices) -> Indices:
     """The highest scores that were not taken yet, best first."""
     left = np.argsort(-score, kind="stable")
-    return left[~np.isin(left, taken)][:max(0, want)]
+    return left[~np.isin(left, taken)][: max(0, want)]
