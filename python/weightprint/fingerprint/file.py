@@ -2,8 +2,8 @@
 
 ``__metadata__`` holds ``format`` (:data:`FORMAT`), ``version``, ``plan`` (JSON), ``summary`` (JSON: which model, by
 whose version) and ``digest``, BLAKE2b of the data behind the header. The arrays are those of
-:mod:`weightprint.fingerprint.parts`, the linear sketches, statistics, and ``tensors``: what is known of every tensor, as
-deflated JSON.
+:mod:`weightprint.fingerprint.parts`, the linear sketches, statistics, and ``tensors``: what is known of every tensor,
+as deflated JSON.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def fingerprint(
         parts = Parts(side, plan)
         keys = {t.name: sketch_key(seed, t.name, t.place) for t in side.tensors.values() if _is_sketched(t)}
         meter = Meter(progress, anatomy.checkpoint.n_bytes)
-        settings = Settings(threads, io)
+        settings = Settings(threads or os.cpu_count(), io)
         passed = stream(anatomy.checkpoint, side, reads, False, [parts], meter, sketches=keys, settings=settings)
         tensors = {t.name: _known(passed.side, t) for t in passed.side.tensors.values()}
         for checkpoint in anatomy.checkpoints:

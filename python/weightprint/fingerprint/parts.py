@@ -74,7 +74,7 @@ class Parts(Collector):
         each, taken = plan.units_each(found), set()
         for ffn in found:
             taken |= {t.name for t in (ffn.up, ffn.gate, ffn.down) if t is not None}
-            channels = plan.stream_channels(ffn.width, ffn.units)
+            channels = plan.stream_channels(ffn.width)
             numbers = plan.numbered(ffn.units, plan.angles)
             reads = [Read(t, numbers, None) for t in (ffn.up, ffn.gate) if t is not None]
             at = (ffn.stack, ffn.block)

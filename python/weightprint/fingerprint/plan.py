@@ -26,7 +26,6 @@ VERSION = 1
 #: Signed sums per matrix in the core's sketch.
 BUCKETS = 256
 
-_WIDE = 1 << 14  # hidden units from which an FFN keeps half the channels, so that passing it stays within memory
 _RUN = 8  # rows or columns that are read in one go
 
 
@@ -36,7 +35,8 @@ class Plan:
 
     Attributes:
         seed: of every choice and every sign.
-        channels: residual channels on which units and rows are kept.
+        whole_stream: width up to which all residual channels are kept.
+        channels: of a wider stream, those on which units and rows are kept.
         ffns: FFNs and experts whose units are kept, spread evenly over the model.
         unit_values: values of kept units in all; units per FFN follow from it.
         units: at most so many per FFN, half by number, half by content.
@@ -49,7 +49,8 @@ class Plan:
     """
 
     seed: int = 0
-    channels: int = 256
+    whole_stream: int = 256
+    channels: int = 128
     ffns: int = 1024
     unit_values: int = 24_000_000
     units: int = 192
@@ -69,9 +70,9 @@ class Plan:
         """The plan whose `to_dict` this is."""
         return cls(**{key: int(value) for key, value in fields.items() if key != "version"})
 
-    def stream_channels(self, width: int, units: int = 0) -> Indices:
-        """The channels that are kept of a stream; fewer beside very many units."""
-        most = self.channels if units <= _WIDE else self.channels // 2
+    def stream_channels(self, width: int) -> Indices:
+        """The channels that are kept of a stream."""
+        most = self.whole_stream if width <= self.whole_stream else self.channels
         return pick(width, most, self.seed, f"fingerprint channels {width}", _RUN)
 
     def between(self, width: int) -> Indices:
@@ -94,7 +95,7 @@ class Plan:
 
     def units_each(self, found: Sequence[Ffn]) -> int:
         """Units of each of these FFNs."""
-        values = sum(3 * self.stream_channels(f.width, f.units).size for f in found)
+        values = sum(3 * self.stream_channels(f.width).size for f in found)
         return max(self.least_units, min(self.units, self.unit_values // max(values, 1)))
 
     def buckets(self, matrices: int) -> int:

@@ -122,7 +122,7 @@ def _rows(of: Fingerprint) -> _Kept:
 
 
 def _of_ffn(of: Fingerprint, ffn: Ffn, kept: Mapping[str, Array], units: slice) -> _Kept:
-    channels = of.plan.stream_channels(ffn.width, ffn.units)
+    channels = of.plan.stream_channels(ffn.width)
     out: _Kept = {}
     for role, tensor in (("up", ffn.up), ("gate", ffn.gate), ("down", ffn.down)):
         if tensor is not None and role in kept:

@@ -21,7 +21,9 @@ from weightprint.fingerprint.plan import Plan
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
 
-__all__ = ["by_content", "content", "kept_units"]
+__all__ = ["by_content", "content", "kept_units", "unit_reads"]
+
+_TOGETHER = 512  # units whose products are taken at a time: their rows stay in the cache
 
 
 def unit_reads(ffn: Ffn, channels: Indices) -> tuple[Read, ...]:
@@ -33,7 +35,7 @@ def unit_reads(ffn: Ffn, channels: Indices) -> tuple[Read, ...]:
 def kept_units(side: ModelView, ffn: Ffn, plan: Plan, each: int) -> tuple[Indices, int, dict[str, F32]]:
     """Unit numbers, how many of them (in front) were taken by number, and their rows as stored on the kept channels:
     role → float32 (units, channels)."""
-    channels = plan.stream_channels(ffn.width, ffn.units)
+    channels = plan.stream_channels(ffn.width)
     parts: dict[str, F32] = {}
     for role, tensor in (("up", ffn.up), ("gate", ffn.gate)):
         if tensor is not None:
@@ -49,15 +51,19 @@ def kept_units(side: ModelView, ffn: Ffn, plan: Plan, each: int) -> tuple[Indice
 
 def content(parts: dict[str, F32], gain: F32 | None) -> F64:
     """What a unit is chosen by: (units,) float64, larger first."""
-    x = {role: rows if gain is None or role == "down" else rows * gain for role, rows in parts.items()}
-    square = {role: np.einsum("ij,ij->i", rows, rows, dtype=np.float64) for role, rows in x.items()}
-    score = np.zeros(len(x["up"]))
-    for one, other in (("gate", "up"), ("up", "down"), ("gate", "down")):
-        if one in x and other in x:
-            inner = np.einsum("ij,ij->i", x[one], x[other], dtype=np.float64)
-            length = np.sqrt(square[one] * square[other])
-            score += np.abs(inner) / np.where(length > 0, length, 1.0)
-    return np.nan_to_num(score) if len(x) > 1 else np.nan_to_num(np.sqrt(square["up"]))
+    score = np.zeros(len(parts["up"]))
+    for start in range(0, score.size, _TOGETHER):
+        here = slice(start, start + _TOGETHER)
+        x = {role: rows[here] if gain is None or role == "down" else rows[here] * gain for role, rows in parts.items()}
+        x = {role: np.ascontiguousarray(rows) for role, rows in x.items()}
+        square = {role: np.einsum("ij,ij->i", rows, rows) for role, rows in x.items()}
+        if len(x) == 1:
+            score[here] = np.sqrt(square["up"])
+        for one, other in (("gate", "up"), ("up", "down"), ("gate", "down")):
+            if one in x and other in x:
+                length = np.sqrt(square[one]) * np.sqrt(square[other])
+                score[here] += np.abs(np.einsum("ij,ij->i", x[one], x[other])) / np.where(length > 0, length, 1)
+    return np.nan_to_num(score)
 
 
 def by_content(score: F64, want: int, taken: Indices) -> Indices:

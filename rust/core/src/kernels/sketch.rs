@@ -37,8 +37,14 @@ fn fold_body<const FMA: bool>(
         let from = first / dtype.components() as usize * bits / 8;
         decode_inline(dtype, &bytes[from..], 0, &mut values[..here]);
         values[here..here.next_multiple_of(BUCKETS)].fill(0.0);
+        let rows = here.next_multiple_of(BUCKETS);
+        // The exponent's top bit is set from 2 on, where hardly a weight lies: then each value has to be looked at.
+        let any = values[..rows].iter().fold(0, |any, x| any | x.to_bits());
+        if any & 0x4000_0000 != 0 {
+            values[..rows].iter_mut().for_each(|x| *x = if x.to_bits() & 0x7fff_ffff < HUGE { *x } else { 0.0 });
+        }
         let mut lanes = [0f32; BUCKETS];
-        let (rows, _) = values[..here.next_multiple_of(BUCKETS)].as_chunks::<BUCKETS>();
+        let (rows, _) = values[..rows].as_chunks::<BUCKETS>();
         for (i, x) in rows.iter().enumerate() {
             add_row(x, row + (block * (BLOCK / BUCKETS) + i) as u64, keys, &mut lanes);
         }
@@ -55,9 +61,7 @@ fn add_row(x: &[f32; BUCKETS], row: u64, keys: &[u32; WORDS], lanes: &mut [f32; 
     let (lanes, _) = lanes.as_chunks_mut::<32>();
     for ((x, lanes), word) in x.iter().zip(lanes).zip(signs) {
         for (j, (x, lane)) in x.iter().zip(lanes).enumerate() {
-            let bits = x.to_bits();
-            let kept = if bits & 0x7fff_ffff < HUGE { bits } else { 0 };
-            *lane += f32::from_bits(kept ^ ((word << (31 - j)) & 0x8000_0000));
+            *lane += f32::from_bits(x.to_bits() ^ ((word << (31 - j)) & 0x8000_0000));
         }
     }
 }
