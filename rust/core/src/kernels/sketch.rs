@@ -37,16 +37,18 @@ fn fold_body<const FMA: bool>(
         let from = first / dtype.components() as usize * bits / 8;
         decode_inline(dtype, &bytes[from..], 0, &mut values[..here]);
         values[here..here.next_multiple_of(BUCKETS)].fill(0.0);
-        let rows = here.next_multiple_of(BUCKETS);
-        // The exponent's top bit is set from 2 on, where hardly a weight lies: then each value has to be looked at.
-        let any = values[..rows].iter().fold(0, |any, x| any | x.to_bits());
-        if any & 0x4000_0000 != 0 {
-            values[..rows].iter_mut().for_each(|x| *x = if x.to_bits() & 0x7fff_ffff < HUGE { *x } else { 0.0 });
+        let rows = here.next_multiple_of(BUCKETS) / BUCKETS;
+        let mut signs = [[0; WORDS]; BLOCK / BUCKETS];
+        for (i, signs) in signs[..rows].iter_mut().enumerate() {
+            *signs = words(row + (block * (BLOCK / BUCKETS) + i) as u64, keys);
         }
-        let mut lanes = [0f32; BUCKETS];
-        let (rows, _) = values[..rows].as_chunks::<BUCKETS>();
-        for (i, x) in rows.iter().enumerate() {
-            add_row(x, row + (block * (BLOCK / BUCKETS) + i) as u64, keys, &mut lanes);
+        let (table, _) = values.as_chunks_mut::<BUCKETS>();
+        let (mut lanes, any) = add(&table[..rows], &signs);
+        // The exponent's top bit is set from 2 on, where hardly a weight lies: then each value has to be looked at.
+        if any & 0x4000_0000 != 0 {
+            let huge = |x: f32| x.to_bits() & 0x7fff_ffff >= HUGE;
+            table[..rows].iter_mut().flatten().filter(|x| huge(**x)).for_each(|x| *x = 0.0);
+            lanes = add(&table[..rows], &signs).0;
         }
         for (sum, lane) in sums.iter_mut().zip(lanes) {
             *sum += f64::from(lane);
@@ -54,16 +56,24 @@ fn fold_body<const FMA: bool>(
     }
 }
 
+/// The signed sums of rows, and all bits that occur; 32 lanes at a time, which stay in registers.
 #[inline(always)]
-fn add_row(x: &[f32; BUCKETS], row: u64, keys: &[u32; WORDS], lanes: &mut [f32; BUCKETS]) {
-    let signs = words(row, keys);
-    let (x, _) = x.as_chunks::<32>();
-    let (lanes, _) = lanes.as_chunks_mut::<32>();
-    for ((x, lanes), word) in x.iter().zip(lanes).zip(signs) {
-        for (j, (x, lane)) in x.iter().zip(lanes).enumerate() {
-            *lane += f32::from_bits(x.to_bits() ^ ((word << (31 - j)) & 0x8000_0000));
+fn add(rows: &[[f32; BUCKETS]], signs: &[[u32; WORDS]]) -> ([f32; BUCKETS], u32) {
+    let (mut sums, mut seen) = ([0f32; BUCKETS], 0);
+    for (w, sums) in sums.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (mut lanes, mut any) = ([0f32; 32], [0u32; 32]);
+        for (x, signs) in rows.iter().zip(signs) {
+            let x = &x.as_chunks::<32>().0[w];
+            for j in 0..32 {
+                let bits = x[j].to_bits();
+                any[j] |= bits;
+                lanes[j] += f32::from_bits(bits ^ ((signs[w] << (31 - j)) & 0x8000_0000));
+            }
         }
+        *sums = lanes;
+        seen |= any.iter().fold(0, |all, any| all | any);
     }
+    (sums, seen)
 }
 
 /// Eight words of signs: Murmur's finaliser of the row's number, with the keys mixed in before and in between.
