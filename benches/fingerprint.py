@@ -116,7 +116,7 @@ def _mb(n: float) -> str:
 
 def overlap(args: argparse.Namespace) -> None:
     """The top quarter of each FFN's units in copies of the demo's parent; chance is .25."""
-    parent, rows = _weights(args.demo / "parent"), []
+    parent, rows = _weights(args.demo / "parent"), list[list[str]]()
     for name, other in _copies(parent, _weights(args.demo / "finetune")):
         shares, cosines = [], []
         for i in range(_depth(parent)):
@@ -174,7 +174,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def power(args: argparse.Namespace) -> None:
     """The demo's parent against what was made of it."""
-    parent, rng, rows = _weights(args.demo / "parent"), np.random.default_rng(1), []
+    parent, rng, rows = _weights(args.demo / "parent"), np.random.default_rng(1), list[list[str]]()
     made: list[tuple[str, F32Map | Path]] = [
         ("trained on (demo)", args.demo / "finetune"),
         ("4 experts, trained on (demo)", args.demo / "moe"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import weightprint
-from llama import D, H, HEADS, LAYERS, SIZE, VOCABULARY, draw, write
+from llama import HEADS, LAYERS, SIZE, VOCABULARY, D, H, draw, write
 
 from benches.fingerprint import SHAPES, Shape, planned
 

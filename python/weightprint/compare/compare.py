@@ -26,7 +26,7 @@ from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.build import Examined
-from weightprint.fingerprint.fingerprint import Fingerprint, as_fingerprint, fingerprint
+from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
 from weightprint.fingerprint.live import finite_view
 from weightprint.operations.base import Operation
 from weightprint.operations.table import History, history
@@ -268,11 +268,10 @@ def compare(
     if effort not in BUDGETS:
         raise UsageError(f"effort is one of {', '.join(BUDGETS)}, not {effort!r}", code="bad_effort")
     started = time.perf_counter()
-    kept = [as_fingerprint(model) for model in (a, b)]
-    if any(kept):
-        seed = next(f.plan.seed for f in kept if f is not None)
-        a, b = (f or fingerprint(m, seed=seed, progress=progress) for m, f in zip((a, b), kept, strict=True))
-        return _compare_kept(a, b, started)
+    if (kept := both_kept(a, b, progress)) is not None:
+        return _compare_kept(*kept, started)
+    assert not isinstance(a, Fingerprint)
+    assert not isinstance(b, Fingerprint)
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
         return _compare(first, second, effort, seed, progress, started)

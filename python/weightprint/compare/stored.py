@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from weightprint.evidence.budget import KEPT
 from weightprint.evidence.evidence import Evidence, UnitMatch, not_applied
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.pairing import pair_tensors
@@ -38,7 +39,8 @@ def pair_of(a: Fingerprint, b: Fingerprint, kind: View = "identity") -> ModelPai
     if kind != "identity":
         ours, theirs = finite_view(ours), finite_view(theirs)
     pairs, log10_pairings = pair_tensors(ours, theirs, values=kind != "identity")
-    return ModelPair(ours, theirs, pairs, log10_pairings, a.plan.seed)
+    effort = "standard" if kind == "identity" else KEPT
+    return ModelPair(ours, theirs, pairs, log10_pairings, a.plan.seed, effort)
 
 
 def gather_kept(a: Fingerprint, b: Fingerprint, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:

@@ -32,7 +32,7 @@ from weightprint.evidence.pair import Pair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales
 from weightprint.evidence.rounding.orders import may_be, order
-from weightprint.fingerprint.fingerprint import Fingerprint, as_fingerprint, fingerprint
+from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
 from weightprint.fingerprint.live import outline
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.fingerprint.stored import check_plans, view
@@ -197,11 +197,10 @@ def diff(
         >>> diff.counts
         {'changed': 33, 'only_a': 15, 'only_b': 65}
     """
-    kept = [as_fingerprint(model) for model in (a, b)]
-    if any(kept):
-        seed = next(f.plan.seed for f in kept if f is not None)
-        a, b = (f or fingerprint(m, seed=seed, progress=progress) for m, f in zip((a, b), kept, strict=True))
-        return _diff_kept(a, b, include, exclude)
+    if (kept := both_kept(a, b, progress)) is not None:
+        return _diff_kept(*kept, include, exclude)
+    assert not isinstance(a, Fingerprint)
+    assert not isinstance(b, Fingerprint)
     with opened(a) as ours, opened(b) as theirs:  # what the caller opened stays open
         return _diff(ours, theirs, include, exclude, progress)
 

@@ -53,7 +53,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: M
         array = arrays[name]
         data = [end, end := end + array.nbytes]
         entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": data}
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     told = {"format": FORMAT, "version": str(VERSION), **metadata, "digest": digest.hexdigest()}
     header = json.dumps({"__metadata__": told, **entries}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from weightprint.util.arrays import Array
 from weightprint.util.escape import escape
 from weightprint.util.progress import Meter, Progress
 
-__all__ = ["Fingerprint", "as_fingerprint", "fingerprint"]
+__all__ = ["Fingerprint", "as_fingerprint", "both_kept", "fingerprint"]
 
 #: Statistics of every tensor that are kept.
 STATISTICS = ("mean", "std", "l2", "abs_max", "skewness", "kurtosis", "n_finite", "n_zero", "n_nan")
@@ -212,6 +212,19 @@ def fingerprint(
         }
         summary = _summary(anatomy, reads, passed)
     return Fingerprint(anatomy.source, plan, summary, tensors, arrays, time.perf_counter() - started)
+
+
+def both_kept(a: object, b: object, progress: Progress | None) -> tuple[Fingerprint, Fingerprint] | None:
+    """Where either is a fingerprint, both as such, the other one made with its seed; None where neither is."""
+    kept = [as_fingerprint(model) for model in (a, b)]
+    seeds = [found.plan.seed for found in kept if found is not None]
+    if not seeds:
+        return None
+    ours, theirs = (
+        found or fingerprint(cast("str", model), seed=seeds[0], progress=progress)
+        for model, found in zip((a, b), kept, strict=True)
+    )
+    return ours, theirs
 
 
 def as_fingerprint(model: object) -> Fingerprint | None:

@@ -10,7 +10,7 @@ rows     rows and columns by number (units of FFNs among them) on kept channels;
 units    units of FFNs, by number and by content, on kept channels
 angles   units by number, as rows with the inner products that they have on the whole stream
 heads    attention whose heads' products are those between kept channels
-vectors  gains and biases, whole
+vectors  gains and biases, of wide streams on a thousand channels
 ======== ============================================================================================================
 
 Both models are then seen so, a live one after it was fingerprinted: what a view lacks, neither side has.
@@ -31,12 +31,14 @@ from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.fingerprint import Fingerprint
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.parts import values
+from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32, Array, Indices
 
 __all__ = ["VIEWS", "View", "check_plans", "view"]
 
 View = Literal["identity", "rows", "units", "angles", "heads", "vectors"]
 Label = Literal["a", "b"]
+_CHANNELS = 1024  # on which vectors are compared
 #: Tensor → its values in a view, and the kept channels of the stream that it runs over.
 _Kept = dict[str, tuple[F32, Indices | None]]
 
@@ -174,6 +176,12 @@ def _vectors(of: Fingerprint) -> _Kept:
     return {name: (kept["values"].astype(np.float32), None) for name, kept in of.part("vectors").items()}
 
 
+def _channels_of_vectors(of: Fingerprint) -> _Kept:
+    """The vectors, long ones on some of their channels."""
+    found = _vectors(of).items()
+    return {name: (x[pick(x.size, _CHANNELS, of.plan.seed, f"vector {x.size}")], None) for name, (x, _) in found}
+
+
 def _kept_ffns(of: Fingerprint, part: str) -> Iterable[tuple[Ffn, dict[str, Array]]]:
     """FFNs of which this part was kept."""
     kept = of.part(part)
@@ -187,5 +195,5 @@ VIEWS: dict[str, Callable[[Fingerprint], _Kept]] = {
     "units": _units,
     "angles": _angles,
     "heads": _heads,
-    "vectors": _vectors,
+    "vectors": _channels_of_vectors,
 }

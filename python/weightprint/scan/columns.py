@@ -120,6 +120,14 @@ def measure_files(
 ) -> Columns:
     """The same of pairs (position in `files`, tensor number)."""
     threads, progress = settings.threads or 0, settings.progress
-    how = {"threads": threads, "io": settings.io, "progress": progress, "keep": keep, "sketch": sketch}
-    found = _core.scan(files, tensors, **asdict(request), **how)
+    found = _core.scan(
+        files,
+        tensors,
+        **asdict(request),
+        threads=threads,
+        io=settings.io,
+        progress=progress,
+        keep=keep,
+        sketch=sketch,
+    )
     return Columns.complete(found, len(tensors))
