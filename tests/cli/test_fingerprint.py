@@ -59,5 +59,5 @@ def test_what_would_be_lost_is_refused(demo, tmp_path):
 def test_seeds_do_not_mix(demo, tmp_path):
     run("fingerprint", demo / "parent", "-o", tmp_path / "a.fp", "--seed", 1)
     run("fingerprint", demo / "parent", "-o", tmp_path / "b.fp", "--seed", 2)
-    assert "seeds 1 and 2" in run("compare", tmp_path / "a.fp", tmp_path / "b.fp", code=2).stderr
+    assert "seed 1 and 2" in run("compare", tmp_path / "a.fp", tmp_path / "b.fp", code=2).stderr
     run("compare", tmp_path / "a.fp", demo / "parent")  # the live side takes the file's seed

@@ -46,8 +46,10 @@ _Kept = dict[str, tuple[F32, Indices | None]]
 def check_plans(a: Fingerprint, b: Fingerprint) -> None:
     """UsageError (code ``other_plan``) where two fingerprints keep different things."""
     if a.plan != b.plan:
-        message = f"fingerprints made with different plans (seeds {a.plan.seed} and {b.plan.seed}) can't be compared"
-        raise UsageError(f"{message}: make one of them again", code="other_plan")
+        ours, theirs = a.plan.to_dict(), b.plan.to_dict()
+        differ = ", ".join(f"{key} {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key])
+        message = f"fingerprints that keep different things ({differ}) can't be compared: make one of them again"
+        raise UsageError(message, code="other_plan")
 
 
 def view(of: Fingerprint, kind: View, label: Label) -> ModelView:

@@ -167,8 +167,8 @@ class Facts(Copied):
 
     @cached_property
     def open_beside_found(self) -> bool:
-        """Only what fingerprints keep was looked at, and blocks beside those found were not: the weights might show them
-        or show that they are not there."""
+        """Only what fingerprints keep was looked at, and blocks beside those found were not: the weights might show
+        them, or that they are not there."""
         kept = any((e.why_not or "").startswith(NEEDS) for e in self.evidence)
         stacks = {key[0] for key in self.blocks}
         blocks = {(f.stack, f.block) for f in ffns(self.models.b) if f.stack in stacks}

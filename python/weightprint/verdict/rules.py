@@ -97,8 +97,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "partly_shared",
         lambda f: bool(f.blocks) and f.open_beside_found,
-        "some blocks agree (log10 p <= {limits.log10_p:g}, and a cosine or share of units >= {limits.effect:g}), others "
-        "were not found in what fingerprints keep",
+        "some blocks agree (log10 p <= {limits.log10_p:g}, and a cosine or share of units >= {limits.effect:g}), "
+        "others were not found in what fingerprints keep",
         DECIDING,
         wording.partly_shared,
     ),
