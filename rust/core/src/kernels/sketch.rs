@@ -4,7 +4,7 @@
 //! a key; bit j of word w is the sign of value 32 w + j. A block of rows is summed in f32, one lane per bucket and row
 //! after row, so every instruction set adds the same numbers in the same order.
 
-use super::decode::decode_inline;
+use super::decode::{bf16_to_f32, decode_inline};
 use super::dispatch::shells;
 use crate::dtype::Dtype;
 
@@ -33,22 +33,28 @@ fn fold_body<const FMA: bool>(
     let bits = dtype.bits() as usize;
     for (block, first) in (0..n).step_by(BLOCK).enumerate() {
         let here = BLOCK.min(n - first);
-        // Components of an element are as many halves of it; a block begins at a whole element, and at a whole byte.
-        let from = first / dtype.components() as usize * bits / 8;
-        decode_inline(dtype, &bytes[from..], 0, &mut values[..here]);
-        values[here..here.next_multiple_of(BUCKETS)].fill(0.0);
         let rows = here.next_multiple_of(BUCKETS) / BUCKETS;
         let mut signs = [[0; WORDS]; BLOCK / BUCKETS];
         for (i, signs) in signs[..rows].iter_mut().enumerate() {
             *signs = words(row + (block * (BLOCK / BUCKETS) + i) as u64, keys);
         }
-        let (table, _) = values.as_chunks_mut::<BUCKETS>();
-        let (mut lanes, any) = add(&table[..rows], &signs);
+        // Components of an element are as many halves of it; a block begins at a whole element, and at a whole byte.
+        let bytes = &bytes[first / dtype.components() as usize * bits / 8..];
+        // Whole rows of the commonest type are not even decoded to memory.
+        let whole = dtype == Dtype::Bf16 && here == rows * BUCKETS;
+        let (mut lanes, any) = if whole {
+            add(&signs[..rows], |at| bf16s(&bytes[2 * at..]))
+        } else {
+            decode(dtype, bytes, here, &mut values);
+            add(&signs[..rows], |at| of(&values[at..]))
+        };
         // The exponent's top bit is set from 2 on, where hardly a weight lies: then each value has to be looked at.
         if any & 0x4000_0000 != 0 {
-            let huge = |x: f32| x.to_bits() & 0x7fff_ffff >= HUGE;
-            table[..rows].iter_mut().flatten().filter(|x| huge(**x)).for_each(|x| *x = 0.0);
-            lanes = add(&table[..rows], &signs).0;
+            decode(dtype, bytes, here, &mut values);
+            for x in &mut values[..here] {
+                *x = if x.to_bits() & 0x7fff_ffff < HUGE { *x } else { 0.0 };
+            }
+            lanes = add(&signs[..rows], |at| of(&values[at..])).0;
         }
         for (sum, lane) in sums.iter_mut().zip(lanes) {
             *sum += f64::from(lane);
@@ -56,14 +62,38 @@ fn fold_body<const FMA: bool>(
     }
 }
 
-/// The signed sums of rows, and all bits that occur; 32 lanes at a time, which stay in registers.
+/// The first `n` components, and zeros to the end of their row.
 #[inline(always)]
-fn add(rows: &[[f32; BUCKETS]], signs: &[[u32; WORDS]]) -> ([f32; BUCKETS], u32) {
+fn decode(dtype: Dtype, bytes: &[u8], n: usize, values: &mut [f32; BLOCK]) {
+    decode_inline(dtype, bytes, 0, &mut values[..n]);
+    values[n..n.next_multiple_of(BUCKETS)].fill(0.0);
+}
+
+#[inline(always)]
+fn of(values: &[f32]) -> [f32; 32] {
+    values.as_chunks().0[0]
+}
+
+#[inline(always)]
+fn bf16s(bytes: &[u8]) -> [f32; 32] {
+    let words: &[[u8; 2]] = &bytes.as_chunks::<2>().0[..32];
+    let mut out = [0f32; 32];
+    for (x, word) in out.iter_mut().zip(words) {
+        *x = bf16_to_f32(u16::from_le_bytes(*word));
+    }
+    out
+}
+
+/// The signed sums of rows, and all bits that occur; 32 lanes at a time, which stay in registers. `load`: the 32 values
+/// from one on.
+#[allow(clippy::needless_range_loop, reason = "three arrays of one length, lane by lane")]
+#[inline(always)]
+fn add(signs: &[[u32; WORDS]], load: impl Fn(usize) -> [f32; 32]) -> ([f32; BUCKETS], u32) {
     let (mut sums, mut seen) = ([0f32; BUCKETS], 0);
     for (w, sums) in sums.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (mut lanes, mut any) = ([0f32; 32], [0u32; 32]);
-        for (x, signs) in rows.iter().zip(signs) {
-            let x = &x.as_chunks::<32>().0[w];
+        for (i, signs) in signs.iter().enumerate() {
+            let x = load(i * BUCKETS + 32 * w);
             for j in 0..32 {
                 let bits = x[j].to_bits();
                 any[j] |= bits;
