@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from .commands import build, calibrate, direction, score
+from .commands import bands, build, calibrate, direction, merges, score
 from .demo_trainer import demo_models
 from .populations import populations, real_strangers
 from .scale import big_shapes, budget, real_scale
@@ -25,6 +25,8 @@ def main() -> None:
     populations.add(commands)
     real_strangers.add(commands)
     direction.add(commands)
+    merges.add(commands)
+    bands.add(commands)
     real_scale.add_command(commands)
     big_shapes.add_command(commands)
     budget.add_command(commands)

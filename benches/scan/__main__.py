@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=2)
     add("--pairs", type=int, default=11, help="interleaved pairs per figure (default: 11)")
     add("--isa", type=names, default=runner.isas(), help="of avx512,avx2,portable (default: those this machine has)")
-    add("--io", type=names, default=("pread", "mmap"), help="the first for all workloads (default: pread,mmap)")
+    add("--io", type=names, default=("mmap", "pread"), help="the first with every ISA (default: mmap,pread)")
     add("--peers", type=names, default=tuple(PEERS), help="which peers, or none (default: all)")
     add("--peer-dtypes", type=names, default=("bf16",), help="dtypes on which peers run (default: bf16)")
     add("--peers-python", default=sys.executable, help="interpreter that has the peers (default: this one)")

@@ -11,6 +11,8 @@ from typing import Any
 
 import weightprint
 from weightprint.compare.compare import Comparison
+from weightprint.compare.recipe import Recipe
+from weightprint.compare.recipe_parts import AdapterFit, Mix, Search, Weight
 
 ERRORS = tuple(getattr(weightprint, name) for name in weightprint.__all__ if name.endswith("Error"))
 # Page → what it describes.
@@ -29,6 +31,7 @@ PAGES: dict[str, tuple[Any, ...]] = {
     "diff": (weightprint.diff, weightprint.Diff),
     "compare": (weightprint.compare, Comparison),
     "fingerprint": (weightprint.fingerprint, weightprint.Fingerprint),
+    "recipe": (weightprint.recipe, Recipe, Weight, Mix, AdapterFit, Search),
 }
 
 

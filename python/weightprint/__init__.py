@@ -56,6 +56,7 @@ _EXPORTS = {
     "fingerprint": "fingerprint.fingerprint",
     "merge_adapter": "anatomy.adapters.merged",
     "open": "checkpoint.checkpoint",
+    "recipe": "compare.recipe",
     "scan": "scan.scan",
 }
 

@@ -11,6 +11,7 @@ from weightprint.checkpoint.checkpoint import Checkpoint as Checkpoint
 from weightprint.checkpoint.checkpoint import open as open
 from weightprint.checkpoint.info import TensorInfo as TensorInfo
 from weightprint.compare.compare import compare as compare
+from weightprint.compare.recipe import recipe as recipe
 from weightprint.diff.diff import Diff as Diff
 from weightprint.diff.diff import diff as diff
 from weightprint.errors import FileChangedError as FileChangedError

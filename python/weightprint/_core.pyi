@@ -16,6 +16,7 @@ __all__ = [
     "arrow_stream",
     "assign",
     "cells",
+    "compare_stored",
     "compare_values",
     "decode_codebook",
     "decode_lookup",
@@ -164,6 +165,16 @@ def compare_values(a: bytes, b: bytes) -> tuple[int, int, int, int, list[float]]
 
     Returns (elements, elements finite on both sides, elements whose bits differ, finite elements of opposite sign,
     sums) with the sums over finite elements, in float64: a, b, a², b², ab, (a − b)², and the largest |a − b|.
+    """
+
+def compare_stored(
+    a: SafetensorsFile, i: int, b: SafetensorsFile, j: int, *, threads: int = 0
+) -> tuple[int, int, int, int, tuple[int, int], list[float]]:
+    """`compare_values` of all elements of tensor `i` of `a` and tensor `j` of `b`, decoded to float32, flat.
+
+    Reads both once, on `threads` threads (0: one per core), a few MB at a time. Before the sums it returns how many
+    elements of `a` and of `b` are NaN or infinite. Raises UsageError for complex types and for unequal numbers of
+    elements.
     """
 
 def read_rect(

@@ -24,6 +24,7 @@ VERBS = {
     "inspect": lambda model, out: ["inspect", model, "-o", out],
     "diff a": lambda model, out: ["diff", model, model, "--format", "csv", "-o", out],
     "compare": lambda model, out: ["compare", model, model, "-o", out],
+    "recipe": lambda model, out: ["recipe", model, model, "-o", out],
 }
 
 
@@ -93,6 +94,7 @@ REPORTS = {
     "check": lambda model: ["check", model],
     "diff": lambda model: ["diff", model, model],
     "compare": lambda model: ["compare", model, model],
+    "recipe": lambda model: ["recipe", model, model],
 }
 
 

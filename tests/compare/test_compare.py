@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 from synthetic import child, decoder
 from weightprint.cli.compare import compare as command
-from weightprint.evidence.tests import TESTS
+from weightprint.evidence.tests import PUBLISHED, TESTS
 
 CONTRACT = [
     "schema_version", "tool", "a", "b", "verdict", "log10_p", "share", "direction", "operations", "layer_map",
@@ -196,6 +196,21 @@ def test_the_screen_says_what_a_reader_needs(pair: tuple[Path, Path]) -> None:
     assert "Decided by:" in verbose
     assert max(map(len, verbose.splitlines())) <= 80
     assert run(*pair, "-q")[1] == "shared origin\n"
+
+
+def test_published_measures_run_when_asked(pair: tuple[Path, Path]) -> None:
+    """Unasked only the one that people quote; none decides, so nothing else changes."""
+    plain, asked = weightprint.compare(*pair), weightprint.compare(*pair, published=True)
+    shown, every = ({e.test for e in found.evidence} for found in (plain, asked))
+    published = {test.name for test in PUBLISHED}
+    assert shown & published == {"sigma_curve"}
+    assert every >= published
+    assert every - published == shown - published
+    assert (plain.parameters["published"], asked.parameters["published"]) == (False, True)
+    assert plain.result == asked.result
+    hint = "--published"
+    asked_for = (["-v"], ["-v", "--published"], ["-v", "--effort", "full"])
+    assert [hint in run(*pair, *more)[1] for more in asked_for] == [True, False, False]
 
 
 def test_json_goes_to_stdout_and_reports_to_files(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from weightprint.util import parallel
-from weightprint.util.linear_algebra import accounted, product
+from weightprint.util.linear_algebra import accounted, product, qr, svd
 
 
 class Blas:
@@ -149,3 +149,19 @@ def test_the_real_blas_is_found_and_set_back() -> None:
     list(parallel.each(work, range(3)))
     assert max(before) == 1 or set(inside) == {1}
     assert [library["num_threads"] for library in parallel._blas().info()] == before
+
+
+def test_a_decomposition_has_one_blas_thread_wherever_it_runs(blas: Blas, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(x: np.ndarray, **_: object) -> tuple[np.ndarray, ...]:
+        seen.append(blas.threads)
+        return (x,) * 3
+
+    monkeypatch.setattr(np.linalg, "svd", noted)
+    monkeypatch.setattr(np.linalg, "qr", lambda x: noted(x)[:2])
+    x = np.eye(3)
+    svd(x)
+    qr(x)
+    list(parallel.each(svd, [x, x]))
+    assert seen == [1] * 4

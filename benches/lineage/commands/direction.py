@@ -1,6 +1,10 @@
 """How often "training or only a common initialisation?" and each sign of direction are right, on pairs of a zoo.
 
     python -m benches.lineage direction --zoo target/zoo --side test
+    python -m benches.lineage direction --zoo target/zoo --side both --output benches/lineage/results/direction.json
+
+The second asks for the whole answer (signs and parting), writes every pair, and draws t beside it
+(:mod:`..score.parting`).
 
 Truth comes from :mod:`.pairs`. A pair of kin "shares training"; a pair whose roots began from the same random weights
 and have no trained ancestor in common shares its initialisation only. For kin where one comes from the other, a sign of
@@ -24,7 +28,8 @@ from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.verdict.direction_cues import SIGNS
 from weightprint.verdict.direction_samples import Seen
 
-from ..score import pairs
+from ..page import plots
+from ..score import pairs, parting
 from ..score.open_models import OpenModels
 from ..zoo.ground_truth import FamilyTree
 
@@ -37,7 +42,10 @@ def add(commands: Any) -> None:
         "direction", help="how often direction, and shared training or initialisation, are told right"
     )
     parser.add_argument("--zoo", type=Path, default=Path("target/zoo"), help="folder of models (%(default)s)")
-    parser.add_argument("--side", choices=("fit", "test"), default="test", help="side of the split (%(default)s)")
+    parser.add_argument(
+        "--side", choices=("fit", "test", "both"), default="test", help="side of the split (%(default)s)"
+    )
+    parser.add_argument("--output", type=Path, help="write the whole answer on every pair here, and a plot beside it")
     parser.add_argument("--siblings", type=int, default=120, help="pairs of siblings, at most (%(default)s)")
     parser.add_argument("--no-direction", action="store_true", help="only the former: seconds and not minutes")
     parser.add_argument("--pairs", action="store_true", help="print every pair")
@@ -46,6 +54,9 @@ def add(commands: Any) -> None:
 
 def main(args: argparse.Namespace) -> None:
     tree, models_of = FamilyTree.read(args.zoo), OpenModels()
+    if args.output is not None:
+        _whole(tree, models_of, args)
+        return
     shared_counts: dict[str, Counter[str]] = defaultdict(Counter)
     roots: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     signs: dict[str, Counter[str]] = defaultdict(Counter)
@@ -69,12 +80,28 @@ def main(args: argparse.Namespace) -> None:
     _print(shared_counts, roots, signs)
 
 
+def _whole(tree: FamilyTree, models_of: OpenModels, args: argparse.Namespace) -> None:
+    """The answer on every pair; written again and again, so that nothing is lost where it ends early."""
+    rows = []
+    kin = [p for p in _chosen(tree, args.side, args.siblings) if p.relation == pairs.RELATED]
+    for n, pair in enumerate(sorted(kin, key=lambda p: p.kind)):
+        rows.append(parting.row(tree, models_of, pair))
+        if args.pairs:
+            print({k: v for k, v in rows[-1].items() if k != "parting"}, flush=True)
+        if n % 25 == 0:
+            parting.write(rows, args.output)
+    parting.write(rows, args.output)
+    plots.draw_partings(rows, args.output.with_suffix(".png"))
+    for key, counted in parting.summary(rows).items():
+        print(key, *(counted.items() if isinstance(counted, dict) else counted), sep="\n    ")
+
+
 def _chosen(tree: FamilyTree, side: str, siblings: int) -> Iterable[pairs.Pair]:
     """Every parent with every descendant, every shared initialisation, and some siblings."""
     want = pairs.Want(related=10_000, shared_init=10_000, unrelated=0)
     left = siblings
     for pair in pairs.choose(tree, want):
-        if pair.side != side or pair.relation == pairs.UNRELATED:
+        if pair.side not in (("fit", "test") if side == "both" else (side,)) or pair.relation == pairs.UNRELATED:
             continue
         if pair.kind == "siblings":
             left -= 1

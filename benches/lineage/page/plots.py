@@ -12,7 +12,7 @@ import numpy as np
 from ..score.pair_table import CLAIMS, Row
 from ..score.pairs import RELATED, SHARED_INIT, UNRELATED
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_partings"]
 
 _FLOOR = 0.01
 
@@ -41,6 +41,37 @@ def draw(rows: Sequence[Row], real: Sequence[Row], numbers: Mapping[str, Any], f
             plt.close(figure)
             drawn.append(f"{name}.png")
     return drawn
+
+
+def draw_partings(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Where pairs parted, on the way from the parent (0) to the child (1), against the decay that was seen; siblings on
+    the way from either to the other."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"})
+    groups = {"trained on": ("#1b6ca8", "o"), "siblings": ("#8d8d8d", "."), "merged": ("#d1495b", "x")}
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+    for name, (colour, marker) in groups.items():
+        found = [(r["parting"], r["later"]) for r in rows if r["group"] == name and r["parting"] is not None]
+        narrow = [(p, later) for p, later in found if p["high"] - p["low"] < 1]
+        t = np.array([1 - p["t"] if later == "a" else p["t"] for p, later in narrow])
+        pull = np.array([-p["pull"] if later == "a" else p["pull"] for p, later in narrow])
+        if t.size:
+            axes[0].plot(np.clip(t, -1, 2), np.clip(pull, -2, 2), marker, color=colour, ms=4, alpha=0.6, ls="",
+                         label=f"{name} ({t.size})")  # fmt: skip
+            axes[1].hist(np.clip(t, -1, 2), np.linspace(-1, 2, 61), weights=np.full(t.size, 1 / t.size), color=colour,
+                         histtype="step", lw=1.4)  # fmt: skip
+    axes[0].set_ylabel("decay from parent to child ÷ |difference|²")
+    axes[0].legend(fontsize=7, frameon=False)
+    axes[1].set_yticks([])
+    for axis in axes:
+        axis.set_xlabel("t: where they parted, from the parent (0) to the child (1)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
 
 
 def _group(row: Row) -> str:

@@ -223,7 +223,7 @@ def score(folder: Path, only: str = "*", seed: int = 0) -> list[dict[str, Any]]:
         del made
         tree = FamilyTree.read(folder)
         pair = next(p for p in pairs.every_pair(tree) if {p.a, p.b} == {ROOT, name})
-        chosen = methods.find(("weightprint",), ())
+        chosen = (methods.with_published(),)
         cases = [(pair.key, tree[pair.a].folder, tree[pair.b].folder)]
         runner.run(runner.due(cases, chosen, records), records, 1, (), name)
         row = pair_table.build(tree, [pair], {"weightprint": records.read("weightprint")}, [t.name for t in PUBLISHED])[

@@ -20,14 +20,14 @@ from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
-from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS
+from weightprint.evidence.tests import AS_STORED, PUBLISHED, REBASED, TESTS, UNASKED
 from weightprint.results.saving import json_value
 
 from .code_digest import Source, digest, reached, rust_items, sources
 from .open_models import OpenModels
 from .peers import PEERS, Peer
 
-__all__ = ["EFFORTS", "Method", "all_methods", "find"]
+__all__ = ["EFFORTS", "Method", "all_methods", "find", "with_published"]
 
 PACKAGE = Path(weightprint.__file__).parent
 
@@ -47,9 +47,9 @@ class Method:
     run: Callable[[Path, Path], dict[str, Any]]
 
 
-def _weightprint(a: Path, b: Path, effort: Effort = "standard") -> dict[str, Any]:
+def _weightprint(a: Path, b: Path, effort: Effort = "standard", published: bool = False) -> dict[str, Any]:
     """`weightprint.compare`: what it says of the pair, and what every test said."""
-    told = weightprint.compare(a, b, effort=effort)
+    told = weightprint.compare(a, b, effort=effort, published=published)
     out = told.to_dict()
     kept = ("verdict", "log10_p", "share", "direction", "operations", "layer_map", "expert_map", "seconds")
     record = {key: out[key] for key in kept} | {"bytes": out["bytes_read"]}
@@ -151,6 +151,11 @@ def at_effort(effort: Effort) -> Method:
     return Method(effort, _source(), partial(_weightprint, effort=effort))
 
 
+def with_published() -> Method:
+    """weightprint with its defaults and the published measures beside, for models that are too large to be kept."""
+    return Method("weightprint", _source(), partial(_weightprint, published=True))
+
+
 @cache
 def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
     """Every method, weightprint first; `peers` are the tools that an interpreter was named for."""
@@ -162,10 +167,10 @@ def all_methods(peers: tuple[Peer, ...] = ()) -> tuple[Method, ...]:
 
 def find(names: Sequence[str] | None, peers: tuple[Peer, ...]) -> tuple[Method, ...]:
     """The methods of these names; raises SystemExit for a name there is none of. Without names: all, except the
-    published measures that `compare` shows anyway, whose scores are then taken from its answer."""
+    published measures that `compare` shows unasked, whose scores are then taken from its answer."""
     found = all_methods(peers)
     if names is None:
-        shown = {test.name for test in TESTS}
+        shown = {test.name for test in UNASKED}
         return tuple(method for method in found if method.name not in shown)
     by_name = {method.name: method for method in (*found, tests_only(), fitted(), *map(at_effort, EFFORTS))}
     if unknown := [name for name in names if name not in by_name]:

@@ -27,7 +27,6 @@ from weightprint.anatomy.adapters.adapters import is_adapter, match_adapter
 from weightprint.anatomy.adapters.dialects import updates_of
 from weightprint.anatomy.adapters.summary import AdapterSummary, summaries
 from weightprint.anatomy.family import Family
-from weightprint.anatomy.infer.infer import infer
 from weightprint.anatomy.match import match
 from weightprint.anatomy.place import Assignment, Expert, Geometry, Place, View
 from weightprint.anatomy.products import PRODUCTS
@@ -81,6 +80,9 @@ class Anatomy(Shown):
         matched = (match_adapter if adapter else match)(shapes, checkpoint.config)
         assignments = list(matched.assignments)
         if matched.unmatched and not adapter:  # factors of low rank have no shape to infer from
+            # Imported where most models never come: it takes a fifth of the start-up.
+            from weightprint.anatomy.infer.infer import infer
+
             read = weights.read if values else None
             assignments += infer(shapes, matched.unmatched, matched.assignments, read)
         order = {name: k for k, name in enumerate(shapes)}

@@ -37,14 +37,19 @@ class Entry:
     roles: tuple[str, ...]
 
 
+def _own_bias(role: str) -> str:
+    return role if bias_of(role) in ROLES else bias_of(role)
+
+
 def compiled(entries: Mapping[str, str | Cell]) -> dict[str, Entry]:
     """Every parameter name that the entries cover. A name that is itself an entry beats one made by an ending."""
     names: dict[str, Entry] = {}
+    cells = {key: Cell((value,)) if isinstance(value, str) else value for key, value in entries.items()}
+    weights = {key: Entry(key, cell, cell.roles) for key, cell in cells.items()}
+    biases = {key: Entry(key, cell, tuple(map(_own_bias, cell.roles))) for key, cell in cells.items()}
     for ending, bias in _ENDINGS.items():
-        for key, value in entries.items():
-            cell = Cell((value,)) if isinstance(value, str) else value
-            roles = tuple(bias_of(role) if bias and bias_of(role) not in ROLES else role for role in cell.roles)
-            names.setdefault(key + ending if key else ending[1:], Entry(key, cell, roles))
+        for key, entry in (biases if bias else weights).items():
+            names.setdefault(key + ending if key else ending[1:], entry)
     return names
 
 

@@ -62,8 +62,9 @@ def check(
     from weightprint.check.manifest import Manifest
     from weightprint.cli.out import destination, emit, put, refuse_inputs
     from weightprint.errors import UsageError
-    from weightprint.report.check import html, lines, text
-    from weightprint.report.html import page
+    from weightprint.report.check import lines, text
+    from weightprint.report.page.check import page
+    from weightprint.report.page.markdown import check as markdown
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import show
     from weightprint.results.saving import to_json
@@ -90,7 +91,8 @@ def check(
         )
     writers = {
         "json": lambda: to_json(report.to_dict()) + "\n",
-        "html": lambda: page("weightprint check", html(report, None)),
+        "markdown": lambda: markdown(report),
+        "html": lambda: page(report),
         "text": lambda: text(report, everything=True),
     }
     if output is not None:

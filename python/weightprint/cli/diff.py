@@ -49,8 +49,9 @@ def diff(
     """
     from weightprint.cli.out import TABLES, destination, put, tables
     from weightprint.diff.diff import diff as run
-    from weightprint.report.diff import headline, html, lines, text
-    from weightprint.report.html import page
+    from weightprint.report.diff import headline, lines, text
+    from weightprint.report.page.diff import page
+    from weightprint.report.page.markdown import diff as markdown
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import console, pen, show
 
@@ -59,7 +60,8 @@ def diff(
         found = run(a, b, include=include, exclude=exclude, progress=progress)
     writers = {
         **tables(found.table),
-        "html": lambda: page("weightprint diff", html(found, None, everything=everything)),
+        "markdown": lambda: markdown(found),
+        "html": lambda: page(found, everything=everything),
         "text": lambda: text(found, tensors=True, everything=everything),
     }
     if as_json or (form == "json" and output is not None):

@@ -49,8 +49,10 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.fingerprint.fingerprint import as_fingerprint
     from weightprint.report.fingerprint import html as print_html
     from weightprint.report.fingerprint import text as print_text
-    from weightprint.report.html import page
-    from weightprint.report.inspect import html, inspect_dict, lines
+    from weightprint.report.html import page as plain_page
+    from weightprint.report.inspect import inspect_dict, lines
+    from weightprint.report.page.inspect import page
+    from weightprint.report.page.markdown import inspect as markdown
     from weightprint.report.terminal import console, pen, plain, show
     from weightprint.results.saving import to_json
 
@@ -58,7 +60,7 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     if (kept := as_fingerprint(model)) is not None:
         shown = {
             "json": lambda: kept.to_json() + "\n",
-            "html": lambda: page("weightprint inspect", print_html(kept)),
+            "html": lambda: plain_page("weightprint inspect", print_html(kept)),
             "text": lambda: print_text(kept, tensors=tensors),
         }
         if output is not None:
@@ -77,7 +79,8 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
         noticed = [*problems(checkpoint), *([failure] if failure else [])]
         writers = {
             "json": lambda: to_json(inspect_dict(checkpoint, anatomy, noticed)) + "\n",
-            "html": lambda: page("weightprint inspect", html(checkpoint, anatomy, noticed, None, tensors=tensors)),
+            "markdown": lambda: markdown(checkpoint, anatomy, noticed),
+            "html": lambda: page(checkpoint, anatomy, noticed, tensors=tensors),
             "text": lambda: plain(lines(checkpoint, anatomy, noticed, everything=True, tensors=tensors)),
         }
         if output is not None:

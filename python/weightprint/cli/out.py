@@ -19,9 +19,9 @@ from weightprint.util.escape import escape
 __all__ = ["destination", "emit", "put", "refuse_inputs", "tables"]
 
 #: Suffix of a file → the form of the report in it.
-REPORTS = {".html": "html", ".txt": "text", ".json": "json"}
+REPORTS = {".html": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
 #: The same for verbs that make a table.
-TABLES = {**REPORTS, **SUFFIXES, ".md": "text"}
+TABLES = {**REPORTS, **SUFFIXES}
 
 _PIECE = 1 << 20
 _OF_A_MODEL = (".safetensors", ".gguf", ".index.json", "config.json", ".bin", ".pt", ".pth", ".ckpt")

@@ -127,17 +127,19 @@ def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | None:
 
 def _write(result: Scan, by: str, form: str, output: str | None, everything: bool) -> None:
     from weightprint.cli.out import emit, put, tables
-    from weightprint.report.html import page
-    from weightprint.report.scan import html, summary
+    from weightprint.report.page.stats import page
+    from weightprint.report.scan import summary
     from weightprint.report.stats import columns_to_show, fitting, in_order, rich_table, text
     from weightprint.report.terminal import console
 
     pooled = by != "layer"
-    table = result.by(by) if pooled else in_order(result.table) if form in ("text", "html") else result.table
+    people = form in ("text", "html", "markdown")
+    table = result.by(by) if pooled else in_order(result.table) if people else result.table
     if form != "text" or output is not None:
         writers = {
             **tables(table),
-            "html": lambda: page("weightprint stats", html(result, None, table, everything=everything)),
+            "html": lambda: page(result, table, everything=everything),
+            "markdown": lambda: text(table, everything=everything),
             "text": lambda: text(table, everything=everything),
         }
         put(output, form, writers)

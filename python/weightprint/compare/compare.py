@@ -12,19 +12,23 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from weightprint.anatomy.adapters.adapters import is_adapter_alone
 from weightprint.anatomy.adapters.opened import opened, refuse_mixed
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
+from weightprint.compare.recipe import Recipe, recipe
 from weightprint.compare.stored import gather_kept, pair_of
-from weightprint.errors import UsageError
+from weightprint.errors import UnsupportedFormatError, UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
+from weightprint.evidence.tests import TESTS, UNASKED
 from weightprint.fingerprint.build import Examined
 from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
 from weightprint.fingerprint.live import finite_view
@@ -37,7 +41,7 @@ from weightprint.util.linear_algebra import accounted
 from weightprint.util.progress import Progress, phase
 from weightprint.verdict import direction_cues
 from weightprint.verdict.facts import Facts, gathered
-from weightprint.verdict.saved import facts_from, saved
+from weightprint.verdict.saved import facts_from, parting_from, saved
 from weightprint.verdict.thresholds import LIMITS, Limits
 from weightprint.verdict.values import Cues, Direction, ExpertMatch, LayerMatch, Name, Share
 from weightprint.verdict.verdict import Verdict, asks_direction, decide
@@ -82,7 +86,7 @@ def judge(models: ModelPair, evidence: Sequence[Evidence]) -> Judgement:
     """Gather what values have to tell, weigh it, and tell what was done. Only the weighing (`decide`) reads nothing."""
     phase("weighing")
     facts = gathered(models, evidence)
-    cues = direction_cues.gather(models, facts.by_test) if asks_direction(facts) else None
+    cues = direction_cues.gather(models, facts.by_test, facts.maps) if asks_direction(facts) else None
     verdict = decide(facts, cues)
     return Judgement(facts, cues, verdict, history(facts, verdict))
 
@@ -96,11 +100,14 @@ class Comparison(Shown):
         result: the verdict, with what speaks for and against it.
         history: what was done, as far as known.
         evidence: every test's answer.
-        parameters: effort, seed, and how tensors were brought together.
+        parameters: effort, seed, whether published measures were asked for, and how tensors were brought together.
         weighed_from: what ``result`` follows from beside the evidence's JSON, see `weighed`.
         seconds, gemm_seconds: what it took, and how much of that products and decompositions of dense matrices.
         bytes_read, peak_rss_bytes: what was read, and the largest resident set (None where the system does not say).
         version: of weightprint.
+        files: of each side (``"a"``, ``"b"``), the files that were read: ``name``, ``nbytes`` and, for a snapshot of
+            the hub's cache, its ``revision``.
+        mix: B as a mix of A and the ``others``; of two LoRA adapters, B's updates as A's; None where nobody asked.
     """
 
     _report = "compare"
@@ -117,6 +124,8 @@ class Comparison(Shown):
     peak_rss_bytes: int | None
     gemm_seconds: float
     version: str
+    files: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict, repr=False)
+    mix: Recipe | None = None
 
     @property
     def verdict(self) -> Name:
@@ -125,7 +134,8 @@ class Comparison(Shown):
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is."""
+        """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is; of
+        siblings, what was done to each since they parted."""
         return self.history.operations
 
     def weighed(self, limits: Limits = LIMITS) -> Verdict:
@@ -133,9 +143,18 @@ class Comparison(Shown):
 
         Neither model is needed. No direction is claimed where none was asked for at first.
         """
-        rows = [json_value(e.to_dict()) for e in self.evidence]
-        facts, cues = facts_from(self.weighed_from, rows, self.parameters)
+        facts, cues = self._weighed_from
         return decide(replace(facts, limits=limits), cues)
+
+    @property
+    def facts(self) -> Facts:
+        """What was weighed: the outline of both models and what was found of each part."""
+        return self._weighed_from[0]
+
+    @cached_property
+    def _weighed_from(self) -> tuple[Facts, Cues | None]:
+        rows = [json_value(e.to_dict()) for e in self.evidence]
+        return facts_from(self.weighed_from, rows, self.parameters)
 
     @property
     def log10_p(self) -> float | None:
@@ -177,8 +196,10 @@ class Comparison(Shown):
             "complete": verdict.complete,
             "readings": list(verdict.readings),
             "gemm_seconds": self.gemm_seconds,
+            "files": {side: list(of) for side, of in self.files.items()},
             "told_from": told.told_from,
             "operations_if": {way: [o.to_dict() for o in rows] for way, rows in told.operations_if.items()} or None,
+            "mix": None if self.mix is None else self.mix.to_dict(),
             "weighed_from": self.weighed_from,
         }
         return dict(json_value(out))
@@ -202,10 +223,13 @@ class Comparison(Shown):
                 told_from=out["told_from"],
                 operations=tuple(Operation(**o) for o in out["operations"]),
                 operations_if={k: tuple(Operation(**o) for o in v) for k, v in (out["operations_if"] or {}).items()},
+                siblings=out["direction"].get("relation") == "siblings",
             ),
             evidence=tuple(facts.evidence),
             parameters=tool["parameters"],
             version=tool["version"],
+            files=out.get("files", {}),
+            mix=Recipe.from_dict(out["mix"]) if out.get("mix") else None,
             **{key: out[key] for key in ("weighed_from", "seconds", "bytes_read", "peak_rss_bytes", "gemm_seconds")},
         )
 
@@ -217,9 +241,28 @@ class Comparison(Shown):
         end = "}" if indent is None else "\n}"
         return f'{to_json(out, indent)[: -len(end)]}{comma}"weighed_from": {weighed}{end}'
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_weighed_from"}  # made again when asked
+
     def __repr__(self) -> str:
         strength = "" if self.log10_p is None else f", log10 p = {self.log10_p:.1f}"
         return f"<Comparison {escape(self.a.source)} → {escape(self.b.source)}: {self.verdict}{strength}>"
+
+    def plot_map(self, ax: Any = None) -> Any:
+        """The layer map on matplotlib axes (new ones where `ax` is None), which are returned.
+
+        Raises:
+            UsageError: matplotlib is missing (``pip install 'weightprint[plots]'``).
+        """
+        return self._plotted("plot_map", ax)
+
+    def plot_curves(self) -> Any:
+        """Every curve over depth, with the band of unrelated models, as a matplotlib figure.
+
+        Raises:
+            UsageError: matplotlib is missing, or no curve was measured.
+        """
+        return self._plotted("plot_curves")
 
     def to_pandas(self) -> Any:
         """One row per test, as a pandas DataFrame."""
@@ -233,8 +276,10 @@ def compare(
     a: str | os.PathLike[str] | Checkpoint | Fingerprint,
     b: str | os.PathLike[str] | Checkpoint | Fingerprint,
     *,
+    others: Sequence[str | os.PathLike[str] | Checkpoint] = (),
     effort: Effort = "standard",
     seed: int = 0,
+    published: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Say whether B and A hold the same weights or share an origin, with the evidence for and against.
@@ -244,13 +289,17 @@ def compare(
             or a file. With a fingerprint on either side the other side is fingerprinted too, with its seed; what only
             weights can tell is then left out and said, and ``effort`` changes nothing.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
+        others: further parents: ``mix`` tells B as a mix of A and these (see `weightprint.recipe`).
         effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
             reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
         seed: fixes which rows are sampled and which permutations are drawn; the same seed gives the same numbers.
+        published: also compute the measures of published methods, for comparison: none has a p-value, none decides.
+            The spread over depth, which people quote, is always there; at effort ``"full"`` all are.
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
     Raises:
-        UsageError: an unknown effort; a model and an adapter, which is none; fingerprints of different seeds.
+        UsageError: an unknown effort; a model and an adapter, which is none; ``others`` of other shapes, or beside a
+            fingerprint; fingerprints of different seeds.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
 
@@ -269,21 +318,34 @@ def compare(
         raise UsageError(f"effort is one of {', '.join(BUDGETS)}, not {effort!r}", code="bad_effort")
     started = time.perf_counter()
     if (kept := both_kept(a, b, progress)) is not None:
+        if others:
+            message = "a fingerprint says nothing of mixes: name models, not fingerprints"
+            raise UsageError(message, code="needs_weights")
         return _compare_kept(*kept, started)
     assert not isinstance(a, Fingerprint)
     assert not isinstance(b, Fingerprint)
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
-        return _compare(first, second, effort, seed, progress, started)
+        found = _compare(first, second, effort, seed, published or effort == "full", progress, started)
+        adapters = is_adapter_alone(list(second.weights))
+    if not others and not adapters:
+        return found
+    try:
+        mix = recipe(b, [a, *others], seed=seed)
+    except UnsupportedFormatError:
+        if others:
+            raise
+        mix = None  # adapters of another kind than LoRA
+    return replace(found, mix=mix, seconds=time.perf_counter() - started)
 
 
 def _compare(
-    a: Anatomy, b: Anatomy, effort: Effort, seed: int, progress: Progress | None, started: float
+    a: Anatomy, b: Anatomy, effort: Effort, seed: int, published: bool, progress: Progress | None, started: float
 ) -> Comparison:
     # Values at the ends of a format's range overflow in sums; what comes of it says nothing, and is no one's warning.
     with accounted() as spent, np.errstate(all="ignore"):
         first, second, models = examine(a, b, effort, seed, progress)
-        evidence = gather(models)
+        evidence = gather(models, TESTS if published else UNASKED)
         judged = judge(replace(models, a=finite_view(models.a), b=finite_view(models.b)), evidence)
     for checkpoint in (*a.checkpoints, *b.checkpoints):
         checkpoint.check_unchanged()
@@ -298,6 +360,7 @@ def _compare(
         parameters={
             "effort": effort,
             "seed": seed,
+            "published": published,
             "pairs": len(models.pairs),
             "log10_pairings": models.log10_pairings,
         },
@@ -309,6 +372,7 @@ def _compare(
         gemm_seconds=spent.seconds,
         weighed_from=json_value(saved(judged.facts, judged.cues)),
         version=__version__,
+        files={"a": _files(a), "b": _files(b)},
     )
 
 
@@ -331,6 +395,7 @@ def _compare_kept(a: Fingerprint, b: Fingerprint, started: float) -> Comparison:
         parameters={
             "effort": models.effort,
             "seed": models.seed,
+            "published": False,
             "pairs": len(models.pairs),
             "log10_pairings": models.log10_pairings,
             "compared": "fingerprints",
@@ -341,6 +406,7 @@ def _compare_kept(a: Fingerprint, b: Fingerprint, started: float) -> Comparison:
         gemm_seconds=spent.seconds,
         weighed_from=json_value(saved(facts, None)),
         version=__version__,
+        files={label: _kept_files(f) for label, f in (("a", a), ("b", b))},
     )
 
 
@@ -356,11 +422,20 @@ def _verdict(out: Mapping[str, Any]) -> Verdict:
         complete=out["complete"],
         in_favour=tuple(out["in_favour"]),
         against=tuple(out["against"]),
-        direction=Direction(**out["direction"]),
+        direction=_direction(out["direction"]),
         layer_map=tuple(LayerMatch(*row) for row in out["layer_map"]),
         expert_map=tuple(ExpertMatch(*row) for row in experts),
         readings=tuple(out["readings"]),
     )
+
+
+def _direction(out: Mapping[str, Any]) -> Direction:
+    parted = out.get("parted_at")
+    return Direction(**{
+        **out,
+        "parted_at": None if parted is None else (*parted,),
+        "measured": parting_from(out.get("measured")),
+    })  # fmt: skip
 
 
 def _summary(examined: Examined) -> ModelSummary:
@@ -390,6 +465,20 @@ def _kept_summary(of: Fingerprint) -> ModelSummary:
         hidden_size=main.hidden if main else None,
         vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
     )
+
+
+def _kept_files(of: Fingerprint) -> list[dict[str, Any]]:
+    return [{"name": file["name"], "nbytes": file["bytes"], "revision": None} for file in of.summary["files"]]
+
+
+def _files(anatomy: Anatomy) -> list[dict[str, Any]]:
+    out = []
+    for file in (file for checkpoint in anatomy.checkpoints for file in checkpoint.files):
+        folder = os.path.dirname(file.path)
+        snapshot = os.path.basename(os.path.dirname(folder)) == "snapshots"
+        revision = os.path.basename(folder) if snapshot else None
+        out.append({"name": file.name, "nbytes": file.nbytes, "revision": revision})
+    return out
 
 
 def _peak_rss() -> int | None:

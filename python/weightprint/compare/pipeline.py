@@ -23,11 +23,12 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.evidence.alignment.search import find_bases
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.units import ffns
-from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.evidence.pair import Basis, Block, ModelPair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.test import Test
 from weightprint.evidence.tests import BASIS_FREE, COLLECTORS, TESTS
 from weightprint.evidence.thresholds import LOG10_P
+from weightprint.evidence.unit_agreement import found_in_place
 from weightprint.fingerprint.build import Examined, measured, outlined, subsampled
 from weightprint.fingerprint.live import finite_view
 from weightprint.fingerprint.steps import Collector
@@ -62,7 +63,8 @@ def examine(
         meter = Meter(progress, sum(x.anatomy.checkpoint.n_bytes for x in (first, second)))
         named = pair_by_name(first.side, second.side)
         pairs = tuple(named[name] for name in second.side.tensors if name in named)
-        outlines = ModelPair(first.side, second.side, pairs, 0.0, seed, effort)
+        in_place = frozenset[Block]() if effort == "full" else None  # at first, where not all pairs are wanted anyway
+        outlines = ModelPair(first.side, second.side, pairs, 0.0, seed, effort, settled=in_place)
         collectors = [look for collector in COLLECTORS if (look := collector(outlines)) is not None]
         second = measured(second, by_value, collectors, meter)
         for look in collectors:
@@ -76,22 +78,26 @@ def gather(models: ModelPair, tests: Sequence[Test] = TESTS) -> tuple[Evidence, 
     """Every test's answer, in the order of the report: as stored first, then in each alignment that was found."""
     phase("units, heads, channels")
     exact, models = models, replace(models, a=finite_view(models.a), b=finite_view(models.b))
-    if models.effort == "quick":
-        tests = [test for test in tests if test.quick]
+    models = replace(models, settled=found_in_place(models))
+    exact = replace(exact, settled=models.settled)
     stored = [test for test in tests if "stored" in test.bases]
     first = [test for test in stored if test.exact_values or test.cost == "alone"]
     answers = {test: test(exact if test.exact_values else models) for test in first}
     others = sorted((test for test in stored if test not in answers), key=lambda test: test.cost != "long")
     answers |= zip(others, parallel.each(lambda test: test(models), others, ahead=len(others)), strict=True)
     evidence = [answers[test] for test in stored]
+    if not _settled_stands(models, evidence):
+        models = replace(models, settled=frozenset())
+        again = {test: test(models) for test in stored if test.in_place_first}
+        evidence = [again.get(test, answers[test]) for test in stored]
     withheld = {e.test for e in qualified(evidence) if e.withheld}
     evidence += [test(models) for test in tests if withheld.intersection(test.confirms)]
     models.collectors.clear()  # they are of the basis as stored, and hold samples of both models
     if models.effort == "full" or (models.effort == "standard" and not _all_found(models, evidence)):
-        models = _of_one_width(models)
+        models = replace(_of_one_width(models), settled=frozenset())
         started = time.perf_counter()
         with accounted() as spent:
-            bases = find_bases(models)
+            bases = find_bases(models, next((e for e in evidence if e.test == "unit_geometry" and e.applied), None))
         evidence.append(_search(bases, time.perf_counter() - started, spent.seconds))
         for basis in [found for found in bases if found.kind != "identity"][:_BASES]:
             evidence += _in(replace(models, basis=basis), [test for test in tests if "found" in test.bases])
@@ -157,6 +163,13 @@ def _of_one_width(models: ModelPair) -> ModelPair:
     a, b = sides
     pairs = tuple(p for p in models.pairs if p.a.name in a.tensors and p.b.name in b.tensors)
     return replace(models, a=a, b=b, pairs=pairs)
+
+
+def _settled_stands(models: ModelPair, evidence: list[Evidence]) -> bool:
+    """Blocks that were found in place are found by what the tests together say too; a common mask, say, keeps the look
+    in place out of the verdict."""
+    facts = Facts(models, tuple(qualified(evidence)))
+    return not models.settled or facts.equal_both_ways or models.settled <= {key[:2] for key in facts.blocks}
 
 
 def _all_found(models: ModelPair, evidence: list[Evidence]) -> bool:

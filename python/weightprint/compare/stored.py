@@ -45,7 +45,7 @@ def pair_of(a: Fingerprint, b: Fingerprint, kind: View = "identity") -> ModelPai
 
 def gather_kept(a: Fingerprint, b: Fingerprint, tests: Sequence[Test] = TESTS) -> tuple[Evidence, ...]:
     """Every test's answer from two fingerprints, in the order of the report."""
-    run = [test for test in tests if test.quick]
+    run = [test for test in tests if test.unasked]
     kinds = dict.fromkeys(test.kept for test in run if test.kept is not None)
     views: dict[View, ModelPair] = {kind: pair_of(a, b, kind) for kind in kinds}
 

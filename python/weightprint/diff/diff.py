@@ -33,7 +33,7 @@ from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales
 from weightprint.evidence.rounding.orders import may_be, order
 from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
-from weightprint.fingerprint.live import outline
+from weightprint.fingerprint.live import Reads, outline
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.fingerprint.stored import check_plans, view
 from weightprint.results.saving import json_value, to_json
@@ -41,7 +41,7 @@ from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import measure
 from weightprint.scan.request import Request, Settings
-from weightprint.util.arrays import F32
+from weightprint.util.arrays import F32, Array
 from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
 from weightprint.util.progress import Progress
@@ -225,7 +225,11 @@ def _diff(
             progress(min(total, reads_a.nbytes + reads_b.nbytes), total)
 
     pairs_of = {**pairs, **_tied(side_a, side_b, left_a, left_b)}
-    measured = [_compared(side_a, side_b, pair, tick) for pair in pairs_of.values()]
+    measured = []
+    for pair in pairs_of.values():
+        found = _sums_as_stored(reads_a, reads_b, pair) or _sums(side_a, side_b, pair, tick)
+        measured.append(_compared(side_a, side_b, pair, found))
+        tick()
     _with_stored_scales(side_a, side_b, measured)
     rows = []
     for name, (pair, row, _) in zip(pairs_of, measured, strict=True):
@@ -323,26 +327,48 @@ def _tied(
     return found
 
 
-def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, tick: Callable[[], object]) -> _Compared:
-    """One pair, slice by slice; `tick` is called after each."""
-    counts, sums, largest = np.zeros(4, np.int64), np.zeros(6), 0.0
-    nonfinite, apart = np.zeros(3, np.int64), np.float32(pair.a.offset - pair.b.offset)
+#: (elements, finite on both sides, differing, of opposite sign; NaN or infinite in A, in B; a, b, a², b², ab, (a − b)²,
+#: largest |a − b|), the sums over elements that are finite on both sides.
+_Sums = tuple[Array, Array, Array]
+
+
+def _sums_as_stored(reads_a: Reads, reads_b: Reads, pair: Pair) -> _Sums | None:
+    """Of a pair whose sides are stored as they act, in the same order: read once, by all threads. None of others."""
+    a, b = reads_a.as_stored(pair.a.name), reads_b.as_stored(pair.b.name)
+    if a is None or b is None or pair.transposed or pair.a.offset != pair.b.offset or a.components + b.components > 2:
+        return None
+    files = [reads.anatomy.checkpoint.core_file(info.file) for reads, info in ((reads_a, a), (reads_b, b))]
+    *counts, nonfinite, sums = _core.compare_stored(files[0], a.index, files[1], b.index)
+    reads_a.count(a.nbytes)
+    reads_b.count(b.nbytes)
+    return np.array(counts), np.array(nonfinite), np.array(sums)
+
+
+def _sums(side_a: ModelView, side_b: ModelView, pair: Pair, tick: Callable[[], object]) -> _Sums:
+    """Of any pair, slice by slice; `tick` is called after each."""
+    counts, sums, nonfinite = np.zeros(4, np.int64), np.zeros(7), np.zeros(2, np.int64)
+    apart = np.float32(pair.a.offset - pair.b.offset)
     for x, y in _slices(side_a, side_b, pair):
         x = _moved(x, y, apart) if apart else x
         *found, values = _core.compare_values(x.tobytes(), y.tobytes())
         counts += found
-        sums += values[:6]
-        largest = max(largest, values[6])
+        sums[:6] += values[:6]
+        sums[6] = max(sums[6], values[6])
         if found[1] < found[0]:
-            odd_a, odd_b = ~np.isfinite(x), ~np.isfinite(y)
-            nonfinite += [np.count_nonzero(odd) for odd in (odd_a, odd_b, odd_a != odd_b)]
+            nonfinite += [np.count_nonzero(~np.isfinite(side)) for side in (x, y)]
         tick()
+    return counts, nonfinite, sums
+
+
+def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) -> _Compared:
+    """The row of one pair, and what its encoding tells."""
+    counts, nonfinite, sums = found
     n, n_finite, n_differ, n_flipped = (int(c) for c in counts)
-    sum_a, sum_b, aa, bb, ab, dd = (float(s) for s in sums)
+    sum_a, sum_b, aa, bb, ab, dd, largest = (float(s) for s in sums)
     centred = [s - t / max(n_finite, 1) for s, t in ((aa, sum_a**2), (bb, sum_b**2), (ab, sum_a * sum_b))]
     spread = math.sqrt(max(centred[0], 0.0) * max(centred[1], 0.0))
-    known = not nonfinite[2]
-    otherwise = pair.a.dtype != pair.b.dtype or apart != 0
+    known = bool((nonfinite == n - n_finite).all())  # the same elements on both sides
+    otherwise = pair.a.dtype != pair.b.dtype or pair.a.offset != pair.b.offset
     outcome = checked(side_a, side_b, pair) if n_differ and stored_otherwise(pair) else None
     same = outcome is not None and outcome.kind() in ("re_encoded", "trivial")
     status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"

@@ -33,6 +33,7 @@ import numpy as np
 from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied
 from weightprint.evidence.lookup.nearest_units import standardised
+from weightprint.evidence.lookup.settled import asked
 from weightprint.evidence.lookup.stem_pairs import paired_rows
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, width_in_a
 from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
@@ -75,12 +76,14 @@ _QUESTION = Evidence(
 
 @dataclass(frozen=True)
 class _Looked:
-    """Hits of every pair (FFN of B, FFN of A) that could be compared, -1 where not, 0 where a fitted order would give
-    as much; ``own`` the same-place pairs; ``fitted``: those in which it would, with hits, likeness and floor."""
+    """Hits of every pair (FFN of B, FFN of A) that was compared, -1 where not, 0 where a fitted order would give as
+    much; ``comparable``: the pairs that could be, for which p-values pay; ``own`` the same-place pairs; ``fitted``:
+    those in which a fitted order would, with hits, likeness and floor."""
 
     b: tuple[Ffn, ...]
     a: tuple[Ffn, ...]
     hits: I64
+    comparable: Bools
     tested: I64
     own: dict[int, int]
     regions: dict[int, Region]
@@ -108,7 +111,16 @@ def unit_rows(models: ModelPair) -> Rows | None:
     return None if scope is None else Rows(models, tuple(ours), tuple(theirs), scopes[scope], own, wants[scope], scope)
 
 
-@partial(Test, decides="stored basis", exchanges=True, of_order=True, collector=unit_rows, cost="long", kept="rows")
+@partial(
+    Test,
+    decides="stored basis",
+    exchanges=True,
+    of_order=True,
+    collector=unit_rows,
+    cost="long",
+    in_place_first=True,
+    kept="rows",
+)
 def aligned_units(models: ModelPair) -> Evidence:
     """Identity hits of hidden units over all pairs of blocks."""
     wanted = unit_rows(models)
@@ -138,7 +150,7 @@ class _Column:
 @dataclass(eq=False)
 class Rows(Collector):
     """Sampled units of B's FFNs, held against those of the same numbers in A's. ``chosen``: the pairs (FFN of B, FFN of
-    A) that are compared; ``own``: those of the same place; ``want``: units per FFN."""
+    A) that may be compared, and are paid for; ``own``: those of the same place; ``want``: units per FFN."""
 
     models: ModelPair = field(repr=False)
     ours: tuple[Ffn, ...]
@@ -152,6 +164,7 @@ class Rows(Collector):
         super().__init__()
         self._held: dict[int, tuple[F32, F32 | None]] = {}
         self._columns: dict[int, _Column] = {}
+        self._asked = self._asked_of(self.models)
         # One order for all of B's FFNs: copies of one FFN (upcycled experts) stay copies.
         self._copies = COPIES if self.chosen.size <= RANKED_PAIRS else 0
 
@@ -163,10 +176,21 @@ class Rows(Collector):
         basis = self.models.basis
         return *names, self.scope, self.want, self.models.seed, basis.kind, basis.found_by
 
+    def _asked_of(self, models: ModelPair) -> Bools:
+        return self.chosen & asked(models, *([(f.stack, f.block) for f in side] for side in (self.theirs, self.ours)))
+
     def rounds(self) -> list[Round]:
         theirs = [self._step(self.theirs[int(i)], partial(self._hold, int(i))) for i in _any(self.chosen, axis=1)]
-        ours = [self._step(self.ours[int(j)], partial(self._compare, int(j))) for j in _any(self.chosen, axis=0)]
-        return [(theirs, ours)]
+        return [(theirs, self._comparing(self._asked))]
+
+    def more(self, models: ModelPair) -> list[Round]:
+        wanted = self._asked_of(models)
+        left = wanted & ~self._asked
+        self._asked = wanted | self._asked
+        return [((), self._comparing(left))]
+
+    def _comparing(self, pairs: Bools) -> list[Step]:
+        return [self._step(self.ours[int(j)], partial(self._compare, int(j), pairs[:, j])) for j in _any(pairs, axis=0)]
 
     def _step(self, ffn: Ffn, take: Callable[[ModelView], None]) -> Step:
         units, channels = self._units(ffn), _channels(self.models, ffn)
@@ -180,11 +204,11 @@ class Rows(Collector):
         ffn = self.theirs[i]
         self._held[i] = _rows(self.models, side, ffn, self._units(ffn))
 
-    def _compare(self, j: int, side: ModelView) -> None:
+    def _compare(self, j: int, rows: Bools, side: ModelView) -> None:
         units = self._units(self.ours[j])
         x = _rows(self.models, side, self.ours[j], units)
-        seen = []
-        for i in (int(i) for i in np.nonzero(self.chosen[:, j])[0]):
+        seen = [] if j not in self._columns else self._columns[j].seen
+        for i in (int(i) for i in np.nonzero(rows)[0]):
             similarity = _similarity(x, self._held[i])
             named = choices(similarity)
             counts = hits_of_copies(named, joint_orders(units.size, self.models.seed, self._copies))
@@ -208,7 +232,7 @@ class Rows(Collector):
         salt = hashlib.blake2b()
         for j, column in sorted(self._columns.items()):
             units = column.units
-            for i, named, counts, region, alike in column.seen:
+            for i, named, counts, region, alike in sorted(column.seen, key=lambda seen: seen[0]):
                 found[i, j], tested[i] = counts[0], units.size
                 if alike is not None and not stands(*alike):
                     found[i, j], fitted[i, j] = 0, (int(counts[0]), *alike)
@@ -222,7 +246,18 @@ class Rows(Collector):
                     numbers[i, j] = np.stack([mine, mine], axis=1)
         own = {i: j for i, j in self.own.items() if found[i, j] >= 0}
         return _Looked(
-            self.theirs, self.ours, found, tested, own, regions, numbers, fitted, self.scope, copies, salt.hexdigest()
+            self.theirs,
+            self.ours,
+            found,
+            self.chosen,
+            tested,
+            own,
+            regions,
+            numbers,
+            fitted,
+            self.scope,
+            copies,
+            salt.hexdigest(),
         )
 
 
@@ -282,7 +317,7 @@ def _answer(models: ModelPair, looked: _Looked) -> Evidence:
     free = {} if fitted & {"up", "gate"} else {i: f for i, f in enumerate(looked.b) if not models.basis.saw(f.name)}
     best = {i: int(looked.hits[i].argmax()) for i in range(len(looked.b)) if (looked.hits[i] >= 0).any()}
     statistics = _statistics(looked, {i: j for i, j in best.items() if i in free})
-    pairs = int((looked.hits >= 0).sum())
+    pairs = int(looked.comparable.sum())
     ranked = _ranked(looked) if statistics and models.basis.kind == "identity" else None
     look = min(statistics, key=lambda name: statistics[name][0]) if statistics else None
     p, statistic = None, None
@@ -369,7 +404,7 @@ def _statistics(looked: _Looked, best: dict[int, int]) -> dict[str, tuple[float,
         statistics["same place"] = (log10_p_hits(k, len(own)), k)
     order = sorted(best, key=lambda i: -looked.hits[i, best[i]])
     counts = [int(looked.hits[i, best[i]]) for i in order]
-    choices = [int((looked.hits[i] >= 0).sum()) for i in order]
+    choices = [int(looked.comparable[i].sum()) for i in order]
     statistics["best pair"] = (log10_p_hits(counts[0]) + math.log10(sum(choices)), counts[0])
     total, multiplicity, n = 0, 0.0, len(order)
     pooled = (0.0, 0)

@@ -121,7 +121,7 @@ BUDGETS: dict[str, Budget] = {
         rows=64,
         units=256,
         layers=6,
-        channels=2048,
+        channels=512,
         multiplications=2e11,
         streamed=1 << 16,
         columns_of=1 << 16,
@@ -178,7 +178,7 @@ STANDARD_OF_LARGE = Budget(
     held=1 << 28,
     held_rows=1 << 28,
     order=OrderBudget(channels=1024),
-    heads=HeadBudget(channels=512, compared=4),
+    heads=HeadBudget(channels=512, permutations=8, compared=4),
     published=PublishedBudget(layers=3, units=256),
 )
 

@@ -89,14 +89,18 @@ class Basis:
 
 IDENTITY = Basis()
 
+#: A stack and the number of a block in it.
+Block = tuple[str, int]
+
 
 @dataclass(frozen=True)
 class ModelPair:
     """What a test is given.
 
     ``log10_pairings``: how many pairings were open to a choice that looked at values. ``basis``: how B's residual
-    channels are written in A's. ``looks``: what was looked at while the models streamed by
-    (:mod:`weightprint.evidence.streamed`).
+    channels are written in A's. ``settled``: blocks of B that were found in A's blocks of the same place
+    (:mod:`weightprint.evidence.lookup.settled`); None while that is not known. ``collectors``: what was looked at while
+    the models streamed by (:mod:`weightprint.evidence.streamed`).
     """
 
     a: ModelView
@@ -106,6 +110,7 @@ class ModelPair:
     seed: int = 0
     effort: str = "standard"
     basis: Basis = IDENTITY
+    settled: frozenset[Block] | None = frozenset()
     collectors: list[Any] = field(default_factory=list, repr=False)
 
     @cached_property

@@ -6,17 +6,19 @@ disk. So its look at a block is a `Step`, taken right when that block is read: o
 (samples, sketches), and each step of A's is held against all of that at once.
 
 A test asks `done` for the result of its steps: those that were taken while the models streamed by, if they look at the
-same things, else the same steps taken now. So there is one way to compute, whoever reads.
+same things, else the same steps taken now. So there is one way to compute, whoever reads. Where it is known by then
+which blocks stand in place (:mod:`weightprint.evidence.lookup.settled`), the steps of other pairs follow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
-from weightprint.fingerprint.steps import Collector
+from weightprint.fingerprint.steps import Collector, Round
 
 __all__ = ["done", "with_cost"]
 
@@ -28,12 +30,19 @@ def done(models: ModelPair, wanted: L) -> tuple[L, bool]:
     """``wanted`` with all of its steps taken, and whether that was while the models streamed by."""
     for found in models.collectors:
         if type(found) is type(wanted) and found.what == wanted.what:
+            _take(models, found, found.more(models))
             return found, True
     for theirs, ours in wanted.rounds():
         wanted.take_all(models.b, theirs)
         wanted.turn()
         wanted.take_all(models.a, ours)
     return wanted, False
+
+
+def _take(models: ModelPair, collector: Collector, rounds: Iterable[Round]) -> None:
+    for theirs, ours in rounds:
+        collector.take_all(models.b, theirs)
+        collector.take_all(models.a, ours)
 
 
 def with_cost(found: Evidence, steps: Collector) -> Evidence:

@@ -47,12 +47,14 @@ class Test:
         collector: headers → what it collects while the models stream by, or None where it won't apply.
         cost: ``"alone"`` may have much to share out itself (large products, whole tensors); the others run side by
             side, ``"long"`` ones first.
+        in_place_first: blocks that were found in their own places are asked for nowhere else
+            (:mod:`weightprint.evidence.lookup.settled`).
         exact_values: it reads values as they are, NaN and infinities too; the others read those as 0.
         kept: the view of a fingerprint (:mod:`weightprint.fingerprint.stored`) that answers it where a model's weights
             are not at hand; None where only the weights do.
         needs: what of the weights it needs then, in a few words.
-        published: a measure as its authors define it, for comparison; it has no p-value.
-        quoted: a published measure that people quote: in every report, and at quick effort too.
+        published: a measure as its authors define it, for comparison; it has no p-value, and runs when asked.
+        quoted: a published measure that people quote: it always runs.
     """
 
     __test__ = False  # not one of pytest's
@@ -72,6 +74,7 @@ class Test:
     mirrored: Callable[[Any, Mapping[str, str], ModelPair], Mapping[str, Any]] | None = None
     collector: Callable[[ModelPair], Collector | None] | None = None
     cost: Literal["alone", "long", "short"] = "short"
+    in_place_first: bool = False
     exact_values: bool = False
     kept: Literal["identity", "rows", "units", "angles", "heads", "vectors"] | None = None
     needs: str = "every value"
@@ -84,8 +87,8 @@ class Test:
         return self.run.__name__
 
     @property
-    def quick(self) -> bool:
-        """Whether quick effort runs it."""
+    def unasked(self) -> bool:
+        """Whether it runs without being asked for."""
         return self.quoted or not self.published
 
     def __call__(self, models: ModelPair) -> Evidence:

@@ -55,6 +55,7 @@ __all__ = [
     "SUPPORTING",
     "TESTS",
     "TURNED",
+    "UNASKED",
 ]
 
 #: Every test, in the order of the report.
@@ -96,6 +97,9 @@ TURNED = tuple(test for test in TESTS if "own" in test.bases)
 
 #: Measures as published, for comparison.
 PUBLISHED = tuple(test for test in TESTS if test.published)
+
+#: What runs without published measures being asked for.
+UNASKED = tuple(test for test in TESTS if test.unasked)
 
 #: What tests collect while the models stream by.
 COLLECTORS = tuple(dict.fromkeys(test.collector for test in TESTS if test.collector is not None))

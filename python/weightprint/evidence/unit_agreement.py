@@ -14,8 +14,9 @@ permuted (inputs and outputs alike) tell what chance does, with all hubs and cor
 * the best FFN of A for each FFN of B, pooled over the k best: pays for every map that could have been chosen,
   C(n_b, k) n_a^k, and for k.
 
-Where B has too many experts for all pairs, the p-value is of its blocks, and the experts are looked for in the blocks
-found (:mod:`weightprint.evidence.lookup.unit_table`).
+Where blocks of B are A's blocks of the same place, only these pairs are looked at; all are paid for
+(:mod:`weightprint.evidence.lookup.settled`). Where B has too many experts for all pairs, the p-value is of its blocks,
+and the experts are looked for in the blocks found (:mod:`weightprint.evidence.lookup.unit_table`).
 
 In a basis that was fitted there is no p-value: it lays the strong directions of any two models on each other, which
 permuted channels do not do, and units load on those (:mod:`weightprint.evidence.convergence` asks what a fit can't
@@ -35,17 +36,18 @@ import numpy as np
 from weightprint.evidence.alignment.crossed import crossed
 from weightprint.evidence.convergence import Convergence
 from weightprint.evidence.evidence import Details, Evidence, UnitMatch, not_applied
+from weightprint.evidence.lookup.settled import SHARE
 from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table, by_block, is_dear, plan_for, rows_of
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
 from weightprint.evidence.nulls.ranked import RANKED_PAIRS, rank_p
-from weightprint.evidence.pair import ModelPair
+from weightprint.evidence.pair import Block, ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F64
 
-__all__ = ["UnitAgreement", "found_share", "unit_agreement", "unit_collector"]
+__all__ = ["UnitAgreement", "found_in_place", "found_share", "unit_agreement", "unit_collector"]
 
 _QUESTION = Evidence(
     test="unit_agreement",
@@ -130,6 +132,7 @@ def unit_collector(models: ModelPair) -> Lookup | None:
     collector=unit_collector,
     cost="alone",
     kept="units",
+    in_place_first=True,
 )
 def unit_agreement(models: ModelPair) -> Evidence:
     """Units of B's FFNs and experts found in A's, and how likely that is by chance. ``matches`` has one entry for each
@@ -140,6 +143,21 @@ def unit_agreement(models: ModelPair) -> Evidence:
     lookup, streamed = done(models, Lookup(models, planned.rows, planned.ours, planned.plan))
     answer = _by_way_of_blocks(models, planned, lookup) if planned.inside else _all_pairs(models, planned, lookup)
     return with_cost(answer, lookup) if streamed else answer
+
+
+def found_in_place(models: ModelPair) -> frozenset[Block]:
+    """Blocks of B whose units are those of A's block of the same place, none where units aren't looked up. What is
+    looked at for it stands in ``models.collectors``, for the tests that go on from there."""
+    planned = _planned(models)
+    if isinstance(planned, str) or models.budget.exhaustive:
+        return frozenset()
+    first = replace(models, settled=None)
+    lookup, streamed = done(first, Lookup(first, planned.rows, planned.ours, planned.plan))
+    if not streamed:
+        models.collectors.append(lookup)
+    found = _Found(models, lookup.table())
+    real = {key[:2] for i, key in enumerate(found.table.b) if any(found.real(i, j) for j in found.own(i))}
+    return frozenset(block for block, share in lookup.in_place().items() if share >= SHARE and block in real)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +193,8 @@ def _planned(models: ModelPair) -> _Planned | str:
 
 def _all_pairs(models: ModelPair, planned: _Planned, lookup: Lookup) -> Evidence:
     found = _Found(models, lookup.table())
-    return _answer(models, found, *found.matches(), planned.plan, "all pairs of FFNs")
+    scope = "pairs in place, and all pairs of what was not found there" if models.settled else "all pairs of FFNs"
+    return _answer(models, found, *found.matches(), planned.plan, scope)
 
 
 def _by_way_of_blocks(models: ModelPair, planned: _Planned, lookup: Lookup) -> Evidence:
@@ -198,12 +217,13 @@ def _by_way_of_blocks(models: ModelPair, planned: _Planned, lookup: Lookup) -> E
 
 
 class _Found:
-    """A table and what chance says of each of its pairs. ``pairs``: how many could have been compared."""
+    """A table and what chance says of each of its pairs. ``pairs``: how many could have been compared; the table's own
+    where None."""
 
     def __init__(self, models: ModelPair, table: Table, pairs: int | None = None) -> None:
         self.models, self.table = models, table
         self.chance: Chance = chance(table.agreed[1:], table.sizes, table.part)
-        self.pairs = int(table.compared.sum()) if pairs is None else pairs
+        self.pairs = int(table.comparable.sum()) if pairs is None else pairs
         self.log10_p: F64 = np.zeros(table.sizes.shape)
         for i, j in zip(*np.nonzero(table.agreed[0]), strict=True):
             self.log10_p[i, j] = self.chance.log10_p(int(table.agreed[0, i, j]), (i, j))
@@ -218,6 +238,10 @@ class _Found:
         columns = [int(j) for j in np.nonzero(self.table.compared[i])[0]]
         nearest, agreed = self.table.nearest[i], self.table.agreed[0, i]
         return sorted(columns, key=lambda j: (-nearest[j] * self.real(i, j), self.log10_p[i, j], -agreed[j]))
+
+    def own(self, i: int) -> list[int]:
+        """Columns in the block of the same place as row i."""
+        return [j for j, key in enumerate(self.table.a) if key[:2] == self.table.b[i][:2]]
 
     def nearest(self, i: int) -> list[int]:
         """The best column of row i, and the second if chance does not explain it."""
@@ -270,7 +294,7 @@ class _Found:
         best = {i: int(masked[i].argmin()) for i in rows}
         order = sorted(rows, key=lambda i: self.log10_p[i, best[i]])
         first = order[0]
-        pairs = int(table.compared[rows].sum())
+        pairs = int(table.comparable[rows].sum())
         statistics = {"best pair": (self.log10_p[first, best[first]] + math.log10(pairs), int(k[first, best[first]]))}
 
         places = {key: j for j, key in enumerate(table.a)}
@@ -284,7 +308,7 @@ class _Found:
         pooled = (0.0, 0)
         for n, i in enumerate(order, start=1):
             agreed += int(k[i, best[i]])
-            multiplicity += math.log10(int(table.compared[i].sum()))
+            multiplicity += math.log10(int(table.comparable[i].sum()))
             ways = (math.lgamma(len(rows) + 1) - math.lgamma(n + 1) - math.lgamma(len(rows) - n + 1)) / math.log(10)
             at = np.array(order[:n]), np.array([best[i] for i in order[:n]])
             pooled = min(

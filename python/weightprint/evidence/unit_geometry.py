@@ -45,6 +45,7 @@ import numpy as np
 
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied
+from weightprint.evidence.lookup.settled import NOT_NEEDED, all_settled
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs
 from weightprint.evidence.nulls.exchange import choices, double_centre, finite, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
@@ -155,9 +156,12 @@ class _Best:
     of_order=True,
     cost="long",
     kept="angles",
+    in_place_first=True,
 )
 def unit_geometry(models: ModelPair) -> Evidence:
     """Hits of hidden units by rotation-invariant profiles, over all pairs of FFNs with equally many units."""
+    if all_settled(models):
+        return not_applied(_QUESTION, NOT_NEEDED)
     sides = [_by_units(ffns(side, smallest=32), models.budget.geometry_ffns) for side in (models.a, models.b)]
     common = sorted(sides[0].keys() & sides[1].keys())
     if not common:

@@ -76,11 +76,11 @@ class Reads:
         """Elements [start, stop) of a canonical tensor."""
         part = self.parts.get(name)
         if (info := self.as_stored(name)) is not None:
-            self._count(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
+            self.count(info.nbytes * (stop - start) / max(info.numel * info.components, 1))
             file = self.anatomy.checkpoint.core_file(info.file)
             return np.frombuffer(file.read_f32(info.index, start, stop), np.float32)
         weight = self.anatomy.weights[name if part is None else part.view.weight]
-        self._count(weight.nbytes * (stop - start) / max(weight.numel, 1))
+        self.count(weight.nbytes * (stop - start) / max(weight.numel, 1))
         shape = weight.shape if part is None else part.view.shape
         width = math.prod(shape[1:])
         rows = slice(start // max(width, 1), -(-stop // max(width, 1)))
@@ -99,10 +99,11 @@ class Reads:
         out = np.empty((sum(n for _, n in rows), width), np.float32)
         file = self.anatomy.checkpoint.core_file(info.file)
         nbytes = _core.read_sample(file, info.index, out, rows, columns, threads=0 if parallel.sharing() == 1 else 1)
-        self._count(nbytes)
+        self.count(nbytes)
         return out
 
-    def _count(self, nbytes: float) -> None:
+    def count(self, nbytes: float) -> None:
+        """So many more bytes were read."""
         with self._adding:
             self.nbytes += math.ceil(nbytes)
 

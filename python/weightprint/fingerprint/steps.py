@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import Read
@@ -61,6 +62,11 @@ class Collector(ABC):
     @abstractmethod
     def rounds(self) -> Iterable[Round]:
         """All steps. Several rounds where less has to be held when they are taken one after the other."""
+
+    def more(self, models: Any) -> Iterable[Round]:
+        """Steps that are asked for once the others have shown where blocks of B were found; it knows of the pair
+        (:class:`weightprint.evidence.pair.ModelPair`) what these did not."""
+        return ()
 
     def turn(self) -> None:
         """Called between B's steps and A's."""

@@ -60,14 +60,17 @@ class History:
 
     Attributes:
         told_from: the earlier model, from which the operations start; None where either may be it.
-        operations: where nobody knows which is the earlier, the reading from A to B.
+        operations: where nobody knows which is the earlier, the reading from A to B; of siblings what was done to each
+            of them since they parted, read from the other: operations that both readings name.
         operations_if: then what was done if A was there first, from A to B (``"a_first"``), and if B was
-            (``"b_first"``); else empty.
+            (``"b_first"``); else empty. Of siblings: what was done to B, or to A, to make the difference.
+        siblings: neither was made from the other.
     """
 
     told_from: Label | None = None
     operations: tuple[Operation, ...] = ()
     operations_if: Mapping[str, tuple[Operation, ...]] = field(default_factory=dict)
+    siblings: bool = False
 
 
 def history(facts: Facts, verdict: Verdict, *, values: bool = True) -> History:
@@ -83,7 +86,11 @@ def history(facts: Facts, verdict: Verdict, *, values: bool = True) -> History:
     if told_from != "a":
         turned = mirrored(facts)
         ways["b_first"] = operations(turned, measured(turned) if values else Changes(), readers)
-    return History(told_from, next(iter(ways.values())), ways if told_from is None else {})
+    first = next(iter(ways.values()))
+    if verdict.direction.relation == "siblings":
+        names = {o.name for o in ways["b_first"]}
+        return History(None, tuple(o for o in first if o.name in names), ways, siblings=True)
+    return History(told_from, first, ways if told_from is None else {})
 
 
 def operations(

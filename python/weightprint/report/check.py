@@ -16,7 +16,7 @@ from weightprint.report.terminal import finding_text, plain
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["html", "lines", "text"]
+__all__ = ["headline", "html", "lines", "text"]
 
 _PER_CODE = 8
 
@@ -29,10 +29,10 @@ def text(report: CheckReport, *, everything: bool = False) -> str:
 def html(report: CheckReport, limit: int | None = LIMIT) -> str:
     """The findings as an HTML table, the first `limit` of them."""
     rows = [(f.severity, f.code, f.message) for f in report.findings]
-    return html_table(_headline(report), ("severity", "code", "finding"), rows, limit)
+    return html_table(headline(report), ("severity", "code", "finding"), rows, limit)
 
 
-def _headline(report: CheckReport) -> str:
+def headline(report: CheckReport) -> str:
     """``"model: sound; 1 note. 290 tensors, …"``."""
     found = ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in report.counts.items() if n) or "no finding"
     verdict = f"{escape(report.source)}: {'sound' if report.sound else 'not sound'}; {found}."
@@ -65,7 +65,7 @@ def lines(report: CheckReport, *, everything: bool = False) -> Iterator[Text]:
             hidden[code] = hidden.get(code, 0) + len(group)
     for code, n in hidden.items():
         yield Text(f"… and {n:,} more of {escape(code)} (--all shows them)", style="dim")
-    yield Text(_headline(report), style="bold green" if report.sound else "bold red")
+    yield Text(headline(report), style="bold green" if report.sound else "bold red")
 
 
 def _alike(findings: Iterable[Finding]) -> list[list[Finding]]:

@@ -13,13 +13,11 @@ from rich.text import Text
 
 from weightprint.evidence.tests import DECIDING, QUOTED
 from weightprint.report.format import byte_count, number, seconds
-from weightprint.report.html import html_table
 from weightprint.report.pen import Pen
-from weightprint.report.screen import STYLES, rows, screen, told
+from weightprint.report.screen import STYLES, screen, told
 from weightprint.report.terminal import plain
 from weightprint.results.saving import to_json
 from weightprint.util.escape import escape
-from weightprint.util.escape import html as safe
 from weightprint.verdict.facts import may_decide
 from weightprint.verdict.wording import headline
 
@@ -52,6 +50,14 @@ def lines(comparison: Comparison, pen: Pen, *, verbose: bool = False, whole: boo
         yield from _tests(comparison, pen)
 
 
+def described(comparison: Comparison) -> list[str]:
+    """Published measures that people quote; the others stand further below and in the JSON, where they were asked for."""
+    shown = [f"{e.test}: {e.says}" for e in comparison.evidence if e.applied and e.test in QUOTED]
+    if not comparison.parameters.get("published", True):
+        shown.append("other published measures were not asked for: --published computes them")
+    return shown
+
+
 def _tests(comparison: Comparison, pen: Pen) -> Iterator[Text]:
     result, evidence = comparison.result, comparison.evidence
     done = [f"{way}: {_parameters(o)}" for way, some in told(comparison) for o in some]
@@ -59,7 +65,7 @@ def _tests(comparison: Comparison, pen: Pen) -> Iterator[Text]:
         ("For", result.in_favour),
         ("Against, and what was not seen", result.against),
         ("What was done, with parameters", done),
-        ("Shown, never decides", [f"{e.test}: {e.says}" for e in evidence if e.applied and e.test in QUOTED]),
+        ("Shown, never decides", described(comparison)),
         ("Not run", [f"{e.test}: {e.why_not}" for e in evidence if not e.applied and e.test in DECIDING]),
         ("What these tests can't see", blind_spots(evidence)),
     )
@@ -132,30 +138,7 @@ def _parameters(operation: Operation) -> str:
 
 
 def html(comparison: Comparison) -> str:
-    """The report as one block of HTML without script or style from elsewhere."""
-    said = [("A", comparison.a.source), ("B", comparison.b.source)]
-    said += [(row.label, row.says if isinstance(row.says, str) else " / ".join(row.says)) for row in rows(comparison)]
-    head = "".join(f"<tr><th>{safe(label)}</th><td>{safe(says, None)}</td></tr>" for label, says in said)
-    title = f"{word(comparison).plain.upper()}. {comparison.result.sentence}"
-    parts = [f"<h4>{safe(title, None)}</h4><table><tbody>{head}</tbody></table>"]
-    for title, sentences in (
-        ("For", comparison.result.in_favour),
-        ("Against, and what was not seen", comparison.result.against),
-        ("What these tests can't see", blind_spots(comparison.evidence)),
-    ):
-        if sentences:
-            items = "".join(f"<li>{safe(text, None)}</li>" for text in sentences)
-            parts.append(f"<h4>{safe(title)}</h4><ul>{items}</ul>")
-    outcomes = [
-        (
-            e.test,
-            "yes" if e.applied else f"no: {e.why_not}",
-            number(e.statistic),
-            number(e.effect),
-            number(e.log10_p),
-            e.says,
-        )
-        for e in comparison.evidence
-    ]
-    parts.append(html_table("Tests", ("test", "run", "statistic", "effect", "log10 p", "outcome"), outcomes))
-    return f"<div class='weightprint'>{''.join(parts)}</div>"
+    """The verdict, the map, the evidence and the curves, as one block of HTML."""
+    from weightprint.report.page.compare import notebook
+
+    return notebook(comparison)

@@ -20,7 +20,7 @@ from weightprint.results.table import shape_text
 from weightprint.util.escape import escape
 from weightprint.util.ranges import ranges
 
-__all__ = ["headline", "html", "lines", "text"]
+__all__ = ["headline", "html", "lines", "table", "text"]
 
 Row = dict[str, Any]
 
@@ -237,7 +237,16 @@ def _renamed(found: Diff) -> list[str]:
     return [f"names: {escape(rule)} ({n:,} tensors)" for rule, n in rules[:_RULES]]
 
 
-def html(found: Diff, limit: int | None = LIMIT, *, everything: bool = False) -> str:
+def html(found: Diff) -> str:
+    """The strip of roles by blocks and the first tensors that are not the same, as HTML."""
+    from weightprint.report.page.heat_strip import change_strip
+    from weightprint.report.page.page import figure, fragment, trusted
+
+    drawn = change_strip(found)
+    return fragment(*([figure(drawn, drawn.title)] if drawn else []), trusted(table(found)))
+
+
+def table(found: Diff, limit: int | None = LIMIT, *, everything: bool = False) -> str:
     """An HTML table of what is not the same, the first `limit` tensors of it."""
     rows = _shown(found, everything)
     cells = [_cells(row) for row in rows[:limit]]

@@ -1,4 +1,4 @@
-"""Pieces of HTML for notebooks and files: every text escaped, no script, nothing loaded from elsewhere."""
+"""Tables and lists of HTML for notebooks and pages: every text escaped, no script, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from weightprint.util.escape import html
 
-__all__ = ["LIMIT", "html_list", "html_table", "page"]
+__all__ = ["LIMIT", "html_list", "html_table"]
 
 LIMIT = 60
 """Rows that a notebook shows; the rest is counted in a last line."""
@@ -39,9 +39,3 @@ def html_list(title: str, items: Sequence[str], limit: int | None = LIMIT) -> st
     hidden = len(items) - len(items[:limit])
     shown = [*items[:limit], *([f"… and {hidden:,} more"] if hidden else [])]
     return f"<p>{html(title, None)}</p><ul>{''.join(f'<li>{html(item, None)}</li>' for item in shown)}</ul>"
-
-
-def page(title: str, body: str) -> str:
-    """A whole page around a piece of HTML."""
-    head = f"<head><meta charset='utf-8'><title>{html(title)}</title></head>"
-    return f"<!doctype html><html lang='en'>{head}<body>{body}</body></html>\n"

@@ -25,6 +25,7 @@ from weightprint.report.format import byte_count, count, percent, seconds
 from weightprint.report.layer_runs import drawn, expert_words
 from weightprint.report.looks import Look, found, looked_for
 from weightprint.report.pen import Pen, tail
+from weightprint.report.recipe import sentence as recipe_sentence
 from weightprint.util.escape import escape
 from weightprint.verdict.error_rates import counted, error_rate
 from weightprint.verdict.wording import headline
@@ -135,6 +136,8 @@ def rows(comparison: Comparison, width: int = 86) -> Iterator[Row]:
         yield from _related(comparison, width)
     else:
         yield from _silent(comparison, width)
+    if comparison.mix is not None:
+        yield Row("Mix", recipe_sentence(comparison.mix))
     label = "Not told" if result.name in ("identical", "re_encoded") else "Against"
     yield from (Row(label, words, k) for k, words in enumerate(_against(comparison)))
     if result.related and label == "Against":
@@ -192,6 +195,9 @@ def _related(comparison: Comparison, width: int) -> Iterator[Row]:
         first = "B; A" if direction.later == "a" else "A; B"
         sure = f" (confidence {direction.confidence:.2g})"
         yield Row("Who first", f"{first} is the later one{sure}: {_plain(direction.because)}")
+    elif direction.relation == "siblings":
+        sure = f" (confidence {direction.confidence:.2g})"
+        yield Row("Who first", f"neither, they are siblings{sure}: {_plain(direction.because)}")
     elif name != "identical":
         yield Row("Who first", f"not known: {_plain(direction.because)}")
     if name == "identical":
@@ -216,11 +222,19 @@ def _related(comparison: Comparison, width: int) -> Iterator[Row]:
 
 def told(comparison: Comparison) -> list[tuple[str, Sequence[Operation]]]:
     """(which way it is told, operations): from the earlier model to the later one; where nobody knows which that is,
-    the two readings, then what either says."""
+    the two readings, then what either says; of siblings what was done to one, then to each since they parted."""
     history = comparison.history
     if history.told_from is not None:
         return [({"a": "From A to B", "b": "From B to A"}[history.told_from], history.operations)]
     one, other = (history.operations_if.get(way, ()) for way in ("a_first", "b_first"))
+    if history.siblings:
+        names = {o.name for o in history.operations}
+        since = (
+            ("If done to B", [o for o in one if o.name not in names]),
+            ("If done to A", [o for o in other if o.name not in names]),
+            ("Each since", history.operations),
+        )
+        return [(label, some) for label, some in since if some]
     told_both = {_shape(o) for o in one} & {_shape(o) for o in other}
     ways = (
         ("If A is first", [o for o in one if _shape(o) not in told_both]),

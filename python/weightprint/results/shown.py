@@ -1,7 +1,8 @@
 """How a result shows itself: as text where it is printed, as HTML in a notebook.
 
 Results stand below their reports, so they name them instead of importing them: :class:`Shown` loads
-``weightprint.report.<name>`` when something is to be shown. That is the one late import upwards in the package.
+``weightprint.report.<name>`` when something is to be shown, ``weightprint.report.plots`` when it is plotted. Those are
+the late imports upwards in the package.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return str(_module(self).html(self))
+
+    def _plotted(self, plot: str, *arguments: Any) -> Any:
+        """A plot of ``weightprint.report.plots``, which needs matplotlib."""
+        return getattr(import_module("weightprint.report.plots"), plot)(self, *arguments)
 
 
 def _module(result: Shown) -> Any:

@@ -119,6 +119,18 @@ class Scan(Shown):
         """Statistics of every column of a matrix; needs ``scan(…, columns=True)`` and rank ≥ 2."""
         return self._vectors(self._columns, name, "columns")
 
+    def plot(self, column: str = "std", ax: Any = None) -> Any:
+        """A column of the table over the blocks of the model, a line per role, on matplotlib axes, which are returned.
+
+        Args:
+            column: of numbers.
+            ax: where to draw; None: new axes.
+
+        Raises:
+            UsageError: a scan without places (scan an anatomy), or matplotlib is missing (``weightprint[plots]``).
+        """
+        return self._plotted("plot_scan", column, ax)
+
     def by(self, *groups: str) -> StatsTable:
         """Statistics pooled as if the tensors of a group were one: one row per stack and value of `groups`.
 

@@ -3,7 +3,8 @@
 What a comparison costs beyond reading is products, solutions and decompositions of dense matrices, which are LAPACK's
 and BLAS's and as fast as the machine allows. So they go through here, and `accounted` says how long they took:
 `Comparison.gemm_seconds`. Sampling, decoding, sorting and looking for the nearest are not counted. Of pieces of work
-that run side by side (:mod:`weightprint.util.parallel`) each counts for its part of the machine.
+that run side by side (:mod:`weightprint.util.parallel`) each counts for its part of the machine. Products may use all
+of BLAS's threads; solutions and decompositions have one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Array
 
 __all__ = [
-    "Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "row_cosines", "solve", "svd", "svdvals", "unit_rows"
+    "Spent", "accounted", "eigh", "eigvalsh", "lstsq", "product", "qr", "row_cosines", "solve", "svd", "svdvals",
+    "unit_rows",
 ]  # fmt: skip
 
 Floats = TypeVar("Floats", F32, F64)
@@ -95,36 +97,43 @@ def product(x: Array, y: Array) -> Any:
 
 def solve(x: Array, y: Array) -> Any:
     """z with ``x @ z = y``."""
-    with _counted():
+    with parallel.one_blas_thread(), _counted():
         return np.linalg.solve(_finite(x), _finite(y))
 
 
 def lstsq(x: Array, y: Array) -> Array:
     """The z for which ``x @ z`` is nearest to y."""
-    with _counted():
+    with parallel.one_blas_thread(), _counted():
         return np.linalg.lstsq(_finite(x), _finite(y), rcond=None)[0]
 
 
 def svd(x: Array) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition: u, s and v' with ``x = u @ diag(s) @ v'``."""
-    with _counted():
+    with parallel.one_blas_thread(), _counted():
         return np.linalg.svd(_finite(x), full_matrices=False)
 
 
 def svdvals(x: Array) -> Array:
     """Singular values, largest first."""
-    with _counted():
+    with parallel.one_blas_thread(), _counted():
         return np.linalg.svd(_finite(x), compute_uv=False)
 
 
 def eigvalsh(x: Array) -> Array:
     """Eigenvalues of a symmetric matrix, smallest first."""
-    with _counted():
+    with parallel.one_blas_thread(), _counted():
         return np.linalg.eigvalsh(_finite(x))
 
 
 def eigh(x: Array) -> tuple[Array, Array]:
     """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors as columns."""
-    with _counted():
+    with parallel.one_blas_thread(), _counted():
         values, vectors = np.linalg.eigh(_finite(x))
         return values, vectors
+
+
+def qr(x: Array) -> tuple[Array, Array]:
+    """Thin QR decomposition: q with orthonormal columns and r upper triangular with ``x = q @ r``."""
+    with parallel.one_blas_thread(), _counted():
+        q, r = np.linalg.qr(_finite(x))
+        return q, r

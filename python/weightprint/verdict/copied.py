@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from weightprint.anatomy.adapters.dialects import factors_of
 from weightprint.anatomy.roles import TOKEN_TABLES
 from weightprint.evidence.embeddings import Embeddings
 from weightprint.evidence.evidence import D, Evidence, Shared
@@ -139,6 +140,13 @@ class Copied:
         learned = [f for f in values if a[f.a].place is not None or b[f.b].place is not None]
         unknown = sum(f.numel for f in values) - sum(f.numel for f in learned)
         return tuple(values if 2 * unknown > self.models.b.numel else learned)
+
+    @property
+    def first_factors_only(self) -> bool:
+        """All that is shown are adapters' factors A, which start random: one seed draws them alike, and some ways of
+        training never change them."""
+        factors = factors_of([f.b for f in self.shown]) if self.shown else {}
+        return bool(factors) and all(f.b in factors and factors[f.b].part == "a" for f in self.shown)
 
     @cached_property
     def re_encoded(self) -> tuple[Shared, ...]:

@@ -1,32 +1,245 @@
-"""Which of two related models is the later one: signs that a difference has a direction.
+"""Which of two related models is the later one, or are they siblings?
 
-Most differences have none: B - A says as little about who came first as A - B. A *sign* is a trace that one order
-explains and the other doesn't: information that one side lost (rounding, zeros) while the two agree exactly in all
-else, or structure that one side could only have by copying (repeated layers, experts alike). They are looked for by
-:func:`weightprint.verdict.direction_cues.gather`. Signs that agree: the surest speaks. Signs that contradict each
-other: nothing is claimed, and both are told.
+*Signs.* A trace that one order explains and the other doesn't: information that one side lost (rounding, zeros) while
+the two agree exactly in all else, or structure that one side could only have by copying (repeated layers, experts
+alike). They are looked for by :func:`weightprint.verdict.direction_cues.gather`. Their confidences are judgements of
+how often somebody would go the other way on purpose; no share of a benchmark stands behind them.
 
-Confidences are judgements of how often somebody would go the other way on purpose (fill the zeros of a sparse model,
-train a dense model on a MoE's average expert); no share of a benchmark stands behind them, except where a row says so.
-Left out because either order explains them: another width or depth alone, a sparse difference, noise, the larger
-weights, the finer type; and anything lost beside training, since the other may be what was trained on from it.
+*Where the two parted* (:mod:`weightprint.verdict.parting`): t = 0 if B was made from A, 1 if A was made from B, between
+for siblings. Confidences are measured (:data:`MEASURED`). It claims descent only where decay goes the same way, since a
+mean of relatives lies between them and the origin and looks like the ancestor of both, but lets go of nothing; for the
+same reason t far beyond 1 without decay shows such a mean. What is nearly an ancestor (the sibling whose own branch is
+short, or an ancestor's copy with something exact done to it) looks like one, to within the square of that branch.
+
+What agrees is told together. What contradicts claims nothing: a sibling may have lost bits or repeated layers since
+they parted, and what lost many, or was made anew in parts, may look like a sibling.
 """
 
 from __future__ import annotations
 
-from weightprint.verdict.values import Cues, Direction
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
-__all__ = ["direction"]
+from weightprint.verdict.direction_samples import names
+from weightprint.verdict.values import Cues, Direction, Label, Parting
+
+__all__ = ["MEASURED", "Outcomes", "direction", "mirrored", "relation"]
+
+# Looked at on the fit side of the lineage benchmark only.
+_SD, _SHARP = 0.3, 0.12  # a standard deviation of t above the first says nothing, above the second not "siblings"
+_APART = 0.4  # between both sides' t: more is no parting but something else, such as changed scales
+_NEAR, _BEFORE = 0.12, -0.3  # t of an ancestor, and the least that one may read
+_BETWEEN = (0.2, 0.8)
+_PULL = 0.3  # decay of what was trained on; in means of relatives it is below
+_SHRUNK, _SMALL, _MEAN_PULL = 1.1, 0.3, 0.45  # t of a mean from its main parent; the largest difference; any decay
+_SCALES = (0.8, 1.25)
+_WHITE, _EXACT = 1.1, 0.3  # times the largest singular value of white noise; plain t, with two standard deviations
+_ZEROED = 0.01  # pruning by size keeps what grew, which bends t
+_OTHER, _SIDE, _SURE = 0.9, 0.08, 0.05  # of a merge with a stranger: what is left of A; |t|, and its standard deviation
+
+
+#: Pairs that the counts below are of: every descent of the lineage benchmark's test side, and a sample of its siblings.
+_DESCENTS, _SIBLINGS = 229, 72
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """How often a claim was right and wrong among descents and among siblings: pairs that no limit was chosen on."""
+
+    descents: tuple[int, int]
+    siblings: tuple[int, int]
+    roots: int
+
+    @property
+    def confidence(self) -> float:
+        """How often it is right if descents and siblings are equally common; half a case of each is added."""
+        right, wrong = (
+            (of_descents + 0.5) / _DESCENTS + (of_siblings + 0.5) / _SIBLINGS
+            for of_descents, of_siblings in zip(self.descents, self.siblings, strict=True)
+        )
+        return round(right / (right + wrong), 2)
+
+
+#: By claim. "Descent" of siblings counts as right where one of them still is what they parted from to within 5 % of its
+#: weights, and as wrong where both went further.
+MEASURED: dict[str, Outcomes] = {
+    "descent": Outcomes((90, 0), (16, 6), 12),
+    "siblings": Outcomes((0, 17), (8, 0), 6),
+    "mean of relatives": Outcomes((1, 0), (0, 0), 1),
+    "merge with another": Outcomes((9, 0), (7, 1), 3),
+    "noise": Outcomes((2, 0), (0, 0), 2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What the parting says; ``name``: a row of :data:`MEASURED`, None where it claims nothing."""
+
+    name: str | None
+    later: Label | None
+    relation: Literal["descent", "siblings"] | None
+    because: str
 
 
 def direction(cues: Cues) -> Direction:
-    """What the signs that were found say together."""
-    found = cues.found
-    if not found:
-        hint = f"; {cues.hint}" if cues.hint else ""
-        return Direction(None, None, f"nothing that was tested tells a parent from a child{hint}")
+    """What the signs that were found and the parting say together."""
+    found, parting = cues.found, cues.parting
+    claim = relation(parting)
     if len({f.later for f in found}) > 1:
         told = "; but ".join(f.because for f in found)
-        return Direction(None, None, f"the signs contradict each other: {told}")
-    surest = sorted(found, key=lambda f: -f.confidence)
-    return Direction(surest[0].later, surest[0].confidence, "; ".join(f.because for f in surest))
+        return Direction(None, None, f"the signs contradict each other: {told}", measured=parting)
+    if found and claim.relation is not None and claim.later != found[0].later:
+        told = "; ".join(f.because for f in found)
+        return Direction(None, None, f"the signs contradict each other: {told}; but {claim.because}", measured=parting)
+    if claim.relation == "siblings" and parting is not None:
+        at = (parting.t, parting.low, parting.high)
+        return Direction(None, MEASURED["siblings"].confidence, claim.because, "siblings", at, parting)
+    if not found and claim.later is None:
+        hint = f"; {cues.hint}" if cues.hint else ""
+        return Direction(None, None, f"{claim.because}{hint}", measured=parting)
+    surest = sorted(((f.confidence, f.because) for f in found), reverse=True)
+    if claim.name is not None:
+        surest.append((MEASURED[claim.name].confidence, claim.because))
+    later = found[0].later if found else claim.later
+    because = "; ".join(why for _, why in surest)
+    return Direction(later, max(sure for sure, _ in surest), because, "descent", measured=parting)
+
+
+def relation(parting: Parting | None) -> _Claim:
+    """What the parting alone says: the first row that holds, read from A to B and from B to A."""
+    if parting is None:
+        return _Claim(None, None, None, "nothing that was tested tells a parent from a child: no new values to compare")
+    ways: tuple[tuple[Label, Parting], ...] = (("b", parting), ("a", mirrored(parting)))
+    for holds, name, because in _CLAIMS:
+        for later, read in ways:
+            if holds(read):
+                return _Claim(name, later, "descent", because(read, *names(later)))
+    for stops, why in _ABSTENTIONS:
+        if stops(parting):
+            return _Claim(None, None, None, f"nothing that was tested tells a parent from a child: {why(parting)}")
+    told = f"both hold something new; they parted at {_t(parting)} of the way from A (0) to B (1), unless one is a mean"
+    return _Claim("siblings", None, "siblings", f"{told} of the other and a relative")
+
+
+def mirrored(p: Parting) -> Parting:
+    """The same parting on the way from B to A."""
+    return replace(
+        p,
+        t=1 - p.t,
+        low=1 - p.high,
+        high=1 - p.low,
+        of_a=1 - p.of_b,
+        of_b=1 - p.of_a,
+        sd_of_a=p.sd_of_b,
+        sd_of_b=p.sd_of_a,
+        within_kinds=1 - p.within_kinds,
+        kept=p.kept[::-1],
+        pull=-p.pull,
+        plain=1 - p.plain,
+        kinds={kind: (1 - high, 1 - t, 1 - low) for kind, (low, t, high) in p.kinds.items()},
+    )
+
+
+# Rows: does it hold, read so that the second model would be the later one; name; why
+
+
+def _merged(p: Parting) -> bool:
+    """The earlier one's side is sharp, and less is left of it than decay leaves; the other side makes no sense."""
+    sharp = abs(p.of_a) < _SIDE and p.sd_of_a < _SURE and 0 < p.kept[0] < _OTHER
+    other = p.sd_of_b <= _SD and (abs(p.of_b - 1) < 2 * _SIDE or 0 < p.kept[1] < 1 / _OTHER)
+    return sharp and not other
+
+
+def _measurable(p: Parting) -> bool:
+    kept = all(_SCALES[0] < c < _SCALES[1] for c in p.kept)
+    return max(p.sd_of_a, p.sd_of_b) <= _SD and abs(p.of_a - p.of_b) <= _APART and kept
+
+
+def _trained(p: Parting) -> bool:
+    """The earlier one is where they parted, and the later one let go of a part of it."""
+    return _measurable(p) and p.pull >= _PULL and p.t <= _NEAR and p.high >= _BEFORE
+
+
+def _mean(p: Parting) -> bool:
+    """The later one holds less new than an ancestor would have, without decay."""
+    whole = p.zeroed < _ZEROED and p.relative < _SMALL
+    return whole and _measurable(p) and abs(p.pull) < _MEAN_PULL and p.low > _SHRUNK
+
+
+def _noised(p: Parting) -> bool:
+    """Nothing but white noise was added, which no mean of relatives differs by; it knows nothing of the earlier one."""
+    sd = 1 / (p.relative * math.sqrt(p.values))
+    return p.edge <= _WHITE and p.zeroed < _ZEROED and abs(p.plain) + 2 * sd <= _EXACT
+
+
+def _because_trained(p: Parting, this: str, other: str) -> str:
+    lost = f"{(1 - p.kept[0]) * 100:.2g} %"
+    return (
+        f"what {this} has beyond {other} is orthogonal to {other} (they parted at {p.t:.2f} [{p.low:.2f}, "
+        f"{p.high:.2f}] of the way from it), and {this} let go of {lost} of {other}, as weight decay does: {this} was "
+        f"trained on from {other}, or from what {other} still holds"
+    )
+
+
+def _because_mean(p: Parting, this: str, other: str) -> str:
+    return (
+        f"{this} holds a smaller part of {other} than an ancestor of it would (t = {p.t:.2f} [{p.low:.2f}, "
+        f"{p.high:.2f}] from {other}), and lost nothing by decay: {this} is a mean of {other} and a relative of it"
+    )
+
+
+def _because_noised(p: Parting, this: str, other: str) -> str:
+    return f"{this} is {other} plus white noise ({p.relative:.2g} of its size) that is orthogonal to {other}"
+
+
+def _because_merged(p: Parting, this: str, other: str) -> str:
+    return (
+        f"{this} is {p.kept[0]:.2f} times {other} plus something that owes nothing to {other}, as a merge with another "
+        "model or very long training leaves it"
+    )
+
+
+_CLAIMS: tuple[tuple[Callable[[Parting], bool], str, Callable[[Parting, str, str], str]], ...] = (
+    (_merged, "merge with another", _because_merged),
+    (_trained, "descent", _because_trained),
+    (_mean, "mean of relatives", _because_mean),
+    (_noised, "noise", _because_noised),
+)
+
+
+def _t(p: Parting) -> str:
+    return f"t = {p.t:.2f} [{p.low:.2f}, {p.high:.2f}]"
+
+
+#: Why nothing is claimed, the first that holds.
+_ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], ...] = (
+    (
+        lambda p: max(p.sd_of_a, p.sd_of_b) > _SD,
+        lambda p: f"the difference ({p.relative:.1%} of the weights) is too small or too even to say where they parted",
+    ),
+    (
+        lambda p: not _measurable(p),
+        lambda p: (
+            f"read from A they parted at t = {p.of_a:.2f}, from B at {p.of_b:.2f}: a change of scale, a merge or "
+            "units put elsewhere bends it"
+        ),
+    ),
+    (
+        lambda p: max(p.sd_of_a, p.sd_of_b) > _SHARP and _BETWEEN[0] <= p.t <= _BETWEEN[1],
+        lambda p: f"{_t(p)} is not sharp enough to call them siblings",
+    ),
+    (
+        lambda p: p.zeroed >= _ZEROED,
+        lambda p: f"{p.zeroed:.0%} of the values are zero on one side only; pruning by size bends where they parted",
+    ),
+    (
+        lambda p: not _BETWEEN[0] <= p.t <= _BETWEEN[1] and abs(p.pull) < _PULL,
+        lambda p: f"{_t(p)} without decay, which a parent has, and so has a mean of relatives",
+    ),
+    (
+        lambda p: not _BETWEEN[0] <= p.t <= _BETWEEN[1],
+        lambda p: f"{_t(p)}: nearly an ancestor, and not quite one",
+    ),
+)

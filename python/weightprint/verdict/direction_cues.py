@@ -32,6 +32,8 @@ from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd, unit_rows
 from weightprint.verdict.direction_samples import Seen, names, same_values_as
+from weightprint.verdict.maps import Maps
+from weightprint.verdict.parting import parting
 from weightprint.verdict.values import Cue, Cues, Label
 
 __all__ = ["SIGNS", "Sign", "gather"]
@@ -367,11 +369,17 @@ SIGNS: tuple[Sign, ...] = (
 )
 
 
-def gather(models: ModelPair, evidence: Mapping[str, Evidence]) -> Cues:
-    """Look for every sign; reads values of both models. ``evidence``: test → its answer in the basis as stored."""
+def gather(models: ModelPair, evidence: Mapping[str, Evidence], maps: Maps | None = None) -> Cues:
+    """Look for every sign, and where the two parted; reads values of both models.
+
+    Args:
+        models: the pair.
+        evidence: test → its answer in the basis as stored.
+        maps: which layers, experts and units of B are which of A's; None where all is in place.
+    """
     seen = Seen(models, evidence)
     found = tuple(f for sign in SIGNS if (f := sign.holds(seen)) is not None)
-    return Cues(found, None if found else _hint(seen))
+    return Cues(found, None if found else _hint(seen), parting(models, maps))
 
 
 def _size(rows: F32) -> float:

@@ -23,7 +23,7 @@ from weightprint.evidence.training_shared import TrainingShared
 from weightprint.fingerprint.ffns import ffns
 from weightprint.verdict.absent_parts import Absent, absent_outside, absent_parts
 from weightprint.verdict.copied import Copied
-from weightprint.verdict.found_blocks import FoundBlock, Key, found_blocks, found_heads, share_of
+from weightprint.verdict.found_blocks import FoundBlock, Key, found_blocks, found_heads, parts_of, share_of
 from weightprint.verdict.maps import Maps, maps
 from weightprint.verdict.thresholds import BESIDE_LOG10_P, DISTANT_GAINS
 from weightprint.verdict.values import Share
@@ -220,17 +220,20 @@ class Facts(Copied):
         """Parameters of B found in A, by tensor; trivial and untested ones widen the interval."""
         if self.equal_both_ways:
             return Share(1.0, 1.0, 1.0)
-        copied = {f.b for f in (*self.copies, *self.scaled, *self.reordered)}
         absent = (*self.absent.tensors, *(name for region in self.absent_regions for name in region.tensors))
-        return share_of(
+        return share_of(self.models, self.parts, absent)
+
+    @cached_property
+    def parts(self) -> Mapping[str, float]:
+        """B's tensor → the part of it that was found in A, where anything was."""
+        return parts_of(
             self.models,
-            copied,
+            {f.b for f in (*self.copies, *self.scaled, *self.reordered)},
             self._rows,
             self.found_regions,
             {name for name, cosine in self.cosines.items() if cosine >= self.limits.effect},
             self.blocks,
             self.heads,
-            absent,
         )
 
     @cached_property

@@ -26,7 +26,7 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.verdict.thresholds import MOST
 from weightprint.verdict.values import Share
 
-__all__ = ["FoundBlock", "by_part", "found_blocks", "found_heads", "share_of"]
+__all__ = ["FoundBlock", "by_part", "found_blocks", "found_heads", "parts_of", "share_of"]
 
 
 Key = tuple[str, int, Expert]
@@ -101,7 +101,7 @@ def found_heads(matches: Iterable[UnitMatch], effect: float = EFFECT) -> dict[tu
     return found
 
 
-def share_of(
+def parts_of(
     models: ModelPair,
     copied: set[str],
     rows: Mapping[str, float],
@@ -109,9 +109,8 @@ def share_of(
     agree: Container[str],
     found: Mapping[Key, FoundBlock],
     heads: Mapping[tuple[str, int], float],
-    absent: Iterable[str],
-) -> Share:
-    """Parameters of B found in A, tensor by tensor.
+) -> dict[str, float]:
+    """Tensors of B of which something was found in A → the part of each, 0..1.
 
     Args:
         models: the pair.
@@ -121,10 +120,8 @@ def share_of(
         agree: B's tensors that agree with A's in place.
         found: blocks and experts found by their units, which count their FFN.
         heads: (stack, block) of B → share of its heads found, which counts its attention.
-        absent: tensors of parts that were looked for with power and are not there.
     """
     b = models.b
-    total = max(b.numel, 1)
     part: dict[str, float] = {**rows, **dict.fromkeys(copied, 1.0)}
     for region in regions:
         part |= {name: 1.0 for name in region.tensors if name in agree}
@@ -133,7 +130,14 @@ def share_of(
     kept += [(("attention", (*at, None)), value) for at, value in heads.items()]
     for place, value in kept:
         part |= {name: max(part.get(name, 0.0), value) for name in by_place.get(place, ())}
-    low = sum(b.tensors[name].numel * value for name, value in part.items() if name in b.tensors) / total
+    return {name: value for name, value in part.items() if name in b.tensors}
+
+
+def share_of(models: ModelPair, part: Mapping[str, float], absent: Iterable[str]) -> Share:
+    """Parameters of B found in A. ``absent``: tensors that were looked for with power and are not there."""
+    b = models.b
+    total = max(b.numel, 1)
+    low = sum(b.tensors[name].numel * value for name, value in part.items()) / total
     lost = (
         sum(b.tensors[name].numel for name in set(absent) if part.get(name, 0.0) <= 0.0 and name in b.tensors) / total
     )

@@ -111,6 +111,13 @@ RULES: tuple[Rule, ...] = (
         wording.shared_origin,
     ),
     Rule(
+        "shared_initialisation",
+        lambda f: f.first_factors_only and not f.blocks,
+        "what is equal are the first factors of adapters, which one random seed draws alike",
+        _COPY,
+        wording.first_factors,
+    ),
+    Rule(
         "partly_shared",
         lambda f: bool(f.shown or f.found_regions or f.turned_tables) or f.equal_rows is not None or f.order_shows,
         "some tensors, or rows of an embedding, are equal or agree, and no more than these was shown",

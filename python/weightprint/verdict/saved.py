@@ -23,9 +23,9 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.maps import order_of
-from weightprint.verdict.values import Cue, Cues, Label
+from weightprint.verdict.values import Cue, Cues, Label, Parting
 
-__all__ = ["facts_from", "saved"]
+__all__ = ["facts_from", "parting_from", "saved"]
 
 Json = dict[str, Any]
 #: Of an Evidence, what its JSON row lacks.
@@ -75,7 +75,19 @@ def facts_from(
     found = [_evidence(row, more, of_a, of_b) for row, more in zip(evidence, told["evidence"], strict=True)]
     simple = frozenset((label, row[-1]) for label in _LABELS for row in told[label]["tensors"] if row[-2])
     cues = told["cues"]
-    return Facts(models, tuple(found), simple), cues and Cues(tuple(Cue(**f) for f in cues["found"]), cues["hint"])
+    return Facts(models, tuple(found), simple), cues and _cues(cues)
+
+
+def parting_from(row: Json | None) -> Parting | None:
+    """What `asdict` made of one."""
+    if row is None:
+        return None
+    kinds = {kind: (low, t, high) for kind, (low, t, high) in row["kinds"].items()}
+    return Parting(**{**row, "kept": (*row["kept"],), "kinds": kinds})
+
+
+def _cues(row: Json) -> Cues:
+    return Cues(tuple(Cue(**f) for f in row["found"]), row["hint"], parting_from(row.get("parting")))
 
 
 _LABELS: tuple[Label, ...] = ("a", "b")

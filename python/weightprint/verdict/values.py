@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from weightprint.anatomy.place import Expert
 
-__all__ = ["Cue", "Cues", "Direction", "ExpertMatch", "Label", "LayerMatch", "Name", "Share"]
+__all__ = ["Cue", "Cues", "Direction", "ExpertMatch", "Label", "LayerMatch", "Name", "Parting", "Share"]
 
 #: The two models.
 Label = Literal["a", "b"]
@@ -34,20 +35,71 @@ class Cue:
 
 
 @dataclass(frozen=True, slots=True)
+class Parting:
+    """Where two models parted, on the way from A (0) to B (1): see :mod:`weightprint.verdict.parting`.
+
+    Attributes:
+        t, low, high: the mean of both sides' t, and the interval that covers both with two standard deviations.
+        of_a, of_b: t as it is read from A's side, exact if A came first, and from B's.
+        sd_of_a, sd_of_b: their standard deviations.
+        within_kinds: t with an intercept for each kind of matrix.
+        kept: the factor that B has of A where nothing was learned, and A of B: below 1 after weight decay.
+        pull: decay from A to B (negative: from B to A) in units of the squared difference.
+        plain: t without decay fitted.
+        relative: size of the difference over that of the weights.
+        zeroed: share of the values that are zero on one side only; they are left out.
+        edge: largest singular value of the difference over that of white noise of its size, median over some matrices.
+        values: that were compared.
+        blocks, matrices: that were compared.
+        kinds: role of matrices → their own t, low and high: (low, t, high).
+    """
+
+    t: float
+    low: float
+    high: float
+    of_a: float
+    of_b: float
+    sd_of_a: float
+    sd_of_b: float
+    within_kinds: float
+    kept: tuple[float, float]
+    pull: float
+    plain: float
+    relative: float
+    zeroed: float
+    edge: float
+    values: int
+    blocks: int
+    matrices: int
+    kinds: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Cues:
-    """Those that were found; ``hint``: what is told where there are none, and claims nothing."""
+    """Those that were found, and where the two parted; ``hint``: what is told where nothing can be claimed."""
 
     found: tuple[Cue, ...] = ()
     hint: str | None = None
+    parting: Parting | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """The later model (None: not known), how sure (0..1, None without a claim), and why, in a sentence."""
+    """The later model (None: not known), how sure (0..1, None without a claim), and why, in a sentence.
+
+    Attributes:
+        relation: ``"descent"``: one was made from the other, or from what it still holds; ``"siblings"``: both hold
+            something new; None where neither can be told.
+        parted_at: where siblings parted on the way from A (0) to B (1): (t, low, high).
+        measured: the numbers behind it, None where nothing was compared.
+    """
 
     later: Label | None
     confidence: float | None
     because: str
+    relation: Literal["descent", "siblings"] | None = None
+    parted_at: tuple[float, float, float] | None = None
+    measured: Parting | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""

@@ -142,6 +142,14 @@ def shared_initialisation(facts: Facts) -> str:
     return "A and B grew from one random initialisation; no training in common was found."
 
 
+def first_factors(facts: Facts) -> str:
+    """Of adapters that have only their random start in common."""
+    return (
+        "A and B are adapters whose factors A are equal and whose factors B are not: they grew from one random "
+        "initialisation; no training in common was found."
+    )
+
+
 def no_evidence(facts: Facts) -> str:
     """Of silence that means something."""
     return "Nothing shows that A and B share weights, and these tests would have seen a descendant."

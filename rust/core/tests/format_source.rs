@@ -1,4 +1,4 @@
-//! A file on disk: what is refused before it is read, reading by position and through a map, and files that change.
+//! A file on disk: what is refused before it is read, reading by position, and files that change.
 
 use std::fs::File;
 use std::io::Write;
@@ -26,7 +26,7 @@ fn sound(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn positions_and_map_give_the_same_bytes() {
+fn any_position_gives_its_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = sound(folder.path());
     let file = open(&path).unwrap();
@@ -34,15 +34,10 @@ fn positions_and_map_give_the_same_bytes() {
     assert_eq!(file.data_start(), 8 + JSON.len() as u64);
     assert_eq!(file.len(), file.data_start() + 6);
     assert_eq!(file.header().find("t"), Some(0));
-    assert!(!file.is_network());
+    assert!(file.suits_maps());
     let mut bytes = [0; 4];
     file.read_exact_at(&mut bytes, file.data_start() + 2).unwrap();
     assert_eq!(bytes, [3, 4, 5, 6]);
-    // Any window, wherever it starts within a page.
-    let whole = file.map(0, file.len() as usize).unwrap();
-    assert_eq!(whole[file.data_start() as usize..], [1, 2, 3, 4, 5, 6]);
-    assert_eq!(file.map(file.data_start() + 2, 3).unwrap()[..], [3, 4, 5]);
-    assert_eq!(file.map(1, file.len() as usize).unwrap_err().code, "map_beyond_file");
     file.verify_unchanged().unwrap();
 }
 
@@ -57,9 +52,8 @@ fn a_file_cut_short_while_open() {
     assert_eq!((error.kind, error.code), (ErrorKind::FileChanged, "truncated"));
     assert_eq!((error.offset, error.path.as_deref()), (Some(file.data_start() + 4), Some(path.as_path())));
     assert!(error.message.contains("and 2 more"), "{error}");
-    for error in [file.verify_unchanged().unwrap_err(), file.map(0, 1).unwrap_err()] {
-        assert_eq!((error.kind, error.code), (ErrorKind::FileChanged, "file_changed"));
-    }
+    let error = file.verify_unchanged().unwrap_err();
+    assert_eq!((error.kind, error.code), (ErrorKind::FileChanged, "file_changed"));
 }
 
 #[test]

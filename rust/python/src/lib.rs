@@ -52,7 +52,7 @@ mod _core {
     #[pymodule_export]
     use crate::nearest::nearest;
     #[pymodule_export]
-    use crate::pair::compare_values;
+    use crate::pair::{compare_stored, compare_values};
     #[pymodule_export]
     use crate::quant::{decode_codebook, decode_lookup, decode_packed, decode_scaled, unpack};
     #[pymodule_export]

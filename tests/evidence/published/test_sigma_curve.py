@@ -46,3 +46,15 @@ def test_too_few_layers_are_said() -> None:
     evidence = sigma_curve(models(decoder(0, layers=3), decoder(1, layers=3)))
     assert not evidence.applied
     assert "4 layers" in (evidence.why_not or "")
+
+
+def test_it_keeps_the_curves_that_it_correlated_and_its_table() -> None:
+    a, b = decoder(0, layers=6), decoder(1, layers=6)
+    told = sigma_curve(models(a, b)).details
+    for side, tensors in (("a", a), ("b", b)):
+        for part in "qkvo":
+            stored = [tensors[f"model.layers.{i}.self_attn.{part}_proj.weight"].std() for i in range(6)]
+            assert told["curves"][side][part] == pytest.approx(stored, rel=1e-3)
+        gains = [tensors[f"model.layers.{i}.input_layernorm.weight"].std() for i in range(6)]
+        assert told["norm_curves"][side]["attn_norm"] == pytest.approx(gains, rel=1e-3)
+    assert [row[0] for row in told["error_table"]] == [0.6, 0.7, 0.8, 0.9, 0.95]

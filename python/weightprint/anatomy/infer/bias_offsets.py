@@ -34,7 +34,7 @@ import numpy as np
 from weightprint.anatomy.infer.pairing import assign, likeness
 from weightprint.anatomy.infer.stream_order import Places, Scene, scores, settle_all
 from weightprint.util.arrays import F64
-from weightprint.util.linear_algebra import unit_rows
+from weightprint.util.linear_algebra import svd, unit_rows
 
 __all__ = ["OFFSETS", "BlockMatrices", "FinalNorm", "Vote", "place_offsets"]
 
@@ -192,7 +192,7 @@ def _view(vectors: F64, name: str) -> F64:
     u: F64 = unit_rows(vectors - vectors.mean(1, keepdims=True))
     if name == "whole":
         return u
-    left, size, right = np.linalg.svd(u, full_matrices=False)
+    left, size, right = svd(u)
     if name == "first out":
         size = np.concatenate([[0.0], size[1:]])
     elif name == "white":

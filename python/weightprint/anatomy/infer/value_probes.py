@@ -58,6 +58,7 @@ import numpy.typing as npt
 
 from weightprint.errors import WeightprintError
 from weightprint.util.arrays import F32, F64
+from weightprint.util.linear_algebra import eigh
 
 __all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "is_positive", "logistic"]
 
@@ -135,7 +136,7 @@ class Probe:
             if block is None:
                 return None
             wide = block.shape[0] < block.shape[1]
-            squares, axes = np.linalg.eigh(block @ block.T if wide else block.T @ block)
+            squares, axes = eigh(block @ block.T if wide else block.T @ block)
             axes = axes[:, -max(1, len(squares) // 8) :]
             first = block.T @ axes if wide else axes * np.sqrt(np.maximum(squares[-axes.shape[1] :], 0))
             size = 0.5 * np.log((block * block).mean(0) + _TINY)

@@ -19,6 +19,7 @@ from weightprint.evidence.alignment.held_out import Score, score
 from weightprint.evidence.alignment.tokens import by_tokens
 from weightprint.evidence.alignment.unit_order import by_unit_order
 from weightprint.evidence.alignment.unit_signatures import by_unit_signatures
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import IDENTITY, Basis, ModelPair
 from weightprint.util.progress import phase
 
@@ -34,8 +35,9 @@ _LOOK = -3.0  # log10 p (of chance) above which a basis aligns nothing
 _SAME = 0.9  # a basis this near the identity is the identity
 
 
-def find_bases(models: ModelPair) -> list[Basis]:
+def find_bases(models: ModelPair, geometry: Evidence | None = None) -> list[Basis]:
     """Bases in which B may be compared with A, best first; never empty, the identity among them where widths agree.
+    ``geometry``: what `unit_geometry` said, where it was asked.
 
     Each carries ``scores["agreed"]`` and ``scores["share"]`` (unit agreement on FFNs it was not fitted on),
     ``scores["log10_p_chance"]``, and ``candidates``: how many were tried. A signed permutation stands before a rotation
@@ -50,7 +52,7 @@ def find_bases(models: ModelPair) -> list[Basis]:
     for finder in FINDERS:
         if any(s.share >= _SETTLED for _, s in scored):
             break
-        for basis in finder(models):
+        for basis in by_unit_order(models, geometry) if finder is by_unit_order else finder(models):
             basis = replace(basis, fitted=with_copies(models, basis.fitted))
             tried += 1
             if not _is_identity(basis):

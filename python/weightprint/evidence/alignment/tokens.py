@@ -11,6 +11,8 @@ same label.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from weightprint.evidence.alignment.solve import Cross, unit_rows
@@ -24,6 +26,7 @@ from weightprint.util.linear_algebra import product
 __all__ = ["by_tokens", "token_table"]
 
 _FEWEST = 64
+_CHANCE = 3  # deviations
 _TABLES = ("embedding", "head")
 
 
@@ -53,8 +56,11 @@ def by_tokens(models: ModelPair) -> list[Basis]:
     other.add(x, y)
     once, twice = (c.signed_permutation()[0] for c in (cross, other))
     del other
-    held_out = _row_cosine(x, product(y, cross.rotation()))
+    turn = cross.rotation()
+    held_out = _row_cosine(x, product(y, turn))
     cross.add(x, y)
+    # Turned rows of strangers have mean cosine 0 with deviation 1/sqrt(rows x channels): then more rows say no more.
+    by_chance = held_out <= _CHANCE / math.sqrt(x.size)
     del x, y
     fitted = frozenset({a.place.role, *(() if _has_head(models) else _TABLES)})
     channels, signs = cross.signed_permutation()
@@ -73,7 +79,7 @@ def by_tokens(models: ModelPair) -> list[Basis]:
         turned = Basis(
             kind="rotation",
             found_by=f"Procrustes over {rows.size} rows of the same number",
-            matrix=cross.rotation(),
+            matrix=turn if by_chance else cross.rotation(),
             fitted=fitted,
             semantic=True,
             scores={"rows": float(rows.size), "held_out_cosine": held_out},

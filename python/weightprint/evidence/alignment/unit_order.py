@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.solve import Cross, unit_rows
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.unit_geometry import unit_geometry
@@ -23,11 +24,15 @@ _FFNS = 16
 _UNITS = 2048
 
 
-def by_unit_order(models: ModelPair) -> list[Basis]:
-    """A signed permutation and a rotation from FFNs whose units kept their order; none where there are none."""
+def by_unit_order(models: ModelPair, geometry: Evidence | None = None) -> list[Basis]:
+    """A signed permutation and a rotation from FFNs whose units kept their order; none where there are none.
+
+    ``geometry``: what `unit_geometry` said of these models, where it was asked.
+    """
     ours = {(f.stack, f.block, f.expert): f for f in ffns(models.a)}
     theirs = {(f.stack, f.block, f.expert): f for f in fit_half(ffns(models.b))}
-    found = [m for m in unit_geometry(models).matches if m.log10_p <= _SURE and m.b in theirs]
+    matches = (geometry or unit_geometry(models)).matches
+    found = [m for m in matches if m.log10_p <= _SURE and m.b in theirs and m.a in ours]
     found = sorted(found, key=lambda m: m.log10_p)[:_FFNS]
     if not found:
         return []

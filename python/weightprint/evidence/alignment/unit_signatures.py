@@ -24,6 +24,7 @@ with the stream as they do. Moments are over sampled rows: 16,384 of them leave 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.refine import Matched, refine
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.nulls.counts import log10_beta_tail
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.fingerprint.model import ModelView, Tensor
@@ -53,6 +55,7 @@ _CHEAP = 0.1  # of the multiplications that the effort allows
 _FFNS = 4  # of B's fit half
 _UNITS = 512  # of each
 _FEWEST = 8  # seeds
+_SOMETHING = -2.0  # log10 p of seeds that lie in one FFN of A; strangers' lie anywhere, and need not be refined
 
 Moments = dict[str, F32]
 
@@ -157,8 +160,8 @@ def by_unit_signatures(models: ModelPair) -> list[Basis]:
     known = [_units(models, models.a, f, None) for f in ours]
     asked = [_units(models, models.b, f, pick(f.units, _UNITS, models.seed, "signatures", run=8)) for f in fit]
     a, b = [u for u in known if u is not None], [u for u in asked if u is not None]
-    matched = _seeds(a, b, {r: m_a[r] for r in common}, {r: m_b[r] for r in common})
-    if sum(m.a.size for m in matched) < _FEWEST:
+    matched, log10_p = _seeds(a, b, {r: m_a[r] for r in common}, {r: m_b[r] for r in common})
+    if sum(m.a.size for m in matched) < _FEWEST or log10_p > _SOMETHING:
         return []
     first = Cross(ours[0].width, fit[0].width)
     for m in matched:
@@ -201,8 +204,9 @@ def signed(units: Sequence[tuple[F32, F32 | None, F32]], m: Moments) -> F32:
     )
 
 
-def _seeds(a: Sequence[_Units], b: Sequence[_Units], m_a: Moments, m_b: Moments) -> list[Matched]:
-    """For each FFN of B the FFN of A with the most mutual nearest neighbours, and these."""
+def _seeds(a: Sequence[_Units], b: Sequence[_Units], m_a: Moments, m_b: Moments) -> tuple[list[Matched], float]:
+    """For each FFN of B the FFN of A with the most mutual nearest neighbours, and these; and log10 of how likely so
+    many of them in one FFN are by chance, for the least likely and corrected (0: sure)."""
     sign_a, sign_b = (signed([(u.up, u.gate, u.down) for u in x], m) for x, m in ((a, m_a), (b, m_b)))
     owner_a, owner_b = (np.repeat(np.arange(len(x)), [len(u.up) for u in x]) for x in (a, b))
     start_a, start_b = (np.concatenate([[0], np.cumsum([len(u.up) for u in x])]) for x in (a, b))
@@ -221,9 +225,18 @@ def _seeds(a: Sequence[_Units], b: Sequence[_Units], m_a: Moments, m_b: Moments)
         x, y = int(owner_a[j]), int(owner_b[i])
         pairs[y, x].append((int(j - start_a[x]), int(i - start_b[y])))
     out = []
+    sizes = np.diff(start_a)
+    log10_p = 0.0 if len(a) > 1 else -math.inf  # of one FFN nothing can be told
     for y, units in enumerate(b):
-        x = int(np.argmax([len(pairs[y, x]) for x in range(len(a))]))
+        counts = [len(pairs[y, x]) for x in range(len(a))]
+        x = int(np.argmax(counts))
+        tail = (
+            log10_beta_tail(counts[x], sum(counts) - counts[x] + 1, float(sizes[x] / sizes.sum()))
+            if len(a) > 1
+            else 0.0
+        )
+        log10_p = min(log10_p, tail + math.log10(len(a) * len(b)))
         found = np.array(pairs[y, x], np.int64).reshape(-1, 2)
         read_a, read_b = ([u.up] if u.gate is None else [u.gate, u.up] for u in (a[x], units))
         out.append(Matched(units.ffn.name, read_a, read_b, a[x].down, units.down, found[:, 0], found[:, 1]))
-    return out
+    return out, log10_p

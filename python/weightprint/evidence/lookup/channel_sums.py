@@ -32,7 +32,7 @@ from weightprint.fingerprint.sampling import Read, pick, residual_axis, sampled
 from weightprint.fingerprint.steps import Collector, Round, Step, Where, where
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, Indices
-from weightprint.util.linear_algebra import product, unit_rows
+from weightprint.util.linear_algebra import product, qr, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["Block", "Sums", "channel_sums", "planned"]
@@ -322,8 +322,8 @@ def _leading(c: F32, k: int, seed: int) -> tuple[F32, F32]:
     """About the k leading left and right singular vectors, as columns, by subspace iteration."""
     right = product(c.T, np.random.default_rng([seed, len(c), 3]).standard_normal((len(c), k)).astype(np.float32))
     for _ in range(4):
-        left = np.linalg.qr(product(c, right))[0]
-        right = np.linalg.qr(product(c.T, left))[0]
+        left = qr(product(c, right))[0]
+        right = qr(product(c.T, left))[0]
     return left, right
 
 

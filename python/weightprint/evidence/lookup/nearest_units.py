@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 _PROBES, _TARGETS = 1024, 1024  # looked up at a time: their scores stay in the cache
+_FEW = 256  # targets that rule most others out
+_ROUNDING = np.float32(1e-4)  # of summed cosines
 _BLOCK, _RUNS = 128, 8  # rows per block, and blocks, that tell the columns' statistics
 
 
@@ -61,6 +63,13 @@ class Probes:
     up: F32
     gate: F32 | None
     down: F32
+
+    def some(self, rows: Indices) -> Probes:
+        """These rows."""
+        if rows.size == self.of.size:
+            return self
+        gate = None if self.gate is None else self.gate[rows]
+        return Probes(self.of[rows], self.units[rows], self.up[rows], gate, self.down[rows])
 
 
 @dataclass(frozen=True)
@@ -176,16 +185,16 @@ def count(
     """All probes against one FFN of A, as they are; and each `every`-th with their channels in each of `orders`; `n`
     FFNs of B."""
     gated = ffn.gate is not None or found.gate is not None
-    by_input = [(found.up, _inputs(side, ffn, "up", channels, signed=not gated), not gated)]
-    if ffn.gate is not None and found.gate is not None:
-        by_input.append((found.gate, _inputs(side, ffn, "gate", channels, signed=True), True))
-    named_in, top_in = _nearest(by_input, orders, every)
-    parts = len(by_input)
-    del by_input
     assert ffn.down is not None
     # Transposed as a view: products and everything else take it as it lies.
     down = standardised(sampled_rows(side, ffn.down, channels).T, signed=not gated)
     named_out, top_out = _nearest([(found.down, down, not gated)], orders, every)
+    del down
+    by_input = [(found.up, _inputs(side, ffn, "up", channels, signed=not gated), not gated)]
+    if ffn.gate is not None and found.gate is not None:
+        by_input.append((found.gate, _inputs(side, ffn, "gate", channels, signed=True), True))
+    named_in, top_in = _confirmed(by_input, named_out, orders)
+    parts = len(by_input)
     agree = (named_in == named_out) & (named_in >= 0)
     agreed = np.zeros((agree.shape[0], n), np.int64)
     for r, row in enumerate(agree):
@@ -201,26 +210,54 @@ def _inputs(side: ModelView, ffn: Ffn, role: str, channels: Indices, *, signed: 
     return standardised(on_channels(side, tensor, channels), signed=signed)
 
 
-def _nearest(parts: Sequence[tuple[F32, F32, bool]], orders: Sequence[I64], every: int) -> tuple[I64, F32]:
-    """For every probe the row of the targets with the largest summed cosine, int64 (1 + orders, probes), and that sum
-    as things are, float32 (probes,).
+#: Probes, targets and whether the sign of their cosine counts: what is summed over several matrices of one FFN.
+Part = tuple[F32, F32, bool]
 
-    ``parts``: (probes, targets, signed); unsigned cosines count by size. -1 where nothing speaks for any target, and
-    for probes left out of the permutations.
-    """
-    n, units = len(parts[0][0]), len(parts[0][1])
+
+def _nearest(parts: Sequence[Part], orders: Sequence[I64], every: int) -> tuple[I64, F32]:
+    """For every probe the row of the targets with the largest summed cosine, int64 (1 + orders, probes), and that sum
+    as things are, float32 (probes,). -1 where nothing speaks for any target, and for probes left out of the
+    permutations."""
+    n = len(parts[0][0])
     out, tops = np.full((1 + len(orders), n), -1, np.int64), np.zeros(n, np.float32)
     for r, order in enumerate([None, *orders]):
-        of = slice(None, None, 1 if order is None else every)
-        m = len(range(n)[of])
-        best, at = np.zeros(m, np.float32), np.full(m, -1, np.int64)
-        for first in range(0, m, _PROBES):
-            here = slice(first, first + _PROBES)
-            rows = [x[of][here] if order is None else x[of][here][:, order] for x, _, _ in parts]
-            for start in range(0, units, _TARGETS):
-                there = slice(start, start + _TARGETS)
-                scores = [(product(x, y[there].T), signed) for x, (_, y, signed) in zip(rows, parts, strict=True)]
-                _core.nearest(scores, start, best[here], at[here])
-        out[r, of] = at
+        of = np.arange(n) if order is None else np.arange(0, n, every)
+        best, out[r, of] = _best(parts, of, order)
         tops = best if order is None else tops
     return out, tops
+
+
+def _confirmed(parts: Sequence[Part], named: I64, orders: Sequence[I64]) -> tuple[I64, F32]:
+    """As `_nearest`, but -1 also where another target is nearer than the one that is ``named``, int64 (1 + orders,
+    probes): all that is asked is where both are the same. Nearly always some target of a few is nearer already; then
+    the others need not be looked at."""
+    out, tops = np.full(named.shape, -1, np.int64), np.zeros(named.shape[1], np.float32)
+    units = len(parts[0][1])
+    some = slice(None, None, units // _FEW) if units > 2 * _FEW else None
+    for r, order in enumerate([None, *orders]):
+        of = np.nonzero(named[r] >= 0)[0]
+        if some is not None and of.size:
+            score = np.zeros(of.size, np.float32)
+            for x, y, signed in parts:
+                cosine = np.einsum("ij,ij->i", x[of] if order is None else x[of][:, order], y[named[r, of]])
+                score += cosine if signed else np.abs(cosine)
+            nearer, _ = _best([(x, y[some], signed) for x, y, signed in parts], of, order)
+            of = of[nearer <= score + _ROUNDING]
+        best, out[r, of] = _best(parts, of, order)
+        if order is None:
+            tops[of] = best
+    return out, tops
+
+
+def _best(parts: Sequence[Part], of: Indices, order: I64 | None) -> tuple[F32, I64]:
+    """Of these probes, their channels in this order: the largest summed cosine, and the target that has it, -1 where
+    none is above 0. Unsigned cosines count by size."""
+    best, at = np.zeros(of.size, np.float32), np.full(of.size, -1, np.int64)
+    for first in range(0, of.size, _PROBES):
+        here = slice(first, first + _PROBES)
+        rows = [x[of[here]] if order is None else x[of[here]][:, order] for x, _, _ in parts]
+        for start in range(0, len(parts[0][1]), _TARGETS):
+            there = slice(start, start + _TARGETS)
+            scores = [(product(x, y[there].T), signed) for x, (_, y, signed) in zip(rows, parts, strict=True)]
+            _core.nearest(scores, start, best[here], at[here])
+    return best, at

@@ -59,7 +59,7 @@ from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F32, Indices
-from weightprint.util.linear_algebra import product
+from weightprint.util.linear_algebra import product, qr
 
 __all__ = ["TurnedParts", "looked_for", "not_found_of_a"]
 
@@ -217,7 +217,7 @@ class _Pool:
         part = self.part(len(self.sources) // 2)
         rng = np.random.default_rng([self.models.seed, 34])
         d = part.written.shape[1]
-        turn = np.linalg.qr(rng.standard_normal((d, d)))[0].astype(np.float32)
+        turn = qr(rng.standard_normal((d, d)))[0].astype(np.float32)
         order = rng.permutation(part.units)
         gated = len(part.read) == 2  # then the sign of up and down together is free
         one = np.ones((part.units, 1), np.float32)

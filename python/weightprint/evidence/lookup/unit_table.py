@@ -33,8 +33,9 @@ from weightprint.evidence.lookup.nearest_units import (
     probe_reads,
     probes,
 )
+from weightprint.evidence.lookup.settled import ALIKE, asked
 from weightprint.evidence.lookup.units import Ffn, width_in_a
-from weightprint.evidence.pair import ModelPair
+from weightprint.evidence.pair import Block, ModelPair
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.fingerprint.steps import Collector, Round, Step
@@ -117,6 +118,7 @@ class Table:
         tested: units per row; int64 (n_b,).
         part: of the units that were looked for again in every permutation, 0..1.
         sizes: tested units over units of A, the chance rate without hubs; 0 where not compared; float64 (n_b, n_a).
+        comparable: pairs that could be compared, and that a p-value pays for; bool (n_b, n_a).
         named: per (b, a) the units that agree, int64 (n, 2) as (unit of B, unit of A).
         nearest: those of them that resemble no unit of another column more; int64 (n_b, n_a).
     """
@@ -127,6 +129,7 @@ class Table:
     tested: I64
     part: float
     sizes: F64
+    comparable: Bools
     named: Mapping[tuple[int, int], I64]
     nearest: I64
 
@@ -180,7 +183,7 @@ class _Group:
 
 
 class Lookup(Collector):
-    """The rows' units, looked up in every FFN of A of equal width, which is read once."""
+    """The rows' units, looked up in every FFN of A of equal width: in place first, where nothing is known yet."""
 
     def __init__(self, models: ModelPair, rows: Sequence[Row], ours: Sequence[Ffn], plan: Plan) -> None:
         super().__init__()
@@ -189,7 +192,8 @@ class Lookup(Collector):
         self._groups = self._grouped(models)
         self._pieces: dict[tuple[int, int], Piece] = {}
         self._found: list[Probes] = []
-        self._counts: dict[tuple[int, int], Counts] = {}
+        self._counts: dict[tuple[int, int], list[tuple[Indices, Counts]]] = defaultdict(list)
+        self._asked = self._asked_of(models)
 
     def _grouped(self, models: ModelPair) -> list[_Group]:
         out = []
@@ -215,19 +219,35 @@ class Lookup(Collector):
         rows = tuple((row.key, row.width, tuple(_names(f) for f in row.parts)) for row in self.rows)
         return rows, tuple(map(_names, self.ours)), self.plan, self.seed, self.basis.kind, self.basis.found_by
 
+    def _asked_of(self, models: ModelPair) -> Bools:
+        return asked(models, [row.key[:2] for row in self.rows], [(f.stack, f.block) for f in self.ours])
+
     def rounds(self) -> list[Round]:
-        """One round: probes from B, then every FFN of A is counted against all of them."""
+        """One round: probes from B, then FFNs of A are counted against those that ask for them."""
         theirs = [
             Step((ffn.stack, ffn.block), partial(self._probe, g, k), probe_reads(ffn, units, group.channels))
             for g, group in enumerate(self._groups)
             for k, (_, ffn, units) in enumerate(group.chosen)
         ]
-        ours = [
-            Step((ffn.stack, ffn.block), partial(self._count, g, j), count_reads(ffn, group.channels))
-            for g, group in enumerate(self._groups)
-            for j, ffn in ((j, self.ours[j]) for j in group.there)
-        ]
-        return [(theirs, ours)]
+        return [(theirs, self._counting(self._asked))]
+
+    def more(self, models: ModelPair) -> list[Round]:
+        """The pairs that were not asked for at first."""
+        wanted = self._asked_of(models)
+        left = wanted & ~self._asked
+        self._asked = wanted | self._asked
+        return [((), self._counting(left))]
+
+    def _counting(self, pairs: Bools) -> list[Step]:
+        out = []
+        for g, group in enumerate(self._groups):
+            rows = sorted({i for i, _, _ in group.chosen})
+            for j in group.there:
+                if pairs[rows, j].any():
+                    ffn = self.ours[j]
+                    reads = count_reads(ffn, group.channels)
+                    out.append(Step((ffn.stack, ffn.block), partial(self._count, g, j, pairs[:, j]), reads))
+        return out
 
     def _probe(self, g: int, k: int, side: ModelView) -> None:
         group = self._groups[g]
@@ -239,32 +259,58 @@ class Lookup(Collector):
         for g, group in enumerate(self._groups):
             self._found.append(probes(group.chosen, [self._pieces.pop((g, k)) for k in range(len(group.chosen))]))
 
-    def _count(self, g: int, j: int, side: ModelView) -> None:
+    def _count(self, g: int, j: int, rows: Bools, side: ModelView) -> None:
         group, n, every = self._groups[g], len(self.rows), self.plan.every
-        self._counts[g, j] = count(side, self.ours[j], self._found[g], n, group.channels, group.orders, every)
+        some = np.nonzero(rows[self._found[g].of])[0]
+        found = self._found[g].some(some)
+        counts = count(side, self.ours[j], found, n, group.channels, group.orders, every)
+        with self._adding:
+            self._counts[g, j].append((some, counts))
 
     def table(self) -> Table:
         """What all steps found."""
         shape = len(self.rows), len(self.ours)
         agreed = np.zeros((1 + self.plan.permutations, *shape), np.int64)
-        tested, sizes = np.zeros(len(self.rows), np.int64), np.zeros(shape)
+        tested, sizes, comparable = np.zeros(len(self.rows), np.int64), np.zeros(shape), np.zeros(shape, bool)
         named: dict[tuple[int, int], I64] = {}
         likeness: dict[tuple[int, int], F32] = {}
         for g, (group, found) in enumerate(zip(self._groups, self._found, strict=True)):
             counted = np.bincount(found.of, minlength=len(self.rows))
             tested += counted
+            comparable[np.ix_(np.nonzero(counted)[0], np.array(group.there, np.int64))] = True
             for j in group.there:
-                counts = self._counts[g, j]
-                agreed[:, :, j] += counts.agreed
-                sizes[:, j] += counted / self.ours[j].units
-                hit = counts.named >= 0
-                for i in np.unique(found.of[hit]):
-                    mine = hit & (found.of == i)
-                    named[int(i), j] = np.stack([found.units[mine], counts.named[mine]], axis=1)
-                    likeness[int(i), j] = counts.likeness[mine]
+                for some, counts in self._counts[g, j]:
+                    of, units = found.of[some], found.units[some]
+                    agreed[:, :, j] += counts.agreed
+                    sizes[:, j] += np.bincount(of, minlength=len(self.rows)) / self.ours[j].units
+                    hit = counts.named >= 0
+                    for i in np.unique(of[hit]):
+                        mine = hit & (of == i)
+                        named[int(i), j] = np.stack([units[mine], counts.named[mine]], axis=1)
+                        likeness[int(i), j] = counts.likeness[mine]
         nearest = _nearest(shape, named, likeness)
         keys = tuple(row.key for row in self.rows), tuple(f.key for f in self.ours)
-        return Table(*keys, agreed, tested, 1 / self.plan.every, sizes, named, nearest)
+        return Table(*keys, agreed, tested, 1 / self.plan.every, sizes, comparable, named, nearest)
+
+    def in_place(self) -> dict[Block, float]:
+        """Block → the least share, over its rows, of units that are found in A's block of the same place with a cosine
+        beyond `settled.ALIKE`."""
+        shares: dict[Block, float] = {}
+        clear: dict[int, set[int]] = defaultdict(set)
+        tested: dict[int, int] = defaultdict(int)
+        for g, found in enumerate(self._found):
+            for i, n in enumerate(np.bincount(found.of, minlength=len(self.rows))):
+                tested[i] += int(n)
+            for j in self._groups[g].there:
+                there = self.ours[j].stack, self.ours[j].block
+                for some, counts in self._counts[g, j]:
+                    for k in some[counts.likeness > ALIKE]:
+                        if self.rows[found.of[k]].key[:2] == there:
+                            clear[int(found.of[k])].add(int(k))
+        for i, row in enumerate(self.rows):
+            share = len(clear[i]) / tested[i] if tested[i] else 0.0
+            shares[row.key[:2]] = min(share, shares.get(row.key[:2], 1.0))
+        return shares
 
 
 def _names(ffn: Ffn) -> tuple[Hashable, ...]:
@@ -284,6 +330,7 @@ def by_block(table: Table) -> Table:
         a=tuple(blocks),
         agreed=summed(table.agreed).astype(np.int64),
         sizes=summed(table.sizes).astype(np.float64),
+        comparable=summed(table.comparable).astype(bool),
         nearest=summed(table.nearest).astype(np.int64),
         named={},
     )

@@ -25,7 +25,7 @@ import numpy as np
 
 from weightprint.util.arrays import F32
 from weightprint.util.assignment import assign
-from weightprint.util.linear_algebra import svd
+from weightprint.util.linear_algebra import svd, svdvals
 
 __all__ = ["FITTED", "MARGIN", "against_order", "best_turn", "stands"]
 
@@ -81,5 +81,5 @@ def stands(reached: float, floor: float) -> bool:
 
 def best_turn(c: F32) -> float:
     """The largest trace that any rotation gives this cross product of B's channels with A's."""
-    _, values, _ = svd(np.asarray(c, np.float64))
+    values = svdvals(np.asarray(c, np.float64))
     return float(values.sum())

@@ -18,7 +18,7 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F64
 
-__all__ = ["MIN_LAYERS", "Correlated", "correlate", "curve_correlation", "curves", "detrend"]
+__all__ = ["MIN_LAYERS", "Correlated", "correlate", "curve_correlation", "curves", "detrend", "listed"]
 
 MIN_LAYERS = 4
 
@@ -70,13 +70,20 @@ def curves(models: ModelPair, side: ModelView, parts: Collection[str], *, vector
     return {p: np.array([_spread(models, side, c[i]) for i in sorted(c)]) for p, c in stack.items() if len(c) == depth}
 
 
+def listed(curves: Mapping[str, F64]) -> dict[str, list[float]]:
+    """Curves ready for JSON."""
+    return {part: [*map(float, curve)] for part, curve in curves.items()}
+
+
 @dataclass(frozen=True)
 class Correlated:
-    """Correlations per part, raw and detrended, and their means over the parts where the curve varies."""
+    """Correlations per part, raw and detrended, and their means over the parts where the curve varies; and the curves
+    of these parts, of ``"a"`` and of ``"b"``."""
 
     raw: Mapping[str, float]
     detrended: Mapping[str, float]
     layers: tuple[int, int]
+    curves: Mapping[str, Mapping[str, F64]]
 
     @property
     def score(self) -> float:
@@ -90,7 +97,8 @@ class Correlated:
 
     def details(self) -> dict[str, object]:
         """Everything, ready for JSON."""
-        return {"raw": dict(self.raw), "detrended": dict(self.detrended), "layers": list(self.layers)}
+        curves = {side: listed(found) for side, found in self.curves.items()}
+        return {"raw": dict(self.raw), "detrended": dict(self.detrended), "layers": [*self.layers], "curves": curves}
 
 
 def correlate(a: Mapping[str, F64], b: Mapping[str, F64]) -> Correlated | None:
@@ -101,4 +109,5 @@ def correlate(a: Mapping[str, F64], b: Mapping[str, F64]) -> Correlated | None:
     if not raw or not flat:
         return None
     depth = tuple(max(c.size for c in side.values()) for side in (a, b))
-    return Correlated(raw, flat, (depth[0], depth[1]))
+    shown = {label: {part: side[part] for part in raw} for label, side in (("a", a), ("b", b))}
+    return Correlated(raw, flat, (depth[0], depth[1]), shown)

@@ -17,10 +17,10 @@ from functools import partial
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.published.curves import correlate, curves
+from weightprint.evidence.published.curves import correlate, curves, listed
 from weightprint.evidence.test import Test
 
-__all__ = ["FALSE_POSITIVES", "sigma_curve"]
+__all__ = ["FALSE_POSITIVES", "PAIRS", "sigma_curve"]
 
 #: (score above, share of related pairs, share of unrelated pairs, share of unrelated language-model decoders):
 #: docs/methods.md section 1.
@@ -31,7 +31,10 @@ FALSE_POSITIVES: tuple[tuple[float, float, float, float], ...] = (
     (0.9, 0.896, 0.023, 0.027),
     (0.95, 0.887, 0.0, 0.0),
 )
+#: Related and unrelated pairs that the shares are of.
+PAIRS = (618, 8698)
 _PARTS = ("q", "k", "v", "o")
+_NORMS = ("attn_norm", "ffn_norm", "attn_post_norm", "ffn_post_norm")
 
 _QUESTION = Evidence(
     test="sigma_curve",
@@ -56,6 +59,7 @@ def sigma_curve(models: ModelPair) -> Evidence:
             "it needs at least 4 layers with Q, K, V and O told apart by name, in floating point, on both sides",
         )
     score, level = found.score, found.level
+    norms = {side.label: listed(curves(models, side, _NORMS, vectors=True)) for side in (models.a, models.b)}
     row = max((row for row in FALSE_POSITIVES if score >= row[0]), default=None)
     if row is None:
         says = (
@@ -63,7 +67,7 @@ def sigma_curve(models: ModelPair) -> Evidence:
             f"score this high or higher"
         )
     else:
-        says = f"curves correlate {score:.3f} (detrended {level:.3f}); of 8,698 unrelated public pairs " + (
+        says = f"curves correlate {score:.3f} (detrended {level:.3f}); of {PAIRS[1]:,} unrelated public pairs " + (
             f"{row[2]:.1%} pass {row[0]:g} ({row[3]:.1%} of decoders)" if row[2] else f"none passes {row[0]:g}"
         )
     return replace(
@@ -74,8 +78,11 @@ def sigma_curve(models: ModelPair) -> Evidence:
         n=max(found.layers),
         details={
             **found.details(),
+            "norm_curves": norms,
             "unrelated_pairs_above": None if row is None else row[2],
             "unrelated_decoders_above": None if row is None else row[3],
             "threshold": None if row is None else row[0],
+            "error_table": [list(row) for row in FALSE_POSITIVES],
+            "error_table_pairs": list(PAIRS),
         },
     )

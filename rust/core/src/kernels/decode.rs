@@ -4,6 +4,7 @@
 //! Types of at most 8 bits are one table look-up ([`super::minifloat`]); bf16 is the top half of an f32; f16 is
 //! rebuilt by one multiplication, which also normalises its subnormals.
 
+use super::dispatch::{Isa, shells};
 use super::minifloat::small_values;
 use crate::dtype::Dtype;
 
@@ -141,6 +142,13 @@ pub(crate) fn decode_inline<T: Target>(dtype: Dtype, bytes: &[u8], first_bit: u3
 /// `first_bit` is the bit of `bytes[0]` at which the first element starts: 0 but for F4 and F6. Panics when `bytes` is
 /// too short, or when a complex number would be cut.
 pub fn decode_f32(dtype: Dtype, bytes: &[u8], first_bit: u32, out: &mut [f32]) {
+    decode(Isa::detect(), dtype, bytes, first_bit, out);
+}
+
+shells!(decode, decode_v3, decode_v4, decode_body, (dtype: Dtype, bytes: &[u8], first_bit: u32, out: &mut [f32]));
+
+#[inline(always)]
+fn decode_body<const FMA: bool>(dtype: Dtype, bytes: &[u8], first_bit: u32, out: &mut [f32]) {
     decode_inline(dtype, bytes, first_bit, out);
 }
 

@@ -4,4 +4,5 @@ pub mod assign;
 pub mod cells;
 pub mod nearest;
 pub mod standardise;
+pub mod stored;
 pub mod values;

@@ -8,6 +8,8 @@
 use crate::kernels::{Isa, shells};
 
 const LANES: usize = 8;
+/// Runs of lanes that are looked through before they are summed, from the fastest cache.
+const PIECE: usize = 256;
 
 /// What a run of element pairs is reduced to; runs merge by [`Pair::merge`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -66,22 +68,19 @@ shells!(measure, measure_v3, measure_v4, measure_body, (a: &[f32], b: &[f32]) ->
 /// One accumulator per lane and quantity.
 #[derive(Clone, Copy, Default)]
 struct Lanes {
-    finite: [u64; LANES],
-    differ: [u64; LANES],
-    flipped: [u64; LANES],
+    /// Pairs of which a side is not finite.
+    unknown: u64,
+    n_differ: u64,
+    n_flipped: u64,
     sums: [[f64; LANES]; 6],
     largest: [f64; LANES],
 }
 
 impl Lanes {
+    /// Add a pair of numbers to the sums.
     #[inline(always)]
-    fn add(&mut self, lane: usize, x: f32, y: f32) {
-        let good = x.is_finite() & y.is_finite();
-        let (p, q) = if good { (f64::from(x), f64::from(y)) } else { (0.0, 0.0) };
+    fn add(&mut self, lane: usize, p: f64, q: f64) {
         let d = p - q;
-        self.finite[lane] += u64::from(good);
-        self.differ[lane] += u64::from(x.to_bits() != y.to_bits());
-        self.flipped[lane] += u64::from(p * q < 0.0);
         let s = &mut self.sums;
         s[0][lane] += p;
         s[1][lane] += q;
@@ -92,6 +91,73 @@ impl Lanes {
         let magnitude = d.abs();
         self.largest[lane] = if magnitude > self.largest[lane] { magnitude } else { self.largest[lane] };
     }
+
+    /// Count and add a pair of which either may be NaN or infinite: such a pair enters no sum.
+    #[inline(always)]
+    fn add_any(&mut self, lane: usize, x: f32, y: f32) {
+        let good = x.is_finite() & y.is_finite();
+        let (p, q) = if good { (f64::from(x), f64::from(y)) } else { (0.0, 0.0) };
+        self.unknown += u64::from(!good);
+        self.n_differ += u64::from(x.to_bits() != y.to_bits());
+        self.n_flipped += u64::from(p * q < 0.0);
+        self.add(lane, p, q);
+    }
+
+    /// All pairs of a piece in which every value is finite.
+    #[inline(always)]
+    fn piece(&mut self, x: &[[f32; LANES]], y: &[[f32; LANES]]) {
+        let (n_differ, n_flipped) = count(x.as_flattened(), y.as_flattened());
+        self.n_differ += u64::from(n_differ);
+        self.n_flipped += u64::from(n_flipped);
+        for (x, y) in x.iter().zip(y) {
+            for lane in 0..LANES {
+                self.add(lane, x[lane].into(), y[lane].into());
+            }
+        }
+    }
+
+    /// All pairs of a piece whose sides are bit for bit the same and finite: the same sums, for a third of the work.
+    #[inline(always)]
+    fn same(&mut self, x: &[[f32; LANES]]) {
+        for x in x {
+            for lane in 0..LANES {
+                let p = f64::from(x[lane]);
+                let square = p * p;
+                let s = &mut self.sums;
+                s[0][lane] += p;
+                s[1][lane] += p;
+                s[2][lane] += square;
+                s[3][lane] += square;
+                s[4][lane] += square;
+            }
+        }
+    }
+}
+
+// What needs no sum has loops of its own, over all values alike: those are vectorised without shuffles.
+
+/// How many bits differ, and how many signs of numbers other than zero. A piece's counts fit 32 bits.
+#[inline(always)]
+fn count(x: &[f32], y: &[f32]) -> (u32, u32) {
+    let (mut differ, mut flipped) = (0, 0);
+    for (x, y) in x.iter().zip(y) {
+        let (p, q) = (x.to_bits(), y.to_bits());
+        differ += u32::from(p != q);
+        flipped += u32::from(((p ^ q) >> 31 != 0) & (p << 1 != 0) & (q << 1 != 0));
+    }
+    (differ, flipped)
+}
+
+/// Whether every value is finite, and whether both sides have the same bits.
+#[inline(always)]
+fn look(x: &[f32], y: &[f32]) -> (bool, bool) {
+    let (mut largest, mut differ) = (0, 0);
+    for (x, y) in x.iter().zip(y) {
+        let (p, q) = (x.to_bits(), y.to_bits());
+        largest = largest.max(p & 0x7fff_ffff).max(q & 0x7fff_ffff);
+        differ |= p ^ q;
+    }
+    (largest < f32::INFINITY.to_bits(), differ == 0)
 }
 
 #[inline(always)]
@@ -99,24 +165,29 @@ fn measure_body<const FMA: bool>(a: &[f32], b: &[f32]) -> Pair {
     let mut lanes = Lanes::default();
     let (whole_a, rest_a) = a.as_chunks::<LANES>();
     let (whole_b, rest_b) = b.as_chunks::<LANES>();
-    for (x, y) in whole_a.iter().zip(whole_b) {
-        for lane in 0..LANES {
-            lanes.add(lane, x[lane], y[lane]);
+    for (x, y) in whole_a.chunks(PIECE).zip(whole_b.chunks(PIECE)) {
+        match look(x.as_flattened(), y.as_flattened()) {
+            (true, true) => lanes.same(x),
+            (true, false) => lanes.piece(x, y),
+            (false, _) => {
+                for (x, y) in x.iter().zip(y) {
+                    (0..LANES).for_each(|lane| lanes.add_any(lane, x[lane], y[lane]));
+                }
+            }
         }
     }
     for (lane, (&x, &y)) in rest_a.iter().zip(rest_b).enumerate() {
-        lanes.add(lane, x, y);
+        lanes.add_any(lane, x, y);
     }
-    let total = |x: &[u64; LANES]| x.iter().sum();
     let sum = |i: usize| {
         let s = &lanes.sums[i];
         ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
     };
     Pair {
         n: a.len() as u64,
-        n_finite: total(&lanes.finite),
-        n_differ: total(&lanes.differ),
-        n_flipped: total(&lanes.flipped),
+        n_finite: a.len() as u64 - lanes.unknown,
+        n_differ: lanes.n_differ,
+        n_flipped: lanes.n_flipped,
         sum_a: sum(0),
         sum_b: sum(1),
         aa: sum(2),

@@ -6,6 +6,7 @@
 //! the partial results.
 
 use super::plan::Tensor;
+use super::reader::Source;
 use super::request::{Io, Request, Settings};
 use super::result::TensorResult;
 use super::run::{Job, State, Worker};
@@ -93,8 +94,8 @@ impl Measure {
         let tensors = std::slice::from_ref(&self.tensor);
         let states = vec![std::mem::replace(&mut self.state, State::Waiting)];
         let settings = Settings { threads: 1, io: Io::Pread, isa: self.isa };
-        let memory = Some((self.start(), self.gathered.as_slice()));
-        let job = Job::new(&[], memory, tensors, self.request, settings, control, states);
+        let source = Source::Memory(self.start(), &self.gathered);
+        let job = Job::new(&[], source, tensors, self.request, settings, control, states);
         Worker::new(&job).run(self.tensor.unit(0, self.done))?;
         let Some(state) = job.into_states().next() else { unreachable!("the job of one tensor") };
         self.state = state;

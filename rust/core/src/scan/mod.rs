@@ -4,7 +4,7 @@
 //! thread that finishes a tensor's last unit merges its partials in unit order. Since neither the cuts nor the order of
 //! merging depends on who ran what, results have the same bits for any number of threads and for either source.
 //!
-//! Memory: each thread holds one buffer of 512 KiB and a page, and one count table; a tensor in flight holds the
+//! Memory: each thread holds one window of 2 MiB or one buffer of 512 KiB and a page, and one count table; a tensor in flight holds the
 //! partials of its finished units (some hundred bytes each) and, if counted, one table of 64-bit counts. Units are
 //! taken in plan order, so about as many tensors are in flight as there are threads.
 
@@ -12,6 +12,7 @@ mod digest;
 mod locate;
 mod memory;
 mod plan;
+mod reader;
 mod request;
 mod result;
 mod retained;

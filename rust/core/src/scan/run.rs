@@ -4,11 +4,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use memmap2::Mmap;
-
 use super::digest::{self, Piece, UnitHasher};
 use super::plan::{Plan, Tensor, Unit};
-use super::request::{Io, Request, Settings};
+use super::reader::Source;
+use super::request::{Request, Settings};
 use super::result::{Lines, TensorResult};
 use super::retained::RetainedSamples;
 use crate::control::{Control, on_threads, thread_count};
@@ -46,7 +45,8 @@ pub fn scan_retaining(
             samples.copy(bytes, first, buffer);
         }
     };
-    let job = Job::new(files, None, tensors, request, settings, control, states).retaining(&retain);
+    let job = Job::new(files, Source::files(files, settings.io), tensors, request, settings, control, states)
+        .retaining(&retain);
     let threads = (thread_count(settings.threads) as u64).min(job.plan.len());
     on_threads(threads as usize, || Worker::new(&job).work());
     if let Some((_, error)) = lock(&job.failure).take() {
@@ -62,8 +62,7 @@ type Retain<'a> = dyn Fn(usize, &[u8], u64, &mut Vec<u8>) + Sync + 'a;
 /// What the threads of one scan share.
 pub(super) struct Job<'a> {
     files: &'a [&'a TensorFile],
-    /// In place of files.
-    memory: Option<(u64, &'a [u8])>,
+    source: Source<'a>,
     tensors: &'a [Tensor],
     retain: &'a Retain<'a>,
     plan: Plan<'a>,
@@ -166,6 +165,7 @@ impl<'a> Worker<'a> {
                 return;
             }
             let unit = self.job.plan.unit(number);
+            self.job.ask_ahead(number);
             if let Err(error) = self.run(unit) {
                 self.job.failed.store(true, Ordering::Relaxed);
                 let mut failure = lock(&self.job.failure);
@@ -195,15 +195,16 @@ impl<'a> Worker<'a> {
         let mut columns = needs.columns.then(|| ColumnMoments::new(tensor.dtype, row));
         let mut sketch = tensor.sketch.map(Sketch::new);
         let mut hasher = needs.digest.then(|| UnitHasher::new(unit.start, tensor.nbytes));
-        let map = job.map(tensor, unit)?;
+        let mut reader = job.source.reader(tensor, unit, buffer);
         for (begin, end) in unit.chunks() {
             job.control.check()?;
-            let bytes = match &map {
-                Some(map) => &map[(begin - unit.start) as usize..(end - unit.start) as usize],
-                None => job.read(tensor, begin, end, buffer)?,
-            };
+            let bytes = reader.chunk(begin, end)?;
             let first = tensor.component_at(begin);
             let n = tensor.component_at(end) - first;
+            // The slowest first: it hides the wait for memory, and leaves the chunk in the cache for the others.
+            if let Some(hasher) = &mut hasher {
+                hasher.update(bytes);
+            }
             match (&mut moments, &mut rows) {
                 (Some(moments), Some(rows)) => moments.update_rows(isa, bytes, first, rows),
                 (Some(moments), None) => moments.update(isa, bytes, first),
@@ -219,12 +220,10 @@ impl<'a> Worker<'a> {
             if let Some(sketch) = &mut sketch {
                 sketch.update(isa, tensor.dtype, bytes, first, n);
             }
-            if let Some(hasher) = &mut hasher {
-                hasher.update(bytes);
-            }
             (job.retain)(unit.tensor, bytes, first, gathered);
             job.control.advance(end - begin);
         }
+        reader.finish()?;
         let digest = hasher.map(UnitHasher::finish);
         job.close(unit, Partial { moments, rows, columns, digest, sketch }, counts);
         Ok(())
@@ -246,10 +245,10 @@ fn table(slot: &mut Option<(Dtype, Box<Counts>)>, dtype: Dtype) -> &mut Counts {
 }
 
 impl<'a> Job<'a> {
-    /// A job over `files`, or over `memory`: bytes of its one tensor from the given one on.
+    /// A job over the bytes of `source`; `files` is empty where they are not those of files.
     pub(super) fn new(
         files: &'a [&'a TensorFile],
-        memory: Option<(u64, &'a [u8])>,
+        source: Source<'a>,
         tensors: &'a [Tensor],
         request: Request,
         settings: Settings,
@@ -258,7 +257,7 @@ impl<'a> Job<'a> {
     ) -> Self {
         Self {
             files,
-            memory,
+            source,
             tensors,
             retain: &|_, _, _, _| {},
             plan: Plan::new(tensors),
@@ -282,25 +281,13 @@ impl<'a> Job<'a> {
         self.states.into_iter().map(|state| state.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The unit's bytes as a map, where the scan asks for maps and the file system suits them.
-    fn map(&self, tensor: &Tensor, unit: Unit) -> Result<Option<Mmap>> {
-        if self.memory.is_some() {
-            return Ok(None);
+    /// While unit `number` is read, the disk brings one that comes soon.
+    fn ask_ahead(&self, number: u64) {
+        let soon = number + 2 * thread_count(self.settings.threads) as u64;
+        if soon < self.plan.len() {
+            let unit = self.plan.unit(soon);
+            self.source.ask_ahead(&self.tensors[unit.tensor], unit);
         }
-        let file = self.files[tensor.file];
-        let len = (unit.end - unit.start) as usize;
-        if self.settings.io != Io::Mmap || file.is_network() || len == 0 {
-            return Ok(None);
-        }
-        file.map(tensor.offset + unit.start, len).map(Some)
-    }
-
-    /// Bytes `[begin, end)` of `tensor`, read into `buffer`.
-    fn read<'b>(&'b self, tensor: &Tensor, begin: u64, end: u64, buffer: &'b mut Buffer) -> Result<&'b [u8]> {
-        if let Some((start, bytes)) = self.memory {
-            return Ok(&bytes[(begin - start) as usize..(end - start) as usize]);
-        }
-        buffer.read(self.files[tensor.file], tensor.offset + begin, (end - begin) as usize)
     }
 
     /// Take in what `unit` found; if its tensor is complete, merge.

@@ -1,5 +1,5 @@
-//! Opens a file of tensors, and reads it by position or through a memory map: a safetensors file, or one of another
-//! container (GGUF) whose own reader lists its tensors.
+//! Opens a file of tensors, and reads it by position: a safetensors file, or one of another container (GGUF) whose own
+//! reader lists its tensors.
 //!
 //! One descriptor serves everything, so the file cannot be swapped between two reads; where descriptors are scarce it is
 //! opened again and known by its stamp ([`super::handle`]). Size, time of modification and time of the last change of
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::handle::{Handle, changed};
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::{self, DataPart, Header, LENGTH_BYTES, Limits, Listed, Mode, PREFIX_BYTES};
 
 /// Bytes read between two checks for cancellation.
@@ -22,7 +22,7 @@ const READ_STEP: usize = 4 << 20;
 pub struct TensorFile {
     handle: Handle,
     data_start: u64,
-    network: bool,
+    maps_crawl: bool,
     header: Header,
 }
 
@@ -50,8 +50,8 @@ impl TensorFile {
             let json = read_header(&handle, n, control)?;
             Header::parse(&json, len - data_start, mode, limits, control)?
         };
-        let network = handle.with(|file| Ok(on_network(file)))?;
-        Ok(Self { handle, data_start, network, header })
+        let maps_crawl = handle.with(|file| Ok(maps_crawl(file)))?;
+        Ok(Self { handle, data_start, maps_crawl, header })
     }
 
     /// Open a file of another container whose reader found the tensors `listed` and lists them with `part`.
@@ -72,8 +72,8 @@ impl TensorFile {
                 return Err(changed(path, &why));
             }
             let header = Header::listed(listed, metadata, part, mode, &Limits::default(), control)?;
-            let network = handle.with(|file| Ok(on_network(file)))?;
-            Ok(Self { handle, data_start: part.start, network, header })
+            let maps_crawl = handle.with(|file| Ok(maps_crawl(file)))?;
+            Ok(Self { handle, data_start: part.start, maps_crawl, header })
         };
         open().map_err(|e: Error| e.with_path(path))
     }
@@ -99,10 +99,10 @@ impl TensorFile {
         &self.header
     }
 
-    /// Whether the file lies on a network or user-space file system, where maps crawl and a lost connection kills the
-    /// process: read by position there.
-    pub fn is_network(&self) -> bool {
-        self.network
+    /// Whether a map suits the file system: not where it crawls, over a network, in user space or beside a cache of the
+    /// file system's own.
+    pub fn suits_maps(&self) -> bool {
+        !self.maps_crawl
     }
 
     /// Fill `buf` from byte `offset` of the file. A file that ends before that gives `FileChanged`, code `truncated`.
@@ -123,23 +123,38 @@ impl TensorFile {
         Ok(bytes)
     }
 
-    /// Map the `len` bytes from `offset` on. Prefer [`read_exact_at`](Self::read_exact_at) on file systems of
-    /// [`is_network`](Self::is_network).
-    ///
-    /// A scan maps one unit at a time: as fast as one map of the whole file, no more resident than the units in hand,
-    /// and the file's size is asked again before each.
-    pub fn map(&self, offset: u64, len: usize) -> Result<memmap2::Mmap> {
-        self.verify_unchanged()?;
-        if offset.checked_add(len as u64).is_none_or(|end| end > self.len()) {
-            let error = Error::new(ErrorKind::Internal, "map_beyond_file", "a map beyond the file");
-            return Err(error.with_path(self.path()));
-        }
-        // Another process may still cut the file meanwhile: the system then stops ours with SIGBUS. The size was asked just
-        // now, callers ask it again when done, and by default a scan reads by position.
-        // SAFETY: the map is read-only and lies within the file; its bytes are only ever read as bytes or copied into
-        // typed values, for which every bit pattern is valid, so bytes that change under a reader change results alone.
-        let map = |file: &File| unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) };
-        self.handle.with(|file| map(file).map_err(|e| Error::io(self.path(), e)))
+    /// Ask the system to read these bytes from the disk while other things are done, unless their first is in memory.
+    #[cfg(target_os = "linux")]
+    pub fn ask_ahead(&self, offset: u64, len: u64) {
+        use std::num::NonZero;
+
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let ask = |file: &File| {
+            let mut probe = [0u8; 1];
+            let probe = &mut [std::io::IoSliceMut::new(&mut probe)];
+            if preadv2(file, probe, offset, ReadWriteFlags::NOWAIT) == Err(Errno::AGAIN) {
+                let _ = rustix::fs::fadvise(file, offset, NonZero::new(len), rustix::fs::Advice::WillNeed);
+            }
+            Ok(())
+        };
+        // Advice: what is wrong with the file will be found by who reads it.
+        let _ = self.handle.with(ask);
+    }
+
+    /// Ask the system to read these bytes from the disk: nothing is known to do so here.
+    #[cfg(not(target_os = "linux"))]
+    pub fn ask_ahead(&self, _offset: u64, _len: u64) {}
+
+    /// What `use_it` makes of the open file. Errors: as [`read_exact_at`](Self::read_exact_at).
+    pub(super) fn with_open<T>(&self, use_it: impl FnOnce(&File) -> Result<T>) -> Result<T> {
+        self.handle.with(use_it)
+    }
+
+    /// Why a page of its map was missing: the last byte can't be read, or it changed, or can be read again.
+    pub(crate) fn lost(&self) -> Error {
+        let last = self.read_exact_at(&mut [0], self.len() - 1);
+        let why = last.and_then(|()| self.verify_unchanged()).err();
+        why.unwrap_or_else(|| changed(self.path(), "a part of it could not be read for a while"))
     }
 
     /// `FileChanged` (code `file_changed`) unless size, time of modification and time of the last change of status are
@@ -190,9 +205,10 @@ fn read_header(handle: &Handle, n: usize, control: &Control) -> Result<Vec<u8>> 
     Ok(json)
 }
 
-/// Magic numbers of network and user-space file systems (linux/magic.h and the file systems' own sources).
+/// Magic numbers of network and user-space file systems, and of those that keep a cache of their own (linux/magic.h and
+/// the file systems' own sources).
 #[cfg(target_os = "linux")]
-const NETWORK: [u32; 15] = [
+const CRAWLING: [u32; 16] = [
     0x6969,      // NFS
     0x517b,      // SMB
     0xff53_4d42, // CIFS
@@ -208,14 +224,15 @@ const NETWORK: [u32; 15] = [
     0x7461_636f, // OCFS2
     0x1983_0326, // BeeGFS
     0x786f_4256, // VirtualBox shared folder
+    0x2fc1_2fc1, // ZFS
 ];
 
 #[cfg(target_os = "linux")]
-fn on_network(file: &File) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|fs| NETWORK.contains(&(fs.f_type as u32)))
+fn maps_crawl(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|fs| CRAWLING.contains(&(fs.f_type as u32)))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn on_network(_file: &File) -> bool {
+fn maps_crawl(_file: &File) -> bool {
     false
 }

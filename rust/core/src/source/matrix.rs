@@ -22,7 +22,7 @@ pub(crate) fn about(file: &TensorFile, i: usize, code: &'static str, message: St
 }
 
 /// The dtype of tensor `i`. Errors: `Usage` for complex numbers.
-pub(super) fn check_real(file: &TensorFile, i: usize) -> Result<Dtype> {
+pub(crate) fn check_real(file: &TensorFile, i: usize) -> Result<Dtype> {
     let dtype = file.header().dtype(i);
     if dtype.class() == Class::Complex {
         let message = format!("{} values are not numbers of float32; read them raw", dtype.name());
