@@ -30,6 +30,7 @@ PAGES: dict[str, tuple[Any, ...]] = {
     "manifest": (weightprint.Manifest,),
     "diff": (weightprint.diff, weightprint.Diff),
     "compare": (weightprint.compare, Comparison),
+    "fingerprint": (weightprint.fingerprint, weightprint.Fingerprint),
     "recipe": (weightprint.recipe, Recipe, Weight, Mix, AdapterFit, Search),
 }
 

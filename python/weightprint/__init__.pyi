@@ -23,6 +23,8 @@ from weightprint.errors import TensorNotFoundError as TensorNotFoundError
 from weightprint.errors import UnsupportedFormatError as UnsupportedFormatError
 from weightprint.errors import UsageError as UsageError
 from weightprint.errors import WeightprintError as WeightprintError
+from weightprint.fingerprint.fingerprint import Fingerprint as Fingerprint
+from weightprint.fingerprint.fingerprint import fingerprint as fingerprint
 from weightprint.results.finding import Finding as Finding
 from weightprint.results.table import StatsTable as StatsTable
 from weightprint.scan.result import RowStats as RowStats

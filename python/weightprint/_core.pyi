@@ -114,6 +114,7 @@ def scan(
     keep: Sequence[
         tuple[int, npt.NDArray[np.float32], Sequence[tuple[int, int]], Sequence[tuple[int, int]] | None]
     ] = ...,
+    sketch: Sequence[int | None] | None = None,
 ) -> dict[str, Any]:
     """Read every byte of `tensors` (pairs of file number and tensor number) once and return columns of statistics.
 
@@ -125,6 +126,9 @@ def scan(
     is absent. `progress(done, total)` is called with bytes about every 50 ms from the calling thread; an exception in
     it stops the scan. `keep`: (place in `tensors`, array, rows, columns): what `read_sample` would read into the array,
     put by as the bytes pass; rows ascend too. UsageError for elements of less than a byte and for complex ones.
+    `sketch`: for each of `tensors` a key of 64 bits, or None; adds the list `sketch` of linear sketches (bytes of 256
+    float64): component i, times a sign fixed by key and i, is summed in bucket i mod 256. NaN and |x| >= 1e15 count as
+    0. Its bits depend on key and values alone.
     """
 
 @final
@@ -142,6 +146,7 @@ class Measure:
         rows: bool = False,
         columns: bool = False,
         digest: bool = False,
+        sketch: int | None = None,
         isa: str | None = None,
     ) -> Measure: ...
     def add(self, data: bytes) -> None:

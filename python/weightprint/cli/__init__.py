@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "diff": "Tensor by tensor: the same, changed and by how much, or only on one side.",
     "compare": "Do two models share an origin? Evidence for and against.",
     "recipe": "Which mix of which parents is a model? Merge methods, weights, what is left.",
+    "fingerprint": "Measure once, compare for ever: keep what is enough to compare a model later.",
     "demo": "The main job on models inside this package; no network.",
 }
 """Verb → one line of help. The verb is also the name of the module and of the command in it."""

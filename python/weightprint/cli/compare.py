@@ -74,6 +74,7 @@ def compare(
       weightprint compare A B -v -o report.html
       weightprint compare A B -q
       weightprint compare huge-a/ huge-b/ --effort quick
+      weightprint compare original.fp suspect/          (original.fp is a fingerprint)
       weightprint compare parent/ merged/ --with other-parent/
     """
     from weightprint.cli.out import destination, emit, put, refuse_inputs

@@ -45,6 +45,7 @@ def diff(
       weightprint diff base/ finetuned/
       weightprint diff base/ finetuned/ --include '*.q_proj.*' --tensors
       weightprint diff base/ finetuned/ -o diff.csv
+      weightprint diff base.fp finetuned/               (by digests, against a fingerprint)
     """
     from weightprint.cli.out import TABLES, destination, put, tables
     from weightprint.diff.diff import diff as run

@@ -40,11 +40,16 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
       weightprint inspect folder -o anatomy.html
       weightprint inspect base/+adapter/                (the adapter merged into its base)
       weightprint inspect folder --json | jq .anatomy.parts
+      weightprint inspect model.fp                      (a fingerprint: what it keeps, and can be asked)
     """
     from weightprint.anatomy.adapters.opened import base_and_adapter, opened
     from weightprint.check.rules.adapters import problems
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put
+    from weightprint.fingerprint.fingerprint import as_fingerprint
+    from weightprint.report.fingerprint import html as print_html
+    from weightprint.report.fingerprint import text as print_text
+    from weightprint.report.html import page as plain_page
     from weightprint.report.inspect import inspect_dict, lines
     from weightprint.report.page.inspect import page
     from weightprint.report.page.markdown import inspect as markdown
@@ -52,6 +57,16 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.results.saving import to_json
 
     form = destination(output, [model])
+    if (kept := as_fingerprint(model)) is not None:
+        shown = {
+            "json": lambda: kept.to_json() + "\n",
+            "html": lambda: plain_page("weightprint inspect", print_html(kept)),
+            "text": lambda: print_text(kept, tensors=tensors),
+        }
+        if output is not None:
+            put(output, form, shown)
+        emit(shown["json" if as_json else "text"]())
+        return 0
     with ExitStack() as opening:
         anatomy: Anatomy | None
         failure: Finding | None

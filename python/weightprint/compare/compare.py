@@ -23,12 +23,14 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.pipeline import examine, gather
 from weightprint.compare.recipe import Recipe, recipe
+from weightprint.compare.stored import gather_kept, pair_of
 from weightprint.errors import UnsupportedFormatError, UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import TESTS, UNASKED
 from weightprint.fingerprint.build import Examined
+from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
 from weightprint.fingerprint.live import finite_view
 from weightprint.operations.base import Operation
 from weightprint.operations.table import History, history
@@ -271,8 +273,8 @@ class Comparison(Shown):
 
 
 def compare(
-    a: str | os.PathLike[str] | Checkpoint,
-    b: str | os.PathLike[str] | Checkpoint,
+    a: str | os.PathLike[str] | Checkpoint | Fingerprint,
+    b: str | os.PathLike[str] | Checkpoint | Fingerprint,
     *,
     others: Sequence[str | os.PathLike[str] | Checkpoint] = (),
     effort: Effort = "standard",
@@ -283,7 +285,9 @@ def compare(
     """Say whether B and A hold the same weights or share an origin, with the evidence for and against.
 
     Args:
-        a: the model to compare with: a path (or ``base+adapter``) or an open Checkpoint.
+        a: the model to compare with: a path (or ``base+adapter``), an open Checkpoint, or a fingerprint, as an object
+            or a file. With a fingerprint on either side the other side is fingerprinted too, with its seed; what only
+            weights can tell is then left out and said, and ``effort`` changes nothing.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
         others: further parents: ``mix`` tells B as a mix of A and these (see `weightprint.recipe`).
         effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
@@ -294,7 +298,8 @@ def compare(
         progress: called as ``progress(bytes_done, bytes_total)`` during the two scans.
 
     Raises:
-        UsageError: an unknown effort; a model and an adapter, which is none; ``others`` of other shapes.
+        UsageError: an unknown effort; a model and an adapter, which is none; ``others`` of other shapes, or beside a
+            fingerprint; fingerprints of different seeds.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
 
@@ -312,6 +317,13 @@ def compare(
     if effort not in BUDGETS:
         raise UsageError(f"effort is one of {', '.join(BUDGETS)}, not {effort!r}", code="bad_effort")
     started = time.perf_counter()
+    if (kept := both_kept(a, b, progress)) is not None:
+        if others:
+            message = "a fingerprint says nothing of mixes: name models, not fingerprints"
+            raise UsageError(message, code="needs_weights")
+        return _compare_kept(*kept, started)
+    assert not isinstance(a, Fingerprint)
+    assert not isinstance(b, Fingerprint)
     with opened(a, values=False) as first, opened(b, values=False) as second:
         refuse_mixed(first, second)
         found = _compare(first, second, effort, seed, published or effort == "full", progress, started)
@@ -364,6 +376,40 @@ def _compare(
     )
 
 
+def _compare_kept(a: Fingerprint, b: Fingerprint, started: float) -> Comparison:
+    """The comparison of two fingerprints; reads nothing."""
+    with accounted() as spent, np.errstate(all="ignore"):
+        models = pair_of(a, b)
+        evidence = gather_kept(a, b)
+        facts = gathered(models, evidence)
+        verdict = decide(facts)
+        told = history(facts, verdict, values=False)
+    from weightprint import __version__  # the package's own root, which loads this file
+
+    return Comparison(
+        a=_kept_summary(a),
+        b=_kept_summary(b),
+        result=verdict,
+        history=told,
+        evidence=evidence,
+        parameters={
+            "effort": models.effort,
+            "seed": models.seed,
+            "published": False,
+            "pairs": len(models.pairs),
+            "log10_pairings": models.log10_pairings,
+            "compared": "fingerprints",
+        },
+        seconds=time.perf_counter() - started,
+        bytes_read=sum(int(f.summary["n_bytes"]) for f in (a, b) if f.seconds is not None),
+        peak_rss_bytes=_peak_rss(),
+        gemm_seconds=spent.seconds,
+        weighed_from=json_value(saved(facts, None)),
+        version=__version__,
+        files={label: _kept_files(f) for label, f in (("a", a), ("b", b))},
+    )
+
+
 def _verdict(out: Mapping[str, Any]) -> Verdict:
     experts = ([*row[:5], None if row[5] is None else (*row[5],)] for row in out["expert_map"])
     return Verdict(
@@ -407,6 +453,22 @@ def _summary(examined: Examined) -> ModelSummary:
         hidden_size=(main.hidden if main else None) or hidden_size(side),
         vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
     )
+
+
+def _kept_summary(of: Fingerprint) -> ModelSummary:
+    main, told = of.geometry.get(of.summary["main_stack"]), of.summary
+    tables = [t.shape[0] for t in of.tensors.values() if t.place and t.place.role == "embedding" and t.rank2]
+    return ModelSummary(
+        source=of.source,
+        **{key: told[key] for key in ("digest", "n_tensors", "n_parameters", "n_bytes", "family")},
+        layers=(main.blocks if main else None) or None,
+        hidden_size=main.hidden if main else None,
+        vocabulary=(main.vocabulary if main else None) or max(tables, default=None),
+    )
+
+
+def _kept_files(of: Fingerprint) -> list[dict[str, Any]]:
+    return [{"name": file["name"], "nbytes": file["bytes"], "revision": None} for file in of.summary["files"]]
 
 
 def _files(anatomy: Anatomy) -> list[dict[str, Any]]:

@@ -29,11 +29,13 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.selection import matching
 from weightprint.diff.renames import rename_rules
 from weightprint.evidence.pair import Pair
-from weightprint.evidence.pairing import pair_by_name
+from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales
 from weightprint.evidence.rounding.orders import may_be, order
+from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
 from weightprint.fingerprint.live import Reads, outline
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
+from weightprint.fingerprint.stored import check_plans, view
 from weightprint.results.saving import json_value, to_json
 from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
@@ -166,8 +168,8 @@ class Diff(Shown):
 
 
 def diff(
-    a: str | os.PathLike[str] | Checkpoint,
-    b: str | os.PathLike[str] | Checkpoint,
+    a: str | os.PathLike[str] | Checkpoint | Fingerprint,
+    b: str | os.PathLike[str] | Checkpoint | Fingerprint,
     *,
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
@@ -176,7 +178,9 @@ def diff(
     """Compare two checkpoints tensor by tensor.
 
     Args:
-        a: the one to compare with: what `weightprint.open` takes, ``base+adapter``, or an open Checkpoint.
+        a: the one to compare with: what `weightprint.open` takes, ``base+adapter``, an open Checkpoint, or a
+            fingerprint, as an object or a file. With one of these, only digests are compared: which tensors are the
+            same, and of the others the relative change as their linear sketches tell it.
         b: the other.
         include: glob or globs on names, on either side; empty: all.
         exclude: glob or globs that take tensors out again.
@@ -193,6 +197,10 @@ def diff(
         >>> diff.counts
         {'changed': 33, 'only_a': 15, 'only_b': 65}
     """
+    if (kept := both_kept(a, b, progress)) is not None:
+        return _diff_kept(*kept, include, exclude)
+    assert not isinstance(a, Fingerprint)
+    assert not isinstance(b, Fingerprint)
     with opened(a) as ours, opened(b) as theirs:  # what the caller opened stays open
         return _diff(ours, theirs, include, exclude, progress)
 
@@ -235,10 +243,43 @@ def _diff(
     for anatomy in (ours, theirs):
         for checkpoint in anatomy.checkpoints:
             checkpoint.check_unchanged()
+    return Diff(ours.source, theirs.source, _table(rows), reads_a.nbytes + reads_b.nbytes)
+
+
+def _diff_kept(a: Fingerprint, b: Fingerprint, include: str | Iterable[str], exclude: str | Iterable[str]) -> Diff:
+    """By digests: tensors under their names or places, then the rest under any name. Of matrices with other digests the
+    relative change is that of their linear sketches."""
+    check_plans(a, b)
+    ours, theirs = view(a, "identity", "a"), view(b, "identity", "b")
+    wanted = matching({**ours.tensors, **theirs.tensors}, include, exclude)
+    pairs = {p.b.name: p for p in pair_tensors(ours, theirs, values=False)[0] if {p.a.name, p.b.name} & wanted}
+    rows = []
+    for pair in pairs.values():
+        x, y = pair.a, pair.b
+        same = (x.dtype, x.shape, x.digest) == (y.dtype, y.shape, y.digest)
+        status = "same" if same else "not_read" if x.undecoded or y.undecoded else "changed"
+        told = {"relative": 0.0, "n_differ": 0, "n_flipped": 0} if same else {"relative": _by_sketch(a, b, pair)}
+        of_a, of_b = a.statistics("l2")[x.name], b.statistics("l2")[y.name]
+        rows.append(_row(x, y, status) | told | {"l2_a": of_a, "l2_b": of_b})
+    rows += [_row(None, t, "only_b") for t in _left(theirs, wanted, set(pairs)).values()]
+    rows += [_row(t, None, "only_a") for t in _left(ours, wanted, {p.a.name for p in pairs.values()}).values()]
+    return Diff(a.source, b.source, _table(rows), 0)
+
+
+def _by_sketch(a: Fingerprint, b: Fingerprint, pair: Pair) -> float | None:
+    """|B - A| / |A| from two linear sketches, to √(2/buckets); None where their signs are not the same."""
+    alike = pair.a.place == pair.b.place and (pair.a.place is not None or pair.a.name == pair.b.name)
+    if not alike or pair.transposed or not pair.a.rank2:
+        return None
+    x, y = a.sketch(pair.a.name), b.sketch(pair.b.name)
+    return float(np.linalg.norm(y - x) / np.linalg.norm(x)) if x.any() else None
+
+
+def _table(rows: list[dict[str, Any]]) -> StatsTable:
     rows.sort(key=lambda row: natural_key(row["name"]))
-    columns = tuple(Column(name, kind, _values(kind, [row.get(name) for row in rows])) for name, kind in _COLUMNS)
-    sources = (ours.source, theirs.source)
-    return Diff(*sources, StatsTable(columns), reads_a.nbytes + reads_b.nbytes)
+    return StatsTable(
+        tuple(Column(name, kind, _values(kind, [row.get(name) for row in rows])) for name, kind in _COLUMNS)
+    )
 
 
 def _left(side: ModelView, wanted: set[str], paired: set[str]) -> dict[str, Tensor]:

@@ -119,6 +119,7 @@ def unit_rows(models: ModelPair) -> Rows | None:
     collector=unit_rows,
     cost="long",
     in_place_first=True,
+    kept="rows",
 )
 def aligned_units(models: ModelPair) -> Evidence:
     """Identity hits of hidden units over all pairs of blocks."""

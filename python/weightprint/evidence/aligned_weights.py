@@ -117,6 +117,7 @@ def _mirrored(told: AlignedWeights, names: Mapping[str, str], models: ModelPair)
     mirrored=_mirrored,
     collector=channel_sums,
     cost="long",
+    kept="rows",
 )
 def aligned_weights(models: ModelPair) -> Evidence:
     """Channel hits and centred cosines over all pairs of matrices with a known residual axis."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from weightprint.fingerprint.model import ModelView
 
-__all__ = ["BUDGETS", "Budget", "budget_for", "hidden_size"]
+__all__ = ["BUDGETS", "KEPT", "Budget", "budget_for", "hidden_size"]
 
 _MIN_WIDTH = 8
 
@@ -159,6 +159,19 @@ BUDGETS: dict[str, Budget] = {
     ),
 }
 
+#: Of views of two fingerprints with `KEPT_LARGE` values and more: what was kept of large models is compared in seconds.
+KEPT_OF_LARGE = Budget(
+    lookup=UnitBudget(easy=5e10, limit=5e10),
+    order=OrderBudget(units=96, flops=2e10),
+    heads=HeadBudget(dims=24, permutations=6, compared=0),
+    training_blocks=4,
+    zero_matrices=16,
+)
+KEPT_LARGE = 1 << 21
+
+#: What stands in an effort's place where views of fingerprints are compared.
+KEPT = "kept"
+
 #: Of two large models `standard` samples further: what is sampled says enough.
 STANDARD_OF_LARGE = Budget(
     channels=512,
@@ -182,7 +195,10 @@ def budget_for(effort: str, a: ModelView, b: ModelView) -> Budget:
     A sampled block costs about nine row samples (the matrices that read the stream, and the looks that take gate and
     up again) and six unit samples.
     """
-    budget, numel = BUDGETS[effort], min(a.numel, b.numel)
+    numel = min(a.numel, b.numel)
+    if effort == KEPT:
+        return KEPT_OF_LARGE if numel >= KEPT_LARGE else BUDGETS["standard"]
+    budget = BUDGETS[effort]
     if budget.whole:
         return STANDARD_OF_LARGE if effort == "standard" and numel >= LARGE else budget
     allowed = max(QUICK_VALUES, int(QUICK_SHARE * numel))

@@ -71,7 +71,7 @@ class _Signed:
     alike: tuple[float, float]
 
 
-@partial(Test, decides="stored basis", of_order=True)
+@partial(Test, decides="stored basis", of_order=True, kept="rows")
 def common_zeros(models: ModelPair) -> Evidence:
     """Matrices whose zero patterns coincide and, where there are any, the signs of the rows beside them."""
     inside = [p for p in models.pairs if p.by_name and not p.transposed and _inside(p)]

@@ -116,6 +116,7 @@ class Convergence(Details):
     confirms=("unit_agreement",),
     exchanges=True,
     details=Convergence,
+    needs="hidden units on the whole stream",
 )
 def convergence(models: ModelPair) -> Evidence:
     """Weak parts of units matched by their strong parts, on FFNs that the basis was not fitted on."""

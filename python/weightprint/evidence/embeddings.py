@@ -143,7 +143,13 @@ def _mirrored_table(told: TableRows) -> TableRows:
 
 
 @partial(
-    Test, bases=("stored", "found"), details=Embeddings, mirrored=_mirrored, collector=table_collector, cost="long"
+    Test,
+    bases=("stored", "found"),
+    details=Embeddings,
+    mirrored=_mirrored,
+    collector=table_collector,
+    cost="long",
+    kept="rows",
 )
 def embeddings(models: ModelPair) -> Evidence:
     """Equal rows, near rows and channels, for the token embedding and the output head."""

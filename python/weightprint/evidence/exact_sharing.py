@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
 from weightprint.anatomy.roles import matrix_of
 from weightprint.evidence.evidence import Details, Evidence, Shared, not_applied
 from weightprint.evidence.pair import ModelPair
@@ -27,7 +25,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 __all__ = ["ExactSharing", "exact_sharing", "is_fixed", "is_position"]
 
 _LISTED = 200  # names listed in details
-_ROWS_CHECKED = 32
 
 _QUESTION = Evidence(
     test="exact_sharing",
@@ -67,7 +64,7 @@ def _mirrored(told: ExactSharing, names: Mapping[str, str], models: ModelPair) -
     )
 
 
-@partial(Test, details=ExactSharing, mirrored=_mirrored, exact_values=True)
+@partial(Test, details=ExactSharing, mirrored=_mirrored, exact_values=True, kept="identity")
 def exact_sharing(models: ModelPair) -> Evidence:
     """Digests of all tensors of A against all of B. ``found`` lists every equal tensor that is evidence."""
     a, b = models.a, models.b
@@ -132,11 +129,7 @@ def is_fixed(side: ModelView, tensor: Tensor) -> bool:
     """True for a table that an architecture computes: by its name, or rows of constant length as in sin/cos tables."""
     if (tensor.role is not None and tensor.role.part == "fixed") or is_position(tensor):
         return True
-    if not tensor.rank2 or tensor.shape[1] % 2:
-        return False
-    rows = side.rows(tensor, 0, _ROWS_CHECKED).astype(np.float64)
-    squares = np.sum(rows * rows, axis=1)
-    return bool(np.all(np.abs(squares - tensor.shape[1] / 2) <= 1e-2 * tensor.shape[1] / 2))
+    return side.is_sinusoidal(tensor)
 
 
 def is_position(tensor: Tensor) -> bool:

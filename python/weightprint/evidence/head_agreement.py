@@ -148,6 +148,7 @@ def head_collector(models: ModelPair) -> HeadTable | None:
     mirrored=_mirrored,
     collector=head_collector,
     cost="alone",
+    kept="heads",
 )
 def head_agreement(models: ModelPair) -> Evidence:
     """Heads named alike by both products, with the counts of permuted copies, and heads in the same order."""

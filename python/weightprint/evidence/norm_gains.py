@@ -128,7 +128,7 @@ def _vector(models: ModelPair, side: ModelView, tensor: Tensor, known: Tensor) -
     return (replace(models.basis, signs=None) if gain else models.basis).to_a(x)
 
 
-@partial(Test, supports=True)
+@partial(Test, supports=True, kept="vectors")
 def norm_gains(models: ModelPair) -> Evidence:
     """Centred agreement of residual vectors in place and in any order, with an exact hit bound and permutations."""
     width = hidden_size(models.a, models.b)

@@ -59,8 +59,9 @@ def pair_by_name(a: ModelView, b: ModelView) -> dict[str, Pair]:
     return pairs
 
 
-def pair_tensors(a: ModelView, b: ModelView) -> tuple[tuple[Pair, ...], float]:
-    """All pairs in B's order, and log10 of the number of pairings that values were allowed to choose from."""
+def pair_tensors(a: ModelView, b: ModelView, *, values: bool = True) -> tuple[tuple[Pair, ...], float]:
+    """All pairs in B's order, and log10 of the number of pairings that values were allowed to choose from. Step 4 only
+    where ``values`` may be read."""
     pairs = pair_by_name(a, b)
     used = {pair.a.name for pair in pairs.values()}
     left_a = {name: tensor for name, tensor in a.tensors.items() if name not in used}
@@ -72,7 +73,7 @@ def pair_tensors(a: ModelView, b: ModelView) -> tuple[tuple[Pair, ...], float]:
         match = by_bytes.get((tensor.digest or "", tensor.dtype, tensor.shape))
         if match is not None and match.name in left_a:
             pairs[tensor.name] = Pair(left_a.pop(match.name), tensor, False, "digest")
-    rest_a = [t for t in left_a.values() if not t.undecoded]
+    rest_a = [t for t in left_a.values() if values and not t.undecoded]
     for pair in _by_values(a, b, rest_a, [t for t in left_b if t.name not in pairs and not t.undecoded]):
         pairs[pair.b.name] = pair
     return tuple(pairs[name] for name in b.tensors if name in pairs), log10_pairings

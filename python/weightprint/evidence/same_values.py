@@ -113,7 +113,7 @@ def _mirrored(told: SameValues, names: Mapping[str, str], models: ModelPair) -> 
     return replace(told, how=how, later=later.get(told.later), reordered=turned)
 
 
-@partial(Test, details=SameValues, mirrored=_mirrored, cost="alone", exact_values=True)
+@partial(Test, details=SameValues, mirrored=_mirrored, cost="alone", exact_values=True, needs="every value")
 def same_values(models: ModelPair) -> Evidence:
     """Test every pair whose bytes differ but whose values may be the same, or the same times a factor."""
     a, b = models.a, models.b

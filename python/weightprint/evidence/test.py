@@ -18,7 +18,10 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.steps import Collector
 from weightprint.util.linear_algebra import accounted
 
-__all__ = ["Test"]
+__all__ = ["NEEDS", "Test"]
+
+#: How the reason begins why a test is not applied to fingerprints.
+NEEDS = "needs the weights: "
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,9 @@ class Test:
         in_place_first: blocks that were found in their own places are asked for nowhere else
             (:mod:`weightprint.evidence.lookup.settled`).
         exact_values: it reads values as they are, NaN and infinities too; the others read those as 0.
+        kept: the view of a fingerprint (:mod:`weightprint.fingerprint.stored`) that answers it where a model's weights
+            are not at hand; None where only the weights do.
+        needs: what of the weights it needs then, in a few words.
         published: a measure as its authors define it, for comparison; it has no p-value, and runs when asked.
         quoted: a published measure that people quote: it always runs.
     """
@@ -70,6 +76,8 @@ class Test:
     cost: Literal["alone", "long", "short"] = "short"
     in_place_first: bool = False
     exact_values: bool = False
+    kept: Literal["identity", "rows", "units", "angles", "heads", "vectors"] | None = None
+    needs: str = "every value"
     published: bool = False
     quoted: bool = False
 

@@ -117,7 +117,7 @@ def _mirrored(told: TrainingShared, names: Mapping[str, str], models: ModelPair)
     return replace(told, r_a=told.r_b, r_b=told.r_a)
 
 
-@partial(Test, details=TrainingShared, bases=("stored", "found"), mirrored=_mirrored, cost="long")
+@partial(Test, details=TrainingShared, bases=("stored", "found"), mirrored=_mirrored, cost="long", kept="rows")
 def training_shared(models: ModelPair) -> Evidence:
     """Slopes along singular directions and correlation of gains, read as descent, shared initialisation or either."""
     if not models.budget.whole:

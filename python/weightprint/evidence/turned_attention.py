@@ -23,6 +23,7 @@ __all__ = ["turned_attention"]
     of_heads=True,
     details=TurnedParts,
     mirrored=not_found_of_a,
+    needs="attention on the whole stream",
 )
 def turned_attention(models: ModelPair) -> Evidence:
     """The attention of every block of B, looked for in A by itself, in any basis of the stream."""

@@ -22,6 +22,7 @@ __all__ = ["turned_ffns"]
     answers=("hidden units in a turned stream", "an FFN in a turned stream"),
     details=TurnedParts,
     mirrored=not_found_of_a,
+    needs="FFNs on the whole stream",
 )
 def turned_ffns(models: ModelPair) -> Evidence:
     """Every FFN and expert of B, looked for in A by itself, in any basis of the stream."""

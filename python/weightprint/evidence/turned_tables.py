@@ -23,6 +23,7 @@ __all__ = ["turned_tables"]
     answers=("token tables in a turned stream",),
     details=TurnedParts,
     mirrored=not_found_of_a,
+    needs="token tables on the whole stream",
 )
 def turned_tables(models: ModelPair) -> Evidence:
     """B's embedding and head, each looked for in A by itself, in any basis of the stream."""

@@ -131,6 +131,7 @@ def unit_collector(models: ModelPair) -> Lookup | None:
     details=UnitAgreement,
     collector=unit_collector,
     cost="alone",
+    kept="units",
     in_place_first=True,
 )
 def unit_agreement(models: ModelPair) -> Evidence:

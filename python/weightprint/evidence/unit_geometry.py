@@ -155,6 +155,7 @@ class _Best:
     exchanges=True,
     of_order=True,
     cost="long",
+    kept="angles",
     in_place_first=True,
 )
 def unit_geometry(models: ModelPair) -> Evidence:

@@ -34,9 +34,10 @@ def measured(
     """One pass over a model (:func:`weightprint.fingerprint.one_pass.stream`)."""
     side, reads = examined.side, examined.reads
     meter = meter or Meter(None, examined.anatomy.checkpoint.n_bytes)
-    side, digest = stream(examined.anatomy.checkpoint, side, reads, by_value, collectors, meter)
+    passed = stream(examined.anatomy.checkpoint, side, reads, by_value, collectors, meter)
     # Of a base with an adapter merged into it no file is the whole.
-    return replace(examined, side=side, digest=digest if len(examined.anatomy.checkpoints) == 1 else None)
+    digest = passed.digest if len(examined.anatomy.checkpoints) == 1 else None
+    return replace(examined, side=passed.side, digest=digest)
 
 
 def outlined(model: Checkpoint | Anatomy, label: str) -> Examined:

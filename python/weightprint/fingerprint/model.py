@@ -18,6 +18,8 @@ from weightprint.util.arrays import F32, Array
 #:
 MIN_DISTINCT = 64
 
+_ROWS_CHECKED = 32  # of a table that may be one of sines and cosines
+
 #: Values per slice when a tensor is streamed: 4 MiB of float32.
 SLICE_VALUES = 1 << 20
 
@@ -37,6 +39,8 @@ class Tensor:
     counts values that are zero, None where they were not counted. ``levels``: which values a quantised tensor can have,
     None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
     architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read.
+    ``simple`` and ``sinusoidal``: what :meth:`ModelView.is_trivial` and `is_sinusoidal` say, where values need not be
+    asked again.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Tensor:
     levels: Levels | None = None
     offset: float = 0.0
     undecoded: bool = False
+    simple: bool | None = None
+    sinusoidal: bool | None = None
 
     @property
     def scheme(self) -> str | None:
@@ -164,8 +170,20 @@ class ModelView:
         found = self.gains(tensor)
         return found if found is not None and found.shape == tensor.shape[-1:] else None
 
+    def is_sinusoidal(self, tensor: Tensor) -> bool:
+        """Its rows have the length of d/2 sines and d/2 cosines, as in tables of positions that a formula makes."""
+        if tensor.sinusoidal is not None:
+            return tensor.sinusoidal
+        if not tensor.rank2 or tensor.shape[1] % 2:
+            return False
+        rows = self.rows(tensor, 0, _ROWS_CHECKED).astype(np.float64)
+        squares = np.sum(rows * rows, axis=1)
+        return bool(np.all(np.abs(squares - tensor.shape[1] / 2) <= 1e-2 * tensor.shape[1] / 2))
+
     def is_trivial(self, tensor: Tensor) -> bool:
         """Too simple to be evidence: constant, or fewer than 64 elements or distinct values. Stops reading early."""
+        if tensor.simple is not None:
+            return tensor.simple
         if tensor.constant or tensor.numel < MIN_DISTINCT:
             return True
         seen: Array = np.empty(0, np.float32)

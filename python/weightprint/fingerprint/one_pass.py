@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.progress import Meter
 
-__all__ = ["stream"]
+__all__ = ["Passed", "stream"]
 
 #: Types whose float32 values say everything about them.
 _BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
@@ -39,8 +39,8 @@ _SMALL = 32 << 20  # bytes of a block below which the model is scanned in one go
 _HELD = 256 << 20  # bytes of samples that are put by of one block
 _PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})  # elements that share bytes
 
-#: What is known of a tensor after the pass: digest, std, min, max, zeros.
-_Measured = tuple[str, float, float | None, float | None, int]
+#: What is known of a tensor after the pass: column of a scan → its value.
+Measured = dict[str, Any]
 
 
 @dataclass
@@ -66,21 +66,44 @@ class _Group:
         self.places += other.places
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What one pass found: the side with every tensor measured, the digest of the whole, and what was measured of the
+    stored tensors and of the canonical ones, by name."""
+
+    side: ModelView
+    digest: str
+    stored: Mapping[str, Measured]
+    canonical: Mapping[str, Measured]
+
+
 def stream(
-    checkpoint: Checkpoint, side: ModelView, reads: Reads, by_value: bool, collectors: Sequence[Collector], meter: Meter
-) -> tuple[ModelView, str]:
-    """The side with every tensor measured, and the digest of the whole; every look's steps of this side taken.
+    checkpoint: Checkpoint,
+    side: ModelView,
+    reads: Reads,
+    by_value: bool,
+    collectors: Sequence[Collector],
+    meter: Meter,
+    *,
+    sketches: Mapping[str, int] | None = None,
+    settings: Settings | None = None,
+) -> Passed:
+    """One pass over every byte; every collector's steps of this side are taken.
 
     Args:
         by_value: digests are of float32 values, not of bytes, where these say everything.
+        sketches: canonical tensors of which a linear sketch is made, and the keys of its signs.
+        settings: threads and how files are read; no result depends on them.
 
     Raises:
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: what reading fails with.
     """
     rest, groups = _groups(checkpoint, side, reads)
-    stored: dict[str, _Measured] = {}
-    decoded: dict[str, _Measured] = {}
+    stored: dict[str, Measured] = {}
+    decoded: dict[str, Measured] = {}
+    sketches, settings = sketches or {}, settings or Settings()
+    keys = {info.name: key for name, key in sketches.items() if (info := reads.as_stored(name)) is not None}
 
     def is_decoded(tensor: Tensor) -> bool:
         return reads.as_stored(tensor.name) is None or (by_value and tensor.dtype in _BY_VALUE)
@@ -88,26 +111,26 @@ def stream(
     def work(group: _Group) -> None:
         steps = [(one, step) for one in collectors for place in group.places for step in one.of(side.label, place)]
         kept = _Kept(side, reads, group.infos, [read for _, step in steps for read in step.reads])
-        stored.update(_scanned(checkpoint, group.infos, kept.keep, meter))
+        stored.update(_scanned(checkpoint, group.infos, kept.keep, keys, replace(settings, progress=meter.part())))
         kept.keep.clear()  # who samples them holds them from here on
         there = finite_view(replace(side, sample=kept.sample))
         turned = [tensor for tensor in group.tensors if is_decoded(tensor)]
-        for tensor, found in zip(turned, parallel.each(lambda t: _of_values(side, t), turned), strict=True):
+        for tensor, found in zip(
+            turned, parallel.each(lambda t: _of_values(side, t, sketches.get(t.name)), turned), strict=True
+        ):
             decoded[tensor.name] = found
         for _ in parallel.each(lambda taken: taken[0].take(taken[1], there), steps):
             pass
 
     work(rest)
-    for _ in parallel.each(work, groups, ahead=len(groups)):
+    for _ in parallel.each(work, groups, ahead=len(groups), threads=settings.threads):
         pass
-    tensors = {
-        name: _known(tensor, decoded[name] if is_decoded(tensor) else stored[name])
-        for name, tensor in side.tensors.items()
-    }
+    canonical = {name: decoded[name] if is_decoded(tensor) else stored[name] for name, tensor in side.tensors.items()}
+    tensors = {name: _known(tensor, canonical[name]) for name, tensor in side.tensors.items()}
     infos = list(checkpoint.tensors)
-    digests = [stored[info.name][0] for info in infos]
+    digests = [stored[info.name]["digest"] for info in infos]
     whole = whole_digest([info.dtype for info in infos], [info.shape for info in infos], digests)
-    return replace(side, tensors=tensors), whole
+    return Passed(replace(side, tensors=tensors), whole, stored, canonical)
 
 
 def _groups(checkpoint: Checkpoint, side: ModelView, reads: Reads) -> tuple[_Group, list[_Group]]:
@@ -175,28 +198,33 @@ class _Kept:
 
 
 def _scanned(
-    checkpoint: Checkpoint, infos: Sequence[TensorInfo], keep: Sequence[Any], meter: Meter
-) -> Iterator[tuple[str, _Measured]]:
+    checkpoint: Checkpoint,
+    infos: Sequence[TensorInfo],
+    keep: Sequence[Any],
+    keys: Mapping[str, int],
+    settings: Settings,
+) -> Iterator[tuple[str, Measured]]:
     """(name, what is known) of these tensors as they are stored."""
-    settings = Settings(threads=None if parallel.sharing() == 1 else 1, progress=meter.part())
-    found = measure(checkpoint, infos, Request(digest=True), settings, keep)
+    settings = settings if parallel.sharing() == 1 else replace(settings, threads=1)
+    found = measure(checkpoint, infos, Request(digest=True), settings, keep, [keys.get(info.name) for info in infos])
     return zip([info.name for info in infos], _measured(found), strict=True)
 
 
-def _of_values(side: ModelView, tensor: Tensor) -> _Measured:
+def _of_values(side: ModelView, tensor: Tensor, key: int | None) -> Measured:
     """Of the float32 values of a tensor that is cut or decoded, slice by slice."""
-    state = _core.Measure(tensor.shape, digest=True)
+    state = _core.Measure(tensor.shape, digest=True, sketch=key)
     for _, values in side.slices(tensor):
         parallel.check()
         state.add(values.tobytes())
     return next(_measured(Columns.complete(state.finish(), 1)))
 
 
-def _measured(found: Columns) -> Iterator[_Measured]:
-    return zip(*(found[name].tolist() for name in ("digest", "std", "min", "max", "n_zero")), strict=True)
+def _measured(found: Columns) -> Iterator[Measured]:
+    names = list(found.arrays)
+    return (dict(zip(names, row, strict=True)) for row in zip(*(found[name].tolist() for name in names), strict=True))
 
 
-def _known(tensor: Tensor, measured: _Measured) -> Tensor:
-    digest, std, low, high, zeros = measured
+def _known(tensor: Tensor, measured: Measured) -> Tensor:
     # NaN and infinities are no values: of a tensor that is nothing else, or one value beside them, nothing can be told.
-    return replace(tensor, digest=digest, std=std, constant=low == high, zeros=zeros)
+    constant = measured["min"] == measured["max"]
+    return replace(tensor, digest=measured["digest"], std=measured["std"], constant=constant, zeros=measured["n_zero"])

@@ -6,7 +6,7 @@ A reader takes the facts and the difference B - A as it was measured, and yields
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weightprint.operations.architecture import architecture
@@ -29,7 +29,7 @@ from weightprint.verdict.facts import Facts
 from weightprint.verdict.values import Label
 from weightprint.verdict.verdict import Verdict
 
-__all__ = ["OPERATIONS", "History", "history", "operations"]
+__all__ = ["OPERATIONS", "STRUCTURAL", "History", "history", "operations"]
 
 #: Every reader, in the order of the report.
 OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
@@ -48,6 +48,10 @@ OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
     noise,
     training,
 )
+
+
+#: Those that read no values.
+STRUCTURAL = (layers, architecture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +73,19 @@ class History:
     siblings: bool = False
 
 
-def history(facts: Facts, verdict: Verdict) -> History:
-    """What was done to make the later model; nothing where the verdict finds nothing shared. Reads values of both."""
+def history(facts: Facts, verdict: Verdict, *, values: bool = True) -> History:
+    """What was done to make the later model; nothing where the verdict finds nothing shared. Reads values of both;
+    without ``values`` only what maps and roles tell."""
     if not verdict.related:
         return History()
     told_from: Label | None = {"a": "b", "b": "a", None: None}[verdict.direction.later]
     ways = {}
+    readers = OPERATIONS if values else STRUCTURAL
     if told_from != "b":
-        ways["a_first"] = operations(facts, measured(facts))
+        ways["a_first"] = operations(facts, measured(facts) if values else Changes(), readers)
     if told_from != "a":
         turned = mirrored(facts)
-        ways["b_first"] = operations(turned, measured(turned))
+        ways["b_first"] = operations(turned, measured(turned) if values else Changes(), readers)
     first = next(iter(ways.values()))
     if verdict.direction.relation == "siblings":
         names = {o.name for o in ways["b_first"]}
@@ -87,6 +93,8 @@ def history(facts: Facts, verdict: Verdict) -> History:
     return History(told_from, first, ways if told_from is None else {})
 
 
-def operations(facts: Facts, changes: Changes) -> tuple[Operation, ...]:
+def operations(
+    facts: Facts, changes: Changes, readers: Sequence[Callable[[Facts, Changes], Iterable[Operation]]] = OPERATIONS
+) -> tuple[Operation, ...]:
     """All operations that show, in the order of the report."""
-    return tuple(operation for reader in OPERATIONS for operation in reader(facts, changes))
+    return tuple(operation for reader in readers for operation in reader(facts, changes))

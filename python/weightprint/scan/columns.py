@@ -64,7 +64,7 @@ class Columns:
 
     f64, u64 and i64 arrays of shape (n,), and ``quantiles`` of shape (n, 9). Of object: min, max, abs_max (float, int
     or None), and what was asked for of ``digest`` (64 hex digits) and ``row_mean row_std row_l2 column_mean column_std
-    column_l2`` (bytes of float64, or None where a tensor has no rows).
+    column_l2`` (bytes of float64, or None where a tensor has no rows), and ``sketch`` (bytes of 256 float64, or None).
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -97,11 +97,17 @@ class Columns:
 
 
 def measure(
-    checkpoint: Checkpoint, infos: Sequence[TensorInfo], request: Request, settings: Settings, keep: Sequence[Any] = ()
+    checkpoint: Checkpoint,
+    infos: Sequence[TensorInfo],
+    request: Request,
+    settings: Settings,
+    keep: Sequence[Any] = (),
+    sketch: Sequence[int | None] | None = None,
 ) -> Columns:
-    """Read every byte of these tensors once, on threads of this process; `keep` as the core's scan takes it."""
+    """Read every byte of these tensors once, on threads of this process; `keep` and `sketch` as the core's scan takes
+    them."""
     files = [checkpoint.core_file(f) for f in range(len(checkpoint.files))]
-    return measure_files(files, [(info.file, info.index) for info in infos], request, settings, keep)
+    return measure_files(files, [(info.file, info.index) for info in infos], request, settings, keep, sketch)
 
 
 def measure_files(
@@ -110,8 +116,18 @@ def measure_files(
     request: Request,
     settings: Settings,
     keep: Sequence[Any] = (),
+    sketch: Sequence[int | None] | None = None,
 ) -> Columns:
     """The same of pairs (position in `files`, tensor number)."""
     threads, progress = settings.threads or 0, settings.progress
-    found = _core.scan(files, tensors, **asdict(request), threads=threads, io=settings.io, progress=progress, keep=keep)
+    found = _core.scan(
+        files,
+        tensors,
+        **asdict(request),
+        threads=threads,
+        io=settings.io,
+        progress=progress,
+        keep=keep,
+        sketch=sketch,
+    )
     return Columns.complete(found, len(tensors))

@@ -30,7 +30,7 @@ from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.lookup.heads import attentions
 from weightprint.evidence.lookup.turned_parts import TurnedParts
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.tests import OWN_BASIS
+from weightprint.evidence.tests import BASIS_FREE, OWN_BASIS
 from weightprint.fingerprint.model import Tensor
 from weightprint.verdict.found_blocks import FoundBlock, Key, by_part, found_blocks, found_heads
 from weightprint.verdict.thresholds import ABSENT, ABSENT_UNITS, DETECTABLE, MOST
@@ -95,7 +95,9 @@ def absent_parts(
     """
     homes = [e for e in deciding if e.test in _COMMON_STREAM and found_blocks([e], (), models.b)]
     bases = {_basis(e) for e in homes}
-    if any(value >= MOST for value in cosines.values()) or any(b.in_place for b in blocks.values()):
+    if any(value >= MOST for value in cosines.values()) or any(
+        b.in_place and b.test not in BASIS_FREE for b in blocks.values()
+    ):
         bases.add(_basis(None))
     if not bases:  # the stream may be turned: only what asks each part by itself has seen anything
         return _absent_turned(models, deciding, evidence)

@@ -16,9 +16,11 @@ from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.lookup.turned_parts import TurnedParts
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.tests import DECIDING, IN_ANY_BASIS, OF_HEADS
+from weightprint.evidence.test import NEEDS
+from weightprint.evidence.tests import BASIS_FREE, DECIDING, IN_ANY_BASIS, OF_HEADS
 from weightprint.evidence.thresholds import FITTED_EFFECT
 from weightprint.evidence.training_shared import TrainingShared
+from weightprint.fingerprint.ffns import ffns
 from weightprint.verdict.absent_parts import Absent, absent_outside, absent_parts
 from weightprint.verdict.copied import Copied
 from weightprint.verdict.found_blocks import FoundBlock, Key, found_blocks, found_heads, parts_of, share_of
@@ -151,7 +153,10 @@ class Facts(Copied):
 
     @cached_property
     def absent_regions(self) -> tuple[Region, ...]:
-        """Parts outside the blocks that were tested in place with power and are not shared there."""
+        """Parts outside the blocks that were tested in place with power and are not shared there; none where only tests
+        that need no common basis found B's blocks, since the stream may be turned."""
+        if self.blocks and not self.found_regions and all(b.test in BASIS_FREE for b in self.blocks.values()):
+            return ()
         return absent_outside(self.models, self.regions, {r.name for r in self.found_regions})
 
     @cached_property
@@ -159,6 +164,15 @@ class Facts(Copied):
         """Absent parts in a stack of which others were found: a stack of its own beside it (a tower, a decoy) makes the
         rest no less shared."""
         return self.absent.beside({key[0] for key in self.blocks})
+
+    @cached_property
+    def open_beside_found(self) -> bool:
+        """Only what fingerprints keep was looked at, and blocks beside those found were not: the weights might show
+        them, or that they are not there."""
+        kept = any((e.why_not or "").startswith(NEEDS) for e in self.evidence)
+        stacks = {key[0] for key in self.blocks}
+        blocks = {(f.stack, f.block) for f in ffns(self.models.b) if f.stack in stacks}
+        return kept and not blocks <= {key[:2] for key in self.blocks}
 
     @cached_property
     def more_experts_only(self) -> bool:

@@ -95,6 +95,14 @@ RULES: tuple[Rule, ...] = (
         wording.partly_shared,
     ),
     Rule(
+        "partly_shared",
+        lambda f: bool(f.blocks) and f.open_beside_found,
+        "some blocks agree (log10 p <= {limits.log10_p:g}, and a cosine or share of units >= {limits.effect:g}), "
+        "others were not found in what fingerprints keep",
+        DECIDING,
+        wording.partly_shared,
+    ),
+    Rule(
         "shared_origin",
         lambda f: bool(f.blocks) or f.units_only,
         "channels, hidden units or heads find themselves again (log10 p <= {limits.log10_p:g}) in blocks with a cosine "

@@ -13,6 +13,7 @@ from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.exact_sharing import ExactSharing
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.same_values import SameValues
+from weightprint.evidence.test import NEEDS
 from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.evidence.training_shared import TrainingShared
@@ -278,6 +279,12 @@ def _where(facts: Facts) -> list[str]:
 
 def against(verdict: Name, facts: Facts) -> tuple[str, ...]:
     """What speaks against the verdict, and what was not seen."""
+    unasked = [e.test for e in facts.evidence if (e.why_not or "").startswith(NEEDS)]
+    kept = (f"Compared from fingerprints: {', '.join(unasked)} need the weights, and so does silence.",)
+    return (*_against(verdict, facts), *(kept if unasked else ()))
+
+
+def _against(verdict: Name, facts: Facts) -> tuple[str, ...]:
     lines: list[str] = []
     if verdict in ("identical", "re_encoded"):
         lines.extend(_missing(facts))

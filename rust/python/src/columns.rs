@@ -84,6 +84,13 @@ pub fn to_columns<'py>(py: Python<'py>, results: &[TensorResult], request: Reque
         let digests = results.iter().map(|r| r.digest.map(|d| d.to_hex().to_string()));
         out.set_item("digest", PyList::new(py, digests)?)?;
     }
+    if results.iter().any(|r| r.sketch.is_some()) {
+        let list = PyList::empty(py);
+        for result in results {
+            list.append(result.sketch.map(|sums| f64_bytes(py, sums.into_iter())))?;
+        }
+        out.set_item("sketch", list)?;
+    }
     set_lines(py, &out, "row", request.rows, results.iter().map(|r| r.rows.as_ref()))?;
     set_lines(py, &out, "column", request.columns, results.iter().map(|r| r.columns.as_ref()))?;
     Ok(out)

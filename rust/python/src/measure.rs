@@ -29,7 +29,7 @@ fn over() -> Error {
 #[pymethods]
 impl Measure {
     #[new]
-    #[pyo3(signature = (shape, *, exact = false, rows = false, columns = false, digest = false, isa = None))]
+    #[pyo3(signature = (shape, *, exact = false, rows = false, columns = false, digest = false, sketch = None, isa = None))]
     fn new(
         py: Python<'_>,
         shape: Vec<u64>,
@@ -37,10 +37,11 @@ impl Measure {
         rows: bool,
         columns: bool,
         digest: bool,
+        sketch: Option<u64>,
         isa: Option<&str>,
     ) -> PyResult<Self> {
         let request = Request { exact, rows, columns, digest };
-        let inner = isa_from_name(isa).and_then(|isa| core::Measure::new(&shape, request, isa));
+        let inner = isa_from_name(isa).and_then(|isa| core::Measure::new(&shape, request, sketch, isa));
         Ok(Self { inner: Mutex::new(Some(inner.map_err(|e| to_python(py, e))?)), request })
     }
 

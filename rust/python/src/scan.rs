@@ -51,10 +51,11 @@ type PyRuns = Vec<(u64, u64)>;
 type PyRetained<'py> = (usize, PyReadwriteArray2<'py, f32>, PyRuns, Option<PyRuns>);
 
 /// Read every byte of `tensors` (pairs of file number and tensor number) once; see the stub for the columns. `keep`: of
-/// the tensor at this place of the list these rows and columns go into an array as they pass.
+/// the tensor at this place of the list these rows and columns go into an array as they pass. `sketch`: per tensor the
+/// key of its linear sketch's signs, or None.
 #[pyfunction]
 #[pyo3(signature = (files, tensors, *, exact = false, rows = false, columns = false, digest = false, threads = 0,
-                    io = "auto", isa = None, progress = None, keep = Vec::new()))]
+                    io = "auto", isa = None, progress = None, keep = Vec::new(), sketch = None))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub fn scan<'py>(
     py: Python<'py>,
@@ -69,6 +70,7 @@ pub fn scan<'py>(
     isa: Option<&str>,
     progress: Option<Py<PyAny>>,
     mut keep: Vec<PyRetained<'py>>,
+    sketch: Option<Vec<Option<u64>>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let request = Request { exact, rows, columns, digest };
     let settings = (|| Ok(Settings { threads, io: io_from_name(io)?, isa: isa_from_name(isa)? }))();
@@ -84,7 +86,10 @@ pub fn scan<'py>(
     let sources: Vec<_> = sources.iter().map(Arc::as_ref).collect();
     let retained = keep.iter_mut().map(|one| retained(&sources, &tensors, one)).collect::<Result<Vec<_>>>();
     let retained = retained.map_err(|e| to_python(py, e))?;
-    let tensors: Vec<_> = tensors.iter().map(|&(file, i)| core::Tensor::new(&sources, file, i)).collect();
+    let mut tensors: Vec<_> = tensors.iter().map(|&(file, i)| core::Tensor::new(&sources, file, i)).collect();
+    for (tensor, key) in tensors.iter_mut().zip(sketch.into_iter().flatten()) {
+        tensor.sketch = key;
+    }
     let total = tensors.iter().map(|t| t.nbytes).sum();
     let progress = progress.map(|callback| Progress { callback, total });
     let results = gateway::run(py, progress, |control| {

@@ -24,7 +24,6 @@ between; they are multiplied out (:mod:`weightprint.anatomy.products` says how),
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,9 +32,9 @@ from typing import Literal
 import numpy as np
 
 from weightprint import _core
-from weightprint.anatomy.place import Geometry
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.attentions import Attention, attentions
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
@@ -44,33 +43,9 @@ from weightprint.util.linear_algebra import product, solve
 __all__ = ["Attention", "Factors", "Kind", "Sketch", "attentions", "factors", "overlaps", "reads"]
 
 Kind = Literal["qk", "vo"]
-_PLAIN = ("q", "k", "v", "o")
-_LATENT = ("q_a", "q_b", "kv_a", "kv_b")
 _EXTREME = (1e-8, 1e8)  # largest values of a head outside of which it is scaled first
 _RIDGE = 1e-10  # of rows' mean square
 _HELD = 1 << 23  # values of sketched factors in memory
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The heads of one block. ``parts``: role → tensor; ``latent``: (nope, rope) sizes for MLA."""
-
-    stack: str
-    block: int
-    parts: dict[str, Tensor]
-    heads: int
-    kv_heads: int
-    latent: tuple[int, int] | None = None
-
-    @property
-    def name(self) -> str:
-        """``stack.block``."""
-        return f"{self.stack}.{self.block}"
-
-    @property
-    def largest(self) -> int:
-        """Values of its largest matrix."""
-        return max(t.numel for t in self.parts.values())
 
 
 @dataclass(frozen=True)
@@ -87,58 +62,6 @@ class Factors:
         """Trace of each head's product over channels less one: what channels have to do with themselves; (heads,)."""
         traces = [np.einsum("dc,dc->", x, self.right[g]) for x, g in zip(self.left, self.of, strict=True)]
         return np.array([t / max(self.left.shape[2] - 1, 1) for t in traces], np.float32)
-
-
-def attentions(side: ModelView, other: ModelView) -> list[Attention]:
-    """Every block whose heads can be told apart, in depth order; reads headers only.
-
-    Where a side doesn't know its head size (no config.json), the other side's is tried: a wrong size costs power only.
-    """
-    found: dict[tuple[str, int], dict[str, Tensor]] = defaultdict(dict)
-    for tensor in side.tensors.values():
-        place = tensor.place
-        if place is not None and place.block is not None and place.expert is None and tensor.rank2:
-            found[place.stack, place.block].setdefault(place.role, tensor)
-    sizes = [g for g in other.geometry.values() if g.head_dim]
-    out = []
-    for (stack, block), parts in found.items():
-        own = side.geometry.get(stack)
-        for geometry in [*([own] if own is not None else []), *sizes]:
-            made = _plain(stack, block, parts, geometry) or _latent(stack, block, parts, geometry)
-            if made is not None:
-                out.append(made)
-                break
-    return sorted(out, key=lambda a: (a.stack, a.block))
-
-
-def _plain(stack: str, block: int, parts: dict[str, Tensor], geometry: Geometry) -> Attention | None:
-    if any(role not in parts or parts[role].constant for role in _PLAIN) or not geometry.head_dim:
-        return None
-    q, k, v, o = (parts[role] for role in _PLAIN)
-    heads, left = divmod(q.shape[0], geometry.head_dim)
-    groups, left_k = divmod(k.shape[0], geometry.head_dim)
-    if left or left_k or not groups or heads % groups or v.shape[0] % groups:
-        return None
-    value = v.shape[0] // groups
-    if o.shape[1] != heads * value or len({q.shape[1], k.shape[1], v.shape[1], o.shape[0]}) != 1:
-        return None
-    return Attention(stack, block, {role: parts[role] for role in _PLAIN}, heads, groups)
-
-
-def _latent(stack: str, block: int, parts: dict[str, Tensor], geometry: Geometry) -> Attention | None:
-    heads, nope, rope, value = geometry.heads, geometry.nope_dim, geometry.rope_dim, geometry.value_dim
-    if not (heads and nope and rope and value) or any(role not in parts for role in ("kv_a", "kv_b", "o")):
-        return None
-    q = parts.get("q_b") or parts.get("q")
-    fits = (
-        q is not None
-        and q.shape[0] == heads * (nope + rope)
-        and parts["kv_b"].shape == (heads * (nope + value), parts["kv_a"].shape[0] - rope)
-        and parts["o"].shape[1] == heads * value
-        and ("q_b" not in parts or "q_a" in parts)
-    )
-    kept = {role: parts[role] for role in ("q", *_LATENT, "o") if role in parts}
-    return Attention(stack, block, kept, heads, heads, (nope, rope)) if fits else None
 
 
 def as_stored(basis: Basis, side: ModelView) -> bool:

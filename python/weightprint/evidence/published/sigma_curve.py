@@ -48,7 +48,7 @@ _QUESTION = Evidence(
 )
 
 
-@partial(Test, published=True, quoted=True)
+@partial(Test, published=True, quoted=True, kept="identity")
 def sigma_curve(models: ModelPair) -> Evidence:
     """Raw and detrended correlation of the four curves, with the share of unrelated public pairs that score as high."""
     a, b = curves(models, models.a, _PARTS), curves(models, models.b, _PARTS)

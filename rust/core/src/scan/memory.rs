@@ -28,15 +28,15 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// For float32 values of this shape. Errors: more values than 2^61.
-    pub fn new(shape: &[u64], request: Request, isa: Isa) -> Result<Self> {
+    /// For float32 values of this shape, and with a key for the signs their linear sketch too. Errors: more values than 2^61.
+    pub fn new(shape: &[u64], request: Request, sketch: Option<u64>, isa: Isa) -> Result<Self> {
         let components = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).filter(|&n| n < 1 << 61);
         let Some(components) = components else {
             return Err(Error::usage("shape_too_large", format!("a tensor of shape {shape:?} has too many values")));
         };
         let row = (shape.len() >= 2 && components > 0).then(|| shape[shape.len() - 1]);
         let tensor =
-            Tensor { file: 0, index: 0, dtype: Dtype::F32, offset: 0, nbytes: 4 * components, components, row };
+            Tensor { file: 0, index: 0, dtype: Dtype::F32, offset: 0, nbytes: 4 * components, components, row, sketch };
         let mut measure = Self { tensor, request, isa, gathered: Vec::new(), done: 0, state: State::Waiting };
         if components == 0 {
             measure.run_unit(&Control::new())?;

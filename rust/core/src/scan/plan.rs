@@ -29,6 +29,8 @@ pub struct Tensor {
     pub components: u64,
     /// Components in one row (the last axis), for tensors of rank 2 or more that are not empty.
     pub row: Option<u64>,
+    /// Key of the signs of its linear sketch; `None` for no sketch.
+    pub sketch: Option<u64>,
 }
 
 impl Tensor {
@@ -38,7 +40,16 @@ impl Tensor {
         let (dtype, shape, (begin, end)) = (header.dtype(index), header.shape(index), header.range(index));
         let components = header.numel(index) * dtype.components();
         let row = (shape.len() >= 2 && components > 0).then(|| shape[shape.len() - 1] * dtype.components());
-        Self { file, index, dtype, offset: source.data_start() + begin, nbytes: end - begin, components, row }
+        Self {
+            file,
+            index,
+            dtype,
+            offset: source.data_start() + begin,
+            nbytes: end - begin,
+            components,
+            row,
+            sketch: None,
+        }
     }
 
     /// Bytes per unit and per chunk. A 6-bit element straddles bytes, four of them fill three; so its cuts are
@@ -132,7 +143,7 @@ mod tests {
 
     fn tensor(dtype: Dtype, components: u64) -> Tensor {
         let nbytes = components / dtype.components() * u64::from(dtype.bits()) / 8;
-        Tensor { file: 0, index: 0, dtype, offset: 100, nbytes, components, row: None }
+        Tensor { file: 0, index: 0, dtype, offset: 100, nbytes, components, row: None, sketch: None }
     }
 
     #[test]

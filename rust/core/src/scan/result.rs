@@ -1,5 +1,6 @@
 //! The statistics of one tensor, as a scan returns them.
 
+use crate::kernels::BUCKETS;
 use crate::stats::{Distribution, Summary};
 
 /// Mean, standard deviation (ddof 0) and L2 norm of each row or column, over its finite values.
@@ -26,4 +27,6 @@ pub struct TensorResult {
     pub columns: Option<Lines>,
     /// BLAKE3 of the raw bytes.
     pub digest: Option<blake3::Hash>,
+    /// The linear sketch.
+    pub sketch: Option<[f64; BUCKETS]>,
 }

@@ -14,7 +14,7 @@ use crate::control::{Control, on_threads, thread_count};
 use crate::dtype::{Class, Dtype};
 use crate::error::{Error, Result};
 use crate::source::{Buffer, TensorFile};
-use crate::stats::{ColumnMoments, Counts, Moments, RowMoments, RowPartial};
+use crate::stats::{ColumnMoments, Counts, Moments, RowMoments, RowPartial, Sketch};
 
 /// Scan `tensors` of `files`: every byte once, one result per tensor, in order.
 ///
@@ -96,6 +96,7 @@ struct Partial {
     rows: Option<RowMoments>,
     columns: Option<ColumnMoments>,
     digest: Option<Piece>,
+    sketch: Option<Sketch>,
 }
 
 /// Which kernels a tensor goes through.
@@ -192,6 +193,7 @@ impl<'a> Worker<'a> {
         let mut moments = needs.moments.then(|| Moments::new(tensor.dtype));
         let mut rows = needs.rows.then(|| RowMoments::new(row, start));
         let mut columns = needs.columns.then(|| ColumnMoments::new(tensor.dtype, row));
+        let mut sketch = tensor.sketch.map(Sketch::new);
         let mut hasher = needs.digest.then(|| UnitHasher::new(unit.start, tensor.nbytes));
         let mut reader = job.source.reader(tensor, unit, buffer);
         for (begin, end) in unit.chunks() {
@@ -215,12 +217,15 @@ impl<'a> Worker<'a> {
             if let Some(columns) = &mut columns {
                 columns.update(isa, bytes, 0, n, first);
             }
+            if let Some(sketch) = &mut sketch {
+                sketch.update(isa, tensor.dtype, bytes, first, n);
+            }
             (job.retain)(unit.tensor, bytes, first, gathered);
             job.control.advance(end - begin);
         }
         reader.finish()?;
         let digest = hasher.map(UnitHasher::finish);
-        job.close(unit, Partial { moments, rows, columns, digest }, counts);
+        job.close(unit, Partial { moments, rows, columns, digest, sketch }, counts);
         Ok(())
     }
 }
@@ -329,6 +334,9 @@ fn join(mut partials: Vec<(u64, Partial)>) -> Partial {
         if let (Some(mine), Some(theirs)) = (&mut all.columns, &later.columns) {
             mine.merge(theirs);
         }
+        if let (Some(mine), Some(theirs)) = (&mut all.sketch, &later.sketch) {
+            mine.merge(theirs);
+        }
     }
     all.digest = (!pieces.is_empty()).then(|| Piece::Whole(digest::join(pieces.into_iter())));
     all
@@ -350,6 +358,7 @@ fn summarise(partial: Partial, counts: Option<&Counts>) -> TensorResult {
         rows: partial.rows.map(|rows| lines(rows.rows())),
         columns: partial.columns.map(|columns| lines(columns.columns())),
         digest: partial.digest.map(|piece| digest::join(std::iter::once(piece))),
+        sketch: partial.sketch.map(|sketch| sketch.finish()),
     }
 }
 

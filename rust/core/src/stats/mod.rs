@@ -11,6 +11,7 @@ mod extremes;
 mod moments;
 mod narrow_rows;
 mod rows;
+mod sketch;
 mod summary;
 
 pub use columns::ColumnMoments;
@@ -18,4 +19,5 @@ pub use counts::Counts;
 pub use distribution::{Distribution, QUANTILE_LEVELS};
 pub use moments::Moments;
 pub use rows::{RowMoments, RowPartial};
+pub use sketch::Sketch;
 pub use summary::{Number, Summary};

@@ -1,0 +1,71 @@
+"""The feed-forward blocks and experts of a model, as its headers list them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from weightprint.anatomy.place import Expert
+from weightprint.fingerprint.model import ModelView, Tensor
+
+__all__ = ["Ffn", "ffns"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ffn:
+    """The units of one FFN or one expert. ``gate`` is None for a plain FFN, ``down`` where it was not found."""
+
+    stack: str
+    block: int
+    expert: Expert
+    up: Tensor
+    gate: Tensor | None
+    down: Tensor | None
+
+    @property
+    def name(self) -> str:
+        """``"decoder.7"``, or ``"decoder.7.expert.3"``."""
+        return f"{self.stack}.{self.block}" + ("" if self.expert is None else f".expert.{self.expert}")
+
+    @property
+    def key(self) -> tuple[str, int, Expert]:
+        """Where it is: stack, block, expert."""
+        return self.stack, self.block, self.expert
+
+    @property
+    def units(self) -> int:
+        """Hidden units."""
+        return self.up.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Residual channels."""
+        return self.up.shape[1]
+
+    @property
+    def numel(self) -> int:
+        """Parameters of its matrices."""
+        return sum(t.numel for t in (self.up, self.gate, self.down) if t is not None)
+
+
+def ffns(side: ModelView, smallest: int = 16) -> list[Ffn]:
+    """Every FFN of a model in depth order, experts one by one; those with fewer than `smallest` units are left out.
+
+    Reads headers only. A gate or down-projection whose shape does not go with the up-projection is left out of its
+    `Ffn`; constant tensors (where statistics are known) are too.
+    """
+    found: dict[tuple[str, int, Expert], dict[str, Tensor]] = defaultdict(dict)
+    for tensor in side.tensors.values():
+        place = tensor.place
+        if place is not None and place.block is not None and place.role in ("up", "gate", "down") and tensor.rank2:
+            found[place.stack, place.block, place.expert].setdefault(place.role, tensor)
+    out = []
+    for (stack, block, expert), parts in found.items():
+        up, gate, down = (parts.get(role) for role in ("up", "gate", "down"))
+        if up is None or up.constant or up.shape[0] < smallest:
+            continue
+        h, d = up.shape
+        gate = gate if gate is not None and gate.shape == (h, d) and not gate.constant else None
+        down = down if down is not None and down.shape == (d, h) and not down.constant else None
+        out.append(Ffn(stack, block, expert, up, gate, down))
+    return sorted(out, key=lambda f: (f.stack, f.block, str(f.expert).zfill(8)))

@@ -1,0 +1,128 @@
+"""A fingerprint as a file: the same bytes for the same model, whole or refused, and version 1 for ever."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import weightprint
+from llama import CONFIG, draw, write
+from weightprint.errors import FormatError, UnsupportedFormatError, UsageError
+from weightprint.fingerprint.file import FORMAT, is_fingerprint
+from weightprint.fingerprint.file import read as read_file
+from weightprint.fingerprint.file import write as write_file
+
+VERSION_1 = Path(__file__).parent / "version_1.fp"
+
+
+@pytest.fixture
+def model(save):
+    return write("model", draw(1), save)
+
+
+@pytest.fixture
+def kept(model, tmp_path):
+    path = tmp_path / "model.fp"
+    weightprint.fingerprint(model).save(path)
+    return path
+
+
+def test_the_same_model_gives_the_same_bytes(model, kept, tmp_path):
+    for threads, io in ((1, "mmap"), (2, "pread"), (5, "auto")):
+        weightprint.fingerprint(model, threads=threads, io=io).save(tmp_path / "again.fp")
+        assert (tmp_path / "again.fp").read_bytes() == kept.read_bytes()
+    weightprint.fingerprint(model, seed=1).save(tmp_path / "other.fp")
+    assert (tmp_path / "other.fp").read_bytes() != kept.read_bytes()
+
+
+def test_what_was_saved_is_read_again(model, kept):
+    made, read = weightprint.fingerprint(model), weightprint.Fingerprint.load(kept)
+    assert read.plan == made.plan
+    assert read.summary == json.loads(json.dumps(made.summary))
+    assert read.tensors == made.tensors
+    assert read.arrays.keys() == made.arrays.keys()
+    assert all(np.array_equal(read.arrays[name], array) for name, array in made.arrays.items())
+    assert pickle.loads(pickle.dumps(made)).tensors == made.tensors
+    assert "fingerprint of" in str(read)
+    assert "fingerprint of" in read._repr_html_()
+    assert json.loads(read.to_json())["plan"]["version"] == 1
+
+
+def test_other_readers_of_safetensors_read_it(kept):
+    """It is an ordinary file: the reference reader's and ours agree on it."""
+    reference = pytest.importorskip("safetensors.numpy").load_file(kept)
+    arrays = {**weightprint.Fingerprint.load(kept).arrays}
+    assert set(reference) == {*arrays, "tensors"}
+    with weightprint.open(kept) as file:
+        assert len(file.tensors) == len(reference)
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut in the header", "flipped", "longer"])
+def test_damage_is_refused(kept, damage):
+    data = bytearray(kept.read_bytes())
+    if damage == "flipped":
+        data[-100] ^= 1
+    data = {"cut": data[:-1], "cut in the header": data[:2000], "flipped": data, "longer": data + b"x"}[damage]
+    kept.write_bytes(data)
+    with pytest.raises(FormatError) as error:
+        weightprint.Fingerprint.load(kept)
+    assert error.value.code == "fingerprint_damaged"
+    assert error.value.path == str(kept)
+
+
+def test_other_versions_other_files_and_other_plans_are_refused(model, kept, tmp_path, save):
+    arrays, metadata = read_file(kept)
+    data = kept.read_bytes().replace(b'"version":"1"', b'"version":"9"')
+    (tmp_path / "nine.fp").write_bytes(data)
+    with pytest.raises(UnsupportedFormatError) as error:
+        weightprint.Fingerprint.load(tmp_path / "nine.fp")
+    assert error.value.code == "fingerprint_version"
+    with pytest.raises(UnsupportedFormatError) as error:
+        weightprint.Fingerprint.load(Path(model) / "model.safetensors")
+    assert error.value.code == "not_a_fingerprint"
+    weightprint.fingerprint(model, seed=3).save(tmp_path / "three.fp")
+    for verb in (weightprint.compare, weightprint.diff):
+        with pytest.raises(UsageError) as usage:
+            verb(kept, tmp_path / "three.fp")
+        assert usage.value.code == "other_plan"
+    del metadata["plan"]
+    write_file(tmp_path / "no_plan.fp", arrays, {"summary": metadata["summary"]})
+    with pytest.raises(FormatError) as damaged:
+        weightprint.Fingerprint.load(tmp_path / "no_plan.fp")
+    assert damaged.value.code == "fingerprint_damaged"
+
+
+def test_it_is_known_by_its_metadata_not_by_its_name(kept, model, tmp_path, save):
+    renamed = tmp_path / "weights.safetensors"
+    renamed.write_bytes(kept.read_bytes())
+    assert is_fingerprint(renamed)
+    assert weightprint.compare(renamed, model).verdict == "identical"
+    impostor = save("impostor.fp", {"model.norm.weight": np.ones(4, np.float32)}, {"note": FORMAT})
+    for path in (impostor, tmp_path, tmp_path / "missing", Path(model) / "model.safetensors"):
+        assert not is_fingerprint(path)
+
+
+def test_nothing_is_left_of_one_that_could_not_be_written(model, tmp_path):
+    made = weightprint.fingerprint(model)
+    (tmp_path / "out").mkdir()
+    with pytest.raises((UsageError, OSError)):
+        made.save(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_version_1_is_still_read(save, tmp_path):
+    """The committed file is a fingerprint of `draw(7)` with one layer, made when version 1 was new."""
+    old = weightprint.Fingerprint.load(VERSION_1)
+    config = {**CONFIG, "num_hidden_layers": 1}
+    weights = {n: x.astype(np.float16) for n, x in draw(7, layers=1).items()}
+    live = write("seven", weights, save, np.float16, config)
+    assert old.plan.to_dict()["version"] == 1
+    assert weightprint.compare(old, live).verdict == "identical"
+    new = weightprint.fingerprint(live)
+    assert new.tensors == old.tensors
+    for name, array in old.arrays.items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(new.arrays[name].astype(float), array.astype(float), rtol=1e-3, atol=1e-3)
