@@ -6,10 +6,11 @@ alike). They are looked for by :func:`weightprint.verdict.direction.cues.gather`
 how often somebody would go the other way on purpose; no share of a benchmark stands behind them.
 
 *Where the two parted* (:mod:`weightprint.verdict.direction.parting`): t = 0 if B was made from A, 1 if A was made from
-B, between for siblings. Confidences are measured (:data:`MEASURED`). It claims descent only where decay goes the same way,
-since a mean of relatives lies between them and the origin and looks like the ancestor of both, but lets go of nothing; for the
-same reason t far beyond 1 without decay shows such a mean. What is nearly an ancestor (the sibling whose own branch is
-short, or an ancestor's copy with something exact done to it) looks like one, to within the square of that branch.
+B, between for siblings. Confidences are measured (:data:`MEASURED`). It claims descent only where decay goes the same
+way, since a mean of relatives lies between them and the origin and looks like the ancestor of both, but lets go of
+nothing; for the same reason t far beyond 1 without decay shows such a mean. What is nearly an ancestor (the sibling
+whose own branch is short, or an ancestor's copy with something exact done to it) looks like one, to within the square
+of that branch.
 
 What agrees is told together. What contradicts claims nothing: a sibling may have lost bits or repeated layers since
 they parted, and what lost many, or was made anew in parts, may look like a sibling.
