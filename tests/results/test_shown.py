@@ -44,20 +44,7 @@ def diff(model, lora, save):
 
 
 TEXT = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "h3", "dl", "dt", "dd", "span"}
-DRAWINGS = {
-    "style",
-    "figure",
-    "figcaption",
-    "svg",
-    "defs",
-    "pattern",
-    "path",
-    "text",
-    "title",
-    "line",
-    "rect",
-    "circle",
-}
+DRAWINGS = set("style figure figcaption svg defs pattern path text title line rect circle".split())
 #: One of each kind, made from the fixtures.
 EXAMPLES = {
     "Checkpoint": lambda model, lora, save: weightprint.open(model),
@@ -68,6 +55,8 @@ EXAMPLES = {
     "CheckReport": lambda model, lora, save: weightprint.check(model),
     "Diff": diff,
     "Comparison": lambda model, lora, save: weightprint.compare(model, model),
+    "Recipe": lambda model, lora, save: weightprint.recipe(model, [model]),
+    "Fingerprint": lambda model, lora, save: weightprint.fingerprint(model),
 }
 #: More of them, with less in them or with more.
 VARIANTS = {

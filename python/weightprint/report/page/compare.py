@@ -1,6 +1,6 @@
 """The page of a comparison: the verdict and how often such a one is wrong, the map, the evidence, and how to repeat it.
 
-Sentences are those of the first screen (:mod:`weightprint.report.screen.screen`), so that page and terminal tell one story.
+Sentences are those of the first screen (:mod:`weightprint.report.screen.screen`): page and terminal tell one story.
 """
 
 from __future__ import annotations
