@@ -47,10 +47,9 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put
     from weightprint.fingerprint.fingerprint import as_fingerprint
-    from weightprint.report.fingerprint import html as print_html
-    from weightprint.report.fingerprint import text as print_text
-    from weightprint.report.html import page as plain_page
+    from weightprint.report.fingerprint import text as text_of
     from weightprint.report.inspect import inspect_dict, lines
+    from weightprint.report.page.fingerprint import page as page_of
     from weightprint.report.page.inspect import page
     from weightprint.report.page.markdown import inspect as markdown
     from weightprint.report.terminal import console, pen, plain, show
@@ -60,8 +59,9 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     if (kept := as_fingerprint(model)) is not None:
         shown = {
             "json": lambda: kept.to_json() + "\n",
-            "html": lambda: plain_page("weightprint inspect", print_html(kept)),
-            "text": lambda: print_text(kept, tensors=tensors),
+            "html": lambda: page_of(kept, tensors=tensors),
+            "markdown": lambda: f"```\n{text_of(kept, tensors=tensors)}```\n",
+            "text": lambda: text_of(kept, tensors=tensors),
         }
         if output is not None:
             put(output, form, shown)

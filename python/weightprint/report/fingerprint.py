@@ -9,7 +9,7 @@ from weightprint.report.html import html_table
 from weightprint.results.table import shape_text
 from weightprint.util.escape import escape
 
-__all__ = ["html", "text"]
+__all__ = ["html", "place_rows", "text", "title"]
 
 _WORDS = {
     "units": "hidden units, by number and by content",
@@ -27,11 +27,10 @@ _WORDS = {
 def text(fingerprint: Fingerprint, *, tensors: bool = False) -> str:
     """The headline, the parts, and what it can be asked; or where every tensor sits."""
     if tensors:
-        found = [(str(t.place or "-"), t.name, t.dtype, shape_text(t.shape)) for t in fingerprint.tensors.values()]
-        return plain_table(("place", "tensor", "dtype", "shape"), found, left=(0, 1, 2))
+        return plain_table(("place", "tensor", "dtype", "shape"), place_rows(fingerprint), left=(0, 1, 2))
     answers = ", ".join(test.name for test in TESTS if test.kept is not None)
     digest = fingerprint.summary["digest"]
-    lines = [f"{_title(fingerprint)}\n"]
+    lines = [f"{title(fingerprint)}\n"]
     if digest is not None:
         lines.append(f"digest of all weights: {digest}\n")
     lines.append("\n" + plain_table(("kept", "bytes", ""), _rows(fingerprint), left=(0, 2)) + "\n")
@@ -41,7 +40,7 @@ def text(fingerprint: Fingerprint, *, tensors: bool = False) -> str:
 
 def html(fingerprint: Fingerprint, limit: int | None = None) -> str:
     """The headline and the parts as an HTML table."""
-    return html_table(_title(fingerprint), ("kept", "bytes", ""), _rows(fingerprint), limit)
+    return html_table(title(fingerprint), ("kept", "bytes", ""), _rows(fingerprint), limit)
 
 
 def _rows(fingerprint: Fingerprint) -> list[tuple[str, str, str]]:
@@ -49,7 +48,13 @@ def _rows(fingerprint: Fingerprint) -> list[tuple[str, str, str]]:
     return [(part, byte_count(n), _WORDS.get(part, "")) for part, n in sorted(parts, key=lambda item: -item[1])]
 
 
-def _title(fingerprint: Fingerprint) -> str:
+def place_rows(fingerprint: Fingerprint) -> list[tuple[str, str, str, str]]:
+    """Of every tensor its place, name, dtype and shape."""
+    return [(str(t.place or "-"), t.name, t.dtype, shape_text(t.shape)) for t in fingerprint.tensors.values()]
+
+
+def title(fingerprint: Fingerprint) -> str:
+    """What it is of, and in how many bytes."""
     told, took = fingerprint.summary, fingerprint.seconds
     made = "" if took is None else f", made in {seconds(took)}"
     return (
