@@ -43,7 +43,7 @@ def diff(model, lora, save):
     return weightprint.diff(model, save("other.safetensors", decoder() | {EVIL + "b": np.ones((2, 2), np.float32)}))
 
 
-TEXT = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "h3", "dl", "dt", "dd", "span"}
+TEXT = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "h3", "dl", "dt", "dd", "span", "pre"}
 DRAWINGS = set("style figure figcaption svg defs pattern path text title line rect circle".split())
 #: One of each kind, made from the fixtures.
 EXAMPLES = {
