@@ -55,7 +55,7 @@ def test_what_is_printed_and_the_exit_codes(folders):
     assert max(map(len, done.stdout.splitlines())) <= 120
     missing = run("recipe", child, b)
     assert missing.exit_code == 1
-    assert "25% of the weights are of unknown origin: a parent is missing." in " ".join(missing.stdout.split())
+    assert "25 % of the weights are of unknown origin: a parent is missing." in " ".join(missing.stdout.split())
     assert "merge_method" not in missing.stdout
     assert run("recipe", child, a, b, "-v").stdout.count("role") == 1
     for wrong in ([child], [child, "no/such/model"], ["no/such/model", a], [child, "--candidates", "no/such/folder"]):

@@ -164,7 +164,21 @@ def test_layers_of_a_stranger_that_is_not_given_are_of_unknown_origin(family: An
     found = weightprint.recipe(child(stacked([(models["a"], [0, 1, 2, 3]), (models["s"], [2, 3])])), [paths["a"]])
     assert not found.explained
     assert found.unknown_origin == pytest.approx(1 / 3, abs=0.02)
-    assert "33% of the weights are of unknown origin" in str(found)
+    assert "33 % of the weights are of unknown origin" in str(found)
+
+
+def test_what_no_parent_has_a_place_for_is_said_and_is_no_other_origin(family: Any) -> None:
+    """Attention of the parent, its FFNs made experts: the attention is the parent's all the same."""
+    models, paths, child = family
+    made = {n: x for n, x in models["a"].items() if ".mlp." not in n}
+    for name, x in models["a"].items():
+        if ".mlp." in name:
+            made |= {name.replace(".mlp.", f".mlp.experts.{e}."): x for e in range(2)}
+            made[f"{name.partition('.mlp.')[0]}.mlp.gate.weight"] = np.ones((2, D), np.float32)
+    found = weightprint.recipe(child(made), [paths["a"]])
+    assert found.unknown_origin == 0
+    assert [mix.weights[0] for mix in found.layers] == pytest.approx([1.0] * len(found.layers))
+    assert any("no parent has a tensor in the place of" in note for note in found.notes)
 
 
 def test_a_stranger_averaged_in_is_named_or_missed(family: Any) -> None:

@@ -24,10 +24,13 @@ def decoder():
 
 
 @pytest.fixture
-def model(save):
-    """A small model in a file, beside whose tensors one of NaN lies, all called something evil."""
+def model(save, monkeypatch):
+    """A small model in a file, beside whose tensors one of NaN lies, all called something evil. Its path is relative:
+    a long one is shortened on a screen."""
     odd = {EVIL: np.full((5, 4, 3), np.nan, np.float32)}
-    return save(f"{EVIL.replace('/', '')}/model.safetensors", decoder() | odd, {EVIL: EVIL})
+    path = save(f"{EVIL.replace('/', '')}/model.safetensors", decoder() | odd, {EVIL: EVIL})
+    monkeypatch.chdir(path.parent.parent)
+    return path.relative_to(path.parent.parent)
 
 
 @pytest.fixture
@@ -43,8 +46,13 @@ def diff(model, lora, save):
     return weightprint.diff(model, save("other.safetensors", decoder() | {EVIL + "b": np.ones((2, 2), np.float32)}))
 
 
-TEXT = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "h3", "dl", "dt", "dd", "span", "pre"}
-DRAWINGS = set("style figure figcaption svg defs pattern path text title line rect circle".split())
+TEXT = {
+    "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "h3", "dl", "dt", "dd", "span",
+    "pre",
+}  # fmt: skip
+DRAWINGS = {
+    "style", "figure", "figcaption", "svg", "defs", "pattern", "path", "text", "title", "line", "rect", "circle",
+}  # fmt: skip
 #: One of each kind, made from the fixtures.
 EXAMPLES = {
     "Checkpoint": lambda model, lora, save: weightprint.open(model),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from weightprint.anatomy.adapters.adapters import read_adapter
 from weightprint.compare.adapter_mixes import ranks
 from weightprint.compare.gram import Gram, total
-from weightprint.compare.merge_methods import Method, body
+from weightprint.compare.merge_methods import Method, body, kept
 from weightprint.compare.mixing import cosines, fit, interval, left, squares
 from weightprint.compare.recipe_inputs import Lineup
 from weightprint.util.arrays import F64
@@ -172,14 +173,34 @@ def roles(grams: Sequence[Gram], base: int | None) -> tuple[Mix, ...]:
 
 
 def _mix(inside: Sequence[Gram], where: str, base: int | None, only: int | None) -> Mix:
-    """The free fit of some tensors, on the parents that have all of them; or one parent alone."""
+    """The free fit of some tensors, or one parent alone; weights are of the tensors that most parents have."""
     k = len(inside[0].present)
-    there = [i for i in range(k) if all(g.present[i] for g in inside)]
-    products, _ = total(inside)
-    fitted = fit(products, there) if only is None else np.eye(k)[only]
-    whole = _whole(products, base if base in there else None)
-    share = left(products, fitted) / whole if whole > 0 else 0.0
-    return Mix(where, tuple(float(fitted[i]) if i in there else None for i in range(k)), min(1.0, share))
+    rest = whole = 0.0
+    best: tuple[int, tuple[float | None, ...]] = (-1, (None,) * k)
+    for some in _alike(inside):
+        there = kept(some[0])
+        products, _ = total(some)
+        fitted = fit(products, there) if only is None else np.eye(k)[only]
+        rest += left(products, fitted)
+        whole += _whole(products, base if base in there else None)
+        best = max(
+            best, (len(there), tuple(float(fitted[i]) if i in there else None for i in range(k))), key=itemgetter(0)
+        )
+    return Mix(where, best[1], min(1.0, rest / whole if whole > 0 else 0.0))
+
+
+def _alike(grams: Sequence[Gram]) -> list[list[Gram]]:
+    """Tensors that the same parents have, together: new experts, say, apart from what was kept."""
+    groups: dict[tuple[bool, ...], list[Gram]] = defaultdict(list)
+    for g in grams:
+        groups[g.present].append(g)
+    return list(groups.values())
+
+
+def _by_block(grams: Sequence[Gram]) -> Iterator[list[Gram]]:
+    """The tensors of each block that the same parents have."""
+    for inside in _regions(grams).values():
+        yield from _alike(inside)
 
 
 def _whole(products: F64, base: int | None) -> float:
@@ -192,8 +213,8 @@ def _whole(products: F64, base: int | None) -> float:
 def unexplained(grams: Sequence[Gram], base: int | None, method: Method | None) -> float:
     """Share of what there is to explain that the method leaves, or, without one, the best mix of each block."""
     rest = whole = 0.0
-    for inside in _regions(grams).values():
-        there = [i for i in range(len(inside[0].present)) if all(g.present[i] for g in inside)]
+    for inside in _by_block(grams):
+        there = kept(inside[0])
         products, _ = total(inside)
         rest += left(products, fit(products, there))
         whole += _whole(products, base if base in there else None)
@@ -210,10 +231,11 @@ def unknown_origin(grams: Sequence[Gram]) -> float:
     """
     inside = [g for g in grams if g.matrix and g.block is not None] or list(grams)
     lost = n = 0.0
-    for some in _regions(inside).values():
-        there = [i for i in range(len(some[0].present)) if all(g.present[i] for g in some)]
+    for some in _by_block(inside):
+        if not (there := kept(some[0])):
+            continue  # `notes` says how much that is
         products, _ = total(some)
-        fitted = fit(products, there, signed=False) if there else np.zeros(len(products) - 1)
+        fitted = fit(products, there, signed=False)
         v = min(1.0, max(0.0, 1 - float(fitted.sum())))
         size = sum(g.n for g in some)
         n += size
@@ -270,6 +292,10 @@ def notes(grams: Sequence[Gram], models: Lineup) -> tuple[str, ...]:
     for number, which in unfit.items():
         more = f", and {len(which) - 1} more" if len(which) > 1 else ""
         found.append(f"left out of {escape(models.names[number])}, for its shape: {which[0]}{more}")
+    if alone := [g for g in grams if not any(g.present)]:
+        share = sum(g.n for g in alone) / sum(g.n for g in grams)
+        where = f"{len(alone):,} tensors ({share:.0%} of the values), as {escape(alone[0].name)}"
+        found.append(f"no parent has a tensor in the place of {where}: compare says where they come from")
     if grams and (near := body(grams)):
         for number, cosine in enumerate(cosines(total(near)[0])):
             if cosine < _UNLIKE and models.reordered(number):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from weightprint.report.format import plain_table
+from weightprint.report.format import percent, plain_table
 from weightprint.report.html import html_list, html_table
 from weightprint.util.escape import escape
 from weightprint.util.escape import html as safe
@@ -63,18 +63,14 @@ def _sentence(recipe: Recipe) -> str:
     names = " + ".join(_term(w) for w in sorted(recipe.weights, key=lambda w: -abs(w.value))[:6])
     missing = f"No known merge of the given parents makes it; nearest is {names}, which leaves {left(recipe)}."
     if recipe.unknown_origin > 0:
-        return f"{missing} {recipe.unknown_origin:.0%} of the weights are of unknown origin: a parent is missing."
+        return f"{missing} {percent(recipe.unknown_origin)} of the weights are of unknown origin: a parent is missing."
     return f"{missing} A parent is missing, or it was changed after the merge."
 
 
 def left(recipe: Recipe) -> str:
     """``"3.1 % of its squared values unexplained"``."""
     of = "its squared change from the base" if recipe.base is not None else "its squared values"
-    return f"{_percent(recipe.unexplained)} of {of} unexplained"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+    return f"{percent(recipe.unexplained)} of {of} unexplained"
 
 
 def _term(weight: Weight) -> str:
@@ -154,7 +150,7 @@ def _run(first: int, last: int) -> str:
 
 def adapter_words(fit: AdapterFit) -> str:
     """One line per adapter."""
-    explains = f"it explains {_percent(fit.explains)} of the change in its modules"
+    explains = f"it explains {percent(fit.explains)} of the change in its modules"
     if not fit.present:
         return f"{fit.adapter} is not folded into it ({explains})"
     return f"{fit.adapter} is folded into it at scale {fit.scale:.3f} [{fit.low:.3f}, {fit.high:.3f}]; {explains}"
@@ -189,7 +185,7 @@ def _table(mixes: Sequence[Mix], parents: Sequence[str], what: str) -> tuple[lis
             mix.where,
             *("-" if w is None else f"{w:.3f}" for w in mix.weights),
             *([("-" if mix.t is None else f"{mix.t:.3f}")] if with_t else []),
-            f"{100 * mix.unexplained:.2g} %",
+            percent(mix.unexplained),
         ]
         for mix in mixes
     ]
