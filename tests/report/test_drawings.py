@@ -160,6 +160,15 @@ def test_the_line_tells_who_came_first(later: str, first: str) -> None:
     assert direction_line(Direction(None, None, "nothing")) is None
 
 
+def test_the_line_tells_where_siblings_parted() -> None:
+    drawn = direction_line(Direction(None, None, "because", relation="siblings", parted_at=(0.4, 0.3, 0.5)))
+    assert drawn is not None
+    assert "parted here: 0.40 [0.30, 0.50]" in drawn.body
+    at = {name: float(x) for x, name in re.findall(r'x="([\d.]+)%" y="16[.\d]*"[^>]*>([AB])', drawn.body)}
+    (parted,) = re.findall(r'x1="([\d.]+)%"[^>]*level-line', drawn.body)
+    assert float(parted) == pytest.approx(at["A"] + 0.4 * (at["B"] - at["A"]))
+
+
 def test_a_strip_is_as_dark_as_the_change() -> None:
     cells = [
         Cell("q", 0, 0.0),

@@ -24,10 +24,10 @@ from weightprint.compare.compare import Comparison
 from weightprint.evidence.tests import TESTS
 from weightprint.operations.base import Operation
 from weightprint.report import compare as shown
-from weightprint.report import done, layer_runs
 from weightprint.report.diff import lines as diff_lines
 from weightprint.report.pen import Pen
 from weightprint.report.progress import progress_bar
+from weightprint.report.screen import done, layer_runs
 from weightprint.verdict.error_rates import error_rate
 from weightprint.verdict.values import LayerMatch
 

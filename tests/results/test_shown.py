@@ -43,21 +43,8 @@ def diff(model, lora, save):
     return weightprint.diff(model, save("other.safetensors", decoder() | {EVIL + "b": np.ones((2, 2), np.float32)}))
 
 
-TEXT = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "h3", "dl", "dt", "dd", "span"}
-DRAWINGS = {
-    "style",
-    "figure",
-    "figcaption",
-    "svg",
-    "defs",
-    "pattern",
-    "path",
-    "text",
-    "title",
-    "line",
-    "rect",
-    "circle",
-}
+TEXT = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "ul", "li", "h3", "dl", "dt", "dd", "span", "pre"}
+DRAWINGS = set("style figure figcaption svg defs pattern path text title line rect circle".split())
 #: One of each kind, made from the fixtures.
 EXAMPLES = {
     "Checkpoint": lambda model, lora, save: weightprint.open(model),
@@ -68,6 +55,8 @@ EXAMPLES = {
     "CheckReport": lambda model, lora, save: weightprint.check(model),
     "Diff": diff,
     "Comparison": lambda model, lora, save: weightprint.compare(model, model),
+    "Recipe": lambda model, lora, save: weightprint.recipe(model, [model]),
+    "Fingerprint": lambda model, lora, save: weightprint.fingerprint(model),
 }
 #: More of them, with less in them or with more.
 VARIANTS = {

@@ -14,7 +14,7 @@ from rich.text import Text
 from weightprint.compare.compare import Comparison
 from weightprint.demo.demo_models import MODELS
 from weightprint.report.format import byte_count
-from weightprint.report.screen import STYLES
+from weightprint.report.screen.screen import STYLES
 from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
 

@@ -1,4 +1,4 @@
-"""A comparison shown: the first screen (:mod:`weightprint.report.screen`), and on request what an expert checks.
+"""A comparison shown: the first screen (:mod:`weightprint.report.screen.screen`), and on request what an expert checks.
 
 Every string that may hold a name goes through :mod:`weightprint.util.escape` on its way out, whole sentences
 included.
@@ -14,7 +14,7 @@ from rich.text import Text
 from weightprint.evidence.tests import DECIDING, QUOTED
 from weightprint.report.format import byte_count, number, seconds
 from weightprint.report.pen import Pen
-from weightprint.report.screen import STYLES, screen, told
+from weightprint.report.screen.screen import STYLES, screen, told
 from weightprint.report.terminal import plain
 from weightprint.results.saving import to_json
 from weightprint.util.escape import escape

@@ -8,7 +8,7 @@
 //! So do imports, from left to right only; those that a comma parts know nothing of each other, and no two files import
 //! each other in a circle (`tests/util/test_rust_order.py` holds them to it):
 //!
-//! `scan > source, stats, quant, pair > format, kernels > control > dtype, error`
+//! `scan, pair > source, stats, quant > format, kernels > control > dtype, error`
 
 pub mod control;
 pub mod dtype;

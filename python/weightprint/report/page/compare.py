@@ -1,6 +1,6 @@
 """The page of a comparison: the verdict and how often such a one is wrong, the map, the evidence, and how to repeat it.
 
-Sentences are those of the first screen (:mod:`weightprint.report.screen`), so that page and terminal tell one story.
+Sentences are those of the first screen (:mod:`weightprint.report.screen.screen`): page and terminal tell one story.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from markupsafe import Markup
 from weightprint.evidence.tests import DECIDING
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.attest.files import FileDigest
-from weightprint.report.done import sentence
 from weightprint.report.format import byte_count, count, number, percent, seconds
 from weightprint.report.html import html_table
-from weightprint.report.looks import found, looked_for
 from weightprint.report.page.curves import curve_drawing, panels
 from weightprint.report.page.direction_line import direction_line
 from weightprint.report.page.evidence_axis import evidence_axis, named
@@ -26,7 +24,9 @@ from weightprint.report.page.map_drawing import expert_drawing, map_drawing, map
 from weightprint.report.page.page import Section, bullets, document, facts, figure, fragment, macros, rendered, trusted
 from weightprint.report.page.reference import unrelated
 from weightprint.report.page.svg import Drawing
-from weightprint.report.screen import rows, told
+from weightprint.report.screen.done import sentence
+from weightprint.report.screen.looks import found, looked_for
+from weightprint.report.screen.screen import rows, told
 from weightprint.verdict.error_rates import counted, error_rate
 from weightprint.verdict.facts import may_decide
 from weightprint.verdict.wording import headline

@@ -12,7 +12,7 @@ _FIRST, _LAST, _Y = 14.0, 86.0, 30.0
 
 def direction_line(direction: Direction) -> Drawing | None:
     """0 is A, 1 is B: a parent is where the two parted. None where there is nothing to draw."""
-    parted = getattr(direction, "parted_at", None)
+    parted = direction.parted_at
     if direction.later is None and parted is None:
         return None
     parts = [line(_FIRST, _Y, _LAST, _Y, "axis")]

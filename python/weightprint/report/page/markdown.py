@@ -12,7 +12,7 @@ from weightprint.report.format import byte_count, count, number, percent
 from weightprint.report.page.compare import maps_of, rate_words
 from weightprint.report.page.map_data import StackMap
 from weightprint.report.page.map_drawing import map_words
-from weightprint.report.screen import rows
+from weightprint.report.screen.screen import rows
 from weightprint.util.escape import markdown
 from weightprint.util.ranges import spans
 from weightprint.verdict.wording import headline

@@ -20,12 +20,12 @@ from rich.text import Text
 
 from weightprint.evidence.tests import QUESTIONS, TESTS
 from weightprint.evidence.thresholds import LOG10_P
-from weightprint.report.done import sentence
 from weightprint.report.format import byte_count, count, percent, seconds
-from weightprint.report.layer_runs import drawn, expert_words
-from weightprint.report.looks import Look, found, looked_for
 from weightprint.report.pen import Pen, tail
 from weightprint.report.recipe import sentence as recipe_sentence
+from weightprint.report.screen.done import sentence
+from weightprint.report.screen.layer_runs import drawn, expert_words
+from weightprint.report.screen.looks import Look, found, looked_for
 from weightprint.util.escape import escape
 from weightprint.verdict.error_rates import counted, error_rate
 from weightprint.verdict.wording import headline
