@@ -50,7 +50,7 @@ def fingerprint(models: tuple[str, ...], output: str, seed: int, as_json: bool, 
     """
     from weightprint.cli.out import emit, refuse_inputs
     from weightprint.fingerprint.fingerprint import fingerprint as run
-    from weightprint.report.fingerprint import text
+    from weightprint.report.page.fingerprint import text
     from weightprint.report.progress import progress_bar
     from weightprint.results.saving import to_json
 

@@ -47,9 +47,9 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.checkpoint.checkpoint import open
     from weightprint.cli.out import destination, emit, put
     from weightprint.fingerprint.fingerprint import as_fingerprint
-    from weightprint.report.fingerprint import text as text_of
     from weightprint.report.inspect import inspect_dict, lines
     from weightprint.report.page.fingerprint import page as page_of
+    from weightprint.report.page.fingerprint import text as text_of
     from weightprint.report.page.inspect import page
     from weightprint.report.page.markdown import inspect as markdown
     from weightprint.report.terminal import console, pen, plain, show

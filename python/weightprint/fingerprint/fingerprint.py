@@ -63,7 +63,7 @@ class Fingerprint(Shown):
         'shared_origin'
     """
 
-    _report = "fingerprint"
+    _report = "page.fingerprint"
 
     source: str
     plan: Plan
