@@ -17,10 +17,10 @@ Matrices = list[np.ndarray]
 BLOCKS, KINDS = 8, ("up", "gate", "down", "q")
 
 
-def root(seed: int = 0) -> Matrices:
+def root(seed: int = 0, rows: int = 64) -> Matrices:
     """Matrices of a few blocks whose rows differ in size, as trained ones do."""
     rng = np.random.default_rng(seed)
-    return [rng.standard_normal((64, 96)) * rng.uniform(0.5, 1.5, (64, 1)) for _ in range(BLOCKS * len(KINDS))]
+    return [rng.standard_normal((rows, 96)) * rng.uniform(0.5, 1.5, (rows, 1)) for _ in range(BLOCKS * len(KINDS))]
 
 
 def trained(parent: Matrices, size: float, decay: float, seed: int) -> Matrices:
@@ -64,15 +64,24 @@ def test_plain_t_would_be_wrong_where_decay_is_not_fitted() -> None:
     assert abs(found.t) < 0.1
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(0.3, 0.3), (0.2, 0.3), (0.3, 0.2)])
-def test_siblings_parted_where_their_lengths_say(ours: float, theirs: float) -> None:
-    ancestor = root(3)
+@pytest.mark.parametrize(("ours", "theirs"), [(0.3, 0.3), (0.2, 0.2), (0.25, 0.3), (0.3, 0.25)])
+@pytest.mark.parametrize("rows", [64, 512])
+def test_siblings_parted_where_their_lengths_say(rows: int, ours: float, theirs: float) -> None:
+    ancestor = root(3, rows)
     a, b = trained(ancestor, ours, 0.01, 4), trained(ancestor, theirs, 0.01, 5)
     found = parted(a, b)
     truth = ours**2 / (ours**2 + theirs**2)
     assert found.low - 0.1 < truth < found.high + 0.1
-    assert relation(found).relation == "siblings"
     assert relation(found).later is None
+    # In few rows the interval is too wide to say so.
+    assert relation(found).relation == "siblings" if rows > 64 else relation(found).relation in (None, "siblings")
+
+
+def test_near_siblings_may_be_means_of_relatives_and_nothing_is_said() -> None:
+    ancestor = root(3, 512)
+    a, b = trained(ancestor, 0.07, 0.01, 4), trained(ancestor, 0.07, 0.01, 5)
+    assert relation(parted(a, b)).relation is None
+    assert "a mean of one and a relative" in relation(parted(a, b)).because
 
 
 def test_a_mean_of_relatives_is_no_ancestor_of_theirs() -> None:

@@ -29,10 +29,13 @@ from weightprint.verdict.values import Cues, Direction, Label, Parting
 __all__ = ["MEASURED", "Outcomes", "direction", "mirrored", "relation"]
 
 # Looked at on the fit side of the lineage benchmark only.
-_SD, _SHARP = 0.3, 0.12  # a standard deviation of t above the first says nothing, above the second not "siblings"
+_SD = 0.3  # a standard deviation of t above it says nothing
 _APART = 0.4  # between both sides' t: more is no parting but something else, such as changed scales
 _NEAR, _BEFORE = 0.12, -0.3  # t of an ancestor, and the least that one may read
-_BETWEEN = (0.2, 0.8)
+_BETWEEN, _FAR = (
+    (0.2, 0.8),
+    0.15,
+)  # siblings' whole interval, and their difference; nearer ones may be means of relatives
 _PULL = 0.3  # decay of what was trained on; in means of relatives it is below
 _SHRUNK, _SMALL, _MEAN_PULL = 1.1, 0.3, 0.45  # t of a mean from its main parent; the largest difference; any decay
 _SCALES = (0.8, 1.25)
@@ -67,7 +70,7 @@ class Outcomes:
 #: weights, and as wrong where both went further.
 MEASURED: dict[str, Outcomes] = {
     "descent": Outcomes((90, 0), (16, 6), 12),
-    "siblings": Outcomes((0, 17), (8, 0), 6),
+    "siblings": Outcomes((0, 3), (4, 0), 4),
     "mean of relatives": Outcomes((1, 0), (0, 0), 1),
     "merge with another": Outcomes((9, 0), (7, 1), 3),
     "noise": Outcomes((2, 0), (0, 0), 2),
@@ -228,8 +231,15 @@ _ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], 
         ),
     ),
     (
-        lambda p: max(p.sd_of_a, p.sd_of_b) > _SHARP and _BETWEEN[0] <= p.t <= _BETWEEN[1],
+        lambda p: _BETWEEN[0] <= p.t <= _BETWEEN[1] and (p.low < _BETWEEN[0] or p.high > _BETWEEN[1]),
         lambda p: f"{_t(p)} is not sharp enough to call them siblings",
+    ),
+    (
+        lambda p: _BETWEEN[0] <= p.t <= _BETWEEN[1] and p.relative < _FAR,
+        lambda p: (
+            f"{_t(p)}, and they differ by {p.relative:.0%} of the weights only: siblings do so, and so does a mean of "
+            "one and a relative from that one"
+        ),
     ),
     (
         lambda p: p.zeroed >= _ZEROED,
