@@ -133,6 +133,14 @@ def _zeroed(p: Parameters) -> str:
     return f"pruned: {percent(p['fraction'])} of the weights set to zero"
 
 
+def _ablated(p: Parameters) -> str:
+    what = "one direction" if 2 * p["sharing"] > p["matrices"] else "directions"
+    strength = "" if p["strength"] >= 0.995 and "strengths" not in p else f", by {percent(p['strength'])}"
+    scaled = ", and rows were scaled" if p["rescaled"] else ""
+    layers = f" (layers {', '.join(joined(p['layers'], limit=6))})" if p["layers"] else ""
+    return f"{what} taken out of what writes to the stream{strength}{scaled}{layers}"
+
+
 #: Name of an operation → its sentence, from its parameters (:mod:`weightprint.operations`).
 _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "rename": lambda p: f"{_some(p['tensors'], 'tensor')} renamed",
@@ -177,6 +185,7 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "unstructured_pruning": _zeroed,
     "semi_structured_pruning": lambda p: f"pruned: {p['of'] - p['kept']} of every {p['of']} weights set to zero",
     "lora_merge": lambda p: f"a LoRA adapter of rank {p['rank']} merged into {', '.join(p['roles'])}",
+    "directional_ablation": _ablated,
     "gaussian_noise": _noise,
     "fine_tune": _trained("trained further"),
     "continued_pretraining": _trained("trained further and for long"),
