@@ -14,7 +14,7 @@ from weightprint.operations.changes import measured
 from weightprint.operations.table import operations
 from weightprint.verdict.facts import Facts
 
-EDITS = {"directional_ablation"}
+EDITS = {"directional_ablation", "low_rank_factorised", "orthogonal_multipliers"}
 
 
 def told(a: Arrays, b: Arrays, dtype: str = "F32") -> dict[str, Operation]:
@@ -105,6 +105,109 @@ def test_what_was_trained_afterwards_hides_it() -> None:
 def test_the_way_back_is_no_ablation(strength: float) -> None:
     a = parent()
     assert "directional_ablation" not in told(ablated(a, strength), a)
+
+
+# Low rank
+
+
+def cut(a: Arrays, keep: float, side: str = "", roles: tuple[str, ...] = ("up", "down")) -> Arrays:
+    """Singular values beyond a share of them left out; inputs or outputs weighted as activations would."""
+    out, rng = dict(a), np.random.default_rng(11)
+    for name in of(a, *roles):
+        x = a[name].astype(np.float64)
+        left, right = (
+            np.exp(rng.standard_normal(n) * (side == s)) for n, s in zip(x.shape, ("out", "in"), strict=True)
+        )
+        u, s, v = np.linalg.svd(left[:, None] * x * right, full_matrices=False)
+        k = round(keep * s.size)
+        out[name] = ((u[:, :k] * s[:k]) @ v[:k] / left[:, None] / right).astype(np.float32)
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
+def test_singular_values_cut_off(keep: float, dtype: str) -> None:
+    a = parent()
+    b = cut(a, keep)
+    found = told(a, b, dtype)
+    assert found.keys() == {"low_rank_factorised"}
+    p = found["low_rank_factorised"].parameters
+    assert p["ranks"] == {"up": round(96 * keep), "down": round(96 * keep)}
+    assert p["method"] == "svd"
+    for role in ("up", "down"):
+        kept = np.mean([np.sum(b[n] ** 2.0) / np.sum(a[n] ** 2.0) for n in of(a, role)])
+        assert p["energy"][role] == pytest.approx(kept, abs=0.01)
+
+
+@pytest.mark.parametrize(("side", "method"), [("in", "weighted_inputs"), ("out", "weighted_outputs")])
+def test_what_counted_in_the_cut(side: str, method: str) -> None:
+    a = parent()
+    found = told(a, cut(a, 0.5, side))
+    assert found.keys() == {"low_rank_factorised"}
+    assert found["low_rank_factorised"].parameters["method"] == method
+
+
+def test_a_matrix_of_low_rank_that_is_not_cut_from_the_other_has_no_such_name() -> None:
+    a = cut(parent(), 0.5)
+    b, rng = dict(a), np.random.default_rng(12)
+    for name in of(a, "up", "down"):  # as low, in another span: factors trained on
+        u, s, v = np.linalg.svd(a[name].astype(np.float64), full_matrices=False)
+        u, v = (
+            u[:, :48] + 0.03 * rng.standard_normal((len(u), 48)),
+            v[:48] + 0.03 * rng.standard_normal((48, v.shape[1])),
+        )
+        b[name] = ((u * s[:48]) @ v).astype(np.float32)
+    assert "low_rank_factorised" not in told(a, b)
+    assert "low_rank_factorised" not in told(parent(), b)
+    assert "low_rank_factorised" not in told(a, parent())
+
+
+# Orthogonal multipliers
+
+
+def drawn(rng: np.random.Generator, block: int, angle: float) -> np.ndarray[Any, Any]:
+    """A Cayley transform (I + S)(I - S)^-1, whose angles are 2 atan of the skew S's."""
+    skew = rng.standard_normal((block, block))
+    skew -= skew.T
+    skew *= np.tan(angle / 2) / np.sqrt(np.mean(np.abs(np.linalg.eigvals(skew)) ** 2))
+    return np.asarray((np.eye(block) + skew) @ np.linalg.inv(np.eye(block) - skew))
+
+
+def turned(a: Arrays, block: int, angle: float, side: str = "inputs", same: bool = False) -> Arrays:
+    out, rng = dict(a), np.random.default_rng(13)
+    for name in of(a, "q", "v", "up"):
+        x = a[name].astype(np.float64) if side == "inputs" else a[name].astype(np.float64).T
+        rng = np.random.default_rng(13) if same else rng
+        whole = np.zeros((x.shape[1], x.shape[1]))
+        for at in range(0, x.shape[1], block):
+            whole[at : at + block, at : at + block] = drawn(rng, block, angle)
+        out[name] = (x @ whole if side == "inputs" else (x @ whole).T).astype(np.float32)
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+@pytest.mark.parametrize(("block", "angle"), [(4, 0.1), (8, 0.3), (32, 0.2)])
+def test_blocks_turned_by_angles(block: int, angle: float, side: str, dtype: str) -> None:
+    a = parent()
+    found = told(a, turned(a, block, angle, side), dtype)
+    assert found.keys() == {"orthogonal_multipliers"}
+    p = found["orthogonal_multipliers"].parameters
+    assert (p["block"], p["side"], p["roles"], p["matrices"], p["of"]) == (block, side, ["q", "v", "up"], 12, 12)
+    assert p["angle"] == pytest.approx(angle, rel=0.1)
+    back = told(turned(a, block, angle, side), a, dtype)["orthogonal_multipliers"].parameters
+    assert (back["block"], back["angle"]) == (block, pytest.approx(angle, rel=0.1))
+
+
+def test_a_turn_that_is_the_same_everywhere_orders_and_signs_are_no_multipliers() -> None:
+    a = parent()
+    assert "orthogonal_multipliers" not in told(a, turned(a, 8, 0.3, same=True))
+    order, signs = np.arange(96) ^ 1, np.where(np.arange(96) % 8 == 0, -1, 1)
+    for other in (
+        {n: x[:, order] if n in of(a, "q", "v", "up") else x for n, x in a.items()},
+        {n: (x * signs).astype(np.float32) if n in of(a, "q", "v", "up") else x for n, x in a.items()},
+    ):
+        assert "orthogonal_multipliers" not in told(a, other)
 
 
 # None of them where something else was done

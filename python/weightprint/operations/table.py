@@ -13,6 +13,8 @@ from weightprint.operations.architecture import architecture
 from weightprint.operations.base import Operation
 from weightprint.operations.changes import Changes, measured
 from weightprint.operations.edits.directional_ablation import directional_ablation
+from weightprint.operations.edits.low_rank_factorised import low_rank_factorised
+from weightprint.operations.edits.orthogonal_multipliers import orthogonal_multipliers
 from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
 from weightprint.operations.factors_and_orders import reordering, scaling
@@ -45,6 +47,8 @@ OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
     architecture,
     reparameterisation,
     directional_ablation,
+    low_rank_factorised,
+    orthogonal_multipliers,
     pruning,
     low_rank,
     noise,

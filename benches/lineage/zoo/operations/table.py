@@ -75,5 +75,7 @@ OPERATIONS: dict[str, Operation] = {
         vocabulary.embedding_replaced,
         decoy.decoy_stack,
         edits.directional_ablation,
+        edits.low_rank_factorised,
+        edits.orthogonal_multipliers,
     )
 }

@@ -141,6 +141,16 @@ def _ablated(p: Parameters) -> str:
     return f"{what} taken out of what writes to the stream{strength}{scaled}{layers}"
 
 
+def _factorised(p: Parameters) -> str:
+    ranks = ", ".join(f"{role} {f'{r[0]} to {r[1]}' if isinstance(r, list) else r}" for role, r in p["ranks"].items())
+    energy = _span([*p["energy"].values()])
+    return f"matrices cut to a low rank ({ranks}), {energy} of their sums of squares kept"
+
+
+def _turned(p: Parameters) -> str:
+    return f"{p['side']} of {', '.join(p['roles'])} turned in blocks of {p['block']}, by angles of {p['angle']:.2g} rad"
+
+
 #: Name of an operation → its sentence, from its parameters (:mod:`weightprint.operations`).
 _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "rename": lambda p: f"{_some(p['tensors'], 'tensor')} renamed",
@@ -186,6 +196,8 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "semi_structured_pruning": lambda p: f"pruned: {p['of'] - p['kept']} of every {p['of']} weights set to zero",
     "lora_merge": lambda p: f"a LoRA adapter of rank {p['rank']} merged into {', '.join(p['roles'])}",
     "directional_ablation": _ablated,
+    "low_rank_factorised": _factorised,
+    "orthogonal_multipliers": _turned,
     "gaussian_noise": _noise,
     "fine_tune": _trained("trained further"),
     "continued_pretraining": _trained("trained further and for long"),
