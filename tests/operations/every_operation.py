@@ -16,6 +16,9 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "expert_split": ("llama", {"parts": 3, "copies": 2}, ("parts", "copies")),
     "expert_duplication": ("moe", {"times": 2, "noise": 0.1}, ("times", "noise")),
     "expert_shuffle": ("moe", {"share": 1.0}, ("share",)),
+    "experts_merged": ("moe", {"groups": 2}, ()),
+    "experts_merged, weighted": ("moe", {"groups": 2, "weighted": True}, ()),
+    "experts_merged, three": ("moe", {"groups": 3}, ()),
     "moe_to_dense, one": ("moe", {"method": "one"}, ("method", "experts", "weights")),
     "moe_to_dense, mean": (
         "moe", {"method": "mean", "weights": [0.4, 0.3, 0.2, 0.1]}, ("method", "experts", "weights")

@@ -46,6 +46,34 @@ def test_what_was_done_is_named_with_its_parameters(case: str, tmp_path: Path) -
         assert found[name][key] == (pytest.approx(expected, rel=0.02, abs=1e-6) if near else expected), key
 
 
+@pytest.mark.parametrize(("groups", "weighted"), [(2, False), (2, True), (3, False)])
+def test_experts_that_are_means_and_of_which(groups: int, weighted: bool, tmp_path: Path) -> None:
+    a = parent("moe")
+    b = OPERATIONS["experts_merged"]([a], 5, groups=groups, weighted=weighted)
+    found = told(a, b, tmp_path)
+    assert found.keys() == {"experts_merged"}
+    p = found["experts_merged"]
+    assert (p["experts"], p["experts_of_a"], p["method"]) == (groups, 4, "weighted" if weighted else "mean")
+    made = b.truth.operations[0]["parameters"]["made"]
+    assert p["groups"] == [
+        [i, [{e: pytest.approx(w, abs=0.01) for e, w in x.items()} for x in rows]] for i, rows in made
+    ]
+
+
+def test_experts_that_were_trained_are_no_means(tmp_path: Path) -> None:
+    """Nor are copies that were trained apart, of which each resembles all others."""
+    a = OPERATIONS["moe_upcycling"]([parent("llama")], 5)
+    rng = np.random.default_rng(1)
+
+    def trained(x: np.ndarray, size: float) -> np.ndarray:
+        return (x + size * x.std() * rng.standard_normal(x.shape)).astype(np.float32)
+
+    apart = {n: trained(x, 0.2) if ".experts." in n else x for n, x in a.tensors.items()}
+    later = {n: trained(x, 0.1) if ".experts." in n else x for n, x in apart.items()}
+    one, other = (model_folder.ZooModel(tensors, a.config, a.truth) for tensors in (apart, later))
+    assert "experts_merged" not in told(one, other, tmp_path)
+
+
 def test_nothing_is_named_between_equal_models_and_between_strangers(tmp_path: Path) -> None:
     a = parent("llama")
     assert told(a, a, tmp_path / "equal") == {}

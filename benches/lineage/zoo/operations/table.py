@@ -77,5 +77,6 @@ OPERATIONS: dict[str, Operation] = {
         edits.directional_ablation,
         edits.low_rank_factorised,
         edits.orthogonal_multipliers,
+        moe.experts_merged,
     )
 }

@@ -168,6 +168,7 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "expert_split": _split,
     "expert_duplication": _repeated,
     "expert_drop": lambda p: f"experts dropped: {p['experts_of_a']} -> {p['experts']}",
+    "experts_merged": lambda p: f"experts averaged in groups: {p['experts_of_a']} -> {p['experts']}",
     "expert_shuffle": lambda p: f"experts renumbered ({percent(p['share'])} of them)",
     "moe_to_dense": _dense,
     "ffn_pruning": lambda p: f"feed-forward units {p['units_of_a']:,} -> {p['units']:,}",
