@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import weightprint
-from every_operation import CASES, ENCODED, parent
+from every_operation import CASES, ENCODED, LAYERS, parent
 from weightprint.compare.compare import judge
 from weightprint.compare.pipeline import examine, gather
 
@@ -72,6 +72,29 @@ def test_experts_that_were_trained_are_no_means(tmp_path: Path) -> None:
     later = {n: trained(x, 0.1) if ".experts." in n else x for n, x in apart.items()}
     one, other = (model_folder.ZooModel(tensors, a.config, a.truth) for tensors in (apart, later))
     assert "experts_merged" not in told(one, other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("of", "power", "falling"), [("all", 2, True), ("down", 2, False), ("up", 1, True), ("gate", 2, True)]
+)
+def test_units_sorted_by_a_norm(of: str, power: int, falling: bool, tmp_path: Path) -> None:
+    a = parent("llama")
+    tensors = dict(a.tensors)
+    for i in range(LAYERS):
+        up, gate, down = (f"model.layers.{i}.mlp.{part}_proj.weight" for part in ("up", "gate", "down"))
+        parts = {"up": a.tensors[up], "gate": a.tensors[gate], "down": a.tensors[down].T}
+        sizes = sum((np.abs(x) ** power).sum(axis=1) for part, x in parts.items() if of in ("all", part))
+        order = np.argsort(-sizes if falling else sizes)
+        tensors |= {up: a.tensors[up][order], gate: a.tensors[gate][order], down: a.tensors[down][:, order].copy()}
+    found = told(a, model_folder.ZooModel(tensors, a.config, a.truth), tmp_path)
+    assert found.keys() == {"unit_permutation"}
+    wanted = {"sorted_by": "norm", "norm_of": of, "power": power, "falling": falling}
+    assert {k: v for k, v in found["unit_permutation"].items() if k != "share"} == wanted
+
+
+def test_units_in_any_order_are_not_sorted(tmp_path: Path) -> None:
+    a = parent("llama")
+    assert "sorted_by" not in told(a, OPERATIONS["unit_permutation"]([a], 3), tmp_path)["unit_permutation"]
 
 
 def test_nothing_is_named_between_equal_models_and_between_strangers(tmp_path: Path) -> None:

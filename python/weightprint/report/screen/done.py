@@ -190,7 +190,9 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "rotation": lambda p: "channels rotated, which changes nothing the model does",
     "channel_permutation": lambda p: f"channels reordered ({percent(p['share'])} moved), to the same function",
     "sign_flips": lambda p: f"signs flipped in pairs ({percent(p['share'])}), to the same function",
-    "unit_permutation": lambda p: "feed-forward units reordered, to the same function",
+    "unit_permutation": lambda p: (
+        f"feed-forward units {'sorted by norm' if p.get('sorted_by') else 'reordered'}, to the same function"
+    ),
     "scale_folding": lambda p: "factors moved between matrices, to the same function",
     "per_head_maps": lambda p: "keys and values mixed inside each head, to the same function",
     "unstructured_pruning": _zeroed,
