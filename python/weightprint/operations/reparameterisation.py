@@ -76,7 +76,8 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
             "channel_permutation", parameters, f"{seen.moved:.0%} of {there.sum():,} residual channels moved"
         )
     flipped = float(np.mean(seen.signs[there] < 0))
-    units = float(np.mean([_flipped_units(facts, f, seen) for f in found[:_LAYERS]]))
+    of_this = [f for f in found if (f.b.width, f.a.width) == (seen.of_a.size, seen.width_a)]  # a tower has its own
+    units = float(np.mean([_flipped_units(facts, f, seen) for f in of_this[:_LAYERS]]))
     if max(flipped, units) > _FEW:
         parameters = {"channels": flipped > _FEW, "units": units > _FEW, "share": number(max(flipped, units))}
         if flipped > _FEW:

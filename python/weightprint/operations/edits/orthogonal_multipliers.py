@@ -3,8 +3,8 @@
 A turn keeps lengths, |B| = |A|, where a change drawn at random adds its own: few matrices are read any further. Then,
 from the smallest block size that divides the inputs (or the outputs) upwards: in a few blocks the orthogonal R nearest
 to taking A's columns to B's (Schoenemann 1966, from the singular vectors of X'Y). The first size that leaves rounding
-is it. R has b(b-1)/2 numbers of its own for n b values, so only sizes with n >= 2b are tried; of a change that is no
-turn most is left, whatever the size.
+is it. R has b(b - 1)/2 numbers of its own for n b values, so of a change that is no turn it explains (b - 1)/2n: half
+of it at most, where only sizes up to n are tried.
 
 Not told as this: factors and signs (block size 1), reordered columns, and turns that other matrices undo (one R in all
 that read the stream, or inside heads). A turn of everything at once leaves another basis and is a rotation. Butterflies
@@ -121,7 +121,7 @@ def _turn(models: ModelPair, change: Change) -> _Turn | None:
 def _smallest(models: ModelPair, change: Change, side: str, width: int, across: I64) -> _Turn | None:
     """The turn in the smallest blocks that explains what was read; None if none does, or it is an order or signs."""
     pair = (models.a, change.a), (models.b, change.b)
-    for block in (b for b in range(2, min(_LARGEST, across.size // 2) + 1) if width % b == 0):
+    for block in (b for b in range(2, min(_LARGEST, across.size) + 1) if width % b == 0):
         seen = [_nearest(*_block(pair, side, i * block, block, across)) for i in evenly(range(width // block), _BLOCKS)]
         left, changed, rounding = np.sum([sums for _, sums in seen], axis=0)
         if not left <= 2 * rounding + _LEFT * changed or changed < 4 * rounding:
