@@ -108,7 +108,7 @@ def _elsewhere(members: list[Member], most: int) -> tuple[int, Counter[str]]:
     kin = [(by_name[m.truth.parents[0]], m) for m in members if m.truth.parents and m.truth.parents[0] in by_name]
     roots = [m for m in members if not m.truth.parents]
     apart = [(x, y) for x, y in pairwise(roots) if x.shape == y.shape]
-    opened, false, pairs = OpenModels(keep=8), Counter[str](), 0
+    opened, false, pairs = OpenModels(), Counter[str](), 0
     for a, b in (*evenly([p for p in kin if _other(p[1])], most), *apart):
         for one, other in ((a, b), (b, a)):
             facts = Facts(opened.models(one.folder, other.folder), ())

@@ -185,15 +185,20 @@ class Facts(Copied):
         keys: dict[str, set[Key]] = defaultdict(set)
         for f in ffns(self.models.b):
             keys[f.stack].add(f.key)
+        ours, theirs = ({(f.stack, f.width) for f in ffns(side)} for side in (self.models.a, self.models.b))
         for stack, every in keys.items():
             found, gone = any(key[0] == stack for key in self.blocks), every & self.absent.ffns
-            out[stack] = ("in part" if gone else "found") if found else "absent" if gone == every else "open"
+            # Of another width it was looked for in A's other stacks only, and may be A's, made narrower.
+            comparable = stack not in {s for s, _ in ours} or any(s == stack for s, _ in ours & theirs)
+            out[stack] = ("in part" if gone else "found") if found else "open"
+            if not found and gone == every and comparable:
+                out[stack] = "absent"
         return out
 
     @cached_property
     def exchanged(self) -> tuple[str, ...]:
-        """Stacks that both models have, of which nothing of A's is in B while another stack was found: towers of another
-        model. What stands beside all of A's stacks (a decoy) is none."""
+        """Stacks that both models have, of which nothing of A's is in B while another stack was found: towers of some
+        other model. What stands beside all of A's stacks (a decoy) is none."""
         ours = {f.stack for f in ffns(self.models.a)} - {block.a[0] for block in self.blocks.values()}
         return tuple(s for s, how in self.stacks.items() if how == "absent" and s in ours) if self.blocks else ()
 

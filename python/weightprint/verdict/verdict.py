@@ -40,9 +40,9 @@ class Verdict:
         direction: which side is later, how sure, and why.
         layer_map: for each layer of B.
         expert_map: for each expert that was found.
-        stacks: for each stack of B's blocks (decoder, vision …) what the verdict on it alone is: ``no_evidence`` where it
-            was looked for with power and not found, ``inconclusive`` where it was neither found nor ruled out. Empty
-            where the whole is one of these.
+        stacks: for each stack of B's blocks (decoder, vision …) the verdict on it alone: ``no_evidence`` where it was
+            looked for with power and not found, ``inconclusive`` where it was neither found nor ruled out. Empty where
+            the whole is one of these.
     """
 
     name: Name

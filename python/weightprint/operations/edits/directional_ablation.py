@@ -24,7 +24,7 @@ from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Change, Changes
 from weightprint.operations.structure import common, number
 from weightprint.util import parallel
-from weightprint.util.arrays import F64
+from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.linear_algebra import eigh, product
 from weightprint.util.ranges import evenly
@@ -117,7 +117,7 @@ def _fit(models: ModelPair, change: Change) -> _Fit | None:
     return _plain(change, x, y, variance) or _rescaled(change, x, y, variance)
 
 
-def _read(models: ModelPair, change: Change) -> tuple[F64, F64]:
+def _read(models: ModelPair, change: Change) -> tuple[F32, F32]:
     """Channels by inputs of both; the inputs of an embedding are its tokens."""
     if change.role == "embedding":
         rows = pick(change.b.shape[0], _INPUTS, models.seed, f"tokens of {change.b.name}")
