@@ -16,7 +16,6 @@ from weightprint.evidence.aligned_weights import AlignedWeights
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.lookup.turned_parts import TurnedParts
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import NEEDS
