@@ -12,6 +12,8 @@ from synthetic import Arrays, models
 from weightprint.operations.base import Operation
 from weightprint.operations.changes import measured
 from weightprint.operations.table import operations
+from weightprint.verdict.direction.lost_rank import lost_rank
+from weightprint.verdict.direction.samples import Seen
 from weightprint.verdict.facts import Facts
 
 EDITS = {"directional_ablation", "low_rank_factorised", "orthogonal_multipliers"}
@@ -263,3 +265,26 @@ def test_none_of_them_is_named_where_something_else_was_done(change: Any, dtype:
     a = parent()
     assert not told(a, change(a), dtype).keys() & EDITS
     assert not told(change(a), a, dtype).keys() & EDITS
+
+
+# Who came first
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype"),
+    [
+        (lambda a: cut(a, 0.5), "F32"),
+        (lambda a: cut(a, 0.5), "BF16"),
+        (lambda a: cut(a, 0.25, "in"), "BF16"),
+        (lambda a: ablated(a, 1.0), "F32"),  # rounding to bfloat16 fills one direction again
+    ],
+)
+def test_what_lacks_directions_is_the_later_one(change: Any, dtype: str) -> None:
+    a, b = stored(parent(), dtype), stored(change(parent()), dtype)
+    ways = (lost_rank(Seen(models(a, b), {})), lost_rank(Seen(models(b, a), {})))
+    assert [cue.later if cue else None for cue in ways] == ["b", "a"]
+
+
+@pytest.mark.parametrize("change", [noised, zeroed, rounded, scaled, adapted, tuned, merged, stranger])
+def test_of_other_changes_nothing_is_lost(change: Any) -> None:
+    assert lost_rank(Seen(models(parent(), change(parent())), {})) is None
