@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from .commands import bands, build, calibrate, direction, merges, score
+from .commands import bands, build, calibrate, direction, merges, new_operations, score
 from .demo_trainer import demo_models
 from .populations import populations, real_strangers
 from .scale import big_shapes, budget, real_scale
@@ -27,6 +27,7 @@ def main() -> None:
     direction.add(commands)
     merges.add(commands)
     bands.add(commands)
+    new_operations.add(commands)
     real_scale.add_command(commands)
     big_shapes.add_command(commands)
     budget.add_command(commands)

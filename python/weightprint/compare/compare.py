@@ -170,7 +170,8 @@ class Comparison(Shown):
         """The JSON contract: keys in its order, only finite numbers, None for what is not known.
 
         ``readings`` lists the verdicts between which the evidence can't tell, ``verdict`` first. At effort "quick" a
-        shared origin is ``["shared_origin", "partly_shared", …]``: a shared origin or a part of it.
+        shared origin is ``["shared_origin", "partly_shared", …]``: a shared origin or a part of it. ``stacks``: the
+        verdict on each stack of B's blocks alone, as ``{"decoder": "shared_origin", "vision": "no_evidence"}``.
         """
         verdict, told = self.result, self.history
         out: dict[str, Any] = {
@@ -195,6 +196,7 @@ class Comparison(Shown):
             "in_favour": list(verdict.in_favour),
             "complete": verdict.complete,
             "readings": list(verdict.readings),
+            "stacks": dict(verdict.stacks),
             "gemm_seconds": self.gemm_seconds,
             "files": {side: list(of) for side, of in self.files.items()},
             "told_from": told.told_from,
@@ -426,6 +428,7 @@ def _verdict(out: Mapping[str, Any]) -> Verdict:
         layer_map=tuple(LayerMatch(*row) for row in out["layer_map"]),
         expert_map=tuple(ExpertMatch(*row) for row in experts),
         readings=tuple(out["readings"]),
+        stacks=out.get("stacks", {}),
     )
 
 

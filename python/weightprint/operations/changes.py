@@ -154,6 +154,10 @@ class Changes:
         """The changed matrices that were looked at closely."""
         return tuple((c, c.seen) for c in self.matrices if c.seen is not None)
 
+    def without(self, names: AbstractSet[str]) -> Changes:
+        """The same without these tensors of B, whose change is told."""
+        return replace(self, all=tuple(c for c in self.all if c.b.name not in names)) if names else self
+
     def of_kind(self, kind: str, least: float = 0.5) -> tuple[tuple[Change, Difference], ...]:
         """The looked-at matrices of one kind (see :data:`KINDS`); none where they are no more than a ``least`` part of
         all, or fewer than two."""

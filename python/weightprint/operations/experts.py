@@ -2,7 +2,7 @@
 
 * Dense to experts. Experts as wide as the FFN are copies of it (sparse upcycling, arXiv 2212.05055), a part of whose
   units may be drawn anew (Drop-Upcycling, arXiv 2502.19261). Narrower ones are parts (LLaMA-MoE, arXiv 2406.16554).
-* Experts to experts: which expert of A each is.
+* Experts to experts: which expert of A each is, or of which it is a mean (:mod:`.edits.experts_merged`).
 * Experts to dense. With equal widths, least squares of B's rows on those of all experts of the block: one weight is one
   expert, several are a mean. A dense FFN as wide as several experts holds them side by side; the weight of each is then
   the slope of its output columns.
@@ -21,6 +21,7 @@ from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
+from weightprint.operations.edits.experts_merged import experts_merged
 from weightprint.operations.structure import Found, common, found_ffns, number
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import lstsq, row_cosines
@@ -50,7 +51,8 @@ def experts(facts: Facts, changes: Changes) -> Iterable[Operation]:
     if made and len(made) >= max(len(moved), len(merged)):
         yield _from_dense(facts, made, common([count[f.b.key[:2]] for f in made]))
     elif moved and len(moved) >= len(merged):
-        yield from _moved(facts, moved, count)
+        means = tuple(experts_merged(facts, moved))
+        yield from means or _moved(facts, moved, count)
     elif merged:
         yield from _to_dense(facts, merged)
 

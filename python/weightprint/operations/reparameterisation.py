@@ -20,6 +20,7 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
+from weightprint.operations.edits.sorted_units import sorted_by
 from weightprint.operations.structure import Channels, Found, channels, found_ffns, number, placed
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import row_cosines
@@ -46,7 +47,7 @@ def reparameterisation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     found = found_ffns(facts)
     seen = channels(facts)
     yield from _stream(facts, seen, found)
-    yield from _units(found)
+    yield from _units(facts, found)
     if seen is not None and seen.width_a == seen.of_a.size and seen.known > 0.99 and seen.moved == 0.0:
         yield from _scales(facts, found)
     yield from _inside_heads(facts)
@@ -75,7 +76,8 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
             "channel_permutation", parameters, f"{seen.moved:.0%} of {there.sum():,} residual channels moved"
         )
     flipped = float(np.mean(seen.signs[there] < 0))
-    units = float(np.mean([_flipped_units(facts, f, seen) for f in found[:_LAYERS]]))
+    of_this = [f for f in found if (f.b.width, f.a.width) == (seen.of_a.size, seen.width_a)]  # a tower has its own
+    units = float(np.mean([_flipped_units(facts, f, seen) for f in of_this[:_LAYERS]]))
     if max(flipped, units) > _FEW:
         parameters = {"channels": flipped > _FEW, "units": units > _FEW, "share": number(max(flipped, units))}
         if flipped > _FEW:
@@ -120,15 +122,19 @@ def _spread_of_gains(side: ModelView) -> float | None:
 # Units
 
 
-def _units(found: Sequence[Found]) -> Iterable[Operation]:
-    """Units in another order. Pruned ones keep their order; where widths differ only an order that is lost counts."""
+def _units(facts: Facts, found: Sequence[Found]) -> Iterable[Operation]:
+    """Units in another order. Pruned ones keep their order; where widths differ only an order that is lost counts.
+    ``"sorted_by"`` where B's stand in order of a norm."""
     plain = [f for f in found if len(f.row.units) >= 16 and f.row.repeats <= 1 and f.b.expert == f.a.expert]
     shares = [s for f in plain if (s := _moved(f)) is not None]
     moved = [s for s in shares if s > _FEW]
     if moved and 2 * len(moved) > len(shares):
         share = number(float(np.mean(moved)))
         where = f"hidden units of {len(moved)} FFNs stand in another order"
-        yield Operation("unit_permutation", {"share": share}, where, 0.95)
+        order = sorted_by(facts.models.b, [f.b for f in plain]) if facts.models.budget.whole else {}
+        if order:
+            where += f", sorted by the norm of their weights ({order['norm_of']})"
+        yield Operation("unit_permutation", {"share": share} | order, where, 0.95)
 
 
 def _moved(f: Found) -> float | None:

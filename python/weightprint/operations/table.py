@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from weightprint.operations.architecture import architecture
 from weightprint.operations.base import Operation
 from weightprint.operations.changes import Changes, measured
+from weightprint.operations.edits.directional_ablation import directional_ablation
+from weightprint.operations.edits.low_rank_factorised import low_rank_factorised
+from weightprint.operations.edits.orthogonal_multipliers import orthogonal_multipliers
 from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
 from weightprint.operations.factors_and_orders import reordering, scaling
@@ -43,6 +46,9 @@ OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
     vocabulary,
     architecture,
     reparameterisation,
+    directional_ablation,
+    low_rank_factorised,
+    orthogonal_multipliers,
     pruning,
     low_rank,
     noise,
@@ -96,5 +102,10 @@ def history(facts: Facts, verdict: Verdict, *, values: bool = True) -> History:
 def operations(
     facts: Facts, changes: Changes, readers: Sequence[Callable[[Facts, Changes], Iterable[Operation]]] = OPERATIONS
 ) -> tuple[Operation, ...]:
-    """All operations that show, in the order of the report."""
-    return tuple(operation for reader in readers for operation in reader(facts, changes))
+    """All operations that show, in the order of the report. What one explains wholly, later readers don't see."""
+    out: list[Operation] = []
+    for reader in readers:
+        found = tuple(reader(facts, changes))
+        changes = changes.without(frozenset[str]().union(*(o.explains for o in found)))
+        out += found
+    return tuple(out)

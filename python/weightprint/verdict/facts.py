@@ -6,9 +6,11 @@ Weighing reads no file: :func:`gathered` asks the models beforehand for the litt
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from weightprint.evidence.aligned_weights import AlignedWeights
 from weightprint.evidence.evidence import Evidence, Region
@@ -173,6 +175,31 @@ class Facts(Copied):
         stacks = {key[0] for key in self.blocks}
         blocks = {(f.stack, f.block) for f in ffns(self.models.b) if f.stack in stacks}
         return kept and not blocks <= {key[:2] for key in self.blocks}
+
+    @cached_property
+    def stacks(self) -> Mapping[str, Literal["found", "in part", "absent", "open"]]:
+        """B's stacks of blocks: whether their blocks were found in A, in part, all looked for with power and absent, or
+        neither."""
+        out: dict[str, Literal["found", "in part", "absent", "open"]] = {}
+        keys: dict[str, set[Key]] = defaultdict(set)
+        for f in ffns(self.models.b):
+            keys[f.stack].add(f.key)
+        ours, theirs = ({(f.stack, f.width) for f in ffns(side)} for side in (self.models.a, self.models.b))
+        for stack, every in keys.items():
+            found, gone = any(key[0] == stack for key in self.blocks), every & self.absent.ffns
+            # Of another width it was looked for in A's other stacks only, and may be A's, made narrower.
+            comparable = stack not in {s for s, _ in ours} or any(s == stack for s, _ in ours & theirs)
+            out[stack] = ("in part" if gone else "found") if found else "open"
+            if not found and gone == every and comparable:
+                out[stack] = "absent"
+        return out
+
+    @cached_property
+    def exchanged(self) -> tuple[str, ...]:
+        """Stacks that both models have, of which nothing of A's is in B while another stack was found: towers of some
+        other model. What stands beside all of A's stacks (a decoy) is none."""
+        ours = {f.stack for f in ffns(self.models.a)} - {block.a[0] for block in self.blocks.values()}
+        return tuple(s for s, how in self.stacks.items() if how == "absent" and s in ours) if self.blocks else ()
 
     @cached_property
     def more_experts_only(self) -> bool:

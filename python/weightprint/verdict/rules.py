@@ -87,10 +87,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "partly_shared",
-        lambda f: bool(f.blocks) and bool(f.absent_beside_found) and not (f.deeper_only or f.more_experts_only),
+        lambda f: (
+            bool(f.exchanged)
+            or (bool(f.blocks) and bool(f.absent_beside_found) and not (f.deeper_only or f.more_experts_only))
+        ),
         "some blocks agree (log10 p <= {limits.log10_p:g}, and a cosine or share of units >= {limits.effect:g}), "
-        "others of the same stack were looked for with power and are not there; more than layers that a deeper model "
-        "has beside all of the other's",
+        "others of the same stack, or of another that both models have, were looked for with power and are not there; "
+        "more than layers that a deeper model has beside all of the other's",
         DECIDING,
         wording.partly_shared,
     ),

@@ -6,7 +6,8 @@ Every line of :data:`RULES` names the tests it reads; the numbers it compares wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from weightprint.verdict.direction.direction import direction
 from weightprint.verdict.facts import Facts
@@ -39,6 +40,9 @@ class Verdict:
         direction: which side is later, how sure, and why.
         layer_map: for each layer of B.
         expert_map: for each expert that was found.
+        stacks: for each stack of B's blocks (decoder, vision …) the verdict on it alone: ``no_evidence`` where it was
+            looked for with power and not found, ``inconclusive`` where it was neither found nor ruled out. Empty where
+            the whole is one of these.
     """
 
     name: Name
@@ -54,6 +58,7 @@ class Verdict:
     layer_map: tuple[LayerMatch, ...]
     expert_map: tuple[ExpertMatch, ...]
     readings: tuple[Name, ...]
+    stacks: Mapping[str, Name] = field(default_factory=dict)
 
     @property
     def related(self) -> bool:
@@ -97,7 +102,20 @@ def decide(facts: Facts, cues: Cues | None = None) -> Verdict:
         layer_map=layer_map(facts),
         expert_map=facts.maps.expert_map if facts.maps else (),
         readings=readings(rule.verdict, facts),
+        stacks=_stacks(rule.verdict, facts),
     )
+
+
+def _stacks(verdict: Name, facts: Facts) -> dict[str, Name]:
+    if verdict in _NOTHING:
+        return {}
+    if verdict in ("identical", "re_encoded"):
+        return dict.fromkeys(facts.stacks, verdict)
+    found: Name = "shared_origin" if verdict == "partly_shared" else verdict
+    words: dict[str, Name] = {
+        "found": found, "in part": "partly_shared", "absent": "no_evidence", "open": "inconclusive"
+    }  # fmt: skip
+    return {stack: words[how] for stack, how in facts.stacks.items()}
 
 
 def _rule(facts: Facts) -> Rule:

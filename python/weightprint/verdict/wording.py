@@ -129,7 +129,15 @@ def shared_origin(facts: Facts) -> str:
 def partly_shared(facts: Facts) -> str:
     """Of parts, and what is said of the others."""
     low = 0.0 if facts.share.value is None else facts.share.value
-    return f"A and B share a part: at least {low:.1%} of B's parameters are A's{_rest(facts)}."
+    return f"A and B share a part: at least {low:.1%} of B's parameters are A's{_by_stack(facts) or _rest(facts)}."
+
+
+def _by_stack(facts: Facts) -> str:
+    """Which stacks are A's where another's stand beside them: ``"; decoder: found, vision: not A's"``."""
+    words = {"found": "found", "in part": "found in part", "absent": "not A's", "open": "not known"}
+    stacks = ", ".join(f"{stack}: {words[how]}" for stack, how in facts.stacks.items())
+    unread = _not_looked_at(facts)
+    return "; ".join(["", stacks, *([unread] if unread else [])]) if facts.exchanged else ""
 
 
 def shared_initialisation(facts: Facts) -> str:

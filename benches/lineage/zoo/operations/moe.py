@@ -133,6 +133,33 @@ def expert_shuffle(work: Work, share: float = 1.0) -> None:
             work.experts[f"{at}.{e}"] = (i, source)
 
 
+@operation(forms=("moe",), strengths=({"groups": 2}, {"groups": 2, "weighted": True}, {"groups": 3}))
+def experts_merged(work: Work, groups: int = 2, weighted: bool = False) -> None:
+    """The experts of every block drawn into so many groups, each of which becomes its mean, or a mean weighted at
+    random; the router's rows likewise."""
+    made = []
+    for i in range(work.depth):
+        ffns, at = work.ffns(i), f"model.layers.{i}.mlp"
+        order = work.rng.permutation(len(ffns))
+        sets = [np.sort(order[g::groups]) for g in range(groups)]
+        shares = [work.rng.uniform(0.5, 1.5, len(s)) if weighted else np.ones(len(s)) for s in sets]
+        mix = np.zeros((groups, len(ffns)))
+        for g, (members, share) in enumerate(zip(sets, shares, strict=True)):
+            mix[g, members] = share / share.sum()
+        old = {part: np.stack([work.tensors[f"{f}.{part}.weight"] for f in ffns]) for part in _PARTS}
+        for f in ffns:
+            _remove(work, f)
+        for part, stack in old.items():
+            for g, x in enumerate(np.tensordot(mix, stack.astype(np.float64), axes=1).astype(np.float32)):
+                work.tensors[f"{at}.experts.{g}.{part}.weight"] = x
+        work.tensors[f"{at}.gate.weight"] = (mix @ work.tensors[f"{at}.gate.weight"]).astype(np.float32)
+        work.gathered += [[i, g, i, None, int(e)] for g, members in enumerate(sets) for e in members]
+        made.append([i, [{str(e): float(row[e]) for e in np.flatnonzero(row)} for row in mix]])
+    work.note(made=made)
+    work.set("experts", groups)
+    work.set("used", min(groups, int(work.get("used"))))
+
+
 @operation(
     forms=("moe",),
     strengths=({"method": "one"}, {"method": "mean"}, {"method": "concatenation"}),

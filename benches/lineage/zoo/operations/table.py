@@ -10,6 +10,7 @@ from . import (
     architecture,
     decoy,
     depth,
+    edits,
     encoding,
     ffn,
     heads,
@@ -73,5 +74,9 @@ OPERATIONS: dict[str, Operation] = {
         vocabulary.vocabulary_stitching,
         vocabulary.embedding_replaced,
         decoy.decoy_stack,
+        edits.directional_ablation,
+        edits.low_rank_factorised,
+        edits.orthogonal_multipliers,
+        moe.experts_merged,
     )
 }

@@ -133,6 +133,24 @@ def _zeroed(p: Parameters) -> str:
     return f"pruned: {percent(p['fraction'])} of the weights set to zero"
 
 
+def _ablated(p: Parameters) -> str:
+    what = "one direction" if 2 * p["sharing"] > p["matrices"] else "directions"
+    strength = "" if p["strength"] >= 0.995 and "strengths" not in p else f", by {percent(p['strength'])}"
+    scaled = ", and rows were scaled" if p["rescaled"] else ""
+    layers = f" (layers {', '.join(joined(p['layers'], limit=6))})" if p["layers"] else ""
+    return f"{what} taken out of what writes to the stream{strength}{scaled}{layers}"
+
+
+def _factorised(p: Parameters) -> str:
+    ranks = ", ".join(f"{role} {f'{r[0]} to {r[1]}' if isinstance(r, list) else r}" for role, r in p["ranks"].items())
+    energy = _span([*p["energy"].values()])
+    return f"matrices cut to a low rank ({ranks}), {energy} of their sums of squares kept"
+
+
+def _turned(p: Parameters) -> str:
+    return f"{p['side']} of {', '.join(p['roles'])} turned in blocks of {p['block']}, by angles of {p['angle']:.2g} rad"
+
+
 #: Name of an operation → its sentence, from its parameters (:mod:`weightprint.operations`).
 _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "rename": lambda p: f"{_some(p['tensors'], 'tensor')} renamed",
@@ -150,6 +168,7 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "expert_split": _split,
     "expert_duplication": _repeated,
     "expert_drop": lambda p: f"experts dropped: {p['experts_of_a']} -> {p['experts']}",
+    "experts_merged": lambda p: f"experts averaged in groups: {p['experts_of_a']} -> {p['experts']}",
     "expert_shuffle": lambda p: f"experts renumbered ({percent(p['share'])} of them)",
     "moe_to_dense": _dense,
     "ffn_pruning": lambda p: f"feed-forward units {p['units_of_a']:,} -> {p['units']:,}",
@@ -171,12 +190,17 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "rotation": lambda p: "channels rotated, which changes nothing the model does",
     "channel_permutation": lambda p: f"channels reordered ({percent(p['share'])} moved), to the same function",
     "sign_flips": lambda p: f"signs flipped in pairs ({percent(p['share'])}), to the same function",
-    "unit_permutation": lambda p: "feed-forward units reordered, to the same function",
+    "unit_permutation": lambda p: (
+        f"feed-forward units {'sorted by norm' if p.get('sorted_by') else 'reordered'}, to the same function"
+    ),
     "scale_folding": lambda p: "factors moved between matrices, to the same function",
     "per_head_maps": lambda p: "keys and values mixed inside each head, to the same function",
     "unstructured_pruning": _zeroed,
     "semi_structured_pruning": lambda p: f"pruned: {p['of'] - p['kept']} of every {p['of']} weights set to zero",
     "lora_merge": lambda p: f"a LoRA adapter of rank {p['rank']} merged into {', '.join(p['roles'])}",
+    "directional_ablation": _ablated,
+    "low_rank_factorised": _factorised,
+    "orthogonal_multipliers": _turned,
     "gaussian_noise": _noise,
     "fine_tune": _trained("trained further"),
     "continued_pretraining": _trained("trained further and for long"),

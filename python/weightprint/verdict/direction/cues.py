@@ -31,6 +31,7 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd, unit_rows
+from weightprint.verdict.direction.lost_rank import lost_rank
 from weightprint.verdict.direction.parting import parting
 from weightprint.verdict.direction.samples import Seen, names, same_values_as
 from weightprint.verdict.maps import Maps
@@ -362,6 +363,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign("zeros", zeros),
     Sign("lattice", lattice),
     Sign("low rank", low_rank),
+    Sign("lost rank", lost_rank),
     Sign("vocabulary", vocabulary),
     Sign("experts", experts),
     Sign("repeated blocks", repeats),
