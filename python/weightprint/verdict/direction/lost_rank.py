@@ -39,7 +39,7 @@ def lost_rank(seen: Seen) -> Cue | None:
     later = lost[0]
     assert later is not None
     this, other = names(later)
-    because = f"{this} lacks directions that {other} has in {len(lost)} matrices, and is {other} in all others"
+    because = f"{this} lacks directions that {other} has, in each of {len(lost)} matrices looked at that differ"
     return Cue(later, 0.95, because)
 
 
