@@ -60,7 +60,7 @@ def check(
     from weightprint.anatomy.adapters.opened import base_and_adapter
     from weightprint.check.check import check as run
     from weightprint.check.manifest import Manifest
-    from weightprint.cli.out import destination, emit, put, refuse_inputs
+    from weightprint.cli.out import destination, emit, needs_weights, put, refuse_inputs
     from weightprint.errors import UsageError
     from weightprint.report.check import lines, text
     from weightprint.report.page.check import page
@@ -76,6 +76,7 @@ def check(
     action, path = manifest or ("", "")
     refuse_inputs(path if action == "write" else None, [model])
     form = destination(output, [model], others=[path] if path else [])
+    needs_weights("check", model)
     wanted = Manifest.load(path) if action == "verify" else None
     with progress_bar("check") as progress:
         report = run(

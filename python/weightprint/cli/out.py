@@ -16,7 +16,7 @@ from weightprint.results.saving import write_atomically
 from weightprint.results.table import FORMATS, SUFFIXES, StatsTable, encode, form_of
 from weightprint.util.escape import escape
 
-__all__ = ["destination", "emit", "put", "refuse_inputs", "tables"]
+__all__ = ["destination", "emit", "needs_weights", "put", "refuse_inputs", "tables"]
 
 #: Suffix of a file → the form of the report in it.
 REPORTS = {".html": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
@@ -43,6 +43,18 @@ def destination(
     if form is None and output is not None:
         return form_of(output, suffixes)
     return "text" if form in (None, "table") else form
+
+
+def needs_weights(verb: str, *models: str) -> None:
+    """UsageError (code ``needs_weights``) where one of these is a fingerprint, for verbs that read values."""
+    from weightprint.fingerprint.file import is_fingerprint
+
+    for model in models:
+        if is_fingerprint(model):
+            message = (
+                f"{escape(model)} is a fingerprint, and {verb} needs the weights; inspect, diff and compare take it"
+            )
+            raise UsageError(message, path=model, code="needs_weights")
 
 
 def tables(table: StatsTable) -> dict[str, Callable[[], str | bytes]]:

@@ -51,7 +51,7 @@ def recipe(
       weightprint recipe suspect/ --candidates models/ --json | jq .weights
       weightprint recipe model/ base/ lora/
     """
-    from weightprint.cli.out import REPORTS, destination, emit, put
+    from weightprint.cli.out import REPORTS, destination, emit, needs_weights, put
     from weightprint.compare.recipe import recipe as run
     from weightprint.report.page.recipe import page
     from weightprint.report.progress import progress_bar
@@ -59,6 +59,7 @@ def recipe(
 
     inputs = [model for model in (child, *parents, base) if model is not None]
     form = destination(output, inputs, {**REPORTS, ".yaml": "yaml", ".yml": "yaml"})
+    needs_weights("recipe", *inputs)
     with progress_bar("recipe") as progress:
         found = run(child, parents, base=base, candidates=candidates or (), seed=seed, progress=progress)
     writers = {

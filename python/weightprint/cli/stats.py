@@ -76,11 +76,12 @@ def stats(
     """
     from weightprint.anatomy.adapters.opened import base_and_adapter, opened
     from weightprint.checkpoint.checkpoint import open
-    from weightprint.cli.out import TABLES, destination
+    from weightprint.cli.out import TABLES, destination, needs_weights
     from weightprint.report.progress import progress_bar
     from weightprint.scan.scan import scan as run
 
     form = destination(output, [model], TABLES, form)
+    needs_weights("stats", model)
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: add -o FILE, or redirect the output.")
     with ExitStack() as opening:

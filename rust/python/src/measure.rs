@@ -29,6 +29,7 @@ fn over() -> Error {
 #[pymethods]
 impl Measure {
     #[new]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     #[pyo3(signature = (shape, *, exact = false, rows = false, columns = false, digest = false, sketch = None, isa = None))]
     fn new(
         py: Python<'_>,

@@ -33,7 +33,7 @@ fn fold_body<const FMA: bool>(
     let bits = dtype.bits() as usize;
     for (block, first) in (0..n).step_by(BLOCK).enumerate() {
         let here = BLOCK.min(n - first);
-        let rows = here.next_multiple_of(BUCKETS) / BUCKETS;
+        let rows = here.div_ceil(BUCKETS);
         let mut signs = [[0; WORDS]; BLOCK / BUCKETS];
         for (i, signs) in signs[..rows].iter_mut().enumerate() {
             *signs = words(row + (block * (BLOCK / BUCKETS) + i) as u64, keys);
