@@ -25,6 +25,7 @@ VERBS = {
     "diff a": lambda model, out: ["diff", model, model, "--format", "csv", "-o", out],
     "compare": lambda model, out: ["compare", model, model, "-o", out],
     "recipe": lambda model, out: ["recipe", model, model, "-o", out],
+    "fingerprint": lambda model, out: ["fingerprint", model, "-o", out],
 }
 
 

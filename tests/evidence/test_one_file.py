@@ -59,8 +59,10 @@ def toy(facts: Facts, changes: Changes) -> Iterable[Operation]:
 
 SCRIPT = """
 import json, sys, weightprint
+from weightprint.report.compare import text
+from weightprint.report.page.compare import page
 found = weightprint.compare(*sys.argv[1:], effort="quick")
-print(json.dumps({"dict": found.to_dict(), "text": str(found), "html": found._repr_html_()}))
+print(json.dumps({"dict": found.to_dict(), "text": text(found, verbose=True), "html": page(found)}))
 """
 
 

@@ -9,7 +9,7 @@ but for noise, that permutation. Rows and channels are drawn from the seed alone
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,7 +60,8 @@ class _Pair:
 
 def counterparts(models: ModelPair, maps: Maps | None) -> Iterator[Counterpart]:
     """Sampled rows of the block matrices of both. ``maps``: layers, experts and units, None where all is in place."""
-    pairs = list(_pairs(models, maps))
+    # Of several experts that come from one FFN any is its counterpart, and another one is in the other order.
+    pairs = list(_pairs(models, maps)) if _most_experts(models.a) == _most_experts(models.b) else []
     if pairs and float(np.median([_channels_alike(models, pair) for pair in pairs])) < _ALIKE:
         yield from _turned(models, pairs)
         return
@@ -92,6 +93,10 @@ def _pairs(models: ModelPair, maps: Maps | None) -> Iterator[_Pair]:
             named = _one_to_one(row.units)
             if len(named) >= _FEWEST:
                 yield _Pair(f, a, named[:, 0], named[:, 1])
+
+
+def _most_experts(side: ModelView) -> int:
+    return max(Counter((f.stack, f.block) for f in ffns(side)).values(), default=0)
 
 
 def _looked_at(side: ModelView) -> list[Ffn]:
