@@ -144,7 +144,7 @@ def test_layers_and_training(order: list[int | None], verdict: str) -> None:
 
 
 def test_pruned_units_and_training() -> None:
-    """FFNs of half the width, trained on, which let go of a part: told as that from either side, and no sign was flipped."""
+    """FFNs of half the width, trained on, with decay: told as that from either side, and no sign was flipped."""
     a = decoder(1, d=96, h=256)
     kept = np.sort(np.random.default_rng(1).permutation(256)[:128])
     b = {n: x.take(kept, 1 if "down" in n else 0) if ".mlp." in n else x for n, x in a.items()}
