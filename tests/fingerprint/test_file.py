@@ -14,6 +14,7 @@ from weightprint.errors import FormatError, UnsupportedFormatError, UsageError
 from weightprint.fingerprint.file import FORMAT, is_fingerprint
 from weightprint.fingerprint.file import read as read_file
 from weightprint.fingerprint.file import write as write_file
+from weightprint.fingerprint.fingerprint import Fingerprint
 
 VERSION_1 = Path(__file__).parent / "version_1.fp"
 
@@ -126,3 +127,12 @@ def test_version_1_is_still_read(save, tmp_path):
     for name, array in old.arrays.items():
         if array.dtype.kind == "f":
             np.testing.assert_allclose(new.arrays[name].astype(float), array.astype(float), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("tensors", [{}, {"norm.weight": np.ones(5, np.float32), "none": np.zeros((0, 4), np.float32)}])
+def test_a_model_without_a_matrix_has_a_fingerprint(save, tmp_path, tensors):
+    model = save("model.safetensors", tensors)
+    made = weightprint.fingerprint(model)
+    made.save(tmp_path / "it.fp")
+    assert sorted(Fingerprint.load(tmp_path / "it.fp").tensors) == sorted(tensors)
+    assert weightprint.compare(tmp_path / "it.fp", model).verdict in ("identical", "inconclusive")

@@ -11,6 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+from weightprint import WeightprintError
+from weightprint.fingerprint.fingerprint import Fingerprint
+
 from tests.mutation.mutations import odd_models
 
 OLD = b"as it was"
@@ -25,6 +28,8 @@ _VERBS = {
     "check": lambda a, b, out: ["check", a, "--manifest", "write", f"{out}.json"],
     "diff": lambda a, b, out: ["diff", a, b, "-o", f"{out}.json"],
     "compare": lambda a, b, out: ["compare", a, b, "-o", f"{out}.json"],
+    "recipe": lambda a, b, out: ["recipe", a, b, "-o", f"{out}.json"],
+    "fingerprint": lambda a, b, out: ["fingerprint", a, "-o", f"{out}.fp"],
 }
 
 
@@ -80,7 +85,7 @@ def _whole(output: Path) -> bool:
     if output.suffix == ".csv":
         return content.startswith(b"name,") and content.endswith(b"\n")
     try:
-        json.loads(content)
-    except ValueError:
+        json.loads(content) if output.suffix == ".json" else Fingerprint.load(output)
+    except (ValueError, WeightprintError):
         return False
     return True

@@ -114,5 +114,5 @@ def sketch_key(seed: int, name: str, place: Place | None) -> int:
 
 def folded(sketch: F64, buckets: int) -> F64:
     """A sketch with fewer buckets: those that agree modulo the new number added up, (…, 256) → (…, buckets)."""
-    found: F64 = sketch.reshape(*sketch.shape[:-1], -1, buckets).sum(axis=-2)
+    found: F64 = sketch.reshape(*sketch.shape[:-1], sketch.shape[-1] // buckets, buckets).sum(axis=-2)
     return found
