@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import weightprint
 from llama import CONFIG, draw, write
 from weightprint.errors import FormatError, UnsupportedFormatError, UsageError
-from weightprint.fingerprint.file import FORMAT, is_fingerprint
+from weightprint.fingerprint.file import FORMAT, is_fingerprint, unpacked
 from weightprint.fingerprint.file import read as read_file
 from weightprint.fingerprint.file import write as write_file
 from weightprint.fingerprint.fingerprint import Fingerprint
@@ -101,9 +103,68 @@ def test_it_is_known_by_its_metadata_not_by_its_name(kept, model, tmp_path, save
     renamed.write_bytes(kept.read_bytes())
     assert is_fingerprint(renamed)
     assert weightprint.compare(renamed, model).verdict == "identical"
+    os.mkfifo(tmp_path / "pipe")
     impostor = save("impostor.fp", {"model.norm.weight": np.ones(4, np.float32)}, {"note": FORMAT})
-    for path in (impostor, tmp_path, tmp_path / "missing", Path(model) / "model.safetensors"):
+    for path in (impostor, tmp_path, tmp_path / "missing", tmp_path / "pipe", Path(model) / "model.safetensors"):
         assert not is_fingerprint(path)
+
+
+def _told_otherwise(arrays, metadata, change):
+    """The metadata and the list of tensors after `change(summary, plan, rows)`."""
+    summary, plan, rows = json.loads(metadata["summary"]), json.loads(metadata["plan"]), unpacked(arrays["tensors"])
+    change(summary, plan, rows, arrays)
+    arrays["tensors"] = np.frombuffer(zlib.compress(json.dumps(rows).encode()), np.uint8)
+    return {"summary": json.dumps(summary), "plan": json.dumps(plan)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda summary, plan, rows, arrays: plan.update(units=10**9),
+        lambda summary, plan, rows, arrays: plan.update(seed=float("inf")),
+        lambda summary, plan, rows, arrays: summary.pop("geometry"),
+        lambda summary, plan, rows, arrays: summary.update(n_parameters=None),
+        lambda summary, plan, rows, arrays: rows[0].__setitem__(2, [2, 2]),
+        lambda summary, plan, rows, arrays: rows[0].__setitem__(8, ["decoder", 0, "no such role", None]),
+        lambda summary, plan, rows, arrays: rows.pop(),
+        lambda summary, plan, rows, arrays: arrays.update(gains=arrays["gains"] + 10**6),
+        lambda summary, plan, rows, arrays: arrays.update(statistics=arrays["statistics"][:-1]),
+        lambda summary, plan, rows, arrays: arrays.pop("units/decoder.0/up_scale"),
+        lambda summary, plan, rows, arrays: arrays.update({"rows/other/rows": np.ones((4, 4), np.int8)}),
+        lambda summary, plan, rows, arrays: arrays.update({"heads/decoder.0/groups": np.array([10**8], np.int32)}),
+        lambda summary, plan, rows, arrays: arrays["angles/decoder.0/up"].__setitem__(0, np.nan),
+    ],
+)
+def test_what_no_model_can_have_is_refused_though_the_digest_fits(kept, tmp_path, change):
+    arrays, metadata = read_file(kept)
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    write_file(tmp_path / "forged.fp", arrays | {}, _told_otherwise(arrays, metadata, lambda *_: None))
+    Fingerprint.load(tmp_path / "forged.fp")
+    told = _told_otherwise(arrays, metadata, change)
+    write_file(tmp_path / "forged.fp", arrays, told)
+    with pytest.raises(FormatError) as error:
+        Fingerprint.load(tmp_path / "forged.fp")
+    assert error.value.code == "fingerprint_damaged"
+
+
+def test_a_list_of_tensors_that_never_ends_is_refused(kept, tmp_path):
+    arrays, metadata = read_file(kept)
+    squeezed = zlib.compressobj(9)
+    text = b"".join(squeezed.compress(b" " * (1 << 20)) for _ in range(600)) + squeezed.flush()
+    arrays["tensors"] = np.frombuffer(text, np.uint8)
+    write_file(tmp_path / "bomb.fp", arrays, {key: metadata[key] for key in ("plan", "summary")})
+    with pytest.raises(FormatError, match="longer than any model"):
+        Fingerprint.load(tmp_path / "bomb.fp")
+
+
+def test_values_that_are_no_numbers_are_left_out_of_it(save, tmp_path):
+    weights = draw(3)
+    weights["model.layers.0.mlp.up_proj.weight"][3, 5] = np.nan
+    weights["model.layers.1.self_attn.q_proj.weight"][0, 0] = np.inf
+    model = write("holes", weights, save)
+    weightprint.fingerprint(model).save(tmp_path / "holes.fp")
+    told = weightprint.compare(tmp_path / "holes.fp", write("whole", draw(3), save))
+    assert told.verdict in ("identical", "shared_origin")
 
 
 def test_nothing_is_left_of_one_that_could_not_be_written(model, tmp_path):

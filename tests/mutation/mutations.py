@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
 import numpy as np
+import weightprint
 from safetensors.numpy import save, save_file
+from weightprint.fingerprint.file import read, unpacked, write
 
 Maker = Callable[[random.Random, Path], Path]
 
@@ -211,14 +215,47 @@ def odd_models(rng: random.Random, at: Path) -> Path:
     return path
 
 
+def fingerprints(rng: random.Random, at: Path) -> Path:
+    """A fingerprint that says or holds something else, under a digest that fits."""
+    save_file(_tensors(rng), at / "model.safetensors")
+    path = at / "model.fp"
+    weightprint.fingerprint(at / "model.safetensors").save(path)
+    (at / "model.safetensors").unlink()
+    arrays, found = read(path)
+    metadata = {key: found[key] for key in ("plan", "summary")}
+    changed = rng.choice(("plan", "summary", "tensors", "arrays", "arrays"))
+    if changed in metadata:
+        metadata[changed] = json.dumps(_json_changed(rng, json.loads(metadata[changed])))
+    elif changed == "tensors":
+        text = json.dumps(_json_changed(rng, unpacked(arrays["tensors"]))).replace("Infinity", "1e400")
+        arrays["tensors"] = np.frombuffer(zlib.compress(text.encode()), np.uint8)
+    else:
+        name = rng.choice(sorted(arrays))
+        array = arrays.pop(name).copy()
+        match rng.randrange(4):
+            case 0:
+                arrays[name] = array[: rng.randrange(len(array) + 1)]
+            case 1:
+                arrays[name] = array.view(np.uint8) if array.flags.c_contiguous else array
+            case 2 if array.size:
+                array.reshape(-1)[rng.randrange(array.size)] = np.nan if array.dtype.kind == "f" else 99
+                arrays[name] = array
+            case _:
+                arrays[rng.choice(_NAMES)] = array
+    write(path, arrays, metadata)
+    return path
+
+
 def paths(rng: random.Random, at: Path) -> Path:
     """What is no file of tensors: loops of links, folders, other formats, nothing at all, names that paint."""
     path = at / rng.choice(("model.safetensors", "model.gguf", "a b.safetensors", "é\x1b[31m.safetensors", "x.bin"))
-    match rng.randrange(6):
+    match rng.randrange(7):
         case 0:
             path.symlink_to(path)
         case 1:
             path.mkdir()
+        case 6:
+            os.mkfifo(path)
         case 2:
             path.write_bytes(
                 rng.choice((b"", b"GGUF", b"PK\x03\x04", b"\x80\x02", b"\x89HDF\r\n", b"version https://git-lfs"))
@@ -236,7 +273,8 @@ def paths(rng: random.Random, at: Path) -> Path:
 KINDS: dict[str, Maker] = {
     maker.__name__: maker
     for maker in (
-        safetensors_bytes, safetensors_header, gguf_bytes, json_beside, quantised_siblings, odd_models, paths,
+        safetensors_bytes, safetensors_header, gguf_bytes, json_beside, quantised_siblings, odd_models, fingerprints,
+        paths,
     )
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from weightprint import _core
 from weightprint.errors import FormatError, LimitError, ShardMissingError, UnsupportedFormatError, UsageError
@@ -27,7 +27,7 @@ from weightprint.results.finding import Finding, from_note
 from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
 
-__all__ = ["INDEX_BYTES", "Location", "contained", "locate", "read_small", "sets_of"]
+__all__ = ["INDEX_BYTES", "Location", "contained", "locate", "open_regular", "read_small", "sets_of"]
 
 _INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_BYTES = 200_000_000
@@ -320,16 +320,23 @@ def _complete_set(names: Iterable[str]) -> list[str]:
 
 
 def read_small(path: Path, cap: int, what: str) -> bytes:
-    """A regular file of bounded size, whole. Opened without blocking, so a FIFO named ``*.json`` can't hang us."""
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise UnsupportedFormatError("not a regular file", path=str(path), code="not_a_file")
-        if status.st_size > cap:
-            message = f"the {what} is {status.st_size:,} bytes long; the cap is {cap:,}"
-            raise LimitError(message, path=str(path), code=f"{what}_too_large")
+    """A regular file of bounded size, whole."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > cap:
+            raise LimitError(
+                f"the {what} is {size:,} bytes long; the cap is {cap:,}", path=str(path), code=f"{what}_too_large"
+            )
         return file.read(cap)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading. Opened without blocking, so a FIFO named ``*.json`` can't hang us."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UnsupportedFormatError("not a regular file", path=str(path), code="not_a_file")
+    return os.fdopen(fd, "rb")
 
 
 # Links

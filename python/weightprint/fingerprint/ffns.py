@@ -43,9 +43,15 @@ class Ffn:
         return self.up.shape[1]
 
     @property
+    def matrices(self) -> dict[str, Tensor]:
+        """Role → tensor, of those that are there."""
+        parts = {"up": self.up, "gate": self.gate, "down": self.down}
+        return {role: tensor for role, tensor in parts.items() if tensor is not None}
+
+    @property
     def numel(self) -> int:
         """Parameters of its matrices."""
-        return sum(t.numel for t in (self.up, self.gate, self.down) if t is not None)
+        return sum(t.numel for t in self.matrices.values())
 
 
 def ffns(side: ModelView, smallest: int = 16) -> list[Ffn]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from weightprint.checkpoint.locate import open_regular, read_small
 from weightprint.errors import FormatError, UnsupportedFormatError
 from weightprint.fingerprint.plan import VERSION
 from weightprint.results.saving import json_value, write_atomically
@@ -29,6 +30,8 @@ __all__ = ["FORMAT", "is_fingerprint", "packed", "read", "unpacked", "write"]
 FORMAT = "weightprint.fingerprint"
 
 _LONGEST_HEADER = 1 << 26
+_LONGEST_TEXT = 1 << 29  # of the list of tensors, inflated
+_LONGEST_FILE = 1 << 32
 _DTYPES = {"I8": "<i1", "U8": "<u1", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U64": "<u8"}
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
@@ -40,8 +43,15 @@ def packed(value: Any) -> Array:
 
 
 def unpacked(array: Array) -> Any:
-    """What `packed` made this of."""
-    return json.loads(zlib.decompress(array.tobytes()))
+    """What `packed` made this of. Raises ValueError for anything else, and for more text than a header may have."""
+    inflating = zlib.decompressobj()
+    try:
+        text = inflating.decompress(array.tobytes(), _LONGEST_TEXT)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not inflating.eof:
+        raise ValueError("the list of tensors is cut short, or longer than any model's")
+    return json.loads(text)
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
@@ -70,7 +80,7 @@ def is_fingerprint(path: str | os.PathLike[str]) -> bool:
     """Whether this is a file whose metadata calls it a fingerprint; what can't be read is none."""
     try:
         header, _ = _header(Path(path))
-    except (OSError, FormatError):
+    except (OSError, FormatError, UnsupportedFormatError):
         return False
     return header is not None
 
@@ -93,7 +103,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
         version = escape(str(metadata.get("version")))
         message = f"it is a fingerprint of version {version}, and this weightprint reads up to {VERSION}"
         raise UnsupportedFormatError(message, path=named, code="fingerprint_version")
-    data = where.read_bytes()[begin:]
+    data = memoryview(read_small(where, _LONGEST_FILE, "fingerprint"))[begin:]
     if hashlib.blake2b(data, digest_size=32).hexdigest() != metadata.get("digest"):
         message = "the fingerprint is cut short or was changed: its digest is another"
         raise FormatError(message, path=named, code="fingerprint_damaged")
@@ -103,7 +113,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
         raise FormatError(f"the fingerprint is damaged: {error}", path=named, code="fingerprint_damaged") from error
 
 
-def _array(data: bytes, entry: Mapping[str, Any]) -> Array:
+def _array(data: memoryview, entry: Mapping[str, Any]) -> Array:
     begin, end = entry["data_offsets"]
     return np.frombuffer(data[begin:end], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
@@ -112,7 +122,7 @@ def _header(path: Path) -> tuple[dict[str, Any] | None, int]:
     """The header, None where it calls itself no fingerprint; and where the data begin."""
     if path.is_dir():
         return None, 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = int.from_bytes(file.read(8), "little")
         if not 2 <= size <= _LONGEST_HEADER:
             return None, 0

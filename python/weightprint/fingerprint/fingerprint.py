@@ -15,16 +15,17 @@ import numpy as np
 
 from weightprint.anatomy.adapters.opened import opened
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.anatomy.place import Geometry, Place
+from weightprint.anatomy.place import Geometry
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import FormatError, TensorNotFoundError, UsageError
 from weightprint.fingerprint.file import is_fingerprint, packed, read, unpacked, write
+from weightprint.fingerprint.layout import misfit
 from weightprint.fingerprint.live import Reads, outline
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.one_pass import Passed, stream
 from weightprint.fingerprint.parts import Parts
 from weightprint.fingerprint.plan import BUCKETS, Plan, folded, sketch_key
-from weightprint.quant.base import Levels
+from weightprint.fingerprint.records import plan_of, summary_of, tensor_of, told
 from weightprint.results.saving import json_value, to_json
 from weightprint.results.shown import Shown
 from weightprint.scan.request import IO, Settings
@@ -120,26 +121,40 @@ class Fingerprint(Shown):
         found: np.ndarray = self.arrays["sketches"][self._sketched[name]].astype(np.float64)
         return found
 
+    def norm_before(self, name: str) -> str | None:
+        """The tensor that is the gain of the norm in front of this one."""
+        return self._norms.get(name)
+
+    @cached_property
+    def _norms(self) -> dict[str, str]:
+        names = list(self.tensors)
+        return {name: names[k] for name, k in zip(names, self.arrays["gains"].tolist(), strict=True) if k >= 0}
+
     @cached_property
     def _sketched(self) -> dict[str, int]:
-        return {name: k for k, name in enumerate(name for name, t in self.tensors.items() if _is_sketched(t))}
+        return {name: k for k, name in enumerate(name for name, t in self.tensors.items() if t.sketched)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a file, whole or not at all; its bytes follow from the model, the plan and the version alone."""
         metadata = {"plan": to_json(self.plan.to_dict(), None), "summary": to_json(self.summary, None)}
-        write(path, {**self.arrays, "tensors": packed([_told(t) for t in self.tensors.values()])}, metadata)
+        write(path, {**self.arrays, "tensors": packed([told(t) for t in self.tensors.values()])}, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Fingerprint:
         """Read one that was saved. Raises as :func:`weightprint.fingerprint.file.read` does."""
         arrays, metadata = read(path)
         try:
-            plan, summary = json.loads(metadata["plan"]), json.loads(metadata["summary"])
-            tensors = [_tensor(row) for row in unpacked(arrays.pop("tensors"))]
-            return cls(summary["source"], Plan.from_dict(plan), summary, {t.name: t for t in tensors}, arrays)
-        except (KeyError, ValueError, TypeError) as error:
-            message = f"the fingerprint is damaged: {error}"
-            raise FormatError(message, path=os.fspath(path), code="fingerprint_damaged") from error
+            plan, summary = plan_of(json.loads(metadata["plan"])), summary_of(json.loads(metadata["summary"]))
+            tensors = {t.name: t for t in map(tensor_of, unpacked(arrays.pop("tensors")))}
+            found = cls(summary["source"], plan, summary, tensors, arrays)
+            wrong = misfit(tensors, found.geometry, plan, arrays, len(STATISTICS))
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
+            wrong = str(error)
+        if wrong:
+            raise FormatError(
+                f"the fingerprint is damaged: {escape(wrong)}", path=os.fspath(path), code="fingerprint_damaged"
+            )
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """What it is of, its plan, the bytes of its parts, and every tensor; no values. Ready for JSON."""
@@ -150,7 +165,7 @@ class Fingerprint(Shown):
             "nbytes": self.nbytes,
             "bytes_by_part": self.bytes_by_part(),
             "seconds": self.seconds,
-            "tensors": [_told(t) for t in self.tensors.values()],
+            "tensors": [told(t) for t in self.tensors.values()],
         }
         return dict(json_value(out))
 
@@ -196,7 +211,7 @@ def fingerprint(
     with opened(model, values=False) as anatomy, parallel.one_blas_thread(), np.errstate(all="ignore"):
         side, reads = outline(anatomy, "a")
         parts = Parts(side, plan)
-        keys = {t.name: sketch_key(seed, t.name, t.place) for t in side.tensors.values() if _is_sketched(t)}
+        keys = {t.name: sketch_key(seed, t.name, t.place) for t in side.tensors.values() if t.sketched}
         meter = Meter(progress, anatomy.checkpoint.n_bytes)
         settings = Settings(threads or os.cpu_count(), io)
         passed = stream(anatomy.checkpoint, side, reads, False, [parts], meter, sketches=keys, settings=settings)
@@ -234,10 +249,6 @@ def as_fingerprint(model: object) -> Fingerprint | None:
     if isinstance(model, (str, os.PathLike)) and is_fingerprint(model):
         return Fingerprint.load(model)
     return None
-
-
-def _is_sketched(tensor: Tensor) -> bool:
-    return tensor.rank2 and not tensor.undecoded
 
 
 def _known(side: ModelView, tensor: Tensor) -> Tensor:
@@ -279,20 +290,3 @@ def _summary(anatomy: Anatomy, reads: Reads, passed: Passed) -> dict[str, Any]:
         "n_bytes": anatomy.checkpoint.n_bytes,
         "version": __version__,
     }
-
-
-def _told(tensor: Tensor) -> list[Any]:
-    """A tensor's fields in order, for `_tensor`."""
-    place = tensor.place
-    at = None if place is None else [place.stack, place.block, place.role, place.expert]
-    values = [getattr(tensor, f.name) for f in dataclasses.fields(tensor)]
-    return [at if value is place and place is not None else value for value in values]
-
-
-def _tensor(row: list[Any]) -> Tensor:
-    fields = dict(zip((f.name for f in dataclasses.fields(Tensor)), row, strict=False))
-    place, levels = fields["place"], fields["levels"]
-    fields |= {"shape": tuple(fields["shape"]), "place": None if place is None else Place(*place)}
-    fields["levels"] = None if levels is None else Levels(*levels)
-    fields["std"] = np.nan if fields["std"] is None else fields["std"]
-    return Tensor(**fields)

@@ -81,6 +81,11 @@ class Tensor:
         return len(self.shape) == 2 and min(self.shape) > 1
 
     @property
+    def sketched(self) -> bool:
+        """Whether a fingerprint keeps a linear sketch of it: a matrix that is read."""
+        return self.rank2 and not self.undecoded
+
+    @property
     def role(self) -> Role | None:
         """The row of the table of roles, or None."""
         return None if self.place is None else role_of(self.place.role)

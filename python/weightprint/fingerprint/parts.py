@@ -14,15 +14,15 @@ vectors  gains and biases, whole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from functools import partial
 
 import numpy as np
 
-from weightprint.anatomy.roles import TOKEN_TABLES
 from weightprint.fingerprint.attentions import Attention, attentions
 from weightprint.fingerprint.ffns import Ffn, ffns
-from weightprint.fingerprint.model import ModelView, Tensor
+from weightprint.fingerprint.layout import kept_heads, kept_of
+from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.plan import Plan
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_columns, sampled_rows
 from weightprint.fingerprint.steps import Collector, Round, Step, where
@@ -31,9 +31,6 @@ from weightprint.util.arrays import F32, Array
 from weightprint.util.linear_algebra import unit_rows
 
 __all__ = ["Parts", "codes", "values"]
-
-_VECTOR = 1 << 20  # longest vector that is kept
-_LONGEST_HEADS = 1 << 26  # values of the largest matrix of an attention block whose heads are kept
 
 
 def codes(x: F32) -> tuple[Array, F32]:
@@ -73,7 +70,7 @@ class Parts(Collector):
         found = plan.chosen_ffns(ffns(side))
         each, taken = plan.units_each(found), set()
         for ffn in found:
-            taken |= {t.name for t in (ffn.up, ffn.gate, ffn.down) if t is not None}
+            taken |= {t.name for t in ffn.matrices.values()}
             channels = plan.stream_channels(ffn.width)
             numbers = plan.numbered(ffn.units, plan.angles)
             reads = [Read(t, numbers, None) for t in (ffn.up, ffn.gate) if t is not None]
@@ -81,32 +78,15 @@ class Parts(Collector):
             yield Step(at, partial(self._units, ffn, each), unit_reads(ffn, channels))
             yield Step(at, partial(self._angles, ffn), tuple(reads))
         for attention in attentions(side, side):
-            if attention.latent is None and attention.largest <= _LONGEST_HEADS:
+            if kept_heads(attention):
                 at = (attention.stack, attention.block)
                 yield Step(at, partial(self._heads, attention), self._head_reads(attention))
         for tensor in side.tensors.values():
-            step = self._of_tensor(tensor) if tensor.name not in taken else None
-            if step is not None:
-                yield Step(where(tensor), step[0], (step[1],) if step[1] is not None else ())
-
-    def _of_tensor(self, tensor: Tensor) -> tuple[Callable[[ModelView], None], Read | None] | None:
-        """What is kept of a matrix or vector beyond units and heads, and how it is read."""
-        place, role = tensor.place, tensor.role
-        if place is None or role is None or role.part == "fixed" or tensor.undecoded:
-            return None
-        if len(tensor.shape) <= 1 and 1 < tensor.numel <= _VECTOR:
-            return partial(self._vector, tensor), None
-        if not tensor.rank2 or (place.expert is not None) or role.axis not in ("reads", "writes"):
-            return None
-        n_rows, width = tensor.shape
-        if place.role in TOKEN_TABLES:
-            rows, columns = self.plan.token_rows(n_rows), self.plan.stream_channels(width)
-            return partial(self._rows, "tokens", tensor), Read(tensor, rows, columns)
-        if role.axis == "reads":
-            rows, columns = self.plan.numbered(n_rows, self.plan.rows), self.plan.stream_channels(width)
-        else:
-            rows, columns = self.plan.stream_channels(n_rows), self.plan.numbered(width, self.plan.rows)
-        return partial(self._rows, "rows", tensor), Read(tensor, rows, columns)
+            kept = kept_of(tensor, plan) if tensor.name not in taken else None
+            if kept is not None:
+                part, read = kept
+                keep = self._vector if part == "vectors" else partial(self._rows, part)
+                yield Step(where(tensor), partial(keep, read), () if part == "vectors" else (read,))
 
     # Steps
 
@@ -114,14 +94,17 @@ class Parts(Collector):
         with self._adding:
             self.arrays[name] = np.ascontiguousarray(array)
 
+    def _coded(self, name: str, rows: F32) -> None:
+        code, scale = codes(_finite(rows))
+        self._keep(name, code)
+        self._keep(f"{name}_scale", scale)
+
     def _units(self, ffn: Ffn, each: int, side: ModelView) -> None:
         units, by_number, parts = kept_units(side, ffn, self.plan, each)
         self._keep(f"units/{ffn.name}/units", units.astype(np.int32))
         self._keep(f"units/{ffn.name}/by_number", np.array([by_number], np.int32))
         for role, rows in parts.items():
-            code, scale = codes(rows)
-            self._keep(f"units/{ffn.name}/{role}", code)
-            self._keep(f"units/{ffn.name}/{role}_scale", scale)
+            self._coded(f"units/{ffn.name}/{role}", rows)
 
     def _angles(self, ffn: Ffn, side: ModelView) -> None:
         numbers = self.plan.numbered(ffn.units, self.plan.angles)
@@ -131,7 +114,7 @@ class Parts(Collector):
             if tensor is None:
                 continue
             x, gain = sampled_rows(side, tensor, numbers), side.gain(tensor)
-            x = x if gain is None else x * gain
+            x = _finite(x if gain is None else x * gain)
             # A LayerNorm takes the stream's mean away, so rows' means over channels mean nothing.
             x = unit_rows(x - x.mean(axis=1, keepdims=True) if centred else x)
             self._keep(f"angles/{ffn.name}/{role}", (x @ x.T)[np.triu_indices(len(x), 1)].astype(np.float16))
@@ -149,26 +132,24 @@ class Parts(Collector):
         n = channels.size
         for kind, left, right in (("qk", q, k), ("vo", o, v)):
             left, right = left.reshape(heads, -1, n), right.reshape(groups, -1, n).repeat(heads // groups, axis=0)
-            code, scale = codes(np.matmul(left.transpose(0, 2, 1), right))
-            self._keep(f"heads/{attention.name}/{kind}", code)
-            self._keep(f"heads/{attention.name}/{kind}_scale", scale)
+            self._coded(f"heads/{attention.name}/{kind}", np.matmul(left.transpose(0, 2, 1), right))
         self._keep(f"heads/{attention.name}/groups", np.array([groups], np.int32))
 
-    def _rows(self, part: str, tensor: Tensor, side: ModelView) -> None:
-        step = self._of_tensor(tensor)
-        read = step[1] if step is not None else None
-        assert read is not None
+    def _rows(self, part: str, read: Read, side: ModelView) -> None:
         assert read.rows is not None
-        rows = sampled_rows(side, tensor, read.rows, read.columns)
+        rows = sampled_rows(side, read.tensor, read.rows, read.columns)
         if part == "tokens":
-            self._keep(f"tokens/{tensor.name}/rows", rows)
-            return
-        code, scale = codes(rows)
-        self._keep(f"rows/{tensor.name}/rows", code)
-        self._keep(f"rows/{tensor.name}/rows_scale", scale)
+            self._keep(f"tokens/{read.tensor.name}/rows", _finite(rows))
+        else:
+            self._coded(f"rows/{read.tensor.name}/rows", rows)
 
-    def _vector(self, tensor: Tensor, side: ModelView) -> None:
-        x = side.reader(tensor.name, 0, tensor.numel)
+    def _vector(self, read: Read, side: ModelView) -> None:
+        x = _finite(side.reader(read.tensor.name, 0, read.tensor.numel))
         short = x.astype(np.float16)
         fits = np.abs(x).max() < 6e4 and np.all((x == 0) | (np.abs(x) > 1e-4))
-        self._keep(f"vectors/{tensor.name}/values", short if fits else x)
+        self._keep(f"vectors/{read.tensor.name}/values", short if fits else x)
+
+
+def _finite(x: F32) -> F32:
+    """NaN and Inf as zeros: how many a tensor has is among its statistics."""
+    return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)

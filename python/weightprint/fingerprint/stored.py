@@ -86,12 +86,11 @@ def _no_gain(tensor: Tensor) -> None:
 def _gain(of: Fingerprint, kept: _Kept, tensor: Tensor) -> F32 | None:
     """The gain that acts on a kept matrix, on its channels."""
     channels = kept[tensor.name][1]
-    names = list(of.tensors)
-    number = int(of.arrays["gains"][names.index(tensor.name)]) if channels is not None else -1
-    found = of.arrays.get(f"vectors/{names[number]}/values") if number >= 0 else None
-    if found is None or channels is None or channels.max(initial=0) >= found.size:
+    norm = of.norm_before(tensor.name) if channels is not None else None
+    found = of.arrays.get(f"vectors/{norm}/values") if norm is not None else None
+    if norm is None or found is None or channels is None or channels.max(initial=0) >= found.size:
         return None
-    acts: F32 = found[channels].astype(np.float32) + np.float32(of.tensors[names[number]].offset)
+    acts: F32 = found[channels].astype(np.float32) + np.float32(of.tensors[norm].offset)
     return acts
 
 
