@@ -8,10 +8,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
-from llama import LAYERS, D, H, draw, noised, of_units, permuted, write
+from llama import CONFIG, LAYERS, D, H, draw, noised, of_units, permuted, write
 from weightprint.compare.stored import gather_kept, pair_of
 from weightprint.demo.demo_models import write as write_demo
 from weightprint.errors import UsageError
+from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.test import NEEDS
 from weightprint.evidence.tests import TESTS
 from weightprint.fingerprint.parts import codes, values
@@ -192,3 +193,52 @@ def test_adapters_merged_and_open_models_are_taken(demo):
         other = weightprint.fingerprint(weightprint.anatomy(model))
     assert one.summary["digest"] == other.summary["digest"] == weightprint.scan(demo / "parent", digest=True).digest
     assert weightprint.compare(one, other).verdict == "identical"
+
+
+@pytest.mark.parametrize("q_rank", [20, None])
+def test_heads_of_latent_attention_are_kept_multiplied_out(save, q_rank):
+    """MLA: heads put in another order and the latent turned inside still name themselves from fingerprints alone."""
+    rng, heads, nope, rope, value, rank = np.random.default_rng(9), 8, 12, 4, 10, 16
+    config = {**CONFIG, "model_type": "deepseek_v2", "qk_nope_head_dim": nope, "qk_rope_head_dim": rope}
+    config |= {"v_head_dim": value, "q_lora_rank": q_rank, "kv_lora_rank": rank}
+    config = {key: v for key, v in config.items() if key not in ("head_dim", "num_key_value_heads", "architectures")}
+
+    def drawn(seed):
+        weights, rng = draw(seed), np.random.default_rng(seed)
+        for name in [name for name in weights if "self_attn" in name]:
+            del weights[name]
+        shapes = {
+            "kv_a_proj_with_mqa": (rank + rope, D),
+            "kv_b_proj": (heads * (nope + value), rank),
+            "o_proj": (D, heads * value),
+        }
+        q = {"q_a_proj": (q_rank, D), "q_b_proj": (heads * (nope + rope), q_rank)} if q_rank else {}
+        shapes |= q or {"q_proj": (heads * (nope + rope), D)}
+        norms = {"kv_a_layernorm": rank} | ({"q_a_layernorm": q_rank} if q_rank else {})
+        for i in range(LAYERS):
+            at = f"model.layers.{i}.self_attn."
+            weights |= {f"{at}{n}.weight": rng.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items()}
+            weights |= {f"{at}{n}.weight": rng.uniform(0.5, 1.5, s).astype(np.float32) for n, s in norms.items()}
+        return weights
+
+    base = drawn(1)
+    hidden = noised(base, 0.02)
+    for i in range(LAYERS):
+        at, order = f"model.layers.{i}.self_attn.", rng.permutation(heads)
+        for name in ("q_b_proj" if q_rank else "q_proj", "kv_b_proj"):
+            x = hidden[f"{at}{name}.weight"]
+            hidden[f"{at}{name}.weight"] = x.reshape(heads, -1, x.shape[1])[order].reshape(x.shape)
+        o = hidden[f"{at}o_proj.weight"]
+        hidden[f"{at}o_proj.weight"] = o.reshape(D, heads, value)[:, order].reshape(o.shape)
+    prints = [
+        weightprint.fingerprint(write(name, weights, save, config=config))
+        for name, weights in (("base", base), ("hidden", hidden), ("stranger", drawn(2)))
+    ]
+    related, stranger = (
+        next(e for e in weightprint.compare(prints[0], of).evidence if e.test == "head_agreement").told(HeadAgreement)
+        for of in prints[1:]
+    )
+    assert related.agreed == LAYERS * heads
+    assert related.log10_p_agreement < -10
+    assert stranger.agreed < 8
+    assert stranger.log10_p_agreement > -4

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from weightprint.anatomy.place import Geometry
 from weightprint.fingerprint.model import ModelView, Tensor
+from weightprint.util.arrays import F32
+from weightprint.util.linear_algebra import product
 
 __all__ = ["Attention", "attentions"]
 
@@ -34,6 +39,28 @@ class Attention:
     def largest(self) -> int:
         """Values of its largest matrix."""
         return max(t.numel for t in self.parts.values())
+
+    def multiplied(self, side: ModelView, reading: Callable[[Tensor], F32]) -> tuple[F32, F32, F32]:
+        """W_q, W_k and W_v, (heads · size, channels), of latent attention multiplied out (all heads share the rotary
+        keys; :mod:`weightprint.anatomy.products` says how). `reading` reads a matrix of the stream on the channels,
+        gains folded in."""
+        parts = self.parts
+        if self.latent is None:
+            q, k, v = (reading(parts[role]) for role in ("q", "k", "v"))
+            return q, k, v
+        nope, rope = self.latent
+        q = _times(side, parts["q_b"], reading(parts["q_a"])) if "q_b" in parts else reading(parts["q"])
+        inner = reading(parts["kv_a"])
+        latent, rotary = inner[:-rope], inner[-rope:]
+        outer = _times(side, parts["kv_b"], latent).reshape(self.heads, -1, latent.shape[1])
+        keys = np.concatenate([outer[:, :nope], np.broadcast_to(rotary, (self.heads, *rotary.shape))], axis=1)
+        return q, keys.reshape(-1, latent.shape[1]), outer[:, nope:].reshape(-1, latent.shape[1])
+
+
+def _times(side: ModelView, tensor: Tensor, inner: F32) -> F32:
+    """A matrix, the gain of its norm folded in, times what feeds it; a slice of its rows at a time."""
+    gain = side.gain(tensor)
+    return np.concatenate([product(x if gain is None else x * gain, inner) for _, x in side.slices(tensor)])
 
 
 def attentions(side: ModelView, other: ModelView) -> list[Attention]:

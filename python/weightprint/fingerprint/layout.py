@@ -24,6 +24,7 @@ __all__ = ["Slot", "kept_heads", "kept_of", "layout", "misfit"]
 
 _LONGEST_VECTOR = 1 << 20  # that is kept
 _LONGEST_HEADS = 1 << 26  # values of the largest matrix of an attention block whose heads are kept
+_HEADS = ("groups", "qk", "qk_scale", "vo", "vo_scale")
 
 #: The dtypes that an array may have, and its shape.
 Slot = tuple[tuple[str, ...], tuple[int, ...]]
@@ -31,7 +32,7 @@ Slot = tuple[tuple[str, ...], tuple[int, ...]]
 
 def kept_heads(attention: Attention) -> bool:
     """Whether the products of its heads are kept."""
-    return attention.latent is None and attention.largest <= _LONGEST_HEADS
+    return attention.largest <= _LONGEST_HEADS or attention.latent is not None
 
 
 def kept_of(tensor: Tensor, plan: Plan) -> tuple[str, Read] | None:
@@ -93,9 +94,9 @@ def _of_ffn(ffn: Ffn, plan: Plan, each: int) -> dict[str, Slot]:
 
 def _of_heads(attention: Attention, plan: Plan) -> dict[str, Slot]:
     n = plan.between(attention.parts["o"].shape[0]).size
-    name = f"heads/{attention.name}"
-    out: dict[str, Slot] = {f"{name}/groups": (("i4",), (1,))}
-    return out | _coded(f"{name}/qk", (attention.heads, n, n)) | _coded(f"{name}/vo", (attention.heads, n, n))
+    shapes: dict[str, Slot] = {"groups": (("i4",), (1,))}
+    shapes |= _coded("qk", (attention.heads, n, n)) | _coded("vo", (attention.heads, n, n))
+    return {f"heads/{attention.name}/{what}": shapes[what] for what in _HEADS}
 
 
 def _of_tensor(tensor: Tensor, plan: Plan) -> dict[str, Slot]:
@@ -127,7 +128,9 @@ def misfit(
     """What is wrong with the arrays of a fingerprint of these tensors, None where nothing is."""
     side = ModelView("a", tensors, _no_values, geometry=sizes)
     slots = layout(side, plan, statistics)
-    if wrong := slots.keys() ^ arrays.keys():
+    # Early fingerprints of version 1 lack the heads of latent attention: what a file may lack, views do without.
+    late = {f"heads/{a.name}/{what}" for a in attentions(side, side) if a.latent for what in _HEADS}
+    if wrong := (slots.keys() ^ arrays.keys()) - (late - arrays.keys()):
         name = min(wrong)
         return f"{name!r} {'is missing' if name in slots else 'belongs to none of its tensors'}"
     for name, (dtypes, shape) in slots.items():

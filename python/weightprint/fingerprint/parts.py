@@ -122,15 +122,16 @@ class Parts(Collector):
     def _head_reads(self, attention: Attention) -> tuple[Read, ...]:
         parts = attention.parts
         channels = self.plan.between(parts["o"].shape[0])
-        return *(Read(parts[role], None, channels) for role in ("q", "k", "v")), Read(parts["o"], channels, None)
+        inputs = ("q", "k", "v") if attention.latent is None else ("q_a" if "q_a" in parts else "q", "kv_a")
+        return *(Read(parts[role], None, channels) for role in inputs), Read(parts["o"], channels, None)
 
     def _heads(self, attention: Attention, side: ModelView) -> None:
-        parts, heads, groups = attention.parts, attention.heads, attention.kv_heads
-        channels = self.plan.between(parts["o"].shape[0])
-        q, k, v = (on_channels(side, parts[role], channels) for role in ("q", "k", "v"))
-        o = sampled_columns(side, parts["o"], np.arange(parts["o"].shape[1]), channels)
-        n = channels.size
-        for kind, left, right in (("qk", q, k), ("vo", o, v)):
+        heads, groups = attention.heads, attention.kv_heads
+        o = attention.parts["o"]
+        channels = self.plan.between(o.shape[0])
+        q, k, v = attention.multiplied(side, lambda tensor: on_channels(side, tensor, channels))
+        written, n = sampled_columns(side, o, np.arange(o.shape[1]), channels), channels.size
+        for kind, left, right in (("qk", q, k), ("vo", written, v)):
             left, right = left.reshape(heads, -1, n), right.reshape(groups, -1, n).repeat(heads // groups, axis=0)
             self._coded(f"heads/{attention.name}/{kind}", np.matmul(left.transpose(0, 2, 1), right))
         self._keep(f"heads/{attention.name}/groups", np.array([groups], np.int32))

@@ -39,6 +39,8 @@ __all__ = ["VIEWS", "View", "check_plans", "view"]
 View = Literal["identity", "rows", "units", "angles", "heads", "vectors"]
 Label = Literal["a", "b"]
 _CHANNELS = 1024  # on which vectors are compared
+#: Which of latent attention's matrices stands for which in the view of heads.
+_PLAIN = {"q_b": "q", "kv_b": "k", "kv_a": "v"}
 #: Tensor → its values in a view, and the kept channels of the stream that it runs over.
 _Kept = dict[str, tuple[F32, Indices | None]]
 
@@ -58,6 +60,8 @@ def view(of: Fingerprint, kind: View, label: Label) -> ModelView:
         return ModelView(label, of.tensors, partial(_constant, of), geometry=of.geometry)
     kept = VIEWS[kind](of)
     tensors = {name: _sized(of.tensors[name], x) for name, (x, _) in kept.items()}
+    if kind == "heads":
+        tensors = {name: _as_plain(tensor) for name, tensor in tensors.items()}
     flat = {name: np.ascontiguousarray(x, np.float32).reshape(-1) for name, (x, _) in kept.items()}
 
     def reader(name: str, start: int, stop: int) -> F32:
@@ -66,7 +70,7 @@ def view(of: Fingerprint, kind: View, label: Label) -> ModelView:
     # A head is as long as the channels it is kept between; folded gains are in angles and heads.
     geometry = of.geometry
     if kind == "heads":
-        size = {of.tensors[name].stack: x.shape[1] for name, (x, _) in kept.items() if of.tensors[name].key[1] == "q"}
+        size = {tensor.stack: tensor.shape[1] for tensor in tensors.values() if tensor.key[1] == "q"}
         geometry = {s: replace(g, head_dim=size[s], value_dim=None) for s, g in geometry.items() if s in size}
     gains = partial(_gain, of, kept) if kind in ("rows", "units") else _no_gain
     return ModelView(label, tensors, reader, gains, geometry)
@@ -98,6 +102,12 @@ def _sized(tensor: Tensor, x: F32) -> Tensor:
     """The tensor in the size of what was kept; its digest would be that of other values."""
     zeros = int(np.count_nonzero(x == 0))
     return replace(tensor, shape=x.shape, numel=x.size, nbytes=4 * x.size, digest=None, sinusoidal=False, zeros=zeros)
+
+
+def _as_plain(tensor: Tensor) -> Tensor:
+    """A part of latent attention in the place of the factor that its view holds."""
+    place = tensor.place
+    return tensor if place is None else replace(tensor, place=replace(place, role=_PLAIN.get(place.role, place.role)))
 
 
 # What each kind of view holds
@@ -167,6 +177,7 @@ def _heads(of: Fingerprint) -> _Kept:
         n = qk.shape[-1]
         ones = np.tile(np.eye(n, dtype=np.float32), (groups, 1))
         # The left factor of a head is L (size x channels) with P = L'R and R = 1, so L = P'.
+        parts = {_PLAIN.get(role, role): tensor for role, tensor in parts.items()}
         out[parts["q"].name] = (qk.transpose(0, 2, 1).reshape(-1, n), None)
         out[parts["o"].name] = (np.ascontiguousarray(vo.transpose(0, 2, 1).reshape(-1, n).T), None)
         out[parts["k"].name] = out[parts["v"].name] = (ones, None)

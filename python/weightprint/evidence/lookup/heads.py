@@ -82,12 +82,9 @@ def factors(models: ModelPair, side: ModelView, attention: Attention, channels: 
 
     Holds one matrix of the block at a time, and the sampled channels of the others.
     """
-    parts, heads, groups = attention.parts, attention.heads, attention.kv_heads
-    if attention.latent is None:
-        q, k, v = (_reading(models, side, parts[role], channels) for role in ("q", "k", "v"))
-    else:
-        q, k, v = _multiplied(models, side, attention, channels)
-    o = _writing(models, side, parts["o"], channels)
+    heads, groups = attention.heads, attention.kv_heads
+    q, k, v = attention.multiplied(side, lambda tensor: _reading(models, side, tensor, channels))
+    o = _writing(models, side, attention.parts["o"], channels)
 
     of = np.arange(heads) // (heads // groups)
     return {"qk": _standardised(q, k, of, groups), "vo": _standardised(o, v, of, groups)}
@@ -118,26 +115,6 @@ def _writing(models: ModelPair, side: ModelView, tensor: Tensor, channels: Indic
     for start, piece in side.slices(tensor):
         out += product(piece.T, turn[start : start + piece.shape[0]])
     return out
-
-
-def _multiplied(models: ModelPair, side: ModelView, attention: Attention, channels: Indices) -> tuple[F32, F32, F32]:
-    """Latent attention's q, k and v over these channels."""
-    assert attention.latent is not None
-    (nope, rope), parts, heads = attention.latent, attention.parts, attention.heads
-
-    def folded(role: str) -> F32:
-        x, gain = side.rows(parts[role]), side.gain(parts[role])
-        return x if gain is None else x * gain
-
-    if "q_b" in parts:
-        q = product(folded("q_b"), _reading(models, side, parts["q_a"], channels))
-    else:
-        q = _reading(models, side, parts["q"], channels)
-    inner = _reading(models, side, parts["kv_a"], channels)
-    latent, rotary = inner[:-rope], inner[-rope:]
-    outer = folded("kv_b").reshape(heads, -1, latent.shape[0])
-    keys = np.concatenate([product(outer[:, :nope], latent), np.broadcast_to(rotary, (heads, *rotary.shape))], axis=1)
-    return q, keys.reshape(-1, channels.size), product(outer[:, nope:], latent).reshape(-1, channels.size)
 
 
 def _standardised(left: F32, right: F32, of: Indices, groups: int) -> Factors:
