@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -64,6 +65,21 @@ def test_one_direction_taken_out(strength: float, rescaled: str, dtype: str) -> 
     assert (p["roles"], p["layers"], p["matrices"], p["of"]) == (["o", "down"], [0, 1, 2, 3], 8, 8)
     assert (p["sharing"], p["rescaled"]) == (8, bool(rescaled))
     assert "strengths" not in p
+
+
+@pytest.mark.parametrize("coded", ["a", "b", "ab"])
+def test_codes_of_a_scheme_have_no_rounding_of_their_own(coded: str) -> None:
+    """Where either side is stored in codes the readers of edits stay silent, whichever side that is."""
+    a = parent()
+    pair = models(a, ablated(a, 1.0))
+    views = {
+        label: {n: replace(t, dtype="F8_E4M3 fp8_tensor") if label in coded else t for n, t in view.tensors.items()}
+        for label, view in (("a", pair.a), ("b", pair.b))
+    }
+    pairs = [replace(x, a=views["a"][x.a.name], b=views["b"][x.b.name]) for x in pair.pairs]
+    pair = replace(pair, a=replace(pair.a, tensors=views["a"]), b=replace(pair.b, tensors=views["b"]), pairs=pairs)
+    facts = Facts(pair, ())
+    assert EDITS.isdisjoint(o.name for o in operations(facts, measured(facts)))
 
 
 def test_strengths_and_directions_may_differ_by_layer() -> None:

@@ -57,7 +57,7 @@ def directional_ablation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     read, how many have the commonest direction; ``"strengths"``: [[layer, strength], …] where they differ."""
     if not facts.models.budget.whole:
         return
-    writing = [c for c in changes.matrices if c.role in _WRITES and c.b.dtype in MANTISSA]
+    writing = [c for c in changes.matrices if c.role in _WRITES and {c.a.dtype, c.b.dtype} <= MANTISSA.keys()]
     width = common([_channels(c) for c in writing])
     by_role = {role: [c for c in writing if c.role == role and _channels(c) == width] for role in _WRITES}
     read = [c for same in by_role.values() if same for c in evenly(same, _MATRICES // sum(map(bool, by_role.values())))]
