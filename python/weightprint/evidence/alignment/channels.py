@@ -9,6 +9,8 @@ rounds of matching and solving (:mod:`weightprint.evidence.alignment.refine`) se
 
 Costs one pass over sampled rows and no large product, so it is the finder for permuted copies of large models that kept
 neither vocabulary nor unit order. It can't undo a rotation, and a model whose channels are all alike gives it nothing.
+Where the two halves of the features, every other one, do not name the same partner for one channel in a hundred, the
+first matching holds nothing, and units are not asked.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ _UNITS = 512
 _CHANNELS = 1024  # over which sizes of units are compared
 _LARGE = 1 << 24  # values of a matrix from which one FFN has to do
 _FEWEST = 12  # features
+_FEW = 256  # channels that so few features can tell apart
+_TWICE = 0.01  # of the channels, whose partner both halves of the features name; strangers reach ...
 _BLOCKS = 8  # whose matrices are looked at in models of _MANY parameters and more; norms are, in all blocks
 _MANY = 1 << 29
 
@@ -97,9 +101,10 @@ def by_channels(models: ModelPair) -> list[Basis]:
     if a.keys() != b.keys():
         a, b = _over_blocks(a), _over_blocks(b)
     common = sorted(a.keys() & b.keys(), key=str)
-    if len(common) < _FEWEST and ours[0].width > 256:
+    ranks = tuple(_centred_ranks(np.stack([p[key] for key in common], axis=1)) for p in (a, b))
+    if ours[0].width > _FEW and (len(common) < _FEWEST or _named_twice(*ranks) < _TWICE * ours[0].width):
         return []
-    x, y = (unit_rows(_centred_ranks(np.stack([p[key] for key in common], axis=1))) for p in (a, b))
+    x, y = (unit_rows(r) for r in ranks)
     channels = strongest_first(np.asarray(product(x, y.T), np.float32))
     matched = _by_size(models, ours, fit, channels)
     if not matched:
@@ -122,6 +127,16 @@ def _over_blocks(profiles: Profiles) -> Profiles:
 def _centred_ranks(x: F32) -> F32:
     ranks = x.argsort(axis=0).argsort(axis=0)
     return (ranks / max(len(x) - 1, 1) - 0.5).astype(np.float32)
+
+
+def _named_twice(x: F32, y: F32) -> int:
+    """Channels of A whose mutual best partner is the same by either half of the features: (channels, features) each."""
+    halves = []
+    for half in (slice(0, None, 2), slice(1, None, 2)):
+        alike = product(unit_rows(x[:, half]), unit_rows(y[:, half]).T)
+        best = alike.argmax(axis=1)
+        halves.append(np.where(alike.argmax(axis=0)[best] == np.arange(best.size), best, -1 - len(halves)))
+    return int(np.count_nonzero(halves[0] == halves[1]))
 
 
 def _by_size(models: ModelPair, ours: Sequence[Ffn], fit: Sequence[Ffn], channels: Indices) -> list[Matched]:

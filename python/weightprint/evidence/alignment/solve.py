@@ -54,6 +54,13 @@ class Cross:
             total += rows.sum(axis=0, dtype=np.float64)
             squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
 
+    def join(self, other: Cross) -> None:
+        """Add the other's pairs to these."""
+        self.n += other.n
+        self._products += other._products
+        for mine, theirs in zip((*self._sums, *self._squares), (*other._sums, *other._squares), strict=True):
+            mine += theirs
+
     def correlations(self) -> F32:
         """Correlation over the pairs of each channel of A with each of B: (d_a, d_b); 0 where one is constant."""
         if self.n < 2:

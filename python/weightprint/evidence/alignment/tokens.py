@@ -4,6 +4,11 @@ Columns of the embeddings over shared rows give the signed permutation, the rows
 are taken as shared where they have the same number; where one table is longer, its first rows. Half of the rows are
 held out: the share of channels whose partner is the best one there too, and the mean centred cosine of held-out rows.
 
+*Looked at first.* Neither a rotation nor a permutation changes the angles between rows. So the cosines of all pairs of
+1,024 rows of A are held against those of B's rows of the same numbers, a matter of a second where a rotation of a wide
+stream takes half a minute: where they know nothing of each other no basis is to be found, and none is looked for. A
+copy in which a share s of the rows keeps a cosine of c has them correlated by s^2 c^2, which shows from s c = .09 on.
+
 *Semantic.* Models that learned from the same data with the same tokenizer give their tokens similar geometry, so a
 rotation found here aligns strangers too. A signed permutation has next to no freedom to follow meaning, but pays the
 same label.
@@ -16,7 +21,7 @@ import math
 import numpy as np
 
 from weightprint.evidence.alignment.solve import Cross, unit_rows
-from weightprint.evidence.nulls.exchange import in_range
+from weightprint.evidence.nulls.exchange import double_centre, in_range
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
@@ -27,6 +32,7 @@ __all__ = ["by_tokens", "token_table"]
 
 _FEWEST = 64
 _CHANCE = 3  # deviations
+_ANGLES = 1024  # rows whose angles are compared
 _TABLES = ("embedding", "head")
 
 
@@ -48,17 +54,21 @@ def by_tokens(models: ModelPair) -> list[Basis]:
     if shared < _FEWEST:
         return []
     rows = pick(shared, models.budget.token_rows, models.seed, "tokens", run=8)
+    tables = (models.a, a), (models.b, b)
+    some = pick(shared, _ANGLES, models.seed, "angles", run=8)
+    if not _same_angles(*(_table(side, tensor, some) for side, tensor in tables)):
+        return []
     held = np.random.default_rng([models.seed, 46]).random(rows.size) < 0.5
-    x, y = (_table(side, tensor, rows) for side, tensor in ((models.a, a), (models.b, b)))
+    x, y = (_table(side, tensor, rows) for side, tensor in tables)
     cross, other = (Cross(a.shape[1], b.shape[1]) for _ in range(2))
     cross.add(x[~held], y[~held])
     x, y = x[held], y[held]  # of what is no longer needed nothing is held while a rotation is computed
     other.add(x, y)
     once, twice = (c.signed_permutation()[0] for c in (cross, other))
-    del other
     turn = cross.rotation()
     held_out = _row_cosine(x, product(y, turn))
-    cross.add(x, y)
+    cross.join(other)
+    del other
     # Turned rows of strangers have mean cosine 0 with deviation 1/sqrt(rows x channels): then more rows say no more.
     by_chance = held_out <= _CHANCE / math.sqrt(x.size)
     del x, y
@@ -100,6 +110,16 @@ def _table(side: ModelView, tensor: Tensor, rows: np.ndarray[tuple[int], np.dtyp
     x = sampled_rows(side, tensor, rows)
     gain = side.gain(tensor)
     return in_range(x if gain is None else x * gain)  # products of extreme values would leave float32
+
+
+def _same_angles(x: F32, y: F32) -> bool:
+    """Whether rows of the same number lie to each other alike, by more than orders of the rows do by chance (Mantel
+    1967)."""
+    one, two = (double_centre(product(z, z.T)) for z in (unit_rows(x - x.mean(axis=0)), unit_rows(y - y.mean(axis=0))))
+    for gram in (one, two):  # a row's cosine with itself says nothing
+        np.fill_diagonal(gram, 0)
+    sd = math.sqrt(2 * float(np.vdot(one, one)) * float(np.vdot(two, two))) / max(len(x), 1)
+    return float(np.vdot(one, two)) > _CHANCE * sd
 
 
 def _row_cosine(x: F32, y: F32) -> float:
