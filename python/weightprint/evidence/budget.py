@@ -28,6 +28,7 @@ class TableBudget:
     channels_of_large: int = 256
     columns: int = 8192  # rows over which channels are compared
     columns_of_large: int = 2048
+    compared: int = 1024  # channels of large ones that are compared over them
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class HeadBudget:
     dims: int = 64  # that a head's products are sketched in
     permutations: int = 20  # of the channels
     compared: int = 8  # blocks of B whose found heads are compared inside
+    inside: int = 1 << 20  # heads of each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ BUDGETS: dict[str, Budget] = {
         weak_units=4096,
         training_blocks=64,
         geometry_ffns=_EVERY,
-        tables=TableBudget(1 << 40, 2048, _EVERY, _EVERY, _EVERY, 32768, 32768),
+        tables=TableBudget(1 << 40, 2048, _EVERY, _EVERY, _EVERY, 32768, 32768, _EVERY),
         lookup=UnitBudget(each=1e5, easy=1e14, limit=4e14),
         order=OrderBudget(units=512, flops=1e14),
         heads=HeadBudget(channels=4096, dims=96, permutations=50, compared=64),
@@ -177,8 +179,9 @@ STANDARD_OF_LARGE = Budget(
     channels=512,
     held=1 << 28,
     held_rows=1 << 28,
+    lookup=UnitBudget(each=2e2),
     order=OrderBudget(channels=1024),
-    heads=HeadBudget(channels=512, permutations=8, compared=4),
+    heads=HeadBudget(channels=512, permutations=8, compared=4, inside=8),
     published=PublishedBudget(layers=3, units=256),
 )
 

@@ -227,6 +227,7 @@ def _compare_inside(models: ModelPair, heads: HeadTable, one: Seen) -> dict[str,
             for side, attention in ((models.a, heads.ours[block]), (models.b, one.attention))
         )
     pairs = [(j, int(heads.head[a])) for j, a, *_ in one.agreed if heads.block[a] == block]
+    pairs = evenly(pairs, models.budget.heads.inside)
     b, a = (np.array(x) for x in zip(*pairs, strict=True))
     for role, kind, part in _PARTS:
         of_b, of_a = theirs[kind], ours[kind]

@@ -49,7 +49,7 @@ from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
-from weightprint.util.linear_algebra import product, svd, unit_rows
+from weightprint.util.linear_algebra import eigh, product, unit_rows
 from weightprint.util.ranges import evenly
 
 __all__ = ["MEASURED", "Reading", "TrainingShared", "read", "training_shared"]
@@ -269,11 +269,15 @@ def strong_over_weak(x: F64, y: F64) -> float:
 
     Slopes that are not clearly above 0 along the weak half make it infinite or negative: clipped to 0..4.
     """
-    u, s, v = svd(x)
-    along = np.einsum("ij,ij->j", u, product(y, v.T)) * s
-    top, half = max(1, s.size // 12), s.size // 2
-    strong = float(along[:top].sum() / np.square(s[:top]).sum())
-    weak = float(along[half:].sum() / max(float(np.square(s[half:]).sum()), 1e-30))
+    # Singular directions of the shorter side: with x = u s v', u'y v s is the diagonal of u'(y x')u.
+    if len(x) > x.shape[1]:
+        x, y = x.T, y.T
+    squares, u = eigh(product(x, x.T))
+    squares, u = np.maximum(squares[::-1], 0), u[:, ::-1]
+    along = np.einsum("ij,ij->j", u, product(product(y, x.T), u))
+    top, half = max(1, squares.size // 12), squares.size // 2
+    strong = float(along[:top].sum() / squares[:top].sum())
+    weak = float(along[half:].sum() / max(float(squares[half:].sum()), 1e-30))
     return float(np.clip(strong / weak, 0, 4)) if weak > 0 else 4.0
 
 

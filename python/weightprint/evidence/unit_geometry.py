@@ -287,9 +287,12 @@ def _hat(x: F32, references: Indices, tested: Indices, centre: bool) -> F32:
     ridge = _RIDGE * np.trace(gram) / max(1, min(x.shape))
     if not ridge > 0:
         return np.zeros((tested.size, references.size), np.float32)
-    # H is symmetric: H[R, T] = (K + lambda I)^-1 K[:, T], rows R.
-    solved = solve(gram + ridge * np.eye(gram.shape[0]), gram[:, tested])
-    return unit_rows(double_centre(solved[references].T.astype(np.float32)))
+    # H = I - lambda (K + lambda I)^-1, and of that inverse one block is enough.
+    gram[np.diag_indices_from(gram)] += ridge
+    across = gram[np.ix_(references, tested)]
+    explained = solve(gram[np.ix_(references, references)], across)
+    left = gram[np.ix_(tested, tested)] - product(across.T, explained)
+    return unit_rows(double_centre((ridge * solve(left, explained.T)).astype(np.float32)))
 
 
 def _looks(a: _Profiles, b: _Profiles) -> list[F32]:

@@ -79,6 +79,7 @@ class _Samples:
         mean: rows of A that tell its mean row.
         place: rows of equal number that are compared.
         columns: rows over which channels look for themselves; None where they don't.
+        compared: the channels that do.
     """
 
     by_keys: bool
@@ -89,6 +90,7 @@ class _Samples:
     mean: Indices
     place: Indices
     columns: Indices | None
+    compared: Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ class Met:
         near: (n, 2): row of B, row of A.
         sampled: rows of B that looked for their nearest.
         cosine, other: mean centred cosine of rows of equal number, and of other rows.
-        named: channel of B that each channel of A is most like, -1 for none; empty where that was not asked.
+        named: of the channels that were compared, by their order: the one of B that each of A is most like, -1 for none;
+            empty where that was not asked.
     """
 
     equal: Indices
@@ -152,8 +155,10 @@ class Tables(Collector):
         some = self._samples[role]
         keys = [some.keys] if some.by_keys else []
         columns = [] if some.columns is None else [some.columns]
-        theirs = [*(Read(b, None, k) for k in keys), *(Read(b, rows) for rows in (some.asked, some.place, *columns))]
-        ours = [*(Read(a, None, k) for k in keys), *(Read(a, rows) for rows in (some.place, *columns))]
+        theirs = [*(Read(b, None, k) for k in keys), *(Read(b, rows) for rows in (some.asked, some.place))]
+        theirs += [Read(b, rows, some.compared) for rows in columns]
+        ours = [*(Read(a, None, k) for k in keys), Read(a, some.place)]
+        ours += [Read(a, rows, some.compared) for rows in columns]
         near = [Read(a, rows, some.channels) for rows in (some.mean, *some.known)]
         return (
             [Step(where(b), partial(self._keep, role, b), tuple(theirs))],
@@ -174,7 +179,7 @@ class Tables(Collector):
             self._rows(side, b, some),
             _centred(to_a(_table(side, b, some.asked))[:, some.channels]),
             _centred(to_a(_table(side, b, some.place))),
-            None if some.columns is None else _columns(_table(side, b, some.columns)),
+            None if some.columns is None else _columns(_table(side, b, some.columns, some.compared)),
         )
 
     def _meet(self, role: str, a: Tensor, side: ModelView) -> None:
@@ -189,7 +194,7 @@ class Tables(Collector):
         cosine, other = _in_place(_centred(_table(side, a, some.place)), theirs.place)
         named = np.empty(0, np.int64)
         if some.columns is not None and theirs.columns is not None:
-            named = choices(product(_columns(_table(side, a, some.columns)), theirs.columns.T))
+            named = choices(product(_columns(_table(side, a, some.columns, some.compared)), theirs.columns.T))
         self._met[role] = Met(equal, tested, near, some.asked.size, cosine, other, named)
 
     def met(self, models: ModelPair, role: str, a: Tensor, b: Tensor) -> Met:
@@ -220,6 +225,7 @@ def _samples(models: ModelPair, a: Tensor, b: Tensor) -> _Samples:
         columns=pick(both, budget.columns_of_large if large else budget.columns, seed, "channels of rows")
         if stored and both >= MIN_DISTINCT
         else None,
+        compared=pick(a.shape[1], budget.compared if large else a.shape[1], seed, "compared channels"),
     )
 
 

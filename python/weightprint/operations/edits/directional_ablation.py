@@ -41,6 +41,8 @@ _MOST = 0.8  # of the matrices that were read
 _SHARED = 0.9  # cosine of a matrix's direction with the common one
 _LEFT = 1e-3  # of the change's mean square that may remain beside rounding
 _ROUNDS = 30
+_TRIED = 2  # rounds after which a fit must explain half of the change; a true one lacks some thousandths by then
+_SETTLED = 1e-14  # of the right vector's cosine with the one before
 _ALIKE = 0.05  # strengths of layers that differ by no more are one
 
 
@@ -138,15 +140,19 @@ def _plain(change: Change, x: F64, y: F64, variance: F64) -> _Fit | None:
 
 
 def _rescaled(change: Change, x: F64, y: F64, variance: F64) -> _Fit | None:
-    squares = np.maximum(np.einsum("ij,ij->i", x, x), 1e-300)
-    c = np.einsum("ij,ij->i", x, y) / squares
+    squares, xy = np.maximum(np.einsum("ij,ij->i", x, x), 1e-300), np.einsum("ij,ij->i", x, y)
+    c = xy / squares
     v = _right(y - c[:, None] * x)
-    for _ in range(_ROUNDS):
-        xv, yv, xy = x @ v, y @ v, np.einsum("ij,ij->i", x, y)
+    for turn in range(_ROUNDS):
+        xv, yv = x @ v, y @ v
         determinant = np.maximum(squares - xv * xv, 1e-12 * squares)
         c, e = (xy - yv * xv) / determinant, (yv * squares - xv * xy) / determinant
-        v = e @ (y - c[:, None] * x)
+        before, v = v, e @ y - (e * c) @ x
         v /= max(float(np.linalg.norm(v)), 1e-300)
+        if turn == _TRIED and not _mostly(y - c[:, None] * x - np.outer(e, v), y - x):
+            return None
+        if 1 - abs(float(v @ before)) < _SETTLED:
+            break
     if not _explained(y - c[:, None] * x - np.outer(e, v), y - x, variance) or np.min(np.abs(c)) < 0.1:
         return None
     lengths = np.sqrt(squares)
@@ -162,6 +168,11 @@ def _right(d: F64) -> F64:
     """First right singular vector."""
     vector: F64 = eigh(product(d.T, d))[1][:, -1]
     return vector
+
+
+def _mostly(left: F64, d: F64) -> bool:
+    """Half of the change is explained."""
+    return 2 * float(np.vdot(left, left)) <= float(np.vdot(d, d))
 
 
 def _explained(left: F64, d: F64, variance: F64) -> bool:
