@@ -32,7 +32,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ PERMUTATIONS = 999
 _MAX_VECTORS = 512
 _MAX_PER_ROLE = 64
 _FAR = 8.0  # median absolute deviations
+_PARTS = 64  # of the permutations, each of which is one product
 _CHANNELS = 512  # of A whose products with all of B's are held at a time
 
 _QUESTION = Evidence(
@@ -146,12 +147,13 @@ def norm_gains(models: ModelPair) -> Evidence:
 
     matched = float(np.einsum("ij,ij->", a, b)) / len(kept)
     others = _other_layers(kept, a @ b.T)
-    any_order = _best_anywhere(everywhere)
+    any_order = float(_best_anywhere(everywhere, np.arange(width)[None])[0])
     rng = np.random.default_rng([models.seed, width])
     orders = np.stack([rng.permutation(width) for _ in range(PERMUTATIONS)])
 
     in_place = _in_place(a, b, orders) / len(kept)
-    in_any = np.array(list(parallel.each(lambda order: _best_anywhere(everywhere, order), orders)))
+    parts = np.array_split(orders, _PARTS)
+    in_any = np.concatenate(list(parallel.each(lambda some: _best_anywhere(everywhere, some), parts)))
     drawn = [
         (1 + int(np.count_nonzero(null >= x))) / (PERMUTATIONS + 1)
         for null, x in ((in_place, matched), (in_any, any_order))
@@ -226,11 +228,6 @@ class _Role:
     blocks_a: list[str]
     blocks_b: list[str]
 
-    @cached_property
-    def b_by_channel(self) -> F32:
-        """B's, (channels, vectors)."""
-        return np.ascontiguousarray(self.b.T)
-
 
 def _by_role(models: ModelPair, width: int, out_a: list[int], out_b: list[int]) -> list[_Role]:
     """Vectors of either side by role, of whatever stack and block; at most so many per role, spread over the depth."""
@@ -271,10 +268,14 @@ def _in_place(a: F32, b: F32, orders: I64) -> F64:
     return total
 
 
-def _best_anywhere(roles: list[_Role], order: Any = slice(None)) -> float:
-    """Mean over B's vectors of the best correlation with any vector of A of the same role."""
-    best = [product(role.b_by_channel[order].T, role.a.T).max(axis=1) for role in roles]
-    return float(np.concatenate(best).mean()) if best else 0.0
+def _best_anywhere(roles: list[_Role], orders: I64) -> F64:
+    """Mean over B's vectors of the best correlation with any vector of A of the same role, in each of these orders of
+    B's channels, (orders,)."""
+    best = []
+    for role in roles:
+        cross = product(role.b[:, orders].reshape(-1, orders.shape[1]), role.a.T)
+        best.append(cross.reshape(len(role.b), len(orders), -1).max(axis=2))
+    return np.concatenate(best).mean(axis=0, dtype=np.float64) if best else np.zeros(len(orders))
 
 
 def _layer_map(roles: list[_Role]) -> dict[str, list[Any]]:

@@ -114,8 +114,8 @@ class Met:
         near: (n, 2): row of B, row of A.
         sampled: rows of B that looked for their nearest.
         cosine, other: mean centred cosine of rows of equal number, and of other rows.
-        named: of the channels that were compared, by their order: the one of B that each of A is most like, -1 for none;
-            empty where that was not asked.
+        named: of the channels that were compared, by their order, the one of B that each of A is most like, -1 for
+            none; empty where that was not asked.
     """
 
     equal: Indices

@@ -34,7 +34,9 @@ def lost_rank(seen: Seen) -> Cue | None:
         y = sampled_rows(seen.models.b, pair.b, rows).astype(np.float64)
         if np.linalg.norm(y - x) > 0.01 * np.linalg.norm(x):
             lost.append("b" if _projected(x, y) else "a" if _projected(y, x) else None)
-    if len(lost) < 2 or None in lost or len(set(lost)) > 1:
+            if lost[-1] is None:
+                return None
+    if len(lost) < 2 or len(set(lost)) > 1:
         return None
     later = lost[0]
     assert later is not None
