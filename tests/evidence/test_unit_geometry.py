@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 from synthetic import Arrays, child, decoder, models
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.unit_geometry import unit_geometry
+from weightprint.evidence.nulls.exchange import double_centre
+from weightprint.evidence.unit_geometry import _hat, unit_geometry
 
 READS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "embed_tokens")
 FEEDS = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
@@ -210,3 +211,16 @@ def test_what_it_cannot_answer() -> None:
 def test_the_same_seed_gives_the_same_numbers() -> None:
     one, two = compare(PARENT, CHILD, seed=3), compare(PARENT, CHILD, seed=3)
     assert (one.statistic, one.log10_p, one.details) == (two.statistic, two.log10_p, two.details)
+
+
+def test_profiles_are_rows_of_the_hat_matrix() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((96, 40)).astype(np.float32)
+    order = rng.permutation(96)
+    references, tested = np.sort(order[:48]), np.sort(order[48:])
+    unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float64)
+    gram = unit @ unit.T
+    hat = gram @ np.linalg.inv(gram + 0.3 * np.trace(gram) / 40 * np.eye(96))
+    expected = double_centre(hat[np.ix_(tested, references)].astype(np.float32))
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert _hat(x, references, tested, centre=False) == pytest.approx(expected, abs=1e-5)

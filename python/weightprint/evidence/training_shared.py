@@ -232,10 +232,11 @@ def _rows(models: ModelPair, pair: Pair, which: int, gain: F32 | None, rows: Ind
     if rows is None:
         rows = pick(tensor.shape[0], min(_ROWS, models.budget.rows), models.seed, str(pair.known.key))
     columns = pick(pair.a.shape[1], _COLUMNS, models.seed, "columns")
-    x = sampled_rows(side, tensor, rows)
-    x = x if gain is None else x * gain
-    x = models.basis.to_a(x) if which else x
-    return x[:, columns]
+    turned = bool(which) and models.basis.kind != "identity"
+    x = sampled_rows(side, tensor, rows, None if turned else columns)
+    if gain is not None:
+        x *= gain if turned else gain[columns]
+    return models.basis.to_a(x)[:, columns] if turned else x
 
 
 def _rearranged(models: ModelPair, pairs: Sequence[Pair]) -> list[_Matrix]:

@@ -12,7 +12,7 @@ from synthetic import Arrays, child, decoder, models
 from weightprint.evidence.alignment.channels import by_channels
 from weightprint.evidence.alignment.held_out import score
 from weightprint.evidence.alignment.search import FINDERS, find_bases
-from weightprint.evidence.alignment.tokens import by_tokens
+from weightprint.evidence.alignment.tokens import by_tokens, same_angles
 from weightprint.evidence.alignment.unit_order import by_unit_order
 from weightprint.evidence.alignment.unit_signatures import by_unit_signatures, moments, signatures
 from weightprint.evidence.pair import Basis, ModelPair
@@ -157,3 +157,27 @@ def test_signatures_do_not_see_the_basis() -> None:
         made.append(signatures([(layer["up_proj"] * gain, layer["gate_proj"] * gain, layer["down_proj"].T)], m))
         assert all(np.trace(x) == pytest.approx(1, abs=1e-4) for x in m.values())
     assert np.abs(made[0] - made[1]).mean() < 1e-2
+
+
+def test_angles_between_rows_tell_copies_from_strangers_in_any_basis() -> None:
+    rng, matrix = np.random.default_rng(8), rotation(8)
+    own, drawn = (rng.standard_normal((401, 512, D)).astype(np.float32) * (1 + rng.random((512, 1))) for _ in range(2))
+    assert sum(same_angles(x, y) for x, y in zip(own[:400], drawn[:400], strict=True)) <= 5  # three deviations
+    noised = 0.3 * own[400] + 0.95 * drawn[400]
+    assert same_angles(own[400], np.asarray(noised @ matrix, np.float32))
+    half = np.where(np.arange(512)[:, None] < 256, own[400], drawn[400])
+    assert same_angles(own[400], np.asarray(half @ matrix[:, :40], np.float32))  # narrower, half of the rows are new
+
+
+def test_a_wide_stranger_is_not_asked_for_its_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = 288
+    parent = decoder(21, d=d, h=32, layers=4)
+    copy = renumbered(new_words(in_basis(child(parent, 0.95), flips(5, d))))
+    (found,) = by_channels(models(parent, copy))
+    assert brings_back(found, flips(5, d)) > 0.9
+
+    def asked(*_: Any) -> None:
+        raise AssertionError("units of a stranger were looked at")
+
+    monkeypatch.setattr("weightprint.evidence.alignment.channels._by_size", asked)
+    assert by_channels(models(parent, decoder(22, d=d, h=32, layers=4))) == []

@@ -45,7 +45,7 @@ _CHANNELS = 1024  # over which sizes of units are compared
 _LARGE = 1 << 24  # values of a matrix from which one FFN has to do
 _FEWEST = 12  # features
 _FEW = 256  # channels that so few features can tell apart
-_TWICE = 0.01  # of the channels, whose partner both halves of the features name; strangers reach ...
+_TWICE = 0.01  # of the channels, whose partner both halves of the features name
 _BLOCKS = 8  # whose matrices are looked at in models of _MANY parameters and more; norms are, in all blocks
 _MANY = 1 << 29
 

@@ -28,7 +28,7 @@ from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
-__all__ = ["by_tokens", "token_table"]
+__all__ = ["by_tokens", "same_angles", "token_table"]
 
 _FEWEST = 64
 _CHANCE = 3  # deviations
@@ -56,7 +56,7 @@ def by_tokens(models: ModelPair) -> list[Basis]:
     rows = pick(shared, models.budget.token_rows, models.seed, "tokens", run=8)
     tables = (models.a, a), (models.b, b)
     some = pick(shared, _ANGLES, models.seed, "angles", run=8)
-    if not _same_angles(*(_table(side, tensor, some) for side, tensor in tables)):
+    if not same_angles(*(_table(side, tensor, some) for side, tensor in tables)):
         return []
     held = np.random.default_rng([models.seed, 46]).random(rows.size) < 0.5
     x, y = (_table(side, tensor, rows) for side, tensor in tables)
@@ -112,7 +112,7 @@ def _table(side: ModelView, tensor: Tensor, rows: np.ndarray[tuple[int], np.dtyp
     return in_range(x if gain is None else x * gain)  # products of extreme values would leave float32
 
 
-def _same_angles(x: F32, y: F32) -> bool:
+def same_angles(x: F32, y: F32) -> bool:
     """Whether rows of the same number lie to each other alike, by more than orders of the rows do by chance (Mantel
     1967)."""
     one, two = (double_centre(product(z, z.T)) for z in (unit_rows(x - x.mean(axis=0)), unit_rows(y - y.mean(axis=0))))

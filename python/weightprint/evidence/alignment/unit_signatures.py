@@ -28,6 +28,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -89,10 +90,10 @@ def _vectors(side: ModelView, tensor: Tensor, most: int, writes: bool) -> F32:
 
 def _span(m: Moments) -> F32 | None:
     """Orthonormal columns (d, span) of the strongest directions; None where the stream is no wider than that."""
-    total = np.stack(list(m.values())).sum(axis=0, dtype=np.float64)
+    total: F32 = reduce(np.add, m.values())
     if total.shape[0] <= _SPAN:
         return None
-    return np.ascontiguousarray(eigh(total)[1][:, -_SPAN:], dtype=np.float32)
+    return np.ascontiguousarray(eigh(total)[1][:, -_SPAN:])
 
 
 @dataclass(frozen=True, slots=True)
