@@ -33,6 +33,7 @@ FINDERS: tuple[Finder, ...] = (by_unit_order, by_unit_signatures, by_channels, b
 _SETTLED = 0.9  # share of units that makes further search pointless
 _LOOK = -3.0  # log10 p (of chance) above which a basis aligns nothing
 _SAME = 0.9  # a basis this near the identity is the identity
+_OFFERED = 2  # bases at most, by each finder: p-values pay for those, too, that its first look ruled out
 
 
 def find_bases(models: ModelPair, geometry: Evidence | None = None) -> list[Basis]:
@@ -40,7 +41,7 @@ def find_bases(models: ModelPair, geometry: Evidence | None = None) -> list[Basi
     ``geometry``: what `unit_geometry` said, where it was asked.
 
     Each carries ``scores["agreed"]`` and ``scores["share"]`` (unit agreement on FFNs it was not fitted on),
-    ``scores["log10_p_chance"]``, and ``candidates``: how many were tried. A signed permutation stands before a rotation
+    ``scores["log10_p_chance"]``, and ``candidates``: how many could have been offered. A signed permutation stands before a rotation
     that does no better. Search stops once a basis aligns nearly all units.
     """
     phase("rotations")
@@ -52,9 +53,9 @@ def find_bases(models: ModelPair, geometry: Evidence | None = None) -> list[Basi
     for finder in FINDERS:
         if any(s.share >= _SETTLED for _, s in scored):
             break
+        tried += _OFFERED
         for basis in by_unit_order(models, geometry) if finder is by_unit_order else finder(models):
             basis = replace(basis, fitted=with_copies(models, basis.fitted))
-            tried += 1
             if not _is_identity(basis):
                 scored.append((basis, score(models, basis)))
     kept = [(b, s) for b, s in scored if b is IDENTITY or s.log10_p <= _LOOK or not s.tested]
