@@ -41,8 +41,8 @@ def find_bases(models: ModelPair, geometry: Evidence | None = None) -> list[Basi
     ``geometry``: what `unit_geometry` said, where it was asked.
 
     Each carries ``scores["agreed"]`` and ``scores["share"]`` (unit agreement on FFNs it was not fitted on),
-    ``scores["log10_p_chance"]``, and ``candidates``: how many could have been offered. A signed permutation stands before a rotation
-    that does no better. Search stops once a basis aligns nearly all units.
+    ``scores["log10_p_chance"]``, and ``candidates``: how many could have been offered. A signed permutation stands
+    before a rotation that does no better. Search stops once a basis aligns nearly all units.
     """
     phase("rotations")
     scored: list[tuple[Basis, Score]] = []
