@@ -9,7 +9,7 @@ rounds of matching and solving (:mod:`weightprint.evidence.alignment.refine`) se
 
 Costs one pass over sampled rows and no large product, so it is the finder for permuted copies of large models that kept
 neither vocabulary nor unit order. It can't undo a rotation, and a model whose channels are all alike gives it nothing.
-Where the two halves of the features, every other one, do not name the same partner for one channel in a hundred, the
+Where the two halves of the features, every other one, name the same partner for no more channels than by chance, the
 first matching holds nothing, and units are not asked.
 """
 
@@ -45,7 +45,7 @@ _CHANNELS = 1024  # over which sizes of units are compared
 _LARGE = 1 << 24  # values of a matrix from which one FFN has to do
 _FEWEST = 12  # features
 _FEW = 256  # channels that so few features can tell apart
-_TWICE = 0.01  # of the channels, whose partner both halves of the features name
+_TWICE = 4  # channels whose partner both halves of the features may name by chance, of whatever number: one on average
 _BLOCKS = 8  # whose matrices are looked at in models of _MANY parameters and more; norms are, in all blocks
 _MANY = 1 << 29
 
@@ -102,7 +102,7 @@ def by_channels(models: ModelPair) -> list[Basis]:
         a, b = _over_blocks(a), _over_blocks(b)
     common = sorted(a.keys() & b.keys(), key=str)
     ranks = tuple(_centred_ranks(np.stack([p[key] for key in common], axis=1)) for p in (a, b))
-    if ours[0].width > _FEW and (len(common) < _FEWEST or _named_twice(*ranks) < _TWICE * ours[0].width):
+    if ours[0].width > _FEW and (len(common) < _FEWEST or _named_twice(*ranks) <= _TWICE):
         return []
     x, y = (unit_rows(r) for r in ranks)
     channels = strongest_first(np.asarray(product(x, y.T), np.float32))
