@@ -275,7 +275,8 @@ def _best_anywhere(roles: list[_Role], orders: I64) -> F64:
     for role in roles:
         cross = product(role.b[:, orders].reshape(-1, orders.shape[1]), role.a.T)
         best.append(cross.reshape(len(role.b), len(orders), -1).max(axis=2))
-    return np.concatenate(best).mean(axis=0, dtype=np.float64) if best else np.zeros(len(orders))
+    out: F64 = np.concatenate(best).mean(axis=0, dtype=np.float64) if best else np.zeros(len(orders))
+    return out
 
 
 def _layer_map(roles: list[_Role]) -> dict[str, list[Any]]:
