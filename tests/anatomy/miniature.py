@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from weightprint.anatomy.family import Cell, Family, Stack, shared
+from weightprint.anatomy.family import Cell, Family, Stack
 from weightprint.anatomy.place import Place, View
 from weightprint.anatomy.roles import ROLES, SHARED
 
@@ -205,12 +205,12 @@ def twin_name(place: Place) -> str:
 
 def _twin_family() -> Family:
     """The row that reads twins."""
-    inside: dict[str, str | Cell] = {LLAMA_BLOCK.get(role, role): role for role in ROLES}
+    inside = {LLAMA_BLOCK.get(role, role): Cell((role,)) for role in ROLES}
     for role in ROLES:
         name = LLAMA_BLOCK.get(role, role).removeprefix("mlp.")
-        inside[f"mlp.experts.{{e}}.{name}"] = role
-        inside[f"mlp.shared_expert.{name}"] = shared(role)
-    outside = {LLAMA_OUTSIDE.get(role, role): role for role in ROLES}
+        inside[f"mlp.experts.{{e}}.{name}"] = Cell((role,))
+        inside[f"mlp.shared_expert.{name}"] = Cell((role,), experts="shared")
+    outside = {LLAMA_OUTSIDE.get(role, role): Cell((role,)) for role in ROLES}
     stacks = [
         Stack(name, "layers.{b}." if name == "decoder" else f"{name}.layers.{{b}}.", inside, here)
         for name in STACKS
