@@ -7,7 +7,8 @@ import random
 import pytest
 from fakes import Fake, llama
 from weightprint.anatomy.folding import fold
-from weightprint.anatomy.parameters import active_experts, parts, stored
+from weightprint.anatomy.geometry import active_experts
+from weightprint.anatomy.parameters import parts, stored
 from weightprint.anatomy.place import Geometry, Rows
 from weightprint.report.drawing import drawing, drawing_html, geometry_words, recognised
 from weightprint.report.pen import Pen

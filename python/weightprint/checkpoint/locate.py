@@ -402,7 +402,7 @@ def _hub(source: str, spec: str) -> Location:
             code="not_cached",
         )
     location = _directory(source, snapshot.resolve(), "hub")
-    return _with_findings(location, found)
+    return replace(location, findings=found + location.findings)
 
 
 def _cached(folder: Path) -> str:
@@ -432,10 +432,6 @@ def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None,
     if known:
         raise _ambiguous(folder, "snapshots and no reference 'main'", [f"@{commit}" for commit in known])
     return None, ()
-
-
-def _with_findings(location: Location, more: tuple[Finding, ...]) -> Location:
-    return replace(location, findings=more + location.findings) if more else location
 
 
 # Wording

@@ -26,11 +26,6 @@ def escape(text: str, limit: int | None = 200) -> str:
     return text + "…" if cut else text
 
 
-def terminal(text: str, limit: int | None = 200) -> str:
-    """For plain text on a terminal. With rich, wrap it in `rich.text.Text` so that markup stays text."""
-    return escape(text, limit)
-
-
 def html(text: str, limit: int | None = 200) -> str:
     """For HTML text and quoted attributes."""
     return _html.escape(escape(text, limit), quote=True)

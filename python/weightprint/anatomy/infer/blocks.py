@@ -102,8 +102,7 @@ def repeats_by_name(
             blocks = len(numbers) > 1 and _agree(numbers, shapes)
             if again or (blocks and not _staged(prefix, numbers, shapes, cuts, level)):
                 repeats.append(_repeated(prefix, numbers, shapes, left))
-        taken = set().union(*(repeat.names for repeat in repeats)) if repeats else set()
-        left = [name for name in left if name not in taken]
+        left = outside_names(left, repeats)
     repeats.sort(key=lambda repeat: -len(repeat.names))
     return repeats
 
@@ -231,5 +230,5 @@ def periodic(shapes: Sequence[Shape]) -> tuple[int, int, int] | None:
 
 def outside_names(names: Sequence[str], repeats: Sequence[RepeatedBlocks]) -> list[str]:
     """Names in no run, in file order."""
-    taken = set().union(*(repeat.names for repeat in repeats)) if repeats else set()
+    taken = {name for repeat in repeats for name in repeat.names}
     return [name for name in names if name not in taken]

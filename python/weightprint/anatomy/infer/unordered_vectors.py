@@ -48,7 +48,7 @@ def place_vectors(
     by_shape: Mapping[Shape, list[str]],
     shapes: Mapping[str, Shape],
     reading: Reading,
-    probe: Probe | None,
+    probe: Probe,
 ) -> list[Placed]:
     """Gains by what reads them, biases by a length that only one role puts out."""
     out: list[Placed] = []
@@ -59,7 +59,7 @@ def place_vectors(
             fits = [r for r, length in lengths.items() if length == shape[0]]
             if fits and len(names) == n * len(fits):
                 out += _biases(pool, names, fits, shapes, reading, probe)
-    return out + (place_gains(pool, by_shape.get((d,), []), shapes, probe) if probe is not None else [])
+    return out + place_gains(pool, by_shape.get((d,), []), shapes, probe)
 
 
 def _biases(
@@ -68,12 +68,12 @@ def _biases(
     fits: Sequence[str],
     shapes: Mapping[str, Shape],
     reading: Reading,
-    probe: Probe | None,
+    probe: Probe,
 ) -> list[Placed]:
     """Biases of the roles with outputs of their length, each with the matrix that puts out most of it."""
     n = pool.blocks
     owners = [(role, owner) for role in fits for owner in pool.roles[role]]
-    energy = _energies(pool, names, owners, shapes, probe) if probe is not None and pool.blocks_known else None
+    energy = _energies(pool, names, owners, shapes, probe) if pool.blocks_known else None
     if energy is None and len(fits) > 1:
         return []
     out: list[Placed] = []
