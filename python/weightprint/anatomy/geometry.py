@@ -67,11 +67,10 @@ class TensorKind:
 
 @dataclass(slots=True)
 class Sizes:
-    """What splitting needs: the geometry, rows of all queries and of all keys, and what was noticed on the way."""
+    """What splitting needs: the geometry, rows of all queries, and what was noticed on the way."""
 
     geometry: Geometry
     q_rows: int | None = None
-    kv_rows: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -202,7 +201,7 @@ def _latent_attention(
             heads, value, nope, rope = count, values // count, nopes // count, rope_one
     size = nope + rope if nope and rope else None
     made = replace(geometry, heads=heads, kv_heads=heads, head_dim=size, value_dim=value, nope_dim=nope, rope_dim=rope)
-    return Sizes(made, values, None, notes)
+    return Sizes(made, values, notes)
 
 
 def _attention(
@@ -213,7 +212,7 @@ def _attention(
     here: Mapping[str, Any],
     notes: list[str],
 ) -> Sizes:
-    """Rows of all queries and of all keys from shapes; heads and head size from the config where they agree."""
+    """Rows of all queries from shapes; heads and head size from the config where they agree."""
     guessed: tuple[str, ...] = ()
     fused = next((s.shape[0] for s in seen if set(s.roles) == {"q", "k", "v"} and len(s.shape) == 2), None)
     q_rows = _lengths(seen, "o", 1) or _lengths(seen, "q", 0)
@@ -255,6 +254,5 @@ def _attention(
         kv_heads = kv_rows // size
     elif kv_rows is None:
         kv_heads = kv_heads or (1 if here.get("multi_query") is True else heads)
-        kv_rows = kv_heads * size if kv_heads and size else None
     made = replace(geometry, heads=heads, kv_heads=kv_heads, head_dim=size, guessed=guessed)
-    return Sizes(made, q_rows, kv_rows, notes)
+    return Sizes(made, q_rows, notes)

@@ -23,7 +23,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
@@ -69,7 +68,6 @@ class RepeatedBlocks:
     """A stack of blocks: what precedes the number in names, which numbers, and the tensors of each kind of block."""
 
     prefix: str
-    how: Literal["index", "order"]
     kinds: list[list[BlockTensor]]
     blocks: list[int]
 
@@ -150,7 +148,7 @@ def _repeated(
     for block in sorted(numbers):
         entries = sorted(numbers[block], key=lambda entry: position[entry[1]])
         blocks[block] = _unit(entries, shapes)
-    return RepeatedBlocks(prefix, "index", kinds(blocks), sorted(numbers))
+    return RepeatedBlocks(prefix, kinds(blocks), sorted(numbers))
 
 
 def _unit(
