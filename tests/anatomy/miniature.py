@@ -165,6 +165,20 @@ class Maker:
         return self._made
 
 
+def layer_norm(m: Maker, name: str, role: str, b: int | None = None, n: int = 24, stack: str | None = None) -> None:
+    """A norm's gain and offset."""
+    m.put(f"{name}.weight", role, n, block=b, stack=stack)
+    m.put(f"{name}.bias", f"{role}_bias", n, block=b, stack=stack)
+
+
+def linear(
+    m: Maker, name: str, role: str, rows: int, columns: int, b: int | None = None, stack: str | None = None
+) -> None:
+    """A matrix and its bias."""
+    m.put(f"{name}.weight", role, rows, columns, block=b, stack=stack)
+    m.put(f"{name}.bias", f"{role}_bias", rows, block=b, stack=stack)
+
+
 def read(tensors: Mapping[str, Array], view: View) -> Array:
     """A view's canonical tensor, from the meaning of View's fields alone."""
     array = tensors[view.weight]
