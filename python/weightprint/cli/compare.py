@@ -32,7 +32,7 @@ __all__ = ["compare"]
     show_default=True,
     help="quick: samples, under 2 % of a large model. standard: every byte once. full: every block and alignment.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
+@options.seed("Fixes what is sampled.")
 @click.option("--published", is_flag=True, help="Also measures of published methods, which never decide.")
 @click.option("--plots", metavar="DIR", help="Also write the drawings of the HTML page to this folder, as SVG files.")
 @click.option(

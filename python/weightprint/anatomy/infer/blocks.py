@@ -98,7 +98,7 @@ def repeats_by_name(
         for prefix, numbers in groups.items():
             again = prefix in sure and len(numbers) > 1
             blocks = len(numbers) > 1 and _agree(numbers, shapes)
-            if again or (blocks and not _staged(prefix, numbers, shapes, cuts, level)):
+            if again or (blocks and not _staged(numbers, shapes, cuts, level)):
                 repeats.append(_repeated(prefix, numbers, shapes, left))
         left = outside_names(left, repeats)
     repeats.sort(key=lambda repeat: -len(repeat.names))
@@ -117,7 +117,6 @@ def _agree(numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Sh
 
 
 def _staged(
-    prefix: str,
     numbers: Mapping[int, list[tuple[str, str]]],
     shapes: Mapping[str, Shape],
     cuts: Mapping[str, list[tuple[int, int]]],
