@@ -86,7 +86,7 @@ def _once(measure: Callable[Concatenate[Probe, P], T]) -> Callable[Concatenate[P
     """A method of Probe whose answers are remembered."""
 
     @wraps(measure)
-    def remembered(probe: Probe, *args: P.args, **named: P.kwargs) -> T:
+    def remembered(probe: Probe, /, *args: P.args, **named: P.kwargs) -> T:
         key = (measure.__name__, *args)
         if key not in probe._kept:
             probe._kept[key] = measure(probe, *args, **named)
