@@ -31,8 +31,8 @@ from itertools import cycle
 from typing import Any, Literal
 
 __all__ = [
-    "Cell", "Family", "Part", "Stack", "Table", "alternating", "grouped", "in_rows", "paired", "row", "stack", "table",
-    "under",
+    "Cell", "Family", "Part", "Stack", "Table", "alternating", "grouped", "in_rows", "paired", "row", "single", "stack",
+    "table", "under",
 ]  # fmt: skip
 
 
@@ -173,3 +173,8 @@ class Family:
 def row(name: str, *stacks: Stack, types: str | None = None, fixed: str = "", **traits: Any) -> Family:
     """A Family; `types` and `fixed` are words of a text, and a `model_type` is its name where no `types` are given."""
     return Family(name, stacks, tuple((name if types is None else types).split()), fixed=tuple(fixed.split()), **traits)
+
+
+def single(name: str, of: str, block: str, *inside: Part, outside: Part = "", **traits: Any) -> Family:
+    """A Family of one stack, which is called `of`."""
+    return row(name, stack(of, block, *inside, outside=outside), **traits)

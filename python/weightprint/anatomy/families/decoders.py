@@ -13,9 +13,11 @@ Facts are from the published modeling code, where order can't be told from shape
 
 from __future__ import annotations
 
+from typing import Any
+
 from weightprint.anatomy.family import Family, Part, Stack, paired, row, stack, table
 
-__all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "NORMS", "POST_NORMS", "QK_NORMS", "decoder"]
+__all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "NORMS", "POST_NORMS", "QK_NORMS", "blocks", "decoder"]
 
 ATTENTION = table("self_attn.{q,k,v,o}_proj={q,k,v,o}")
 QK_NORMS = table("self_attn.{q,k}_norm={q,k}_norm")
@@ -41,82 +43,72 @@ LLAMA_TYPES = (
 )
 
 
-def decoder(*inside: Part, outside: Part = OUTSIDE, block: str = "layers.{b}.") -> Stack:
+def blocks(*inside: Part, outside: Part = OUTSIDE, block: str = "layers.{b}.") -> Stack:
     """A stack of decoder blocks."""
     return stack("decoder", block, *inside, outside=outside)
 
 
+def decoder(name: str, *inside: Part, outside: Part = OUTSIDE, block: str = "layers.{b}.", **traits: Any) -> Family:
+    """A family of one such stack; `traits` as `row` takes them."""
+    return row(name, blocks(*inside, outside=outside, block=block), **traits)
+
+
 FAMILIES: tuple[Family, ...] = (
-    row("llama", decoder(NORMS, ATTENTION, GATED), types=LLAMA_TYPES),
-    row("qwen3", decoder(NORMS, ATTENTION, QK_NORMS, GATED)),
-    row("gemma", decoder(NORMS, ATTENTION, GATED), norm_offset=1.0),
-    row("olmo2", decoder(POST_NORMS, ATTENTION, QK_NORMS, GATED), types="olmo2 olmo3 exaone4"),
-    row("gemma2", decoder(GEMMA_NORMS, ATTENTION, GATED), norm_offset=1.0),
-    row("gemma3", decoder(GEMMA_NORMS, ATTENTION, QK_NORMS, GATED), types="gemma3 gemma3_text", norm_offset=1.0),
-    row("cohere", decoder("input_layernorm=attn_norm", ATTENTION, GATED), types="cohere cohere2"),
-    row("cohere_qk_norm", decoder("input_layernorm=attn_norm", ATTENTION, QK_NORMS, GATED), types="cohere"),
-    row("olmo_hf", decoder(ATTENTION, GATED), types="olmo"),
-    row(
-        "hunyuan",
-        decoder(NORMS, ATTENTION, "self_attn.{query,key}_layernorm={q,k}_norm", GATED),
-        types="hunyuan_v1_dense",
-    ),
+    decoder("llama", NORMS, ATTENTION, GATED, types=LLAMA_TYPES),
+    decoder("qwen3", NORMS, ATTENTION, QK_NORMS, GATED),
+    decoder("gemma", NORMS, ATTENTION, GATED, norm_offset=1.0),
+    decoder("olmo2", POST_NORMS, ATTENTION, QK_NORMS, GATED, types="olmo2 olmo3 exaone4"),
+    decoder("gemma2", GEMMA_NORMS, ATTENTION, GATED, norm_offset=1.0),
+    decoder("gemma3", GEMMA_NORMS, ATTENTION, QK_NORMS, GATED, types="gemma3 gemma3_text", norm_offset=1.0),
+    decoder("cohere", "input_layernorm=attn_norm", ATTENTION, GATED, types="cohere cohere2"),
+    decoder("cohere_qk_norm", "input_layernorm=attn_norm", ATTENTION, QK_NORMS, GATED, types="cohere"),
+    decoder("olmo_hf", ATTENTION, GATED, types="olmo"),
+    decoder("hunyuan", NORMS, ATTENTION, "self_attn.{query,key}_layernorm={q,k}_norm", GATED, types="hunyuan_v1_dense"),
     # A norm for each head: the number is the head's.
-    row("stablelm", decoder(NORMS, ATTENTION, "self_attn.{q,k}_layernorm.norms.{e}={q,k}_norm", GATED)),
-    row("arcee", decoder(NORMS, ATTENTION, UP_DOWN)),
-    row("nemotron", decoder(NORMS, ATTENTION, UP_DOWN), norm_offset=1.0),
-    row("minicpm3", decoder(NORMS, MLA, GATED)),
-    row("phi3", decoder(NORMS, "self_attn.qkv_proj=q|k|v self_attn.o_proj=o", FUSED_GATED)),
-    row("baichuan", decoder(NORMS, "self_attn.W_pack=q|k|v self_attn.o_proj=o", GATED)),
-    row("glm", decoder(NORMS, ATTENTION, FUSED_GATED)),
-    row("glm4", decoder(NORMS, "post_{self_attn,mlp}_layernorm={attn,ffn}_post_norm", ATTENTION, FUSED_GATED)),
-    row(
+    decoder("stablelm", NORMS, ATTENTION, "self_attn.{q,k}_layernorm.norms.{e}={q,k}_norm", GATED),
+    decoder("arcee", NORMS, ATTENTION, UP_DOWN),
+    decoder("nemotron", NORMS, ATTENTION, UP_DOWN, norm_offset=1.0),
+    decoder("minicpm3", NORMS, MLA, GATED),
+    decoder("phi3", NORMS, "self_attn.qkv_proj=q|k|v self_attn.o_proj=o", FUSED_GATED),
+    decoder("baichuan", NORMS, "self_attn.W_pack=q|k|v self_attn.o_proj=o", GATED),
+    decoder("glm", NORMS, ATTENTION, FUSED_GATED),
+    decoder("glm4", NORMS, "post_{self_attn,mlp}_layernorm={attn,ffn}_post_norm", ATTENTION, FUSED_GATED),
+    decoder(
         "chatglm2",
-        decoder(
-            NORMS,
-            "self_attention.query_key_value=q|k|v self_attention.dense=o mlp.dense_h_to_4h=gate|up "
-            "mlp.dense_4h_to_h=down",
-            outside="embedding.word_embeddings=embedding encoder.final_layernorm=final_norm output_layer=head",
-            block="encoder.layers.{b}.",
-        ),
+        NORMS,
+        "self_attention.query_key_value=q|k|v self_attention.dense=o mlp.dense_h_to_4h=gate|up mlp.dense_4h_to_h=down",
+        outside="embedding.word_embeddings=embedding encoder.final_layernorm=final_norm output_layer=head",
+        block="encoder.layers.{b}.",
         types="chatglm",
     ),
-    row(
+    decoder(
         "chatglm",
-        decoder(
-            NORMS,
-            "attention.query_key_value=q/k/v attention.dense=o mlp.dense_{h_to_4h,4h_to_h}={up,down}",
-            outside="word_embeddings=embedding final_layernorm=final_norm lm_head=head",
-        ),
+        NORMS,
+        "attention.query_key_value=q/k/v attention.dense=o mlp.dense_{h_to_4h,4h_to_h}={up,down}",
+        outside="word_embeddings=embedding final_layernorm=final_norm lm_head=head",
     ),
-    row(
+    decoder(
         "qwen",
-        decoder(
-            "ln_1=attn_norm attn.c_attn=q|k|v attn.c_proj=o ln_2=ffn_norm mlp.{w1,w2,c_proj}={up,gate,down}",
-            outside="wte=embedding ln_f=final_norm lm_head=head",
-            block="h.{b}.",
-        ),
+        "ln_1=attn_norm attn.c_attn=q|k|v attn.c_proj=o ln_2=ffn_norm mlp.{w1,w2,c_proj}={up,gate,down}",
+        outside="wte=embedding ln_f=final_norm lm_head=head",
+        block="h.{b}.",
     ),
-    row("internlm2", decoder(META_NORMS, "attention.wqkv=q/k/v attention.wo=o", META_FFN, outside=META_OUTSIDE)),
-    row(
+    decoder("internlm2", META_NORMS, "attention.wqkv=q/k/v attention.wo=o", META_FFN, outside=META_OUTSIDE),
+    decoder(
         "llama_meta",
-        decoder(
-            META_NORMS,
-            {"attention.wq": paired("q"), "attention.wk": paired("k")},
-            "attention.{wv,wo}={v,o}",
-            META_FFN,
-            outside=META_OUTSIDE,
-        ),
+        META_NORMS,
+        {"attention.wq": paired("q"), "attention.wk": paired("k")},
+        "attention.{wv,wo}={v,o}",
+        META_FFN,
+        outside=META_OUTSIDE,
         types="",
     ),
-    row(
+    decoder(
         "olmo",
-        decoder(
-            "attn_norm=attn_norm att_proj=q|k|v {q,k,v}_proj={q,k,v} {q,k}_norm={q,k}_norm attn_out=o "
-            "ff_norm=ffn_norm ff_proj=up|gate ff_out=down",
-            outside="wte=embedding wpe=position ln_f=final_norm ff_out=head",
-            block="blocks.{b}.",
-        ),
+        "attn_norm=attn_norm att_proj=q|k|v {q,k,v}_proj={q,k,v} {q,k}_norm={q,k}_norm attn_out=o "
+        "ff_norm=ffn_norm ff_proj=up|gate ff_out=down",
+        outside="wte=embedding wpe=position ln_f=final_norm ff_out=head",
+        block="blocks.{b}.",
         types="hf_olmo olmo",
     ),
 )

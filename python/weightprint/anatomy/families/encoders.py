@@ -12,7 +12,9 @@ deberta, deberta_v2, esm, modernbert; Nomic's contrastors.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, row, stack, table
+from typing import Any
+
+from weightprint.anatomy.family import Family, Part, Table, single, table
 
 __all__ = ["FAMILIES"]
 
@@ -41,137 +43,102 @@ _DEBERTA_HEADS = table(
 )
 _IDS = "*embeddings.position_ids *embeddings.token_type_ids"
 
+
+def _bert(name: str, block: str, *inside: Part, outside: Table, fixed: str = _IDS, **traits: Any) -> Family:
+    """A family with BERT's embeddings and, unless told otherwise, norms behind."""
+    traits = {"pre_norm": False, "fixed": fixed, **traits}
+    return single(name, "encoder", block, *inside, outside=table(_EMBEDDINGS, outside), **traits)
+
+
 FAMILIES: tuple[Family, ...] = (
-    row(
+    _bert(
         "bert",
-        stack(
-            "encoder",
-            "encoder.layer.{b}.",
-            "attention.self.{query,key,value}={q,k,v}",
-            _BERT_BLOCK,
-            outside=table(_EMBEDDINGS, _BERT_HEADS, "embeddings_project=embedding_in"),
-        ),
+        "encoder.layer.{b}.",
+        "attention.self.{query,key,value}={q,k,v}",
+        _BERT_BLOCK,
+        outside=table(_BERT_HEADS, "embeddings_project=embedding_in"),
         types="bert roberta xlm-roberta camembert electra data2vec-text ernie layoutlm",
-        pre_norm=False,
-        fixed=_IDS,
     ),
-    row(
+    _bert(
         "distilbert",
-        stack(
-            "encoder",
-            "transformer.layer.{b}.",
-            "attention.{q,k,v,out}_lin={q,k,v,o} sa_layer_norm=attn_post_norm ffn.{lin1,lin2}={up,down} "
-            "output_layer_norm=ffn_post_norm",
-            outside=table(
-                _EMBEDDINGS,
-                "vocab_{transform,layer_norm,projector}={head_dense,head_norm,head} "
-                "{pre_classifier,classifier,qa_outputs}={classifier_dense,classifier,classifier}",
-            ),
+        "transformer.layer.{b}.",
+        "attention.{q,k,v,out}_lin={q,k,v,o} sa_layer_norm=attn_post_norm ffn.{lin1,lin2}={up,down} "
+        "output_layer_norm=ffn_post_norm",
+        outside=table(
+            "vocab_{transform,layer_norm,projector}={head_dense,head_norm,head} "
+            "{pre_classifier,classifier,qa_outputs}={classifier_dense,classifier,classifier}"
         ),
-        pre_norm=False,
-        fixed=_IDS,
     ),
-    row(
+    _bert(
         "albert",
-        stack(
-            "encoder",
-            "encoder.albert_layer_groups.{b}.albert_layers.0.",
-            "attention.{query,key,value,dense}={q,k,v,o} attention.LayerNorm=attn_post_norm {ffn,ffn_output}={up,down} "
-            "full_layer_layer_norm=ffn_post_norm",
-            outside=table(
-                _EMBEDDINGS,
-                "encoder.embedding_hidden_mapping_in=embedding_in pooler=pooler "
-                "predictions.{dense,LayerNorm,decoder,bias}={head_dense,head_norm,head,head_bias} "
-                "predictions.decoder.bias=head_copy_bias sop_classifier.classifier=next_sentence "
-                "classifier=classifier qa_outputs=classifier",
-            ),
+        "encoder.albert_layer_groups.{b}.albert_layers.0.",
+        "attention.{query,key,value,dense}={q,k,v,o} attention.LayerNorm=attn_post_norm {ffn,ffn_output}={up,down} "
+        "full_layer_layer_norm=ffn_post_norm",
+        outside=table(
+            "encoder.embedding_hidden_mapping_in=embedding_in pooler=pooler "
+            "predictions.{dense,LayerNorm,decoder,bias}={head_dense,head_norm,head,head_bias} "
+            "predictions.decoder.bias=head_copy_bias sop_classifier.classifier=next_sentence "
+            "classifier=classifier qa_outputs=classifier"
         ),
-        pre_norm=False,
-        fixed=_IDS,
     ),
-    row(
+    _bert(
         "mpnet",
-        stack(
-            "encoder",
-            "encoder.layer.{b}.",
-            "attention.attn.{q,k,v,o}={q,k,v,o} attention.LayerNorm=attn_post_norm",
-            _FFN_OF_BERT,
-            "output.LayerNorm=ffn_post_norm",
-            outside=table(_EMBEDDINGS, _BERT_HEADS, "encoder.relative_attention_bias=relative_bias"),
-        ),
-        pre_norm=False,
-        fixed=_IDS,
+        "encoder.layer.{b}.",
+        "attention.attn.{q,k,v,o}={q,k,v,o} attention.LayerNorm=attn_post_norm",
+        _FFN_OF_BERT,
+        "output.LayerNorm=ffn_post_norm",
+        outside=table(_BERT_HEADS, "encoder.relative_attention_bias=relative_bias"),
     ),
-    row(
+    _bert(
         "deberta_v2",
-        stack(
-            "encoder",
-            "encoder.layer.{b}.",
-            "attention.self.{query,key,value,pos_query,pos_key}_proj={q,k,v,position_q,position_k}",
-            _BERT_BLOCK,
-            outside=table(
-                _EMBEDDINGS,
-                _BERT_HEADS,
-                _DEBERTA_HEADS,
-                "encoder.LayerNorm=position_norm encoder.conv.{conv,LayerNorm}={conv1,conv1_norm} "
-                "mask_predictions.{dense,LayerNorm,classifier}={classifier_dense,classifier_norm,classifier}",
-            ),
+        "encoder.layer.{b}.",
+        "attention.self.{query,key,value,pos_query,pos_key}_proj={q,k,v,position_q,position_k}",
+        _BERT_BLOCK,
+        outside=table(
+            _BERT_HEADS,
+            _DEBERTA_HEADS,
+            "encoder.LayerNorm=position_norm encoder.conv.{conv,LayerNorm}={conv1,conv1_norm} "
+            "mask_predictions.{dense,LayerNorm,classifier}={classifier_dense,classifier_norm,classifier}",
         ),
         types="deberta-v2",
-        pre_norm=False,
-        fixed=_IDS,
     ),
-    row(
+    _bert(
         "deberta",
-        stack(
-            "encoder",
-            "encoder.layer.{b}.",
-            "attention.self.in_proj=q/k/v attention.self.{q,v}_bias={q,v}_bias "
-            "attention.self.{pos_q_proj,pos_proj}=position_{q,k}",
-            _BERT_BLOCK,
-            outside=table(_EMBEDDINGS, _BERT_HEADS, _DEBERTA_HEADS),
-        ),
-        pre_norm=False,
-        fixed=_IDS,
+        "encoder.layer.{b}.",
+        "attention.self.in_proj=q/k/v attention.self.{q,v}_bias={q,v}_bias "
+        "attention.self.{pos_q_proj,pos_proj}=position_{q,k}",
+        _BERT_BLOCK,
+        outside=table(_BERT_HEADS, _DEBERTA_HEADS),
     ),
-    row(
+    _bert(
         "esm",  # proteins; BERT's names with norms in front
-        stack(
-            "encoder",
-            "encoder.layer.{b}.",
-            "attention.LayerNorm=attn_norm attention.self.{query,key,value}={q,k,v} attention.output.dense=o "
-            "LayerNorm=ffn_norm",
-            _FFN_OF_BERT,
-            outside=table(
-                _EMBEDDINGS,
-                _BERT_HEADS,
-                "encoder.emb_layer_norm_after=final_norm embeddings.layer_norm=embedding_norm "
-                "contact_head.regression=contact_head",
-            ),
+        "encoder.layer.{b}.",
+        "attention.LayerNorm=attn_norm attention.self.{query,key,value}={q,k,v} attention.output.dense=o "
+        "LayerNorm=ffn_norm",
+        _FFN_OF_BERT,
+        outside=table(
+            _BERT_HEADS,
+            "encoder.emb_layer_norm_after=final_norm embeddings.layer_norm=embedding_norm "
+            "contact_head.regression=contact_head",
         ),
+        pre_norm=True,
         fixed=f"{_IDS} *.rotary_embeddings.inv_freq",
     ),
-    row(
+    single(
         "modernbert",
-        stack(
-            "encoder",
-            "layers.{b}.",
-            "attn_norm=attn_norm attn.Wqkv=q|k|v attn.Wo=o mlp_norm=ffn_norm mlp.Wi=gate|up mlp.Wo=down",
-            outside="embeddings.tok_embeddings=embedding embeddings.norm=embedding_norm final_norm=final_norm "
-            "head.{dense,norm}=head_{dense,norm} decoder=head classifier=classifier",
-        ),
+        "encoder",
+        "layers.{b}.",
+        "attn_norm=attn_norm attn.Wqkv=q|k|v attn.Wo=o mlp_norm=ffn_norm mlp.Wi=gate|up mlp.Wo=down",
+        outside="embeddings.tok_embeddings=embedding embeddings.norm=embedding_norm final_norm=final_norm "
+        "head.{dense,norm}=head_{dense,norm} decoder=head classifier=classifier",
         fixed="*.rotary_emb.inv_freq",
     ),
-    row(
+    _bert(
         "nomic_bert",
-        stack(
-            "encoder",
-            "encoder.layers.{b}.",
-            "attn.Wqkv=q|k|v attn.out_proj=o norm1=attn_post_norm mlp.{fc11,fc12,fc1,fc2}={up,gate,up,down} "
-            "norm2=ffn_post_norm",
-            outside=table(_EMBEDDINGS, _BERT_HEADS, "emb_ln=embedding_norm"),
-        ),
-        pre_norm=False,
+        "encoder.layers.{b}.",
+        "attn.Wqkv=q|k|v attn.out_proj=o norm1=attn_post_norm mlp.{fc11,fc12,fc1,fc2}={up,gate,up,down} "
+        "norm2=ffn_post_norm",
+        outside=table(_BERT_HEADS, "emb_ln=embedding_norm"),
         fixed="*.rotary_emb.inv_freq",
     ),
 )

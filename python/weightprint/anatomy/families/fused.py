@@ -16,8 +16,10 @@ bloom, falcon, mpt, starcoder2, phi, persimmon, xglm.
 
 from __future__ import annotations
 
+from functools import partial
+
 from weightprint.anatomy.families.decoders import NORMS, decoder
-from weightprint.anatomy.family import Family, grouped, row, table
+from weightprint.anatomy.family import Family, grouped, table
 
 __all__ = ["FAIRSEQ_POST", "FAIRSEQ_PRE", "FAMILIES"]
 
@@ -44,145 +46,121 @@ FAIRSEQ_PRE = table(
 FAIRSEQ_POST = table(FAIRSEQ_PRE, "self_attn_layer_norm=attn_post_norm final_layer_norm=ffn_post_norm")
 _OPT_OUTSIDE = table("decoder.embed_{tokens,positions}={embedding,position}", _HEADS)
 
+#: GPT-2's names outside the blocks, and of the blocks.
+_gpt = partial(decoder, outside=_GPT_OUTSIDE, block="h.{b}.")
+
 FAMILIES: tuple[Family, ...] = (
-    row(
+    _gpt(
         "gpt2",
-        decoder(_GPT_NORMS, _GPT2_LAYER, _GPT2_CROSS, outside=_GPT_OUTSIDE, block="h.{b}."),
+        _GPT_NORMS,
+        _GPT2_LAYER,
+        _GPT2_CROSS,
         fixed=f"{_MASKS} *.crossattention.bias *.crossattention.masked_bias",
     ),
-    row(
+    decoder(
         "openai_gpt",  # the first GPT: norms behind
-        decoder(
-            _GPT2_LAYER,
-            "{ln_1,ln_2}={attn,ffn}_post_norm",
-            outside=table("{tokens,positions}_embed={embedding,position}", _HEADS),
-            block="h.{b}.",
-        ),
+        _GPT2_LAYER,
+        "{ln_1,ln_2}={attn,ffn}_post_norm",
+        outside=table("{tokens,positions}_embed={embedding,position}", _HEADS),
+        block="h.{b}.",
         types="openai-gpt",
         pre_norm=False,
         fixed="*.attn.bias *position_ids",
     ),
-    row(
-        "gpt_bigcode",
-        decoder(_GPT_NORMS, "attn.c_attn=q/k/v attn.c_proj=o", _MLP_CONV, outside=_GPT_OUTSIDE, block="h.{b}."),
-        fixed=_MASKS,
-    ),
-    row(
+    _gpt("gpt_bigcode", _GPT_NORMS, "attn.c_attn=q/k/v attn.c_proj=o", _MLP_CONV, fixed=_MASKS),
+    _gpt(
         "gpt_neo",
-        decoder(
-            _GPT_NORMS, "attn.attention.{q,k,v,out}_proj={q,k,v,o}", _MLP_CONV, outside=_GPT_OUTSIDE, block="h.{b}."
-        ),
+        _GPT_NORMS,
+        "attn.attention.{q,k,v,out}_proj={q,k,v,o}",
+        _MLP_CONV,
         fixed="*.attn.attention.bias *.attn.attention.masked_bias",
     ),
-    row(
+    _gpt(
         "gptj",
-        decoder(
-            "ln_1=attn_norm attn.{q,k,v,out}_proj={q,k,v,o} mlp.fc_{in,out}={up,down}",
-            outside=_GPT_OUTSIDE,
-            block="h.{b}.",
-        ),
+        "ln_1=attn_norm attn.{q,k,v,out}_proj={q,k,v,o} mlp.fc_{in,out}={up,down}",
         fixed=f"{_MASKS} *.attn.embed_positions *.attn.scale_attn",
     ),
-    row(
+    _gpt(
         "codegen",
-        decoder(
-            "ln_1=attn_norm",
-            {"attn.qkv_proj": grouped("q/v/k", 4)},
-            "attn.out_proj=o mlp.fc_{in,out}={up,down}",
-            outside=_GPT_OUTSIDE,
-            block="h.{b}.",
-        ),
+        "ln_1=attn_norm",
+        {"attn.qkv_proj": grouped("q/v/k", 4)},
+        "attn.out_proj=o mlp.fc_{in,out}={up,down}",
         fixed=f"*.attn.causal_mask {_MASKS}",
     ),
-    row(
+    decoder(
         "gpt_neox",
-        decoder(
-            NORMS,
-            "attention.query_key_value=q/k/v attention.dense=o",
-            _MEGATRON_FFN,
-            outside=table("embed_in=embedding final_layer_norm=final_norm embed_out=head", _HEADS),
-        ),
+        NORMS,
+        "attention.query_key_value=q/k/v attention.dense=o",
+        _MEGATRON_FFN,
+        outside=table("embed_in=embedding final_layer_norm=final_norm embed_out=head", _HEADS),
         fixed=f"*.attention.bias *.attention.masked_bias {_FREQUENCIES}",
     ),
-    row(
+    decoder(
         "bloom",
-        decoder(
-            NORMS,
-            _BY_HEADS,
-            outside=table("word_embeddings{,_layernorm}=embedding{,_norm} ln_f=final_norm", _HEADS),
-            block="h.{b}.",
-        ),
+        NORMS,
+        _BY_HEADS,
+        outside=table("word_embeddings{,_layernorm}=embedding{,_norm} ln_f=final_norm", _HEADS),
+        block="h.{b}.",
     ),
-    row(
+    decoder(
         "falcon",
-        decoder(
-            NORMS,
-            "ln_{attn,mlp}={attn,ffn}_norm",
-            _BY_HEADS,
-            outside=table("word_embeddings=embedding ln_f=final_norm", _HEADS),
-            block="h.{b}.",
-        ),
+        NORMS,
+        "ln_{attn,mlp}={attn,ffn}_norm",
+        _BY_HEADS,
+        outside=table("word_embeddings=embedding ln_f=final_norm", _HEADS),
+        block="h.{b}.",
         types="falcon RefinedWeb RefinedWebModel",
         fixed=f"{_FREQUENCIES} *.maybe_rotary.inv_freq *.rotary.inv_freq",
     ),
-    row(
+    decoder(
         "mpt",
-        decoder(
-            "norm_{1,2}={attn,ffn}_norm attn.Wqkv=q|k|v attn.{q,k}_ln={q,k}_norm attn.out_proj=o "
-            "ffn.{up,down}_proj={up,down}",
-            outside=table("wte=embedding wpe=position norm_f=final_norm", _HEADS),
-            block="blocks.{b}.",
-        ),
+        "norm_{1,2}={attn,ffn}_norm attn.Wqkv=q|k|v attn.{q,k}_ln={q,k}_norm attn.out_proj=o "
+        "ffn.{up,down}_proj={up,down}",
+        outside=table("wte=embedding wpe=position norm_f=final_norm", _HEADS),
+        block="blocks.{b}.",
     ),
-    row("starcoder2", decoder(NORMS, "self_attn.{q,k,v,o}_proj={q,k,v,o}", _MLP_CONV), fixed=_FREQUENCIES),
-    row(
+    decoder("starcoder2", NORMS, "self_attn.{q,k,v,o}_proj={q,k,v,o}", _MLP_CONV, fixed=_FREQUENCIES),
+    decoder(
         "phi",
-        decoder(
-            "input_layernorm=attn_norm self_attn.{q_proj,k_proj,v_proj,dense}={q,k,v,o} "
-            "self_attn.{q,k}_layernorm={q,k}_norm mlp.{fc1,fc2}={up,down}",
-            outside=_PHI_OUTSIDE,
-        ),
+        "input_layernorm=attn_norm self_attn.{q_proj,k_proj,v_proj,dense}={q,k,v,o} "
+        "self_attn.{q,k}_layernorm={q,k}_norm mlp.{fc1,fc2}={up,down}",
+        outside=_PHI_OUTSIDE,
         fixed=_FREQUENCIES,
     ),
-    row(
+    decoder(
         "phi_msft",  # phi-2 as first published
-        decoder(
-            "ln=attn_norm mixer.Wqkv=q|k|v mixer.out_proj=o mlp.{fc1,fc2}={up,down}",
-            outside="embd.wte=embedding lm_head.{ln,linear}={final_norm,head}",
-            block="h.{b}.",
-        ),
+        "ln=attn_norm mixer.Wqkv=q|k|v mixer.out_proj=o mlp.{fc1,fc2}={up,down}",
+        outside="embd.wte=embedding lm_head.{ln,linear}={final_norm,head}",
+        block="h.{b}.",
         types="phi-msft phi2 mixformer-sequential",
         fixed=_FREQUENCIES,
     ),
-    row(
+    decoder(
         "persimmon",
-        decoder(
-            NORMS,
-            "self_attn.query_key_value=q/k/v self_attn.dense=o self_attn.{q,k}_layernorm={q,k}_norm",
-            _MEGATRON_FFN,
-            outside=_PHI_OUTSIDE,
-        ),
+        NORMS,
+        "self_attn.query_key_value=q/k/v self_attn.dense=o self_attn.{q,k}_layernorm={q,k}_norm",
+        _MEGATRON_FFN,
+        outside=_PHI_OUTSIDE,
         fixed=_FREQUENCIES,
     ),
-    row(
+    decoder(
         "opt",
-        decoder(
-            FAIRSEQ_PRE, outside=table(_OPT_OUTSIDE, "decoder.final_layer_norm=final_norm"), block="decoder.layers.{b}."
-        ),
+        FAIRSEQ_PRE,
+        outside=table(_OPT_OUTSIDE, "decoder.final_layer_norm=final_norm"),
+        block="decoder.layers.{b}.",
     ),
-    row(
+    decoder(
         "opt_post_norm",  # opt-350m: the one with norms behind and a narrower embedding
-        decoder(
-            FAIRSEQ_POST,
-            outside=table(_OPT_OUTSIDE, "decoder.project_{in,out}=embedding_{in,out}"),
-            block="decoder.layers.{b}.",
-        ),
+        FAIRSEQ_POST,
+        outside=table(_OPT_OUTSIDE, "decoder.project_{in,out}=embedding_{in,out}"),
+        block="decoder.layers.{b}.",
         types="",
         pre_norm=False,
     ),
-    row(
+    decoder(
         "xglm",
-        decoder(FAIRSEQ_PRE, outside=table("embed_tokens=embedding layer_norm=final_norm", _HEADS)),
+        FAIRSEQ_PRE,
+        outside=table("embed_tokens=embedding layer_norm=final_norm", _HEADS),
         fixed="*embed_positions.weights",
     ),
 )

@@ -11,7 +11,7 @@ sentence-transformers' Dense module.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, Table, row, stack, table
+from weightprint.anatomy.family import Family, Table, row, single, stack, table
 
 __all__ = ["FAMILIES"]
 
@@ -32,34 +32,24 @@ _DECODER = table(_LAYER, _multihead("multihead_attn", "cross_"), "norm{1,2,3}={a
 _OUTSIDE = table("{embedding,token_embedding,embed}=embedding {pos,position}_embedding=position norm=final_norm")
 
 FAMILIES: tuple[Family, ...] = (
-    row(
+    single(
         "sceptr",
-        stack(
-            "encoder",
-            "_self_attention_stack.layers.{b}.",
-            _ENCODER,
-            outside="_token_embedder._token_embedding._token_embeddings=embedding "
-            "_token_embedder._compartment_embedding._token_embeddings=token_type "
-            "_token_embedder._blosum_embedding._{blosum,special_token}_embeddings={embedding,special_tokens} "
-            "_token_embedder.{token,compartment}_embedding={embedding,token_type} "
-            "_token_embedder.position_embedding.position_embedding_matrix=position "
-            "_self_attention_stack._initial_projector=embedding_in _mlm_token_prediction_projector.projector=head",
-        ),
+        "encoder",
+        "_self_attention_stack.layers.{b}.",
+        _ENCODER,
+        outside="_token_embedder._token_embedding._token_embeddings=embedding "
+        "_token_embedder._compartment_embedding._token_embeddings=token_type "
+        "_token_embedder._blosum_embedding._{blosum,special_token}_embeddings={embedding,special_tokens} "
+        "_token_embedder.{token,compartment}_embedding={embedding,token_type} "
+        "_token_embedder.position_embedding.position_embedding_matrix=position "
+        "_self_attention_stack._initial_projector=embedding_in _mlm_token_prediction_projector.projector=head",
         pre_norm=False,
     ),
-    row(
-        "torch_encoder",
-        stack("encoder", "layers.{b}.", _ENCODER, outside=_OUTSIDE),
-        types="",
-        pre_norm=False,
-        unsure=_UNSURE,
+    single(
+        "torch_encoder", "encoder", "layers.{b}.", _ENCODER, outside=_OUTSIDE, types="", pre_norm=False, unsure=_UNSURE
     ),
-    row(
-        "torch_decoder",
-        stack("decoder", "layers.{b}.", _DECODER, outside=_OUTSIDE),
-        types="",
-        pre_norm=False,
-        unsure=_UNSURE,
+    single(
+        "torch_decoder", "decoder", "layers.{b}.", _DECODER, outside=_OUTSIDE, types="", pre_norm=False, unsure=_UNSURE
     ),
     row(
         "torch_transformer",
@@ -70,5 +60,5 @@ FAMILIES: tuple[Family, ...] = (
         unsure=_UNSURE,
     ),
     # 2_Dense/model.safetensors beside a sentence-transformers model
-    row("sentence_dense", stack("text", "", outside="linear=projector"), types=""),
+    single("sentence_dense", "text", "", outside="linear=projector", types=""),
 )

@@ -13,7 +13,7 @@ one by one. Facts that shapes can't tell, from the published modeling code:
 
 from __future__ import annotations
 
-from weightprint.anatomy.families.decoders import ATTENTION, GATED, MLA, NORMS, POST_NORMS, QK_NORMS, decoder
+from weightprint.anatomy.families.decoders import ATTENTION, GATED, MLA, NORMS, POST_NORMS, QK_NORMS, blocks, decoder
 from weightprint.anatomy.family import Family, Part, Stack, alternating, in_rows, row, stack, table
 
 __all__ = ["FAMILIES"]
@@ -35,7 +35,7 @@ NEXT = table(
 
 def _with_next(*inside: Part) -> tuple[Stack, Stack]:
     """A decoder, and layers for multi-token prediction behind its last layer."""
-    return decoder(*inside), stack("mtp", "layers.{b}.", *inside, NEXT, tied_head=False)
+    return blocks(*inside), stack("mtp", "layers.{b}.", *inside, NEXT, tied_head=False)
 
 
 _QWEN3_NEXT = table(
@@ -49,37 +49,37 @@ _QWEN3_NEXT = table(
 )
 
 FAMILIES: tuple[Family, ...] = (
-    row(
+    decoder(
         "mixtral",
-        decoder(
-            NORMS,
-            ATTENTION,
-            "block_sparse_moe.gate=router block_sparse_moe.experts.{e}.{w1,w3,w2}={gate,up,down} "
-            "mlp.{gate,router}=router",
-            FUSED,
-        ),
+        NORMS,
+        ATTENTION,
+        "block_sparse_moe.gate=router block_sparse_moe.experts.{e}.{w1,w3,w2}={gate,up,down} mlp.{gate,router}=router",
+        FUSED,
         types="mixtral phimoe",
     ),
-    row("qwen3_moe", decoder(NORMS, ATTENTION, QK_NORMS, ROUTED, GATED), types="qwen3_moe olmoe"),
-    row("flex_olmo", decoder(POST_NORMS, ATTENTION, QK_NORMS, ROUTED)),
-    row("qwen2_moe", decoder(NORMS, ATTENTION, ROUTED, SHARED_EXPERT, "mlp.shared_expert_gate=shared_gate", GATED)),
-    row(
+    decoder("qwen3_moe", NORMS, ATTENTION, QK_NORMS, ROUTED, GATED, types="qwen3_moe olmoe"),
+    decoder("flex_olmo", POST_NORMS, ATTENTION, QK_NORMS, ROUTED),
+    decoder("qwen2_moe", NORMS, ATTENTION, ROUTED, SHARED_EXPERT, "mlp.shared_expert_gate=shared_gate", GATED),
+    decoder(
         "qwen3_vl_moe",
-        decoder(
-            NORMS,
-            ATTENTION,
-            QK_NORMS,
-            "mlp.gate=router mlp.experts.gate_up_proj=[e]gate|up.T mlp.experts.down_proj=[e]down.T",
-            GATED,
-        ),
+        NORMS,
+        ATTENTION,
+        QK_NORMS,
+        "mlp.gate=router mlp.experts.gate_up_proj=[e]gate|up.T mlp.experts.down_proj=[e]down.T",
+        GATED,
         types="qwen3_vl_moe qwen3_vl_moe_text",
     ),
-    row(
+    decoder(
         "pangu_pro_moe",
-        decoder(NORMS, ATTENTION, ROUTED, "mlp.router_scale=router_scale", SHARED_EXPERT, GATED),
+        NORMS,
+        ATTENTION,
+        ROUTED,
+        "mlp.router_scale=router_scale",
+        SHARED_EXPERT,
+        GATED,
         types="PanguProMoE pangu_pro_moe",
     ),
-    row("deepseek_moe", decoder(NORMS, ATTENTION, ROUTED, SHARED_EXPERTS, GATED), types="deepseek"),
+    decoder("deepseek_moe", NORMS, ATTENTION, ROUTED, SHARED_EXPERTS, GATED, types="deepseek"),
     row(
         "deepseek",
         *_with_next(NORMS, "self_attn.q_proj=q", MLA, ROUTED, CORRECTION, SHARED_EXPERTS, GATED),
@@ -102,82 +102,70 @@ FAMILIES: tuple[Family, ...] = (
         *_with_next(NORMS, ATTENTION, QK_NORMS, ROUTED, CORRECTION, SHARED_EXPERTS, GATED),
         types="glm4_moe dots1",
     ),
-    row(
+    decoder(
         "ernie4_5_moe",
-        decoder(
-            NORMS,
-            ATTENTION,
-            ROUTED,
-            "mlp.{moe_statics,gate.moe_statics}.e_score_correction_bias=router_correction",
-            SHARED_EXPERTS,
-            GATED,
-        ),
+        NORMS,
+        ATTENTION,
+        ROUTED,
+        "mlp.{moe_statics,gate.moe_statics}.e_score_correction_bias=router_correction",
+        SHARED_EXPERTS,
+        GATED,
     ),
-    row(
+    decoder(
         "hunyuan_moe",
-        decoder(
-            NORMS,
-            ATTENTION,
-            "self_attn.{query,key}_layernorm={q,k}_norm mlp.experts.{e}.{gate,up,down}_proj={gate,up,down}",
-            FUSED,
-            "mlp.gate.wg=router mlp.shared_mlp.{gate,up,down}_proj=shared:{gate,up,down}",
-            GATED,
-        ),
+        NORMS,
+        ATTENTION,
+        "self_attn.{query,key}_layernorm={q,k}_norm mlp.experts.{e}.{gate,up,down}_proj={gate,up,down}",
+        FUSED,
+        "mlp.gate.wg=router mlp.shared_mlp.{gate,up,down}_proj=shared:{gate,up,down}",
+        GATED,
         types="hunyuan_v1_moe",
     ),
-    row(
+    decoder(
         "gpt_oss",
-        decoder(
-            NORMS,
-            ATTENTION,
-            "self_attn.sinks=sinks mlp.router=router",
-            {
-                "mlp.experts.gate_up_proj": alternating("[e]gate|up.T"),
-                "mlp.experts.gate_up_proj_bias": alternating("[e]gate_bias|up_bias"),
-            },
-            "mlp.experts.down_proj=[e]down.T mlp.experts.down_proj_bias=[e]down_bias",
-        ),
+        NORMS,
+        ATTENTION,
+        "self_attn.sinks=sinks mlp.router=router",
+        {
+            "mlp.experts.gate_up_proj": alternating("[e]gate|up.T"),
+            "mlp.experts.gate_up_proj_bias": alternating("[e]gate_bias|up_bias"),
+        },
+        "mlp.experts.down_proj=[e]down.T mlp.experts.down_proj_bias=[e]down_bias",
     ),
-    row(
+    decoder(
         "llama4",
-        decoder(
-            NORMS,
-            ATTENTION,
-            "feed_forward.router=router feed_forward.experts.gate_up_proj=[e]gate|up.T "
-            "feed_forward.experts.down_proj=[e]down.T "
-            "feed_forward.shared_expert.{gate,up,down}_proj=shared:{gate,up,down} "
-            "feed_forward.{gate,up,down}_proj={gate,up,down}",
-        ),
+        NORMS,
+        ATTENTION,
+        "feed_forward.router=router feed_forward.experts.gate_up_proj=[e]gate|up.T "
+        "feed_forward.experts.down_proj=[e]down.T "
+        "feed_forward.shared_expert.{gate,up,down}_proj=shared:{gate,up,down} "
+        "feed_forward.{gate,up,down}_proj={gate,up,down}",
         types="llama4 llama4_text",
     ),
-    row(
+    decoder(
         "granite_moe",
-        decoder(
-            NORMS,
-            ATTENTION,
-            "block_sparse_moe.router.layer=router block_sparse_moe.{input,output}_linear=[e]{gate|up,down} "
-            "block_sparse_moe.router=router block_sparse_moe.experts.{gate_up,down}_proj=[e]{gate|up,down} "
-            "shared_mlp.{input,output}_linear=shared:{gate|up,down}",
-        ),
+        NORMS,
+        ATTENTION,
+        "block_sparse_moe.router.layer=router block_sparse_moe.{input,output}_linear=[e]{gate|up,down} "
+        "block_sparse_moe.router=router block_sparse_moe.experts.{gate_up,down}_proj=[e]{gate|up,down} "
+        "shared_mlp.{input,output}_linear=shared:{gate|up,down}",
         types="granitemoe granitemoeshared",
     ),
-    row(
+    decoder(
         "dbrx",
-        decoder(
-            "norm_attn_norm.norm_1=attn_norm norm_attn_norm.attn.Wqkv=q|k|v norm_attn_norm.attn.out_proj=o "
-            "norm_attn_norm.norm_2=ffn_norm ffn.router.layer=router",
-            {
-                "ffn.experts.mlp.w1": in_rows("gate"),
-                "ffn.experts.mlp.v1": in_rows("up"),
-                "ffn.experts.mlp.w2": in_rows("down.T"),
-            },
-            outside="wte=embedding norm_f=final_norm lm_head=head",
-            block="blocks.{b}.",
-        ),
+        "norm_attn_norm.norm_1=attn_norm norm_attn_norm.attn.Wqkv=q|k|v norm_attn_norm.attn.out_proj=o "
+        "norm_attn_norm.norm_2=ffn_norm ffn.router.layer=router",
+        {
+            "ffn.experts.mlp.w1": in_rows("gate"),
+            "ffn.experts.mlp.v1": in_rows("up"),
+            "ffn.experts.mlp.w2": in_rows("down.T"),
+        },
+        outside="wte=embedding norm_f=final_norm lm_head=head",
+        block="blocks.{b}.",
     ),
     row(
         "qwen3_next",
-        decoder(
+        blocks(
             _QWEN3_NEXT,
             # Per key head: its q, k, the values and gates of the value heads that share it.
             "linear_attn.{in_proj_qkvz,in_proj_ba,conv1d,dt_bias,A_log}=ssm_{in,x,conv,dt_bias,a} "

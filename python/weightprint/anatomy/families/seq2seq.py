@@ -15,7 +15,7 @@ OpenAI's whisper; OpenNMT's CTranslate2 (python/ctranslate2/specs; slashes writt
 from __future__ import annotations
 
 from weightprint.anatomy.families.fused import FAIRSEQ_POST, FAIRSEQ_PRE
-from weightprint.anatomy.family import Family, row, stack, table, under
+from weightprint.anatomy.family import Family, row, single, stack, table, under
 
 __all__ = ["FAMILIES"]
 
@@ -64,14 +64,12 @@ FAMILIES: tuple[Family, ...] = (
         ),
         types="t5 mt5 umt5 longt5",
     ),
-    row(
+    single(
         "t5_encoder",  # published without its decoder, shared embedding and all
-        stack(
-            "encoder",
-            "encoder.block.{b}.",
-            _T5_ENCODER,
-            outside="shared=embedding encoder.{embed_tokens,final_layer_norm}={embedding_copy,final_norm}",
-        ),
+        "encoder",
+        "encoder.block.{b}.",
+        _T5_ENCODER,
+        outside="shared=embedding encoder.{embed_tokens,final_layer_norm}={embedding_copy,final_norm}",
         types="",
     ),
     row(
@@ -115,15 +113,13 @@ FAMILIES: tuple[Family, ...] = (
             outside="decoder.{embed_tokens,embed_positions,layer_norm}={embedding,position,final_norm} proj_out=head",
         ),
     ),
-    row(
+    single(
         "whisper_encoder",  # alone, as the ear of a language model
-        stack(
-            "audio",
-            "layers.{b}.",
-            FAIRSEQ_PRE,
-            outside="{conv1,conv2,embed_positions,layer_norm}={conv1,conv2,position,final_norm} "
-            "multi_modal_projector.linear=projector",
-        ),
+        "audio",
+        "layers.{b}.",
+        FAIRSEQ_PRE,
+        outside="{conv1,conv2,embed_positions,layer_norm}={conv1,conv2,position,final_norm} "
+        "multi_modal_projector.linear=projector",
         types="qwen2_audio_encoder",
     ),
     row(

@@ -11,7 +11,7 @@ bamba.
 from __future__ import annotations
 
 from weightprint.anatomy.families.decoders import ATTENTION, decoder
-from weightprint.anatomy.family import Family, row, table, under
+from weightprint.anatomy.family import Family, table, under
 
 __all__ = ["FAMILIES"]
 
@@ -21,25 +21,21 @@ _MIXER = table(
 )
 
 FAMILIES: tuple[Family, ...] = (
-    row(
+    decoder(
         "mamba",
-        decoder(
-            "norm=ssm_norm",
-            under("mixer.", _MIXER),
-            outside="{embeddings,embedding,norm_f,lm_head}={embedding,embedding,final_norm,head}",
-        ),
+        "norm=ssm_norm",
+        under("mixer.", _MIXER),
+        outside="{embeddings,embedding,norm_f,lm_head}={embedding,embedding,final_norm,head}",
         types="mamba mamba2 falcon_mamba",
     ),
-    row(
+    decoder(
         "jamba",
-        decoder(
-            "{input,pre_ff}_layernorm={attn,ffn}_norm",
-            under("mamba.", _MIXER, "{dt,b,c}_layernorm=ssm_{dt,b,c}_norm"),
-            ATTENTION,
-            "feed_forward.{gate,up,down}_proj={gate,up,down} feed_forward.router=router "
-            "feed_forward.experts.{e}.{gate,up,down}_proj={gate,up,down}",
-            outside="embed_tokens=embedding final_layernorm=final_norm lm_head=head",
-        ),
+        "{input,pre_ff}_layernorm={attn,ffn}_norm",
+        under("mamba.", _MIXER, "{dt,b,c}_layernorm=ssm_{dt,b,c}_norm"),
+        ATTENTION,
+        "feed_forward.{gate,up,down}_proj={gate,up,down} feed_forward.router=router "
+        "feed_forward.experts.{e}.{gate,up,down}_proj={gate,up,down}",
+        outside="embed_tokens=embedding final_layernorm=final_norm lm_head=head",
         types="jamba bamba",
     ),
 )

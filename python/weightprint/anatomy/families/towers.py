@@ -12,7 +12,7 @@ vision_transformer; OpenAI's CLIP; Meta's dinov2.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, Part, Stack, row, stack, table, under
+from weightprint.anatomy.family import Family, Part, Stack, row, single, stack, table, under
 
 __all__ = ["FAMILIES"]
 
@@ -92,38 +92,42 @@ def _speech(norms: str, last_norm: str, convolutions: Part) -> tuple[Stack, Stac
 
 
 FAMILIES: tuple[Family, ...] = (
-    row(
+    single(
         "vit",
-        stack(
-            "vision",
-            "encoder.layer.{b}.",
-            "layernorm_{before,after}={attn,ffn}_norm",
-            _HF_BLOCK,
-            "{intermediate,output}.dense={up,down}",
-            outside=_HF_OUTSIDE,
-        ),
+        "vision",
+        "encoder.layer.{b}.",
+        "layernorm_{before,after}={attn,ffn}_norm",
+        _HF_BLOCK,
+        "{intermediate,output}.dense={up,down}",
+        outside=_HF_OUTSIDE,
         types="vit deit vit_mae vit_msn ijepa",
     ),
-    row(
+    single(
         "dinov2",
-        stack(
-            "vision",
-            "encoder.layer.{b}.",
-            "norm{1,2}={attn,ffn}_norm",
-            _HF_BLOCK,
-            "layer_scale{1,2}.lambda1={attn,ffn}_scale mlp.{fc1,fc2}={up,down} mlp.weights_{in,out}={gate|up,down}",
-            outside=_HF_OUTSIDE,
-        ),
+        "vision",
+        "encoder.layer.{b}.",
+        "norm{1,2}={attn,ffn}_norm",
+        _HF_BLOCK,
+        "layer_scale{1,2}.lambda1={attn,ffn}_scale mlp.{fc1,fc2}={up,down} mlp.weights_{in,out}={gate|up,down}",
+        outside=_HF_OUTSIDE,
         types="dinov2 dinov2_with_registers",
     ),
-    row(
+    single(
         "vit_timm",
-        stack("vision", "blocks.{b}.", _TIMM_SCALED, "mlp.{w12,w3}={gate|up,down}", outside=_TIMM_OUTSIDE),
+        "vision",
+        "blocks.{b}.",
+        _TIMM_SCALED,
+        "mlp.{w12,w3}={gate|up,down}",
+        outside=_TIMM_OUTSIDE,
         types="",
     ),
-    row(
+    single(
         "vit_timm_packed",  # DINOv2's giant model: SwiGLU with both halves in fc1
-        stack("vision", "blocks.{b}.", _TIMM_SCALED, "mlp.fc1=gate|up", outside=_TIMM_OUTSIDE),
+        "vision",
+        "blocks.{b}.",
+        _TIMM_SCALED,
+        "mlp.fc1=gate|up",
+        outside=_TIMM_OUTSIDE,
         types="",
     ),
     row(
@@ -133,28 +137,24 @@ FAMILIES: tuple[Family, ...] = (
         types="clip clip_text_model clip_vision_model siglip siglip_vision_model siglip2 llava gemma3",
         fixed="*embeddings.position_ids",
     ),
-    row(
+    single(
         "internvl_vision",
-        stack(
-            "vision",
-            "vision_model.encoder.layers.{b}.",
-            _TIMM_SCALED,
-            outside=table(_CLIP_EMBEDDINGS, "mlp1.{0,1,3}={projector_norm,projector,projector_out}"),
-        ),
+        "vision",
+        "vision_model.encoder.layers.{b}.",
+        _TIMM_SCALED,
+        outside=table(_CLIP_EMBEDDINGS, "mlp1.{0,1,3}={projector_norm,projector,projector_out}"),
         types="internvl_chat intern_vit_6b",
     ),
-    row(
+    single(
         "pixtral_vision",
-        stack(
-            "vision",
-            "transformer.layers.{b}.",
-            "{attention,ffn}_norm={attn,ffn}_norm attention.{q,k,v,o}_proj={q,k,v,o} "
-            "feed_forward.{gate,up,down}_proj={gate,up,down}",
-            outside=table(
-                "patch_conv=patch ln_pre=pre_norm "
-                "multi_modal_projector.{norm,patch_merger.merging_layer}={projector_norm,patch_merger}",
-                _PROJECTOR,
-            ),
+        "vision",
+        "transformer.layers.{b}.",
+        "{attention,ffn}_norm={attn,ffn}_norm attention.{q,k,v,o}_proj={q,k,v,o} "
+        "feed_forward.{gate,up,down}_proj={gate,up,down}",
+        outside=table(
+            "patch_conv=patch ln_pre=pre_norm "
+            "multi_modal_projector.{norm,patch_merger.merging_layer}={projector_norm,patch_merger}",
+            _PROJECTOR,
         ),
         types="pixtral mistral3",
     ),
@@ -204,5 +204,5 @@ FAMILIES: tuple[Family, ...] = (
     # The large ones: norms in front, and biases in the convolutions, which tell them apart.
     row("wav2vec2_stable", *_speech("{attn,ffn}_norm", "final_norm", "conv=conv1"), types=""),
     # LLaVA's own names, without the tower that the projection reads.
-    row("projector", stack("vision", "", outside=_PROJECTOR), types=""),
+    single("projector", "vision", "", outside=_PROJECTOR, types=""),
 )
