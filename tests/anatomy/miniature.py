@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from weightprint.anatomy.family import Cell, Family, Stack
+from weightprint.anatomy.family import Cell, Experts, Family, Stack
 from weightprint.anatomy.place import Place, View
 from weightprint.anatomy.roles import ROLES, SHARED
 
@@ -223,7 +223,7 @@ def _twin_family() -> Family:
     for role in ROLES:
         name = LLAMA_BLOCK.get(role, role).removeprefix("mlp.")
         inside[f"mlp.experts.{{e}}.{name}"] = Cell((role,))
-        inside[f"mlp.shared_expert.{name}"] = Cell((role,), experts="shared")
+        inside[f"mlp.shared_expert.{name}"] = Cell((role,), experts=Experts.SHARED)
     outside = {LLAMA_OUTSIDE.get(role, role): Cell((role,)) for role in ROLES}
     stacks = [
         Stack(name, "layers.{b}." if name == "decoder" else f"{name}.layers.{{b}}.", inside, here)

@@ -26,14 +26,33 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cache
 from itertools import cycle
-from typing import Any, Literal
+from typing import Any
 
 __all__ = [
-    "Cell", "Family", "Part", "Stack", "Table", "alternating", "grouped", "in_rows", "paired", "row", "single", "stack",
-    "table", "under",
+    "Cell", "Experts", "Family", "Layout", "Part", "Stack", "Table", "alternating", "grouped", "in_rows", "paired",
+    "row", "single", "stack", "table", "under",
 ]  # fmt: skip
+
+
+class Layout(StrEnum):
+    """How roles share the rows of a tensor."""
+
+    WHOLE = "whole"  # one role has all
+    STACKED = "stacked"  # one role's rows after the other's
+    #: Per key-value head, that head's queries, its key, its value (with as many key-value heads as heads: q, k, v).
+    GROUPED = "grouped"
+    ALTERNATING = "alternating"  # row by row in turn
+
+
+class Experts(StrEnum):
+    """Where in a tensor experts are."""
+
+    AXIS = "axis"  # the leading axis runs over them
+    ROWS = "rows"  # they lie one below the other in a matrix
+    SHARED = "shared"  # it is that of the expert that sees every token
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +61,17 @@ class Cell:
 
     Attributes:
         roles: one role, or several that share the tensor along its output axis.
-        layout: ``"whole"``; ``"stacked"``: one role's rows after the other's; ``"grouped"``: per key-value head, that
-            head's queries, its key, its value (with as many key-value heads as heads: per head q, k, v);
-            ``"alternating"``: row by row in turn.
+        layout: how they share it.
         transposed: stored (in x out).
-        experts: None; ``"axis"``: the leading axis runs over experts; ``"rows"``: experts lie one below the other
-            in a matrix; ``"shared"``: the expert that sees every token.
+        experts: where experts are in it; None: nowhere, or one tensor for each.
         pairs: the rows of each head are stored as rotary pairs (Meta's layout, and GGUF's for Llama).
-        groups: with ``"grouped"``: so many groups of equal parts, whatever the heads (CodeGen's cores); 0: by heads.
+        groups: if grouped: so many groups of equal parts, whatever the heads (CodeGen's cores); 0: by heads.
     """
 
     roles: tuple[str, ...]
-    layout: Literal["whole", "stacked", "grouped", "alternating"] = "whole"
+    layout: Layout = Layout.WHOLE
     transposed: bool = False
-    experts: Literal["axis", "rows", "shared"] | None = None
+    experts: Experts | None = None
     pairs: bool = False
     groups: int = 0
 
@@ -74,8 +90,8 @@ def cell(text: str) -> Cell:
     found = _CELL.fullmatch(text)
     assert found is not None, text
     roles = tuple(re.split(r"[|/]", found["roles"]))
-    layout: Any = "grouped" if "/" in text else "stacked" if "|" in text else "whole"
-    experts: Any = {"[e]": "axis", "shared:": "shared", None: None}[found["experts"]]
+    layout = Layout.GROUPED if "/" in text else Layout.STACKED if "|" in text else Layout.WHOLE
+    experts = {"[e]": Experts.AXIS, "shared:": Experts.SHARED}.get(found["experts"])
     return Cell(roles, layout, found["transposed"] is not None, experts)
 
 
@@ -87,8 +103,9 @@ def table(*parts: Part) -> Table:
             whole |= part
             continue
         for entry in part.split():
-            names, _, held = entry.partition("=")
-            whole |= {name: cell(text) for name, text in zip(_each(names), cycle(_each(held)), strict=False)}
+            names, held = (_each(text) for text in entry.split("="))
+            assert len(held) in (1, len(names)), entry
+            whole |= {name: cell(text) for name, text in zip(names, cycle(held), strict=False)}
     return whole
 
 
@@ -110,12 +127,12 @@ def grouped(text: str, groups: int) -> Cell:
 
 def alternating(text: str) -> Cell:
     """Row 0 is the first role's, row 1 the second's, and so on in turn."""
-    return replace(cell(text), layout="alternating")
+    return replace(cell(text), layout=Layout.ALTERNATING)
 
 
 def in_rows(text: str) -> Cell:
     """All experts in one matrix, one below the other."""
-    return replace(cell(text), experts="rows")
+    return replace(cell(text), experts=Experts.ROWS)
 
 
 def paired(text: str) -> Cell:
