@@ -67,7 +67,8 @@ def _signature(function: Any, skip: int = 0) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:
             parts.append("*")
         default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-        parts.append(f"{parameter.name}: {parameter.annotation}{default}")
+        stars = "**" * (parameter.kind is parameter.VAR_KEYWORD)
+        parts.append(f"{stars}{parameter.name}: {parameter.annotation}{default}")
     short = f"({', '.join(parts)}) -> {signature.return_annotation}"
     if skip or len(short) < 80:
         return short

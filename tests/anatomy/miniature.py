@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from weightprint.anatomy.family import Cell, Family, Stack, shared
+from weightprint.anatomy.family import Cell, Experts, Family, Stack
 from weightprint.anatomy.place import Place, View
 from weightprint.anatomy.roles import ROLES, SHARED
 
@@ -165,6 +165,20 @@ class Maker:
         return self._made
 
 
+def layer_norm(m: Maker, name: str, role: str, b: int | None = None, n: int = 24, stack: str | None = None) -> None:
+    """A norm's gain and offset."""
+    m.put(f"{name}.weight", role, n, block=b, stack=stack)
+    m.put(f"{name}.bias", f"{role}_bias", n, block=b, stack=stack)
+
+
+def linear(
+    m: Maker, name: str, role: str, rows: int, columns: int, b: int | None = None, stack: str | None = None
+) -> None:
+    """A matrix and its bias."""
+    m.put(f"{name}.weight", role, rows, columns, block=b, stack=stack)
+    m.put(f"{name}.bias", f"{role}_bias", rows, block=b, stack=stack)
+
+
 def read(tensors: Mapping[str, Array], view: View) -> Array:
     """A view's canonical tensor, from the meaning of View's fields alone."""
     array = tensors[view.weight]
@@ -205,12 +219,12 @@ def twin_name(place: Place) -> str:
 
 def _twin_family() -> Family:
     """The row that reads twins."""
-    inside: dict[str, str | Cell] = {LLAMA_BLOCK.get(role, role): role for role in ROLES}
+    inside = {LLAMA_BLOCK.get(role, role): Cell((role,)) for role in ROLES}
     for role in ROLES:
         name = LLAMA_BLOCK.get(role, role).removeprefix("mlp.")
-        inside[f"mlp.experts.{{e}}.{name}"] = role
-        inside[f"mlp.shared_expert.{name}"] = shared(role)
-    outside = {LLAMA_OUTSIDE.get(role, role): role for role in ROLES}
+        inside[f"mlp.experts.{{e}}.{name}"] = Cell((role,))
+        inside[f"mlp.shared_expert.{name}"] = Cell((role,), experts=Experts.SHARED)
+    outside = {LLAMA_OUTSIDE.get(role, role): Cell((role,)) for role in ROLES}
     stacks = [
         Stack(name, "layers.{b}." if name == "decoder" else f"{name}.layers.{{b}}.", inside, here)
         for name in STACKS

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from miniature import Miniature, collect
 from weightprint.anatomy.families import decoders
-from weightprint.anatomy.family import Family, Stack, transposed
+from weightprint.anatomy.family import row, stack
 from weightprint.anatomy.match import match
 from weightprint.anatomy.place import Place, Rows
 
@@ -159,15 +159,13 @@ def test_old_spellings_of_sizes() -> None:
     assert (geometry.heads, geometry.kv_heads, geometry.head_dim, geometry.vocabulary) == (4, 2, 6, 50)
 
 
-TOWER = Family(
+TOWER = row(
     "tower",
-    (
-        Stack(
-            "vision",
-            "vision_model.encoder.layers.{b}.",
-            {"layer_norm1": "attn_norm", "self_attn.q_proj": "q", "self_attn.k_proj": "k", "self_attn.v_proj": "v"},
-            {"vision_model.post_layernorm": "final_norm"},
-        ),
+    stack(
+        "vision",
+        "vision_model.encoder.layers.{b}.",
+        "layer_norm1=attn_norm self_attn.{q,k,v}_proj={q,k,v}",
+        outside="vision_model.post_layernorm=final_norm",
     ),
 )
 
@@ -203,13 +201,9 @@ def test_a_second_decoder_is_told_by_where_it_stands() -> None:
 
 
 def test_shapes_choose_between_rows_with_the_same_names() -> None:
-    inside = {"ln": "attn_norm", "c_fc": "up", "c_proj": "down"}
     rows = [
-        Family("linear", (Stack("decoder", "h.{b}.", inside),)),
-        Family(
-            "conv1d",
-            (Stack("decoder", "h.{b}.", {"ln": "attn_norm", "c_fc": transposed("up"), "c_proj": transposed("down")}),),
-        ),
+        row("linear", stack("decoder", "h.{b}.", "ln=attn_norm c_fc=up c_proj=down")),
+        row("conv1d", stack("decoder", "h.{b}.", "ln=attn_norm c_fc=up.T c_proj=down.T")),
     ]
     for shape, name in (((12, 4), "linear"), ((4, 12), "conv1d")):
         made = {}

@@ -6,11 +6,10 @@ import random
 
 import pytest
 from fakes import Fake, llama
-from weightprint.anatomy import role_order
 from weightprint.anatomy.folding import fold
-from weightprint.anatomy.parameters import active_experts, parts, stored
+from weightprint.anatomy.geometry import active_experts
+from weightprint.anatomy.parameters import parts, stored
 from weightprint.anatomy.place import Geometry, Rows
-from weightprint.anatomy.roles import ROLES
 from weightprint.report.drawing import drawing, drawing_html, geometry_words, recognised
 from weightprint.report.pen import Pen
 from weightprint.util.ranges import spans
@@ -216,12 +215,6 @@ def test_names_are_escaped():
     assert "<script>" not in html
     assert "evil\\u{1b}[2J&lt;script&gt;" in html
     assert "self_attn.{k,v}_proj" in html
-
-
-def test_every_role_has_its_place_in_the_drawing():
-    """A new role must be put into the order of the drawing."""
-    known = {*role_order.BEFORE, *role_order.AFTER, *(role for group in role_order.GROUPS for role in group)}
-    assert known == set(ROLES)
 
 
 def test_spans():

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weightprint.anatomy.family import Cell
+from weightprint.anatomy.family import Cell, Experts, Layout
 from weightprint.anatomy.geometry import Sizes
 from weightprint.anatomy.place import Expert, Rows
 from weightprint.anatomy.roles import SHARED, matrix_of, role_of
@@ -46,11 +46,11 @@ def canonical_shape(
 ) -> tuple[tuple[int, ...], int | None] | None:
     """Shape of one expert's part (or the whole), as (out x in), and how many experts; None if it can't be."""
     many: int | None = None
-    if cell.experts == "axis":
+    if cell.experts is Experts.AXIS:
         if len(shape) < 2:
             return None
         many, shape = shape[0], shape[1:]
-    elif cell.experts == "rows":
+    elif cell.experts is Experts.ROWS:
         if not experts or not shape or shape[0] % experts:
             return None
         many, shape = experts, (shape[0] // experts, *shape[1:])
@@ -72,12 +72,12 @@ def cut(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes
     rows = _rows(cell, roles, one, sizes)
     if isinstance(rows, str):
         return rows
-    transposed = cell.transposed and len(shape) - (cell.experts == "axis") == 2
-    block = shape[0] // many if cell.experts == "rows" and many else 0
+    transposed = cell.transposed and len(shape) - (cell.experts is Experts.AXIS) == 2
+    block = shape[0] // many if cell.experts is Experts.ROWS and many else 0
     numbers: list[int | None] = [None] if many is None else list(range(many))
     pieces = []
     for index in numbers:
-        expert: Expert = SHARED if cell.experts == "shared" else index
+        expert: Expert = SHARED if cell.experts is Experts.SHARED else index
         for role, chosen in zip(roles, rows, strict=True):
             out = one if chosen is None else (chosen.n, *one[1:])
             pieces.append(Piece(role, out, expert, index, transposed, chosen, block))
@@ -87,21 +87,21 @@ def cut(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes
 def _rows(cell: Cell, roles: tuple[str, ...], shape: tuple[int, ...], sizes: Sizes) -> list[Rows | None] | str:
     """Which rows each role gets."""
     size = sizes.geometry.head_dim
-    if cell.layout == "whole":
+    if cell.layout is Layout.WHOLE:
         if not cell.pairs:
             return [None]
         return _paired([Rows(0, shape[0])], roles, size)
     n, parts = shape[0], len(roles)
     plain = [matrix_of(role) for role in roles]
     chosen: list[Rows]
-    if cell.layout == "alternating" or (cell.layout == "stacked" and not (set(plain) >= _QKV)):
+    if cell.layout is Layout.ALTERNATING or (cell.layout is Layout.STACKED and not (set(plain) >= _QKV)):
         if n % parts:
             return f"{n} rows can't hold {' and '.join(roles)} in equal parts"
         each = n // parts
         chosen = [
-            Rows(i, 1, parts, each) if cell.layout == "alternating" else Rows(i * each, each) for i in range(parts)
+            Rows(i, 1, parts, each) if cell.layout is Layout.ALTERNATING else Rows(i * each, each) for i in range(parts)
         ]
-    elif cell.layout == "stacked":
+    elif cell.layout is Layout.STACKED:
         if sizes.q_rows is None:
             return f"{n} rows of {'|'.join(roles)}: neither config.json nor the other shapes say how many are queries"
         if n <= sizes.q_rows or (n - sizes.q_rows) % 2:

@@ -22,8 +22,8 @@ from typing import Any
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.parameters import stored_kind
 from weightprint.anatomy.place import Assignment
-from weightprint.anatomy.role_order import BEFORE, GROUPS, ORDER, STACKS, role_place
-from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
+from weightprint.anatomy.role_order import ORDER, STACKS, role_place
+from weightprint.anatomy.roles import BEFORE, FIXED, GROUPS, SHARED, matrix_of
 from weightprint.anatomy.stored_names import BlockNumber, block_number, braces, common_prefix, pattern
 from weightprint.util.ranges import spans
 

@@ -22,19 +22,14 @@ from typing import Any
 from weightprint.anatomy.place import Geometry
 from weightprint.anatomy.roles import matrix_of, role_of
 
-__all__ = ["CONFIG_KEYS", "Sizes", "TensorKind", "configs", "expert_count", "measure", "model_types"]
+__all__ = ["CONFIG_KEYS", "Sizes", "TensorKind", "active_experts", "configs", "expert_count", "measure", "model_types"]
 
 #: field of Geometry → the keys under which config files hold it, most specific first.
 CONFIG_KEYS: dict[str, tuple[str, ...]] = {
     "hidden": ("hidden_size", "d_model", "n_embd", "n_embed", "dim", "model_dim", "width", "embed_dim"),
     "heads": ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads", "heads"),
     "kv_heads": (
-        "num_key_value_heads",
-        "num_kv_heads",
-        "n_kv_heads",
-        "kv_n_heads",
-        "n_head_kv",
-        "multi_query_group_num",
+        "num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_n_heads", "n_head_kv", "multi_query_group_num",
     ),
     "head_dim": ("head_dim", "kv_channels", "d_kv", "attention_head_dim", "head_size", "hidden_size_per_head"),
     "ffn": ("intermediate_size", "ffn_dim", "d_ff", "ffn_hidden_size", "n_inner", "mlp_hidden_size", "hidden_dim"),
@@ -43,7 +38,12 @@ CONFIG_KEYS: dict[str, tuple[str, ...]] = {
     "nope_dim": ("qk_nope_head_dim",),
     "rope_dim": ("qk_rope_head_dim",),
     "blocks": ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"),
-}
+}  # fmt: skip
+#: The same of how many routed experts a token uses, which no tensor says.
+_ACTIVE = (
+    "num_experts_per_tok", "num_experts_per_token", "num_selected_experts", "moe_top_k", "moe_topk", "moe_k",
+    "top_k_experts", "num_active_experts",
+)  # fmt: skip
 #: stack → keys of the nested configs that describe it, and prefixes that encoder-decoder configs put before a key.
 _NESTED = {
     "decoder": ("text_config", "llm_config", "language_config", "thinker_config", "decoder"),
@@ -67,11 +67,10 @@ class TensorKind:
 
 @dataclass(slots=True)
 class Sizes:
-    """What splitting needs: the geometry, rows of all queries and of all keys, and what was noticed on the way."""
+    """What splitting needs: the geometry, rows of all queries, and what was noticed on the way."""
 
     geometry: Geometry
     q_rows: int | None = None
-    kv_rows: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,12 +99,14 @@ def configs(config: Mapping[str, Any], stack: str) -> list[Mapping[str, Any]]:
     return [*found, flat]
 
 
+def _first(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+    """The first whole number above 0 under one of these keys."""
+    values = (config.get(key) for key in keys)
+    return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)
+
+
 def _whole(config: Mapping[str, Any], name: str) -> int | None:
-    for key in CONFIG_KEYS[name]:
-        value = config.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
+    return _first(config, CONFIG_KEYS[name])
 
 
 def expert_count(stack: str, routers: list[int], config: Mapping[str, Any]) -> int | None:
@@ -115,12 +116,17 @@ def expert_count(stack: str, routers: list[int], config: Mapping[str, Any]) -> i
     return next((n for c in configs(config, stack) if (n := _whole(c, "experts")) is not None), None)
 
 
+def active_experts(config: Mapping[str, Any], stack: str) -> int | None:
+    """How many routed experts a token uses, as the config says."""
+    return next((n for c in configs(config, stack) if (n := _first(c, _ACTIVE)) is not None), None)
+
+
 def _common(votes: Iterable[tuple[int, int]]) -> int | None:
     """The value with most votes, of (value, votes)."""
     counted: Counter[int] = Counter()
     for value, n in votes:
         counted[value] += n
-    return counted.most_common(1)[0][0] if counted else None
+    return max(counted, key=lambda value: counted[value], default=None)
 
 
 def _hidden_votes(seen: Iterable[TensorKind]) -> Iterable[tuple[int, int]]:
@@ -195,7 +201,7 @@ def _latent_attention(
             heads, value, nope, rope = count, values // count, nopes // count, rope_one
     size = nope + rope if nope and rope else None
     made = replace(geometry, heads=heads, kv_heads=heads, head_dim=size, value_dim=value, nope_dim=nope, rope_dim=rope)
-    return Sizes(made, values, None, notes)
+    return Sizes(made, values, notes)
 
 
 def _attention(
@@ -206,7 +212,7 @@ def _attention(
     here: Mapping[str, Any],
     notes: list[str],
 ) -> Sizes:
-    """Rows of all queries and of all keys from shapes; heads and head size from the config where they agree."""
+    """Rows of all queries from shapes; heads and head size from the config where they agree."""
     guessed: tuple[str, ...] = ()
     fused = next((s.shape[0] for s in seen if set(s.roles) == {"q", "k", "v"} and len(s.shape) == 2), None)
     q_rows = _lengths(seen, "o", 1) or _lengths(seen, "q", 0)
@@ -248,6 +254,5 @@ def _attention(
         kv_heads = kv_rows // size
     elif kv_rows is None:
         kv_heads = kv_heads or (1 if here.get("multi_query") is True else heads)
-        kv_rows = kv_heads * size if kv_heads and size else None
     made = replace(geometry, heads=heads, kv_heads=kv_heads, head_dim=size, guessed=guessed)
-    return Sizes(made, q_rows, kv_rows, notes)
+    return Sizes(made, q_rows, notes)

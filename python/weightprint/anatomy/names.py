@@ -41,10 +41,9 @@ def _own_bias(role: str) -> str:
     return role if bias_of(role) in ROLES else bias_of(role)
 
 
-def compiled(entries: Mapping[str, str | Cell]) -> dict[str, Entry]:
+def compiled(cells: Mapping[str, Cell]) -> dict[str, Entry]:
     """Every parameter name that the entries cover. A name that is itself an entry beats one made by an ending."""
     names: dict[str, Entry] = {}
-    cells = {key: Cell((value,)) if isinstance(value, str) else value for key, value in entries.items()}
     weights = {key: Entry(key, cell, cell.roles) for key, cell in cells.items()}
     biases = {key: Entry(key, cell, tuple(map(_own_bias, cell.roles))) for key, cell in cells.items()}
     for ending, bias in _ENDINGS.items():

@@ -8,21 +8,14 @@ says it, and nowhere else.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
 from weightprint.anatomy.anatomy import Anatomy
-from weightprint.anatomy.geometry import configs
+from weightprint.anatomy.geometry import active_experts
 
-__all__ = ["Part", "Stored", "active_experts", "parts", "stored"]
-
-#: Keys under which config files say how many routed experts a token uses.
-_ACTIVE = (
-    "num_experts_per_tok", "num_experts_per_token", "num_selected_experts", "moe_top_k", "moe_topk", "moe_k",
-    "top_k_experts", "num_active_experts",
-)  # fmt: skip
+__all__ = ["Part", "Stored", "parts", "stored", "stored_kind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +49,6 @@ class Stored:
     def bits(self) -> float | None:
         """Bits per parameter."""
         return 8 * self.n_bytes / self.n_parameters if self.n_parameters else None
-
-
-def active_experts(config: Mapping[str, Any], stack: str) -> int | None:
-    """How many routed experts a token uses, as the config says."""
-    for found in configs(config, stack):
-        for key in _ACTIVE:
-            value = found.get(key)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
-    return None
 
 
 def parts(anatomy: Anatomy) -> list[Part]:

@@ -15,7 +15,7 @@ from weightprint.anatomy.adapters.opened import base_and_adapter, opened
 from weightprint.check.codes import selection, way_out
 from weightprint.check.context import CheckContext
 from weightprint.check.health import OF_VALUES, examine
-from weightprint.checkpoint.checkpoint import Checkpoint, open_location, open_tolerant
+from weightprint.checkpoint.checkpoint import Checkpoint, open_tolerant
 from weightprint.checkpoint.locate import Location, locate
 from weightprint.checkpoint.shards import ranks_of
 from weightprint.errors import UsageError, WeightprintError
@@ -208,7 +208,7 @@ def _opened(location: Location) -> tuple[Checkpoint, list[Finding]]:
     """All that can be opened, and what is wrong with the files: compatible mode reads more, strict mode sees more."""
     try:
         location.require_complete()
-        checkpoint = open_location(location, "strict")
+        checkpoint = Checkpoint(location, "strict")
         return checkpoint, list(checkpoint.findings)
     except WeightprintError as error:
         refused = replace(from_error(error), severity="warning")

@@ -125,7 +125,7 @@ class Manifest:
         if len(data) > _BYTES:
             message = f"the manifest would be {len(data):,} bytes long; {_BYTES:,} can be read back"
             raise LimitError(message, path=os.fspath(path), code="manifest_too_large")
-        write_atomically(path, lambda file: file.write(data))
+        write_atomically(path, data)
 
     def differences(self, scan: Scan | None, files: Sequence[tuple[str, int]]) -> list[Finding]:
         """What differs from this manifest: tensors missing, changed or extra; files of other names or sizes."""

@@ -362,11 +362,6 @@ def open(model: str | os.PathLike[str] | Checkpoint, *, mode: Mode = "strict") -
         raise UsageError(f"mode is 'strict' or 'compatible', not {mode!r}", code="bad_mode")
     location = locate(model)
     location.require_complete()
-    return open_location(location, mode)
-
-
-def open_location(location: Location, mode: Mode) -> Checkpoint:
-    """Open files that were located before."""
     return Checkpoint(location, mode)
 
 

@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 from weightprint import _core
 from weightprint.errors import FormatError, LimitError, ShardMissingError, UnsupportedFormatError, UsageError
 from weightprint.results.finding import Finding, from_note
-from weightprint.util.escape import escape
+from weightprint.util.escape import escape, listed
 from weightprint.util.natural_order import natural_key
 
 __all__ = ["INDEX_BYTES", "Location", "contained", "locate", "open_regular", "read_small", "sets_of"]
@@ -88,7 +88,7 @@ class Location:
         if self.missing:
             raise ShardMissingError(
                 f"{len(self.missing)} of {len(self.missing) + len(self.files)} files of {escape(self.source)} are "
-                f"missing: {_listed(self.missing, 20)}{_how_to_complete(self)}",
+                f"missing: {listed(self.missing, 20)}{_how_to_complete(self)}",
                 path=str(Path(self.root) / self.missing[0]),
                 code="shard_missing",
             )
@@ -253,12 +253,12 @@ def _numbered(source: str, kind: str, root: Path, names: list[str], found: tuple
 def _chosen(chosen: str, others: Sequence[str], root: Path) -> tuple[Finding, ...]:
     if not others:
         return ()
-    message = f"read {escape(chosen)}; not read: {_listed(others)}. To read another, name the file itself"
+    message = f"read {escape(chosen)}; not read: {listed(others)}. To read another, name the file itself"
     return (Finding("other_files", "note", message, str(root)),)
 
 
 def _ambiguous(root: Path, what: str, names: Sequence[str]) -> UsageError:
-    message = f"the folder holds several {what}: {_listed(names)}. Name the one you mean"
+    message = f"the folder holds several {what}: {listed(names)}. Name the one you mean"
     return UsageError(message, path=str(root), code="ambiguous_folder")
 
 
@@ -289,13 +289,13 @@ def _index(source: str, kind: str, path: Path, findings: tuple[Finding, ...] = (
     if not present and (complete := _complete_set(ignored)):
         # An index of another save: what lies here is whole, and no file of the index is.
         message = f"the index names {len(missing)} files of another save, none of which is here; read instead, "
-        message += f"a complete set: {_listed(complete, 2)}. Remove or rebuild the index"
+        message += f"a complete set: {listed(complete, 2)}. Remove or rebuild the index"
         found.append(Finding("stale_index", "warning", message, str(path)))
         beside = tuple(name for name in ignored if name not in complete)
         return replace(_numbered(source, kind, root, complete, tuple(found)), beside=beside)
     if ignored:
         message = (
-            f"the index does not name {len(ignored)} file(s) beside it: {_listed(sorted(ignored, key=natural_key))}"
+            f"the index does not name {len(ignored)} file(s) beside it: {listed(sorted(ignored, key=natural_key))}"
         )
         found.append(Finding("shard_not_in_index", "warning", message, str(path)))
     return Location(
@@ -402,7 +402,7 @@ def _hub(source: str, spec: str) -> Location:
             code="not_cached",
         )
     location = _directory(source, snapshot.resolve(), "hub")
-    return _with_findings(location, found)
+    return replace(location, findings=found + location.findings)
 
 
 def _cached(folder: Path) -> str:
@@ -410,7 +410,7 @@ def _cached(folder: Path) -> str:
     have = [
         entry.name for part in ("refs", "snapshots") if (folder / part).is_dir() for entry in os.scandir(folder / part)
     ]
-    return f". Cached are the revisions {_listed(sorted(have))}" if have else ""
+    return f". Cached are the revisions {listed(sorted(have))}" if have else ""
 
 
 def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None, tuple[Finding, ...]]:
@@ -434,10 +434,6 @@ def _snapshot(folder: Path, revision: str, *, given: bool) -> tuple[Path | None,
     return None, ()
 
 
-def _with_findings(location: Location, more: tuple[Finding, ...]) -> Location:
-    return replace(location, findings=more + location.findings) if more else location
-
-
 # Wording
 
 
@@ -452,21 +448,16 @@ def _refuse_folder_of_other_formats(source: str, root: Path, names: list[str]) -
     for suffix, advice in _CONVERSIONS.items():
         others = [name for name in names if name.lower().endswith(suffix)]
         if others:
-            message = f"the folder {escape(source)} holds no .safetensors file, only {_listed(others)}: {advice}"
+            message = f"the folder {escape(source)} holds no .safetensors file, only {listed(others)}: {advice}"
             raise UnsupportedFormatError(message, path=str(root), code="other_format")
 
 
 def _nearby(root: Path) -> str:
     folders = sorted(str(found.parent.relative_to(root)) for found in root.glob("*/*.safetensors"))
-    return f"; did you mean its folder {_listed(sorted(set(folders)))}?" if folders else ""
+    return f"; did you mean its folder {listed(sorted(set(folders)))}?" if folders else ""
 
 
 def _how_to_complete(location: Location) -> str:
     if location.kind == "hub":
         return f". The download may be incomplete: `hf download {escape(location.source.removeprefix('hf://'))}`"
     return ""
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(escape(name, 120) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

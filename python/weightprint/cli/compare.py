@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from functools import partial
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,7 +32,7 @@ __all__ = ["compare"]
     show_default=True,
     help="quick: samples, under 2 % of a large model. standard: every byte once. full: every block and alignment.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes what is sampled.")
+@options.seed("Fixes what is sampled.")
 @click.option("--published", is_flag=True, help="Also measures of published methods, which never decide.")
 @click.option("--plots", metavar="DIR", help="Also write the drawings of the HTML page to this folder, as SVG files.")
 @click.option(
@@ -130,10 +129,6 @@ def _sha256(comparison: Comparison, most: float) -> list[FileDigest]:
     return of_a + sha256_of("b", comparison.b.source, names.get("b", ()))
 
 
-def _put(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
-
-
 def _draw(comparison: Comparison, folder: str) -> None:
     from pathlib import Path
 
@@ -142,7 +137,7 @@ def _draw(comparison: Comparison, folder: str) -> None:
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     for drawing in drawings(comparison):
-        write_atomically(Path(folder) / f"{drawing.name}.svg", partial(_put, drawing.file().encode()))
+        write_atomically(Path(folder) / f"{drawing.name}.svg", drawing.file().encode())
     click.echo(f"wrote the drawings to {folder}", err=True)
 
 
@@ -156,5 +151,5 @@ def _attest(comparison: Comparison, path: str, command: str) -> None:
 
     digests = _sha256(comparison, float("inf"))
     for target, made in ((path, in_toto(comparison, digests, command)), (_cdx(path), cyclonedx(comparison, digests))):
-        write_atomically(target, partial(_put, f"{to_json(made)}\n".encode()))
+        write_atomically(target, f"{to_json(made)}\n".encode())
     click.echo(f"wrote {path} and {_cdx(path)}; neither is signed", err=True)

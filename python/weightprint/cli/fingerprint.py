@@ -20,13 +20,7 @@ __all__ = ["fingerprint"]
     required=True,
     help="The file to write; a folder (it may be new) for several MODELs, or with a slash behind it.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Fixes what is sampled; only fingerprints of one seed can be compared.",
-)
+@options.seed("Fixes what is sampled; only fingerprints of one seed can be compared.")
 @options.json_flag
 @options.machine
 def fingerprint(models: tuple[str, ...], output: str, seed: int, as_json: bool, threads: int | None, io: str) -> int:

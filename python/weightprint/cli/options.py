@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["codes", "everything", "globs", "json_flag", "machine", "mode", "model", "report_file", "table_file"]
+__all__ = ["codes", "everything", "globs", "json_flag", "machine", "mode", "model", "report_file", "seed", "table_file"]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -52,6 +52,13 @@ codes = _all(
     ),
     click.option("--ignore", multiple=True, metavar="CODE", callback=_codes, help="No findings of these codes."),
 )
+
+
+def seed(fixes: str) -> Decorator:
+    """What the seed of a verb fixes."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=fixes)
+
+
 #: Of a verb that prints a report.
 report_file = click.option(
     "-o", "--output", metavar="FILE", help="Also write the whole report to FILE: .html, .txt or .json."

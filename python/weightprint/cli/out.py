@@ -67,9 +67,8 @@ def put(output: str | None, form: str, writers: Mapping[str, Callable[[], str | 
     data = writers[form]()
     if output is None:
         emit(data)
-        return
-    content = data.encode() if isinstance(data, str) else data
-    write_atomically(output, lambda file: file.write(content))
+    else:
+        write_atomically(output, data.encode() if isinstance(data, str) else data)
 
 
 def emit(data: str | bytes) -> None:

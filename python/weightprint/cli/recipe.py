@@ -16,7 +16,7 @@ __all__ = ["recipe"]
 @click.option("--candidates", metavar="DIR", help="A folder of models: the fewest that explain CHILD are taken.")
 @options.json_flag
 @click.option("-v", "--verbose", is_flag=True, help="Also the mix of every role.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Fixes the intervals.")
+@options.seed("Fixes the intervals.")
 @click.option(
     "-o",
     "--output",

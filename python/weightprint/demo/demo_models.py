@@ -13,10 +13,8 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import IO
 
 from weightprint.errors import UsageError
 from weightprint.results.saving import write_atomically
@@ -76,11 +74,7 @@ def _fill(folder: Path, contents: dict[str, bytes]) -> None:
             if place.is_symlink():
                 place.unlink()
         file.parent.mkdir(exist_ok=True)
-        write_atomically(file, partial(_put, data))
-
-
-def _put(data: bytes, stream: IO[bytes]) -> None:
-    stream.write(data)
+        write_atomically(file, data)
 
 
 def _refuse_foreign(target: Path, force: bool) -> None:

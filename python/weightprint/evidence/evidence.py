@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert
+from weightprint.fingerprint.ffns import ffn_name
 
 __all__ = ["Details", "Evidence", "Region", "Shared", "UnitMatch", "not_applied"]
 
@@ -92,8 +93,7 @@ class UnitMatch:
     @property
     def name(self) -> str:
         """``"decoder.7"`` or ``"decoder.7.expert.3"``: the FFN of B."""
-        stack, block, expert = self.b
-        return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
+        return ffn_name(self.b)
 
     @property
     def share(self) -> float:

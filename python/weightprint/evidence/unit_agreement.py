@@ -45,6 +45,7 @@ from weightprint.evidence.pair import Block, ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, FITTED_EFFECT, LOG10_P
+from weightprint.fingerprint.ffns import ffn_name
 from weightprint.util.arrays import F64
 
 __all__ = ["UnitAgreement", "found_in_place", "found_share", "unit_agreement", "unit_collector"]
@@ -417,10 +418,5 @@ def found_share(matches: Sequence[UnitMatch]) -> float:
 
 
 def _agreement(match: UnitMatch) -> str:
-    b, a = _label(match.b), _label(match.a)
+    b, a = ffn_name(match.b), ffn_name(match.a)
     return f"{match.agreed} of {match.tested} units of {b} in {a} (chance: {match.expected:.1f})"
-
-
-def _label(place: Key) -> str:
-    stack, block, expert = place
-    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from weightprint.anatomy.place import Expert
 from weightprint.fingerprint.model import ModelView, Tensor
 
-__all__ = ["Ffn", "ffns"]
+__all__ = ["Ffn", "ffn_name", "ffns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Ffn:
 
     @property
     def name(self) -> str:
-        """``"decoder.7"``, or ``"decoder.7.expert.3"``."""
-        return f"{self.stack}.{self.block}" + ("" if self.expert is None else f".expert.{self.expert}")
+        """Where it is, in a word: see `ffn_name`."""
+        return ffn_name(self.key)
 
     @property
     def key(self) -> tuple[str, int, Expert]:
@@ -52,6 +52,12 @@ class Ffn:
     def numel(self) -> int:
         """Parameters of its matrices."""
         return sum(t.numel for t in self.matrices.values())
+
+
+def ffn_name(key: tuple[str, int, Expert]) -> str:
+    """``"decoder.7"``, or ``"decoder.7.expert.3"``, of stack, block and expert."""
+    stack, block, expert = key
+    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")
 
 
 def ffns(side: ModelView, smallest: int = 16) -> list[Ffn]:

@@ -20,7 +20,7 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import FormatError, TensorNotFoundError, UsageError
 from weightprint.fingerprint.file import is_fingerprint, packed, read, unpacked, write
 from weightprint.fingerprint.layout import misfit
-from weightprint.fingerprint.live import Reads, outline
+from weightprint.fingerprint.live import outline
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.one_pass import Passed, stream
 from weightprint.fingerprint.parts import Parts
@@ -225,7 +225,7 @@ def fingerprint(
             "gains": _gains(anatomy, tensors),
             "statistics": np.array(columns, np.float64).reshape(len(tensors), len(STATISTICS)),
         }
-        summary = _summary(anatomy, reads, passed)
+        summary = _summary(anatomy, passed)
     return Fingerprint(anatomy.source, plan, summary, tensors, arrays, time.perf_counter() - started)
 
 
@@ -269,7 +269,7 @@ def _sketches(found: list[bytes], plan: Plan) -> Array:
     return folded(all_of_them, plan.buckets(len(found))).astype(np.float32)
 
 
-def _summary(anatomy: Anatomy, reads: Reads, passed: Passed) -> dict[str, Any]:
+def _summary(anatomy: Anatomy, passed: Passed) -> dict[str, Any]:
     from weightprint import __version__  # the package's own root, which loads this file
 
     files = []

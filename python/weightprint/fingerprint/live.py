@@ -1,7 +1,7 @@
 """A checkpoint as the tests see it: canonical tensors by name, with a reader for slices of them.
 
 What a weight holds decides its form here. A plain weight that is one canonical tensor as stored (or has no place) goes
-by its stored name and is read as it lies. A fused, turned or expert-stacked one gives a tensor per role, called
+by its stored name and is read as it lies. A fused, transposed or expert-stacked one gives a tensor per role, called
 ``weight[role]`` or ``weight[role, expert]``; a quantised one is decoded. Every stored tensor is in here, mapped or not;
 one whose place was inferred without much confidence counts as not mapped, and the components of a quantised weight
 that does not hold together are there as they are stored.
@@ -50,7 +50,7 @@ class Reads:
 
     @property
     def cuts(self) -> bool:
-        """Some tensor is cut out of a stored one, turned or decoded."""
+        """Some tensor is cut out of a stored one, transposed or decoded."""
         weights = self.anatomy.weights
         return (
             any(w.scheme is not None for w in weights.values())
@@ -59,7 +59,7 @@ class Reads:
         )
 
     def as_stored(self, name: str) -> TensorInfo | None:
-        """The stored tensor that a canonical one is as it lies; None where it is cut out, turned or decoded."""
+        """The stored tensor that a canonical one is as it lies; None where it is cut out, transposed or decoded."""
         part = self.parts.get(name)
         if part is not None and not part.view.whole:
             return None

@@ -15,7 +15,6 @@ from weightprint.quant.base import Levels
 from weightprint.util.arrays import F32, Array
 
 #: A tensor with fewer distinct values (or fewer elements) is trivial: two models can share it by accident.
-#:
 MIN_DISTINCT = 64
 
 _ROWS_CHECKED = 32  # of a table that may be one of sines and cosines

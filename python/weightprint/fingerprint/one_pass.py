@@ -1,7 +1,7 @@
 """One pass over a model: digest and spread of every tensor, and what the tests want to see of every block.
 
 The pass goes block by block, two or more side by side: the bytes of a block are scanned, and the samples that tests
-want of it are put by as they pass; what isn't stored as it is read is decoded and measured; then the tests take their
+want of it are copied as they pass; what isn't stored as it is read is decoded and measured; then the tests take their
 steps (:mod:`weightprint.evidence.streamed`) while the block is at hand. So a model larger than memory comes from the
 disk once. A large tensor outside the blocks passes like a block; what is small there is scanned first by all threads,
 and so is a whole model whose blocks are small.
@@ -36,7 +36,7 @@ __all__ = ["Passed", "stream"]
 #: Types whose float32 values say everything about them.
 _BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
 _SMALL = 32 << 20  # bytes of a block below which the model is scanned in one go
-_HELD = 256 << 20  # bytes of samples that are put by of one block
+_HELD = 256 << 20  # bytes of samples that are copied of one block
 _PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})  # elements that share bytes
 
 #: What is known of a tensor after the pass: column of a scan → its value.
@@ -114,11 +114,9 @@ def stream(
         stored.update(_scanned(checkpoint, group.infos, kept.keep, keys, replace(settings, progress=meter.part())))
         kept.keep.clear()  # who samples them holds them from here on
         there = finite_view(replace(side, sample=kept.sample))
-        turned = [tensor for tensor in group.tensors if is_decoded(tensor)]
-        for tensor, found in zip(
-            turned, parallel.each(lambda t: _of_values(side, t, sketches.get(t.name)), turned), strict=True
-        ):
-            decoded[tensor.name] = found
+        derived = [tensor for tensor in group.tensors if is_decoded(tensor)]
+        found = parallel.each(lambda t: _of_values(side, t, sketches.get(t.name)), derived)
+        decoded.update(zip([tensor.name for tensor in derived], found, strict=True))
         for _ in parallel.each(lambda taken: taken[0].take(taken[1], there), steps):
             pass
 
@@ -165,7 +163,8 @@ def _groups(checkpoint: Checkpoint, side: ModelView, reads: Reads) -> tuple[_Gro
 
 
 class _Kept:
-    """What steps will read, put by while the block is scanned, as far as it is stored as it is read and fits."""
+    """Samples that steps need, copied while the block is in memory. Skipped: tensors that must be decoded, cut or
+    transposed first, and what would be more than 256 MB."""
 
     def __init__(self, side: ModelView, reads: Reads, infos: Sequence[TensorInfo], wanted: Sequence[Read]) -> None:
         places = {info.name: place for place, info in enumerate(infos)}
@@ -175,13 +174,9 @@ class _Kept:
         for read in wanted:
             info = reads.as_stored(read.tensor.name)
             nbytes += 4 * math.prod(read.shape)
-            if (
-                info is None
-                or info.name not in places
-                or info.components > 1
-                or info.dtype in _PACKED
-                or nbytes > _HELD
-            ):
+            if info is None or info.name not in places or info.components > 1:
+                continue
+            if info.dtype in _PACKED or nbytes > _HELD:
                 continue
             out, (rows, columns) = np.empty(read.shape, np.float32), read.runs
             self.keep.append((places[info.name], out, rows, columns))
@@ -189,7 +184,7 @@ class _Kept:
         self._sample = side.sample
 
     def sample(self, name: str, rows: Runs, columns: Runs | None) -> F32 | None:
-        """As `ModelView.sample`; what was put by is handed out once, since who asked may write into it."""
+        """As `ModelView.sample`; a copy is handed out once, since who asked may write into it."""
         held = self._held.get(name, [])
         for k, (of_rows, of_columns, _) in enumerate(held):
             if of_rows == rows and of_columns == columns:

@@ -32,8 +32,8 @@ def where(tensor: Tensor) -> Where:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One look at one block of one side, or at a tensor outside. ``take`` is given that side; ``reads`` says which
-    samples it will ask it for, so that they can be put by as the bytes pass."""
+    """Work on one block of one side, or on a tensor outside. ``take`` is given that side; ``reads`` says which
+    samples it will ask it for, so that they can be copied as the bytes pass."""
 
     where: Where
     take: Callable[[ModelView], None] = field(repr=False)

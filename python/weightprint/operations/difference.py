@@ -36,7 +36,7 @@ import numpy as np
 from weightprint.evidence.rounding.grids import Grid, grid
 from weightprint.util.arrays import F32, F64, I64, Bools
 from weightprint.util.floats import MANTISSA, ulp
-from weightprint.util.linear_algebra import eigvalsh, lstsq, product
+from weightprint.util.linear_algebra import gram_singular_values, lstsq
 
 __all__ = ["Difference", "look"]
 
@@ -57,14 +57,9 @@ class Difference:
         n: entries whose rounding is small enough.
         sd: standard deviation of d on these, the rounding taken off.
         normal: whether kurtosis, rows and columns are those of normal noise of one sd.
-        kurtosis: excess kurtosis of d on them.
-        uneven: by how many standard deviations the sums of squares of rows or columns, whichever is worse, are too
-            uneven.
-        edge: largest singular value over sd (sqrt(m) + sqrt(n)).
         rank: of d, 0 where it is not low; ``gap``: last singular value of it over the next.
         scaled: |y - r x c| / |d| after the best scaling of rows and columns.
         turned: |y - M x| / |d| of one head after the best map M inside it; 1 where there is no head to look at.
-        coupled: correlation of |d| with |x|.
         grid, grid_of_a: the grid that y, or x, lies on; None for both where it is the same.
         pattern: (kept, of), or None.
     """
@@ -72,14 +67,10 @@ class Difference:
     n: int
     sd: float
     normal: bool
-    kurtosis: float
-    uneven: float
-    edge: float
     rank: int
     gap: float
     scaled: float
     turned: float
-    coupled: float
     grid: Grid | None
     grid_of_a: Grid | None
     pattern: tuple[int, int] | None
@@ -110,29 +101,25 @@ def look(
     bad = ~(np.isfinite(a) & np.isfinite(b))
     a[bad] = b[bad] = 0.0
     d = b - a
-    n, sd, kurtosis, uneven, normal, edge = _noise(a, b, d, dtype_b)
+    n, sd, normal = _noise(a, b, d, dtype_b)
     rank, gap = _rank(a, b, d, dtype_a, dtype_b)
     return Difference(
         n=n,
         sd=sd,
         normal=normal,
-        kurtosis=kurtosis,
-        uneven=uneven,
-        edge=edge,
         rank=rank,
         gap=gap,
         scaled=_scaled(a, b, d),
         turned=1.0 if heads is None else _turned(*heads),
-        coupled=_correlation(np.abs(d), np.abs(a)),
         grid=None if alike else grids[0],
         grid_of_a=None if alike else grids[1],
         pattern=pattern,
     )
 
 
-def _noise(a: F64, b: F64, d: F64, dtype: str) -> tuple[int, float, float, float, bool, float]:
-    """(entries, sd, kurtosis, unevenness, whether it is normal noise, edge)."""
-    nothing = (0, 0.0, math.nan, math.nan, False, math.nan)
+def _noise(a: F64, b: F64, d: F64, dtype: str) -> tuple[int, float, bool]:
+    """(entries, sd, whether it is normal noise)."""
+    nothing = (0, 0.0, False)
     first = float(np.median(np.abs(d))) / 0.6745
     if first <= 0 or dtype not in MANTISSA:
         return nothing
@@ -151,7 +138,7 @@ def _noise(a: F64, b: F64, d: F64, dtype: str) -> tuple[int, float, float, float
     along = abs(float(values @ a[usable])) / (math.sqrt(second) * float(np.linalg.norm(a[usable])) + 1e-300)
     flat = along < 6 and abs(kurtosis) < 6 * math.sqrt(24 / n) + 0.02 and uneven < 6
     # Fluctuations of the largest singular value: about m^(-2/3) of it (Johansson 2000; Johnstone 2001).
-    return n, sd, kurtosis, uneven, flat and edge < 1 + 3 * min(d.shape) ** (-2 / 3), edge
+    return n, sd, flat and edge < 1 + 3 * min(d.shape) ** (-2 / 3)
 
 
 def _uneven(square: F64, usable: Bools, mean: float, axis: int) -> float:
@@ -167,13 +154,7 @@ def _uneven(square: F64, usable: Bools, mean: float, axis: int) -> float:
 
 
 def _largest(d: F64) -> float:
-    return float(_singular_values(d)[0])
-
-
-def _singular_values(d: F64) -> F64:
-    """From the Gram matrix, largest first: what is below a hundred millionth of the largest is lost."""
-    values: F64 = eigvalsh(product(d, d.T) if d.shape[0] <= d.shape[1] else product(d.T, d))[::-1]
-    return np.sqrt(np.maximum(values, 0.0))
+    return float(gram_singular_values(d)[0])
 
 
 def _rank(a: F64, b: F64, d: F64, dtype_a: str, dtype_b: str) -> tuple[int, float]:
@@ -182,7 +163,7 @@ def _rank(a: F64, b: F64, d: F64, dtype_a: str, dtype_b: str) -> tuple[int, floa
         return 0, 0.0
     variance = (ulp(a, dtype_a) ** 2 + ulp(b, dtype_b) ** 2 + ulp(d, dtype_b) ** 2) / 12
     floor = _FLOOR * (math.sqrt(float(variance.sum(axis=1).max())) + math.sqrt(float(variance.sum(axis=0).max())))
-    s = _singular_values(d)
+    s = gram_singular_values(d)
     floor = max(floor, 1e-7 * float(s[0]))
     rank = int(np.count_nonzero(s > floor))
     if not 0 < rank <= _MOST_RANK * s.size:
@@ -213,12 +194,6 @@ def _turned(x: F32, y: F32) -> float:
         return 1.0
     mixed = lstsq(a.T, b.T)
     return float(np.linalg.norm(b.T - a.T @ mixed)) / size
-
-
-def _correlation(x: F64, y: F64) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(np.vdot(x, y)) / norm if norm else 0.0
 
 
 def _pattern(y: F32) -> tuple[int, int] | None:

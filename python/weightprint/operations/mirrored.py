@@ -19,6 +19,7 @@ from weightprint.evidence.evidence import Evidence, Shared, UnitMatch
 from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import MIRRORED
+from weightprint.fingerprint.ffns import ffn_name
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.values import Label
 
@@ -47,7 +48,7 @@ def _evidence(e: Evidence, models: ModelPair) -> Evidence:
     names = {p.b.name: p.a.name for p in models.pairs} | {f.b: f.a for f in e.found}
     matches, others = _matches(e, models)
     if fitted := e.left_out_of_p:
-        e = e.telling(left_out_of_p=sorted({_name(m.a) for m in (*e.matches, *e.others) if m.name in fitted}))
+        e = e.telling(left_out_of_p=sorted({ffn_name(m.a) for m in (*e.matches, *e.others) if m.name in fitted}))
     return replace(
         e,
         details=MIRRORED[e.test](e.details, names, models) if e.test in MIRRORED else e.details,
@@ -82,8 +83,3 @@ def _turned(match: UnitMatch, wider: float) -> UnitMatch:
         if len(units):  # several units of B may be one of A's
             agreed = round(agreed * np.unique(units[:, 0]).size / len(units))
     return replace(match, b=match.a, a=match.b, tested=tested, agreed=min(agreed, tested), units=units)
-
-
-def _name(key: tuple[str, int, Any]) -> str:
-    stack, block, expert = key
-    return f"{stack}.{block}" + ("" if expert is None else f".expert.{expert}")

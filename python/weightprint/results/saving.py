@@ -31,8 +31,13 @@ _PREFIX, _SUFFIX = ".weightprint-", ".tmp"
 _STALE_SECONDS = 600.0  # nothing was written to a temporary file for so long: nobody writes it any more
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` with a temporary binary file that then replaces `path`; pipes and devices are written directly."""
+def write_atomically(path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], object]) -> None:
+    """Put `content`, or what it writes to a file that it is given, into a temporary file that then replaces `path`;
+    pipes and devices are written directly."""
+
+    def write(file: IO[bytes]) -> object:
+        return file.write(content) if isinstance(content, bytes) else content(file)
+
     target = Path(path)
     try:
         target = target if _is_special(target) else target.resolve()

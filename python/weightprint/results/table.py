@@ -197,8 +197,7 @@ class StatsTable(Shown):
     def write(self, path: str | os.PathLike[str], form: str | None = None) -> None:
         """Write the table to `path`, in `form` or the one that the suffix names; an old file is replaced as a whole."""
         form = form or form_of(path)
-        data = encode(self, form)
-        write_atomically(path, lambda file: file.write(data))
+        write_atomically(path, encode(self, form))
 
     def __repr__(self) -> str:
         return f"<StatsTable: {len(self):,} rows × {len(self.columns)} columns ({', '.join(self.names)})>"

@@ -13,14 +13,9 @@ from weightprint.util.ranges import ranges
 
 __all__ = ["PLACED", "place_columns", "placed"]
 
-PLACED: tuple[tuple[str, Kind], ...] = (
-    ("stack", "str"),
-    ("block", "i64"),
-    ("part", "str"),
-    ("role", "str"),
-    ("expert", "str"),
-    ("component", "str"),
-)
+PLACED: dict[str, Kind] = {
+    "stack": "str", "block": "i64", "part": "str", "role": "str", "expert": "str", "component": "str",
+}  # fmt: skip
 """The columns, with their kinds."""
 
 _Place = tuple[Any, ...]
@@ -45,7 +40,7 @@ def placed(assignments: Sequence[Assignment | None]) -> list[Column]:
 
 
 def _columns(places: Sequence[_Place]) -> list[Column]:
-    return [Column(name, kind, [place[k] for place in places]) for k, (name, kind) in enumerate(PLACED)]
+    return [Column(name, kind, [place[k] for place in places]) for k, (name, kind) in enumerate(PLACED.items())]
 
 
 def _place(assignments: Sequence[Assignment]) -> _Place:

@@ -88,8 +88,7 @@ def pooled(table: StatsTable, by: Sequence[str]) -> StatsTable:
         groups.setdefault(key, []).append(k)
     values = {column.name: column.tolist() for column in table.columns}
     order = sorted(groups, key=lambda key: _order(dict(zip(keys, key, strict=True)), values, groups[key]))
-    kinds = dict(PLACED)
-    columns = [Column(name, kinds[name], [key[k] for key in order]) for k, name in enumerate(keys)]
+    columns = [Column(name, PLACED[name], [key[k] for key in order]) for k, name in enumerate(keys)]
     rows = [_pool({name: [values[name][i] for i in groups[key]] for name in values}) for key in order]
     told = {name: kind for name, kind in _POOLED.items() if name in ("n_tensors", "blocks", *table.names)}
     columns += [Column(name, kind, _typed(kind, [row[name] for row in rows])) for name, kind in told.items()]

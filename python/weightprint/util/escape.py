@@ -10,6 +10,7 @@ Hidden characters are written as ``\\u{1b}``, the same in every form, and as the
 from __future__ import annotations
 
 import html as _html
+from collections.abc import Sequence
 
 # Letters by category, blank by looks: they pass str.isprintable.
 _BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0\u034f\u2800")
@@ -26,9 +27,10 @@ def escape(text: str, limit: int | None = 200) -> str:
     return text + "…" if cut else text
 
 
-def terminal(text: str, limit: int | None = 200) -> str:
-    """For plain text on a terminal. With rich, wrap it in `rich.text.Text` so that markup stays text."""
-    return escape(text, limit)
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """``"a, b, c and 7 more"``, escaped."""
+    shown = ", ".join(escape(name, 120) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def html(text: str, limit: int | None = 200) -> str:

@@ -15,7 +15,6 @@ from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.same_values import SameValues
 from weightprint.evidence.test import NEEDS
 from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
-from weightprint.evidence.thresholds import LOG10_P
 from weightprint.evidence.training_shared import TrainingShared
 from weightprint.evidence.unit_agreement import UnitAgreement
 from weightprint.verdict.absent_parts import stacked_layers
@@ -23,28 +22,10 @@ from weightprint.verdict.facts import Facts
 from weightprint.verdict.power import lacks
 from weightprint.verdict.values import Name
 
-__all__ = ["against", "headline", "in_favour", "readings", "strength"]
+__all__ = ["against", "headline", "in_favour", "readings"]
 
 _LISTED = 4
 _LITTLE = 0.005  # of B's parameters
-_QUOTED = 100  # beyond 1 in 10^100 a broken assumption is likelier than chance; no more digits are worth quoting
-
-
-def strength(verdict: str, log10_p: float | None) -> str:
-    """The strength of a verdict in words."""
-    if verdict == "identical":
-        return "certain: equal digests (BLAKE3) of every tensor"
-    if verdict == "re_encoded":
-        return "certain: checked value by value"
-    if verdict == "inconclusive":
-        return "none: these tests can't decide"
-    if verdict == "no_evidence":
-        return "as far as these tests see: what they would have seen is said below"
-    if log10_p is None or log10_p > LOG10_P:
-        return "equal tensors, checked bit by bit"
-    words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
-    power = f"10^{-log10_p:.0f}" if log10_p > -_QUOTED else f"10^{_QUOTED}"
-    return f"{words}: if the assumption below holds, chance does this at most once in {power} pairs"
 
 
 def _names(names: list[str]) -> str:

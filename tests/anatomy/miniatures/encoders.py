@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from miniature import Maker, Miniature
+from miniature import Maker, Miniature, layer_norm, linear
 
 V, D, F, POSITIONS = 40, 24, 56, 16
 HEADS, HD = 4, 6
 BLOCKS = 2
 BERT = {"hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS, "intermediate_size": F}
-
-
-def layer_norm(m: Maker, name: str, role: str, b: int | None = None, n: int = D, stack: str | None = None) -> None:
-    m.put(f"{name}.weight", role, n, block=b, stack=stack)
-    m.put(f"{name}.bias", f"{role}_bias", n, block=b, stack=stack)
-
-
-def linear(
-    m: Maker, name: str, role: str, rows: int, columns: int, b: int | None = None, stack: str | None = None
-) -> None:
-    m.put(f"{name}.weight", role, rows, columns, block=b, stack=stack)
-    m.put(f"{name}.bias", f"{role}_bias", rows, block=b, stack=stack)
 
 
 def _bert_embeddings(m: Maker, at: str, width: int = D, positions: int = POSITIONS, types: int = 2) -> None:

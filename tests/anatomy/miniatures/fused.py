@@ -5,7 +5,7 @@ Each fused form is made as the modeling code takes it apart, by reshape and conc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,13 @@ def linear(
         m.put(f"{name}.bias", f"{role}_bias", rows, block=b)
 
 
+def blocks(m: Maker, embedding: str, front: str, last: str) -> Iterator[tuple[str, int]]:
+    """The embedding; prefix and number of each block; the last norm."""
+    m.put(f"{embedding}.weight", "embedding", V, D)
+    yield from ((f"{front}{b}.", b) for b in range(BLOCKS))
+    norm(m, last, "final_norm")
+
+
 def qkv(m: Maker, b: int, kv: int = D, *, bias: bool = False) -> tuple[Array, Array, Array]:
     end = "_bias" if bias else ""
     wide = () if bias else (D,)
@@ -58,10 +65,8 @@ def qkv(m: Maker, b: int, kv: int = D, *, bias: bool = False) -> tuple[Array, Ar
 
 def gpt2() -> Miniature:
     m = Maker("gpt2", {"model_type": "gpt2", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS, "n_positions": POSITIONS})
-    m.put("transformer.wte.weight", "embedding", V, D)
     m.put("transformer.wpe.weight", "position", POSITIONS, D)
-    for b in range(BLOCKS):
-        at = f"transformer.h.{b}."
+    for at, b in blocks(m, "transformer.wte", "transformer.h.", "transformer.ln_f"):
         norm(m, at + "ln_1", "attn_norm", b)
         m.fixed(at + "attn.bias", 1, 1, POSITIONS, POSITIONS)
         m.fixed(at + "attn.masked_bias")
@@ -71,7 +76,6 @@ def gpt2() -> Miniature:
         norm(m, at + "ln_2", "ffn_norm", b)
         linear(m, at + "mlp.c_fc", "up", F, D, b, transposed=True)
         linear(m, at + "mlp.c_proj", "down", D, F, b, transposed=True)
-    norm(m, "transformer.ln_f", "final_norm")
     return m.done()
 
 
@@ -102,11 +106,9 @@ def gpt_bigcode(multi_query: bool) -> Callable[[], Miniature]:
             "multi_query": multi_query,
         }
         m = Maker("gpt_bigcode", config, label="gpt_bigcode-mqa" if multi_query else "gpt_bigcode-mha")
-        m.put("transformer.wte.weight", "embedding", V, D)
         m.put("transformer.wpe.weight", "position", POSITIONS, D)
         kv = HD if multi_query else D
-        for b in range(BLOCKS):
-            at = f"transformer.h.{b}."
+        for at, b in blocks(m, "transformer.wte", "transformer.h.", "transformer.ln_f"):
             norm(m, at + "ln_1", "attn_norm", b)
             for end, parts in ((".weight", qkv(m, b, kv)), (".bias", qkv(m, b, kv, bias=True))):
                 m[at + "attn.c_attn" + end] = stacked(*parts) if multi_query else per_head(*parts, HEADS)
@@ -114,7 +116,6 @@ def gpt_bigcode(multi_query: bool) -> Callable[[], Miniature]:
             norm(m, at + "ln_2", "ffn_norm", b)
             linear(m, at + "mlp.c_fc", "up", F, D, b)
             linear(m, at + "mlp.c_proj", "down", D, F, b)
-        norm(m, "transformer.ln_f", "final_norm")
         m.put("lm_head.weight", "head", V, D)
         return m.done()
 
@@ -123,10 +124,8 @@ def gpt_bigcode(multi_query: bool) -> Callable[[], Miniature]:
 
 def gpt_neo() -> Miniature:
     m = Maker("gpt_neo", {"model_type": "gpt_neo", "hidden_size": D, "num_heads": HEADS, "num_layers": BLOCKS})
-    m.put("transformer.wte.weight", "embedding", V, D)
     m.put("transformer.wpe.weight", "position", POSITIONS, D)
-    for b in range(BLOCKS):
-        at = f"transformer.h.{b}."
+    for at, b in blocks(m, "transformer.wte", "transformer.h.", "transformer.ln_f"):
         norm(m, at + "ln_1", "attn_norm", b)
         m.fixed(at + "attn.attention.bias", 1, 1, POSITIONS, POSITIONS)
         m.fixed(at + "attn.attention.masked_bias")
@@ -136,15 +135,12 @@ def gpt_neo() -> Miniature:
         norm(m, at + "ln_2", "ffn_norm", b)
         linear(m, at + "mlp.c_fc", "up", F, D, b)
         linear(m, at + "mlp.c_proj", "down", D, F, b)
-    norm(m, "transformer.ln_f", "final_norm")
     return m.done()
 
 
 def gptj() -> Miniature:
     m = Maker("gptj", {"model_type": "gptj", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS, "rotary_dim": 4})
-    m.put("transformer.wte.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"transformer.h.{b}."
+    for at, b in blocks(m, "transformer.wte", "transformer.h.", "transformer.ln_f"):
         norm(m, at + "ln_1", "attn_norm", b)
         m.fixed(at + "attn.bias", 1, 1, POSITIONS, POSITIONS)
         m.fixed(at + "attn.masked_bias")
@@ -152,7 +148,6 @@ def gptj() -> Miniature:
             linear(m, at + "attn." + name, role, D, D, b, bias=False)
         linear(m, at + "mlp.fc_in", "up", F, D, b)
         linear(m, at + "mlp.fc_out", "down", D, F, b)
-    norm(m, "transformer.ln_f", "final_norm")
     linear(m, "lm_head", "head", V, D)
     return m.done()
 
@@ -160,9 +155,7 @@ def gptj() -> Miniature:
 def codegen() -> Miniature:
     """Four cores, each with its share of the queries, then values, then keys."""
     m = Maker("codegen", {"model_type": "codegen", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS, "rotary_dim": 4})
-    m.put("transformer.wte.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"transformer.h.{b}."
+    for at, b in blocks(m, "transformer.wte", "transformer.h.", "transformer.ln_f"):
         norm(m, at + "ln_1", "attn_norm", b)
         m.fixed(at + "attn.causal_mask", 1, 1, POSITIONS, POSITIONS)
         q, k, v = qkv(m, b)
@@ -171,7 +164,6 @@ def codegen() -> Miniature:
         linear(m, at + "attn.out_proj", "o", D, D, b, bias=False)
         linear(m, at + "mlp.fc_in", "up", F, D, b)
         linear(m, at + "mlp.fc_out", "down", D, F, b)
-    norm(m, "transformer.ln_f", "final_norm")
     linear(m, "lm_head", "head", V, D)
     return m.done()
 
@@ -190,14 +182,11 @@ def _megatron(m: Maker, at: str, b: int, attention: str) -> None:
 def gpt_neox() -> Miniature:
     config = {"model_type": "gpt_neox", "hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS}
     m = Maker("gpt_neox", {**config, "intermediate_size": F})
-    m.put("gpt_neox.embed_in.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"gpt_neox.layers.{b}."
+    for at, b in blocks(m, "gpt_neox.embed_in", "gpt_neox.layers.", "gpt_neox.final_layer_norm"):
         _megatron(m, at, b, "attention")
         m.fixed(at + "attention.bias", 1, 1, POSITIONS, POSITIONS)
         m.fixed(at + "attention.masked_bias")
         m.fixed(at + "attention.rotary_emb.inv_freq", HD // 2)
-    norm(m, "gpt_neox.final_layer_norm", "final_norm")
     m.put("embed_out.weight", "head", V, D)
     return m.done()
 
@@ -215,13 +204,10 @@ def bloom() -> Miniature:
 def persimmon() -> Miniature:
     config = {"model_type": "persimmon", "hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS}
     m = Maker("persimmon", config)
-    m.put("model.embed_tokens.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"model.layers.{b}."
+    for at, b in blocks(m, "model.embed_tokens", "model.layers.", "model.final_layernorm"):
         _megatron(m, at, b, "self_attn")
         norm(m, at + "self_attn.q_layernorm", "q_norm", b, n=HD)
         norm(m, at + "self_attn.k_layernorm", "k_norm", b, n=HD)
-    norm(m, "model.final_layernorm", "final_norm")
     m.put("lm_head.weight", "head", V, D)
     return m.done()
 
@@ -232,11 +218,9 @@ def falcon(label: str, kv_heads: int, config: dict[str, Any]) -> Callable[[], Mi
     def make() -> Miniature:
         shared = {"model_type": "falcon", "hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS}
         m = Maker("falcon", {**shared, **config}, label=label)
-        m.put("transformer.word_embeddings.weight", "embedding", V, D)
         sequential, new = not config["parallel_attn"], config["new_decoder_architecture"]
         bias = config["bias"]
-        for b in range(BLOCKS):
-            at = f"transformer.h.{b}."
+        for at, b in blocks(m, "transformer.word_embeddings", "transformer.h.", "transformer.ln_f"):
             norm(m, at + ("ln_attn" if new else "input_layernorm"), "attn_norm", b)
             if new:
                 norm(m, at + "ln_mlp", "ffn_norm", b)
@@ -249,7 +233,6 @@ def falcon(label: str, kv_heads: int, config: dict[str, Any]) -> Callable[[], Mi
             linear(m, at + "self_attention.dense", "o", D, D, b, bias=bias)
             linear(m, at + "mlp.dense_h_to_4h", "up", F, D, b, bias=bias)
             linear(m, at + "mlp.dense_4h_to_h", "down", D, F, b, bias=bias)
-        norm(m, "transformer.ln_f", "final_norm")
         m.put("lm_head.weight", "head", V, D)
         return m.done()
 
@@ -282,25 +265,20 @@ def mpt(grouped_query: bool) -> Callable[[], Miniature]:
 def starcoder2() -> Miniature:
     config = {"model_type": "starcoder2", "hidden_size": D, "num_attention_heads": HEADS, "num_key_value_heads": 2}
     m = Maker("starcoder2", {**config, "num_hidden_layers": BLOCKS, "intermediate_size": F})
-    m.put("model.embed_tokens.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"model.layers.{b}."
+    for at, b in blocks(m, "model.embed_tokens", "model.layers.", "model.norm"):
         norm(m, at + "input_layernorm", "attn_norm", b)
         for role, rows in (("q", D), ("k", 2 * HD), ("v", 2 * HD), ("o", D)):
             linear(m, f"{at}self_attn.{role}_proj", role, rows, D, b)
         norm(m, at + "post_attention_layernorm", "ffn_norm", b)
         linear(m, at + "mlp.c_fc", "up", F, D, b)
         linear(m, at + "mlp.c_proj", "down", D, F, b)
-    norm(m, "model.norm", "final_norm")
     return m.done()
 
 
 def phi() -> Miniature:
     config = {"model_type": "phi", "hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS}
     m = Maker("phi", {**config, "intermediate_size": F, "qk_layernorm": True})
-    m.put("model.embed_tokens.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"model.layers.{b}."
+    for at, b in blocks(m, "model.embed_tokens", "model.layers.", "model.final_layernorm"):
         norm(m, at + "input_layernorm", "attn_norm", b)
         for role, name in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", "dense")):
             linear(m, at + "self_attn." + name, role, D, D, b)
@@ -308,23 +286,19 @@ def phi() -> Miniature:
         norm(m, at + "self_attn.k_layernorm", "k_norm", b, n=HD)
         linear(m, at + "mlp.fc1", "up", F, D, b)
         linear(m, at + "mlp.fc2", "down", D, F, b)
-    norm(m, "model.final_layernorm", "final_norm")
     linear(m, "lm_head", "head", V, D)
     return m.done()
 
 
 def phi_msft() -> Miniature:
     m = Maker("phi_msft", {"model_type": "phi-msft", "n_embd": D, "n_head": HEADS, "n_layer": BLOCKS})
-    m.put("transformer.embd.wte.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"transformer.h.{b}."
+    for at, b in blocks(m, "transformer.embd.wte", "transformer.h.", "lm_head.ln"):
         norm(m, at + "ln", "attn_norm", b)
         m[at + "mixer.Wqkv.weight"] = stacked(*qkv(m, b))
         m[at + "mixer.Wqkv.bias"] = stacked(*qkv(m, b, bias=True))
         linear(m, at + "mixer.out_proj", "o", D, D, b)
         linear(m, at + "mlp.fc1", "up", F, D, b)
         linear(m, at + "mlp.fc2", "down", D, F, b)
-    norm(m, "lm_head.ln", "final_norm")
     linear(m, "lm_head.linear", "head", V, D)
     return m.done()
 
@@ -339,14 +313,11 @@ def _fairseq(m: Maker, at: str, b: int) -> None:
 def opt() -> Miniature:
     config = {"model_type": "opt", "hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS}
     m = Maker("opt", {**config, "ffn_dim": F, "do_layer_norm_before": True})
-    m.put("model.decoder.embed_tokens.weight", "embedding", V, D)
     m.put("model.decoder.embed_positions.weight", "position", POSITIONS + 2, D)
-    for b in range(BLOCKS):
-        at = f"model.decoder.layers.{b}."
+    for at, b in blocks(m, "model.decoder.embed_tokens", "model.decoder.layers.", "model.decoder.final_layer_norm"):
         norm(m, at + "self_attn_layer_norm", "attn_norm", b)
         _fairseq(m, at, b)
         norm(m, at + "final_layer_norm", "ffn_norm", b)
-    norm(m, "model.decoder.final_layer_norm", "final_norm")
     return m.done()
 
 
@@ -370,14 +341,11 @@ def xglm() -> Miniature:
     m = Maker(
         "xglm", {"model_type": "xglm", "d_model": D, "attention_heads": HEADS, "num_layers": BLOCKS, "ffn_dim": F}
     )
-    m.put("model.embed_tokens.weight", "embedding", V, D)
     m.fixed("model.embed_positions.weights", POSITIONS + 2, D)
-    for b in range(BLOCKS):
-        at = f"model.layers.{b}."
+    for at, b in blocks(m, "model.embed_tokens", "model.layers.", "model.layer_norm"):
         norm(m, at + "self_attn_layer_norm", "attn_norm", b)
         _fairseq(m, at, b)
         norm(m, at + "final_layer_norm", "ffn_norm", b)
-    norm(m, "model.layer_norm", "final_norm")
     m.put("lm_head.weight", "head", V, D)
     return m.done()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from miniature import Array, Maker, Miniature
@@ -44,6 +44,17 @@ def _attention(m: Maker, at: str, b: int, *, pairs: bool, bias: bool = False) ->
     m.put(at + "attn_output.weight", "o", D, HEADS * HD, block=b)
 
 
+def blocks(m: Maker, *, head: bool = True) -> Iterator[tuple[str, int]]:
+    """The embedding; prefix and number of each block, begun with its first norm; the last norm and the head."""
+    m.put("token_embd.weight", "embedding", V, D)
+    for b in range(BLOCKS):
+        m.put(f"blk.{b}.attn_norm.weight", "attn_norm", D, block=b)
+        yield f"blk.{b}.", b
+    m.put("output_norm.weight", "final_norm", D)
+    if head:
+        m.put("output.weight", "head", V, D)
+
+
 def _experts(m: Maker, name: str, role: str, n: int, rows: int, columns: int, b: int) -> None:
     m[name] = np.stack([m.draw(role, rows, columns, block=b, expert=e) for e in range(n)])
 
@@ -57,60 +68,43 @@ def _dense_ffn(m: Maker, at: str, b: int) -> None:
 def llama() -> Miniature:
     """The head is the embedding, as in SmolLM2."""
     m = Maker("gguf_paired", config("llama"), label="gguf-llama")
-    m.put("token_embd.weight", "embedding", V, D)
     m.fixed("rope_freqs.weight", HD // 2)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m, head=False):
         _attention(m, at, b, pairs=True, bias=True)
         m.put(at + "ffn_norm.weight", "ffn_norm", D, block=b)
         _dense_ffn(m, at, b)
-    m.put("output_norm.weight", "final_norm", D)
     return m.done()
 
 
 def mixtral() -> Miniature:
     """Experts in one tensor, still architecture llama."""
     m = Maker("gguf_paired", config("llama", num_local_experts=3), label="gguf-mixtral")
-    m.put("token_embd.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m):
         _attention(m, at, b, pairs=True)
         m.put(at + "ffn_norm.weight", "ffn_norm", D, block=b)
         m.put(at + "ffn_gate_inp.weight", "router", 3, D, block=b)
         _experts(m, at + "ffn_gate_exps.weight", "gate", 3, F, D, b)
         _experts(m, at + "ffn_up_exps.weight", "up", 3, F, D, b)
         _experts(m, at + "ffn_down_exps.weight", "down", 3, D, F, b)
-    m.put("output_norm.weight", "final_norm", D)
-    m.put("output.weight", "head", V, D)
     return m.done()
 
 
 def qwen3() -> Miniature:
     """Rows as the hub has them, norms of queries and keys."""
     m = Maker("gguf", config("qwen3"), label="gguf-qwen3")
-    m.put("token_embd.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m):
         _attention(m, at, b, pairs=False)
         m.put(at + "attn_q_norm.weight", "q_norm", HD, block=b)
         m.put(at + "attn_k_norm.weight", "k_norm", HD, block=b)
         m.put(at + "ffn_norm.weight", "ffn_norm", D, block=b)
         _dense_ffn(m, at, b)
-    m.put("output_norm.weight", "final_norm", D)
-    m.put("output.weight", "head", V, D)
     return m.done()
 
 
 def qwen2_moe() -> Miniature:
     """Experts, a shared one with a gate of its own."""
     m = Maker("gguf", config("qwen2moe", num_local_experts=3), label="gguf-qwen2moe")
-    m.put("token_embd.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m):
         _attention(m, at, b, pairs=False, bias=True)
         m.put(at + "ffn_norm.weight", "ffn_norm", D, block=b)
         m.put(at + "ffn_gate_inp.weight", "router", 3, D, block=b)
@@ -118,44 +112,33 @@ def qwen2_moe() -> Miniature:
         for role, rows, columns in (("gate", F, D), ("up", F, D), ("down", D, F)):
             _experts(m, f"{at}ffn_{role}_exps.weight", role, 3, rows, columns, b)
             m.put(f"{at}ffn_{role}_shexp.weight", role, rows, columns, block=b, expert="shared")
-    m.put("output_norm.weight", "final_norm", D)
-    m.put("output.weight", "head", V, D)
     return m.done()
 
 
 def gemma2() -> Miniature:
     """Four norms per block; the converter has already added 1 to them."""
     m = Maker("gguf", config("gemma2"), label="gguf-gemma2")
-    m.put("token_embd.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m, head=False):
         _attention(m, at, b, pairs=False)
         m.put(at + "post_attention_norm.weight", "attn_post_norm", D, block=b)
         m.put(at + "ffn_norm.weight", "ffn_norm", D, block=b)
         _dense_ffn(m, at, b)
         m.put(at + "post_ffw_norm.weight", "ffn_post_norm", D, block=b)
-    m.put("output_norm.weight", "final_norm", D)
     return m.done()
 
 
 def phi3() -> Miniature:
     """q, k, v in one tensor, gate and up in another that is called up."""
     m = Maker("gguf_gate_up", config("phi3"), label="gguf-phi3")
-    m.put("token_embd.weight", "embedding", V, D)
     m.fixed("rope_factors_long.weight", HD // 2)
     m.fixed("rope_factors_short.weight", HD // 2)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m):
         parts = [m.draw(role, heads * HD, D, block=b) for role, heads in (("q", HEADS), ("k", KV), ("v", KV))]
         m[at + "attn_qkv.weight"] = np.concatenate(parts)
         m.put(at + "attn_output.weight", "o", D, D, block=b)
         m.put(at + "ffn_norm.weight", "ffn_norm", D, block=b)
         m[at + "ffn_up.weight"] = np.concatenate([m.draw(role, F, D, block=b) for role in ("gate", "up")])
         m.put(at + "ffn_down.weight", "down", D, F, block=b)
-    m.put("output_norm.weight", "final_norm", D)
-    m.put("output.weight", "head", V, D)
     return m.done()
 
 
@@ -223,10 +206,7 @@ def bert() -> Miniature:
 def dbrx() -> Miniature:
     """Its norm before the FFN goes by the name of one behind attention."""
     m = Maker("gguf_dbrx", config("dbrx", num_local_experts=3), label="gguf-dbrx")
-    m.put("token_embd.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m):
         parts = [m.draw(role, heads * HD, D, block=b) for role, heads in (("q", HEADS), ("k", KV), ("v", KV))]
         m[at + "attn_qkv.weight"] = np.concatenate(parts)
         m.put(at + "attn_output.weight", "o", D, D, block=b)
@@ -234,8 +214,6 @@ def dbrx() -> Miniature:
         m.put(at + "ffn_gate_inp.weight", "router", 3, D, block=b)
         for role, rows, columns in (("gate", F, D), ("up", F, D), ("down", D, F)):
             _experts(m, f"{at}ffn_{role}_exps.weight", role, 3, rows, columns, b)
-    m.put("output_norm.weight", "final_norm", D)
-    m.put("output.weight", "head", V, D)
     return m.done()
 
 
@@ -243,10 +221,7 @@ def deepseek2() -> Miniature:
     """Multi-head latent attention with its products split off, a dense block, then experts."""
     nope, rope, value, latent, q_latent = 4, 2, 5, 8, 10
     m = Maker("gguf", config("deepseek2", num_local_experts=3), label="gguf-deepseek2")
-    m.put("token_embd.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m):
         m.put(at + "attn_q_a.weight", "q_a", q_latent, D, block=b)
         m.put(at + "attn_q_a_norm.weight", "q_a_norm", q_latent, block=b)
         m.put(at + "attn_q_b.weight", "q_b", HEADS * (nope + rope), q_latent, block=b)
@@ -264,18 +239,13 @@ def deepseek2() -> Miniature:
         for role, rows, columns in (("gate", F, D), ("up", F, D), ("down", D, F)):
             _experts(m, f"{at}ffn_{role}_exps.weight", role, 3, rows, columns, b)
             m.put(f"{at}ffn_{role}_shexp.weight", role, rows, columns, block=b, expert="shared")
-    m.put("output_norm.weight", "final_norm", D)
-    m.put("output.weight", "head", V, D)
     return m.done()
 
 
 def mamba() -> Miniature:
     inner, state, rank = 48, 6, 3
     m = Maker("gguf", {"model_type": "mamba", "hidden_size": D, "num_hidden_layers": BLOCKS}, label="gguf-mamba")
-    m.put("token_embd.weight", "embedding", V, D)
-    for b in range(BLOCKS):
-        at = f"blk.{b}."
-        m.put(at + "attn_norm.weight", "attn_norm", D, block=b)
+    for at, b in blocks(m, head=False):
         m.put(at + "ssm_in.weight", "ssm_in", 2 * inner, D, block=b)
         m.put(at + "ssm_conv1d.weight", "ssm_conv", inner, 4, block=b)
         m.put(at + "ssm_conv1d.bias", "ssm_conv_bias", inner, block=b)
@@ -285,7 +255,6 @@ def mamba() -> Miniature:
         m.put(at + "ssm_a", "ssm_a", inner, state, block=b)
         m.put(at + "ssm_d", "ssm_d", inner, block=b)
         m.put(at + "ssm_out.weight", "ssm_out", D, inner, block=b)
-    m.put("output_norm.weight", "final_norm", D)
     return m.done()
 
 

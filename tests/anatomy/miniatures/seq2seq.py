@@ -6,23 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from miniature import Array, Maker, Miniature
+from miniature import Array, Maker, Miniature, layer_norm, linear
 
 V, D, F, POSITIONS = 40, 24, 56, 16
 HEADS, HD = 4, 6
 BLOCKS = 2
-
-
-def layer_norm(m: Maker, name: str, role: str, b: int | None = None, n: int = D, stack: str | None = None) -> None:
-    m.put(f"{name}.weight", role, n, block=b, stack=stack)
-    m.put(f"{name}.bias", f"{role}_bias", n, block=b, stack=stack)
-
-
-def linear(
-    m: Maker, name: str, role: str, rows: int, columns: int, b: int | None = None, stack: str | None = None
-) -> None:
-    m.put(f"{name}.weight", role, rows, columns, block=b, stack=stack)
-    m.put(f"{name}.bias", f"{role}_bias", rows, block=b, stack=stack)
 
 
 def _t5_attention(m: Maker, at: str, b: int, stack: str, prefix: str = "", inner: int = 20) -> None:

@@ -5,23 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from miniature import Maker, Miniature
+from miniature import Maker, Miniature, layer_norm, linear
 
 V, D, F, POSITIONS = 40, 24, 56, 16
 HEADS, BLOCKS, PATCH = 4, 2, 4
 VIT = {"hidden_size": D, "num_attention_heads": HEADS, "num_hidden_layers": BLOCKS, "intermediate_size": F}
-
-
-def layer_norm(m: Maker, name: str, role: str, b: int | None = None, stack: str | None = None, n: int = D) -> None:
-    m.put(f"{name}.weight", role, n, block=b, stack=stack)
-    m.put(f"{name}.bias", f"{role}_bias", n, block=b, stack=stack)
-
-
-def linear(
-    m: Maker, name: str, role: str, rows: int, columns: int, b: int | None = None, stack: str | None = None
-) -> None:
-    m.put(f"{name}.weight", role, rows, columns, block=b, stack=stack)
-    m.put(f"{name}.bias", f"{role}_bias", rows, block=b, stack=stack)
 
 
 def fused(m: Maker, weight: str, bias: str, b: int | None, stack: str | None = None, d: int = D) -> None:
@@ -123,10 +111,10 @@ def _clip_blocks(m: Maker, root: str, stack: str) -> None:
         at = f"{root}.encoder.layers.{b}."
         for role, name in zip("kvqo", ("k_proj", "v_proj", "q_proj", "out_proj"), strict=True):
             linear(m, f"{at}self_attn.{name}", role, D, D, b, stack)
-        layer_norm(m, at + "layer_norm1", "attn_norm", b, stack)
+        layer_norm(m, at + "layer_norm1", "attn_norm", b, stack=stack)
         linear(m, at + "mlp.fc1", "up", F, D, b, stack)
         linear(m, at + "mlp.fc2", "down", D, F, b, stack)
-        layer_norm(m, at + "layer_norm2", "ffn_norm", b, stack)
+        layer_norm(m, at + "layer_norm2", "ffn_norm", b, stack=stack)
 
 
 def clip() -> Miniature:
@@ -190,10 +178,10 @@ def clip_openai() -> Miniature:
             at = f"{root}.resblocks.{b}."
             fused(m, at + "attn.in_proj_weight", at + "attn.in_proj_bias", b, stack, d)
             linear(m, at + "attn.out_proj", "o", d, d, b, stack)
-            layer_norm(m, at + "ln_1", "attn_norm", b, stack, d)
+            layer_norm(m, at + "ln_1", "attn_norm", b, d, stack)
             linear(m, at + "mlp.c_fc", "up", 4 * d, d, b, stack)
             linear(m, at + "mlp.c_proj", "down", d, 4 * d, b, stack)
-            layer_norm(m, at + "ln_2", "ffn_norm", b, stack, d)
+            layer_norm(m, at + "ln_2", "ffn_norm", b, d, stack)
     layer_norm(m, "visual.ln_post", "final_norm", stack="vision", n=wide)
     m.put("token_embedding.weight", "embedding", V, D)
     layer_norm(m, "ln_final", "final_norm")
@@ -245,7 +233,7 @@ def _qwen_block(m: Maker, at: str, b: int, *, gated: bool) -> None:
         if gated:
             m.put(f"{at}{name}.weight", role, D, block=b, stack="vision")
         else:
-            layer_norm(m, at + name, role, b, "vision")
+            layer_norm(m, at + name, role, b, stack="vision")
     fused(m, at + "attn.qkv.weight", at + "attn.qkv.bias", b, "vision")
     linear(m, at + "attn.proj", "o", D, D, b, "vision")
     if gated:
@@ -311,8 +299,8 @@ def internvl() -> Miniature:
         m.put(block + "ls2", "ffn_scale", D, block=b, stack="vision")
         linear(m, block + "mlp.fc1", "up", F, D, b, "vision")
         linear(m, block + "mlp.fc2", "down", D, F, b, "vision")
-        layer_norm(m, block + "norm1", "attn_norm", b, "vision")
-        layer_norm(m, block + "norm2", "ffn_norm", b, "vision")
+        layer_norm(m, block + "norm1", "attn_norm", b, stack="vision")
+        layer_norm(m, block + "norm2", "ffn_norm", b, stack="vision")
     layer_norm(m, "mlp1.0", "projector_norm", stack="vision", n=4 * D)
     linear(m, "mlp1.1", "projector", 20, 4 * D, stack="vision")
     linear(m, "mlp1.3", "projector_out", 20, 20, stack="vision")
@@ -368,14 +356,14 @@ def qwen3_vl() -> Miniature:
     m.put(at + "pos_embed.weight", "position", POSITIONS, D, stack="vision")
     for b in range(BLOCKS):
         block = f"{at}blocks.{b}."
-        layer_norm(m, block + "norm1", "attn_norm", b, "vision")
-        layer_norm(m, block + "norm2", "ffn_norm", b, "vision")
+        layer_norm(m, block + "norm1", "attn_norm", b, stack="vision")
+        layer_norm(m, block + "norm2", "ffn_norm", b, stack="vision")
         fused(m, block + "attn.qkv.weight", block + "attn.qkv.bias", b, "vision")
         linear(m, block + "attn.proj", "o", D, D, b, "vision")
         linear(m, block + "mlp.linear_fc1", "up", F, D, b, "vision")
         linear(m, block + "mlp.linear_fc2", "down", D, F, b, "vision")
     for stack, name, b in (("vision", "merger", None), ("deepstack", "deepstack_merger_list.0", 0)):
-        layer_norm(m, f"{at}{name}.norm", "projector_norm", b, stack, D if b is None else 4 * D)
+        layer_norm(m, f"{at}{name}.norm", "projector_norm", b, D if b is None else 4 * D, stack)
         linear(m, f"{at}{name}.linear_fc1", "projector", 4 * D, 4 * D, b, stack)
         linear(m, f"{at}{name}.linear_fc2", "projector_out", 20, 4 * D, b, stack)
     _llama(m, "model.language_model.", "lm_head.weight")
@@ -402,7 +390,7 @@ def _speech(family: str, root: str, norms: dict[str, str]) -> Miniature:
         if stable:
             m.put(at + "conv.bias", "conv1_bias", channels, block=b, stack="audio")
         if stable or b == 0:
-            layer_norm(m, at + "layer_norm", "conv1_norm", b, "audio", channels)
+            layer_norm(m, at + "layer_norm", "conv1_norm", b, channels, "audio")
     layer_norm(m, f"{root}.feature_projection.layer_norm", "projector_norm", n=channels)
     linear(m, f"{root}.feature_projection.projection", "projector", D, channels)
     m.put(f"{root}.masked_spec_embed", "mask_token", D)

@@ -303,10 +303,3 @@ def _safe(pattern: str, path: str | None) -> re.Pattern[str]:
     except (re.error, OverflowError, RecursionError) as error:
         message = f"{escape(pattern, 80)} is no regular expression: {error}"
         raise FormatError(message, path=path, code="adapter_pattern") from error
-
-
-def names_of(updates: Iterable[Update], limit: int = 5) -> str:
-    """Module names for a message."""
-    modules: Sequence[str] = [update.module for update in updates]
-    shown = ", ".join(escape(module, 120) for module in modules[:limit])
-    return shown + (f" and {len(modules) - limit} more" if len(modules) > limit else "")

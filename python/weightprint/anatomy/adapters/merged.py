@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, names_of, read_adapter
+from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, read_adapter
 from weightprint.anatomy.adapters.deltas import delta, multiplier
 from weightprint.anatomy.adapters.dialects import Update
 from weightprint.anatomy.adapters.module_names import Rule, named, rule_of
@@ -37,7 +37,7 @@ from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FormatError
 from weightprint.quant.weights import Weight, Weights
 from weightprint.util.arrays import F32
-from weightprint.util.escape import escape
+from weightprint.util.escape import escape, listed
 
 __all__ = ["Merged", "MergedWeights", "merge_adapter"]
 
@@ -301,7 +301,7 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
         return by_place
     message = (
         f"the base {escape(base.checkpoint.source)} has no module for {len(missing)} of {len(changing)} updates: "
-        f"{names_of(missing)}{by_place}; is this the model that the adapter was trained on?"
+        f"{listed([update.module for update in missing])}{by_place}; is this the model that the adapter was trained on?"
     )
     raise FormatError(message, path=adapter.checkpoint.files[0].path, tensor=missing[0].first, code="adapter_base")
 

@@ -13,158 +13,102 @@ Facts are from the published modeling code, where order can't be told from shape
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, Stack, Table, grouped, paired, stacked, table
+from typing import Any
 
-__all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "OUTSIDE", "POST_NORMS", "PRE_NORMS", "QK_NORMS", "decoder"]
+from weightprint.anatomy.family import Family, Part, Stack, paired, row, stack, table
 
-ATTENTION = table("self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v self_attn.o_proj=o")
-QK_NORMS = table("self_attn.q_norm=q_norm self_attn.k_norm=k_norm")
+__all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "NORMS", "POST_NORMS", "QK_NORMS", "blocks", "decoder"]
+
+ATTENTION = table("self_attn.{q,k,v,o}_proj={q,k,v,o}")
+QK_NORMS = table("self_attn.{q,k}_norm={q,k}_norm")
 MLA = table(
     "self_attn.q_a_proj=q_a self_attn.q_a_layernorm=q_a_norm self_attn.q_b_proj=q_b self_attn.kv_a_proj_with_mqa=kv_a "
     "self_attn.kv_a_layernorm=kv_a_norm self_attn.kv_b_proj=kv_b self_attn.o_proj=o"
 )
-GATED = table("mlp.gate_proj=gate mlp.up_proj=up mlp.down_proj=down")
-FUSED_GATED: Table = {"mlp.gate_up_proj": stacked("gate", "up"), "mlp.down_proj": "down"}
-PRE_NORMS = table("input_layernorm=attn_norm post_attention_layernorm=ffn_norm")
-POST_NORMS = table("post_attention_layernorm=attn_post_norm post_feedforward_layernorm=ffn_post_norm")
-GEMMA_NORMS: Table = {"input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm", **POST_NORMS}
+GATED = table("mlp.{gate,up,down}_proj={gate,up,down}")
+FUSED_GATED = table("mlp.gate_up_proj=gate|up mlp.down_proj=down")
+UP_DOWN = table("mlp.{up,down}_proj={up,down}")
+NORMS = table("{input,post_attention}_layernorm={attn,ffn}_norm")
+POST_NORMS = table("post_{attention,feedforward}_layernorm={attn,ffn}_post_norm")
+GEMMA_NORMS = table("{input,pre_feedforward}_layernorm={attn,ffn}_norm", POST_NORMS)
 OUTSIDE = table("embed_tokens=embedding norm=final_norm lm_head=head score=classifier")
 META_OUTSIDE = table("tok_embeddings=embedding norm=final_norm output=head")
-META_FFN = table("feed_forward.w1=gate feed_forward.w3=up feed_forward.w2=down")
-META_NORMS = table("attention_norm=attn_norm ffn_norm=ffn_norm")
+META_FFN = table("feed_forward.{w1,w3,w2}={gate,up,down}")
+META_NORMS = table("{attention,ffn}_norm={attn,ffn}_norm")
 
 #: Many models are Llama to a tensor: names, biases and shapes differ by nothing that matters here.
 LLAMA_TYPES = (
-    "llama", "mistral", "ministral", "qwen2", "minicpm", "internlm", "internlm3", "aquila", "granite", "smollm3",
-    "seed_oss", "ernie4_5", "pangu", "PanguEmbedded",
-)  # fmt: skip
+    "llama mistral ministral qwen2 minicpm internlm internlm3 aquila granite smollm3 seed_oss ernie4_5 pangu "
+    "PanguEmbedded"
+)
 
 
-def decoder(inside: Table, outside: Table = OUTSIDE, block: str = "layers.{b}.") -> tuple[Stack, ...]:
-    """One stack of decoder blocks."""
-    return (Stack("decoder", block, inside, outside),)
+def blocks(*inside: Part, outside: Part = OUTSIDE, block: str = "layers.{b}.") -> Stack:
+    """A stack of decoder blocks."""
+    return stack("decoder", block, *inside, outside=outside)
+
+
+def decoder(name: str, *inside: Part, outside: Part = OUTSIDE, block: str = "layers.{b}.", **traits: Any) -> Family:
+    """A family of one such stack; `traits` as `row` takes them."""
+    return row(name, blocks(*inside, outside=outside, block=block), **traits)
 
 
 FAMILIES: tuple[Family, ...] = (
-    Family("llama", decoder({**PRE_NORMS, **ATTENTION, **GATED}), LLAMA_TYPES),
-    Family("qwen3", decoder({**PRE_NORMS, **ATTENTION, **QK_NORMS, **GATED}), ("qwen3",)),
-    Family("gemma", decoder({**PRE_NORMS, **ATTENTION, **GATED}), ("gemma",), norm_offset=1.0),
-    Family("olmo2", decoder({**POST_NORMS, **ATTENTION, **QK_NORMS, **GATED}), ("olmo2", "olmo3", "exaone4")),
-    Family("gemma2", decoder({**GEMMA_NORMS, **ATTENTION, **GATED}), ("gemma2",), norm_offset=1.0),
-    Family(
-        "gemma3", decoder({**GEMMA_NORMS, **ATTENTION, **QK_NORMS, **GATED}), ("gemma3", "gemma3_text"), norm_offset=1.0
-    ),
-    Family("cohere", decoder({"input_layernorm": "attn_norm", **ATTENTION, **GATED}), ("cohere", "cohere2")),
-    Family("cohere_qk_norm", decoder({"input_layernorm": "attn_norm", **ATTENTION, **QK_NORMS, **GATED}), ("cohere",)),
-    Family("olmo_hf", decoder({**ATTENTION, **GATED}), ("olmo",)),
-    Family(
-        "hunyuan",
-        decoder(table(PRE_NORMS, ATTENTION, "self_attn.query_layernorm=q_norm self_attn.key_layernorm=k_norm", GATED)),
-        ("hunyuan_v1_dense",),
-    ),
-    Family(
-        "stablelm",
-        decoder(
-            {
-                **PRE_NORMS,
-                **ATTENTION,
-                # A norm for each head: the number is the head's.
-                **table("self_attn.q_layernorm.norms.{e}=q_norm self_attn.k_layernorm.norms.{e}=k_norm"),
-                **GATED,
-            }
-        ),
-        ("stablelm",),
-    ),
-    Family("arcee", decoder({**PRE_NORMS, **ATTENTION, "mlp.up_proj": "up", "mlp.down_proj": "down"}), ("arcee",)),
-    Family(
-        "nemotron",
-        decoder({**PRE_NORMS, **ATTENTION, "mlp.up_proj": "up", "mlp.down_proj": "down"}),
-        ("nemotron",),
-        norm_offset=1.0,
-    ),
-    Family("minicpm3", decoder({**PRE_NORMS, **MLA, **GATED}), ("minicpm3",)),
-    Family("phi3", decoder(table(PRE_NORMS, "self_attn.qkv_proj=q|k|v self_attn.o_proj=o", FUSED_GATED)), ("phi3",)),
-    Family(
-        "baichuan",
-        decoder({**PRE_NORMS, "self_attn.W_pack": stacked("q", "k", "v"), "self_attn.o_proj": "o", **GATED}),
-        ("baichuan",),
-    ),
-    Family("glm", decoder({**PRE_NORMS, **ATTENTION, **FUSED_GATED}), ("glm",)),
-    Family(
-        "glm4",
-        decoder(
-            table(
-                PRE_NORMS,
-                "post_self_attn_layernorm=attn_post_norm post_mlp_layernorm=ffn_post_norm",
-                ATTENTION,
-                FUSED_GATED,
-            )
-        ),
-        ("glm4",),
-    ),
-    Family(
+    decoder("llama", NORMS, ATTENTION, GATED, types=LLAMA_TYPES),
+    decoder("qwen3", NORMS, ATTENTION, QK_NORMS, GATED),
+    decoder("gemma", NORMS, ATTENTION, GATED, norm_offset=1.0),
+    decoder("olmo2", POST_NORMS, ATTENTION, QK_NORMS, GATED, types="olmo2 olmo3 exaone4"),
+    decoder("gemma2", GEMMA_NORMS, ATTENTION, GATED, norm_offset=1.0),
+    decoder("gemma3", GEMMA_NORMS, ATTENTION, QK_NORMS, GATED, types="gemma3 gemma3_text", norm_offset=1.0),
+    decoder("cohere", "input_layernorm=attn_norm", ATTENTION, GATED, types="cohere cohere2"),
+    decoder("cohere_qk_norm", "input_layernorm=attn_norm", ATTENTION, QK_NORMS, GATED, types="cohere"),
+    decoder("olmo_hf", ATTENTION, GATED, types="olmo"),
+    decoder("hunyuan", NORMS, ATTENTION, "self_attn.{query,key}_layernorm={q,k}_norm", GATED, types="hunyuan_v1_dense"),
+    # A norm for each head: the number is the head's.
+    decoder("stablelm", NORMS, ATTENTION, "self_attn.{q,k}_layernorm.norms.{e}={q,k}_norm", GATED),
+    decoder("arcee", NORMS, ATTENTION, UP_DOWN),
+    decoder("nemotron", NORMS, ATTENTION, UP_DOWN, norm_offset=1.0),
+    decoder("minicpm3", NORMS, MLA, GATED),
+    decoder("phi3", NORMS, "self_attn.qkv_proj=q|k|v self_attn.o_proj=o", FUSED_GATED),
+    decoder("baichuan", NORMS, "self_attn.W_pack=q|k|v self_attn.o_proj=o", GATED),
+    decoder("glm", NORMS, ATTENTION, FUSED_GATED),
+    decoder("glm4", NORMS, "post_{self_attn,mlp}_layernorm={attn,ffn}_post_norm", ATTENTION, FUSED_GATED),
+    decoder(
         "chatglm2",
-        decoder(
-            table(
-                PRE_NORMS,
-                "self_attention.query_key_value=q|k|v self_attention.dense=o mlp.dense_h_to_4h=gate|up "
-                "mlp.dense_4h_to_h=down",
-            ),
-            table("embedding.word_embeddings=embedding encoder.final_layernorm=final_norm output_layer=head"),
-            "encoder.layers.{b}.",
-        ),
-        ("chatglm",),
+        NORMS,
+        "self_attention.query_key_value=q|k|v self_attention.dense=o mlp.dense_h_to_4h=gate|up mlp.dense_4h_to_h=down",
+        outside="embedding.word_embeddings=embedding encoder.final_layernorm=final_norm output_layer=head",
+        block="encoder.layers.{b}.",
+        types="chatglm",
     ),
-    Family(
+    decoder(
         "chatglm",
-        decoder(
-            table(
-                PRE_NORMS,
-                {"attention.query_key_value": grouped("q", "k", "v")},
-                "attention.dense=o mlp.dense_h_to_4h=up mlp.dense_4h_to_h=down",
-            ),
-            table("word_embeddings=embedding final_layernorm=final_norm lm_head=head"),
-        ),
-        ("chatglm",),
+        NORMS,
+        "attention.query_key_value=q/k/v attention.dense=o mlp.dense_{h_to_4h,4h_to_h}={up,down}",
+        outside="word_embeddings=embedding final_layernorm=final_norm lm_head=head",
     ),
-    Family(
+    decoder(
         "qwen",
-        decoder(
-            table("ln_1=attn_norm attn.c_attn=q|k|v attn.c_proj=o ln_2=ffn_norm mlp.w1=up mlp.w2=gate mlp.c_proj=down"),
-            table("wte=embedding ln_f=final_norm lm_head=head"),
-            "h.{b}.",
-        ),
-        ("qwen",),
+        "ln_1=attn_norm attn.c_attn=q|k|v attn.c_proj=o ln_2=ffn_norm mlp.{w1,w2,c_proj}={up,gate,down}",
+        outside="wte=embedding ln_f=final_norm lm_head=head",
+        block="h.{b}.",
     ),
-    Family(
-        "internlm2",
-        decoder(
-            {**META_NORMS, "attention.wqkv": grouped("q", "k", "v"), "attention.wo": "o", **META_FFN}, META_OUTSIDE
-        ),
-        ("internlm2",),
-    ),
-    Family(
+    decoder("internlm2", META_NORMS, "attention.wqkv=q/k/v attention.wo=o", META_FFN, outside=META_OUTSIDE),
+    decoder(
         "llama_meta",
-        decoder(
-            table(
-                META_NORMS,
-                {"attention.wq": paired("q"), "attention.wk": paired("k")},
-                "attention.wv=v attention.wo=o",
-                META_FFN,
-            ),
-            META_OUTSIDE,
-        ),
+        META_NORMS,
+        {"attention.wq": paired("q"), "attention.wk": paired("k")},
+        "attention.{wv,wo}={v,o}",
+        META_FFN,
+        outside=META_OUTSIDE,
+        types="",
     ),
-    Family(
+    decoder(
         "olmo",
-        decoder(
-            table(
-                "attn_norm=attn_norm att_proj=q|k|v q_proj=q k_proj=k v_proj=v q_norm=q_norm k_norm=k_norm attn_out=o "
-                "ff_norm=ffn_norm ff_proj=up|gate ff_out=down"
-            ),
-            table("wte=embedding wpe=position ln_f=final_norm ff_out=head"),
-            "blocks.{b}.",
-        ),
-        ("hf_olmo", "olmo"),
+        "attn_norm=attn_norm att_proj=q|k|v {q,k,v}_proj={q,k,v} {q,k}_norm={q,k}_norm attn_out=o "
+        "ff_norm=ffn_norm ff_proj=up|gate ff_out=down",
+        outside="wte=embedding wpe=position ln_f=final_norm ff_out=head",
+        block="blocks.{b}.",
+        types="hf_olmo olmo",
     ),
 )

@@ -16,230 +16,151 @@ bloom, falcon, mpt, starcoder2, phi, persimmon, xglm.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, Table, grouped, single, stacked, table, transposed
+from functools import partial
 
-__all__ = ["FAMILIES"]
+from weightprint.anatomy.families.decoders import NORMS, decoder
+from weightprint.anatomy.family import Family, grouped, table
+
+__all__ = ["FAIRSEQ_POST", "FAIRSEQ_PRE", "FAMILIES"]
 
 _HEADS = table("lm_head=head score=classifier")
-_GPT_OUTSIDE: Table = {"wte": "embedding", "wpe": "position", "ln_f": "final_norm", **_HEADS}
-_GPT_NORMS = table("ln_1=attn_norm ln_2=ffn_norm")
-_LLAMA_OUTSIDE: Table = {"embed_tokens": "embedding", "norm": "final_norm", **_HEADS}
-_FOUR = table("dense_h_to_4h=up dense_4h_to_h=down")
-_MEGATRON_FFN: Table = {f"mlp.{name}": role for name, role in _FOUR.items()}
-_MASKS = ("*.attn.bias", "*.attn.masked_bias")
-_ATTENTION_MASKS = ("*.attention.bias", "*.attention.masked_bias", "*.rotary_emb.inv_freq")
-_GPT2_CROSS: Table = {
-    "crossattention.q_attn": transposed("cross_q"),
-    "crossattention.c_attn": transposed(stacked("cross_k", "cross_v")),
-    "crossattention.c_proj": transposed("cross_o"),
-    "ln_cross_attn": "cross_norm",
-}
+_GPT_OUTSIDE = table("wte=embedding wpe=position ln_f=final_norm", _HEADS)
+_GPT_NORMS = table("{ln_1,ln_2}={attn,ffn}_norm")
+_GPT2_LAYER = table("attn.c_attn=q|k|v.T attn.c_proj=o.T mlp.c_fc=up.T mlp.c_proj=down.T")
+_MLP_CONV = table("mlp.c_fc=up mlp.c_proj=down")
+_MEGATRON_FFN = table("mlp.dense_{h_to_4h,4h_to_h}={up,down}")
+_BY_HEADS = table("self_attention.query_key_value=q/k/v self_attention.dense=o", _MEGATRON_FFN)
+_MASKS = "*.attn.bias *.attn.masked_bias"
+_FREQUENCIES = "*.rotary_emb.inv_freq"
+_GPT2_CROSS = table(
+    "crossattention.q_attn=cross_q.T crossattention.c_attn=cross_k|cross_v.T crossattention.c_proj=cross_o.T "
+    "ln_cross_attn=cross_norm"
+)
+_PHI_OUTSIDE = table("embed_tokens=embedding final_layernorm=final_norm", _HEADS)
 
-#: The attention of OPT, XGLM, BART and their kin.
-OUT_PROJ = table("self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v self_attn.out_proj=o")
-#: Their blocks with norms in front …
-FAIRSEQ_PRE: Table = table(OUT_PROJ, "self_attn_layer_norm=attn_norm fc1=up fc2=down final_layer_norm=ffn_norm")
+#: Blocks of OPT, XGLM, BART and their kin, with norms in front …
+FAIRSEQ_PRE = table(
+    "self_attn.{q,k,v,out}_proj={q,k,v,o} self_attn_layer_norm=attn_norm fc1=up fc2=down final_layer_norm=ffn_norm"
+)
 #: … and behind.
-FAIRSEQ_POST: Table = table(FAIRSEQ_PRE, "self_attn_layer_norm=attn_post_norm final_layer_norm=ffn_post_norm")
-_OPT_OUTSIDE: Table = table("decoder.embed_tokens=embedding decoder.embed_positions=position", _HEADS)
+FAIRSEQ_POST = table(FAIRSEQ_PRE, "self_attn_layer_norm=attn_post_norm final_layer_norm=ffn_post_norm")
+_OPT_OUTSIDE = table("decoder.embed_{tokens,positions}={embedding,position}", _HEADS)
+
+#: GPT-2's names outside the blocks, and of the blocks.
+_gpt = partial(decoder, outside=_GPT_OUTSIDE, block="h.{b}.")
 
 FAMILIES: tuple[Family, ...] = (
-    single(
+    _gpt(
         "gpt2",
-        "decoder",
-        "h.{b}.",
-        {
-            **_GPT_NORMS,
-            "attn.c_attn": transposed(stacked("q", "k", "v")),
-            "attn.c_proj": transposed("o"),
-            "mlp.c_fc": transposed("up"),
-            "mlp.c_proj": transposed("down"),
-            **_GPT2_CROSS,
-        },
-        _GPT_OUTSIDE,
-        ("gpt2",),
-        fixed=(*_MASKS, "*.crossattention.bias", "*.crossattention.masked_bias"),
+        _GPT_NORMS,
+        _GPT2_LAYER,
+        _GPT2_CROSS,
+        fixed=f"{_MASKS} *.crossattention.bias *.crossattention.masked_bias",
     ),
-    single(
+    decoder(
         "openai_gpt",  # the first GPT: norms behind
-        "decoder",
-        "h.{b}.",
-        {
-            "attn.c_attn": transposed(stacked("q", "k", "v")),
-            "attn.c_proj": transposed("o"),
-            "ln_1": "attn_post_norm",
-            "mlp.c_fc": transposed("up"),
-            "mlp.c_proj": transposed("down"),
-            "ln_2": "ffn_post_norm",
-        },
-        {"tokens_embed": "embedding", "positions_embed": "position", **_HEADS},
-        ("openai-gpt",),
+        _GPT2_LAYER,
+        "{ln_1,ln_2}={attn,ffn}_post_norm",
+        outside=table("{tokens,positions}_embed={embedding,position}", _HEADS),
+        block="h.{b}.",
+        types="openai-gpt",
         pre_norm=False,
-        fixed=("*.attn.bias", "*position_ids"),
+        fixed="*.attn.bias *position_ids",
     ),
-    single(
-        "gpt_bigcode",
-        "decoder",
-        "h.{b}.",
-        table(_GPT_NORMS, {"attn.c_attn": grouped("q", "k", "v")}, "attn.c_proj=o mlp.c_fc=up mlp.c_proj=down"),
-        _GPT_OUTSIDE,
-        ("gpt_bigcode",),
-        fixed=_MASKS,
-    ),
-    single(
+    _gpt("gpt_bigcode", _GPT_NORMS, "attn.c_attn=q/k/v attn.c_proj=o", _MLP_CONV, fixed=_MASKS),
+    _gpt(
         "gpt_neo",
-        "decoder",
-        "h.{b}.",
-        table(
-            _GPT_NORMS,
-            "attn.attention.q_proj=q attn.attention.k_proj=k attn.attention.v_proj=v "
-            "attn.attention.out_proj=o mlp.c_fc=up mlp.c_proj=down",
-        ),
-        _GPT_OUTSIDE,
-        ("gpt_neo",),
-        fixed=("*.attn.attention.bias", "*.attn.attention.masked_bias"),
+        _GPT_NORMS,
+        "attn.attention.{q,k,v,out}_proj={q,k,v,o}",
+        _MLP_CONV,
+        fixed="*.attn.attention.bias *.attn.attention.masked_bias",
     ),
-    single(
+    _gpt(
         "gptj",
-        "decoder",
-        "h.{b}.",
-        table("ln_1=attn_norm attn.q_proj=q attn.k_proj=k attn.v_proj=v attn.out_proj=o mlp.fc_in=up mlp.fc_out=down"),
-        _GPT_OUTSIDE,
-        ("gptj",),
-        fixed=(*_MASKS, "*.attn.embed_positions", "*.attn.scale_attn"),
+        "ln_1=attn_norm attn.{q,k,v,out}_proj={q,k,v,o} mlp.fc_{in,out}={up,down}",
+        fixed=f"{_MASKS} *.attn.embed_positions *.attn.scale_attn",
     ),
-    single(
+    _gpt(
         "codegen",
-        "decoder",
-        "h.{b}.",
-        table(
-            {"ln_1": "attn_norm", "attn.qkv_proj": grouped("q", "v", "k", groups=4)},
-            "attn.out_proj=o mlp.fc_in=up mlp.fc_out=down",
-        ),
-        _GPT_OUTSIDE,
-        ("codegen",),
-        fixed=("*.attn.causal_mask", *_MASKS),
+        "ln_1=attn_norm",
+        {"attn.qkv_proj": grouped("q/v/k", 4)},
+        "attn.out_proj=o mlp.fc_{in,out}={up,down}",
+        fixed=f"*.attn.causal_mask {_MASKS}",
     ),
-    single(
+    decoder(
         "gpt_neox",
-        "decoder",
-        "layers.{b}.",
-        table(
-            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
-            {"attention.query_key_value": grouped("q", "k", "v"), "attention.dense": "o"},
-            _MEGATRON_FFN,
-        ),
-        {"embed_in": "embedding", "final_layer_norm": "final_norm", "embed_out": "head", **_HEADS},
-        ("gpt_neox",),
-        fixed=_ATTENTION_MASKS,
+        NORMS,
+        "attention.query_key_value=q/k/v attention.dense=o",
+        _MEGATRON_FFN,
+        outside=table("embed_in=embedding final_layer_norm=final_norm embed_out=head", _HEADS),
+        fixed=f"*.attention.bias *.attention.masked_bias {_FREQUENCIES}",
     ),
-    single(
+    decoder(
         "bloom",
-        "decoder",
-        "h.{b}.",
-        table(
-            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
-            {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
-            _MEGATRON_FFN,
-        ),
-        table("word_embeddings=embedding word_embeddings_layernorm=embedding_norm ln_f=final_norm", _HEADS),
-        ("bloom",),
+        NORMS,
+        _BY_HEADS,
+        outside=table("word_embeddings{,_layernorm}=embedding{,_norm} ln_f=final_norm", _HEADS),
+        block="h.{b}.",
     ),
-    single(
+    decoder(
         "falcon",
-        "decoder",
-        "h.{b}.",
-        table(
-            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm ln_attn=attn_norm ln_mlp=ffn_norm",
-            {"self_attention.query_key_value": grouped("q", "k", "v"), "self_attention.dense": "o"},
-            _MEGATRON_FFN,
-        ),
-        {"word_embeddings": "embedding", "ln_f": "final_norm", **_HEADS},
-        ("falcon", "RefinedWeb", "RefinedWebModel"),
-        fixed=("*.rotary_emb.inv_freq", "*.maybe_rotary.inv_freq", "*.rotary.inv_freq"),
+        NORMS,
+        "ln_{attn,mlp}={attn,ffn}_norm",
+        _BY_HEADS,
+        outside=table("word_embeddings=embedding ln_f=final_norm", _HEADS),
+        block="h.{b}.",
+        types="falcon RefinedWeb RefinedWebModel",
+        fixed=f"{_FREQUENCIES} *.maybe_rotary.inv_freq *.rotary.inv_freq",
     ),
-    single(
+    decoder(
         "mpt",
-        "decoder",
-        "blocks.{b}.",
-        table(
-            "norm_1=attn_norm norm_2=ffn_norm attn.Wqkv=q|k|v attn.q_ln=q_norm attn.k_ln=k_norm "
-            "attn.out_proj=o ffn.up_proj=up ffn.down_proj=down"
-        ),
-        {"wte": "embedding", "wpe": "position", "norm_f": "final_norm", **_HEADS},
-        ("mpt",),
+        "norm_{1,2}={attn,ffn}_norm attn.Wqkv=q|k|v attn.{q,k}_ln={q,k}_norm attn.out_proj=o "
+        "ffn.{up,down}_proj={up,down}",
+        outside=table("wte=embedding wpe=position norm_f=final_norm", _HEADS),
+        block="blocks.{b}.",
     ),
-    single(
-        "starcoder2",
-        "decoder",
-        "layers.{b}.",
-        table(
-            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm self_attn.q_proj=q self_attn.k_proj=k "
-            "self_attn.v_proj=v self_attn.o_proj=o mlp.c_fc=up mlp.c_proj=down"
-        ),
-        _LLAMA_OUTSIDE,
-        ("starcoder2",),
-        fixed=("*.rotary_emb.inv_freq",),
-    ),
-    single(
+    decoder("starcoder2", NORMS, "self_attn.{q,k,v,o}_proj={q,k,v,o}", _MLP_CONV, fixed=_FREQUENCIES),
+    decoder(
         "phi",
-        "decoder",
-        "layers.{b}.",
-        table(
-            "input_layernorm=attn_norm self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v "
-            "self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm mlp.fc1=up "
-            "mlp.fc2=down"
-        ),
-        {"embed_tokens": "embedding", "final_layernorm": "final_norm", **_HEADS},
-        ("phi",),
-        fixed=("*.rotary_emb.inv_freq",),
+        "input_layernorm=attn_norm self_attn.{q_proj,k_proj,v_proj,dense}={q,k,v,o} "
+        "self_attn.{q,k}_layernorm={q,k}_norm mlp.{fc1,fc2}={up,down}",
+        outside=_PHI_OUTSIDE,
+        fixed=_FREQUENCIES,
     ),
-    single(
+    decoder(
         "phi_msft",  # phi-2 as first published
-        "decoder",
-        "h.{b}.",
-        table("ln=attn_norm mixer.Wqkv=q|k|v mixer.out_proj=o mlp.fc1=up mlp.fc2=down"),
-        table("embd.wte=embedding lm_head.ln=final_norm lm_head.linear=head"),
-        ("phi-msft", "phi2", "mixformer-sequential"),
-        fixed=("*.rotary_emb.inv_freq",),
+        "ln=attn_norm mixer.Wqkv=q|k|v mixer.out_proj=o mlp.{fc1,fc2}={up,down}",
+        outside="embd.wte=embedding lm_head.{ln,linear}={final_norm,head}",
+        block="h.{b}.",
+        types="phi-msft phi2 mixformer-sequential",
+        fixed=_FREQUENCIES,
     ),
-    single(
+    decoder(
         "persimmon",
-        "decoder",
-        "layers.{b}.",
-        table(
-            "input_layernorm=attn_norm post_attention_layernorm=ffn_norm",
-            {"self_attn.query_key_value": grouped("q", "k", "v")},
-            "self_attn.dense=o self_attn.q_layernorm=q_norm self_attn.k_layernorm=k_norm",
-            _MEGATRON_FFN,
-        ),
-        {"embed_tokens": "embedding", "final_layernorm": "final_norm", **_HEADS},
-        ("persimmon",),
-        fixed=("*.rotary_emb.inv_freq",),
+        NORMS,
+        "self_attn.query_key_value=q/k/v self_attn.dense=o self_attn.{q,k}_layernorm={q,k}_norm",
+        _MEGATRON_FFN,
+        outside=_PHI_OUTSIDE,
+        fixed=_FREQUENCIES,
     ),
-    single(
+    decoder(
         "opt",
-        "decoder",
-        "decoder.layers.{b}.",
         FAIRSEQ_PRE,
-        {**_OPT_OUTSIDE, "decoder.final_layer_norm": "final_norm"},
-        ("opt",),
+        outside=table(_OPT_OUTSIDE, "decoder.final_layer_norm=final_norm"),
+        block="decoder.layers.{b}.",
     ),
-    single(
+    decoder(
         "opt_post_norm",  # opt-350m: the one with norms behind and a narrower embedding
-        "decoder",
-        "decoder.layers.{b}.",
         FAIRSEQ_POST,
-        {**_OPT_OUTSIDE, "decoder.project_in": "embedding_in", "decoder.project_out": "embedding_out"},
+        outside=table(_OPT_OUTSIDE, "decoder.project_{in,out}=embedding_{in,out}"),
+        block="decoder.layers.{b}.",
+        types="",
         pre_norm=False,
     ),
-    single(
+    decoder(
         "xglm",
-        "decoder",
-        "layers.{b}.",
         FAIRSEQ_PRE,
-        {"embed_tokens": "embedding", "layer_norm": "final_norm", **_HEADS},
-        ("xglm",),
-        fixed=("*embed_positions.weights",),
+        outside=table("embed_tokens=embedding layer_norm=final_norm", _HEADS),
+        fixed="*embed_positions.weights",
     ),
 )

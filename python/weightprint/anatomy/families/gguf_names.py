@@ -15,120 +15,98 @@ Sources: llama.cpp's conversion/*.py and gguf-py/gguf/{constants,tensor_mapping}
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, Stack, Table, experts, paired, shared, single, stacked, table
+from weightprint.anatomy.family import Family, Part, Stack, paired, row, stack, table
 
 __all__ = ["FAMILIES"]
 
 #: general.architecture (with _ for -) of models whose q and k rows the converter reorders.
 _PAIRED = (
-    "llama", "llama_embed", "llada", "deci", "baichuan", "xverse", "internlm2", "minicpm", "olmo", "arctic",
-    "deepseek", "granite", "granitemoe", "granitehybrid", "bailingmoe", "chameleon", "smollm3", "arcee", "mistral3",
-    "nanbeige",
-)  # fmt: skip
+    "llama llama_embed llada deci baichuan xverse internlm2 minicpm olmo arctic deepseek granite granitemoe "
+    "granitehybrid bailingmoe chameleon smollm3 arcee mistral3 nanbeige"
+)
 
 _OUTSIDE = table(
     "token_embd=embedding position_embd=position token_types=token_type token_embd_norm=embedding_norm "
-    "output_norm=final_norm output=head cls=classifier_dense cls.output=classifier cls.norm=classifier_norm "
-    "dense_2=projector dense_3=projector_out"
+    "output_norm=final_norm output=head {cls,cls.output,cls.norm}={classifier_dense,classifier,classifier_norm} "
+    "dense_{2,3}={projector,projector_out}"
 )
 _NORMS = table(
-    "attn_norm=attn_norm attn_norm_2=ffn_norm attn_q_norm=q_norm attn_k_norm=k_norm attn_sub_norm=attn_inner_norm "
-    "ffn_sub_norm=ffn_inner_norm post_attention_norm=attn_post_norm attn_output_norm=attn_post_norm ffn_norm=ffn_norm "
-    "post_ffw_norm=ffn_post_norm layer_output_norm=ffn_post_norm"
+    "attn_norm=attn_norm attn_norm_2=ffn_norm attn_{q,k}_norm={q,k}_norm {attn,ffn}_sub_norm={attn,ffn}_inner_norm "
+    "post_attention_norm=attn_post_norm attn_output_norm=attn_post_norm ffn_norm=ffn_norm post_ffw_norm=ffn_post_norm "
+    "layer_output_norm=ffn_post_norm"
 )
 _ATTENTION = table(
-    "attn_q=q attn_k=k attn_v=v attn_output=o attn_qkv=q|k|v attn_gate=attn_gate attn_sinks=sinks attn_q_a=q_a "
-    "attn_q_a_norm=q_a_norm attn_q_b=q_b attn_kv_a_mqa=kv_a attn_kv_a_norm=kv_a_norm attn_kv_b=kv_b attn_k_b=k_b "
-    "attn_v_b=v_b"
+    "attn_{q,k,v,output}={q,k,v,o} attn_qkv=q|k|v attn_gate=attn_gate attn_sinks=sinks "
+    "attn_{q_a,q_a_norm,q_b,kv_a_mqa,kv_a_norm,kv_b,k_b,v_b}={q_a,q_a_norm,q_b,kv_a,kv_a_norm,kv_b,k_b,v_b}"
 )
-_EXPERTS: Table = table(
-    "ffn_gate_inp=router exp_probs_b=router_correction exp_probs_b.bias=router_correction",
-    {
-        "ffn_gate_exps": experts("gate"),
-        "ffn_up_exps": experts("up"),
-        "ffn_down_exps": experts("down"),
-        "ffn_gate_up_exps": experts(stacked("gate", "up")),
-    },
-    "ffn_gate.{e}=gate ffn_up.{e}=up ffn_down.{e}=down ffn_gate_inp_shexp=shared_gate",
-    {"ffn_gate_shexp": shared("gate"), "ffn_up_shexp": shared("up"), "ffn_down_shexp": shared("down")},
+_FFN = table("ffn_{gate,up,down}={gate,up,down}")
+_EXPERTS = table(
+    "ffn_gate_inp=router {exp_probs_b,exp_probs_b.bias}=router_correction ffn_{gate,up,down}_exps=[e]{gate,up,down} "
+    "ffn_gate_up_exps=[e]gate|up ffn_{gate,up,down}.{e}={gate,up,down} ffn_gate_inp_shexp=shared_gate "
+    "ffn_{gate,up,down}_shexp=shared:{gate,up,down}"
 )
-_FFN = table("ffn_gate=gate ffn_up=up ffn_down=down")
 _SSM = table(
-    "ssm_in=ssm_in ssm_conv1d=ssm_conv ssm_x=ssm_x ssm_dt=ssm_dt ssm_dt_norm=ssm_dt_norm ssm_b_norm=ssm_b_norm "
-    "ssm_c_norm=ssm_c_norm ssm_a=ssm_a ssm_d=ssm_d ssm_norm=ssm_inner_norm ssm_out=ssm_out"
+    "ssm_in=ssm_in ssm_conv1d=ssm_conv ssm_{x,dt,dt_norm,b_norm,c_norm,a,d}=ssm_{x,dt,dt_norm,b_norm,c_norm,a,d} "
+    "ssm_norm=ssm_inner_norm ssm_out=ssm_out"
 )
-_BLOCK: Table = {**_NORMS, **_ATTENTION, **_FFN, **_EXPERTS, **_SSM}
+_BLOCK = table(_NORMS, _ATTENTION, _FFN, _EXPERTS, _SSM)
 #: What BERT's kin has: a short table, so that it wins where both explain all.
-_BERT: Table = {
-    **{name: _ATTENTION[name] for name in ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output")},
-    **{name: _NORMS[name] for name in ("attn_q_norm", "attn_k_norm", "attn_output_norm", "layer_output_norm")},
-    **_FFN,
-}
-_FIXED = ("rope_freqs.weight", "rope_factors_*.weight", "blk.*.attn_rot_embd*")
-
-
-def _decoder(inside: Table) -> tuple[Stack, ...]:
-    return (Stack("decoder", "blk.{b}.", inside, _OUTSIDE),)
-
-
-_T5_SELF: Table = table(
-    "attn_norm=attn_norm attn_q=q attn_k=k attn_v=v attn_o=o attn_rel_b=relative_bias ffn_norm=ffn_norm", _FFN
+_BERT = table(
+    "attn_{q,k,v}={q,k,v} attn_qkv=q|k|v attn_output=o attn_{q,k}_norm={q,k}_norm "
+    "{attn,layer}_output_norm={attn,ffn}_post_norm",
+    _FFN,
 )
+_FIXED = "rope_freqs.weight rope_factors_*.weight blk.*.attn_rot_embd*"
+
+
+def _blocks(*inside: Part, name: str = "decoder") -> Stack:
+    return stack(name, "blk.{b}.", *inside, outside=_OUTSIDE)
+
+
+_T5_SELF = table("attn_norm=attn_norm attn_{q,k,v,o,rel_b}={q,k,v,o,relative_bias} ffn_norm=ffn_norm", _FFN)
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    row(
         "gguf",
-        _decoder(_BLOCK),
+        _blocks(_BLOCK),
+        types="",
         fixed=_FIXED,
         unsure="rows of q and k are taken as stored, and norms as llama.cpp mostly names them: no architecture is said",
     ),
-    Family("gguf_paired", _decoder({**_BLOCK, "attn_q": paired("q"), "attn_k": paired("k")}), _PAIRED, fixed=_FIXED),
-    Family(
-        "gguf_gate_up", _decoder({**_BLOCK, "ffn_up": stacked("gate", "up")}), ("phi3", "glm4", "chatglm"), fixed=_FIXED
-    ),
-    Family("gguf_dbrx", _decoder({**_BLOCK, "attn_output_norm": "ffn_norm"}), ("dbrx",), fixed=_FIXED),
-    single(
+    row("gguf_paired", _blocks(_BLOCK, {"attn_q": paired("q"), "attn_k": paired("k")}), types=_PAIRED, fixed=_FIXED),
+    row("gguf_gate_up", _blocks(_BLOCK, "ffn_up=gate|up"), types="phi3 glm4 chatglm", fixed=_FIXED),
+    row("gguf_dbrx", _blocks(_BLOCK, "attn_output_norm=ffn_norm"), types="dbrx", fixed=_FIXED),
+    row(
         "gguf_bert",
-        "encoder",
-        "blk.{b}.",
-        _BERT,
-        _OUTSIDE,
-        ("bert", "nomic_bert", "nomic_bert_moe", "jina_bert_v2", "jina_bert_v3"),
+        _blocks(_BERT, name="encoder"),
+        types="bert nomic_bert nomic_bert_moe jina_bert_v2 jina_bert_v3",
         pre_norm=False,
         fixed=_FIXED,
     ),
-    Family(
+    row(
         "gguf_t5",
-        (
-            Stack("encoder", "enc.blk.{b}.", _T5_SELF, table("enc.output_norm=final_norm")),
-            Stack(
-                "decoder",
-                "dec.blk.{b}.",
-                table(
-                    _T5_SELF,
-                    "cross_attn_norm=cross_norm cross_attn_q=cross_q cross_attn_k=cross_k cross_attn_v=cross_v "
-                    "cross_attn_o=cross_o cross_attn_rel_b=cross_relative_bias",
-                ),
-                table("token_embd=embedding dec.output_norm=final_norm output=head"),
-            ),
+        stack("encoder", "enc.blk.{b}.", _T5_SELF, outside="enc.output_norm=final_norm"),
+        stack(
+            "decoder",
+            "dec.blk.{b}.",
+            _T5_SELF,
+            "cross_attn_{norm,q,k,v,o,rel_b}=cross_{norm,q,k,v,o,relative_bias}",
+            outside="token_embd=embedding dec.output_norm=final_norm output=head",
         ),
-        ("t5", "t5encoder"),
+        types="t5 t5encoder",
     ),
-    single(
+    row(
         "gguf_vision",
-        "vision",
-        "v.blk.{b}.",
-        table(
-            "ln1=attn_norm ln2=ffn_norm attn_q=q attn_k=k attn_v=v attn_qkv=q|k|v attn_q_norm=q_norm "
-            "attn_k_norm=k_norm attn_out=o attn_out_norm=attn_inner_norm attn_post_norm=attn_post_norm "
-            "ffn_post_norm=ffn_post_norm ls1=attn_scale ls2=ffn_scale",
+        stack(
+            "vision",
+            "v.blk.{b}.",
+            "{ln1,ln2}={attn,ffn}_norm attn_{q,k,v}={q,k,v} attn_qkv=q|k|v attn_{q,k}_norm={q,k}_norm attn_out=o "
+            "attn_out_norm=attn_inner_norm {attn,ffn}_post_norm={attn,ffn}_post_norm {ls1,ls2}={attn,ffn}_scale",
             _FFN,
+            outside="v.{patch_embd,position_embd,class_embd,pre_ln,post_ln}="
+            "{patch,position,class_token,pre_norm,final_norm} mm.{0,2,input_projection,soft_emb_norm,model.fc}="
+            "{projector,projector_out,projector,projector_norm,projector}",
         ),
-        table(
-            "v.patch_embd=patch v.position_embd=position v.class_embd=class_token v.pre_ln=pre_norm "
-            "v.post_ln=final_norm mm.0=projector mm.2=projector_out mm.input_projection=projector "
-            "mm.soft_emb_norm=projector_norm mm.model.fc=projector"
-        ),
-        ("clip",),
+        types="clip",
     ),
 )

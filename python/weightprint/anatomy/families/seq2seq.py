@@ -15,197 +15,151 @@ OpenAI's whisper; OpenNMT's CTranslate2 (python/ctranslate2/specs; slashes writt
 from __future__ import annotations
 
 from weightprint.anatomy.families.fused import FAIRSEQ_POST, FAIRSEQ_PRE
-from weightprint.anatomy.family import Family, Stack, Table, single, table
+from weightprint.anatomy.family import Family, row, single, stack, table, under
 
 __all__ = ["FAMILIES"]
 
-_SELF: Table = {f"SelfAttention.{x}": x for x in "qkvo"}
-_T5_FFN = table(
-    "DenseReluDense.wi=up DenseReluDense.wi_0=gate DenseReluDense.wi_1=up DenseReluDense.wo=down layer_norm=ffn_norm"
+_T5_FFN = table("DenseReluDense.{wi,wi_0,wi_1,wo}={up,gate,up,down} layer_norm=ffn_norm")
+_T5_SELF = under(
+    "layer.0.", "SelfAttention.{q,k,v,o,relative_attention_bias}={q,k,v,o,relative_bias} layer_norm=attn_norm"
 )
-_T5_SELF: Table = table(
-    {f"layer.0.{name}": cell for name, cell in _SELF.items()},
-    "layer.0.SelfAttention.relative_attention_bias=relative_bias layer.0.layer_norm=attn_norm",
-)
+_T5_ENCODER = table(_T5_SELF, under("layer.1.", _T5_FFN))
+_CLASSIFIER = table("classification_head.{dense,out_proj}={classifier_dense,classifier}")
 
-_CROSS = table(
-    "encoder_attn.q_proj=cross_q encoder_attn.k_proj=cross_k encoder_attn.v_proj=cross_v encoder_attn.out_proj=cross_o"
-)
-_BART_ENCODER = table(
-    "encoder.embed_tokens=embedding encoder.embed_positions=position encoder.layernorm_embedding=embedding_norm"
-)
+_CROSS = table("encoder_attn.{q,k,v,out}_proj=cross_{q,k,v,o}")
+_CROSS_PRE = table(FAIRSEQ_PRE, _CROSS, "encoder_attn_layer_norm=cross_norm")
+_BART_ENCODER = table("encoder.{embed_tokens,embed_positions,layernorm_embedding}={embedding,position,embedding_norm}")
 _BART_DECODER = table(
-    "shared=embedding decoder.embed_tokens=embedding_copy decoder.embed_positions=position "
-    "decoder.layernorm_embedding=embedding_norm lm_head=head final_logits_bias=head_bias "
-    "classification_head.dense=classifier_dense classification_head.out_proj=classifier"
+    "shared=embedding decoder.{embed_tokens,embed_positions,layernorm_embedding}="
+    "{embedding_copy,position,embedding_norm} lm_head=head final_logits_bias=head_bias",
+    _CLASSIFIER,
 )
 
-_OPENAI_BLOCK = table(
-    "attn_ln=attn_norm attn.query=q attn.key=k attn.value=v attn.out=o mlp_ln=ffn_norm mlp.0=up mlp.2=down"
-)
-_CT2_FFN = table("ffn.layer_norm=ffn_norm ffn.linear_0=up ffn.linear_1=down")
-_CT2_SELF = table("self_attention.layer_norm=attn_norm self_attention.linear_0=q|k|v self_attention.linear_1=o")
+_OPENAI_BLOCK = table("attn_ln=attn_norm attn.{query,key,value,out}={q,k,v,o} mlp_ln=ffn_norm mlp.{0,2}={up,down}")
+_CT2_FFN = table("ffn.{layer_norm,linear_0,linear_1}={ffn_norm,up,down}")
+_CT2_SELF = table("self_attention.{layer_norm,linear_0,linear_1}={attn_norm,q|k|v,o}")
 
-_SINUSOIDS = ("*embed_positions.weights",)
+_SINUSOIDS = "*embed_positions.weights"
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    row(
         "t5",
-        (
-            Stack(
-                "encoder",
-                "encoder.block.{b}.",
-                {**_T5_SELF, **{f"layer.1.{name}": cell for name, cell in _T5_FFN.items()}},
-                table("encoder.embed_tokens=embedding encoder.final_layer_norm=final_norm"),
-            ),
-            Stack(
-                "decoder",
-                "decoder.block.{b}.",
-                table(
-                    _T5_SELF,
-                    {f"layer.1.EncDecAttention.{x}": f"cross_{x}" for x in "qkvo"},
-                    "layer.1.EncDecAttention.relative_attention_bias=cross_relative_bias layer.1.layer_norm=cross_norm",
-                    {f"layer.2.{name}": cell for name, cell in _T5_FFN.items()},
-                ),
-                table(
-                    "shared=embedding decoder.embed_tokens=embedding_copy decoder.final_layer_norm=final_norm "
-                    "lm_head=head classification_head.dense=classifier_dense classification_head.out_proj=classifier"
-                ),
+        stack(
+            "encoder",
+            "encoder.block.{b}.",
+            _T5_ENCODER,
+            outside="encoder.embed_tokens=embedding encoder.final_layer_norm=final_norm",
+        ),
+        stack(
+            "decoder",
+            "decoder.block.{b}.",
+            _T5_SELF,
+            "layer.1.EncDecAttention.{q,k,v,o,relative_attention_bias}=cross_{q,k,v,o,relative_bias} "
+            "layer.1.layer_norm=cross_norm",
+            under("layer.2.", _T5_FFN),
+            outside=table(
+                "shared=embedding decoder.{embed_tokens,final_layer_norm}={embedding_copy,final_norm} lm_head=head",
+                _CLASSIFIER,
             ),
         ),
-        ("t5", "mt5", "umt5", "longt5"),
+        types="t5 mt5 umt5 longt5",
     ),
     single(
         "t5_encoder",  # published without its decoder, shared embedding and all
         "encoder",
         "encoder.block.{b}.",
-        {**_T5_SELF, **{f"layer.1.{name}": cell for name, cell in _T5_FFN.items()}},
-        table("shared=embedding encoder.embed_tokens=embedding_copy encoder.final_layer_norm=final_norm"),
+        _T5_ENCODER,
+        outside="shared=embedding encoder.{embed_tokens,final_layer_norm}={embedding_copy,final_norm}",
+        types="",
     ),
-    Family(
+    row(
         "bart",
-        (
-            Stack("encoder", "encoder.layers.{b}.", FAIRSEQ_POST, _BART_ENCODER),
-            Stack(
-                "decoder",
-                "decoder.layers.{b}.",
-                {**FAIRSEQ_POST, **_CROSS, "encoder_attn_layer_norm": "cross_post_norm"},
-                _BART_DECODER,
-            ),
+        stack("encoder", "encoder.layers.{b}.", FAIRSEQ_POST, outside=_BART_ENCODER),
+        stack(
+            "decoder",
+            "decoder.layers.{b}.",
+            FAIRSEQ_POST,
+            _CROSS,
+            "encoder_attn_layer_norm=cross_post_norm",
+            outside=_BART_DECODER,
         ),
-        ("bart", "marian", "blenderbot-small"),
+        types="bart marian blenderbot-small",
         pre_norm=False,
         fixed=_SINUSOIDS,
     ),
-    Family(
+    row(
         "mbart",
-        (
-            Stack("encoder", "encoder.layers.{b}.", FAIRSEQ_PRE, {**_BART_ENCODER, "encoder.layer_norm": "final_norm"}),
-            Stack(
-                "decoder",
-                "decoder.layers.{b}.",
-                {**FAIRSEQ_PRE, **_CROSS, "encoder_attn_layer_norm": "cross_norm"},
-                {**_BART_DECODER, "decoder.layer_norm": "final_norm"},
-            ),
+        stack(
+            "encoder", "encoder.layers.{b}.", FAIRSEQ_PRE, outside=table(_BART_ENCODER, "encoder.layer_norm=final_norm")
         ),
-        ("mbart", "pegasus", "m2m_100", "blenderbot", "plbart"),
+        stack(
+            "decoder", "decoder.layers.{b}.", _CROSS_PRE, outside=table(_BART_DECODER, "decoder.layer_norm=final_norm")
+        ),
+        types="mbart pegasus m2m_100 blenderbot plbart",
         fixed=_SINUSOIDS,
     ),
-    Family(
+    row(
         "whisper",
-        (
-            Stack(
-                "audio",
-                "encoder.layers.{b}.",
-                FAIRSEQ_PRE,
-                table(
-                    "encoder.conv1=conv1 encoder.conv2=conv2 encoder.embed_positions=position "
-                    "encoder.layer_norm=final_norm"
-                ),
-            ),
-            Stack(
-                "decoder",
-                "decoder.layers.{b}.",
-                {**FAIRSEQ_PRE, **_CROSS, "encoder_attn_layer_norm": "cross_norm"},
-                table(
-                    "decoder.embed_tokens=embedding decoder.embed_positions=position decoder.layer_norm=final_norm "
-                    "proj_out=head"
-                ),
-            ),
+        stack(
+            "audio",
+            "encoder.layers.{b}.",
+            FAIRSEQ_PRE,
+            outside="encoder.{conv1,conv2,embed_positions,layer_norm}={conv1,conv2,position,final_norm}",
         ),
-        ("whisper",),
+        stack(
+            "decoder",
+            "decoder.layers.{b}.",
+            _CROSS_PRE,
+            outside="decoder.{embed_tokens,embed_positions,layer_norm}={embedding,position,final_norm} proj_out=head",
+        ),
     ),
     single(
         "whisper_encoder",  # alone, as the ear of a language model
         "audio",
         "layers.{b}.",
         FAIRSEQ_PRE,
-        table(
-            "conv1=conv1 conv2=conv2 embed_positions=position layer_norm=final_norm "
-            "multi_modal_projector.linear=projector"
-        ),
-        ("qwen2_audio_encoder",),
+        outside="{conv1,conv2,embed_positions,layer_norm}={conv1,conv2,position,final_norm} "
+        "multi_modal_projector.linear=projector",
+        types="qwen2_audio_encoder",
     ),
-    Family(
+    row(
         "whisper_openai",
-        (
-            Stack(
-                "audio",
-                "encoder.blocks.{b}.",
-                _OPENAI_BLOCK,
-                table(
-                    "encoder.conv1=conv1 encoder.conv2=conv2 encoder.positional_embedding=position "
-                    "encoder.ln_post=final_norm"
-                ),
-            ),
-            Stack(
-                "decoder",
-                "decoder.blocks.{b}.",
-                table(
-                    _OPENAI_BLOCK,
-                    "cross_attn_ln=cross_norm cross_attn.query=cross_q cross_attn.key=cross_k "
-                    "cross_attn.value=cross_v cross_attn.out=cross_o",
-                ),
-                table("decoder.token_embedding=embedding decoder.positional_embedding=position decoder.ln=final_norm"),
-            ),
+        stack(
+            "audio",
+            "encoder.blocks.{b}.",
+            _OPENAI_BLOCK,
+            outside="encoder.{conv1,conv2,positional_embedding,ln_post}={conv1,conv2,position,final_norm}",
         ),
-        fixed=("*decoder.mask", "*alignment_heads"),
+        stack(
+            "decoder",
+            "decoder.blocks.{b}.",
+            _OPENAI_BLOCK,
+            "cross_attn_ln=cross_norm cross_attn.{query,key,value,out}=cross_{q,k,v,o}",
+            outside="decoder.{token_embedding,positional_embedding,ln}={embedding,position,final_norm}",
+        ),
+        types="",
+        fixed="*decoder.mask *alignment_heads",
     ),
-    Family(
+    row(
         "whisper_ctranslate2",
-        (
-            Stack(
-                "audio",
-                "encoder.layer.{b}.",
-                {**_CT2_SELF, **_CT2_FFN},
-                table(
-                    "encoder.conv1=conv1 encoder.conv2=conv2 encoder.position_encodings.encodings=position "
-                    "encoder.layer_norm=final_norm"
-                ),
-            ),
-            Stack(
-                "decoder",
-                "decoder.layer.{b}.",
-                table(
-                    _CT2_SELF,
-                    _CT2_FFN,
-                    "attention.layer_norm=cross_norm attention.linear_0=cross_q attention.linear_1=cross_k|cross_v "
-                    "attention.linear_2=cross_o",
-                ),
-                table(
-                    "decoder.embeddings=embedding decoder.position_encodings.encodings=position "
-                    "decoder.layer_norm=final_norm decoder.projection=head"
-                ),
-            ),
+        stack(
+            "audio",
+            "encoder.layer.{b}.",
+            _CT2_SELF,
+            _CT2_FFN,
+            outside="encoder.{conv1,conv2,position_encodings.encodings,layer_norm}={conv1,conv2,position,final_norm}",
         ),
-        fixed=(
-            "*coder.num_heads",
-            "decoder.pre_norm",
-            "decoder.activation",
-            "decoder.alibi",
-            "decoder.alignment_*",
-            "decoder.scale_embeddings",
-            "decoder.start_from_zero_embedding",
+        stack(
+            "decoder",
+            "decoder.layer.{b}.",
+            _CT2_SELF,
+            _CT2_FFN,
+            "attention.{layer_norm,linear_0,linear_1,linear_2}={cross_norm,cross_q,cross_k|cross_v,cross_o}",
+            outside="decoder.{embeddings,position_encodings.encodings,layer_norm,projection}="
+            "{embedding,position,final_norm,head}",
         ),
+        types="",
+        fixed="*coder.num_heads decoder.pre_norm decoder.activation decoder.alibi decoder.alignment_* "
+        "decoder.scale_embeddings decoder.start_from_zero_embedding",
     ),
 )

@@ -10,51 +10,32 @@ bamba.
 
 from __future__ import annotations
 
-from weightprint.anatomy.family import Family, Table, single, table
+from weightprint.anatomy.families.decoders import ATTENTION, decoder
+from weightprint.anatomy.family import Family, table, under
 
 __all__ = ["FAMILIES"]
 
-
-def _mixer(at: str) -> Table:
-    """The parameters of a Mamba or Mamba-2 mixer under the module `at`."""
-    return {
-        f"{at}.in_proj": "ssm_in",
-        f"{at}.conv1d": "ssm_conv",
-        f"{at}.x_proj": "ssm_x",
-        f"{at}.dt_proj": "ssm_dt",
-        f"{at}.dt_bias": "ssm_dt_bias",
-        f"{at}.A_log": "ssm_a",
-        f"{at}.D": "ssm_d",
-        f"{at}.norm": "ssm_inner_norm",
-        f"{at}.out_proj": "ssm_out",
-    }
-
-
-_ATTENTION = table("self_attn.q_proj=q self_attn.k_proj=k self_attn.v_proj=v self_attn.o_proj=o")
+#: The parameters of a Mamba or Mamba-2 mixer.
+_MIXER = table(
+    "{in_proj,conv1d,x_proj,dt_proj,dt_bias,A_log,D,norm,out_proj}=ssm_{in,conv,x,dt,dt_bias,a,d,inner_norm,out}"
+)
 
 FAMILIES: tuple[Family, ...] = (
-    single(
+    decoder(
         "mamba",
-        "decoder",
-        "layers.{b}.",
-        {"norm": "ssm_norm", **_mixer("mixer")},
-        table("embeddings=embedding embedding=embedding norm_f=final_norm lm_head=head"),
-        ("mamba", "mamba2", "falcon_mamba"),
+        "norm=ssm_norm",
+        under("mixer.", _MIXER),
+        outside="{embeddings,embedding,norm_f,lm_head}={embedding,embedding,final_norm,head}",
+        types="mamba mamba2 falcon_mamba",
     ),
-    single(
+    decoder(
         "jamba",
-        "decoder",
-        "layers.{b}.",
-        table(
-            "input_layernorm=attn_norm pre_ff_layernorm=ffn_norm",
-            _mixer("mamba"),
-            "mamba.dt_layernorm=ssm_dt_norm mamba.b_layernorm=ssm_b_norm mamba.c_layernorm=ssm_c_norm",
-            _ATTENTION,
-            "feed_forward.gate_proj=gate feed_forward.up_proj=up feed_forward.down_proj=down "
-            "feed_forward.router=router feed_forward.experts.{e}.gate_proj=gate "
-            "feed_forward.experts.{e}.up_proj=up feed_forward.experts.{e}.down_proj=down",
-        ),
-        table("embed_tokens=embedding final_layernorm=final_norm lm_head=head"),
-        ("jamba", "bamba"),
+        "{input,pre_ff}_layernorm={attn,ffn}_norm",
+        under("mamba.", _MIXER, "{dt,b,c}_layernorm=ssm_{dt,b,c}_norm"),
+        ATTENTION,
+        "feed_forward.{gate,up,down}_proj={gate,up,down} feed_forward.router=router "
+        "feed_forward.experts.{e}.{gate,up,down}_proj={gate,up,down}",
+        outside="embed_tokens=embedding final_layernorm=final_norm lm_head=head",
+        types="jamba bamba",
     ),
 )

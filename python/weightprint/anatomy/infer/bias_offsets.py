@@ -13,7 +13,7 @@ ffn_norm_bias   |W_up u|^2, r(u, W_up^T b_up)
 down_bias       |W_down^T u|^2, r(u, W_down 1)                         GELU's mean isn't zero
 ==============  =====================================================  =================================
 
-Every cue is a table (vectors x blocks), levelled (row and column means out, in sd): what a vector shares with all
+Every cue is a table (vectors x blocks), double_centred (row and column means out, in sd): what a vector shares with all
 blocks, and a block with all vectors, says nothing. :mod:`.stream_order` settles all vectors at once, with how they go
 with each other along the residual stream.
 
@@ -172,7 +172,7 @@ class _Tables:
             self._lines.append([np.asarray(line) for line in lines])
 
     def cues(self, u: F64) -> F64:
-        """(vectors x blocks x cues), each cue levelled."""
+        """(vectors x blocks x cues), each cue double_centred."""
         columns = []
         for moments, lines in zip(self._moments, self._lines, strict=True):
             energy = [np.log(np.einsum("ij,ij->i", u @ m, u) + 1e-12) for m in moments]

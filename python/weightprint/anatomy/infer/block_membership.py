@@ -19,7 +19,7 @@ from weightprint.anatomy.infer.pairing import (
     assign,
     centred,
     correlations,
-    levelled,
+    double_centred,
     likeness,
     path,
     scaled,
@@ -139,7 +139,7 @@ class BlockMembership:
                 ),
                 key=lambda t: float(t.max(1).mean()),
             )
-            out["v"] = self._assigned(levelled(best), where, 0.85 * trust)
+            out["v"] = self._assigned(double_centred(best), where, 0.85 * trust)
         if "q+k+v" in self.pool.roles and columns is not None:
             fused = self.units("q+k+v")
             if fused is not None and fused.shape[1] == 3 * columns.shape[1]:
@@ -234,7 +234,7 @@ class BlockMembership:
 
 
 def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]) -> F64 | None:
-    """(readers x downs): how far unit i of one and unit i of the other have related directions, levelled."""
+    """(readers x downs): how far unit i of one and unit i of the other have related directions, double_centred."""
     units, channels = downs[0].shape
     k = min(channels, max(8, (1 << 19) // units), 256)
     left, right = ([probe.rectangle(m, units, k) for m in ms] for ms in (readers, downs))
@@ -245,4 +245,4 @@ def ffn_cosines(probe: Probe, readers: Sequence[Matrix], downs: Sequence[Matrix]
 
 def _strength(score: F64) -> float:
     """Mean score of the assigned pairs in sd of the table."""
-    return float(levelled(score)[np.arange(len(score)), assign(score)].mean())
+    return float(double_centred(score)[np.arange(len(score)), assign(score)].mean())

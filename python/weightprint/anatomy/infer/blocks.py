@@ -23,7 +23,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
@@ -69,7 +68,6 @@ class RepeatedBlocks:
     """A stack of blocks: what precedes the number in names, which numbers, and the tensors of each kind of block."""
 
     prefix: str
-    how: Literal["index", "order"]
     kinds: list[list[BlockTensor]]
     blocks: list[int]
 
@@ -100,10 +98,9 @@ def repeats_by_name(
         for prefix, numbers in groups.items():
             again = prefix in sure and len(numbers) > 1
             blocks = len(numbers) > 1 and _agree(numbers, shapes)
-            if again or (blocks and not _staged(prefix, numbers, shapes, cuts, level)):
+            if again or (blocks and not _staged(numbers, shapes, cuts, level)):
                 repeats.append(_repeated(prefix, numbers, shapes, left))
-        taken = set().union(*(repeat.names for repeat in repeats)) if repeats else set()
-        left = [name for name in left if name not in taken]
+        left = outside_names(left, repeats)
     repeats.sort(key=lambda repeat: -len(repeat.names))
     return repeats
 
@@ -120,7 +117,6 @@ def _agree(numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Sh
 
 
 def _staged(
-    prefix: str,
     numbers: Mapping[int, list[tuple[str, str]]],
     shapes: Mapping[str, Shape],
     cuts: Mapping[str, list[tuple[int, int]]],
@@ -151,7 +147,7 @@ def _repeated(
     for block in sorted(numbers):
         entries = sorted(numbers[block], key=lambda entry: position[entry[1]])
         blocks[block] = _unit(entries, shapes)
-    return RepeatedBlocks(prefix, "index", kinds(blocks), sorted(numbers))
+    return RepeatedBlocks(prefix, kinds(blocks), sorted(numbers))
 
 
 def _unit(
@@ -231,5 +227,5 @@ def periodic(shapes: Sequence[Shape]) -> tuple[int, int, int] | None:
 
 def outside_names(names: Sequence[str], repeats: Sequence[RepeatedBlocks]) -> list[str]:
     """Names in no run, in file order."""
-    taken = set().union(*(repeat.names for repeat in repeats)) if repeats else set()
+    taken = {name for repeat in repeats for name in repeat.names}
     return [name for name in names if name not in taken]

@@ -227,8 +227,9 @@ def fused_layout(
     kv = reading.kv or total // 3
     n_q = total - 2 * kv
     stacked = (Rows(0, n_q), Rows(n_q, kv), Rows(n_q + kv, kv))
+    assumed = stacked, 0.7, "that q, k and v lie one below the other is assumed"
     if o is None or len(tensor.shape) != 2:
-        return stacked, 0.7, "that q, k and v lie one below the other is assumed"
+        return assumed
     sizes = [h for h in head_sizes(n_q * 3, kv) if kv % h == 0 and n_q % h == 0]
     usual = (8, 12, 16, 24, 32, 40, 48, 64, 72, 80, 96, 112, 128, 160, 192, 256)
     sizes = sorted({h for h in (*sizes, *usual) if kv % h == 0 and n_q % h == 0 and h < kv})
@@ -246,18 +247,13 @@ def fused_layout(
         scores[0].append(max(best, default=0.0))
     mean = {h: float(np.mean(r)) for h, r in scores.items() if r}
     if not mean:
-        return stacked, 0.7, "that q, k and v lie one below the other is assumed"
+        return assumed
     h = max(mean, key=lambda h: mean[h])
     if h and mean[h] > mean[0] + 0.15:
-        group = n_q // kv
-        step = (group + 2) * h
-        heads = kv // h
-        rows_ = (
-            Rows(0, group * h, step, heads),
-            Rows(group * h, h, step, heads),
-            Rows((group + 1) * h, h, step, heads),
-        )
-        return rows_, 0.8, f"head by head ({h} rows each), as v's norms go with o's columns so (r {mean[h]:.2f})"
+        group, heads = n_q // kv, kv // h
+        lengths = (group * h, h, h)
+        by_heads = tuple(Rows(sum(lengths[:i]), n, sum(lengths), heads) for i, n in enumerate(lengths))
+        return by_heads, 0.8, f"head by head ({h} rows each), as v's norms go with o's columns so (r {mean[h]:.2f})"
     if mean[0] > 0.15:
         return stacked, 0.95, f"one below the other, as v's norms go with o's columns so (r {mean[0]:.2f})"
-    return stacked, 0.7, "that q, k and v lie one below the other is assumed"
+    return assumed

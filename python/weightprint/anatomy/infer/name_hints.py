@@ -94,7 +94,6 @@ _COMPILED = tuple((word, re.compile(pattern.rstrip("|"))) for word, pattern in W
 _CROSS = re.compile(r"cross|enc_?dec_?att|encoder_att|multihead_attn|src_att")
 _BIAS = re.compile(r"(^|[._])(bias|beta|b|offset)$")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_DIGITS = re.compile(r"(\d+)")
 _LONG_NUMBER = re.compile(r"(?<=\d\d)\d+")
 _EXPERT = re.compile(r"expert|moe(?![a-z])")
 _STACKS: tuple[tuple[str, re.Pattern[str]], ...] = (

@@ -95,7 +95,7 @@ def repeats_by_order(names: Sequence[str], shapes: Sequence[Shape], offset: int 
             expert = seen.get(key, 0)
             seen[key] = expert + 1
             tensors[key].names[block, expert if many else None] = names[start + block * period + i]
-    return RepeatedBlocks("", "order", [list(tensors.values())], list(range(n)))
+    return RepeatedBlocks("", [list(tensors.values())], list(range(n)))
 
 
 def starts(shapes: Sequence[Shape]) -> int:

@@ -55,8 +55,8 @@ def centred(rows: F64) -> F64:
 
 
 def correlations(a: F64, b: F64) -> F64:
-    """Pearson's r of every row of a with every row of b, levelled."""
-    return levelled(scaled(a) @ scaled(b).T)
+    """Pearson's r of every row of a with every row of b, double_centred."""
+    return double_centred(scaled(a) @ scaled(b).T)
 
 
 def likeness(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> F64:
@@ -73,17 +73,17 @@ def contrast(pairs: npt.NDArray[Any], others: npt.NDArray[Any]) -> float:
     return max(0.0, float(pairs.mean() - others.mean()) / (spread + 1e-9))
 
 
-def levelled(table: F64) -> F64:
+def double_centred(table: F64) -> F64:
     """The table with row and column means taken out, in sd."""
     table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return np.asarray(table / (table.std() + 1e-12))
 
 
 def squared_cosines(a: Sequence[F64], b: Sequence[F64]) -> F64:
-    """Mean over units i of cos^2(unit i of a, unit i of b) for every pair, levelled as `correlations`."""
+    """Mean over units i of cos^2(unit i of a, unit i of b) for every pair, double_centred as `correlations`."""
     left, right = ([unit_rows(m).astype(np.float32) for m in side] for side in (a, b))
     table = [[float((np.einsum("ij,ij->i", x, y) ** 2).mean()) for y in right] for x in left]
-    return levelled(np.array(table))
+    return double_centred(np.array(table))
 
 
 def assign(score: F64) -> npt.NDArray[np.intp]:

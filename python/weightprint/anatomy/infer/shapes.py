@@ -205,8 +205,7 @@ def _ffn(tensors: Sequence[BlockTensor], d: int, reading: Reading, expert: str |
     readers, writers = (first, last) if is_transposed else (last, first)
     if form == "gated":
         pair_, down = readers[x], writers[x]
-        choice = Choice(list(pair_), [("gate", "up"), ("up", "gate")], [is_transposed, is_transposed], expert=expert)
-        reading.choices.append(choice)
+        reading.choices.append(replace(_pair(pair_, ("gate", "up"), is_transposed), expert=expert))
         reading.claims.append(Claim(down[0], ("down",), is_transposed, expert))
         used = [*pair_, *down]
     elif form == "fused":
@@ -259,38 +258,29 @@ def _attention(tensors: Sequence[BlockTensor], d: int, reading: Reading) -> list
         narrow = [x for x in readers if x < d and len(readers[x]) == 2]
         if len(square) == 2 and narrow:
             x = max(narrow)
-            return _grouped(square, readers[x], transposed, reading, x)
+            reading.transposed = transposed if reading.transposed is None else reading.transposed
+            choices = (_pair(square, ("q", "o"), transposed), _pair(readers[x], ("k", "v"), transposed))
+            return _settle(reading, transposed, x, [], *choices)
         half = [x for x in readers if x != d and x % 2 == 0 and len(readers[x]) == 1 and not writers.get(x)]
         if len(square) == 2 and half:
             x = max(half)
-            reading.claims.append(Claim(readers[x][0], ("k", "v"), transposed))
-            reading.choices.append(_pair(square, ("q", "o"), transposed))
-            reading.kv = x // 2
-            return [*square, readers[x][0]]
+            return _settle(reading, transposed, x // 2, [(readers[x][0], "k v")], _pair(square, ("q", "o"), transposed))
         for x in sorted(set(readers) & set(writers), reverse=True):
             if len(writers[x]) != 1:
                 continue
             if len(readers[x]) == 3:
                 ways = list(permutations(("q", "k", "v")))
-                reading.choices.append(Choice(list(readers[x]), ways, [transposed] * len(ways)))
-                reading.claims.append(Claim(writers[x][0], ("o",), transposed))
-                reading.kv = x
-                return [*readers[x], *writers[x]]
+                choice = Choice(list(readers[x]), ways, [transposed] * len(ways))
+                return _settle(reading, transposed, x, [(writers[x][0], "o")], choice)
             pairs = [y for y in readers if y < x and len(readers[y]) == 2]
             if len(readers[x]) == 1 and pairs:
                 y = max(pairs)
-                ways = [("k", "v"), ("v", "k")]
-                reading.claims.append(Claim(readers[x][0], ("q",), transposed))
-                reading.claims.append(Claim(writers[x][0], ("o",), transposed))
-                reading.choices.append(Choice(list(readers[y]), ways, [transposed] * 2))
-                reading.kv = y
-                return [*readers[x], *writers[x], *readers[y]]
+                claims = [(readers[x][0], "q"), (writers[x][0], "o")]
+                return _settle(reading, transposed, y, claims, _pair(readers[y], ("k", "v"), transposed))
         for x, wide in ((x, y) for x in writers for y in readers if y > x and (y - x) % 2 == 0):
             if len(writers[x]) == 1 and len(readers[wide]) == 1 and wide <= 3 * x:
-                reading.claims.append(Claim(readers[wide][0], ("q", "k", "v"), transposed))
-                reading.claims.append(Claim(writers[x][0], ("o",), transposed))
-                reading.kv = (wide - x) // 2
-                return [*readers[wide], *writers[x]]
+                claims = [(readers[wide][0], "q k v"), (writers[x][0], "o")]
+                return _settle(reading, transposed, (wide - x) // 2, claims)
     return []
 
 
@@ -298,27 +288,21 @@ def _pair(tensors: Sequence[BlockTensor], roles: tuple[str, str], transposed: bo
     return Choice(list(tensors), [roles, roles[::-1]], [transposed, transposed])
 
 
-def _grouped(
-    square: list[BlockTensor], narrow: list[BlockTensor], transposed: bool, reading: Reading, kv: int
+def _settle(
+    reading: Reading, transposed: bool, kv: int, claims: Sequence[tuple[BlockTensor, str]], *choices: Choice
 ) -> list[BlockTensor]:
-    reading.choices.append(_pair(square, ("q", "o"), transposed))
-    reading.choices.append(_pair(narrow, ("k", "v"), transposed))
+    """Write down what an attention's tensors are, and give them back; `kv`: rows of its keys."""
     reading.kv = kv
-    reading.transposed = transposed if reading.transposed is None else reading.transposed
-    return [*square, *narrow]
+    reading.claims += [Claim(tensor, tuple(roles.split()), transposed) for tensor, roles in claims]
+    reading.choices += choices
+    return [tensor for tensor, _ in claims] + [tensor for choice in choices for tensor in choice.tensors]
 
 
 def _fused(
     wide: list[BlockTensor], square: list[BlockTensor], transposed: bool, reading: Reading, kv: int
 ) -> list[BlockTensor]:
-    reading.kv = kv
     reading.transposed = transposed if reading.transposed is None else reading.transposed
-    names = ("q", "k", "v")
     if len(wide) == 1:
-        reading.claims.append(Claim(wide[0], names, transposed))
-        reading.claims.append(Claim(square[0], ("o",), transposed))
-    else:
-        cross = tuple(f"cross_{role}" for role in names)
-        reading.choices.append(_pair(wide, ("+".join(names), "+".join(cross)), transposed))
-        reading.choices.append(_pair(square, ("o", "cross_o"), transposed))
-    return [*wide, *square]
+        return _settle(reading, transposed, kv, [(wide[0], "q k v"), (square[0], "o")])
+    choices = _pair(wide, ("q+k+v", "cross_q+cross_k+cross_v"), transposed), _pair(square, ("o", "cross_o"), transposed)
+    return _settle(reading, transposed, kv, [], *choices)

@@ -30,7 +30,7 @@ from weightprint.anatomy.infer.shapes import Choice, Reading, hidden_size, read_
 from weightprint.anatomy.infer.unordered_vectors import place_residual, place_vectors, rows_of
 from weightprint.anatomy.infer.value_probes import Axis, Matrix, Probe, logistic
 from weightprint.anatomy.place import Place, View
-from weightprint.util.arrays import F64
+from weightprint.util.arrays import F64, Array
 
 __all__ = ["read_unordered"]
 
@@ -41,7 +41,7 @@ _MOST = 2048  # with more unordered tensors than that no value is read
 _PAIRED = 256  # downs that readers are paired with, each with each
 
 
-def read_unordered(names: Sequence[str], shapes: Mapping[str, Shape], probe: Probe) -> list[Placed]:
+def read_unordered(names: Sequence[str], shapes: Mapping[str, Shape], values: Probe) -> list[Placed]:
     """Places for the tensors of one stack without usable names or order; what can't be placed is left out."""
     by_shape: dict[Shape, list[str]] = defaultdict(list)
     for name in names:
@@ -56,27 +56,31 @@ def read_unordered(names: Sequence[str], shapes: Mapping[str, Shape], probe: Pro
         return []
     blocks, experts, reading = unit
     inside: dict[Shape, list[str]] = {
-        s: _typical(by_shape[s], c // blocks * blocks, probe) for s, c in counts.items() if c >= blocks
+        s: _typical(by_shape[s], c // blocks * blocks, values) for s, c in counts.items() if c >= blocks
     }
     pool = Unordered(d, blocks, bool(reading.transposed), experts)
     few = len(names) <= _MOST
-    _ffn_roles(reading, inside, pool, probe if few else None)
-    _attention_roles(reading, inside, pool, probe if few else None)
+    probe = values if few else Probe(None, shapes)
+    _ffn_roles(reading, inside, pool, probe)
+    _attention_roles(reading, inside, pool, probe)
     tables = [n for n in names if len(shapes[n]) == 2 and not any(n in members for members in inside.values())]
-    outer = find_outside(tables, shapes, d, probe, ordered=False, readable=False)
+    outer = find_outside(tables, shapes, d, values, ordered=False, readable=False)
     both = {f.role for f in outer} >= {"embedding", "head"}
     first = [f.name for f in outer if not f.transposed and f.role in ("position", *(("embedding",) if both else ()))]
-    _join(pool, shapes, first, probe if few else None)
+    if few:
+        _join(pool, shapes, first, probe)
+    else:
+        _number(pool)
     out = _matrices(pool, shapes, reading)
-    out += place_vectors(pool, by_shape, shapes, reading, probe if few else None)
+    out += place_vectors(pool, by_shape, shapes, reading, probe)
     used = {view.weight for _, view, _, _ in out}
     rest = [name for name in names if name not in used]
     block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
     block_like |= {n for members in inside.values() for n in members}
     left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
-    for found in find_outside(left, shapes, d, probe, ordered=False, readable=False):
+    for found in find_outside(left, shapes, d, values, ordered=False, readable=False):
         out.append((Place("decoder", None, found.role), found.view(shapes), 0.9 * found.confidence, found.because))
-    return out + place_residual(pool, out, names, shapes, probe) if few else out
+    return out + place_residual(pool, out, names, shapes, probe)
 
 
 def _unit(counts: Mapping[Shape, int], d: int) -> tuple[int, int, Reading] | None:
@@ -140,7 +144,7 @@ def _split(pool: Unordered, roles: tuple[str, str], names: Sequence[str], score:
         pool.give(role, [names[i] for i in picked], chances, cue)
 
 
-def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unordered, probe: Probe | None) -> None:
+def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unordered, probe: Probe) -> None:
     for claim in reading.claims:
         if claim.tensor.shape in inside:
             role = "+".join(claim.roles)
@@ -157,13 +161,12 @@ def _ffn_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unorde
             _plain(choice, inside, pool, reading, probe)
 
 
-def _gated(names: Sequence[str], transposed: bool, pool: Unordered, probe: Probe | None) -> None:
+def _gated(names: Sequence[str], transposed: bool, pool: Unordered, probe: Probe) -> None:
     """Gate and up: gates have the larger mean rows, and up's units have norms like those of its down's."""
-    shape = None if probe is None else probe.shapes[names[0]]
-    means = [probe.mean_row(as_units(n, shape, "up", transposed)) for n in names] if probe is not None and shape else []
-    score = np.array([np.log(m) if m else 0.0 for m in means] or np.zeros(len(names)))
+    means = [probe.mean_row(as_units(n, probe.shapes[n], "up", transposed)) for n in names]
+    score = np.array([np.log(m) if m else 0.0 for m in means])
     downs = pool.roles.get("down", [])
-    rows, columns = _units(names, None, "up", transposed, probe), _units(downs, None, "down", transposed, probe)
+    rows, columns = _units(names, "up", transposed, probe), _units(downs, "down", transposed, probe)
     gain = 0.7 / np.sqrt(2 / pool.hidden)
     if rows is None or columns is None or len(downs) > _PAIRED or len(names) != 2 * len(downs):
         _split(pool, ("up", "gate"), names, score, gain, "mean row")
@@ -184,40 +187,33 @@ def _halves(
         pool.give(role, [names[i] for i in members], sure[members].tolist(), cue)
 
 
-def _fused_or_up(names: Sequence[str], pool: Unordered, probe: Probe | None) -> None:
+def _fused_or_up(names: Sequence[str], pool: Unordered, probe: Probe) -> None:
     """q|k|v and up of one shape, where the FFN is three times as wide as the stream: up goes with down, v with o."""
     n, d = pool.blocks, pool.hidden
     picked, sure = np.arange(n), np.full(2 * n, 0.5)
-    rows = _units(names, None, "up", pool.transposed, probe)
-    columns = _units(pool.roles["o"], None, "o", pool.transposed, probe)
-    if probe is not None and rows is not None and columns is not None:
+    rows, columns = (_units(m, role, pool.transposed, probe) for m, role in ((names, "up"), (pool.roles["o"], "o")))
+    if rows is not None and columns is not None:
         readers, downs = (
             [as_units(m, probe.shapes[m], role, pool.transposed) for m in members]
             for role, members in (("up", names), ("down", pool.roles["down"]))
         )
-        cosines, written = (
-            ffn_cosines(probe, readers, downs),
-            _units(pool.roles["down"], None, "down", pool.transposed, probe),
-        )
+        cosines = ffn_cosines(probe, readers, downs)
+        written = _units(pool.roles["down"], "down", pool.transposed, probe)
         if cosines is not None and written is not None:
             values = likeness(columns, rows[:, 2 * d :])
             picked, sure = split(values, [cosines.T + correlations(written, rows)])
     _halves(("q+k+v", "up"), names, picked, sure, "paired norms with o and down", pool)
 
 
-def _plain(
-    choice: Choice, inside: Mapping[Shape, list[str]], pool: Unordered, reading: Reading, probe: Probe | None
-) -> None:
+def _plain(choice: Choice, inside: Mapping[Shape, list[str]], pool: Unordered, reading: Reading, probe: Probe) -> None:
     """Up and down of a plain FFN differ in shape: only which is which, the same for all blocks."""
     first, second = (inside[tensor.shape] for tensor in choice.tensors)
     odds = 0.0 if reading.transposed is None else (-5.0 if reading.transposed else 5.0)
-    cue = "stored like the other projections"
-    if probe is not None:
-        a = [probe.mean_row(as_units(n, choice.tensors[0].shape, "up", False)) for n in first]
-        b = [probe.mean_row(as_units(n, choice.tensors[1].shape, "down", False)) for n in second]
-        ratios = [np.log(x / y) for x, y in zip(a, b, strict=False) if x and y]
-        odds += float(np.clip(2 * np.median(ratios), -6, 6)) if ratios else 0.0
-        cue += ", mean row"
+    a = [probe.mean_row(as_units(n, choice.tensors[0].shape, "up", False)) for n in first]
+    b = [probe.mean_row(as_units(n, choice.tensors[1].shape, "down", False)) for n in second]
+    ratios = [np.log(x / y) for x, y in zip(a, b, strict=False) if x and y]
+    odds += float(np.clip(2 * np.median(ratios), -6, 6)) if ratios else 0.0
+    cue = "stored like the other projections" + (", mean row" if probe.read is not None else "")
     sure = logistic(abs(odds))
     up, down = (first, second) if odds >= 0 else (second, first)
     pool.transposed = odds < 0
@@ -226,30 +222,27 @@ def _plain(
     pool.give("down", down, [sure] * len(down), cue)
 
 
-def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unordered, probe: Probe | None) -> None:
+def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: Unordered, probe: Probe) -> None:
     choices = [c for c in reading.choices if c.tensors[0].shape in inside]
     for choice in sorted(choices, key=lambda c: "o" not in c.options[0]):
         roles = {role for option in choice.options for role in option}
-        shape = choice.tensors[0].shape
-        names = inside[shape]
+        names = inside[choice.tensors[0].shape]
         if "o" in roles and roles <= {"q", "k", "v", "o"}:
             axis = _axes(names, pool, reading, inside, probe)
             order = np.argsort(axis, kind="stable")
             n = pool.blocks
             middle = (axis[order[n - 1]] + axis[order[n]]) / 2
             picked = sorted(order[:n].tolist())
-            pool.give(
-                "o", [names[i] for i in picked], [logistic(abs(axis[i] - middle)) for i in picked], "channel axis"
-            )
+            chances = [logistic(abs(odds - middle)) for odds in axis]
+            pool.give("o", [names[i] for i in picked], [chances[i] for i in picked], "channel axis")
             rest = [i for i in range(len(names)) if i not in picked]
             left = [names[i] for i in rest]
-            chances = [logistic(abs(axis[i] - middle)) for i in rest]
             if roles == {"q", "o"}:
-                pool.give("q", left, chances, "channel axis")
+                pool.give("q", left, [chances[i] for i in rest], "channel axis")
             else:
-                _either(_take_values(left, shape, pool, probe), pool)
+                _either(_take_values(left, pool, probe), pool)
         elif roles <= {"q", "k", "v"} and "v" in roles:
-            left = _take_values(names, shape, pool, probe)
+            left = _take_values(names, pool, probe)
             if "q" in roles:
                 _either(left, pool)
             else:
@@ -263,11 +256,9 @@ def _either(names: Sequence[str], pool: Unordered) -> None:
 
 
 def _axes(
-    names: Sequence[str], pool: Unordered, reading: Reading, inside: Mapping[Shape, list[str]], probe: Probe | None
+    names: Sequence[str], pool: Unordered, reading: Reading, inside: Mapping[Shape, list[str]], probe: Probe
 ) -> F64:
     """Log odds that a square matrix reads rather than writes the residual stream."""
-    if probe is None:
-        return np.zeros(len(names))
     references: list[tuple[Matrix, Axis]] = []
     for shape, members in inside.items():
         if shape[0] != shape[1]:
@@ -280,22 +271,17 @@ def _axes(
     return np.array([sign * (o or 0.0) for o in odds])
 
 
-def _take_values(names: Sequence[str], shape: Shape, pool: Unordered, probe: Probe | None) -> list[str]:
+def _take_values(names: Sequence[str], pool: Unordered, probe: Probe) -> list[str]:
     """Give v to the tensors whose rows go with o's columns; gives the others back, with their chances.
 
     Beside as many keys every q, too, takes one: what is k already can't be v (:mod:`.key_value_split`).
     """
     outputs, queries, n = pool.roles.get("o", []), pool.roles.get("q", []), pool.blocks
-    rows, columns = (
-        _units(names, shape, "v", pool.transposed, probe),
-        _units(outputs, None, "o", pool.transposed, probe),
-    )
+    rows, columns = (_units(m, role, pool.transposed, probe) for m, role in ((names, "v"), (outputs, "o")))
     table = np.zeros((n, len(names))) if rows is None or columns is None else paired(columns, rows)
-    moments = (
-        _asked(queries, names, shape, pool.transposed, probe) if len(names) == 2 * n and len(queries) == n else None
-    )
+    moments = _asked(queries, names, pool.transposed, probe) if len(names) == 2 * n and len(queries) == n else None
     if moments is not None and rows is not None:
-        asking = _units(queries, None, "q", pool.transposed, probe)
+        asking = _units(queries, "q", pool.transposed, probe)
         rotation = None if asking is None else Rotation.of(asking, rows.shape[1])
         if asking is None or rotation is None:
             picked, sure = split(table, [moments])
@@ -315,36 +301,39 @@ def _take_values(names: Sequence[str], shape: Shape, pool: Unordered, probe: Pro
     return [names[i] for i in rest]
 
 
-def _units(names: Sequence[str], shape: Shape | None, role: str, transposed: bool, probe: Probe | None) -> F64 | None:
+def _known(rows: Sequence[Array | None]) -> Array | None:
+    """One row per tensor; None where one can't be read."""
+    known = [row for row in rows if row is not None]
+    return np.array(known) if known and len(known) == len(rows) else None
+
+
+def _units(names: Sequence[str], role: str, transposed: bool, probe: Probe) -> F64 | None:
     """Log norms of units, one row per tensor; None where one can't be read."""
-    if probe is None:
-        return None
-    rows = [probe.norms(as_units(name, shape or probe.shapes[name], role, transposed), 0) for name in names]
-    known = [r for r in rows if r is not None]
-    return np.array(known) if known and len(known) == len(names) else None
+    return _known([probe.norms(as_units(name, probe.shapes[name], role, transposed), 0) for name in names])
 
 
-def _asked(
-    queries: Sequence[str], names: Sequence[str], shape: Shape, transposed: bool, probe: Probe | None
-) -> F64 | None:
+def _asked(queries: Sequence[str], names: Sequence[str], transposed: bool, probe: Probe) -> F64 | None:
     """(queries x candidates): likeness of second moments over channels."""
-    if probe is None:
-        return None
-    asked = [probe.moment(as_units(name, probe.shapes[name], "q", transposed), 1) for name in queries]
-    asking = [probe.moment(as_units(name, shape, "k", transposed), 1) for name in names]
-    known = [m for m in (*asked, *asking) if m is not None]
-    whole = len(known) == len(queries) + len(names)
-    return likeness(np.array(known[: len(queries)]), np.array(known[len(queries) :])) if whole else None
+    asked, asking = (
+        _known([probe.moment(as_units(name, probe.shapes[name], role, transposed), 1) for name in members])
+        for role, members in (("q", queries), ("k", names))
+    )
+    return None if asked is None or asking is None else likeness(asked, asking)
 
 
-def _join(pool: Unordered, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe | None) -> None:
-    """Give every matrix its block."""
-    n = pool.blocks
+def _number(pool: Unordered) -> None:
+    """Give every matrix a block in file order."""
     for names in pool.roles.values():
         for i, name in enumerate(names):
-            pool.block[name] = (i % n, 1.0 / n)
+            pool.block[name] = (i % pool.blocks, 1.0 / pool.blocks)
+
+
+def _join(pool: Unordered, shapes: Mapping[str, Shape], first: Sequence[str], probe: Probe) -> None:
+    """Give every matrix its block, by values as far as they say."""
+    _number(pool)
+    n = pool.blocks
     hub = next((role for role in ("down", "o") if len(pool.roles.get(role, ())) == n), None)
-    if probe is None or n < 3 or hub is None or pool.experts:
+    if n < 3 or hub is None or pool.experts:
         return
     membership = BlockMembership(pool, shapes, probe, first=first)
     order = membership.order()

@@ -48,7 +48,7 @@ def place_vectors(
     by_shape: Mapping[Shape, list[str]],
     shapes: Mapping[str, Shape],
     reading: Reading,
-    probe: Probe | None,
+    probe: Probe,
 ) -> list[Placed]:
     """Gains by what reads them, biases by a length that only one role puts out."""
     out: list[Placed] = []
@@ -59,7 +59,7 @@ def place_vectors(
             fits = [r for r, length in lengths.items() if length == shape[0]]
             if fits and len(names) == n * len(fits):
                 out += _biases(pool, names, fits, shapes, reading, probe)
-    return out + (place_gains(pool, by_shape.get((d,), []), shapes, probe) if probe is not None else [])
+    return out + place_gains(pool, by_shape.get((d,), []), shapes, probe)
 
 
 def _biases(
@@ -68,12 +68,12 @@ def _biases(
     fits: Sequence[str],
     shapes: Mapping[str, Shape],
     reading: Reading,
-    probe: Probe | None,
+    probe: Probe,
 ) -> list[Placed]:
     """Biases of the roles with outputs of their length, each with the matrix that puts out most of it."""
     n = pool.blocks
     owners = [(role, owner) for role in fits for owner in pool.roles[role]]
-    energy = _energies(pool, names, owners, shapes, probe) if probe is not None and pool.blocks_known else None
+    energy = _energies(pool, names, owners, shapes, probe) if pool.blocks_known else None
     if energy is None and len(fits) > 1:
         return []
     out: list[Placed] = []
@@ -94,7 +94,7 @@ def _biases(
 def _energies(
     pool: Unordered, names: Sequence[str], owners: Sequence[tuple[str, str]], shapes: Mapping[str, Shape], probe: Probe
 ) -> F64 | None:
-    """(biases x matrices): log of |W^T b|^2, summed over the parts of a fused W, levelled."""
+    """(biases x matrices): log of |W^T b|^2, summed over the parts of a fused W, double_centred."""
     biases = [probe.vector(name) for name in names]
     table = np.zeros((len(names), len(names)))
     for j, (role, owner) in enumerate(owners):
@@ -133,7 +133,7 @@ def place_residual(
     at = {(p.role, p.block): (view, sure) for p, view, sure, _ in placed if p.expert is None}
     if not pool.blocks_known or pool.experts or len(vectors) != len(free) or len(free) not in (4 * n, 4 * n + 1):
         return []
-    blocks = [_block_matrices(pool, block, {r: view for (r, b), (view, _) in at.items() if b == block}, shapes, probe)
+    blocks = [_block_matrices(pool, {r: view for (r, b), (view, _) in at.items() if b == block}, shapes, probe)
               for block in range(n)]  # fmt: skip
     known = [b for b in blocks if b is not None]
     if len(known) != n:
@@ -152,7 +152,7 @@ def place_residual(
 
 
 def _block_matrices(
-    pool: Unordered, block: int, at: Mapping[str, View], shapes: Mapping[str, Shape], probe: Probe
+    pool: Unordered, at: Mapping[str, View], shapes: Mapping[str, Shape], probe: Probe
 ) -> BlockMatrices | None:
     """The matrices and biases that stand in a block, by the same channels; None where one is missing."""
     needed = ("q", "k", "v", "o", "up", "down", "q_bias", "v_bias", "up_bias")

@@ -50,8 +50,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal, TypeVar, cast
+from functools import lru_cache, wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,7 @@ __all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "is_positive"
 Read = Callable[..., F32]
 Axis = Literal[0, 1]
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _RECTANGLE = 1 << 19
 _BUDGET = 1 << 28
@@ -79,6 +80,19 @@ class Matrix:
     name: str
     shape: tuple[int, int]
     transposed: bool = False
+
+
+def _once(measure: Callable[Concatenate[Probe, P], T]) -> Callable[Concatenate[Probe, P], T]:
+    """A method of Probe whose answers are remembered."""
+
+    @wraps(measure)
+    def remembered(probe: Probe, /, *args: P.args, **named: P.kwargs) -> T:
+        key = (measure.__name__, *args)
+        if key not in probe._kept:
+            probe._kept[key] = measure(probe, *args, **named)
+        return cast(T, probe._kept[key])
+
+    return remembered
 
 
 @dataclass
@@ -99,10 +113,11 @@ class Probe:
             return None if block is None else block.T
         return self._take(m.name, slice(0, rows), slice(0, columns), rows * columns)
 
+    @_once
     def vector(self, name: str) -> F64 | None:
         """A vector, its first 2^19 elements; None beyond the budget or if not finite."""
         n = min(self.shapes[name][0], _RECTANGLE)
-        value = self._once(("vector", name), lambda: self._take(name, slice(0, n), None, n))
+        value = self._take(name, slice(0, n), None, n)
         return None if value is None else value.ravel()
 
     def _take(self, name: str, rows: slice, columns: slice | None, size: int) -> F64 | None:
@@ -115,84 +130,69 @@ class Probe:
             return None  # a cue less; who reads the tensor for its own sake hears of the error
         return value if value.size and bool(np.isfinite(value).all()) else None
 
+    @_once
     def norms(self, m: Matrix, axis: Axis) -> F64 | None:
         """Logarithms of the norms of m's units (axis 0) or channels (axis 1), from as many elements as allowed."""
+        n, other = m.shape[axis], m.shape[1 - axis]
+        k = max(1, min(other, _RECTANGLE // max(1, n)))
+        block = self.rectangle(m, *((n, k) if axis == 0 else (k, n)))
+        return None if block is None else 0.5 * np.log((block * block).mean(1 - axis) + _TINY)
 
-        def measure() -> F64 | None:
-            n, other = m.shape[axis], m.shape[1 - axis]
-            k = max(1, min(other, _RECTANGLE // max(1, n)))
-            block = self.rectangle(m, *((n, k) if axis == 0 else (k, n)))
-            return None if block is None else 0.5 * np.log((block * block).mean(1 - axis) + _TINY)
-
-        return self._once(("norms", m, axis), measure)
-
+    @_once
     def channels(self, m: Matrix) -> F64 | None:
         """(3 x channels), from the elements that `norms` reads: log rms; log rms - log mean |value|, large where few
         units read the channel; log rms of what the first eighth of the singular directions leaves of it."""
+        k = max(1, min(m.shape[0], _RECTANGLE // max(1, m.shape[1])))
+        block = self.rectangle(m, k, m.shape[1])
+        if block is None:
+            return None
+        wide = block.shape[0] < block.shape[1]
+        squares, axes = eigh(block @ block.T if wide else block.T @ block)
+        axes = axes[:, -max(1, len(squares) // 8) :]
+        first = block.T @ axes if wide else axes * np.sqrt(np.maximum(squares[-axes.shape[1] :], 0))
+        size = 0.5 * np.log((block * block).mean(0) + _TINY)
+        uneven = size - np.log(np.abs(block).mean(0) + _TINY)
+        return np.array([size, uneven, 0.5 * np.log((first * first).sum(1) / k + _TINY)])
 
-        def measure() -> F64 | None:
-            k = max(1, min(m.shape[0], _RECTANGLE // max(1, m.shape[1])))
-            block = self.rectangle(m, k, m.shape[1])
-            if block is None:
-                return None
-            wide = block.shape[0] < block.shape[1]
-            squares, axes = eigh(block @ block.T if wide else block.T @ block)
-            axes = axes[:, -max(1, len(squares) // 8) :]
-            first = block.T @ axes if wide else axes * np.sqrt(np.maximum(squares[-axes.shape[1] :], 0))
-            size = 0.5 * np.log((block * block).mean(0) + _TINY)
-            uneven = size - np.log(np.abs(block).mean(0) + _TINY)
-            return np.array([size, uneven, 0.5 * np.log((first * first).sum(1) / k + _TINY)])
-
-        return self._once(("channels", m), measure)
-
+    @_once
     def mean_row(self, m: Matrix) -> float | None:
         """n |mean row|^2 / mean |row|^2 over m's units."""
+        columns = min(m.shape[1], 2048)
+        rows = min(m.shape[0], _RECTANGLE // columns)
+        block = self.rectangle(m, rows, columns)
+        if block is None:
+            return None
+        size = float((block * block).sum(1).mean())
+        return float(rows * (block.mean(0) ** 2).sum() / size) if size > 0 else None
 
-        def measure() -> float | None:
-            columns = min(m.shape[1], 2048)
-            rows = min(m.shape[0], _RECTANGLE // columns)
-            block = self.rectangle(m, rows, columns)
-            if block is None:
-                return None
-            size = float((block * block).sum(1).mean())
-            return float(rows * (block.mean(0) ** 2).sum() / size) if size > 0 else None
-
-        return self._once(("mean_row", m), measure)
-
+    @_once
     def drift(self, m: Matrix) -> float | None:
         """How much more alike rows one apart are than rows four apart: mean cosines of centred rows, subtracted."""
+        rows = min(m.shape[0], _RECTANGLE // max(1, m.shape[1]))
+        block = self.rectangle(m, rows, m.shape[1]) if rows > 8 else None
+        if block is None:
+            return None
+        u = block - block.mean(0)
+        u /= np.sqrt((u * u).sum(1, keepdims=True)) + _TINY
+        near, far = (float((u[step:] * u[:-step]).sum(1).mean()) for step in (1, 4))
+        return near - far
 
-        def measure() -> float | None:
-            rows = min(m.shape[0], _RECTANGLE // max(1, m.shape[1]))
-            block = self.rectangle(m, rows, m.shape[1]) if rows > 8 else None
-            if block is None:
-                return None
-            u = block - block.mean(0)
-            u /= np.sqrt((u * u).sum(1, keepdims=True)) + _TINY
-            near, far = (float((u[step:] * u[:-step]).sum(1).mean()) for step in (1, 4))
-            return near - far
-
-        return self._once(("drift", m), measure)
-
+    @_once
     def moment(self, m: Matrix, axis: Axis) -> F32 | None:
         """Second moment over the channels (axis 1) or the units (axis 0): the upper triangle, scaled to length one.
 
         Each channel is scaled to mean square one and the diagonal left out: what remains is how channels go together.
         """
-
-        def measure() -> F32 | None:
-            c = min(m.shape[axis], _CHANNELS)
-            k = min(m.shape[1 - axis], 1024)
-            block = self.rectangle(m, *((k, c) if axis == 1 else (c, k)))
-            if block is None:
-                return None
-            rows = np.ascontiguousarray(block if axis == 1 else block.T, np.float32)
-            rows /= np.sqrt(np.einsum("ij,ij->j", rows, rows) / k) + _TINY
-            upper = (rows.T @ rows / k)[_upper(c)]
-            size = float(np.sqrt(upper @ upper))
-            return np.asarray(upper / size, np.float32) if size > 0 else None
-
-        return self._once(("moment", m, axis), measure)
+        c = min(m.shape[axis], _CHANNELS)
+        k = min(m.shape[1 - axis], 1024)
+        block = self.rectangle(m, *((k, c) if axis == 1 else (c, k)))
+        if block is None:
+            return None
+        rows = np.ascontiguousarray(block if axis == 1 else block.T, np.float32)
+        rows /= np.sqrt(np.einsum("ij,ij->j", rows, rows) / k) + _TINY
+        upper = (rows.T @ rows / k)[_upper(c)]
+        size = float(np.sqrt(upper @ upper))
+        return np.asarray(upper / size, np.float32) if size > 0 else None
 
     def channel_axis(self, m: Matrix, references: Sequence[tuple[Matrix, Axis]]) -> float | None:
         """Log odds that the last axis of a square m runs over the residual stream rather than its first.
@@ -208,11 +208,6 @@ class Probe:
         known = [r for n, axis in references if (r := self.moment(n, axis)) is not None and r.shape == last.shape]
         odds = sum(float((last @ r) ** 2 - (first @ r) ** 2) / (2 * s * s) for r in known)
         return float(np.clip(odds, -6, 6)) if known else None
-
-    def _once(self, key: Hashable, measure: Callable[[], T]) -> T:
-        if key not in self._kept:
-            self._kept[key] = measure()
-        return cast(T, self._kept[key])
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ import numpy as np
 
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F64
-from weightprint.util.linear_algebra import eigvalsh, product
+from weightprint.util.linear_algebra import gram_singular_values
 from weightprint.util.ranges import evenly
 from weightprint.verdict.direction.samples import Seen, names
 from weightprint.verdict.values import Cue, Label
@@ -50,12 +50,7 @@ def _projected(x: F64, y: F64) -> bool:
     d = x - y
     if not np.isfinite(d).all() or abs(float(np.vdot(d, y))) > _RIGHT * float(np.vdot(d, d)):
         return False
-    ours, theirs = (_singular_values(z) for z in (x, y))
+    ours, theirs = (gram_singular_values(z) for z in (x, y))
     empty = theirs < np.minimum(_EMPTY * ours, _FALL * theirs[0])
     rank = int(np.argmax(empty))
     return bool(empty[-1] and empty[rank:].all() and (rank == 0 or theirs[rank] < _FALL * theirs[rank - 1]))
-
-
-def _singular_values(x: F64) -> F64:
-    values: F64 = eigvalsh(product(x, x.T) if x.shape[0] <= x.shape[1] else product(x.T, x))[::-1]
-    return np.sqrt(np.maximum(values, 0.0))
