@@ -93,7 +93,9 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
     names = siblings(name, end)
     codes = unclaimed.get(names.codes)
     if codes is None or codes.dtype not in (*CODE_DTYPES, "U8"):
-        if name.endswith(_UNMISTAKABLE):
+        if names.codes in unclaimed.claimed:
+            unclaimed.notice("second_scale", "", name, f"{escape(names.codes)} has scales, and {escape(name)} beside them")
+        elif name.endswith(_UNMISTAKABLE):
             state = "is missing" if codes is None else f"is {codes.dtype}, which needs none"
             unclaimed.notice(
                 "scale_without_codes", state, name, f"{escape(name)} scales {escape(names.codes)}, which {state}"
