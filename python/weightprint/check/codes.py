@@ -205,6 +205,15 @@ GROUPS: dict[str, dict[str, Code]] = {
         "config_heads": Code(
             "warning", "heads × size are not the rows of q or k", "3 heads, 32 rows", "take its own config"
         ),
+        "config_shape": Code(
+            "warning",
+            "another size of a single tensor: positions, token types, patches, labels, states, latents, channels",
+            "max_position_embeddings 128, 64 rows",
+            "take its own config",
+        ),
+        "config_bias": Code(
+            "warning", "biases that aren't here, or that no one asks for", "attention_bias true", "take its own config"
+        ),
         "config_vocabulary": Code(
             "error", "more tokens than rows of the embedding", "vocab_size 512, 500 rows", "resize the embedding"
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from weightprint.check.context import CheckContext
-from weightprint.check.rules import adapters, config, parts, quantised, scale_tensors, scales, sets, tables, training
+from weightprint.check.rules import adapters, config, config_shapes, parts, quantised, scale_tensors, scales, sets, tables, training
 from weightprint.results.finding import Finding
 
 __all__ = ["QUESTIONS"]
@@ -23,6 +23,10 @@ QUESTIONS: tuple[Callable[[CheckContext], Iterator[Finding]], ...] = (
     parts.head,
     parts.siblings,
     config.sizes,
+    config.towers,
+    config_shapes.shapes,
+    config_shapes.biases,
+    config_shapes.components,
     config.ties,
     config.quantisation,
     quantised.undecodable,
