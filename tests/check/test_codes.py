@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -160,6 +161,42 @@ def gptq(stored):
     return w
 
 
+BERT = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "hidden_size": WIDTH,
+    "intermediate_size": FFN,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": HEADS,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+}
+
+
+def bert():
+    w = {
+        f"embeddings.{n}_embeddings.weight": normal(rows, WIDTH)
+        for n, rows in (("word", VOCABULARY), ("position", 64), ("token_type", 2))
+    }
+    shapes = {f"attention.self.{part}": (WIDTH, WIDTH) for part in ("query", "key", "value")}
+    shapes |= {
+        "attention.output.dense": (WIDTH, WIDTH),
+        "intermediate.dense": (FFN, WIDTH),
+        "output.dense": (WIDTH, FFN),
+    }
+    for k, (name, shape) in itertools.product(range(BLOCKS), shapes.items()):
+        w[f"encoder.layer.{k}.{name}.weight"] = normal(*shape, seed=k + len(name))
+        w[f"encoder.layer.{k}.{name}.bias"] = normal(shape[0], seed=k + len(name))
+    norms = [f"encoder.layer.{k}.{part}output" for k in range(BLOCKS) for part in ("attention.", "")]
+    for seed, name in enumerate(["embeddings", *norms]):
+        w[name + ".LayerNorm.weight"], w[name + ".LayerNorm.bias"] = (
+            1 + normal(WIDTH, seed=seed),
+            normal(WIDTH, seed=seed + 50),
+        )
+    return w
+
+
 QUANT = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False}
 
 
@@ -298,6 +335,17 @@ CASES = {
         f, changed(**{UP: (np.arange(FFN * WIDTH).reshape(FFN, WIDTH) * 77 % 251).astype(np.uint8)})
     ),
     "zero_points": lambda f: put(f, gptq(8), said(quantization_config=QUANT)),
+    "not_decoded": lambda f: put(f, llama() | {
+        "x.codes": np.zeros((8, 4, 1), np.int16), "x.codebooks": normal(1, 256, 1, 8), "x.scales": normal(8, 1)}),
+    "second_scale": lambda f: put(f, fp8() | {"model.layers.1.mlp.up_proj.weight_scale_inv": np.ones(1, np.float32)}),
+    "scale_values": lambda f: put(f, fp8() | {"model.layers.1.mlp.up_proj.weight_scale": np.zeros(1, np.float32)}),
+    "scale_apart": lambda f: put(f, fp8() | {"model.layers.1.mlp.up_proj.weight_scale": np.ones(1, np.float32)}),
+    "saturated_codes": lambda f: put(f, fp8() | {
+        UP.replace("__", "."): np.clip(3000 * normal(FFN, WIDTH), -448, 448).astype(ml_dtypes.float8_e4m3fn)}),
+    "group_index": lambda f: put(f, gptq(7) | {"model.layers.1.mlp.up_proj.g_idx": np.full(WIDTH, 9, np.int32)},
+                                 said(quantization_config=QUANT)),
+    "config_shape": lambda f: put(f, bert(), BERT | {"max_position_embeddings": 128}),
+    "config_bias": lambda f: put(f, llama(), said(attention_bias=True)),
     "config_blocks": lambda f: put(f, llama(), said(num_hidden_layers=BLOCKS + 1)),
     "config_hidden": lambda f: put(f, llama(), said(hidden_size=2 * WIDTH)),
     "config_ffn": lambda f: put(f, llama(), said(intermediate_size=FFN // 2)),
@@ -403,6 +451,7 @@ def test_the_page_is_the_table():
         lambda f: put(f, gptq(7), said(quantization_config=QUANT)),
         lambda f: put(f, gptq(8), said(quantization_config=QUANT | {"checkpoint_format": "gptq_v2"})),
         lambda f: put(f, {n: x.astype(ml_dtypes.bfloat16) for n, x in llama().items()}),
+        lambda f: put(f, bert(), BERT),
         lambda f: put(f, times(llama(), "embed_tokens", 50)),
         lambda f: put(f, {"text.position_ids": np.arange(77)[None], "w": normal(8, 8)}, None),
         lambda f: put(f, {"position_ids": np.arange(9, dtype=np.float32), "inv_freq": 1e4 ** -np.arange(0, 1, 0.1)}),

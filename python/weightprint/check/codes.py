@@ -169,6 +169,9 @@ GROUPS: dict[str, dict[str, Code]] = {
         "unreadable_quantisation": Code(
             "error", "components that don't hold together", "NVFP4 without weight_scale_2", _AGAIN
         ),
+        "not_decoded": Code(
+            "note", "a scheme that is recognised and not decoded", "AQLM's codebooks", "its values are not looked at"
+        ),
         "scale_without_codes": Code("warning", "a scale whose weight is not here", "SCB without weight", _AGAIN),
         "second_scale": Code(
             "warning", "two tensors of scales for one weight", "weight_scale beside weight_scale_inv", "drop one"
@@ -185,7 +188,9 @@ GROUPS: dict[str, dict[str, Code]] = {
             "a weight_scale of 1 in one block",
             _CONVERT,
         ),
-        "saturated_codes": Code("warning", "many codes at the largest of their type", "a scale ten times too small", _CONVERT),
+        "saturated_codes": Code(
+            "warning", "many codes at the largest of their type", "a scale ten times too small", _CONVERT
+        ),
         "group_index": Code(
             "error", "a table of groups that names others than there are", "g_idx with a 9 of 4 groups", _AGAIN
         ),

@@ -254,10 +254,17 @@ class UnclaimedTensors:
         return tuple(name for name in self._companions.get(prefix, ()) if name in self)
 
     def unreadable(
-        self, codes: TensorInfo, scheme: str, components: tuple[str, ...], about: TensorInfo, problem: str, name: str
+        self,
+        codes: TensorInfo,
+        scheme: str,
+        components: tuple[str, ...],
+        about: TensorInfo,
+        problem: str,
+        name: str,
+        code: str = "unreadable_quantisation",
     ) -> Unreadable:
-        """The weight `name` that can't be decoded, and a finding that says so."""
-        self.notice("unreadable_quantisation", scheme, name, problem)
+        """The weight `name` that can't be decoded, and a finding that says so; ``not_decoded``: nothing is broken."""
+        self.notice(code, scheme, name, problem)
         return Unreadable(
             name=name,
             shape=codes.shape,

@@ -167,4 +167,6 @@ def components(context: CheckContext) -> Iterator[Finding]:
         if name is None or not isinstance(said, int) or len(shape) < 2 or shape[axis] == said:
             continue
         text = f"{key} {said:,}" if key else f"{heads:,} heads of {size:,}"
-        yield _finding(context, "config_shape" if key else "config_heads", f"{text}, and {shape[axis]:,} are here", name)
+        yield _finding(
+            context, "config_shape" if key else "config_heads", f"{text}, and {shape[axis]:,} are here", name
+        )

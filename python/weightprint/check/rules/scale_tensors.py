@@ -145,7 +145,9 @@ def saturated(context: CheckContext) -> Iterator[Finding]:
     if found:
         share = max(clipped for clipped, _ in found)
         names = [name for _, name in found]
-        message = f"up to {share:.0%} of the codes are the largest of their type: a scale was too small, and values were "
+        message = (
+            f"up to {share:.0%} of the codes are the largest of their type: a scale was too small, and values were "
+        )
         yield Finding("saturated_codes", "warning", f"{message}cut off: {listed(names)}", tensor=names[0])
 
 

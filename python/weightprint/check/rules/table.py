@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from weightprint.check.context import CheckContext
-from weightprint.check.rules import adapters, config, config_shapes, parts, quantised, scale_tensors, scales, sets, tables, training
+from weightprint.check.rules import (
+    adapters,
+    config,
+    config_shapes,
+    parts,
+    quantised,
+    scale_tensors,
+    scales,
+    sets,
+    tables,
+    training,
+)
 from weightprint.results.finding import Finding
 
 __all__ = ["QUESTIONS"]

@@ -25,6 +25,7 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, raw, values, wrong_shape
 from weightprint.quant.grid import exponents
+from weightprint.quant.integers import stream_codes
 from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
@@ -63,12 +64,8 @@ class Mlx(Quantised):
         """Codes of the rectangle, unsigned."""
         first, stop = rect.first_column * self.bits // 32, -(-rect.stop_column * self.bits // 32)
         stored = raw(checkpoint, self.codes, Rect(rect.first_row, rect.n_rows, first, stop - first, rect.index))
-        words = np.frombuffer(stored, "<u4").reshape(rect.n_rows, stop - first).astype(np.uint64)
-        at = np.arange(rect.first_column, rect.stop_column) * self.bits - first * 32
-        word, shift = at // 32, (at % 32).astype(np.uint64)
-        after = np.minimum(word + 1, stop - first - 1)  # where a code ends in its word, what comes after is cut off
-        both = words[:, word] | words[:, after] << np.uint64(32)
-        return np.asarray(both >> shift & np.uint64((1 << self.bits) - 1))
+        words = np.frombuffer(stored, "<u4").reshape(rect.n_rows, stop - first)
+        return stream_codes(words, self.bits, rect.first_column, rect.n_columns)
 
 
 def _e4m3() -> F32:
