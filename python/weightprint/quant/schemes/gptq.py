@@ -12,7 +12,8 @@ back within the bits: a stored 15 is 0 in 4 bits. Format v2 (``gptq_v2``) stores
 under ``packing_format``. Shapes can't tell them apart. Where no config does, symmetric checkpoints do: the middle,
 2^(bits-1), is 7 in every place in v1 and 8 in v2.
 
-Codes of 3 bits are one stream that runs on over the words. Bits follow from qzeros and scales, inputs from qweight. :mod:`.awq` reads the arrangement with words along the outputs.
+Codes of 3 bits are one stream that runs on over the words. Bits follow from qzeros and scales, inputs from qweight.
+:mod:`.awq` reads the arrangement with words along the outputs.
 
 Sources: AutoGPTQ ``qlinear_cuda_old.py``; GPTQModel ``utils/model.py`` (v1 → v2); transformers ``GPTQConfig``.
 """
@@ -87,7 +88,8 @@ class Gptq(Quantised):
         stored = raw(checkpoint, self.codes, Rect(top, bottom - top, rect.first_row, rect.n_rows))
         turned = np.frombuffer(stored, "<u4").reshape(bottom - top, rect.n_rows).T
         codes = stream_codes(turned, self.bits, rect.first_column, rect.n_columns).astype(np.float32)
-        return np.ascontiguousarray((codes - zeros.astype(np.float32)[groups].T) * scales[groups].T)
+        with np.errstate(all="ignore"):
+            return np.ascontiguousarray((codes - zeros.astype(np.float32)[groups].T) * scales[groups].T)
 
 
 def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:

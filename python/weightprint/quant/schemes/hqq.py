@@ -1,4 +1,4 @@
-"""HQQ: codes of 1 to 8 bits, one slice of the rows of groups above the other in each word, under a scale and zero point.
+"""HQQ: codes of 1 to 8 bits, the rows of groups in slices that share words, under scales and zero points.
 
     w = ((code - zero) · scale) reshaped to the weight's own shape, (out, in)
 
@@ -21,7 +21,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
@@ -38,7 +37,7 @@ _PER_WORD = {"U8": {8: 1, 4: 2, 2: 4, 1: 8}, "I32": {3: 10}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hqq(Quantised):
-    """Attributes: the tensors' names, bits of a code, codes in a word, elements of a group, and the axis it runs along."""
+    """Attributes: the tensors' names, bits of a code, codes in a word, a group's elements, the axis it runs along."""
 
     codes: str
     scale: str
@@ -62,7 +61,9 @@ class Hqq(Quantised):
         codes = self._codes(checkpoint, top, bottom, width)
         where = Rect(top, bottom - top, 0, 1) if self.axis == 1 else Rect(0, 1, 0, width)
         scale, zero = (values(checkpoint, name, where) for name in (self.scale, self.zero))
-        decoded = ((codes - zero) * scale).reshape(-1)[first - top * width : stop - top * width]
+        with np.errstate(all="ignore"):
+            every = ((codes - zero) * scale).reshape(-1)
+        decoded = every[first - top * width : stop - top * width]
         kept = decoded.reshape(rect.n_rows, columns)[:, rect.first_column : rect.stop_column]
         return np.ascontiguousarray(kept, np.float32)
 

@@ -55,7 +55,8 @@ class Mlx(Quantised):
         scales = values(checkpoint, self.scale, part)
         if self.bias is not None:
             biases = values(checkpoint, self.bias, part)
-            return np.ascontiguousarray(codes.astype(np.float32) * scales[:, of_column] + biases[:, of_column])
+            with np.errstate(all="ignore"):  # infinite scales are the file's
+                return np.ascontiguousarray(codes.astype(np.float32) * scales[:, of_column] + biases[:, of_column])
         table = E2M1 if self.bits == 4 else _E4M3
         scales = _E4M3[scales.astype(np.uint8)] if self.group == 16 else exponents(scales)
         return np.ascontiguousarray(table[codes] * scales[:, of_column])
