@@ -190,13 +190,23 @@ def _plain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 # The config
 
 
+def _unwrapped(module: str) -> str:
+    """The module whose parameters are adapted; each further one of it lies a ``base_layer`` deeper."""
+    return re.sub(r"(?:\.base_layer)+$", "", module)
+
+
+def _adapts_parameters(update: Update, config: Mapping[str, Any]) -> bool:
+    """Whether ``target_parameters`` names one of this module's."""
+    said = config.get("target_parameters")
+    modules = [name.rpartition(".")[0] for name in said if isinstance(name, str)] if isinstance(said, list) else []
+    return any(f".{_unwrapped(update.module)}".endswith(f".{module}") for module in modules)
+
+
 def _of_experts(update: Update, config: Mapping[str, Any], path: str | None) -> Update:
     """An update of PEFT's ``target_parameters``, whose factors hold all experts' ranks, as (experts x out x in)."""
-    wrapped = re.sub(r"(?:\.base_layer)+$", "", update.module)
-    modules = [name.rpartition(".")[0] for name in config.get("target_parameters") or () if isinstance(name, str)]
-    if update.kind != "lora" or len(update.shape) != 2 or not any(f".{wrapped}".endswith(f".{m}") for m in modules):
+    if update.kind != "lora" or len(update.shape) != 2 or not _adapts_parameters(update, config):
         return update
-    rank = _of_module(wrapped, config.get("rank_pattern"), config.get("r"), path)
+    rank = _of_module(_unwrapped(update.module), config.get("rank_pattern"), config.get("r"), path)
     if not isinstance(rank, int) or rank < 1 or not update.rank or update.rank % rank or update.rank == rank:
         return update
     return replace(update, rank=rank, shape=(update.rank // rank, *update.shape))
@@ -209,6 +219,14 @@ def _refuse_other_kinds(config: Mapping[str, Any], updates: Sequence[Update], pa
     read = " and ".join(KINDS[k] for k in sorted(kinds))
     said = kind is None or not kinds or _PEFT_TYPES.get(str(kind).upper()) in kinds
     start = config.get("init_lora_weights")
+    absent = [
+        key
+        for key, here in (
+            ("target_parameters", any(_adapts_parameters(u, config) for u in updates)),
+            ("trainable_token_indices", "tokens" in kinds),
+        )
+        if config.get(key) and not here
+    ]
     problems = (
         (not said, f"an adapter of type {escape(str(kind), 60)}; {read} is read"),
         ("oft" in kinds, "it turns the weights (OFT)"),
@@ -220,6 +238,7 @@ def _refuse_other_kinds(config: Mapping[str, Any], updates: Sequence[Update], pa
             "path_initial_model_for_weight_conversion, which makes a plain LoRA of it",
         ),
         (bool(config.get("layer_replication")), "it repeats layers of the base (layer_replication)"),
+        (bool(absent), f"its config names {' and '.join(absent)}, and no tensor is of them"),
         (bool(config.get("use_qalora")), "it pools its input (use_qalora)"),
         (config.get("arrow_config") is not None, "it routes between adapters (arrow_config)"),
     )

@@ -37,9 +37,8 @@ KINDS = {
     "prompt": "virtual tokens",
     "tokens": "trained tokens",
 }
-_WORDS = (
-    r"hada_[wt][12](?:_[ab])?|lokr_w[12](?:_[ab])?|lokr_t2|oft_\w+|boft_\w+|vera_lambda_[bd]|trainable_tokens_delta"
-)
+_WORDS = r"hada_[wt][12](?:_[ab])?|lokr_w[12](?:_[ab])?|lokr_t2|oft_\w+|boft_\w+"
+_WORDS += r"|vera_lambda_[bd]|trainable_tokens_delta"
 _BESIDE = r"alpha|dora_scale|diff|diff_b"
 _FLAT = r"(?:lora|lycoris)_[^.]+"
 _COMPONENT = r"(?:unet|transformer(?:_\d)?|text_encoder(?:_\d)?|diffusion_model|model\.diffusion_model|dit|prior)"
@@ -80,7 +79,7 @@ _SHARED = frozenset({"vera_A", "vera_B"})
 _HINTS = ("lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_", "vera_", "prompt_emb", "trainable_tok")
 _RUN = 4096  # names that are looked through in one go
 _HINT = re.compile(
-    r"lora|lokr_|hada_|ia3_l|oft_|lycoris_|vera_|prompt_embeddings|trainable_tokens|\.diff|\.alpha$|\.dora_scale$|\.m$"
+    r"lora|lokr_|hada_|ia3_l|oft_|lycoris_|vera_|prompt_emb|trainable_tok|\.diff|\.alpha$|\.dora_scale$|\.m$"
 )
 _EMBEDDING = re.compile(r"(?:^|[._])(?:embed_tokens|token_embd|wte|tok_embeddings|word_embeddings|embed_in)$")
 

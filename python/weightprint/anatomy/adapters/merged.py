@@ -338,9 +338,8 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
             weight = base.weights[by_name[module]]
             turned = _orientation(update, weight, adapter.transposed)
             patch = _Patch(update, adapter.scales[module], turned)
-            if (
-                update.kind not in ("ia3", "tokens") and len(update.shape) != 3
-            ):  # what has no formula is refused before it is asked for
+            # What has no formula is refused before it is asked for.
+            if update.kind not in ("ia3", "tokens") and len(update.shape) != 3:
                 delta(update, adapter.weights, np.arange(1), slice(0, 1))
             found[weight.name].append(patch)
         return dict(found)
