@@ -53,7 +53,7 @@ def sizes(context: CheckContext) -> Iterator[Finding]:
     extra = sum(n for key in _EXTRA_BLOCKS if isinstance(n := said.get(key), int))
     if told and here and not told <= here <= told + extra and stack in anatomy.families:
         severity: Severity = "error" if here < told else "warning"
-        if not (here < told and context.location.missing):
+        if not (here < told and (context.location.missing or _is_part(context))):
             found.append(("config_blocks", severity, f"{told:,} blocks, and {here:,} are here"))
     kinds = said.get("layer_types")
     if isinstance(kinds, list) and told and len(kinds) != told and here == told:
@@ -118,6 +118,11 @@ def _number(config: Mapping[str, Any], field: str) -> int | None:
             value = config[key]
             return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
     return None
+
+
+def _is_part(context: CheckContext) -> bool:
+    """Whether one file of a set was named: the rest lies in others."""
+    return any(finding.code == "part_of_set" for finding in context.location.findings)
 
 
 def _blocks(config: Mapping[str, Any]) -> int | None:
