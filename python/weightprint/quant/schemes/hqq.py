@@ -71,7 +71,7 @@ class Hqq(Quantised):
         """Rows of the matrix of groups, out of the slices that hold them."""
         out = np.empty((bottom - top, width), np.float32)
         info = checkpoint.find(self.codes)
-        step, kind = info.shape[0], np.uint8 if info.dtype == "U8" else np.dtype("<u4")
+        step, kind = info.shape[0], np.dtype("u1" if info.dtype == "U8" else "<u4")
         row = top
         while row < bottom:
             part, first = divmod(row, step)
