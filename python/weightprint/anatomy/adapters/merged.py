@@ -325,7 +325,7 @@ class MergedWeights(Weights):
 def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
     """Weight of the base → what changes it."""
     rule = rule_of(list(adapter.updates), base.weights)
-    experts = {m: found for m, u in adapter.updates.items() if (found := _expert_patch(base, adapter, m, u))}
+    experts = {m: landed for m, u in adapter.updates.items() if (landed := _expert_patch(base, adapter, m, u))}
     changing = {module: u for module, u in adapter.updates.items() if u.kind != "diff" or "diff" in u.parts}
     changing = {module: u for module, u in changing.items() if module not in experts}
     by_name = {module: named(module + ".weight", rule) for module in changing}

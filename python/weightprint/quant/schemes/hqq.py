@@ -77,8 +77,8 @@ class Hqq(Quantised):
             part, first = divmod(row, step)
             n = min(bottom - row, step - first)
             stored = np.frombuffer(raw(checkpoint, self.codes, Rect(first, n, 0, width)), kind).reshape(n, width)
-            shift = self.bits * (self.per - 1 - part)
-            out[row - top :][:n] = stored >> stored.dtype.type(shift) & stored.dtype.type((1 << self.bits) - 1)
+            shift, mask = np.uint32(self.bits * (self.per - 1 - part)), np.uint32((1 << self.bits) - 1)
+            out[row - top :][:n] = stored.astype(np.uint32) >> shift & mask
             row += n
         return out
 
