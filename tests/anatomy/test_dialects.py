@@ -293,17 +293,6 @@ def test_several_adapters_inside_one_model(tmp_path):
     assert weightprint.check(folder).counts["error"] == 0
 
 
-def test_target_parameters_are_named(tmp_path):
-    """PEFT stacks the ranks of all experts in one pair of factors."""
-    at = "base_model.model.model.layers.0.mlp.experts"
-    tensors = {at + ".lora_A.weight": draw(4 * 3, 16), at + ".lora_B.weight": draw(20, 4 * 3)}
-    said = PEFT | {"r": 3, "target_parameters": ["mlp.experts.down_proj"]}
-    found = anatomy(save(tmp_path / "a", Written(tensors, draw(1), said)))
-    assert found.adapters[0].ranks == (3,)
-    assert found.unmapped == ()
-    assert {f.code for f in weightprint.check(tmp_path / "a").findings if f.tensor is None} >= {"adapter_kind"}
-
-
 @pytest.mark.parametrize(
     "names",
     [

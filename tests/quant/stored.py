@@ -8,6 +8,7 @@ so that it shares no idea with the decoder.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from stored_eight_bits import (
     fp8_block,
@@ -45,6 +46,7 @@ from stored_packed import (
     bnb_int8,
     gptq,
     gptq_mislabelled,
+    hqq,
     mlx,
     packed,
     packed_channel,
@@ -71,6 +73,9 @@ FORMS: dict[str, Callable[[Rng], Stored]] = {
     "int8 groups": lambda rng: int8_group(rng, order=False),
     "int8 groups, act-order": int8_group,
     "quanto": quanto,
+    **{f"hqq {bits} along {axis}": partial(hqq, bits=bits, axis=axis) for bits in (1, 2, 3, 4, 8) for axis in (0, 1)},
+    "gptq 3": lambda rng: gptq(rng, bits=3),
+    "gptq 3 v2 act-order": lambda rng: gptq(rng, bits=3, order=True, version=2),
     "packed 4": packed,
     "packed 4 symmetric": lambda rng: packed(rng, zero=False),
     "packed 4 act-order": lambda rng: packed(rng, order=True),

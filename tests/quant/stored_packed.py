@@ -201,3 +201,26 @@ def gptq_mislabelled(rng: Rng) -> Stored:
         {"checkpoint_format": "gptq_v2", "symmetric": True},
         {"quantization_config": said},
     )
+
+
+def hqq(rng: Rng, bits: int = 4, axis: int = 1, rows: int = 24, columns: int = 40, group: int = 16) -> Stored:
+    """hqq's own files; groups run over the weight as one line, slices of their rows lie above each other in a word."""
+    n = rows * columns // group
+    shape, per = (n, group) if axis == 1 else (group, n), 10 if bits == 3 else 8 // bits
+    codes = rng.integers(0, 1 << bits, shape)
+    one = (n, 1) if axis == 1 else (1, n)
+    grid, zero = scales(rng, *one, kind=np.float16), rng.uniform(0, 1 << bits, one).astype(np.float16)
+    step = up(shape[0], per)
+    filled = np.concatenate([codes, np.zeros((step * per - shape[0], shape[1]), codes.dtype)])
+    kind = np.int32 if bits == 3 else np.uint8
+    slices = [(part << bits * (per - 1 - k)) for k, part in enumerate(filled.reshape(per, step, shape[1]))]
+    tensors = {
+        "m.up.W_q": np.sum(slices, 0).astype(kind),
+        "m.up.scale": grid,
+        "m.up.zero": zero,
+        "m.up.shape": np.array([rows, columns], np.int64),
+        "m.up.nbits": np.array(bits, np.int64),
+        "m.up.axis": np.array(axis, np.int64),
+    }
+    values = ((f32(codes) - f32(zero)) * f32(grid)).reshape(rows, columns)
+    return Stored("m.up.weight", "hqq", f"U{bits}", values, tensors, {"bits": bits, "group_size": group, "axis": axis})

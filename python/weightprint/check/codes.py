@@ -34,6 +34,7 @@ class Code:
 
 
 _AGAIN = "download or save the file again"
+_CONVERT = "convert it again from the original"
 _WRITER = "a fault of the program that wrote it: save with a current one"
 _OTHER = "convert it to safetensors"
 
@@ -168,7 +169,31 @@ GROUPS: dict[str, dict[str, Code]] = {
         "unreadable_quantisation": Code(
             "error", "components that don't hold together", "NVFP4 without weight_scale_2", _AGAIN
         ),
+        "not_decoded": Code(
+            "note", "a scheme that is recognised and not decoded", "AQLM's codebooks", "its values are not looked at"
+        ),
         "scale_without_codes": Code("warning", "a scale whose weight is not here", "SCB without weight", _AGAIN),
+        "second_scale": Code(
+            "warning", "two tensors of scales for one weight", "weight_scale beside weight_scale_inv", "drop one"
+        ),
+        "scale_values": Code(
+            "error",
+            "scales all zero or all negative, or at the largest number of their type",
+            "a weight_scale of 0",
+            _CONVERT,
+        ),
+        "scale_apart": Code(
+            "warning",
+            "scales unlike those of the same role in other blocks: 50 times, exactly 1, of another shape",
+            "a weight_scale of 1 in one block",
+            _CONVERT,
+        ),
+        "saturated_codes": Code(
+            "warning", "many codes at the largest of their type", "a scale ten times too small", _CONVERT
+        ),
+        "group_index": Code(
+            "error", "a table of groups that names others than there are", "g_idx with a 9 of 4 groups", _AGAIN
+        ),
         "stored_twice": Code("warning", "a weight both plain and quantised", "weight beside qweight", "drop one"),
         "undecoded_words": Code(
             "warning", "packed words that no known scheme decodes", "U8 words beside a scale", "decode them elsewhere"
@@ -184,6 +209,15 @@ GROUPS: dict[str, dict[str, Code]] = {
         "config_experts": Code("warning", "another number of experts", "num_experts 8, 4 here", "take its own config"),
         "config_heads": Code(
             "warning", "heads × size are not the rows of q or k", "3 heads, 32 rows", "take its own config"
+        ),
+        "config_shape": Code(
+            "warning",
+            "another size of a single tensor: positions, token types, patches, labels, states, latents, channels",
+            "max_position_embeddings 128, 64 rows",
+            "take its own config",
+        ),
+        "config_bias": Code(
+            "warning", "biases that aren't here, or that no one asks for", "attention_bias true", "take its own config"
         ),
         "config_vocabulary": Code(
             "error", "more tokens than rows of the embedding", "vocab_size 512, 500 rows", "resize the embedding"

@@ -32,6 +32,8 @@ __all__ = ["INDEX_BYTES", "Location", "contained", "locate", "open_regular", "re
 _INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_BYTES = 200_000_000
 _HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults
+#: What stands behind the name of a model for a variant of it.
+_VARIANT = re.compile(r"\.(?:(?:bf|f|fp|int)\d+\w*|(?:non_)?ema)")
 _SHARD = re.compile(r"(?P<stem>.*?)-?(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.safetensors|\.gguf)")
 _ADAPTERS = ("adapter_model.safetensors", "adapters.safetensors")  # as PEFT and mlx call them
 _HUB_PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/|\?|#|$)")
@@ -152,14 +154,14 @@ def _directory(source: str, root: Path, kind: str = "directory") -> Location:
     names = sorted((entry.name for entry in os.scandir(root)), key=natural_key)
     tensors = [name for name in names if name.endswith(".safetensors")]
     indexes = [name for name in names if name.endswith(_INDEX_SUFFIX)]
-    if "model.safetensors" in tensors:
-        others = [name for name in (*tensors, *indexes) if name != "model.safetensors"]
-        found = _chosen("model.safetensors", others, root)
-        files, beside = contained(root, ["model.safetensors"]), tuple(n for n in others if n in tensors)
+    if (main := _main(tensors, ".safetensors")) and not (main != "model.safetensors" and indexes):
+        others = [name for name in (*tensors, *indexes) if name != main]
+        found = _chosen(main, others, root)
+        files, beside = contained(root, [main]), tuple(n for n in others if n in tensors)
         return Location(source, kind, str(root), files, findings=found, beside=beside)
     if indexes:
-        chosen = "model" + _INDEX_SUFFIX if "model" + _INDEX_SUFFIX in indexes else indexes[0]
-        if len(indexes) > 1 and chosen != "model" + _INDEX_SUFFIX:
+        chosen = _main(indexes, _INDEX_SUFFIX) or indexes[0]
+        if len(indexes) > 1 and not _main(indexes, _INDEX_SUFFIX):
             raise _ambiguous(root, "index files", indexes)
         return _index(source, kind, root / chosen, _chosen(chosen, [n for n in indexes if n != chosen], root))
     adapter = next((name for name in _ADAPTERS if name in tensors), None)
@@ -177,6 +179,19 @@ def _directory(source: str, root: Path, kind: str = "directory") -> Location:
         path=str(root),
         code="no_safetensors",
     )
+
+
+def _main(names: Sequence[str], suffix: str) -> str | None:
+    """``model``, else the one of which all others are variants, as diffusers has ``x.fp16`` beside ``x``."""
+    if "model" + suffix in names:
+        return "model" + suffix
+    shortest = min(names, key=len, default="")
+    stem = shortest.removesuffix(suffix)
+    others = [name for name in names if name != shortest]
+    variants = all(
+        name.startswith(stem + ".") and _VARIANT.fullmatch(name[len(stem) : -len(suffix)]) for name in others
+    )
+    return shortest if others and variants else None
 
 
 def _unindexed(source: str, root: Path, kind: str, tensors: list[str]) -> Location:

@@ -203,7 +203,7 @@ class UnclaimedTensors:
         self.hints = Hints.of(checkpoint)
         self.memo: dict[str, Any] = {}  # what a scheme looked up once for the whole checkpoint
         self._number = {name: k for k, name in enumerate(self.names)}
-        self._claimed: set[str] = set()
+        self.claimed: set[str] = set()
         self._infos: dict[str, TensorInfo] = {}
         self._small: dict[str, dict[str, bytes]] = {}
         self._companions: dict[str, list[str]] = {}
@@ -214,7 +214,7 @@ class UnclaimedTensors:
         self._noticed: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._number and name not in self._claimed
+        return name in self._number and name not in self.claimed
 
     def get(self, name: str | None) -> TensorInfo | None:
         """The tensor of that name; None where there is none, or a weight has it already."""
@@ -247,17 +247,24 @@ class UnclaimedTensors:
 
     def claim(self, weight: Quantised) -> None:
         """Take a weight's components off the unclaimed tensors."""
-        self._claimed.update(weight.components)
+        self.claimed.update(weight.components)
 
     def companions(self, prefix: str) -> tuple[str, ...]:
         """Scales of activations on the unclaimed tensors whose names are `prefix` and one of ACTIVATION."""
         return tuple(name for name in self._companions.get(prefix, ()) if name in self)
 
     def unreadable(
-        self, codes: TensorInfo, scheme: str, components: tuple[str, ...], about: TensorInfo, problem: str, name: str
+        self,
+        codes: TensorInfo,
+        scheme: str,
+        components: tuple[str, ...],
+        about: TensorInfo,
+        problem: str,
+        name: str,
+        code: str = "unreadable_quantisation",
     ) -> Unreadable:
-        """The weight `name` that can't be decoded, and a finding that says so."""
-        self.notice("unreadable_quantisation", scheme, name, problem)
+        """The weight `name` that can't be decoded, and a finding that says so; ``not_decoded``: nothing is broken."""
+        self.notice(code, scheme, name, problem)
         return Unreadable(
             name=name,
             shape=codes.shape,

@@ -11,7 +11,7 @@ from weightprint.errors import FormatError
 from weightprint.quant.base import Rect, raw, small
 from weightprint.util.escape import escape
 
-__all__ = ["column_groups", "words_over", "zero_codes"]
+__all__ = ["column_groups", "stream_codes", "words_over", "zero_codes"]
 
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
@@ -21,6 +21,23 @@ def words_over(first: int, stop: int, per: int) -> tuple[int, int]:
     """(first word, words) that hold codes `first` … `stop` - 1, with `per` codes in each word."""
     left = first // per
     return left, -(-stop // per) - left
+
+
+def stream_codes(words: npt.NDArray[np.uint32], bits: int, first: int, n: int) -> npt.NDArray[np.uint64]:
+    """Codes number `first` … `first` + n - 1 of one stream of bits per row, which runs on over the words.
+
+    Args:
+        words: (rows, words), from the one on that holds the first bit of code `first`.
+        bits: of a code.
+        first: the first code's number in its row.
+        n: how many.
+    """
+    at = np.arange(first, first + n) * bits - first * bits // 32 * 32
+    word, shift = at // 32, (at % 32).astype(np.uint64)
+    after = np.minimum(word + 1, words.shape[1] - 1)  # where a code ends in its word, what comes after is cut off
+    wide = words.astype(np.uint64)
+    both = wide[:, word] | wide[:, after] << np.uint64(32)
+    return np.asarray(both >> shift & np.uint64((1 << bits) - 1))
 
 
 def zero_codes(checkpoint: Checkpoint, name: str, groups: Rect, bits: int, order: str = "linear") -> U8:

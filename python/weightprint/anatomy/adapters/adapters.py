@@ -6,8 +6,10 @@ Names are read by :mod:`weightprint.anatomy.adapters.dialects`. With W (out x in
     DoRA  m · W' / ‖W'‖ by output, W' as LoRA's                                           (2402.09353)
     LoHa  W + s·(w1a·w1b) ∘ (w2a·w2b)                 s = alpha / r                       (2108.06098)
     LoKr  W + s·(w1 ⊗ w2), either maybe a product     s = alpha / r, 1 if neither is one  (2212.10650)
+    VeRA  W + diag(b)·B·diag(d)·A, B and A those of all modules, cut to its size          (2310.11454)
     IA3   rows or columns of W times l (PEFT), times 1 + l (LyCORIS)                      (2205.05638)
     diff  W + D
+    trained tokens: rows of W, those that ``token_indices`` or ``trainable_token_indices`` name, are the stored ones
 
 Scales are where the dialect keeps them: adapter_config.json of PEFT (``alpha_pattern``, ``rank_pattern``: regular
 expressions on the ends of module names) and of mlx (``lora_parameters.scale``), a tensor ``alpha`` beside the factors,
@@ -39,14 +41,16 @@ from weightprint.errors import FormatError, UnsupportedFormatError
 from weightprint.quant.weights import Weights
 from weightprint.util.escape import escape
 
-__all__ = ["Adapter", "alpha_of", "is_adapter", "is_adapter_alone", "match_adapter", "read_adapter"]
+__all__ = ["Adapter", "alpha_of", "is_adapter", "is_adapter_alone", "match_adapter", "read_adapter", "token_rows"]
 
 #: What wrapping puts into the names of plain tensors.
 _WRAPPING = re.compile(r"\.base_layer(?=\.)|\.modules_to_save(?:\.default)?(?=\.)")
 #: Ways to start an adapter that change the base too; PEFT computes that change anew when it loads one.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 #: PEFT's name of a kind.
-_PEFT_TYPES = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr", "IA3": "ia3"}
+_PEFT_TYPES = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr", "IA3": "ia3", "VERA": "vera"}
+_PEFT_TYPES |= {"OFT": "oft", "BOFT": "oft", "TRAINABLE_TOKENS": "tokens"}
+_PEFT_TYPES |= dict.fromkeys(("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"), "prompt")
 _PATTERN_LENGTH = 1000
 _BECAUSE = "adapter: the table knows the adapted module by name"
 
@@ -94,6 +98,7 @@ def read_adapter(model: str | os.PathLike[str] | Checkpoint) -> Adapter:
     weights = Weights(checkpoint)
     path = checkpoint.config_file.path or (checkpoint.files[0].path if checkpoint.files else None)
     updates, problems = updates_of(weights.shapes)
+    updates = [_of_experts(u, checkpoint.config, path) for u in updates]
     names = {u.adapter for u in updates} | {f.adapter for f in factors_of(weights.shapes).values()}
     if not updates and not problems:
         raise FormatError(f"{escape(checkpoint.source)} holds no LoRA factors", path=path, code="no_adapter")
@@ -105,7 +110,7 @@ def read_adapter(model: str | os.PathLike[str] | Checkpoint) -> Adapter:
         name, problem = problems[0]
         raise FormatError(problem, path=checkpoint.files[0].path, tensor=name, code="adapter_factors")
     config = checkpoint.config
-    _refuse_other_kinds(config, {u.kind for u in updates}, path)
+    _refuse_other_kinds(config, updates, path)
     by_module = {u.module: u for u in updates}
     scales = {module: _scale(u, weights, path) for module, u in by_module.items()}
     plain = _plain(weights.shapes)
@@ -185,23 +190,55 @@ def _plain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 # The config
 
 
-def _refuse_other_kinds(config: Mapping[str, Any], kinds: set[str], path: str | None) -> None:
+def _unwrapped(module: str) -> str:
+    """The module whose parameters are adapted; each further one of it lies a ``base_layer`` deeper."""
+    return re.sub(r"(?:\.base_layer)+$", "", module)
+
+
+def _adapts_parameters(update: Update, config: Mapping[str, Any]) -> bool:
+    """Whether ``target_parameters`` names one of this module's."""
+    said = config.get("target_parameters")
+    modules = [name.rpartition(".")[0] for name in said if isinstance(name, str)] if isinstance(said, list) else []
+    return any(f".{_unwrapped(update.module)}".endswith(f".{module}") for module in modules)
+
+
+def _of_experts(update: Update, config: Mapping[str, Any], path: str | None) -> Update:
+    """An update of PEFT's ``target_parameters``, whose factors hold all experts' ranks, as (experts x out x in)."""
+    if update.kind != "lora" or len(update.shape) != 2 or not _adapts_parameters(update, config):
+        return update
+    rank = _of_module(_unwrapped(update.module), config.get("rank_pattern"), config.get("r"), path)
+    if not isinstance(rank, int) or rank < 1 or not update.rank or update.rank % rank or update.rank == rank:
+        return update
+    return replace(update, rank=rank, shape=(update.rank // rank, *update.shape))
+
+
+def _refuse_other_kinds(config: Mapping[str, Any], updates: Sequence[Update], path: str | None) -> None:
     """Errors for what changes weights in a way that has no plain formula, or not as the config says."""
-    kind = config.get("peft_type")
+    kind, kinds = config.get("peft_type"), {u.kind for u in updates}
+    without_shared = any(u.kind == "vera" and not {"vera_A", "vera_B"} <= set(u.parts) for u in updates)
     read = " and ".join(KINDS[k] for k in sorted(kinds))
-    said = kind is None or _PEFT_TYPES.get(str(kind).upper()) in kinds
+    said = kind is None or not kinds or _PEFT_TYPES.get(str(kind).upper()) in kinds
     start = config.get("init_lora_weights")
+    absent = [
+        key
+        for key, here in (
+            ("target_parameters", any(_adapts_parameters(u, config) for u in updates)),
+            ("trainable_token_indices", "tokens" in kinds),
+        )
+        if config.get(key) and not here
+    ]
     problems = (
         (not said, f"an adapter of type {escape(str(kind), 60)}; {read} is read"),
         ("oft" in kinds, "it turns the weights (OFT)"),
+        (without_shared, "it holds neither vera_A nor vera_B, which PEFT draws anew (save_projection false)"),
+        ("prompt" in kinds, "it puts virtual tokens before the input, and changes no weight"),
         (
             isinstance(start, str) and start.lower().startswith(_CHANGED_BASE),
             f"it starts from a base that {escape(str(start), 60)} changed: save it with "
             "path_initial_model_for_weight_conversion, which makes a plain LoRA of it",
         ),
         (bool(config.get("layer_replication")), "it repeats layers of the base (layer_replication)"),
-        (bool(config.get("target_parameters")), "it adapts parameters that are no layers (target_parameters)"),
-        (bool(config.get("trainable_token_indices")), "it trains single tokens (trainable_token_indices)"),
+        (bool(absent), f"its config names {' and '.join(absent)}, and no tensor is of them"),
         (bool(config.get("use_qalora")), "it pools its input (use_qalora)"),
         (config.get("arrow_config") is not None, "it routes between adapters (arrow_config)"),
     )
@@ -212,7 +249,9 @@ def _refuse_other_kinds(config: Mapping[str, Any], kinds: set[str], path: str | 
 
 def _scale(update: Update, weights: Weights, path: str | None) -> float:
     """s of one module; 1 where there is none."""
-    if update.kind in ("ia3", "diff"):
+    if update.kind == "tokens":
+        token_rows(update, weights)
+    if update.kind in ("ia3", "diff", "vera", "tokens"):
         return 1.0
     config, rank = weights.checkpoint.config, update.rank
     alpha = alpha_of(update, weights, path)
@@ -273,6 +312,20 @@ def _held_against(said: Any, update: Update, path: str | None, alpha: Any = 0) -
 def _no_scale(update: Update, key: str, path: str | None) -> FormatError:
     message = f"adapter_config.json doesn't say {key} of {escape(update.module)}: the scale isn't known"
     return FormatError(message, path=path, tensor=update.first, code="adapter_config")
+
+
+def token_rows(update: Update, weights: Weights) -> list[int]:
+    """Which rows of an embedding the stored ones stand for; FormatError where the config doesn't say so of each."""
+    config = weights.checkpoint.config
+    said = config.get("token_indices", config.get("trainable_token_indices"))
+    if isinstance(said, Mapping):
+        said = next((rows for module, rows in said.items() if f".{update.module}".endswith(f".{module}")), None)
+    n = weights[update.first].shape[0]
+    whole = isinstance(said, list) and all(isinstance(row, int) and row >= 0 for row in said)
+    if not isinstance(said, list) or not whole or len(said) != n:
+        message = f"adapter_config.json doesn't say which {n} tokens of {escape(update.module)} were trained"
+        raise FormatError(message, path=weights.checkpoint.config_file.path, tensor=update.first, code="adapter_config")
+    return said
 
 
 def _is_number(value: Any) -> bool:

@@ -17,7 +17,7 @@ from weightprint.quant.weights import Weights
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["delta", "factor", "multiplier"]
+__all__ = ["delta", "expert_delta", "factor", "multiplier"]
 
 Rows = npt.NDArray[np.intp]
 
@@ -28,10 +28,24 @@ def delta(update: Update, weights: Weights, rows: Rows, columns: slice) -> F32:
     Raises UnsupportedFormatError (code ``adapter_kind``): an update without a formula here.
     """
     formula = _FORMULAS.get(update.kind)
-    if formula is None or not update.shape or {"mid", "t1", "t2", "kt2"} & set(update.parts):
+    if formula is None or not (update.shape or update.kind == "vera"):
         message = f"the update of {escape(update.module)} has a form that isn't merged"
         raise UnsupportedFormatError(message, tensor=update.first, code="adapter_kind")
     return formula(update, weights, rows, columns)
+
+
+def expert_delta(update: Update, weights: Weights, number: int) -> F32:
+    """What is added to one expert's matrix, (out x in), before the scale.
+
+    mlx has a factor per expert. PEFT has one pair for all: A's rows expert by expert, B's columns rank by rank.
+    """
+    experts, (a, b) = update.shape[0], (update.parts["a"], update.parts["b"])
+    if len(weights[a].shape) == 3:
+        product: F32 = weights.read(b, index=number) @ weights.read(a, index=number)
+        return product
+    rank = weights[a].shape[0] // experts
+    stacked: F32 = weights.read(b)[:, number::experts] @ weights.read(a, slice(number * rank, (number + 1) * rank))
+    return stacked
 
 
 def multiplier(update: Update, weights: Weights, rows: Rows, columns: slice) -> F32:
@@ -62,12 +76,28 @@ def factor(update: Update, part: str, weights: Weights, rows: Rows | None = None
     return values if rows is None else values[rows - int(rows.min())]
 
 
+def _tucker(weights: Weights, core: str, a: str, b: str) -> tuple[F32, F32]:
+    """(out x r, r x in·kernel): (r x r x kernel) between factors (r x out) and (r x in)."""
+    turned = np.einsum("ijkl,jn->inkl", weights.read(core), weights.read(b))
+    return weights.read(a).T, turned.reshape(len(turned), -1)
+
+
 def _lora(u: Update, weights: Weights, rows: Rows, columns: slice) -> F32:
+    if "mid" in u.parts:
+        core, down = weights.read(u.parts["mid"]), weights.read(u.parts["a"])
+        turned = np.einsum("rskl,sn->rnkl", core, down.reshape(len(down), -1))
+        through: F32 = factor(u, "b", weights, rows) @ turned.reshape(len(turned), -1)[:, columns]
+        return through
     product: F32 = factor(u, "b", weights, rows) @ factor(u, "a", weights, None, columns)
     return product
 
 
 def _loha(u: Update, weights: Weights, rows: Rows, columns: slice) -> F32:
+    if "t1" in u.parts:
+        pairs = [_tucker(weights, *(u.parts[word] for word in (f"t{k}", f"w{k}_a", f"w{k}_b"))) for k in (1, 2)]
+        (a, b), (c, d) = pairs
+        both: F32 = (a[rows] @ b[:, columns]) * (c[rows] @ d[:, columns])
+        return both
     first, second = (factor(u, f"w{k}_a", weights, rows) @ factor(u, f"w{k}_b", weights, None, columns) for k in (1, 2))
     product: F32 = first * second
     return product
@@ -79,6 +109,9 @@ def _lokr(u: Update, weights: Weights, rows: Rows, columns: slice) -> F32:
     for word in ("kw1", "kw2"):
         if word in u.parts:
             made.append(weights.read(u.parts[word]))
+        elif word == "kw2" and "kt2" in u.parts:
+            a, b = _tucker(weights, *(u.parts[name] for name in ("kt2", "kw2_a", "kw2_b")))
+            made.append((a @ b).reshape(u.shape[0] // made[0].shape[0], u.shape[1] // made[0].shape[1], *u.shape[2:]))
         else:
             b = weights.read(u.parts[word + "_b"])
             made.append(np.tensordot(weights.read(u.parts[word + "_a"]), b, axes=1))
@@ -97,9 +130,17 @@ def _diff(u: Update, weights: Weights, rows: Rows, columns: slice) -> F32:
     return factor(u, "diff", weights, rows, columns)
 
 
+def _vera(u: Update, weights: Weights, rows: Rows, columns: slice) -> F32:
+    d, b = (weights.read(u.parts[word]).reshape(-1) for word in ("vera_lambda_d", "vera_lambda_b"))
+    large = weights.read(u.parts["vera_B"])[rows]
+    product: F32 = (b[rows][:, None] * large) @ (d[:, None] * weights.read(u.parts["vera_A"], None, columns))
+    return product
+
+
 _FORMULAS: dict[str, Callable[[Update, Weights, Rows, slice], F32]] = {
     "lora": _lora,
     "loha": _loha,
     "lokr": _lokr,
     "diff": _diff,
+    "vera": _vera,
 }

@@ -21,7 +21,7 @@ from math import prod
 
 from weightprint.util.escape import escape
 
-__all__ = ["KINDS", "Factor", "Update", "factors_of", "inside_a_model", "module_key", "updates_of"]
+__all__ = ["KINDS", "Factor", "Update", "factors_of", "inside_a_model", "module_key", "on_inputs", "updates_of"]
 
 Shape = tuple[int, ...]
 
@@ -33,8 +33,12 @@ KINDS = {
     "ia3": "IA3",
     "diff": "full difference",
     "oft": "OFT",
+    "vera": "VeRA",
+    "prompt": "virtual tokens",
+    "tokens": "trained tokens",
 }
 _WORDS = r"hada_[wt][12](?:_[ab])?|lokr_w[12](?:_[ab])?|lokr_t2|oft_\w+|boft_\w+"
+_WORDS += r"|vera_lambda_[bd]|trainable_tokens_delta"
 _BESIDE = r"alpha|dora_scale|diff|diff_b"
 _FLAT = r"(?:lora|lycoris)_[^.]+"
 _COMPONENT = r"(?:unet|transformer(?:_\d)?|text_encoder(?:_\d)?|diffusion_model|model\.diffusion_model|dit|prior)"
@@ -45,6 +49,7 @@ _TAIL = r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.(?P<end>weight|bias))?"
 _DIALECTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern))
     for name, pattern in (
+        ("PEFT", r"(?P<module>)(?:base_model\.)?(?P<part>vera_[AB]|prompt_embeddings)" + _TAIL),
         ("kohya", rf"(?P<module>{_FLAT})\.(?P<part>{_WORDS}|{_BESIDE}|w_norm|b_norm|on_input|weight)"),
         ("kohya", r"(?P<module>.+)\.(?P<part>lora_(?:down|mid|up))\.(?P<end>weight|bias)"),
         ("GGUF", r"(?P<module>.+)\.weight\.(?P<part>lora_[ab])"),
@@ -68,10 +73,14 @@ _PARTS = {
 }
 #: Parts that make an update only beside others: any tensor of a model may be called so.
 _WEAK = frozenset({"alpha", "magnitude", "weight", "diff", "diff_b"})
+#: VeRA's two matrices that all modules share.
+_SHARED = frozenset({"vera_A", "vera_B"})
 #: One of these is in the name of every part that makes an update.
-_HINTS = ("lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_")
+_HINTS = ("lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_", "vera_", "prompt_emb", "trainable_tok")
 _RUN = 4096  # names that are looked through in one go
-_HINT = re.compile(r"lora|lokr_|hada_|ia3_l|oft_|lycoris_|\.diff|\.alpha$|\.dora_scale$|\.m$")
+_HINT = re.compile(
+    r"lora|lokr_|hada_|ia3_l|oft_|lycoris_|vera_|prompt_emb|trainable_tok|\.diff|\.alpha$|\.dora_scale$|\.m$"
+)
 _EMBEDDING = re.compile(r"(?:^|[._])(?:embed_tokens|token_embd|wte|tok_embeddings|word_embeddings|embed_in)$")
 
 #: What a pipeline's component is called in front of a module → short.
@@ -181,7 +190,12 @@ def updates_of(shapes: Mapping[str, Shape]) -> tuple[list[Update], list[tuple[st
         if factor.part not in _WEAK or key not in dialects:
             dialects[key] = factor.dialect
     updates = []
+    shared = {part: groups[key].pop(part) for key in list(groups) for part in _SHARED & set(groups[key])}
     for (module, adapter), parts in groups.items():
+        if not parts:
+            continue
+        if "vera_lambda_b" in parts:
+            parts |= shared
         made = _update(module, adapter, dialects[module, adapter], parts, shapes)
         if isinstance(made, Update):
             updates.append(made)
@@ -203,7 +217,8 @@ def _factor(name: str) -> Factor | None:
             if groups.get("end") == "bias":
                 part = {"b": "bias"}.get(part, part + "_bias")
             adapter = groups.get("adapter") or ""
-            return Factor(groups["module"], part, "" if adapter == "default" else adapter, dialect)
+            module = groups["module"].removesuffix(".token_adapter") or "input"
+            return Factor(module, part, "" if adapter == "default" else adapter, dialect)
     return None
 
 
@@ -227,9 +242,16 @@ def _update(
     kind, rank, shape = found
     for part in ("magnitude", "bias"):
         out = shape[-1] if embedding else shape[0] if shape else 0
+        if part in of and kind == "lora" and len(shape) < 3 and on_inputs(of[part], shape):
+            continue
         if part in of and kind == "lora" and prod(of[part]) != out:
             return f"{escape(parts[part])} has shape {list(of[part])}, expected [{out}]"
     return Update(module, kind, parts, rank, shape, embedding, adapter, dialect, frozenset(turned))
+
+
+def on_inputs(magnitude: Shape, shape: Shape) -> bool:
+    """Whether DoRA's magnitudes are of inputs, (1 x in), as LyCORIS may have them."""
+    return len(magnitude) > 1 and magnitude[0] == 1 and len(shape) > 1 and magnitude[1] == shape[1] and shape[0] != 1
 
 
 _Shaped = tuple[str, int | None, Shape]
@@ -250,6 +272,11 @@ def _shaped(module: str, of: Mapping[str, Shape], embedding: bool) -> _Shaped | 
         return "diff", None, of.get("diff", ())
     if any("oft_" in word for word in words):
         return "oft", None, ()
+    if {"vera_lambda_b", "vera_lambda_d"} <= words:
+        return "vera", prod(of["vera_lambda_d"]), ()
+    for word, kind in (("prompt_embeddings", "prompt"), ("trainable_tokens_delta", "tokens")):
+        if word in words:
+            return kind, None, ()
     return f"{escape(module)} has parts that make no update: {', '.join(sorted(words))}"
 
 
@@ -272,8 +299,11 @@ def _loha(module: str, of: Mapping[str, Shape]) -> _Shaped | str:
     if any(x is None or len(x) != 2 for x in factors):
         return f"{escape(module)} has not all four factors of LoHa"
     w1a, w1b, w2a, w2b = (x for x in factors if x is not None)
-    if "t1" in of or "t2" in of:  # a core tensor: recognised, its shape is of no use
-        return "loha", w1b[0], ()
+    if "t1" in of or "t2" in of:  # core tensors of a convolution
+        core = of.get("t1", ())
+        if core != of.get("t2") or core[:2] != (w1a[0], w1b[0]) or (w1a[1], w1b[1]) != (w2a[1], w2b[1]):
+            return f"core tensors of {escape(module)} don't fit: {list(core)}, {list(of.get('t2', ()))}"
+        return "loha", w1b[0], (w1a[1], w1b[1], *core[2:])
     if w1a[1] != w1b[0] or w2a[1] != w2b[0] or (w1a[0], w1b[1]) != (w2a[0], w2b[1]):
         return f"factors of {escape(module)} don't fit: " + ", ".join(str(list(x)) for x in (w1a, w1b, w2a, w2b))
     return "loha", w1b[0], (w1a[0], w1b[1])
@@ -289,13 +319,14 @@ def _lokr(module: str, of: Mapping[str, Shape]) -> _Shaped | str:
         a, b = of.get(word + "_a"), of.get(word + "_b")
         if a is None or b is None:
             return f"{escape(module)} lacks {word[1:]} of LoKr, or a factor of it"
-        if "kt2" not in of and (len(a) != 2 or len(b) < 2 or a[1] != b[0]):
+        if (word == "kw1" or "kt2" not in of) and (len(a) != 2 or len(b) < 2 or a[1] != b[0]):
             return f"factors of {escape(module)} don't fit: {list(a)}, {list(b)}"
         ranks.append(b[0])
-        made.append((a[0], *b[1:]))
+        core = of.get("kt2") if word == "kw2" else None
+        made.append((a[0], *b[1:]) if core is None else (a[-1], b[-1], *core[2:]))
     first, second = made
     rank = ranks[-1] if ranks else None
-    if "kt2" in of or len(first) != 2 or len(second) < 2:
+    if len(first) != 2 or len(second) < 2:
         return "lokr", rank, ()
     return "lokr", rank, (first[0] * second[0], first[1] * second[1], *second[2:])
 

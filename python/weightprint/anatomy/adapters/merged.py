@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, read_adapter
-from weightprint.anatomy.adapters.deltas import delta, multiplier
-from weightprint.anatomy.adapters.dialects import Update
+from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, names_of, read_adapter, token_rows
+from weightprint.anatomy.adapters.deltas import delta, expert_delta, multiplier
+from weightprint.anatomy.adapters.dialects import Update, on_inputs
 from weightprint.anatomy.adapters.module_names import Rule, named, rule_of
 from weightprint.anatomy.adapters.summary import AdapterSummary, summaries
 from weightprint.anatomy.anatomy import Anatomy, anatomy
@@ -183,7 +183,12 @@ class MergedWeights(Weights):
             stored, scale = update
             values = np.asarray(values + np.float32(scale) * self._read(stored, rows), np.float32)
         for patch in self._patches.get(name, ()):
-            if values.size:
+            if len(patch.update.shape) == 3 and len(self._weights[name].shape) == 3:
+                values = self._patched_experts(name, values, patch, rows, columns, index)
+            elif patch.update.kind == "tokens":
+                first = (rows or slice(None)).indices(self._weights[name].shape[0])[0]
+                values = self._with_tokens(values, patch.update, first, columns)
+            elif values.size:
                 matrix = values.reshape(len(values), -1)
                 r = range(*(rows or slice(None)).indices(self._weights[name].shape[0]))
                 c = range(*(columns or slice(None)).indices(_width(self._weights[name].shape)))
@@ -216,12 +221,38 @@ class MergedWeights(Weights):
         else:
             result[here] += self._delta(patch, chosen, across)
         if "magnitude" in patch.update.parts:
+            if on_inputs(self._adapter.weights[patch.update.parts["magnitude"]].shape, patch.update.shape):
+                return self._scaled_inputs(name, result, patch, across)
             whole = self._whole_rows(name, patch.transposed, out)[here]
             whole = whole + self._delta(patch, chosen, slice(None))
             magnitude = self._magnitude(patch)[chosen]
             with np.errstate(all="ignore"):
                 result[here] *= (magnitude / np.linalg.norm(whole, axis=1))[:, None]
         return np.ascontiguousarray(result.T) if patch.transposed else result
+
+    def _patched_experts(
+        self, name: str, values: F32, patch: _Patch, rows: slice | None, columns: slice | None, index: int | None
+    ) -> F32:
+        """Experts in one weight: all matrices that `rows` picks, or a rectangle of one."""
+        experts = range(self._weights[name].shape[0])
+        result = values.copy()
+        for k, number in enumerate(experts[rows or slice(None)] if index is None else (index,)):
+            update = expert_delta(patch.update, self._adapter.weights, number) * np.float32(patch.scale)
+            update = update.T if patch.transposed else update
+            if index is None:
+                result[k] += update
+            else:
+                result += update[rows or slice(None), columns or slice(None)]
+        return result
+
+    def _with_tokens(self, values: F32, update: Update, first: int, columns: slice | None) -> F32:
+        """Rows of an embedding, from number `first` on, with the trained ones in their places."""
+        result, weights = values.copy(), self._adapter.weights
+        trained = weights.read(update.first, None, columns)
+        for row, own in zip(token_rows(update, weights), trained, strict=True):
+            if first <= row < first + len(result):
+                result[row - first] = own
+        return result
 
     def _patched_embedding(self, name: str, values: F32, patch: _Patch, rows: range, columns: range) -> F32:
         across = slice(columns.start, columns.stop)
@@ -245,6 +276,17 @@ class MergedWeights(Weights):
                 squares += np.square(values, dtype=np.float64).sum(axis=0)
             self._norms[name] = np.sqrt(squares).astype(np.float32)
         return self._norms[name]
+
+    def _scaled_inputs(self, name: str, result: F32, patch: _Patch, columns: slice) -> F32:
+        """DoRA by inputs: every column of W' to its magnitude; of a convolution, an input's whole kernel."""
+        out, inputs = patch.update.shape[:2]
+        whole = self._before(name)
+        whole = (whole.T if patch.transposed else whole).reshape(out, -1)
+        whole = (whole + self._delta(patch, np.arange(out), slice(None))).reshape(out, inputs, -1)
+        with np.errstate(all="ignore"):
+            factors = self._magnitude(patch) / np.linalg.norm(whole, axis=(0, 2))
+        scaled = result * np.repeat(factors, whole.shape[2])[None, columns]
+        return np.ascontiguousarray(scaled.T if patch.transposed else scaled, np.float32)
 
     def _delta(self, patch: _Patch, rows: npt.NDArray[np.intp], columns: slice) -> F32:
         """Rows and columns of the update, scaled."""
@@ -283,16 +325,21 @@ class MergedWeights(Weights):
 def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
     """Weight of the base → what changes it."""
     rule = rule_of(list(adapter.updates), base.weights)
+    experts = {m: landed for m, u in adapter.updates.items() if (landed := _expert_patch(base, adapter, m, u))}
     changing = {module: u for module, u in adapter.updates.items() if u.kind != "diff" or "diff" in u.parts}
+    changing = {module: u for module, u in changing.items() if module not in experts}
     by_name = {module: named(module + ".weight", rule) for module in changing}
     missing = [update for module, update in changing.items() if by_name[module] not in base.weights]
     if not missing:
         found: dict[str, list[_Patch]] = defaultdict(list)
+        for name, patch in experts.values():
+            found[name].append(patch)
         for module, update in changing.items():
             weight = base.weights[by_name[module]]
             turned = _orientation(update, weight, adapter.transposed)
             patch = _Patch(update, adapter.scales[module], turned)
-            if update.kind != "ia3":  # what has no formula is refused before it is asked for
+            # What has no formula is refused before it is asked for.
+            if update.kind not in ("ia3", "tokens") and len(update.shape) != 3:
                 delta(update, adapter.weights, np.arange(1), slice(0, 1))
             found[weight.name].append(patch)
         return dict(found)
@@ -306,14 +353,33 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
     raise FormatError(message, path=adapter.checkpoint.files[0].path, tensor=missing[0].first, code="adapter_base")
 
 
+def _expert_patch(base: Anatomy, adapter: Adapter, module: str, update: Update) -> tuple[str, _Patch] | None:
+    """The parameter that holds all experts and fits an update of ``target_parameters``, (E x in x out) or turned."""
+    said = adapter.checkpoint.config.get("target_parameters")
+    if len(update.shape) != 3 or not isinstance(said, list):
+        return None
+    words = {name.rpartition(".")[2] for name in said if isinstance(name, str)}
+    wrapped = module.partition(".base_layer")[0]
+    experts, out, inn = update.shape
+    for shape, turned in (((experts, inn, out), True), ((experts, out, inn), False)):
+        for name, weight in base.weights.items():
+            holder, _, word = name.rpartition(".")
+            ends = f".{holder}".endswith(f".{wrapped}") or f".{wrapped}".endswith(f".{holder}")
+            if word in words and ends and weight.shape == shape:
+                return name, _Patch(update, adapter.scales[module], turned)
+    return None
+
+
 def _width(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape[1:])) if len(shape) > 1 else 1
 
 
 def _orientation(update: Update, weight: Weight, said: bool) -> bool:
     """Whether the weight is stored (in x out); only for a square one does the config decide."""
-    if update.kind == "ia3":
+    if update.kind in ("ia3", "vera"):
         return said
+    if update.kind == "tokens":
+        return False
     shape, mine = weight.shape, update.shape
     # A convolution of 1 x 1 is adapted as a matrix by some.
     straight = shape == mine or (len(mine) != len(shape) and mine[:1] == shape[:1] and _width(mine) == _width(shape))

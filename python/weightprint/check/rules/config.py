@@ -16,10 +16,22 @@ from weightprint.quant.hints import Hints
 from weightprint.results.finding import Finding, Severity
 from weightprint.util.escape import escape
 
-__all__ = ["quantisation", "sizes", "ties"]
+__all__ = ["quantisation", "sizes", "ties", "towers"]
 
 _VOCABULARY = ("vocab_size", "padded_vocab_size")
 _EXTRA_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
+#: Its intermediate_size counts gate and up together.
+_GATE_AND_UP = "qwen"
+#: quant_method → what the names of its schemes start with; other methods store several.
+_SCHEMES: dict[str, tuple[str, ...]] = {
+    "gptq": ("gptq",),
+    "awq": ("awq",),
+    "bitsandbytes": ("bnb",),
+    "fp8": ("fp8", "mxfp8"),
+    "mxfp4": ("mxfp4",),
+    "bitnet": ("bitnet",),
+    "hqq": ("hqq",),
+}
 #: field of Geometry → what a person reads; only what shapes alone tell.
 _COMPARED = {"hidden": "hidden size", "experts": "experts", "ffn": "FFN size"}
 
@@ -37,14 +49,19 @@ def sizes(context: CheckContext) -> Iterator[Finding]:
     said = _said(context.config, stack, geometry)
     found: list[tuple[str, Severity, str]] = []
     blocks = {a.place.block for a in anatomy.assignments if a.place.stack == stack and a.place.block is not None}
-    told, here = _number(said, "blocks"), len(blocks)
+    told, here = _blocks(said), len(blocks)
     extra = sum(n for key in _EXTRA_BLOCKS if isinstance(n := said.get(key), int))
     if told and here and not told <= here <= told + extra and stack in anatomy.families:
         severity: Severity = "error" if here < told else "warning"
-        if not (here < told and context.location.missing):
+        if not (here < told and (context.location.missing or _is_part(context))):
             found.append(("config_blocks", severity, f"{told:,} blocks, and {here:,} are here"))
+    kinds = said.get("layer_types")
+    if isinstance(kinds, list) and told and len(kinds) != told and here == told:
+        found.append(("config_blocks", "warning", f"layer_types of {len(kinds):,} blocks, and {here:,} are here"))
     for field, words in _COMPARED.items():
         told, here = _number(said, field), getattr(geometry, field)
+        if field == "ffn" and said.get("model_type") == _GATE_AND_UP and told:
+            told //= 2
         if told and here and told != here and _from_shapes(context, stack, field, said):
             found.append((f"config_{field}", "warning", f"{words} {told:,}, and the tensors say {here:,}"))
     found += _heads(context, stack, said)
@@ -55,6 +72,32 @@ def sizes(context: CheckContext) -> Iterator[Finding]:
         found.append(("config_vocabulary", "error", text))
     for code, severity, text in found:
         yield Finding(code, severity, f"{_file(context)} says {text}", path)
+
+
+#: Stacks beside the main one → key of the nested config, and key of the number of blocks in the main one.
+_TOWERS = {
+    "vision": ("vision_config", ""),
+    "audio": ("audio_config", "encoder_layers"),
+    "encoder": ("encoder", "encoder_layers"),
+    "text": ("text_config", ""),
+}
+
+
+def towers(context: CheckContext) -> Iterator[Finding]:
+    """Blocks of the stacks beside the main one, where the config speaks of them apart."""
+    anatomy, config = context.anatomy, context.config
+    if not config or is_adapter(context.checkpoint.names()) or context.location.missing:
+        return
+    for stack, (nested, key) in _TOWERS.items():
+        inner = config.get(nested)
+        told = _blocks(inner) if isinstance(inner, Mapping) else config.get(key)
+        here = {a.place.block for a in anatomy.assignments if a.place.stack == stack and a.place.block is not None}
+        if stack == anatomy.main_stack or stack not in anatomy.families or not isinstance(told, int):
+            continue
+        if here and told and told != len(here):
+            severity: Severity = "error" if len(here) < told else "warning"
+            message = f"{_file(context)} says {told:,} blocks of {stack}, and {len(here):,} are here"
+            yield Finding("config_blocks", severity, message, context.checkpoint.config_file.path)
 
 
 def _file(context: CheckContext) -> str:
@@ -75,6 +118,22 @@ def _number(config: Mapping[str, Any], field: str) -> int | None:
             value = config[key]
             return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
     return None
+
+
+def _is_part(context: CheckContext) -> bool:
+    """Whether one file of a set was named: the rest lies in others."""
+    return any(finding.code == "part_of_set" for finding in context.location.findings)
+
+
+def _blocks(config: Mapping[str, Any]) -> int | None:
+    """How many blocks are stored: ALBERT's run several times."""
+    if isinstance(of_stack := config.get("layers"), int) and not isinstance(of_stack, bool):
+        return of_stack  # decoder_layers: `configs` leaves the stack's name out
+    groups = config.get("num_hidden_groups", 1 if config.get("model_type") == "albert" else None)
+    if groups is None:
+        return _number(config, "blocks")
+    inner = config.get("inner_group_num", 1)
+    return groups * inner if isinstance(groups, int) and isinstance(inner, int) else None
 
 
 def _from_shapes(context: CheckContext, stack: str, field: str, said: Mapping[str, Any]) -> bool:
@@ -111,8 +170,15 @@ def _heads(context: CheckContext, stack: str, said: Mapping[str, Any]) -> Iterat
     elif q != heads * size:
         yield "config_heads", "warning", f"{heads:,} heads of {size:,}, and q has {q:,} rows"
         return
+    if _is_multi_query(said):
+        kv = 1
     if kv and k != kv * size:
         yield "config_heads", "warning", f"{kv:,} key-value heads of {size:,}, and k has {k:,} rows"
+
+
+def _is_multi_query(config: Mapping[str, Any]) -> bool:
+    """Whether one head of keys serves all, whatever number stands beside it, as in Falcon-7B's config."""
+    return config.get("multi_query") is True and config.get("new_decoder_architecture") is not True
 
 
 def ties(context: CheckContext) -> Iterator[Finding]:
@@ -150,6 +216,16 @@ def quantisation(context: CheckContext) -> Iterator[Finding]:
     small = any(weight.dtype[0] in "IU" or weight.dtype.startswith(("F8", "F4", "F6")) for weight in weights)
     if hints.method and hints.method not in at_load and not packed and not small:
         message = f"config.json says {escape(hints.method, 40)}, and no tensor is quantised"
+        yield Finding("config_quantisation", "warning", message, path)
+    schemes = {weight.scheme for weight in weights if weight.scheme is not None and weight.readable}
+    wanted = _SCHEMES.get(hints.method or "")
+    if wanted and schemes and not any(scheme.startswith(wanted) for scheme in schemes):
+        message = f"config.json says {escape(str(hints.method), 40)}, and the tensors are {', '.join(sorted(schemes))}"
+        yield Finding("config_quantisation", "warning", message, path)
+    sizes_here = {n for weight in weights if isinstance(n := weight.parameters.get("group_size"), int)}
+    if len(hints.group_sizes) == 1 and sizes_here and hints.group_sizes[0] not in sizes_here:
+        here = ", ".join(map(str, sorted(sizes_here)))
+        message = f"config.json says groups of {hints.group_sizes[0]}, and the scales are of groups of {here}"
         yield Finding("config_quantisation", "warning", message, path)
     bits = [b for weight in weights if isinstance(b := weight.parameters.get("bits"), int)]
     if len(hints.bits) == 1 and bits and not np.isin(hints.bits[0], bits):

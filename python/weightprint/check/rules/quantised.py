@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,9 @@ def undecodable(context: CheckContext) -> Iterator[Finding]:
     weights = context.anatomy.weights
     broken = [weight.name for weight in weights.values() if not weight.readable]
     for finding in weights.findings:
+        if finding.code == "not_decoded":  # all is there: it is we who can't
+            yield replace(finding, severity="note")
+            continue
         unreadable = finding.code == "unreadable_quantisation"
         others = [name for name in broken if name != finding.tensor] if unreadable else []
         more = f"; can't be decoded either: {listed(others)}" if others else ""

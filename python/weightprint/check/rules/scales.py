@@ -27,8 +27,10 @@ _LARGEST = {
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _ENOUGH = 4096  # values of which so few are distinct only if they are codes
 _LOOKED_AT = 1 << 16
-_TIMES = 1000.0  # as large as its siblings: no trained matrix is
+_TIMES = 1000.0  # as large as the matrices of other roles: no trained matrix is
+_TIMES_SIBLINGS = 100.0  # as large as those of the same role: trained ones stay below 5
 _GAIN = 300.0  # length of a random unit input's output; trained matrices stay below 30
+_SHORT = 0.003  # likewise of quantised weights; trained ones stay above 0.1
 _SAMPLED, _ROWS = 4, 16  # weights of one pattern, and rows of each, that are decoded to see their size
 
 
@@ -81,6 +83,8 @@ def out_of_scale(context: CheckContext) -> Iterator[Finding]:
     middle = float(np.median(list(typical.values()))) if len(typical) >= 3 else 0.0
     larger: list[tuple[float, str]] = []
     longer: list[tuple[float, str]] = []
+    shorter: list[tuple[float, str]] = []
+    apart: list[tuple[float, str]] = []
     for pattern, rms in typical.items():
         gain = float(np.median([gain for _, gain, _ in sizes[pattern]]))
         names = [name for _, _, name in sizes[pattern]]
@@ -88,9 +92,15 @@ def out_of_scale(context: CheckContext) -> Iterator[Finding]:
             larger += [(rms / middle, name) for name in names]
         elif gain > _GAIN:
             longer += [(gain, name) for name in names]
+        elif 0 < gain < _SHORT and all(context.anatomy.weights[name].scheme for name in names):
+            shorter += [(1 / gain, name) for name in names]
+        elif rms > 0 and len(names) >= _SAMPLED:
+            apart += [(own / rms, name) for own, _, name in sizes[pattern] if own > _TIMES_SIBLINGS * rms]
     for found, what in (
         (larger, "values {} times as large as those of the other matrices"),
         (longer, "an input of length 1 comes out {} times as long, which no trained matrix does"),
+        (shorter, "an input comes out {} times shorter, which no trained matrix does"),
+        (apart, "values {} times as large as those of the same role in the other blocks"),
     ):
         if found:
             times = what.format(f"{np.median([factor for factor, _ in found]):,.0f}")

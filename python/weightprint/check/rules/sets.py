@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ from weightprint.util.escape import escape
 __all__ = ["gguf_parts", "modules", "second_copies", "stale_index"]
 
 _SMALL_JSON = 1_000_000
-_PAIRS, _VALUES = 12, 4096
+#: diffusers keeps both.
+_AVERAGED = re.compile(r"[._-](?:non_)?ema[._-]")
+_PAIRS, _VALUES, _TRIED = 12, 4096, 400
 
 
 def gguf_parts(context: CheckContext) -> Iterator[Finding]:
@@ -105,8 +108,8 @@ def _beside(read: Checkpoint, other: Checkpoint, names: Sequence[str]) -> Iterat
     ours, theirs = ({info.name: info for info in c.tensors} for c in (read, other))
     common = [name for name in ours if name in theirs]
     renamed = 2 * len(common) < min(len(ours), len(theirs))
+    pairs: list[tuple[str, str]] = []
     if renamed:
-        pairs = _by_shape(read, other)
         same_form = Counter(i.shape for i in read.tensors) == Counter(i.shape for i in other.tensors)
         if not same_form and read.n_parameters != other.n_parameters:
             message = f"beside the model, under names of its own, and no copy of it: {shown}"
@@ -120,9 +123,15 @@ def _beside(read: Checkpoint, other: Checkpoint, names: Sequence[str]) -> Iterat
             message += "most tensors of one name have other shapes. Loaders differ in which they take: move one away"
             yield Finding("another_model", "warning", message, path)
             return
-    step = max(1, len(pairs) // _PAIRS)
-    differing = [a for a, b in pairs[::step] if not _same(read, a, other, b)]
-    if differing:
+    if renamed:
+        differing = _without_equal(read, other)
+    else:
+        step = max(1, len(pairs) // _PAIRS)
+        differing = [a for a, b in pairs[::step] if not _same(read, a, other, b)]
+    if differing and _AVERAGED.search(names[0]):
+        message = f"beside the model, the same before or after averaging (EMA), with other values: {shown}"
+        yield Finding("other_files", "note", message, path)
+    elif differing:
         message = f"two different models in one folder: {shown} holds the same tensors with other values, such as "
         yield Finding("another_model", "warning", f"{message}{listed(differing)}. Move one away", path)
     else:
@@ -134,15 +143,18 @@ def _dtypes(checkpoint: Checkpoint) -> Counter[str]:
     return Counter(info.dtype for info in checkpoint.tensors)
 
 
-def _by_shape(a: Checkpoint, b: Checkpoint) -> list[tuple[str, str]]:
-    """Pairs of names of the matrices whose shapes come once on either side."""
-    found: list[dict[tuple[int, ...], list[str]]] = [{}, {}]
-    for names, checkpoint in zip(found, (a, b), strict=True):
-        for info in checkpoint.tensors:
-            if len(info.shape) > 1:
-                names.setdefault(info.shape, []).append(info.name)
-    ours, theirs = found
-    return [(n[0], theirs[s][0]) for s, n in ours.items() if len(n) == 1 and len(theirs.get(s, ())) == 1]
+def _without_equal(a: Checkpoint, b: Checkpoint) -> list[str]:
+    """Of some matrices of `a`, those that no tensor of their shape in `b` equals; rare shapes are looked at first."""
+    theirs: dict[tuple[int, ...], list[str]] = {}
+    for info in b.tensors:
+        theirs.setdefault(info.shape, []).append(info.name)
+    ours = [info for info in a.tensors if len(info.shape) > 1 and info.shape in theirs]
+    ours.sort(key=lambda info: len(theirs[info.shape]))
+    return [
+        info.name
+        for info in ours[:_PAIRS]
+        if not any(_same(a, info.name, b, name) for name in theirs[info.shape][:_TRIED])
+    ]
 
 
 def _same(a: Checkpoint, name: str, b: Checkpoint, other: str) -> bool:

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from weightprint.check.context import CheckContext
-from weightprint.check.rules import adapters, config, parts, quantised, scales, sets, tables, training
+from weightprint.check.rules import (
+    adapters,
+    config,
+    config_shapes,
+    parts,
+    quantised,
+    scale_tensors,
+    scales,
+    sets,
+    tables,
+    training,
+)
 from weightprint.results.finding import Finding
 
 __all__ = ["QUESTIONS"]
@@ -23,11 +34,19 @@ QUESTIONS: tuple[Callable[[CheckContext], Iterator[Finding]], ...] = (
     parts.head,
     parts.siblings,
     config.sizes,
+    config.towers,
+    config_shapes.shapes,
+    config_shapes.biases,
+    config_shapes.components,
     config.ties,
     config.quantisation,
     quantised.undecodable,
     quantised.words,
     quantised.gptq_zero_points,
+    scale_tensors.impossible,
+    scale_tensors.apart,
+    scale_tensors.saturated,
+    scale_tensors.group_tables,
     scales.codes_without_scales,
     scales.out_of_scale,
     adapters.factors,

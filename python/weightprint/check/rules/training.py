@@ -1,49 +1,125 @@
-"""Was this ever trained? The marks of a fresh initialisation."""
+"""Was this ever trained? The marks of a fresh initialisation.
+
+Of independent draws, m x n with root mean square σ, the largest singular value is σ(√m + √n), and seldom more than
+1 + min(m, n)^(-2/3) times that (Tracy and Widom); so it is with normal, uniform and truncated draws, and less of
+orthogonal ones. Training adds directions that stand out: of real models' matrices 1.3 to 5 times.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from weightprint.check.context import CheckContext, pattern_of
+from weightprint.anatomy.adapters.adapters import is_adapter
+from weightprint.check.context import CheckContext, listed, pattern_of
+from weightprint.errors import WeightprintError
 from weightprint.results.finding import Finding
+from weightprint.util.ranges import spans
 
 __all__ = ["never_trained"]
 
-_BLOCKS = 4  # matrices of one pattern that must agree
-_SIGMAS = 6.0
+_LEARNED = frozenset({"attention", "ffn", "ssm", "projector"})
+_LEAST, _LARGEST = 16, 512  # sides of the part that is decomposed
+_MATRICES = 4  # that must agree
+_BLOCK_LEAST = 64  # side of matrices that speak for a block alone
+_SAMPLED, _SIGMAS = 48, 6.0
+
+
+@dataclass(slots=True)
+class _Signs:
+    """What a model or a block has: gains, those exactly as initialised, and its matrices."""
+
+    gains: int = 0
+    fresh_gains: int = 0
+    matrices: list[str] = field(default_factory=list)
 
 
 def never_trained(context: CheckContext) -> Iterator[Finding]:
-    """All norm gains exactly 1, and in every block matrices of one standard deviation, as far as chance allows.
+    """All norm gains as initialised, exactly 1 or 0, and matrices whose spectrum is that of independent draws.
 
-    Either alone is known from trained models: gains folded into the matrices behind them, or a depth that trains
-    evenly. Of n independent normal or uniform draws the standard deviation scatters by less than 1/√(2n) of itself.
+    Gains alone are 1 where they were folded into the matrices behind them. Where a model has no gains, the matrices of
+    one role must have one standard deviation in every block, too: of n draws it scatters by less than 1/√(2n).
     """
-    gains, alike, apart = 0, 0, 0
-    deviations: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    low, high = context.column("min"), context.column("max")
-    for k, name in enumerate(context.column("name")):
-        shape = context.column("shape")[k]
-        parts = context.parts(name)
-        if len(shape) == 1 and "norm" in parts and "bias" not in parts:
-            if low[k] != 1 or high[k] != 1:
-                return
-            gains += 1
-        elif len(shape) == 2 and parts & {"attention", "ffn"} and name not in context.components:
-            deviations[pattern_of(name)].append((float(context.column("std")[k]), int(context.column("n")[k])))
-    for found in deviations.values():
-        if len(found) < _BLOCKS:
-            continue
-        sd, n = (np.array(column, np.float64) for column in zip(*found, strict=True))
-        chance = _SIGMAS * float(np.mean(sd)) / np.sqrt(2 * n)
-        same = bool(np.all(np.abs(sd - np.mean(sd)) <= chance))
-        alike, apart = alike + same, apart + (not same)
-    if gains > 1 and alike and not apart:
+    if is_adapter(context.checkpoint.names()):
+        return
+    whole, blocks = _Signs(), defaultdict[tuple[str, int], _Signs](_Signs)
+    for name in context.anatomy.weights:
+        found = [place for a in context.anatomy.of(name) if (place := a.place).block is not None]
+        signs = [whole, blocks[found[0].stack, int(found[0].block or 0)]] if found else [whole]
+        _look(context, name, signs)
+    gains = whole.gains
+    as_made = gains > 1 and whole.fresh_gains == gains
+    if as_made or (not gains and _alike(context, whole.matrices)):
+        if _independent(context, whole.matrices):
+            first = f"all {gains:,} norm gains are exactly as initialised" if gains else "no norm has a gain"
+            message = f"never trained, by all signs: {first}, and the matrices have the spectrum of independent draws"
+            yield Finding("never_trained", "warning", message)
+        return
+    fresh = defaultdict[str, list[int]](list)
+    for (stack, block), signs_here in blocks.items():
+        gains_fresh = signs_here.gains and signs_here.fresh_gains == signs_here.gains
+        if gains_fresh and _independent(context, signs_here.matrices, _BLOCK_LEAST):
+            fresh[stack].append(block)
+    for stack, numbers in fresh.items():
+        names = blocks[stack, numbers[0]].matrices
         message = (
-            f"never trained, by all signs: all {gains:,} norm gains are exactly 1, and the matrices of one role have "
-            "one standard deviation in every block, as an initialisation gives them"
+            f"{stack}: block{'s' * (len(numbers) > 1)} {spans(sorted(numbers))} never trained, by all signs: gains "
         )
-        yield Finding("never_trained", "warning", message)
+        message += f"exactly as initialised, and the spectrum of independent draws: {listed(names)}"
+        yield Finding("never_trained", "warning", message, tensor=names[0])
+
+
+def _look(context: CheckContext, name: str, signs: list[_Signs]) -> None:
+    """Count a weight among the gains or matrices that it belongs to."""
+    weight, parts = context.anatomy.weights[name], context.parts(name)
+    if len(weight.shape) == 1 and (("norm" in parts and "bias" not in parts) or (not parts and _is_gain(name))):
+        row = context.scan.table.row(context.row_of[name]) if name in context.row_of else None
+        fresh = row is not None and row["min"] is not None and row["min"] == row["max"] and row["min"] in (0, 1)
+        for sign in signs:
+            sign.gains, sign.fresh_gains = sign.gains + 1, sign.fresh_gains + fresh
+    elif len(weight.shape) >= 2 and weight.readable and (parts & _LEARNED or not parts):
+        large = min(weight.shape[0], weight.numel // max(1, weight.shape[0])) >= _LEAST
+        for sign in signs if large else ():
+            sign.matrices.append(name)
+
+
+def _is_gain(name: str) -> bool:
+    return name.endswith((".weight", ".gamma", ".scale"))
+
+
+def _independent(context: CheckContext, names: list[str], least: int = _LEAST) -> bool:
+    """Whether the largest singular value of every matrix that is looked at is no larger than of independent draws."""
+    chosen = names[:: max(1, len(names) // _SAMPLED)]
+    if len(chosen) < _MATRICES:
+        return False
+    for name in chosen:
+        try:
+            values = context.anatomy.weights.read(name, slice(0, _LARGEST)).astype(np.float64)
+        except WeightprintError:
+            return False
+        part = values.reshape(len(values), -1)[:, :_LARGEST]
+        rms = float(np.sqrt(np.mean(part**2))) if np.isfinite(part).all() else 0.0
+        if min(part.shape) < least or not 0 < rms < np.inf:
+            return False
+        edge = rms * (np.sqrt(part.shape[0]) + np.sqrt(part.shape[1]))
+        if np.linalg.norm(part, 2) > edge * (1 + min(part.shape) ** (-2 / 3)):
+            return False
+    return True
+
+
+def _alike(context: CheckContext, names: list[str]) -> bool:
+    """Whether the plain matrices of each role have one standard deviation in every block, as far as chance allows."""
+    deviations: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for name in names:
+        if name in context.row_of and name not in context.components:
+            row = context.scan.table.row(context.row_of[name])
+            deviations[pattern_of(name)].append((float(row["std"]), int(row["n"])))
+    several = [found for found in deviations.values() if len(found) >= _MATRICES]
+    for found in several:
+        sd, n = (np.array(column, np.float64) for column in zip(*found, strict=True))
+        if np.any(np.abs(sd - np.mean(sd)) > _SIGMAS * float(np.mean(sd)) / np.sqrt(2 * n)):
+            return False
+    return bool(several)

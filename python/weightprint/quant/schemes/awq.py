@@ -70,14 +70,16 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         return None
     components = tuple(info.name for info in (codes, scales, zeros) if info is not None)
 
-    def broken(about: TensorInfo, problem: str) -> Quantised:
-        return unclaimed.unreadable(codes, "awq", components, about, problem, base + "weight")
+    def broken(about: TensorInfo, problem: str, code: str = "unreadable_quantisation") -> Quantised:
+        return unclaimed.unreadable(codes, "awq", components, about, problem, base + "weight", code)
 
     inputs, (n_groups, out) = codes.shape[0], scales.shape
     if codes.shape[1] * _PER_WORD != out:
         if scales.shape[0] != codes.shape[0]:
             return None
-        return broken(codes, f"{escape(name)} is in AWQ's GEMV arrangement (out, in / 8), which is not decoded")
+        return broken(
+            codes, f"{escape(name)} is in AWQ's GEMV arrangement (out, in / 8), which is not decoded", "not_decoded"
+        )
     if zeros is None:
         return broken(codes, f"{escape(base)}qzeros is missing beside {escape(name)}")
     if zeros.shape != (n_groups, codes.shape[1]) or zeros.dtype != "I32":

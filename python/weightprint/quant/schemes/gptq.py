@@ -1,4 +1,4 @@
-"""GPTQ: 2-, 4- and 8-bit integers in 32-bit words along the inputs, as AutoGPTQ, GPTQModel and AutoRound save them.
+"""GPTQ: 2-, 3-, 4- and 8-bit integers in 32-bit words along the inputs, as AutoGPTQ, GPTQModel and AutoRound save them.
 
     w[r, c] = (code[c, r] - zero[j, r]) · scale[j, r],   j = g_idx[c], or c // group_size
 
@@ -12,7 +12,8 @@ back within the bits: a stored 15 is 0 in 4 bits. Format v2 (``gptq_v2``) stores
 under ``packing_format``. Shapes can't tell them apart. Where no config does, symmetric checkpoints do: the middle,
 2^(bits-1), is 7 in every place in v1 and 8 in v2.
 
-Bits follow from qzeros and scales, inputs from qweight. :mod:`.awq` reads the arrangement with words along the outputs.
+Codes of 3 bits are one stream that runs on over the words. Bits follow from qzeros and scales, inputs from qweight.
+:mod:`.awq` reads the arrangement with words along the outputs.
 
 Sources: AutoGPTQ ``qlinear_cuda_old.py``; GPTQModel ``utils/model.py`` (v1 → v2); transformers ``GPTQConfig``.
 """
@@ -22,12 +23,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, array, raw, values, wrong_shape
-from weightprint.quant.integers import column_groups, words_over, zero_codes
+from weightprint.quant.integers import column_groups, stream_codes, words_over, zero_codes
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
@@ -51,8 +53,10 @@ class Gptq(Quantised):
     zero_offset: int
 
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
-        per = 32 // self.bits
         groups, first, n = column_groups(checkpoint, self.g_idx, self.group_size, self.n_groups, rect)
+        if 32 % self.bits:
+            return self._decode_stream(checkpoint, rect, groups + first)
+        per = 32 // self.bits
         top, height = words_over(rect.first_column, rect.stop_column, per)
         part = Rect(first, n, rect.first_row, rect.n_rows)
         zeros = zero_codes(checkpoint, self.zeros, part, self.bits).astype(np.int32) + self.zero_offset
@@ -70,6 +74,22 @@ class Gptq(Quantised):
             zeros=(zeros & ((1 << self.bits) - 1)).astype(np.float32).tobytes(),
         )
         return array(decoded, rect)
+
+    def _decode_stream(self, checkpoint: Checkpoint, rect: Rect, groups: npt.NDArray[np.int32]) -> F32:
+        """Codes of 3 bits, which lie across words: inputs run down the rows of qweight, zero points along qzeros."""
+        every = checkpoint.find(self.zeros).shape[1]
+        stored = raw(checkpoint, self.zeros, Rect(0, self.n_groups, 0, every))
+        words = np.frombuffer(stored, "<u4").reshape(self.n_groups, every)
+        out = words.shape[1] * 32 // self.bits
+        zeros = stream_codes(words, self.bits, 0, out)[:, rect.first_row : rect.stop_row].astype(np.int64)
+        zeros = zeros + self.zero_offset & (1 << self.bits) - 1
+        scales = values(checkpoint, self.scales, Rect(0, self.n_groups, rect.first_row, rect.n_rows))
+        top, bottom = rect.first_column * self.bits // 32, -(-rect.stop_column * self.bits // 32)
+        stored = raw(checkpoint, self.codes, Rect(top, bottom - top, rect.first_row, rect.n_rows))
+        turned = np.frombuffer(stored, "<u4").reshape(bottom - top, rect.n_rows).T
+        codes = stream_codes(turned, self.bits, rect.first_column, rect.n_columns).astype(np.float32)
+        with np.errstate(all="ignore"):
+            return np.ascontiguousarray((codes - zeros.astype(np.float32)[groups].T) * scales[groups].T)
 
 
 def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
@@ -97,8 +117,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
     bits = next((b for b in (4, 8, 2, 3) if zeros.shape == (n_groups, -(-out * b // 32))), 0)
     if not bits or zeros.dtype != "I32":
         return broken(zeros, wrong_shape(zeros, f"I32 [{n_groups}, {out} · bits / 32]"))
-    if bits == 3:
-        return broken(zeros, f"{escape(name)} holds codes of 3 bits; 2, 4 and 8 are decoded")
     inputs = codes.shape[0] * 32 // bits
     if g_idx is not None and (g_idx.shape != (inputs,) or g_idx.dtype not in ("I32", "I64")):
         return broken(g_idx, wrong_shape(g_idx, f"[{inputs}], one group per input"))
@@ -158,6 +176,8 @@ def _zero_offset(unclaimed: UnclaimedTensors, zeros: TensorInfo, bits: int) -> t
 
 def _offset_of_values(unclaimed: UnclaimedTensors, zeros: TensorInfo, bits: int) -> int | None:
     """0 or 1 where the stored zero points are all in the middle of the range, or all one below it; else None."""
+    if 32 % bits:
+        return None
     stored = unclaimed.checkpoint.core_file(zeros.file).read_bytes(zeros.index, 0, min(zeros.nbytes, 4096))
     middle = 1 << (bits - 1)
     repeated = {word: sum(word << (bits * k) for k in range(32 // bits)) for word in (middle - 1, middle)}

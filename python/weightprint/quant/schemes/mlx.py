@@ -25,6 +25,7 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, raw, values, wrong_shape
 from weightprint.quant.grid import exponents
+from weightprint.quant.integers import stream_codes
 from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
@@ -54,7 +55,8 @@ class Mlx(Quantised):
         scales = values(checkpoint, self.scale, part)
         if self.bias is not None:
             biases = values(checkpoint, self.bias, part)
-            return np.ascontiguousarray(codes.astype(np.float32) * scales[:, of_column] + biases[:, of_column])
+            with np.errstate(all="ignore"):  # infinite scales are the file's
+                return np.ascontiguousarray(codes.astype(np.float32) * scales[:, of_column] + biases[:, of_column])
         table = E2M1 if self.bits == 4 else _E4M3
         scales = _E4M3[scales.astype(np.uint8)] if self.group == 16 else exponents(scales)
         return np.ascontiguousarray(table[codes] * scales[:, of_column])
@@ -63,12 +65,8 @@ class Mlx(Quantised):
         """Codes of the rectangle, unsigned."""
         first, stop = rect.first_column * self.bits // 32, -(-rect.stop_column * self.bits // 32)
         stored = raw(checkpoint, self.codes, Rect(rect.first_row, rect.n_rows, first, stop - first, rect.index))
-        words = np.frombuffer(stored, "<u4").reshape(rect.n_rows, stop - first).astype(np.uint64)
-        at = np.arange(rect.first_column, rect.stop_column) * self.bits - first * 32
-        word, shift = at // 32, (at % 32).astype(np.uint64)
-        after = np.minimum(word + 1, stop - first - 1)  # where a code ends in its word, what comes after is cut off
-        both = words[:, word] | words[:, after] << np.uint64(32)
-        return np.asarray(both >> shift & np.uint64((1 << self.bits) - 1))
+        words = np.frombuffer(stored, "<u4").reshape(rect.n_rows, stop - first)
+        return stream_codes(words, self.bits, rect.first_column, rect.n_columns)
 
 
 def _e4m3() -> F32:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from weightprint.quant.base import Quantised, Scheme, UnclaimedTensors
 from weightprint.util.escape import escape
 
-__all__ = ["NAMED"]
+__all__ = ["NAMED", "beside"]
 
 #: End of the codes' name → (scheme, ends that must stand beside it, what it is called).
 _SIGNS: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
-    ".W_q": (("hqq", ("scale", "zero"), "HQQ"),),
     ".codes": (("aqlm", ("codebooks", "scales"), "AQLM"),),
     ".Qidxs": (("quip_sharp", ("SU", "SV"), "QuIP#"),),
     ".indices": (("vptq", ("centroids.weight",), "VPTQ"),),
@@ -32,10 +31,10 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         if codes is not None and all(f"{prefix}.{word}" in unclaimed for word in ends):
             components = (
                 name,
-                *(other for other in _beside(unclaimed, prefix) if other != name and other in unclaimed),
+                *(other for other in beside(unclaimed, prefix) if other != name and other in unclaimed),
             )
             problem = f"{escape(name)} holds codes of {called}, which are not decoded"
-            return unclaimed.unreadable(codes, scheme, components, codes, problem, f"{prefix}.weight")
+            return unclaimed.unreadable(codes, scheme, components, codes, problem, f"{prefix}.weight", "not_decoded")
     matrix = end == ".weight" and codes is not None and len(codes.shape) > 1 and 1 not in codes.shape
     if codes is not None and matrix and codes.dtype in _WORDS:
         shape = f"{codes.dtype} {list(codes.shape)}"
@@ -44,7 +43,7 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
     return None
 
 
-def _beside(unclaimed: UnclaimedTensors, prefix: str) -> list[str]:
+def beside(unclaimed: UnclaimedTensors, prefix: str) -> list[str]:
     """All tensors of a module but its bias, which is a parameter of its own."""
     if "modules" not in unclaimed.memo:
         modules: dict[str, list[str]] = {}

@@ -93,7 +93,11 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
     names = siblings(name, end)
     codes = unclaimed.get(names.codes)
     if codes is None or codes.dtype not in (*CODE_DTYPES, "U8"):
-        if name.endswith(_UNMISTAKABLE):
+        if names.codes in unclaimed.claimed:
+            unclaimed.notice(
+                "second_scale", "", name, f"{escape(names.codes)} has scales, and {escape(name)} beside them"
+            )
+        elif name.endswith(_UNMISTAKABLE):
             state = "is missing" if codes is None else f"is {codes.dtype}, which needs none"
             unclaimed.notice(
                 "scale_without_codes", state, name, f"{escape(name)} scales {escape(names.codes)}, which {state}"
@@ -111,12 +115,12 @@ def scaled(unclaimed: UnclaimedTensors, names: Siblings, codes: TensorInfo, scal
     components = (codes.name, *beside, *unclaimed.companions(names.prefix))
     kind = CODE_DTYPES.get(codes.dtype, "bytes")
     grid = fit(codes.shape, scale, unclaimed.hints)
-    problem, about = None, scale
+    problem, about, code = None, scale, "unreadable_quantisation"
     if codes.dtype not in CODE_DTYPES:
         shapes = f"{list(codes.shape)} under scales of {list(scale.shape)}"
         problem = f"{escape(codes.name)} is U8 {shapes}: no known layout"
     elif scale.name.endswith(".weight_scales"):
-        problem = f"{escape(codes.name)} is arranged for EETQ's kernel, which is not decoded"
+        problem, code = f"{escape(codes.name)} is arranged for EETQ's kernel, which is not decoded", "not_decoded"
     elif scale.dtype not in SCALE_DTYPES:
         problem = f"{escape(scale.name)} is {scale.dtype}; a scale is one of {', '.join(SCALE_DTYPES)}"
     elif grid is None:
@@ -132,7 +136,7 @@ def scaled(unclaimed: UnclaimedTensors, names: Siblings, codes: TensorInfo, scal
     elif g_idx is not None and g_idx.shape != codes.shape[-1:]:
         problem, about = wrong_shape(g_idx, f"[{codes.shape[-1]}], one group per column"), g_idx
     if problem is not None or grid is None:
-        return unclaimed.unreadable(codes, kind, components, about, problem or "", names.weight)
+        return unclaimed.unreadable(codes, kind, components, about, problem or "", names.weight, code)
     mx = scale.dtype in ("U8", "F8_E8M0") and (grid.block_rows, grid.block_columns) == (1, 32)
     return Scaled(
         name=names.weight,
