@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, names_of, read_adapter, token_rows
+from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, read_adapter, token_rows
 from weightprint.anatomy.adapters.deltas import delta, expert_delta, multiplier
 from weightprint.anatomy.adapters.dialects import Update, on_inputs
 from weightprint.anatomy.adapters.module_names import Rule, named, rule_of
