@@ -28,7 +28,7 @@ from weightprint.report.page.svg import Drawing
 from weightprint.report.recipe import sentence as recipe_sentence
 from weightprint.report.screen.done import sentence
 from weightprint.report.screen.looks import found, looked_for
-from weightprint.report.screen.screen import DONE, often_wrong, rows, told, who_first
+from weightprint.report.screen.screen import DONE, often_wrong, rows, spaced, told, who_first
 from weightprint.verdict.error_rates import counted
 from weightprint.verdict.facts import may_decide
 from weightprint.verdict.wording import headline
@@ -115,7 +115,7 @@ def _lead(comparison: Comparison) -> Markup:
         "verdict.html",
         tone=_TONES.get(result.name, "related"),
         word=word.upper(),
-        sentence=result.sentence,
+        sentence=spaced(result.sentence),
         sure=_powers(said.get("How sure", "")),
         done=_done_words(comparison),
         wrong=rate_words(comparison),

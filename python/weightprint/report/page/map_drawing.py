@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from weightprint.report.format import count
-from weightprint.report.page.map_data import Cap, ExpertCell, StackMap
+from weightprint.report.page.map_data import CALLED, Cap, ExpertCell, StackMap
 from weightprint.report.page.svg import Drawing, frame, joined, label, path, rect
 from weightprint.util.ranges import spans
 
@@ -24,7 +24,6 @@ _ROW = (8.0, 22.0)  # pixels of one block
 _CAP = 20.0
 _LEFT, _WIDE, _RIGHT = 9.0, 29.0, 62.0  # percent: A's boxes begin, boxes are so wide, B's boxes begin
 _SHADES = 5
-_CALLED = {"embedding": "token table"}
 _FEW = 16  # experts that can be told apart inside a block of the map
 
 
@@ -184,7 +183,7 @@ def _cap(cap: Cap, y: float) -> Markup:
         kind = "dropped" if not there else "plain"
         if x == _RIGHT and there:
             kind = {"found": "plain", "absent": "absent", "open": "hollow"}[cap.state]
-        name = _CALLED.get(cap.name, cap.name)
+        name = CALLED.get(cap.name, cap.name)
         words = f"{name}: {rows:,} rows" if rows else name
         parts.append(rect(x, y, _WIDE, _CAP - 2, f"block {kind}", words if there else f"no {name}", rx=8))
         words = f"{name}, {count(rows)}" if rows else name

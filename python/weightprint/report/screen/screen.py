@@ -21,6 +21,7 @@ from rich.text import Text
 from weightprint.evidence.tests import QUESTIONS, TESTS
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.format import byte_count, count, percent, seconds
+from weightprint.report.page.map_data import shared_words, stack_maps
 from weightprint.report.pen import Pen, tail
 from weightprint.report.recipe import sentence as recipe_sentence
 from weightprint.report.screen.done import sentence
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     from weightprint.operations.base import Operation
     from weightprint.verdict.values import Direction
 
-__all__ = ["DONE", "STYLES", "Row", "often_wrong", "rows", "screen", "told", "who_first"]
+__all__ = ["DONE", "STYLES", "Row", "often_wrong", "rows", "screen", "spaced", "told", "who_first"]
 
 _WIDTH, _LINES = 80, 23  # and one line for the prompt
 _EACH = 2  # lines of one sentence, at most
 _LABEL = 16
-DONE = "What was done"
+DONE = "Done"
 """Of operations that are told alike whichever model came first."""
 _QUOTED_FROM = 0.9  # correlation of sigma curves
 _NEEDED = f"10^{LOG10_P:g}"
@@ -65,7 +66,7 @@ def screen(comparison: Comparison, pen: Pen, *, whole: bool = False) -> Iterator
     """The lines of the first screen, on 80 columns no more than a terminal of 24 lines holds; or the whole of it, with
     nothing left out or cut short."""
     result = comparison.result
-    title = f"{headline(result.readings or (result.name,)).upper()}. {result.sentence}"
+    title = f"{headline(result.readings or (result.name,)).upper()}. {spaced(result.sentence)}"
     top = [*pen.wrapped(escape(title, None), style=STYLES[result.name]), *_models(comparison, pen, whole)]
     foot = list(pen.wrapped(f"-v: test by test   -o report.html: to hand on   ({_cost(comparison)})", style="dim"))
     blank = [] if result.name == "identical" else [Text()]
@@ -160,7 +161,7 @@ def _sure(comparison: Comparison) -> str:
     if name == "inconclusive":
         return f"not at all: nothing shared was found, and it could have been missed{chance}"
     if name == "no_evidence":
-        return f"nothing agrees beyond chance{chance}; how small a shared part would have shown is said below"
+        return f"nothing agrees beyond chance{chance}; a shared part of the size below would have been seen"
     if log10_p is None or log10_p > LOG10_P:
         return "certain of what is equal: it was compared bit for bit"
     words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
@@ -201,6 +202,8 @@ def _related(comparison: Comparison, width: int) -> Iterator[Row]:
         yield Row("Found", f"{'at least ' * bool(most)}{low} of B's parameters in A{most}", 2)
     if lines := drawn(result.layer_map, width):
         yield Row("Layers", tuple(lines))
+    if name == "partly_shared" and (words := shared_words(stack_maps(comparison.facts, denied=False))):
+        yield Row("Shared", words)
     if result.expert_map:
         yield Row("Experts", expert_words(result.expert_map), 3)
     mix = comparison.mix
@@ -310,7 +313,7 @@ def _alike(comparison: Comparison) -> str:
     sigma = next((e for e in comparison.evidence if e.test == "sigma_curve" and e.applied), None)
     if sigma is None or (sigma.statistic or 0.0) < _QUOTED_FROM:
         return ""
-    says = re.sub(r" \(.*?\)", "", sigma.says)
+    says = re.sub(r" \(detrended.*?\)", "", sigma.says)
     return f"the spreads of attention weights run alike over depth: {says}; that decides nothing"
 
 
@@ -340,7 +343,7 @@ _SHORTER = (
 def _not_tested(reason: str, questions: Sequence[str]) -> str:
     turned = [q.removesuffix(_TURNED) for q in questions if q.endswith(_TURNED)]
     what = [q for q in questions if not q.endswith(_TURNED)] + [f"{', '.join(turned)} once turned"] * bool(turned)
-    return f"{', '.join(what)}: {reason}" if what else reason
+    return f"{reason}: {', '.join(what)}" if what else reason
 
 
 _TURNED = " in a turned stream"
@@ -381,7 +384,7 @@ _KINDS = {" attention": "attention of layer ", " FFN": "feed-forward part of lay
 
 def _parts(words: str) -> str:
     """A sentence in small letters; parts of the model (``decoder.3 FFN``) as people call them."""
-    words = words.removesuffix(".")
+    words = spaced(words.removesuffix("."))
     if not words.startswith(_ABSENT):
         return words if words.startswith(("In A", "In B")) else words[0].lower() + words[1:]
     names, more, n = words.removeprefix(_ABSENT).partition(" and ")
@@ -394,6 +397,11 @@ def _parts(words: str) -> str:
     groups = [(key, [at for _, at, _ in some]) for key, some in groupby(said, key=lambda x: (x[0], x[2]))]
     listed = "; ".join(f"{kind}{', '.join(at)}{f' of {stack}' * bool(stack)}" for (kind, stack), at in groups)
     return f"looked for in A and not found: {listed}{more}{n}"
+
+
+def spaced(words: str) -> str:
+    """``"8.1 % of B's parameters"``, as everywhere else; names are left as they are."""
+    return re.sub(r"(?<=\d)%(?= of [AB]'s parameters)", " %", words)
 
 
 _NOTHING = "nothing that was tested tells a parent from a child: "
