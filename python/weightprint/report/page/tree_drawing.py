@@ -22,7 +22,7 @@ _STEPS = (0.05, 0.2, 0.4, 0.6, 0.8)
 """Values from which on a cell of the heat map is darker."""
 _ROW, _MOST_NAMED = 20.0, 40  # pixels of a row with its name; models whose names all stand beside the map
 _TALLEST = 560.0
-_NAMES, _LETTERS = 34.0, 20  # percent of the width, and letters that stand there on a phone
+_NAMES, _LETTERS = 34.0, 16  # percent of the width, and letters that stand there on a phone
 
 
 class Edge(NamedTuple):
@@ -66,7 +66,7 @@ def pairs_drawing(names: Sequence[str], values: Sequence[Sequence[float | None]]
             x = _NAMES + wide * (i + 0.5) / n
             parts.append(label(x, top - 6, str(i + 1), "dim small", anchor="middle"))
     bottom = top + n * step + 14
-    legend = ("none", *(f"> {100 * step:g} %" for step in (0.0, *_STEPS)))
+    legend = ("none", "> 0", *(f"{100 * step:g}" for step in _STEPS[:-1]), f"{100 * _STEPS[-1]:g} %")
     for k, words in enumerate(legend):
         x = _NAMES + wide * k / len(legend)
         parts += [rect(x, bottom, 2.2, 10, f"heat h{k}"), label(x, bottom + 22, words, "dim small")]
