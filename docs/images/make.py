@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401  (numpy learns bfloat16)
 import weightprint
-from PIL import Image
 from safetensors.numpy import load_file, save_file
 from weightprint.compare.compare import Comparison
 from weightprint.demo import demo_models
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(PAIRS))
     args = parser.parse_args()
     from browser import started
+    from PIL import Image
 
     zoo, kept = args.zoo.resolve(), args.made.resolve()
     make(kept, zoo)
