@@ -36,7 +36,7 @@ PAIRS = {
         "zoo/qwen2-3",
         "zoo/qwen2-3-and-qwen2-4-slerp",
         ("zoo/qwen2-4",),
-        900,
+        830,
         "A merge of two models that were trained apart (SLERP, t from .2 in the first layer to .8 in the last); A is "
         "one of them, and the other is given with `--with`. The picture is of `weightprint recipe`.",
     ),
