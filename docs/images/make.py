@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import os
 import sys
 import tempfile
@@ -99,7 +100,7 @@ def screens() -> str:
     """docs/screens.md, from the comparisons that are kept."""
     parts = [HEAD]
     for name, (a, b, others, _, what) in PAIRS.items():
-        found = Comparison.from_json(gzip.decompress((SCREENS / f"{name}.json.gz").read_bytes()).decode())
+        found = Comparison.from_dict(json.loads(gzip.decompress((SCREENS / f"{name}.json.gz").read_bytes())))
         drawn = "\n".join(line.plain for line in lines(found, Pen(80)))
         command = " ".join(["weightprint compare", a, b, *(f"--with {other}" for other in others)])
         title = name.replace("-", " ").capitalize().replace("moe", "MoE")
