@@ -103,7 +103,7 @@ def screens() -> str:
         found = Comparison.from_dict(json.loads(gzip.decompress((SCREENS / f"{name}.json.gz").read_bytes())))
         drawn = "\n".join(line.plain for line in lines(found, Pen(80)))
         command = " ".join(["weightprint compare", a, b, *(f"--with {other}" for other in others)])
-        title = name.replace("-", " ").capitalize().replace("moe", "MoE")
+        title = name.replace("-", " ").capitalize().replace("moe", "MoE").replace("Fine tune", "Fine-tune")
         parts.append(f"## {title}\n\n{what}\n\n```\n$ {command}\n{drawn}\n```\n\n![{title}](images/{name}.png)\n")
     return "\n".join(parts)
 

@@ -314,7 +314,7 @@ def _alike(comparison: Comparison) -> str:
     if sigma is None or (sigma.statistic or 0.0) < _QUOTED_FROM:
         return ""
     says = re.sub(r" \(detrended.*?\)", "", sigma.says)
-    return f"the spreads of attention weights run alike over depth: {says}; that decides nothing"
+    return f"shown, decides nothing: over depth the spreads' {says}"
 
 
 def _not_asked(comparison: Comparison) -> dict[str, list[str]]:
@@ -409,9 +409,11 @@ _NOTHING = "nothing that was tested tells a parent from a child: "
 
 def _plain(words: str) -> str:
     """A sentence without abbreviations: t is where the two parted."""
+    words = re.sub(rf"at t = ({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\] of the way from A \(0\) to B \(1\)", _AT, words)
     words = re.sub(rf"\bt = ({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", _PARTED, words)
     return re.sub(r"\bFFN(s?)\b", r"feed-forward part\1", words.replace("an FFN", "a FFN"))
 
 
 _NUMBER = r"-?\d+\.\d+"
+_AT = r"\1 of the way from A to B (\2 to \3)"
 _PARTED = r"a parting \1 of the way from A to B (\2 to \3)"
