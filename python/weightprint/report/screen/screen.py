@@ -313,7 +313,7 @@ def _alike(comparison: Comparison) -> str:
     sigma = next((e for e in comparison.evidence if e.test == "sigma_curve" and e.applied), None)
     if sigma is None or (sigma.statistic or 0.0) < _QUOTED_FROM:
         return ""
-    says = re.sub(r" \(detrended.*?\)", "", sigma.says)
+    says = re.sub(r" \(detrended.*?\)| public(?= pairs)", "", sigma.says)
     return f"shown, decides nothing: over depth the spreads' {says}"
 
 
