@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weightprint.compare.recipe import Recipe
     from weightprint.compare.recipe_parts import AdapterFit, Mix, Weight
 
-__all__ = ["facts", "html", "markdown", "mixes", "nearest", "redo", "sentence", "shortened", "text"]
+__all__ = ["facts", "markdown", "mixes", "nearest", "redo", "sentence", "shortened", "text"]
 
 _WIDTH, _LABEL = 100, 15
 
@@ -226,13 +226,6 @@ def markdown(recipe: Recipe) -> str:
     """The sentence, and the report below it as it is printed."""
     fence = "~" * 8
     return f"## {escape(sentence(recipe), None)}\n\n{fence}\n{text(recipe, verbose=True)}{fence}\n"
-
-
-def html(recipe: Recipe) -> str:
-    """The sentence, the mix drawn and in numbers, and the configuration, as one block of HTML."""
-    from weightprint.report.page.recipe import notebook
-
-    return notebook(recipe)
 
 
 def mixes(recipe: Recipe) -> str:

@@ -9,12 +9,12 @@ from markupsafe import Markup
 from weightprint.report.page.mix_drawing import mix_figure
 from weightprint.report.page.page import Section, document, fragment, rendered, trusted
 from weightprint.report.page.page import facts as listed
-from weightprint.report.recipe import facts, mixes, redo, sentence
+from weightprint.report.recipe import facts, mixes, redo, sentence, text
 
 if TYPE_CHECKING:
     from weightprint.compare.recipe import Recipe
 
-__all__ = ["notebook", "page"]
+__all__ = ["html", "page", "text"]
 
 
 def page(recipe: Recipe) -> str:
@@ -28,8 +28,8 @@ def page(recipe: Recipe) -> str:
     return document("recipe", recipe.child, _lead(recipe), sections)
 
 
-def notebook(recipe: Recipe) -> str:
-    """The sentence, the mix, and the configuration."""
+def html(recipe: Recipe) -> str:
+    """The sentence, the mix, and the configuration, as one block of HTML for a notebook."""
     return fragment(_lead(recipe), _mix(recipe), trusted(mixes(recipe)), trusted(redo(recipe)))
 
 
