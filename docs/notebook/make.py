@@ -13,7 +13,7 @@ CELLS = (
     "# weightprint in a notebook\n\nWhose weights are these? The models are those that `weightprint demo` writes.",
     "%matplotlib inline\nimport weightprint\nfrom weightprint.demo.demo_models import write\n\n"
     'models = write("models")\nsorted(path.name for path in models.iterdir())',
-    "## Two models\n\nA result draws itself: the verdict, where the blocks of B come from, the evidence, the curves.",
+    "## Two models\n\nA result draws itself: the verdict, where the layers of B come from, the evidence, the curves.",
     'moe = weightprint.compare(models / "parent", models / "moe")\nmoe',
     "The same as numbers and objects.",
     'moe.verdict, moe.log10_p, moe.result.share, [operation.name for operation in moe.operations]',

@@ -90,7 +90,7 @@ def test_dropped_doubled_and_new_blocks_are_told_apart() -> None:
     assert drawn.body.count('class="ribbon kept') == 3
     assert drawn.body.count('class="ribbon moved') == 3
     assert drawn.body.count("block dropped") == 2
-    assert "In A only: blocks 3–4." in map_words((stack,))
+    assert "In A only: layers 3–4." in map_words((stack,))
 
 
 def test_what_nobody_is_related_to_is_hatched() -> None:
@@ -163,7 +163,7 @@ def test_the_line_tells_who_came_first(later: str, first: str) -> None:
 def test_the_line_tells_where_siblings_parted() -> None:
     drawn = direction_line(Direction(None, None, "because", relation="siblings", parted_at=(0.4, 0.3, 0.5)))
     assert drawn is not None
-    assert "parted here: 0.40 [0.30, 0.50]" in drawn.body
+    assert "parted at 0.40 [0.30, 0.50]" in drawn.body
     at = {name: float(x) for x, name in re.findall(r'x="([\d.]+)%" y="16[.\d]*"[^>]*>([AB])', drawn.body)}
     (parted,) = re.findall(r'x1="([\d.]+)%"[^>]*level-line', drawn.body)
     assert float(parted) == pytest.approx(at["A"] + 0.4 * (at["B"] - at["A"]))
@@ -220,3 +220,13 @@ def test_every_text_of_a_drawing_is_escaped() -> None:
         assert "\x1b" not in text
         assert "\u202e" not in text
     assert isinstance(drawn.inline(), Markup)
+
+
+def test_the_map_of_a_hundred_thousand_tensors_is_small() -> None:
+    a, b = model("a", 128, 256), model("b", 128, 256)
+    assert len(b.tensors) > 98_000
+    maps = stack_maps(facts(a, b, lambda layer: layer, lambda expert: (expert + 1) % 256), denied=False)
+    experts = expert_drawing(maps[0])
+    assert experts is not None
+    assert "32,768 of 32,768 experts" in experts.title
+    assert len(map_drawing(maps).inline()) + len(experts.inline()) < 300_000

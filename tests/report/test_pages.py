@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import weightprint
 from browser import LOOK, Browser, started
 from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
 from weightprint.cli import cli
 from weightprint.demo import demo_models
 
@@ -52,10 +55,11 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     run("check", demo / "moe", "-o", out / "check.html")
     run("inspect", demo / "moe", "--tensors", "-o", out / "inspect.html")
     run("stats", demo / "moe", "-o", out / "stats.html")
+    run("recipe", demo / "finetune", demo / "parent", demo / "stranger", "-o", out / "recipe.html")
     return {path.stem: path for path in sorted(out.glob("*.html"))}
 
 
-PAGES = (*COMPARED, "diff", "check", "inspect", "stats")
+PAGES = (*COMPARED, "diff", "check", "inspect", "stats", "recipe")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -138,7 +142,7 @@ def evil(save: Any, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_names_stay_text(browser: Browser, evil: tuple[Path, Path], tmp_path: Path) -> None:
     a, b = evil
-    verbs = {"compare": (a, b), "diff": (a, b), "check": (a,), "inspect": (a,), "stats": (a,)}
+    verbs = {"compare": (a, b), "diff": (a, b), "check": (a,), "inspect": (a,), "stats": (a,), "recipe": (b, a)}
     for verb, models in verbs.items():
         page = tmp_path / f"{verb}.html"
         run(verb, *models, "-o", page)
@@ -153,6 +157,33 @@ def test_names_stay_text(browser: Browser, evil: tuple[Path, Path], tmp_path: Pa
         assert "<script>alert(1)" in shown
         if verb in ("diff", "inspect", "stats"):
             assert "{{ 7 * 7 }}" in shown
+
+
+def test_names_stay_text_in_drawings_and_statements(evil: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = evil
+    run("compare", a, b, "--plots", tmp_path / "plots", "--attest", tmp_path / "x.json")
+    drawn = sorted((tmp_path / "plots").glob("*.svg"))
+    assert drawn
+    for path in drawn:
+        tags = {element.tag.rpartition("}")[2] for element in ElementTree.parse(path).iter()}
+        assert tags <= {"svg", "style", "defs", "pattern", "path", "rect", "text", "line", "circle", "title"}
+    for path in (*drawn, tmp_path / "x.json", tmp_path / "x.cdx.json"):
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202e\u2066]", path.read_text())
+    for name in ("x.json", "x.cdx.json"):
+        assert json.loads((tmp_path / name).read_text())
+
+
+def test_a_recipe_is_drawn_and_its_configuration_keeps_its_lines(demo: Path, tmp_path: Path) -> None:
+    a, b = (load_file(demo / name / "model.safetensors") for name in ("parent", "stranger"))
+    (tmp_path / "mixed").mkdir()
+    mixed = {name: (0.75 * a[name].astype(np.float32) + 0.25 * b[name].astype(np.float32)) for name in a}
+    save_file(mixed, tmp_path / "mixed" / "model.safetensors")
+    run("recipe", tmp_path / "mixed", demo / "parent", demo / "stranger", "-o", tmp_path / "x.html")
+    text = (tmp_path / "x.html").read_text()
+    assert "merge_method: linear\nmodels:\n" in text
+    widths = {kind: float(x) for x, kind in re.findall(r'width="([\d.]+)%" height="[\d.]+" class="mix (mix\d)"', text)}
+    widths |= {kind: float(x) for kind, x in re.findall(r'class="mix (mix\d)"[^>]*? width="([\d.]+)%"', text)}
+    assert widths["mix1"] == pytest.approx(3 * widths["mix2"], rel=0.02)
 
 
 def test_names_stay_text_in_markdown(evil: tuple[Path, Path], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_map_has_a_ribbon_per_block(moe) -> None:
 def test_curves_stand_on_the_band_of_unrelated_models(moe) -> None:
     figure = moe.plot_curves()
     titles = {ax.get_title() for ax in figure.axes}
-    assert {"σ of Q", "σ of K", "σ of V", "σ of O", "norm before attention"} <= titles
+    assert {"σ of Q", "σ of K", "σ of V", "σ of O", "σ of norm gains, attention"} <= titles
     assert all(ax.collections for ax in figure.axes if ax.get_title().startswith("σ"))
     assert [line.get_label() for line in figure.axes[0].lines] == ["A", "B"]
 

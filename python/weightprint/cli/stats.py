@@ -90,9 +90,8 @@ def stats(
         checkpoint = merged.checkpoint if merged else opening.enter_context(open(model, mode=mode))
         for finding in checkpoint.findings:
             click.echo(f"{finding.severity}: {finding.message}", err=True)
-        wanted = by != "layer" or form not in ("text", "html")
         placed = merged
-        if placed is None and (canonical or wanted):
+        if placed is None:
             placed = _anatomy(checkpoint, needed=canonical or by != "layer")
         with progress_bar("scan") as progress:
             result = run(

@@ -89,7 +89,7 @@ class Recipe(Shown):
         'copy'
     """
 
-    _report = "recipe"
+    _report = "page.recipe"
 
     child: str
     parents: tuple[str, ...]

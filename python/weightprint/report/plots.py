@@ -45,7 +45,7 @@ def plot_map(comparison: Comparison, ax: Any = None) -> Any:
             look, hatch = "--" if missing else "-", "///" if absent else None
             ax.add_patch(Rectangle((x, i), 1, 0.8, facecolor="none", edgecolor=_DIM, linestyle=look, hatch=hatch))
             ax.text(x + 0.5, i + 0.4, str(block), ha="center", va="center", fontsize=8)
-    ax.set(xlim=(-0.1, 4.1), ylim=(rows + 0.2, -1), title="where the blocks of B come from")
+    ax.set(xlim=(-0.1, 4.1), ylim=(rows + 0.2, -1), title="where the layers of B come from")
     ax.text(0.5, -0.4, "A", ha="center")
     ax.text(3.5, -0.4, "B", ha="center")
     ax.axis("off")
@@ -92,7 +92,7 @@ def plot_scan(scan: Scan, column: str, ax: Any = None) -> Any:
     for role, by in lines.items():
         blocks = sorted(by)
         ax.plot(blocks, [float(np.mean(by[block])) for block in blocks], marker=".", label=escape(role))
-    ax.set(xlabel="block", ylabel=column, title=escape(scan.source))
+    ax.set(xlabel="layer", ylabel=column, title=escape(scan.source))
     ax.legend(fontsize=8, ncols=2)
     return ax
 

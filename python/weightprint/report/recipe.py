@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from weightprint.report.format import percent, plain_table
-from weightprint.report.html import html_list, html_table
+from weightprint.report.html import html_table
 from weightprint.util.escape import escape
 from weightprint.util.escape import html as safe
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weightprint.compare.recipe import Recipe
     from weightprint.compare.recipe_parts import AdapterFit, Mix, Weight
 
-__all__ = ["facts", "html", "markdown", "sentence", "shortened", "text"]
+__all__ = ["facts", "markdown", "mixes", "nearest", "redo", "sentence", "shortened", "text"]
 
 _WIDTH, _LABEL = 100, 15
 
@@ -207,7 +207,7 @@ def text(recipe: Recipe, *, verbose: bool = False) -> str:
     legend = [f"P{k} is {escape(name)}" for k, name in enumerate(recipe.parents, 1)]
     for what, mixes in (("layer", recipe.layers), ("role", recipe.roles if verbose else ())):
         if mixes:
-            lines += ["", *([*legend, *_alone(recipe)] if what == "layer" else ())]
+            lines += ["", *([*legend, *[f"{nearest(recipe)}:"] * bool(nearest(recipe))] if what == "layer" else ())]
             lines += plain_table(*_table(mixes, recipe.parents, what)).rstrip("\n").split("\n")
     if (made := recipe.mergekit()) is not None:
         lines += ["", "To make it again with mergekit:", "", *("    " + line for line in made.rstrip("\n").split("\n"))]
@@ -216,10 +216,10 @@ def text(recipe: Recipe, *, verbose: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _alone(recipe: Recipe) -> list[str]:
-    """What the table of layers shows where the method mixes entries and not layers."""
+def nearest(recipe: Recipe) -> str:
+    """What the weights of layers are where the method mixes entries and not layers."""
     sparse = recipe.method in ("ties", "dare_linear", "dare_ties")
-    return ["The nearest linear mix of each layer, which is not how it was made:"] if sparse else []
+    return "The nearest linear mix of each layer, which is not how it was made" * sparse
 
 
 def markdown(recipe: Recipe) -> str:
@@ -228,14 +228,18 @@ def markdown(recipe: Recipe) -> str:
     return f"## {escape(sentence(recipe), None)}\n\n{fence}\n{text(recipe, verbose=True)}{fence}\n"
 
 
-def html(recipe: Recipe) -> str:
-    """The report as one block of HTML without script or style from elsewhere."""
-    head = "".join(f"<tr><th>{safe(label)}</th><td>{safe(told, None)}</td></tr>" for label, told in facts(recipe))
-    parts = [f"<table><tbody>{head}</tbody></table>"]
-    parts.append(html_list("Parents", [f"P{k}: {name}" for k, name in enumerate(recipe.parents, 1)]))
-    for caption, what, mixes in (("Layers", "layer", recipe.layers), ("Roles", "role", recipe.roles)):
-        if mixes:
-            parts.append(html_table(caption, *_table(mixes, recipe.parents, what), None))
-    if (made := recipe.mergekit()) is not None:
-        parts.append(f"<p>To make it again with mergekit:</p><pre>{safe(made, None)}</pre>")
-    return f"<div class='weightprint'>{''.join(parts)}</div>"
+def mixes(recipe: Recipe) -> str:
+    """The weights of every layer and role as HTML tables."""
+    told = (("Layers", "layer", recipe.layers), ("Roles", "role", recipe.roles))
+    return "".join(
+        html_table(caption, *_table(rows, recipe.parents, what), None) for caption, what, rows in told if rows
+    )
+
+
+def redo(recipe: Recipe) -> str:
+    """The configuration of mergekit that would make it again, as HTML; empty where there is none."""
+    made = recipe.mergekit()
+    if made is None:
+        return ""
+    shown = "\n".join(safe(line, None) for line in made.rstrip("\n").split("\n"))
+    return f"<pre>{shown}</pre>"

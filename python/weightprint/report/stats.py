@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from weightprint.anatomy.place import Place
+from weightprint.anatomy.role_order import drawn_at
 from weightprint.anatomy.roles import role_of
 from weightprint.report.drawing import PART_STYLE
 from weightprint.report.format import count, number, plain_table
@@ -48,9 +50,17 @@ def html(table: StatsTable, limit: int | None = LIMIT, *, everything: bool = Fal
 
 
 def in_order(table: StatsTable) -> StatsTable:
-    """The rows by name, layer 2 before layer 10, so that what belongs to one layer stands together."""
+    """The rows layer by layer, 2 before 10, and in each as data flows through it; what has no place comes last, by
+    name. Without places all go by name."""
     names = [natural_key(name) for name in table["name"]]
-    return table.take(sorted(range(len(table)), key=names.__getitem__))
+    if not {"stack", "block", "role", "expert"} <= set(table.names):
+        return table.take(sorted(range(len(table)), key=names.__getitem__))
+    columns = (table["stack"], table["block"], table["role"], table["expert"])
+    places = [
+        (False, drawn_at(Place(stack, block, role.partition("+")[0], expert))) if role else (True, ())
+        for stack, block, role, expert in zip(*columns, strict=True)
+    ]
+    return table.take(sorted(range(len(table)), key=lambda k: (places[k], names[k])))
 
 
 def columns_to_show(table: StatsTable, *, everything: bool = False) -> list[str]:

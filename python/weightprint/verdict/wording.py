@@ -291,10 +291,14 @@ def _against(verdict: Name, facts: Facts) -> tuple[str, ...]:
         if facts.absent.names or facts.absent_regions:
             parts = [*facts.absent.names, *(r.name for r in facts.absent_regions)]
             lines.append(f"Looked for with power and not found in A: {_names(parts)}.")
+        copied = {copy.b for copy in facts.copies}
         unclear = [
             r.name
             for r in facts.regions
-            if r.layer is None and r not in facts.found_regions and r not in facts.absent_regions
+            if r.layer is None
+            and r not in facts.found_regions
+            and r not in facts.absent_regions
+            and not copied.issuperset(r.tensors)
         ]
         if unclear:
             lines.append(f"Compared without power to tell: {_names(unclear)}.")

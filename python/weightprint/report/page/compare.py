@@ -21,13 +21,15 @@ from weightprint.report.page.direction_line import direction_line
 from weightprint.report.page.evidence_axis import evidence_axis, named
 from weightprint.report.page.map_data import StackMap, stack_maps
 from weightprint.report.page.map_drawing import expert_drawing, map_drawing, map_words
+from weightprint.report.page.mix_drawing import mix_figure
 from weightprint.report.page.page import Section, bullets, document, facts, figure, fragment, macros, rendered, trusted
 from weightprint.report.page.reference import unrelated
 from weightprint.report.page.svg import Drawing
+from weightprint.report.recipe import sentence as recipe_sentence
 from weightprint.report.screen.done import sentence
 from weightprint.report.screen.looks import found, looked_for
-from weightprint.report.screen.screen import rows, told
-from weightprint.verdict.error_rates import counted, error_rate
+from weightprint.report.screen.screen import DONE, often_wrong, rows, spaced, told, who_first
+from weightprint.verdict.error_rates import counted
 from weightprint.verdict.facts import may_decide
 from weightprint.verdict.wording import headline
 
@@ -81,8 +83,8 @@ def sections(comparison: Comparison, digests: Sequence[FileDigest], command: str
         _direction(comparison),
         _limits(comparison),
         _identity(comparison, digests, command),
-        Section("For a court", rendered("court.html", rates=counted(), level=_powers(f"10^{LOG10_P:g}"))),
         Section("Ten words", rendered("glossary.html")),
+        Section("For a court", rendered("court.html", rates=counted(), level=_powers(f"10^{LOG10_P:g}"))),
         _tests(comparison),
     ]
 
@@ -95,15 +97,8 @@ def rate_words(comparison: Comparison) -> str:
     if comparison.verdict in ("identical", "re_encoded"):
         return _CHECKED
     if comparison.parameters.get("effort") == "quick":
-        return "not measured at quick effort"
-    rate = error_rate(comparison.verdict)
-    if rate is not None:
-        return f"{rate.sentence}; measured on the benchmark's small models, whose family tree is known"
-    row = counted()
-    of = [
-        f"{row[r]['inconclusive']['n']:,} of {row[r]['inconclusive']['pairs']:,} {r}" for r in ("related", "unrelated")
-    ]
-    return f"nothing is claimed; {' and '.join(of)} pairs of the benchmark come out so"
+        return often_wrong(comparison)
+    return f"{often_wrong(comparison)}; measured on the benchmark's small models, whose family tree is known"
 
 
 def _lead(comparison: Comparison) -> Markup:
@@ -120,7 +115,7 @@ def _lead(comparison: Comparison) -> Markup:
         "verdict.html",
         tone=_TONES.get(result.name, "related"),
         word=word.upper(),
-        sentence=result.sentence,
+        sentence=spaced(result.sentence),
         sure=_powers(said.get("How sure", "")),
         done=_done_words(comparison),
         wrong=rate_words(comparison),
@@ -132,12 +127,15 @@ def _lead(comparison: Comparison) -> Markup:
 
 
 def _done_words(comparison: Comparison) -> str:
-    """From the earlier model to the later one; where that is not known, as read from A to B."""
+    """The mix where it was found, else from the earlier model to the later one, or as read from A to B."""
+    if comparison.mix is not None and comparison.mix.explained:
+        return recipe_sentence(comparison.mix)
     ways = told(comparison)
     if not ways or not ways[0][1]:
         return ""
     label, operations = ways[0]
-    return f"{label}: {'; '.join(map(sentence, operations))}"
+    before = "" if label == DONE else f"{label}: "
+    return f"{before}{'; '.join(map(sentence, operations))}"
 
 
 def _powers(words: str) -> str:
@@ -177,8 +175,8 @@ def _map(comparison: Comparison) -> Section | None:
     for stack in maps:
         drawn = expert_drawing(stack)
         if drawn is not None:
-            body += Markup("<h3>Experts of B, block by block</h3>") + figure(drawn, drawn.title)
-    return Section("Where the blocks of B come from", body)
+            body += Markup("<h3>Experts of B, layer by layer</h3>") + figure(drawn, drawn.title)
+    return Section("Where the layers of B come from", body)
 
 
 def _shown_kinds(maps: Sequence[StackMap]) -> set[str]:
@@ -201,20 +199,20 @@ def _evidence(comparison: Comparison) -> Section:
     if drawn is not None:
         body += figure(
             drawn,
-            "How often chance alone would give such agreement: the further right, the less likely. Filled: passes the "
+            "How seldom chance alone gives such agreement: the further right, the less likely. Filled: passes the "
             "level that decides. Hollow: looked for, and not beyond it. Grey: where every one of "
-            f"{stranger['pairs']:,} unrelated pairs of the benchmark lay, test by test.",
+            f"{stranger['pairs']:,} unrelated pairs of the benchmark lies, test by test.",
         )
     looks = [look.sentence for look in found(comparison.evidence)]
     said = [(row.label, words) for row in rows(comparison) if isinstance(words := row.says, str)]
-    against = [words for label, words in said if label in ("Not seen", "Against")]
-    right = bullets(against or comparison.result.against)
+    against = [words for label, words in said if label in ("Not tested", "Against")]
     if comparison.result.related:
+        right = bullets(against or ["nothing that was looked at"])
         left = bullets(looks or comparison.result.in_favour)
         both = "<div><h3>For it</h3>{}</div><div><h3>Against it, or not seen</h3>{}</div>"
         return Section("Evidence for and against", body + Markup(f'<div class="two">{both}</div>').format(left, right))
     body += Markup("<h3>Looked for</h3>") + _looks(comparison)
-    body += Markup("<h3>What could have been missed</h3>") + right
+    body += Markup("<h3>What could have been missed</h3>") + bullets(against)
     return Section("Evidence for and against", body)
 
 
@@ -234,13 +232,22 @@ def _looks(comparison: Comparison) -> Markup:
 
 def _done(comparison: Comparison) -> Section | None:
     ways = [(label, operations) for label, operations in told(comparison) if operations]
-    if not ways:
+    mix = comparison.mix
+    if not ways and mix is None:
         return None
     body = Markup("")
+    if mix is not None:
+        body += Markup("<p>{}</p>").format(recipe_sentence(mix)) + mix_figure(mix)
+        body += Markup("<p>{}</p>").format("From the pair alone, without the other parents, it would read:") * bool(
+            ways
+        )
     for label, operations in ways:
-        body += Markup("<h3>{}</h3>").format(label) + bullets(map(sentence, operations))
+        body += Markup("<h3>{}</h3>").format("Whichever came first" if label == DONE else label)
+        body += bullets(map(sentence, operations))
         body += Markup("").join(
-            trusted(html_table(f"{o.name}: {o.where}", ("", ""), _parameters(o.parameters), 12)) for o in operations
+            trusted(html_table(f"{o.where} ({o.name})", ("parameter", "value"), _parameters(o.parameters), 12))
+            for o in operations
+            if o.parameters
         )
     return Section("What was done", body)
 
@@ -253,9 +260,14 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_value(v)}" for key, v in value.items())
     if isinstance(value, (list, tuple)):
-        shown = ", ".join("-".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in value[:24])
+        shown = ", ".join(_pair(v) if isinstance(v, (list, tuple)) else str(v) for v in value[:24])
         return shown + (f" and {len(value) - 24:,} more" if len(value) > 24 else "")
     return number(value) if isinstance(value, float) else str(value)
+
+
+def _pair(values: Sequence[Any]) -> str:
+    """A range of layers, or a layer and its number."""
+    return ("-" if all(isinstance(v, int) for v in values) else ": ").join(map(str, values))
 
 
 def _curves(comparison: Comparison) -> Section | None:
@@ -263,10 +275,10 @@ def _curves(comparison: Comparison) -> Section | None:
     if not shown:
         return None
     grid = Markup("").join(figure(curve_drawing(panel)) for panel in shown)
-    body = Markup('<div class="three">{}</div>').format(grid)
+    body = macros().curve_legend() + Markup('<div class="three">{}</div>').format(grid)
     rests = dict.fromkeys(panel.rests_on for panel in shown if panel.band is not None)
-    legend = "A drawn through, B dashed. Spreads (σ) and norms in the model's own standard deviations around its mean. "
-    body += Markup('<p class="note">{}Grey bands: {}.</p>').format(legend, "; ".join(rests))
+    spreads = "Spreads (σ) stand in the model's own standard deviations around its mean over depth."
+    body += Markup('<p class="note">{} Grey bands: {}.</p>').format(spreads, "; ".join(rests))
     sigma = next((e for e in comparison.evidence if e.test == "sigma_curve" and e.applied), None)
     if sigma is not None:
         body += Markup("<p>{}</p>").format(
@@ -292,10 +304,13 @@ def _direction(comparison: Comparison) -> Section | None:
     if not comparison.result.related or comparison.verdict == "identical":
         return None
     drawn = direction_line(direction)
-    sure = "" if direction.confidence is None else f" (confidence {direction.confidence:.2g})"
-    who = "Not known" if direction.later is None else f"{direction.later.upper()} is the later one{sure}"
-    body = Markup("<p>{}: {}.</p>").format(who, direction.because)
-    return Section("Who came first", body + (figure(drawn) if drawn else Markup("")))
+    who = who_first(direction)
+    body = Markup("<p>{}.</p>").format(who[0].upper() + who[1:])
+    caption = (
+        "Where A and B parted, on the way from A (0) to B (1), with a 95 % interval: a parent is where they parted."
+    )
+    measured = "" if direction.measured is None else caption
+    return Section("Who came first", body + (figure(drawn, measured) if drawn else Markup("")))
 
 
 def _limits(comparison: Comparison) -> Section:
@@ -306,9 +321,11 @@ def _limits(comparison: Comparison) -> Section:
         if share.value is not None and untested > 0.0005
         else []
     )
-    items += [f"Not run: {e.test}: {e.why_not}." for e in comparison.evidence if not e.applied and e.test in DECIDING]
+    idle = [e for e in comparison.evidence if not e.applied and e.test in DECIDING]
+    idle = [e for e in idle if not (e.why_not or "").startswith("not needed")]
+    items += [f"Not run: {named(e)} ({e.test}): {e.why_not}." for e in idle]
     seen = {e.test: e for e in comparison.evidence if may_decide(e) and e.basis == "identity"}
-    items += [f"What {named(e)} ({e.test}) can't see: {e.blind_to}." for e in seen.values()]
+    items += [f"Looking at {named(e)} ({e.test}) can't see {e.blind_to}." for e in seen.values()]
     items.append("Weights do not say who owns a model, under which licence it is, or whether it was distilled.")
     return Section("What could not be tested", bullets(items))
 
@@ -351,17 +368,15 @@ def _identity(comparison: Comparison, digests: Sequence[FileDigest], command: st
 
 
 def _tests(comparison: Comparison) -> Section:
-    table = [
-        (
-            e.test if e.basis == "identity" else f"{e.test} ({e.basis.replace('_', ' ')})",
-            number(e.statistic),
-            number(e.effect),
-            "decides" if may_decide(e) else "shown",
-            number(e.log10_p),
-            e.says,
-            e.null,
-        )
-        for e in comparison.evidence
-    ]
-    headers = ("test", "statistic", "effect", "", "log10 p", "outcome", "null")
-    return Section("Every test", trusted(html_table("In the order of the JSON", headers, table, None)))
+    rows = []
+    for e in comparison.evidence:
+        turned = "" if e.basis == "identity" else f", after a {e.basis.replace('_', ' ')}"
+        said = [("Answer", e.says if e.applied else f"not run: {e.why_not}")]
+        if e.applied:
+            said += [("Statistic", f"{number(e.statistic)}: {e.statistic_of}")] * (e.statistic is not None)
+            said += [("Effect", f"{number(e.effect)}: {e.effect_of}")] * (e.effect is not None)
+            said += [("log10 p", f"{number(e.log10_p)}, by chance if {e.null}")] * (e.log10_p is not None)
+            said += [("Assumes", e.assumes)]
+        role = "may decide" if may_decide(e) else "shown, never decides"
+        rows.append({"title": e.asked, "test": f"{e.test}{turned}: {role}", "said": said})
+    return Section("Every test, in the order of the JSON", Markup(macros().tests(rows)))

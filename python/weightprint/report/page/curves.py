@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
 from weightprint.report.format import number
 from weightprint.report.page.reference import unrelated
@@ -26,8 +27,8 @@ _POINTS = 200
 _HEIGHT, _TOP = 110.0, 22.0
 _TITLES = {
     "q": "σ of Q", "k": "σ of K", "v": "σ of V", "o": "σ of O",
-    "attn_norm": "norm before attention", "ffn_norm": "norm before the FFN",
-    "attn_post_norm": "norm behind attention", "ffn_post_norm": "norm behind the FFN",
+    "attn_norm": "σ of norm gains, attention", "ffn_norm": "σ of norm gains, FFN",
+    "attn_post_norm": "σ of gains after attention", "ffn_post_norm": "σ of gains after the FFN",
 }  # fmt: skip
 
 
@@ -44,7 +45,7 @@ class Panel:
 
 
 def panels(comparison: Comparison) -> list[Panel]:
-    """Everything that was measured block by block: spreads, norms, agreement in place, relative change."""
+    """Everything that was measured layer by layer: spreads, norm gains, agreement in place, relative change."""
     return [*_spreads(comparison), *_agreement(comparison), *_change(comparison)]
 
 
@@ -58,7 +59,7 @@ def _spreads(comparison: Comparison) -> Iterator[Panel]:
 
 
 def _agreement(comparison: Comparison) -> Iterator[Panel]:
-    """Cosines block by block, in the basis where they are largest."""
+    """Cosines layer by layer, in the basis where they are largest."""
     looks = [e for e in comparison.evidence if e.test == "aligned_weights" and e.applied]
     best = max(looks, key=lambda e: e.effect or 0.0, default=None)
     regions = [r for r in best.regions if r.layer is not None] if best else []
@@ -66,8 +67,8 @@ def _agreement(comparison: Comparison) -> Iterator[Panel]:
         regions.sort(key=lambda r: r.layer or 0)
         sd = np.array([r.sd for r in regions])
         curve = {"b": np.array([r.effect for r in regions])}
-        chance = "±3 standard deviations of permuted channels of this very pair"
-        yield Panel("cosine", "agreement in place", curve, (-3 * sd, 3 * sd), "cosine", chance)
+        chance = "of the cosine, what permuted channels of this very pair give (±3 standard deviations)"
+        yield Panel("cosine", "cosine of A and B in place", curve, (-3 * sd, 3 * sd), "cosine", chance)
 
 
 def _change(comparison: Comparison) -> Iterator[Panel]:
@@ -75,7 +76,7 @@ def _change(comparison: Comparison) -> Iterator[Panel]:
     layers = next((o.parameters.get("layers", ()) for o in trained), ())
     if len(layers) > 1:
         curve = {"b": np.array([change for _, change in layers], np.float64)}
-        title = "relative change ‖B−A‖/‖A‖"
+        title = "relative change ‖B−A‖ / ‖A‖"
         yield Panel("relative", title, curve, _band("relative"), "", _rests("relative"))
 
 
@@ -102,21 +103,24 @@ def curve_drawing(panel: Panel) -> Drawing:
     """One panel: the band in grey, A drawn through, B dashed."""
     values = [*panel.curves.values(), *(panel.band or ())]
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-    low, high = min(low, 0.0) if panel.unit != "standard deviations" else low, high if high > low else low + 1
+    low = min(low, 0.0) if panel.unit != "standard deviations" else low
+    high = high if high > low else low + 1
     body = []
     if panel.band is not None:
         edges = [_points(edge, low, high) for edge in panel.band]
         body.append(path("M" + "L".join([*edges[0], *edges[1][::-1]]) + "Z", "band"))
     body += [path("M" + "L".join(_points(curve, low, high)), f"curve {side}") for side, curve in panel.curves.items()]
-    left, wide = 11.0, 87.0
+    left, wide = 14.0, 84.0
+    at_zero = _TOP + _HEIGHT * high / (high - low)
     parts = [
         label(0, 13, panel.title, "strong"),
+        line(left, at_zero, left + wide, at_zero, "tick") if low < 0 < high else Markup(""),
         frame(left, _TOP, wide, _HEIGHT, (100.0, 100.0), joined(body)),
         line(left, _TOP + _HEIGHT, left + wide, _TOP + _HEIGHT, "axis"),
         label(left, _TOP + 9, number(high, 2), "dim small", anchor="end", dx=-5),
         label(left, _TOP + _HEIGHT, number(low, 2), "dim small", anchor="end", dx=-5),
-        label(left, _TOP + _HEIGHT + 15, "first block", "dim small"),
-        label(left + wide, _TOP + _HEIGHT + 15, "last block", "dim small", anchor="end"),
+        label(left, _TOP + _HEIGHT + 15, "first layer", "dim small"),
+        label(left + wide, _TOP + _HEIGHT + 15, "last layer", "dim small", anchor="end"),
     ]
     sides = " and ".join({"a": "A (drawn through)", "b": "B (dashed)"}[side] for side in panel.curves)
     title = f"{panel.title} over depth of {sides}" + ("; grey: " + panel.rests_on if panel.band is not None else "")

@@ -31,5 +31,5 @@ def _strip(found: Diff) -> Section | None:
     drawn = change_strip(found)
     if drawn is None:
         return None
-    note = "‖B − A‖ / ‖A‖ of each role in each block; crossed out: no number (another shape, only on one side, or NaN)."
+    note = "‖B − A‖ / ‖A‖ of each role in each layer; crossed out: no number (another shape, only on one side, or NaN)."
     return Section("How much changed, and where", figure(drawn, f"{drawn.title}. {note}"))

@@ -15,15 +15,15 @@ __all__ = ["evidence_axis", "named"]
 #: Tests as a reader without their names calls what they look for.
 _PLAIN = {
     "aligned_weights": "channels in place",
-    "aligned_units": "FFN units, in place",
-    "unit_agreement": "FFN units, any order",
-    "unit_geometry": "FFN units, by angles",
+    "aligned_units": "units, in place",
+    "unit_agreement": "units, any order",
+    "unit_geometry": "units, by angles",
     "head_agreement": "attention heads",
     "embeddings": "token tables",
     "norm_gains": "norm gains",
     "common_zeros": "common zeros",
     "convergence": "what converges",
-    "turned_ffns": "FFNs, turned",
+    "turned_ffns": "feed-forward, turned",
     "turned_attention": "attention, turned",
     "turned_tables": "token tables, turned",
 }
@@ -61,6 +61,7 @@ def evidence_axis(evidence: Sequence[Evidence], highest_stranger: float) -> Draw
         return _FIRST + (_LAST - _FIRST) * math.log1p(-min(log10_p, 0.0)) / math.log1p(far)
 
     parts = [rect(_FIRST, _TOP - 6, at(highest_stranger) - _FIRST, bottom - _TOP + 6, "band", "unrelated pairs")]
+    parts.append(label(0, bottom + 14, "by chance, once in", "dim small"))
     for power in (0, 20, 100, 1000, 10_000):
         if power <= far:
             x = at(-power)

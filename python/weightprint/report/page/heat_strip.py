@@ -84,10 +84,10 @@ def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
         middle = _LEFT + wide * (column[block] + 0.5) / columns
         parts.append(label(middle, _TOP - 8, str(block), "dim small", anchor="middle"))
     parts += _legend(_TOP + tall + 12)
-    title = f"Relative change of {len(rows)} roles over {len(blocks)} blocks"
+    title = f"Relative change of {len(rows)} roles over {len(blocks)} layers"
     if most := max((cell for cell in told if math.isfinite(cell.relative)), key=lambda c: c.relative, default=None):
         title += f"; the largest is of {most.role} " + (
-            "outside the blocks" if most.block is None else f"in block {most.block}"
+            "outside the layers" if most.block is None else f"in layer {most.block}"
         )
     return Drawing("change", title, _TOP + tall + 34, joined(parts))
 

@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 from weightprint.anatomy.place import Expert
 from weightprint.fingerprint.model import Tensor
 from weightprint.util.natural_order import natural_key
+from weightprint.util.ranges import spans
 from weightprint.verdict.facts import Facts
 
-__all__ = ["Cap", "ExpertCell", "Link", "StackMap", "stack_maps"]
+__all__ = ["CALLED", "Cap", "ExpertCell", "Link", "StackMap", "shared_words", "stack_maps"]
 
 #: What a block or a part of B is: found (in some part), looked for with power and not there, or not told.
 State = Literal["found", "absent", "open"]
@@ -26,6 +27,8 @@ K = TypeVar("K")
 _ABOVE = ("embedding", "projector")
 _BELOW = ("final norm", "head", "other parts")
 _CAPS = {"embedding": "embedding", "projector": "projector", "head": "head"}
+#: Parts as people call them, where that is not their name.
+CALLED = {"embedding": "token table"}
 _TINY = 0.01  # of a stack's parameters: a part that nothing is said of is not drawn
 _LEAST = 0.05  # of a block's parameters: a second source that is worth a ribbon
 
@@ -113,6 +116,17 @@ def stack_maps(facts: Facts, *, denied: bool) -> tuple[StackMap, ...]:
     return tuple(
         replace(m, caps=tuple(c for c in m.caps if (c.in_a or not odd_a) and (c.in_b or not odd_b))) for m in out
     )
+
+
+def shared_words(maps: Sequence[StackMap]) -> str:
+    """What of B was found: ``"token table, head, layers 0–3"``; empty where no part was."""
+    found = [CALLED.get(cap.name, cap.name) for stack in maps for cap in stack.caps if cap.in_b and cap.share >= _LEAST]
+    for stack in maps:
+        layers = [block for block, state in zip(stack.blocks_b, stack.states, strict=True) if state == "found"]
+        if layers:
+            of = f" of {stack.b}" * (len(maps) > 1)
+            found.append(f"layer{'s' * (len(layers) > 1)} {spans(layers)}{of}")
+    return ", ".join(found)
 
 
 Block = tuple[str, int, Expert]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from weightprint.report.page.map_data import Cap, ExpertCell, StackMap
+from weightprint.report.format import count
+from weightprint.report.page.map_data import CALLED, Cap, ExpertCell, StackMap
 from weightprint.report.page.svg import Drawing, frame, joined, label, path, rect
 from weightprint.util.ranges import spans
 
@@ -21,7 +22,7 @@ __all__ = ["expert_drawing", "expert_words", "map_drawing", "map_words"]
 _TALLEST = 560.0  # pixels of all blocks of a stack
 _ROW = (8.0, 22.0)  # pixels of one block
 _CAP = 20.0
-_LEFT, _WIDE, _RIGHT = 12.0, 26.0, 62.0  # percent: A's boxes begin, boxes are so wide, B's boxes begin
+_LEFT, _WIDE, _RIGHT = 9.0, 29.0, 62.0  # percent: A's boxes begin, boxes are so wide, B's boxes begin
 _SHADES = 5
 _FEW = 16  # experts that can be told apart inside a block of the map
 
@@ -33,7 +34,7 @@ def map_drawing(maps: Sequence[StackMap], *, names: tuple[str, str] = ("A", "B")
         drawn, height = _stack(stack, top, names, several=len(maps) > 1)
         parts.append(drawn)
         top += height + 18
-    return Drawing("map", f"Where the blocks of B come from. {map_words(maps)}", max(1.0, top - 18), joined(parts))
+    return Drawing("map", f"Where the layers of B come from. {map_words(maps)}", max(1.0, top - 18), joined(parts))
 
 
 def map_words(maps: Sequence[StackMap]) -> str:
@@ -43,12 +44,12 @@ def map_words(maps: Sequence[StackMap]) -> str:
         found = [i for i, state in enumerate(stack.states) if state == "found"]
         head, n = f"{stack.b or stack.a}: " if len(maps) > 1 else "", len(stack.blocks_b)
         if n and not found and set(stack.states) == {"open"}:
-            out.append(f"{head}Of the {n:,} blocks of B none could be told.")
+            out.append(f"{head}Of the {n:,} layers of B none could be told.")
             continue
         if n and not found and set(stack.states) == {"absent"}:
-            out.append(f"{head}All {n:,} blocks of B were looked for, and none was found in A.")
+            out.append(f"{head}All {n:,} layers of B were looked for, and none was found in A.")
             continue
-        out.append(f"{head}{len(found):,} of {n:,} blocks of B were found in A")
+        out.append(f"{head}{len(found):,} of {n:,} layers of B were found in A")
         moved = {link.b for link in stack.links if link.moved}
         out[-1] += f", {len(moved):,} of them at another depth." if moved else "."
         if stack.unused and stack.links:
@@ -64,7 +65,7 @@ def map_words(maps: Sequence[StackMap]) -> str:
 
 def _listed(blocks: Sequence[int], places: Sequence[int] | frozenset[int]) -> str:
     numbers = [blocks[i] for i in sorted(places)]
-    return f"block{'s' * (len(numbers) != 1)} {spans(numbers)}"
+    return f"layer{'s' * (len(numbers) != 1)} {spans(numbers)}"
 
 
 def _stack(stack: StackMap, top: float, names: tuple[str, str], *, several: bool) -> tuple[Markup, float]:
@@ -78,7 +79,7 @@ def _stack(stack: StackMap, top: float, names: tuple[str, str], *, several: bool
         (_RIGHT, names[1], stack.b, stack.blocks_b),
     ):
         parts.append(label(x, y, f"{name} · {of}" if several and of else name, "strong"))
-        n = f"{len(blocks)} block{'s' * (len(blocks) != 1)}" if of else "no such stack"
+        n = f"{len(blocks)} layer{'s' * (len(blocks) != 1)}" if of else "no such stack"
         parts.append(label(x, y + 15, n, "dim") if several else label(x + _WIDE, y, n, "dim", anchor="end"))
     y += 15 * several
     y += 10
@@ -111,7 +112,7 @@ def _ribbons(stack: StackMap, y: float, step: float) -> Markup:
     if stack.links or not (stack.a and stack.b):
         return inside
     middle = y + rows * step / 2 - 4
-    words = "no block found" if "absent" in stack.states else "not told"
+    words = "no layer found" if "absent" in stack.states else "not told"
     return inside + label(_LEFT + _WIDE + gap / 2, middle, words, "dim", anchor="middle")
 
 
@@ -182,9 +183,11 @@ def _cap(cap: Cap, y: float) -> Markup:
         kind = "dropped" if not there else "plain"
         if x == _RIGHT and there:
             kind = {"found": "plain", "absent": "absent", "open": "hollow"}[cap.state]
-        words = f"{cap.name}" + (f" {rows:,}" if rows else "") if there else f"no {cap.name}"
-        parts.append(rect(x, y, _WIDE, _CAP - 2, f"block {kind}", words + " rows" * bool(rows), rx=8))
-        parts.append(label(x + _WIDE / 2, y + _CAP / 2 + 3, words, "small", anchor="middle"))
+        name = CALLED.get(cap.name, cap.name)
+        words = f"{name}: {rows:,} rows" if rows else name
+        parts.append(rect(x, y, _WIDE, _CAP - 2, f"block {kind}", words if there else f"no {name}", rx=8))
+        words = f"{name}, {count(rows)}" if rows else name
+        parts.append(label(x + _WIDE / 2, y + _CAP / 2 + 3, words if there else f"no {name}", "small", anchor="middle"))
     if cap.in_a and cap.in_b and cap.share > 0:
         d = "M0 .1H100V.9H0Z"
         words = f"{cap.name}: {cap.share:.0%} of B's found in A"

@@ -21,7 +21,8 @@ from weightprint.util.escape import escape
 
 __all__ = ["Section", "bullets", "document", "facts", "figure", "fragment", "macros", "rendered", "trusted"]
 
-_PERCENT = re.compile(r"(\d) %")
+_JOINED = re.compile(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=] )|(?<=\bp [<=]) ")
+"""Spaces at which no line may break."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def figure(drawing: Drawing, caption: str | Markup = "") -> Markup:
 
 def trusted(html: str) -> Markup:
     """HTML of :mod:`weightprint.report.html`, in which every text is escaped already; tables scroll by themselves."""
-    html = _PERCENT.sub("\\1\u00a0%", html)
+    html = _JOINED.sub("\u00a0", html)
     return Markup(html.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>"))
 
 
@@ -105,7 +106,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["shown"] = lambda text: _PERCENT.sub("\\1\u00a0%", escape(str(text), None))
+    made.filters["shown"] = lambda text: _JOINED.sub("\u00a0", escape(str(text), None))
     return made
 
 

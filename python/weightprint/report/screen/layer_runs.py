@@ -87,4 +87,4 @@ def expert_words(expert_map: Sequence[ExpertMatch]) -> str:
     share = sum(row.share for row in expert_map) / len(expert_map)
     layers = len({row.layer for row in expert_map})
     whose = "B are A's" if any(row.expert is not None for row in expert_map) else "A are in B's feed-forward parts"
-    return f"{len(expert_map):,} in {layers:,} layers of {whose}, {share:.0%} of their units on average"
+    return f"{len(expert_map):,} in {layers:,} layers of {whose}, {percent(share)} of their units on average"

@@ -21,6 +21,7 @@ from rich.text import Text
 from weightprint.evidence.tests import QUESTIONS, TESTS
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.format import byte_count, count, percent, seconds
+from weightprint.report.page.map_data import shared_words, stack_maps
 from weightprint.report.pen import Pen, tail
 from weightprint.report.recipe import sentence as recipe_sentence
 from weightprint.report.screen.done import sentence
@@ -33,12 +34,16 @@ from weightprint.verdict.wording import headline
 if TYPE_CHECKING:
     from weightprint.compare.compare import Comparison, ModelSummary
     from weightprint.operations.base import Operation
+    from weightprint.verdict.values import Direction
 
-__all__ = ["STYLES", "Row", "rows", "screen"]
+__all__ = ["DONE", "STYLES", "Row", "often_wrong", "rows", "screen", "spaced", "told", "who_first"]
 
 _WIDTH, _LINES = 80, 23  # and one line for the prompt
 _EACH = 2  # lines of one sentence, at most
 _LABEL = 16
+DONE = "Done"
+"""Of operations that are told alike whichever model came first."""
+_QUOTED_FROM = 0.9  # correlation of sigma curves
 _NEEDED = f"10^{LOG10_P:g}"
 _QUOTED = 100  # beyond 1 in 10^100 a broken assumption is likelier than chance; no more digits are worth quoting
 
@@ -61,7 +66,7 @@ def screen(comparison: Comparison, pen: Pen, *, whole: bool = False) -> Iterator
     """The lines of the first screen, on 80 columns no more than a terminal of 24 lines holds; or the whole of it, with
     nothing left out or cut short."""
     result = comparison.result
-    title = f"{headline(result.readings or (result.name,)).upper()}. {result.sentence}"
+    title = f"{headline(result.readings or (result.name,)).upper()}. {spaced(result.sentence)}"
     top = [*pen.wrapped(escape(title, None), style=STYLES[result.name]), *_models(comparison, pen, whole)]
     foot = list(pen.wrapped(f"-v: test by test   -o report.html: to hand on   ({_cost(comparison)})", style="dim"))
     blank = [] if result.name == "identical" else [Text()]
@@ -131,13 +136,11 @@ def rows(comparison: Comparison, width: int = 86) -> Iterator[Row]:
     result = comparison.result
     yield Row("How sure", _sure(comparison))
     if result.name not in ("identical", "re_encoded"):
-        yield Row("Error rate", _error_rate(comparison))
+        yield Row("Error rate", often_wrong(comparison))
     if result.related:
         yield from _related(comparison, width)
     else:
         yield from _silent(comparison, width)
-    if comparison.mix is not None:
-        yield Row("Mix", recipe_sentence(comparison.mix))
     label = "Not told" if result.name in ("identical", "re_encoded") else "Against"
     yield from (Row(label, words, k) for k, words in enumerate(_against(comparison)))
     if result.related and label == "Against":
@@ -158,7 +161,7 @@ def _sure(comparison: Comparison) -> str:
     if name == "inconclusive":
         return f"not at all: nothing shared was found, and it could have been missed{chance}"
     if name == "no_evidence":
-        return f"nothing beyond chance{chance}; what would have been seen is said below"
+        return f"nothing agrees beyond chance{chance}; a shared part of the size below would have been seen"
     if log10_p is None or log10_p > LOG10_P:
         return "certain of what is equal: it was compared bit for bit"
     words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
@@ -174,34 +177,24 @@ def _p(log10_p: float) -> str:
     return f"{10**log10_p:.2g}" if log10_p > -4 else f"10^{log10_p:.0f}"
 
 
-def _error_rate(comparison: Comparison) -> str:
+def often_wrong(comparison: Comparison) -> str:
+    """How often such a verdict was wrong; for verdicts that rest on chance."""
     if comparison.parameters.get("effort") == "quick":
         return "not measured at quick effort"
     rate = error_rate(comparison.verdict)
     if rate is not None:
-        return (
-            f"{rate.wrong:,} of {rate.pairs:,} {rate.of} pairs called {rate.called} ({rate.roots:,} roots: "
-            f"< {100 * rate.at_most:.1f} %)"
-        )
+        return rate.sentence
     of = {relation: counted()[relation]["inconclusive"] for relation in ("related", "unrelated")}
     counts = " and ".join(f"{row['n']:,} of {row['pairs']:,} {relation}" for relation, row in of.items())
-    return f"{counts} pairs come out so"
+    return f"nothing is claimed; {counts} pairs ended so too"
 
 
 def _related(comparison: Comparison, width: int) -> Iterator[Row]:
     result = comparison.result
     direction, name = result.direction, result.name
-    if direction.later:
-        first = "B; A" if direction.later == "a" else "A; B"
-        sure = f" (confidence {direction.confidence:.2g})"
-        yield Row("Who first", f"{first} is the later one{sure}: {_plain(direction.because)}")
-    elif direction.relation == "siblings":
-        sure = f" (confidence {direction.confidence:.2g})"
-        yield Row("Who first", f"neither, they are siblings{sure}: {_plain(direction.because)}")
-    elif name != "identical":
-        yield Row("Who first", f"not known: {_plain(direction.because)}")
     if name == "identical":
         return
+    yield Row("Who first", who_first(direction))
     share = result.share
     if share.value is not None:
         low, high = percent(share.low), percent(share.high)
@@ -209,15 +202,31 @@ def _related(comparison: Comparison, width: int) -> Iterator[Row]:
         yield Row("Found", f"{'at least ' * bool(most)}{low} of B's parameters in A{most}", 2)
     if lines := drawn(result.layer_map, width):
         yield Row("Layers", tuple(lines))
+    if name == "partly_shared" and (words := shared_words(stack_maps(comparison.facts, denied=False))):
+        yield Row("Shared", words)
     if result.expert_map:
         yield Row("Experts", expert_words(result.expert_map), 3)
-    if name != "shared_initialisation":
+    mix = comparison.mix
+    if mix is not None:
+        yield Row(DONE, recipe_sentence(mix))
+    if name != "shared_initialisation" and not (mix and mix.explained):
         for label, operations in told(comparison):
             yield from (Row(label, sentence(o), min(k, 1)) for k, o in enumerate(operations))
     if name != "re_encoded":
         first, *others = [look.sentence for look in found(comparison.evidence)] or ["see -v"]
         yield Row("For", first)
         yield from (Row("For", "; ".join(others[:2]), 3) for _ in others[:1])
+
+
+def who_first(direction: Direction) -> str:
+    """Which model is the later one, how sure, and why."""
+    sure = "" if direction.confidence is None else f" (confidence {direction.confidence:.2g})"
+    because = _plain(direction.because)
+    if direction.later:
+        return f"{'B; A' if direction.later == 'a' else 'A; B'} is the later one{sure}: {because}"
+    if direction.relation == "siblings":
+        return f"neither, they are siblings{sure}: {because}"
+    return f"not known: {because.removeprefix(_NOTHING)}"
 
 
 def told(comparison: Comparison) -> list[tuple[str, Sequence[Operation]]]:
@@ -239,7 +248,7 @@ def told(comparison: Comparison) -> list[tuple[str, Sequence[Operation]]]:
     ways = (
         ("If A is first", [o for o in one if _shape(o) not in told_both]),
         ("If B is first", [o for o in other if _shape(o) not in told_both]),
-        ("Either order", [o for o in one if _shape(o) in told_both]),
+        (DONE, [o for o in one if _shape(o) in told_both]),
     )
     return [(label, some) for label, some in ways if some]
 
@@ -267,7 +276,7 @@ def _silent(comparison: Comparison, width: int) -> Iterator[Row]:
             yield Row("Looked for", lines)
         else:
             yield from (Row("Looked for", f"{look.sentence}{_seen(look)}") for look in looks)
-    yield from (Row("Not seen", _not_seen(*why)) for why in _not_asked(comparison).items())
+    yield from (Row("Not tested", _not_tested(*why)) for why in _not_asked(comparison).items())
 
 
 # What speaks against it
@@ -284,6 +293,8 @@ _WHY = "Why this is not 'no evidence': "
 def _against(comparison: Comparison) -> Iterator[str]:
     """What speaks against the verdict or was not seen, without the names of tests."""
     result = comparison.result
+    if result.name == "no_evidence" and (words := _alike(comparison)):
+        yield words
     if result.name == "shared_initialisation":
         yield "descent so long ago that little of it is left would look alike"
     elif "shared_initialisation" in result.readings:
@@ -295,6 +306,15 @@ def _against(comparison: Comparison) -> Iterator[str]:
             yield "brought together by their shared tokens some units agree, as in strangers that learned the same data"
         elif not _TECHNICAL.match(words):
             yield _parts(words)
+
+
+def _alike(comparison: Comparison) -> str:
+    """What people quote as a sign of descent, where it is there in strangers."""
+    sigma = next((e for e in comparison.evidence if e.test == "sigma_curve" and e.applied), None)
+    if sigma is None or (sigma.statistic or 0.0) < _QUOTED_FROM:
+        return ""
+    says = re.sub(r" \(detrended.*?\)| public(?= pairs)", "", sigma.says)
+    return f"shown, decides nothing: over depth the spreads' {says}"
 
 
 def _not_asked(comparison: Comparison) -> dict[str, list[str]]:
@@ -320,7 +340,7 @@ _SHORTER = (
 )
 
 
-def _not_seen(reason: str, questions: Sequence[str]) -> str:
+def _not_tested(reason: str, questions: Sequence[str]) -> str:
     turned = [q.removesuffix(_TURNED) for q in questions if q.endswith(_TURNED)]
     what = [q for q in questions if not q.endswith(_TURNED)] + [f"{', '.join(turned)} once turned"] * bool(turned)
     return f"{reason}: {', '.join(what)}" if what else reason
@@ -364,7 +384,7 @@ _KINDS = {" attention": "attention of layer ", " FFN": "feed-forward part of lay
 
 def _parts(words: str) -> str:
     """A sentence in small letters; parts of the model (``decoder.3 FFN``) as people call them."""
-    words = words.removesuffix(".")
+    words = spaced(words.removesuffix("."))
     if not words.startswith(_ABSENT):
         return words if words.startswith(("In A", "In B")) else words[0].lower() + words[1:]
     names, more, n = words.removeprefix(_ABSENT).partition(" and ")
@@ -379,5 +399,21 @@ def _parts(words: str) -> str:
     return f"looked for in A and not found: {listed}{more}{n}"
 
 
+def spaced(words: str) -> str:
+    """``"8.1 % of B's parameters"``, as everywhere else; names are left as they are."""
+    return re.sub(r"(?<=\d)%(?= of [AB]'s parameters)", " %", words)
+
+
+_NOTHING = "nothing that was tested tells a parent from a child: "
+
+
 def _plain(words: str) -> str:
+    """A sentence without abbreviations: t is where the two parted."""
+    words = re.sub(rf"at t = ({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\] of the way from A \(0\) to B \(1\)", _AT, words)
+    words = re.sub(rf"\bt = ({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", _PARTED, words)
     return re.sub(r"\bFFN(s?)\b", r"feed-forward part\1", words.replace("an FFN", "a FFN"))
+
+
+_NUMBER = r"-?\d+\.\d+"
+_AT = r"\1 of the way from A to B (\2 to \3)"
+_PARTED = r"a parting \1 of the way from A to B (\2 to \3)"
