@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,7 +50,8 @@ def reparameterisation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     yield from _stream(facts, seen, found)
     yield from _units(facts, found)
     if seen is not None and seen.width_a == seen.of_a.size and seen.known > 0.99 and seen.moved == 0.0:
-        yield from _scales(facts, found)
+        undone = frozenset(c.b.name for c, _ in changes.seen if c.kind == "scaling")
+        yield from (replace(operation, explains=undone) for operation in _scales(facts, found))
     yield from _inside_heads(facts)
 
 
