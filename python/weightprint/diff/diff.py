@@ -314,6 +314,8 @@ def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
     }
 
 
+_ALIKE = 2.0**-15  # 1 - cosine², at most
+_MOVED = 0.9  # cosine, of tensors that have rows of others
 _Compared = tuple[Pair, dict[str, Any], Outcome | None]
 
 
@@ -374,8 +376,9 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) ->
     spread = math.sqrt(max(centred[0], 0.0) * max(centred[1], 0.0))
     known = bool((nonfinite == n - n_finite).all())  # the same elements on both sides
     otherwise = pair.a.dtype != pair.b.dtype or pair.a.offset != pair.b.offset
-    ask = checked if stored_otherwise(pair) else times
-    outcome = ask(side_a, side_b, pair) if n_differ else None
+    alike = aa * bb * (1 - _ALIKE) <= ab * ab  # as factors and rounding leave values
+    ask = checked if stored_otherwise(pair) else times if alike else None
+    outcome = ask(side_a, side_b, pair) if n_differ and ask is not None else None
     same = outcome is not None and outcome.kind() in ("re_encoded", "trivial")
     status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
     if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
@@ -417,7 +420,7 @@ def _with_stored_scales(side_a: ModelView, side_b: ModelView, measured: list[_Co
 
 def _regrouped(side_a: ModelView, side_b: ModelView, rows: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
     """Says of rows whose tensor is made of other tensors' rows, whose these are."""
-    odd = [r for r in rows if r["status"] == "changed" and not r["order"] and r["factor"] is None]
+    odd = [r for r in rows if r["status"] == "changed" and not r["order"] and abs(r["cosine"] or 0) < _MOVED]
     odd += [r for r in alone if r["status"] in ("only_a", "only_b", "reshaped")]
     left_a = [side_a.tensors[r["name_a"]] for r in odd if r["name_a"] in side_a.tensors]
     left_b = [side_b.tensors[r["name"]] for r in odd if r["status"] != "only_a" and r["name"] in side_b.tensors]

@@ -119,10 +119,15 @@ def _kept(facts: Facts, found: Mapping[str, tuple[Tensor, _Order]]) -> set[str]:
 
 
 def _stream(facts: Facts, parts: Sequence[Mapping[str, _Order]]) -> set[Any]:
-    """The order of the embedding's channels, if most matrices of the blocks have it too."""
+    """The order of the embedding's channels, if most matrices of the blocks have it too; theirs, where the embedding has
+    other rows."""
     blocks = sum(t.rank2 and t.layer is not None for t in facts.models.b.tensors.values())
     same = Counter(order for at in parts for o in at.values() for order in {o["rows"], o["columns"]})
     orders = {at["embedding"]["columns"] for at in parts if "embedding" in at} - {None}
+    tables = [t for t in facts.models.b.tensors.values() if t.place is not None and t.place.role == "embedding"]
+    paired = {pair.b.name for pair in facts.models.pairs}
+    if tables and not any(t.name in paired for t in tables):
+        orders |= {*same} - {None}
     return {order for order in orders if 2 * same[order] > blocks}
 
 

@@ -5,8 +5,7 @@ Within one block, or over the whole model where blocks are not stored one by one
 equal is summed to 64 bits (:mod:`.orders`). A tensor of B whose rows all are rows of A's, of more than one tensor or
 cut out of another one, is *regrouped*; what is A's own tensor in another order is told there.
 
-Read only where a first row of B's is a first row of A's, which training leaves nowhere, and both sides have as many
-values.
+Read only where a first row of B's is a first row of A's, which training leaves nowhere.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from weightprint.fingerprint.model import ModelView, Tensor
 
 __all__ = ["Regrouped", "regrouped"]
 
+_FEWEST = 64  # values of a tensor
 _MOST = 1 << 22  # rows of one pool
 
 
@@ -60,7 +60,7 @@ def _pools(left_a: Iterable[Tensor], left_b: Iterable[Tensor]) -> Iterator[tuple
     pools: tuple[dict[str, _Pool], dict[str, _Pool]] = (defaultdict(list), defaultdict(list))
     for left, pool in ((left_a, pools[0]), (left_b, pools[1])):
         for tensor in left:
-            if tensor.shape and min(tensor.shape) and not tensor.undecoded and tensor.dtype[0] not in "UI":
+            if tensor.numel >= _FEWEST and not tensor.undecoded and tensor.dtype[0] not in "UI":
                 pool[_block(tensor)].append(tensor)
     keys = [*dict.fromkeys([*pools[0], *pools[1]])]
     together = [keys] if pools[0].keys() != pools[1].keys() else [[key] for key in keys]
@@ -78,13 +78,11 @@ def _block(tensor: Tensor) -> str:
 
 
 def _held(a: ModelView, b: ModelView, ours: _Pool, theirs: _Pool) -> bool:
-    """As many values, of one type, and a first row in common."""
+    """Of one type, and with a first row in common."""
     if not ours or not theirs or len({t.dtype for t in (*ours, *theirs)}) > 1:
         return False
-    if sum(t.numel for t in ours) != sum(t.numel for t in theirs):
-        return False
-    first = {a.rows(t, 0, 1).tobytes() for t in ours if not a.is_trivial(t)}
-    return any(b.rows(t, 0, 1).tobytes() in first for t in theirs if not b.is_trivial(t))
+    first = {a.rows(t, 0, 1).tobytes() for t in ours}
+    return any(b.rows(t, 0, 1).tobytes() in first and not b.is_trivial(t) for t in theirs)
 
 
 def _made(of: Mapping[str, U64], others: Mapping[str, U64]) -> dict[str, Regrouped]:
