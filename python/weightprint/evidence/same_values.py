@@ -45,9 +45,11 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
+
+import numpy as np
 
 from weightprint.evidence.evidence import Details, Evidence, Shared, not_applied
 from weightprint.evidence.exact_sharing import is_fixed
@@ -63,6 +65,7 @@ from weightprint.util import parallel
 __all__ = ["SameValues", "same_values"]
 
 _LISTED = 200
+_NEAR = 0.9  # cosine of rows that were trained, not exchanged
 
 _QUESTION = Evidence(
     test="same_values",
@@ -99,14 +102,14 @@ class SameValues(Details):
     skipped: Sequence[str]
     scaled: Mapping[str, tuple[float | None, str]]
     reordered: Mapping[str, Mapping[str, Any]]
-    regrouped: Mapping[str, str]
-    regrouped_of_a: Mapping[str, str]
-    narrowed: Mapping[str, str]
     scales: Mapping[str, str]
     scales_of_a: Sequence[str]
     codes: Mapping[str, Any]
     other_codes: Mapping[str, Any]
     later: Literal["a", "b"] | None
+    regrouped: Mapping[str, str] = field(default_factory=dict)
+    regrouped_of_a: Mapping[str, str] = field(default_factory=dict)
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
 
 def _mirrored(told: SameValues, names: Mapping[str, str], models: ModelPair) -> SameValues:
@@ -176,6 +179,7 @@ def _left(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Tensors of either side that have no equal, whatever it was told of them, on the other."""
     told = [p for p, (out, found) in outcomes if found is not None or (out is not None and out.kind() is not None)]
+    told += [p for p, _ in outcomes if _stayed(models, p)]
     known = {p.a.name for p in told}, {p.b.name for p in told}
     digests = [{t.digest for t in side.tensors.values()} for side in (models.b, models.a)]
     ours, theirs = (
@@ -183,6 +187,16 @@ def _left(
         for side, names, equal in zip((models.a, models.b), known, digests, strict=True)
     )
     return ours, theirs
+
+
+def _stayed(models: ModelPair, pair: Pair) -> bool:
+    """Two rows of B's, from its middle and its end, are still near A's: it was changed, not made of other rows."""
+    if pair.transposed or pair.a.matrix != pair.b.matrix:
+        return False
+    n = pair.b.matrix[0]
+    at = {n // 2, n - 1}
+    rows = [(models.a.rows(pair.a, i, i + 1).ravel(), models.b.rows(pair.b, i, i + 1).ravel()) for i in at]
+    return all(float(x @ y) > _NEAR * float(np.linalg.norm(x)) * float(np.linalg.norm(y)) for x, y in rows)
 
 
 def _said(
