@@ -119,8 +119,8 @@ def _kept(facts: Facts, found: Mapping[str, tuple[Tensor, _Order]]) -> set[str]:
 
 
 def _stream(facts: Facts, parts: Sequence[Mapping[str, _Order]]) -> set[Any]:
-    """The order of the embedding's channels, if most matrices of the blocks have it too; theirs, where the embedding has
-    other rows."""
+    """The order of the embedding's channels, if most matrices of the blocks have it too; theirs where it has other
+    rows."""
     blocks = sum(t.rank2 and t.layer is not None for t in facts.models.b.tensors.values())
     same = Counter(order for at in parts for o in at.values() for order in {o["rows"], o["columns"]})
     orders = {at["embedding"]["columns"] for at in parts if "embedding" in at} - {None}
