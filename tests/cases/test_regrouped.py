@@ -132,3 +132,20 @@ def test_transposed_queries_permuted_no_heads(tmp_path: Path) -> None:
     for pair in ((a, b), (b, a)):
         ways: Any = weightprint.compare(*pair).history.operations_if
         assert {o.name for way in ways.values() for o in way} == {"reordered"}
+
+
+def test_channels_permuted_beside_new_rows_of_the_vocabulary_are_no_order_of_tensors(tmp_path: Path) -> None:
+    w, rng = llama(25), np.random.default_rng(3)
+    order = rng.permutation(128)
+    other = {
+        n: x[order] if x.ndim == 1 or n.endswith(("o_proj.weight", "down_proj.weight")) else x[:, order]
+        for n, x in w.items()
+    }
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        x = other[name]
+        new = (x.mean(axis=0) + 0.02 * x.std() * rng.standard_normal((64, 128))).astype(np.float32)
+        other[name] = np.concatenate([x, new])
+    a, b = save(tmp_path / "a", w), save(tmp_path / "b", other)
+    for pair in ((a, b), (b, a)):
+        ways: Any = weightprint.compare(*pair).history.operations_if
+        assert all("reordered" not in {o.name for o in way} for way in ways.values())
