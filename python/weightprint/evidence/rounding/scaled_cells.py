@@ -56,7 +56,8 @@ class Cells:
             middles = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
             low, high = middles[place], middles[place + 1]
         else:
-            below, above = x - _neighbour(b, self.dtype, -1), _neighbour(b, self.dtype, +1) - x
+            with np.errstate(invalid="ignore"):  # of infinities, which are compared as they are
+                below, above = x - _neighbour(b, self.dtype, -1), _neighbour(b, self.dtype, +1) - x
             # Beyond the largest value a cell is as wide as within.
             low = x - np.where(np.isinf(below), above, below) / 2
             high = x + np.where(np.isinf(above), below, above) / 2
