@@ -93,8 +93,8 @@ def test_rows_cut_and_joined_another_way_are_named(tmp_path: Path, layout: str) 
     ]
     assert words in orders[0]["a_first"]
     assert orders[0] == {"a_first": orders[1]["b_first"], "b_first": orders[1]["a_first"]}
-    for found, order in zip(diffs, orders, strict=True):  # tensors that only A has tell theirs too
-        assert order["a_first"] <= found - {None} <= order["a_first"] | order["b_first"]
+    for said, order in zip(diffs, orders, strict=True):  # tensors that only A has tell theirs too
+        assert order["a_first"] <= said - {None} <= order["a_first"] | order["b_first"]
 
 
 def test_trained_rows_are_not_regrouped(tmp_path: Path) -> None:
