@@ -30,8 +30,9 @@ from weightprint.checkpoint.selection import matching
 from weightprint.diff.renames import rename_rules
 from weightprint.evidence.pair import Pair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
-from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales
+from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales, times
 from weightprint.evidence.rounding.orders import may_be, order
+from weightprint.evidence.rounding.regrouped import regrouped
 from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
 from weightprint.fingerprint.live import Reads, outline
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
@@ -78,6 +79,7 @@ _COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("n_nonfinite_a", "i64"),
     ("n_nonfinite_b", "i64"),
     ("order", "str"),
+    ("factor", "number"),
     ("stack", "str"),
     ("block", "i64"),
     ("role", "str"),
@@ -96,9 +98,10 @@ class Diff(Shown):
             shapes, how many elements differ in any bit of their float32 form, how many changed sign, relative change,
             centred cosine, largest |b − a|, L2 norms, how many are NaN or infinite on either side. Where these are not
             the same elements, there is no relative change, cosine or largest difference. ``order``: how other values
-            are A's in another order within the tensor, in words (``"rows in another order …"``, ``"transposed"``); None
-            where they are not. ``stack``, ``block``, ``role`` and ``expert``: where it sits in the model, B's or else
-            A's; None where that is not known.
+            are A's in another order within the tensor, in words (``"rows in another order …"``, ``"transposed"``), or
+            rows of several tensors of the other side, fused or cut otherwise; None where they are not. ``factor``: what
+            all of A's values were multiplied by, where that is all and no file stores it. ``stack``, ``block``,
+            ``role`` and ``expert``: where it sits in the model, B's or else A's; None where that is not known.
         bytes_read: bytes of all tensors that were read.
 
     Example (the models that ``weightprint demo`` writes):
@@ -239,7 +242,9 @@ def _diff(
             left_b.pop(pair.b.name, None)
         if not tied or row["status"] in ("same", "re_encoded"):
             rows.append(row | {"name": name})
-    rows += _leftovers(ours, theirs, left_a, left_b)
+    alone = _leftovers(ours, theirs, left_a, left_b)
+    _regrouped(side_a, side_b, rows, alone)
+    rows += alone
     for anatomy in (ours, theirs):
         for checkpoint in anatomy.checkpoints:
             checkpoint.check_unchanged()
@@ -309,6 +314,8 @@ def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
     }
 
 
+_ALIKE = 2.0**-15  # 1 - cosine², at most
+_MOVED = 0.9  # cosine, of tensors that have rows of others
 _Compared = tuple[Pair, dict[str, Any], Outcome | None]
 
 
@@ -369,7 +376,9 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) ->
     spread = math.sqrt(max(centred[0], 0.0) * max(centred[1], 0.0))
     known = bool((nonfinite == n - n_finite).all())  # the same elements on both sides
     otherwise = pair.a.dtype != pair.b.dtype or pair.a.offset != pair.b.offset
-    outcome = checked(side_a, side_b, pair) if n_differ and stored_otherwise(pair) else None
+    alike = aa * bb * (1 - _ALIKE) <= ab * ab  # as factors and rounding leave values
+    ask = checked if stored_otherwise(pair) else times if alike else None
+    outcome = ask(side_a, side_b, pair) if n_differ and ask is not None else None
     same = outcome is not None and outcome.kind() in ("re_encoded", "trivial")
     status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
     if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
@@ -381,6 +390,7 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) ->
         _row(pair.a, pair.b, status)
         | {
             "order": found_order.order if found_order is not None else None,
+            "factor": outcome.factor if outcome is not None else None,
             "n_differ": n_differ,
             "n_flipped": n_flipped,
             "relative": math.sqrt(dd / aa) if aa > 0 and known else None,
@@ -406,6 +416,18 @@ def _with_stored_scales(side_a: ModelView, side_b: ModelView, measured: list[_Co
         stored = pair.a.name in of_a or pair.b.name in of_b
         if stored and outcome is not None and outcome.kind(stored) in ("re_encoded", "trivial"):
             row["status"] = "re_encoded"
+
+
+def _regrouped(side_a: ModelView, side_b: ModelView, rows: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
+    """Says of rows whose tensor is made of other tensors' rows, whose these are."""
+    odd = [r for r in rows if r["status"] == "changed" and not r["order"] and abs(r["cosine"] or 0) < _MOVED]
+    odd += [r for r in alone if r["status"] in ("only_a", "only_b", "reshaped")]
+    left_a = [side_a.tensors[r["name_a"]] for r in odd if r["name_a"] in side_a.tensors]
+    left_b = [side_b.tensors[r["name"]] for r in odd if r["status"] != "only_a" and r["name"] in side_b.tensors]
+    of_b, of_a = regrouped(side_a, side_b, left_a, left_b)
+    for row in odd:
+        found = of_a.get(row["name_a"] or "") if row["status"] == "only_a" else of_b.get(row["name"])
+        row["order"] = found.order if found is not None else None
 
 
 def _slices(side_a: ModelView, side_b: ModelView, pair: Pair) -> Iterator[tuple[F32, F32]]:

@@ -27,7 +27,8 @@ It can't be passed by chance: a scale serves at least 32 values. A tensor is evi
 the finer side and 16 on the coarser; simpler ones are counted as agreeing, not as showing anything.
 
 Values that are the same in another order within their tensor (rows or columns permuted or regrouped, a square matrix
-transposed: :mod:`.rounding.orders`) are found and named ("reordered"), and never called the same either.
+transposed: :mod:`.rounding.orders`) or cut and joined another way (:mod:`.rounding.regrouped`) are found and named
+("reordered"), and never called the same either.
 
 Rounding loses bits, so where values were really rounded the coarser side is the later one. Where the finer side holds
 only values of the coarser format (an upcast) nothing was lost and the direction stays open.
@@ -44,9 +45,11 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
+
+import numpy as np
 
 from weightprint.evidence.evidence import Details, Evidence, Shared, not_applied
 from weightprint.evidence.exact_sharing import is_fixed
@@ -54,12 +57,15 @@ from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.rounding.block_codes import Coded
 from weightprint.evidence.rounding.encodings import Outcome, bits, checked, stored_otherwise, stored_scales, times
 from weightprint.evidence.rounding.orders import Order, may_be, order
+from weightprint.evidence.rounding.regrouped import Regrouped, regrouped
 from weightprint.evidence.test import Test
+from weightprint.fingerprint.model import Tensor
 from weightprint.util import parallel
 
 __all__ = ["SameValues", "same_values"]
 
 _LISTED = 200
+_NEAR = 0.9  # cosine of rows that were trained, not exchanged
 
 _QUESTION = Evidence(
     test="same_values",
@@ -80,9 +86,10 @@ class SameValues(Details):
     """Numbers of pairs by outcome, and the first of B's tensors of each.
 
     ``how``: in which encoding; ``scaled``: the factor (None: of codes) and how; ``reordered``: fields of
-    :class:`.rounding.orders.Order`; ``scales``: B's own scales → A's
-    tensor; ``codes`` and ``other_codes``: of tensors in codes, near A's values and not, see :func:`_codes`; ``later``:
-    the side whose values are the other's, rounded.
+    :class:`.rounding.orders.Order`; ``regrouped``: B's tensors made of rows of several of A's, and ``regrouped_of_a``
+    A's of B's, in words; ``narrowed``: of tensors of one type, the narrower one that the values of one side were
+    rounded to; ``scales``: B's own scales → A's tensor; ``codes`` and ``other_codes``: of tensors in codes, near A's
+    values and not, see :func:`_codes`; ``later``: the side whose values are the other's, rounded.
     """
 
     n_same: int
@@ -100,6 +107,9 @@ class SameValues(Details):
     codes: Mapping[str, Any]
     other_codes: Mapping[str, Any]
     later: Literal["a", "b"] | None
+    regrouped: Mapping[str, str] = field(default_factory=dict)
+    regrouped_of_a: Mapping[str, str] = field(default_factory=dict)
+    narrowed: Mapping[str, str] = field(default_factory=dict)
 
 
 def _mirrored(told: SameValues, names: Mapping[str, str], models: ModelPair) -> SameValues:
@@ -110,7 +120,17 @@ def _mirrored(told: SameValues, names: Mapping[str, str], models: ModelPair) -> 
         for n, found in told.reordered.items()
         if n in names
     }
-    return replace(told, how=how, later=later.get(told.later), reordered=turned)
+    scaled = {names.get(n, n): (f and 1 / f, words) for n, (f, words) in told.scaled.items()}
+    return replace(
+        told,
+        how=how,
+        later=later.get(told.later),
+        reordered=turned,
+        scaled=scaled,
+        regrouped=told.regrouped_of_a,
+        regrouped_of_a=told.regrouped,
+        narrowed={names[n]: dtype for n, dtype in told.narrowed.items() if n in names},
+    )
 
 
 @partial(Test, details=SameValues, mirrored=_mirrored, cost="alone", exact_values=True, needs="every value")
@@ -146,15 +166,45 @@ def same_values(models: ModelPair) -> Evidence:
     kept = [
         (pair, out)
         for pair, (out, found) in outcomes
-        if stored_otherwise(pair) or (out is not None and out.factor) or found is not None
+        if stored_otherwise(pair) or (out is not None and out.words) or found is not None
     ]
-    if not kept:
+    others = regrouped(a, b, *_left(models, outcomes))
+    if not kept and not others[0]:
         return not_applied(_QUESTION, "no pair of tensors differs in dtype or orientation only")
-    return _said(models, kept, orders)
+    return _said(models, kept, orders, *others)
+
+
+def _left(
+    models: ModelPair, outcomes: Sequence[tuple[Pair, tuple[Outcome | None, Order | None]]]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Tensors of either side that have no equal, whatever it was told of them, on the other."""
+    told = [p for p, (out, found) in outcomes if found is not None or (out is not None and out.kind() is not None)]
+    told += [p for p, _ in outcomes if _stayed(models, p)]
+    known = {p.a.name for p in told}, {p.b.name for p in told}
+    digests = [{t.digest for t in side.tensors.values()} for side in (models.b, models.a)]
+    ours, theirs = (
+        [t for t in side.tensors.values() if t.name not in names and t.digest not in equal]
+        for side, names, equal in zip((models.a, models.b), known, digests, strict=True)
+    )
+    return ours, theirs
+
+
+def _stayed(models: ModelPair, pair: Pair) -> bool:
+    """Two rows of B's, from its middle and its end, are still near A's: it was changed, not made of other rows."""
+    if pair.transposed or pair.a.matrix != pair.b.matrix:
+        return False
+    n = pair.b.matrix[0]
+    at = {n // 2, n - 1}
+    rows = [(models.a.rows(pair.a, i, i + 1).ravel(), models.b.rows(pair.b, i, i + 1).ravel()) for i in at]
+    return all(float(x @ y) > _NEAR * float(np.linalg.norm(x)) * float(np.linalg.norm(y)) for x, y in rows)
 
 
 def _said(
-    models: ModelPair, outcomes: Sequence[tuple[Pair, Outcome | None]], orders: Sequence[tuple[Pair, Order]]
+    models: ModelPair,
+    outcomes: Sequence[tuple[Pair, Outcome | None]],
+    orders: Sequence[tuple[Pair, Order]],
+    made_of_a: Mapping[str, Regrouped],
+    made_of_b: Mapping[str, Regrouped],
 ) -> Evidence:
     a, b = models.a, models.b
     told = [(pair, out) for pair, out in outcomes if out is not None]
@@ -169,17 +219,22 @@ def _said(
     ]
     sources = {pair.b.name: pair.a.name for pair, _ in told}
     found += [Shared(pair.b.name, pair.a.name, "reordered", pair.b.numel) for pair, _ in orders]
+    found += [
+        Shared(name, source, "reordered", rows * b.tensors[name].matrix[1])
+        for name, made in made_of_a.items()
+        for source, rows in made.rows.items()
+    ]
     parameters = [(name, sources[codes]) for codes, names in of_b.items() for name in names]
     found += [Shared(name, source, "parameter", b.tensors[name].numel) for name, source in parameters]
     same = [pair_out for pair_out, kind in zip(told, kinds, strict=True) if kind == "re_encoded"]
     how = {pair.b.name: out.words for pair, out in same}
-    coarse = {out.coarse for pair, out in same if out.lost and bits(pair.a) != bits(pair.b)}
+    coarse = {out.coarse for pair, out in same if out.lost and (out.narrowed or bits(pair.a) != bits(pair.b))}
     coded = [out.coded for _, out in told if out.coded is not None]
     scaled = [(pair, out) for (pair, out), kind in zip(told, kinds, strict=True) if kind == "scaled"]
     count: Counter[str | None] = Counter(kinds)
-    count["reordered"] = len(orders)
+    count["reordered"] = len(orders) + len(made_of_a)
     differ = [pair.b.name for (pair, _), k in zip(told, kinds, strict=True) if k in (None, "rounded", "scaled")]
-    known = {pair.b.name for pair, _ in orders}
+    known = {pair.b.name for pair, _ in orders} | {*made_of_a}
     skipped = [pair.b.name for pair, out in outcomes if out is None and pair.b.name not in known]
     return replace(
         _QUESTION,
@@ -199,6 +254,9 @@ def _said(
             skipped=skipped[:_LISTED],
             scaled={pair.b.name: (out.factor, out.words) for pair, out in scaled},
             reordered={pair.b.name: asdict(found) for pair, found in orders},
+            regrouped={name: made.order for name, made in made_of_a.items()},
+            regrouped_of_a={name: made.order for name, made in made_of_b.items()},
+            narrowed={pair.b.name: out.narrowed for pair, out in same if out.narrowed},
             scales=dict(parameters),
             scales_of_a=[name for names in of_a.values() for name in names],
             codes=_codes([c for c in coded if c.near]),

@@ -38,8 +38,8 @@ class Tensor:
     counts values that are zero, None where they were not counted. ``levels``: which values a quantised tensor can have,
     None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
     architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read.
-    ``simple`` and ``sinusoidal``: what :meth:`ModelView.is_trivial` and `is_sinusoidal` say, where values need not be
-    asked again.
+    ``n_nan`` and ``n_infinite`` count such values, as far as all were read. ``simple`` and ``sinusoidal``: what
+    :meth:`ModelView.is_trivial` and `is_sinusoidal` say, where values need not be asked again.
     """
 
     name: str
@@ -57,6 +57,8 @@ class Tensor:
     undecoded: bool = False
     simple: bool | None = None
     sinusoidal: bool | None = None
+    n_nan: int = 0
+    n_infinite: int = 0
 
     @property
     def scheme(self) -> str | None:

@@ -222,4 +222,12 @@ def _measured(found: Columns) -> Iterator[Measured]:
 def _known(tensor: Tensor, measured: Measured) -> Tensor:
     # NaN and infinities are no values: of a tensor that is nothing else, or one value beside them, nothing can be told.
     constant = measured["min"] == measured["max"]
-    return replace(tensor, digest=measured["digest"], std=measured["std"], constant=constant, zeros=measured["n_zero"])
+    return replace(
+        tensor,
+        digest=measured["digest"],
+        std=measured["std"],
+        constant=constant,
+        zeros=measured["n_zero"],
+        n_nan=measured["n_nan"],
+        n_infinite=measured["n"] - measured["n_finite"] - measured["n_nan"],
+    )

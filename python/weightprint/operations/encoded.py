@@ -50,7 +50,8 @@ def _renamed(facts: Facts) -> Iterable[Operation]:
     pairs = [(b[new], a[old]) for new, old in names.items()]
     stay = [x.place is None or y.place is None or x.place == y.place for x, y in pairs]
     # A name that A has as well is no new name: the tensor's equal is a tied copy, or the block was moved.
-    renamed = sum(here and x.name not in a for here, (x, _) in zip(stay, pairs, strict=True))
+    stored = {name.partition("[")[0] for name in a}
+    renamed = sum(here and x.name.partition("[")[0] not in stored for here, (x, _) in zip(stay, pairs, strict=True))
     if renamed > stay.count(False):
         yield Operation("rename", {"tensors": renamed}, "the same values under other names")
 
@@ -58,17 +59,27 @@ def _renamed(facts: Facts) -> Iterable[Operation]:
 def _cast(facts: Facts, changes: Changes, how: Mapping[str, str]) -> Iterable[Operation]:
     """Another floating-point type: exactly A's values rounded, or both roundings of one original."""
     a, b = facts.models.a.tensors, facts.models.b.tensors
-    cast = {n for n, h in how.items() if ("cast" in h or "nothing lost" in h) and not b[n].coded}
+    cast = {n for n, h in how.items() if (" cast" in h or "nothing lost" in h) and not b[n].coded}
     types = Counter((a[f.a].dtype, b[f.b].dtype) for f in facts.re_encoded if f.b in cast)
+    told = facts.told(SameValues)
+    narrowed = {n: (b[n].dtype, dtype) for n, dtype in told.narrowed.items()} if told and told.later == "b" else {}
+    types.update(narrowed.values())
+    cast |= {*narrowed}
     rounded = [c for c in changes.untouched if c.b.name not in how and c.n and c.a.dtype != c.b.dtype]
     types.update((c.a.dtype, c.b.dtype) for c in rounded)
+    near = [f for f in facts.rounded if not a[f.a].coded and not b[f.b].coded]
+    types.update((a[f.a].dtype, b[f.b].dtype) for f in near)
     types = Counter({pair: n for pair, n in types.items() if pair[0] != pair[1] and scheme_of(pair[0]) is None})
     if not types or 2 * types.total() < sum(t.dtype != a[n].dtype for n, t in b.items() if n in a):
         return
     (before, after), _ = types.most_common(1)[0]
     parameters: Row = {"dtype": after, "from": before}
     if how:
-        parameters["how"] = sorted({how[name] for name in cast})
+        parameters["how"] = sorted({how[name] for name in cast if name in how})
+    if near:
+        where = f"{len(near)} tensors hold the neighbours of A's values, not always the nearest: rounded at random, or "
+        yield Operation("re_dtype", parameters, where + "changed by less than rounding does", 0.7)
+        return
     yield Operation("re_dtype", parameters, f"{types.total()} tensors hold the same values in another type")
 
 

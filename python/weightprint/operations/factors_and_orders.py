@@ -13,15 +13,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from weightprint.anatomy.roles import TOKEN_TABLES, matrix_of
+from weightprint.evidence.rounding.scaled_cells import factors_per_line
 from weightprint.evidence.same_values import SameValues
 from weightprint.fingerprint.model import Tensor
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
+from weightprint.util.arrays import F64
 from weightprint.verdict.facts import Facts
 
-__all__ = ["reordering", "scaling"]
+__all__ = ["other_orders", "reordering", "scaled_lines", "scaling"]
 
+_MOST = 1 << 26  # values of a matrix that is held whole
 _ALIKE = 0.01  # factors that differ by no more are one
 
 _Order = Mapping[str, Any]
@@ -51,21 +56,46 @@ def scaling(facts: Facts, changes: Changes) -> Iterable[Operation]:
         yield Operation("scaled", parameters, f"{len(codes)} tensors are codes whose scale is stored nowhere")
 
 
+def scaled_lines(facts: Facts, changes: Changes) -> Iterable[Operation]:
+    """``{"tensors", "per", "from", "to", "names"}``: rows or columns of matrices times a factor of their own, where
+    nothing undoes it (:mod:`.reparameterisation` tells what does)."""
+    by_axis: dict[str, dict[str, F64]] = defaultdict(dict)
+    for change in (c for c, _ in changes.seen if c.kind == "scaling" and c.b.numel <= _MOST):
+        x, y = facts.models.a.rows(change.a), facts.models.b.rows(change.b)
+        for axis, one, other in (("row", x, y), ("column", x.T, y.T)):
+            found = factors_per_line(one, other, (change.a.dtype, change.b.dtype))
+            if found is not None:
+                by_axis[axis][change.b.name] = found
+                break
+    for axis, named in by_axis.items():
+        every = np.concatenate([*named.values()])
+        parameters: Row = {"tensors": len(named), "per": axis, "names": [*named]}
+        parameters |= {"from": float(f"{every.min():.4g}"), "to": float(f"{every.max():.4g}")}
+        where = f"every {axis} of these {len(named)} tensors is A's times a factor of its own, and nothing stores it"
+        yield Operation("scaled", parameters, where, explains=frozenset(named))
+
+
 def reordering(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"tensors", "role", "order", "names"}`` for each order; role: a list of them."""
     same = facts.told(SameValues)
-    found = same.reordered if same else {}
     tensors = facts.models.b.tensors
-    kept = _kept(facts, {name: (tensors[name], order) for name, order in found.items() if name in tensors})
     by_order: dict[str, list[str]] = defaultdict(list)
-    for name, order in found.items():
-        if name in tensors and name not in kept:
-            by_order[order["order"]].append(name)
+    for found in (other_orders(facts), same.regrouped if same else {}, facts.exchanged_roles):
+        for name, words in found.items():
+            by_order[words].append(name)
     for words, names in sorted(by_order.items(), key=lambda item: -len(item[1])):
         roles = Counter(place.role for n in names if (place := tensors[n].place) is not None)
         parameters = {"tensors": len(names), "role": [role for role, _ in roles.most_common()], "order": words}
         where = f"the same values as in A, {words}: {len(names)} tensor{'' if len(names) == 1 else 's'}"
         yield Operation("reordered", parameters | {"names": names}, where)
+
+
+def other_orders(facts: Facts) -> dict[str, str]:
+    """B's tensors in an order that changes what the model computes → that order, in words."""
+    same, tensors = facts.told(SameValues), facts.models.b.tensors
+    found = {n: order for n, order in same.reordered.items() if n in tensors} if same else {}
+    kept = _kept(facts, {name: (tensors[name], order) for name, order in found.items()})
+    return {name: order["order"] for name, order in found.items() if name not in kept}
 
 
 def _kept(facts: Facts, found: Mapping[str, tuple[Tensor, _Order]]) -> set[str]:
@@ -89,10 +119,15 @@ def _kept(facts: Facts, found: Mapping[str, tuple[Tensor, _Order]]) -> set[str]:
 
 
 def _stream(facts: Facts, parts: Sequence[Mapping[str, _Order]]) -> set[Any]:
-    """The order of the embedding's channels, if most matrices of the blocks have it too."""
+    """The order of the embedding's channels, if most matrices of the blocks have it too; theirs where it has other
+    rows."""
     blocks = sum(t.rank2 and t.layer is not None for t in facts.models.b.tensors.values())
     same = Counter(order for at in parts for o in at.values() for order in {o["rows"], o["columns"]})
     orders = {at["embedding"]["columns"] for at in parts if "embedding" in at} - {None}
+    tables = [t for t in facts.models.b.tensors.values() if t.place is not None and t.place.role == "embedding"]
+    paired = {pair.b.name for pair in facts.models.pairs}
+    if tables and not any(t.name in paired for t in tables):
+        orders |= {*same} - {None}
     return {order for order in orders if 2 * same[order] > blocks}
 
 

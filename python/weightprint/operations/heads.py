@@ -15,6 +15,7 @@ from weightprint.anatomy.place import Geometry
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
+from weightprint.operations.factors_and_orders import other_orders
 from weightprint.operations.structure import number
 from weightprint.verdict.facts import Facts
 
@@ -52,9 +53,13 @@ def _sources(facts: Facts, stack: str) -> Mapping[int, Sources]:
     evidence = [e for e in facts.evidence if e.test == "head_agreement" and e.applied]
     best = max(evidence, key=lambda e: e.effect or 0.0, default=None)
     out: dict[int, Sources] = defaultdict(dict)
+    tensors, untold = facts.models.b.tensors, other_orders(facts)
+    odd = {
+        t.layer for n in untold if (t := tensors[n]).stack == stack and t.place and t.place.role in ("q", "k", "v", "o")
+    }
     for block in best.told(HeadAgreement).head_map if best is not None else ():
         name, _, layer = block["b"].rpartition(".")
-        if name == stack:
+        if name == stack and int(layer) not in odd:  # of rows in a wrong order heads say nothing
             out[int(layer)] = {i: (h[0], int(h[1])) for i, h in enumerate(block["heads"]) if h is not None}
     return out
 

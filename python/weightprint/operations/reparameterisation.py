@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +36,7 @@ _CLOSED = 0.8  # of the numbers that units left must be numbers that units took
 _UNITS = 256
 _OPPOSITE = 0.3  # cosine of a flipped unit with itself is below minus this
 _LAYERS = 4
+_OF_SCALES = ("sign_flips", "scale_folding")  # what rows and columns were multiplied by, others undo
 _FOLDED = 0.02  # spread of the logarithm of factors, at least
 _EXACT = 0.1  # of that spread may remain in their products
 _HEAD, _INSIDE = 0.7, 0.3  # cosines of a head's products, and how much less its own matrices have
@@ -44,6 +46,12 @@ def reparameterisation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Units, channels, signs, rotation, scales, maps inside heads."""
     if not facts.decisive:
         return
+    undone = frozenset(c.b.name for c, _ in changes.seen if c.kind == "scaling")
+    for operation in _reparameterised(facts):
+        yield replace(operation, explains=undone) if operation.name in _OF_SCALES else operation
+
+
+def _reparameterised(facts: Facts) -> Iterable[Operation]:
     found = found_ffns(facts)
     seen = channels(facts)
     yield from _stream(facts, seen, found)

@@ -17,7 +17,7 @@ from weightprint.operations.edits.low_rank_factorised import low_rank_factorised
 from weightprint.operations.edits.orthogonal_multipliers import orthogonal_multipliers
 from weightprint.operations.encoded import encoded
 from weightprint.operations.experts import experts
-from weightprint.operations.factors_and_orders import reordering, scaling
+from weightprint.operations.factors_and_orders import reordering, scaled_lines, scaling
 from weightprint.operations.heads import heads
 from weightprint.operations.layers import layers
 from weightprint.operations.low_rank import low_rank
@@ -46,6 +46,7 @@ OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
     vocabulary,
     architecture,
     reparameterisation,
+    scaled_lines,
     directional_ablation,
     low_rank_factorised,
     orthogonal_multipliers,

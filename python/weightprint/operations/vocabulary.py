@@ -51,6 +51,9 @@ def vocabulary(facts: Facts, changes: Changes) -> Iterable[Operation]:
         parameters: Row = {"keep": number(n_b / n_a), "size": n_b}
         yield Operation("vocabulary_pruning", parameters, f"{n_a:,} -> {n_b:,} rows, in A's order")
     elif kind == "renumbered":
+        if n_b < n_a:
+            where = f"{n_a:,} -> {n_b:,} rows"
+            yield Operation("vocabulary_pruning", {"keep": number(n_b / n_a), "size": n_b}, where)
         yield Operation("vocabulary_permutation", {"size": n_b}, f"{n_b:,} rows under other numbers")
     elif kind == "same rows, some replaced" and told["equal"] >= ROWS and n_a == n_b and _others_differ(told):
         new = 1 - told["equal"] / max(told["tested"], 1)

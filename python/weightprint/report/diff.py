@@ -180,6 +180,7 @@ def _short(row: Row, wide: bool) -> tuple[str, str]:
     name, status, _, shape, _, cosine, differ, _ = _cells(row)
     if row["status"] == "changed" and row["relative"] is not None:
         order = f", {row['order']}" if row["order"] else ""
+        order += f", A's times {row['factor']:.7g}" if row["factor"] is not None else ""
         return name, f"{percent(row['relative']):>7}  cosine {cosine}" + f"  {differ:>6} differ" * wide + order
     return name, status if row["status"] == "changed" else f"{status}  {shape}"
 
@@ -223,7 +224,8 @@ def _shown(found: Diff, everything: bool) -> list[Row]:
 
 def headline(found: Diff) -> str:
     """One line: how many tensors of each kind."""
-    orders = {"changed": f" ({found.reordered:,} by order alone)" if found.reordered else ""}
+    alone = sum(row["order"] is not None and row["status"] == "changed" for row in found.table.to_records())
+    orders = {"changed": f" ({alone:,} by order alone)" if alone else ""}
     counts = ", ".join(f"{n:,} {_WORDS.get(s, s)}{orders.get(s, '')}" for s, n in found.counts.items())
     renamed = sum(n for _, n in found.renamed)
     names = f"; {renamed:,} {'name differs' if renamed == 1 else 'names differ'}" if renamed else ""

@@ -40,7 +40,7 @@ def percent(part: float) -> str:
     value = 100 * part
     if 99.5 <= value < 100:
         return f"{min(value, 99.9):.1f} %"
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.2g} %"
+    return f"{value:.3g} %" if value >= 1e6 else f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.2g} %"
 
 
 def seconds(value: float) -> str:

@@ -114,7 +114,8 @@ class Copied:
         ours, theirs = {f.a for f in other}, {f.b for f in other}
         more_a = [t for t in self.missing_in_b if t.name not in ours]
         more_b = [t for t in self.missing_in_a if t.name not in theirs]
-        shows = bool(self.shown) or any(("b", f.b) not in self.simple for f in self.scaled) or self.order_shows
+        told = any(not {("a", f.a), ("b", f.b)} <= self.simple for f in self.scaled)
+        shows = bool(self.shown) or told or self.order_shows
         differ = any(p.b.name not in theirs for p in self.differing)
         return bool(theirs) and shows and not differ and not self.undecoded and (not more_a or not more_b)
 
@@ -176,6 +177,17 @@ class Copied:
             if here.place != there.place and (own is None or own.digest != here.digest):
                 out.append(f.b)
         return tuple(out)
+
+    @cached_property
+    def exchanged_roles(self) -> Mapping[str, str]:
+        """Those of `moved` that stand in their own block, in another tensor's place: ``"gate is A's up"``."""
+        b, of_a = self.models.b.tensors, {f.b: f.a for f in self.copies if f.kind == "exact"}
+        out = {}
+        for name in self.moved:
+            here, there = b[name].place, self.models.a.tensors[of_a[name]].place
+            if here is not None and there is not None and (here.block, here.expert) == (there.block, there.expert):
+                out[name] = f"{here.role} is A's {there.role}"
+        return out
 
     @cached_property
     def missing_in_a(self) -> tuple[Tensor, ...]:

@@ -324,8 +324,9 @@ def gathered(models: ModelPair, evidence: Sequence[Evidence]) -> Facts:
     anything."""
     facts = Facts(models, tuple(evidence))
     a, b = facts.beyond
-    factors = () if facts.shown else tuple(models.b.tensors[f.b] for f in facts.scaled)
-    asked = {(side.label, t.name): (side, t) for side, ts in ((models.a, a), (models.b, (*b, *factors))) for t in ts}
+    factors = () if facts.shown else facts.scaled
+    a, b = (*a, *(models.a.tensors[f.a] for f in factors)), (*b, *(models.b.tensors[f.b] for f in factors))
+    asked = {(side.label, t.name): (side, t) for side, ts in ((models.a, a), (models.b, b)) for t in ts}
     return replace(facts, simple=frozenset(key for key, (side, t) in asked.items() if side.is_trivial(t)))
 
 

@@ -101,7 +101,9 @@ def _side(side: ModelView, facts: Facts, kinds: dict[tuple[Any, ...], int], dige
     for t in side.tensors.values():
         at = t.place
         stack, role, block, expert = (None,) * 4 if at is None else (at.stack, at.role, at.block, at.expert)
-        kind = kinds.setdefault((t.dtype, t.shape, t.numel, stack, role, t.constant, t.undecoded), len(kinds))
+        nonfinite = (t.n_nan, t.n_infinite) if t.n_nan or t.n_infinite else ()
+        key = (t.dtype, t.shape, t.numel, stack, role, t.constant, t.undecoded, *nonfinite)
+        kind = kinds.setdefault(key, len(kinds))
         digest = None if t.digest is None else digests.setdefault(t.digest, len(digests))
         rows.append([kind, block, expert, digest, int((side.label, t.name) in facts.simple), t.name])
     return {"geometry": {stack: g.to_dict() for stack, g in side.geometry.items()}, "tensors": rows}
@@ -110,7 +112,8 @@ def _side(side: ModelView, facts: Facts, kinds: dict[tuple[Any, ...], int], dige
 def _side_from(label: Label, told: Json, kinds: Sequence[Sequence[Any]]) -> ModelView:
     tensors = {}
     for kind, block, expert, digest, _, name in told["tensors"]:
-        dtype, shape, numel, stack, role, constant, undecoded = kinds[kind]
+        dtype, shape, numel, stack, role, constant, undecoded, *nonfinite = kinds[kind]
+        n_nan, n_infinite = nonfinite or (0, 0)
         tensors[name] = Tensor(
             name,
             dtype,
@@ -121,6 +124,8 @@ def _side_from(label: Label, told: Json, kinds: Sequence[Sequence[Any]]) -> Mode
             constant=constant,
             place=None if role is None else Place(stack, block, role, expert),
             undecoded=undecoded,
+            n_nan=n_nan,
+            n_infinite=n_infinite,
         )
     geometry = {
         stack: Geometry(**{**sizes, "guessed": tuple(sizes["guessed"])}) for stack, sizes in told["geometry"].items()

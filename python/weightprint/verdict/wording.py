@@ -60,7 +60,7 @@ def readings(verdict: Name, facts: Facts) -> tuple[Name, ...]:
 def identical(facts: Facts) -> str:
     """Of equal bytes, under whatever names."""
     exact = facts.told(ExactSharing)
-    renamed = len(exact.renamed) if exact else 0
+    renamed = sum(x.partition("[")[0] != y.partition("[")[0] for x, y in exact.renamed) if exact else 0
     tied = [
         f"; {_names([*names])} of {side} {'is' if len(names) == 1 else 'are'} tied in {other}, and stored in {side}"
         for side, other, names in (("A", "B", facts.tied[0]), ("B", "A", facts.tied[1]))
@@ -73,7 +73,12 @@ def identical(facts: Facts) -> str:
 def moved(facts: Facts) -> str:
     """Of equal bytes at other places."""
     tensors = _plural(len(facts.moved), "tensor")
-    return f"A and B hold the same tensors, value for value, but {tensors} stand at another place: layers were moved."
+    within = Counter(facts.exchanged_roles.values())
+    what = (
+        "; ".join(words for words, _ in within.most_common(4)) if len(facts.exchanged_roles) == len(facts.moved) else ""
+    )
+    what = what or "layers were moved"
+    return f"A and B hold the same tensors, value for value, but {tensors} stand at another place: {what}."
 
 
 def re_encoded(facts: Facts) -> str:
@@ -92,6 +97,7 @@ def _orders(facts: Facts) -> str:
     """How many tensors hold the other's values in another order, and in which, in words."""
     same = facts.told(SameValues)
     found = Counter(o["order"] for o in same.reordered.values()) if same else Counter[str]()
+    found.update(same.regrouped.values() if same else ())
     n, most = found.total(), found.most_common(3)
     which = "; ".join(words for words, _ in most) + ("; …" if len(found) > 3 else "")
     return f"{_plural(n, 'tensor')} of B {'holds' if n == 1 else 'hold'} A's in another order ({which})"
@@ -195,15 +201,10 @@ def factors(facts: Facts) -> str:
     """Which factor lies between how many tensors, in words."""
     same = facts.told(SameValues)
     scaled = same.scaled if same else {}
-    values = sorted(abs(factor) for factor, _ in scaled.values() if factor is not None)
+    values = sorted(factor for factor, _ in scaled.values() if factor is not None)
     n, free = len(values), len(scaled) - len(values)
-    size = (
-        ""
-        if not values
-        else f"{values[0]:,.4g}"
-        if values[0] > 0.999 * values[-1]
-        else f"{values[0]:,.4g} to {values[-1]:,.4g}"
-    )
+    ends = [f"{x:,.7g}" if abs(abs(x) - 1) < 0.01 else f"{x:,.4g}" for x in (values[:1] + values[-1:])]
+    size = " to ".join(dict.fromkeys(ends))
     parts = [f"every value of {_plural(n, 'tensor')} of B is A's times {size}"] * bool(n)
     parts += [f"{_plural(free, 'tensor')} hold the other's values in codes whose scale is stored nowhere"] * bool(free)
     return ", and ".join(parts) + (", a factor that nothing stores" if n else "")
@@ -270,7 +271,23 @@ def against(verdict: Name, facts: Facts) -> tuple[str, ...]:
     """What speaks against the verdict, and what was not seen."""
     unasked = [e.test for e in facts.evidence if (e.why_not or "").startswith(NEEDS)]
     kept = (f"Compared from fingerprints: {', '.join(unasked)} need the weights, and so does silence.",)
-    return (*_against(verdict, facts), *(kept if unasked else ()))
+    return (*_not_finite(facts), *_against(verdict, facts), *(kept if unasked else ()))
+
+
+def _not_finite(facts: Facts) -> tuple[str, ...]:
+    """NaN and infinities of either side: whatever else is true of it, such a model does not compute."""
+    said = []
+    for side in (facts.models.b, facts.models.a):
+        found = [t for t in side.tensors.values() if t.n_nan or t.n_infinite]
+        counts = (("NaN", sum(t.n_nan for t in found)), ("Inf", sum(t.n_infinite for t in found)))
+        said.append((" and ".join(f"{n:,} {what}" for what, n in counts if n), _names([t.name for t in found])))
+    (of_b, names), (of_a, names_a) = said
+    if of_a and said[0] == said[1]:
+        return (f"A and B hold {of_b} ({names}).",)
+    others = (f"; B {of_b or 'none'}", f"; A {of_a or 'none'}")
+    if of_b:
+        return (f"B holds {of_b} ({names}){others[1]}{f' ({names_a})' if of_a else ''}.",)
+    return (f"A holds {of_a} ({names_a}){others[0]}.",) if of_a else ()
 
 
 def _against(verdict: Name, facts: Facts) -> tuple[str, ...]:
@@ -359,7 +376,7 @@ def _missing(facts: Facts) -> list[str]:
     lines = []
     if facts.reordered:
         part = sum(f.numel for f in facts.reordered) / max(facts.models.b.numel, 1)
-        names = _names([f.b for f in facts.reordered])
+        names = _names(list(dict.fromkeys(f.b for f in facts.reordered)))
         lines.append(f"The same values in another order: {_orders(facts)}, {part:.1%} of B's parameters: {names}.")
     for label, side in (("A", facts.models.a), ("B", facts.models.b)):
         unread = [t.name for t in facts.undecoded if side.tensors.get(t.name) is t]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from weightprint.evidence.pair import Pair
 from weightprint.evidence.rounding.block_codes import Coded, bits_of, coded
-from weightprint.evidence.rounding.scaled_cells import FORMATS, Factor, Fit, Scaling, fits
+from weightprint.evidence.rounding.scaled_cells import FORMATS, Factor, Fit, Scaling, fits, mantissa_bits
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import ulp
@@ -43,6 +44,10 @@ class Cast(Enum):
     ROUNDED = "a cast"
     CUT_OFF = "a cast, cut off rather than rounded"
     BOTH_ROUNDED = "both cast from one original"
+    NEIGHBOURS = "each value one of its two neighbours"  # rounded at random, or changed by less than a step
+
+
+_PLAIN = (Cast.NOTHING_LOST, Cast.ROUNDED, Cast.CUT_OFF)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Outcome:
         scaling: bare codes are the other's values under this scale, if the file stores it.
         factor: one side is the other times this, before rounding.
         coded: what comparing with the codes of a scheme showed.
+        narrowed: of two tensors of one type, the narrower one that the values of ``coarse`` were rounded to.
+        near: no value is further off than the types' rounding can bring it, and some are not the nearest ones.
     """
 
     words: str = ""
@@ -65,6 +72,8 @@ class Outcome:
     scaling: Scaling | None = None
     factor: float | None = None
     coded: Coded | None = None
+    narrowed: str = ""
+    near: bool = False
 
     def kind(self, stored: bool = False) -> Kind | None:
         """What is said of the pair; ``stored``: the file has the scale that the codes need. None: other values."""
@@ -72,7 +81,7 @@ class Outcome:
             return "scaled"
         if self.words:
             return "trivial" if self.simple else "re_encoded"
-        return "rounded" if self.coded is not None and self.coded.near else None
+        return "rounded" if self.near or (self.coded is not None and self.coded.near) else None
 
 
 def bits(tensor: Tensor) -> int:
@@ -105,7 +114,7 @@ def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
             yield np.ascontiguousarray(np.add(values, offset) if offset else values), stored
 
     cast, scaling, in_codes = _cast(both(SLICE_VALUES // 4), fine, coarse), None, None
-    how = None if cast is None else cast.value
+    how = None if cast in (None, Cast.NEIGHBOURS) else cast.value
     if how is None and coarse.coded:
         in_codes = coded(both(SLICE_VALUES // 4), coarse, FORMATS.get(fine.dtype, FORMATS["F32"]))
         if not in_codes.same and bits(fine) == bits(coarse):  # either may be the other's values rounded
@@ -116,16 +125,24 @@ def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
         scaling = _scaled(both(SLICE_VALUES // 64), coarse)
         how = scaling.how if scaling is not None else None
     label: Literal["a", "b"] = "b" if forward else "a"
+    plain = cast in _PLAIN[1:] or (scaling is not None and scaling.cast)
+    if plain and _out_of_range(both(SLICE_VALUES // 4), coarse.dtype):
+        how = None
+    alone = not pair.transposed and not offset
+    if how is not None and cast is not Cast.NOTHING_LOST and alone:
+        # What is multiplied by nearly 1 is rounded to the same; not so the other way round.
+        unrounded = ((1, 0),) if forward else ((0, 1),)
+        if (factor := _factor(a, b, pair, unrounded)) is not None:
+            return Outcome(f"{pair.a.dtype} to {pair.b.dtype}, one factor", label, factor=factor, coded=in_codes)
     levels = _levels(coarse_side, coarse) if how is not None else 0
-    if levels == 1 and cast is not Cast.NOTHING_LOST and _levels(fine_side, fine) > 1:
-        how = None  # all underflowed
     if how is None:
-        factor = None if pair.transposed or offset else _factor(a, b, pair)
+        factor = _factor(a, b, pair) if alone else None
         if factor is None and in_codes is not None and not in_codes.near:
             of_fine = _factor_in_codes(both, coarse, FORMATS.get(fine.dtype, FORMATS["F32"]))
             factor = of_fine if of_fine is None or forward else 1 / of_fine
         words = f"{pair.a.dtype} to {pair.b.dtype}, one factor" if factor is not None else ""
-        return Outcome(words, label, factor=factor, coded=in_codes)
+        near = cast is Cast.NEIGHBOURS and not _out_of_range(both(SLICE_VALUES // 4), coarse.dtype)
+        return Outcome(words, label, factor=factor, coded=in_codes, near=near)
     turned = ", transposed" if pair.transposed else ""
     turned += f", {abs(offset):g} apart, as their architectures store gains" if offset else ""
     return Outcome(
@@ -139,15 +156,43 @@ def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
 
 
 def times(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
-    """For a pair of one dtype: whether B's is A's times one factor; None where it isn't."""
-    factor = None if pair.transposed else _factor(a, b, pair)
-    return None if factor is None else Outcome(f"{pair.b.dtype}, one factor", factor=factor)
+    """For a pair of one dtype: whether B's is A's times one factor, or one is the other rounded to a narrower type and
+    stored in this one; None where neither is."""
+    if pair.transposed:
+        return None
+    if (factor := _factor(a, b, pair)) is not None:
+        return Outcome(f"{pair.b.dtype}, one factor", factor=factor)
+    return _narrowed(a, b, pair) if pair.a.dtype in ("F32", "F64") and not pair.a.constant else None
 
 
-def _factor(a: ModelView, b: ModelView, pair: Pair) -> float | None:
+def _narrowed(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
+    """One is the other rounded to BF16 or F16."""
+    to_b: tuple[Literal["a", "b"], ModelView, Tensor, ModelView, Tensor] = ("b", a, pair.a, b, pair.b)
+    to_a: tuple[Literal["a", "b"], ModelView, Tensor, ModelView, Tensor] = ("a", b, pair.b, a, pair.a)
+    for dtype in ("BF16", "F16"):
+        for label, fine_side, fine, coarse_side, coarse in (to_b, to_a):
+
+            def both(at_once: int, xs: ModelView = fine_side, x: Tensor = fine, ys: ModelView = coarse_side,
+                     y: Tensor = coarse) -> Iterator[tuple[F32, F32]]:  # fmt: skip
+                for start, stored in ys.slices(y, at_once):
+                    yield np.ascontiguousarray(xs.rows(x, start, start + stored.shape[0])), stored
+
+            as_if = replace(coarse, dtype=dtype)
+            if _cast(islice(both(_SUBSAMPLE), 1), fine, as_if) not in _PLAIN:  # nearly all pairs are done with here
+                continue
+            if _cast(both(SLICE_VALUES // 4), fine, as_if) in _PLAIN[1:] and not _out_of_range(
+                both(SLICE_VALUES // 4), dtype
+            ):
+                simple = _levels(coarse_side, coarse) < _MIN_LEVELS or fine_side.is_trivial(fine)
+                words = f"{fine.dtype} rounded to {dtype}, and stored as before"
+                return Outcome(words, label, lost=True, simple=simple, narrowed=dtype)
+    return None
+
+
+def _factor(a: ModelView, b: ModelView, pair: Pair, ways: Sequence[tuple[int, int]] = Factor.WAYS) -> float | None:
     if pair.a.constant or pair.b.constant or pair.b.numel < _MIN_GROUP:
         return None
-    found = Factor(pair.a.dtype, pair.b.dtype)
+    found = Factor(pair.a.dtype, pair.b.dtype, ways)
     for at_once in (_SUBSAMPLE, SLICE_VALUES // 4):  # nearly all pairs are done with after a row
         for start, y in b.slices(pair.b, at_once):
             if found.alive:
@@ -207,7 +252,7 @@ def _cast(pieces: Iterable[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> Ca
     for values, stored in pieces:
         if coarse.coded:
             decoded = (stored, *(rounded(np.ascontiguousarray(stored), fine.dtype) or ()))
-            left = [left[0] and any(_equal(way, values) for way in decoded), False, False, False]
+            left = [left[0] and any(_equal(way, values) for way in decoded), *[False] * 4]
         else:
             # What overflowed is lost, not rounded.
             ways = rounded(values, coarse.dtype) if _equal(np.isfinite(values), np.isfinite(stored)) else None
@@ -215,6 +260,8 @@ def _cast(pieces: Iterable[tuple[F32, F32]], fine: Tensor, coarse: Tensor) -> Ca
             left[1] = left[1] and ways is not None and _equal(ways[0], stored)
             left[2] = left[2] and ways is not None and _equal(ways[1], stored)
             left[3] = left[3] and _of_one(values, stored, fine.dtype, coarse.dtype)
+            near = any(left[:3]) or (ways is not None and _neighbours(values, ways[1], stored, coarse.dtype))
+            left[4] = left[4] and near
         if not any(left):
             return None
     return list(Cast)[left.index(True)]
@@ -230,6 +277,29 @@ def _of_one(x: F32, y: F32, dtype_x: str, dtype_y: str) -> bool:
         return False
     wide, other = wide[known], other[known]
     return bool(np.all(np.abs(wide - other) <= (0.5 + _SLACK) * (ulp(wide, dtype_x) + ulp(other, dtype_y))))
+
+
+def _neighbours(x: F32, cut: F32, y: F32, dtype: str) -> bool:
+    """Every one of y is x cut off to the type or, where x is no value of the type, the next one away from zero."""
+    other = (y != cut) & ~(np.isnan(y) & np.isnan(cut))
+    x, cut, y = x[other], cut[other], y[other]
+    if not np.isfinite(y).all() or (cut == x).any():
+        return False
+    up = np.copysign(np.abs(cut) + ulp(cut.astype(np.float64), dtype), x)
+    return bool(np.all(y == up))
+
+
+def _out_of_range(pieces: Iterable[tuple[F32, F32]], dtype: str) -> bool:
+    """The difference is more than rounding to so many bits makes of values inside the type's range: some lay beyond its
+    largest value, or most below its smallest normal one."""
+    difference = size = 0.0
+    for x, y in pieces:
+        known = np.isfinite(x) & np.isfinite(y)
+        wide = x[known].astype(np.float64)
+        size += float(np.vdot(wide, wide))
+        wide -= y[known]
+        difference += float(np.vdot(wide, wide))
+    return difference > size * 4.0 ** -mantissa_bits(dtype)
 
 
 def _equal(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> bool:

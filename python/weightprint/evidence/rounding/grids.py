@@ -83,9 +83,10 @@ def _distinct(groups: F64) -> float:
 def _off_grid(y: F64, bits: int, kind: str) -> float:
     """Share of the values that lie off the grid; 1 where too few could lie off it."""
     at, step, low = steps(y, bits, kind)
-    # Zeros lie on every grid. A rounded type blurs one far from zero, where its ulp hides the step.
+    # Zeros lie on every grid. BF16 blurs one far from zero, where its ulp hides the step.
     value = np.abs(at * step + low)
-    near = (value > 0.5 * step) & ((value <= 16 * step) | (bits < 8))
+    sharp = bits < 8 or bool((y.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF)).any())
+    near = (value > 0.5 * step) & ((value <= 16 * step) | sharp)
     away = np.abs(at - np.rint(at))[near]
     return float(np.mean(away > _ON_GRID)) if away.size >= _TOLD else 1.0
 

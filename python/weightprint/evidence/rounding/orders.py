@@ -29,7 +29,7 @@ from weightprint.evidence.rounding.encodings import rounded
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.util.arrays import F32, I64
 
-__all__ = ["Order", "may_be", "order"]
+__all__ = ["U64", "Order", "may_be", "order", "row_sums"]
 
 U64 = npt.NDArray[np.uint64]
 
@@ -97,6 +97,11 @@ def order(a: ModelView, b: ModelView, pair: Pair) -> Order | None:
         if found is not None:
             return found
     return Order("values in another order", "values in another order", whole=False)
+
+
+def row_sums(side: ModelView, tensor: Tensor) -> U64:
+    """A sum per row, which tells rows apart with the order of their values."""
+    return _sums(_pieces(side, tensor, None), tensor.matrix).rows
 
 
 def may_be(of_a: float, of_b: float, pair: Pair) -> bool:

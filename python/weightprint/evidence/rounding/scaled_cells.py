@@ -16,7 +16,7 @@ import numpy as np
 from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
 
-__all__ = ["FORMATS", "Cells", "Factor", "Fit", "Scaling", "fits"]
+__all__ = ["FORMATS", "Cells", "Factor", "Fit", "Scaling", "factors_per_line", "fits", "mantissa_bits"]
 
 
 #: Bits of precision that order the formats from coarse to fine.
@@ -56,18 +56,29 @@ class Cells:
             middles = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
             low, high = middles[place], middles[place + 1]
         else:
-            low, high = (x + _neighbour(b, self.dtype, -1)) / 2, (x + _neighbour(b, self.dtype, +1)) / 2
+            with np.errstate(invalid="ignore"):  # of infinities, which are compared as they are
+                below, above = x - _neighbour(b, self.dtype, -1), _neighbour(b, self.dtype, +1) - x
+            # Beyond the largest value a cell is as wide as within.
+            low = x - np.where(np.isinf(below), above, below) / 2
+            high = x + np.where(np.isinf(above), below, above) / 2
         with np.errstate(invalid="ignore"):  # open on both sides, or of NaN
             width = high - low
         slack = _SLACK * np.where(np.isfinite(width), width, 0.0)
         return low - slack, high + slack
 
 
+def mantissa_bits(dtype: str) -> int:
+    """Stored bits of the fraction; of integers, of what they hold beside the sign."""
+    tiny = _TINY_FLOATS.get(dtype)
+    return tiny[1] if tiny else MANTISSA[dtype][0] if dtype in MANTISSA else FORMATS[dtype]
+
+
 def _neighbour(b: F32, dtype: str, side: int) -> F64:
     """The next representable value of BF16, F16 or F32 on one side."""
     towards = np.float32(side) * np.float32(np.inf)
     if dtype == "F16":
-        return np.asarray(np.nextafter(b.astype(np.float16), np.float16(towards)), np.float64)
+        with np.errstate(over="ignore"):
+            return np.asarray(np.nextafter(b.astype(np.float16), np.float16(towards)), np.float64)
     if dtype == "BF16":  # neighbours in magnitude are 2^16 apart in the float32 bit pattern
         bits = np.where(b == 0, np.float32(0), b).view(np.uint32).astype(np.int64)
         outward = (b > 0) == (side > 0)
@@ -121,12 +132,12 @@ class Factor:
     #: Of half a unit in the last place: a product may be rounded once more on its way.
     _ROUNDED = 0.51
     #: Which sides may have been rounded after they were multiplied.
-    _WAYS = ((0, 1), (1, 0), (1, 1))
+    WAYS = ((0, 1), (1, 0), (1, 1))
 
-    def __init__(self, dtype_x: str, dtype_y: str) -> None:
+    def __init__(self, dtype_x: str, dtype_y: str, ways: Sequence[tuple[int, int]] = WAYS) -> None:
         # Float64, and what is decoded, was rounded to float32 when it was read.
         self._types = tuple("F32" if dtype == "F64" or " " in dtype else dtype for dtype in (dtype_x, dtype_y))
-        self._bounds = dict.fromkeys(self._WAYS, (0.0, math.inf))
+        self._bounds = dict.fromkeys(ways, (0.0, math.inf))
         self._signs: set[float] = set()
         if not all(dtype in MANTISSA for dtype in self._types):
             self._bounds.clear()
@@ -170,6 +181,27 @@ class Factor:
         middle = math.sqrt(low) * math.sqrt(high)
         shortest = (float(f"{middle:.{digits}g}") for digits in range(1, 18))
         return sign * next((x for x in shortest if low <= x <= high), middle)
+
+
+def factors_per_line(x: F32, y: F32, dtypes: tuple[str, str]) -> F64 | None:
+    """The factor of each row: y = f x in all of a row, before both were rounded to their types; None where a row has no
+    such factor. float32 matrices of one shape, float64 (rows,)."""
+    types = ["F32" if dtype == "F64" or " " in dtype else dtype for dtype in dtypes]
+    known = np.isfinite(x) & np.isfinite(y)
+    if not all(dtype in MANTISSA for dtype in types) or not known.all():
+        return None
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    da, db = (0.51 * ulp(v, dtype) for v, dtype in zip((a, b), types, strict=True))
+    signs = np.sign(a) * np.sign(b)
+    a, b = np.abs(a), np.abs(b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low = np.where(b > db, (b - db) / (a + da), 0.0).max(axis=1)
+        high = np.where(a > da, (b + db) / (a - da), math.inf).min(axis=1)
+    one_sign = (signs >= 0).all(axis=1) | (signs <= 0).all(axis=1)
+    if not (one_sign & (low <= high) & (low > 0) & np.isfinite(high)).all():
+        return None
+    found: F64 = np.sqrt(low) * np.sqrt(high) * np.where((signs < 0).any(axis=1), -1.0, 1.0)
+    return found
 
 
 @dataclass

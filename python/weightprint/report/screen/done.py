@@ -65,6 +65,9 @@ def _quantised(p: Parameters) -> str:
 
 
 def _scaled(p: Parameters) -> str:
+    if "per" in p:
+        size = f"{p['from']:g} to {p['to']:g}"
+        return f"{_some(p['tensors'], 'tensor')}: each {p['per']} multiplied by its own factor, {size}, stored nowhere"
     if "factor" not in p:
         return f"{_some(p['tensors'], 'tensor')} stored as codes whose scale is kept nowhere"
     size = f"{p['from']:g} to {p['to']:g}" if "from" in p else f"{p['factor']:g}"

@@ -142,7 +142,8 @@ def rows(comparison: Comparison, width: int = 86) -> Iterator[Row]:
     else:
         yield from _silent(comparison, width)
     label = "Not told" if result.name in ("identical", "re_encoded") else "Against"
-    yield from (Row(label, words, k) for k, words in enumerate(_against(comparison)))
+    for k, words in enumerate(_against(comparison)):
+        yield Row("Against" if words.startswith(_HOLDS) else label, words, k)
     if result.related and label == "Against":
         yield Row("Not told", "who owns A, its licence, distillation: weights do not say", 4)
     yield from (Row("To decide", words) for words in _next_steps(comparison)[:1])
@@ -377,6 +378,7 @@ def _next_steps(comparison: Comparison) -> list[str]:
     return steps or [more if comparison.parameters.get("effort") == "full" else full]
 
 
+_HOLDS = ("A holds", "B holds", "A and B hold")
 _ABSENT = "Looked for with power and not found in A: "
 _PART = re.compile(r"(?P<stack>.+?)\.(?P<layer>\d+)(?P<part> attention| FFN|\.expert\.\d+)?")
 _KINDS = {" attention": "attention of layer ", " FFN": "feed-forward part of layer ", "": "layer "}
@@ -386,7 +388,7 @@ def _parts(words: str) -> str:
     """A sentence in small letters; parts of the model (``decoder.3 FFN``) as people call them."""
     words = spaced(words.removesuffix("."))
     if not words.startswith(_ABSENT):
-        return words if words.startswith(("In A", "In B")) else words[0].lower() + words[1:]
+        return words if words.startswith(("In A", "In B", *_HOLDS)) else words[0].lower() + words[1:]
     names, more, n = words.removeprefix(_ABSENT).partition(" and ")
     said = []
     for name in names.split(", "):
