@@ -299,7 +299,7 @@ class _Matching:
         cuts = [(piece, norms if role_of(piece.role).part == "norm" else 1.0) for piece in group.pieces]
         for block, expert, weight in group.members:
             at = None if first is None else block - first
-            self.assigned.setdefault(weight, []).extend(
+            made = [
                 Assignment(
                     Place(name, at, piece.role, expert if piece.expert is None else piece.expert),
                     View(weight, piece.shape, piece.index, piece.transposed, piece.rows, piece.row_block),
@@ -308,7 +308,8 @@ class _Matching:
                     because,
                 )
                 for piece, sure in cuts
-            )
+            ]
+            self.assigned.setdefault(weight, []).extend(made)
 
     def _tie(self, family: Family, part: FittedStack, stack: str) -> None:
         """A head that is not stored is the embedding, unless config.json denies it."""

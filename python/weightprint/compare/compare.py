@@ -449,7 +449,7 @@ def _summary(examined: Examined) -> ModelSummary:
         source=anatomy.source,
         digest=examined.digest,
         n_tensors=checkpoint.n_tensors,
-        n_parameters=sum(weight.numel for weight in anatomy.weights.values()),
+        n_parameters=anatomy.weights.n_parameters,
         n_bytes=checkpoint.n_bytes,
         family=anatomy.family,
         layers=(main.blocks if main else None) or None,

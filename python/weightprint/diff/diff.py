@@ -426,11 +426,11 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
     What nothing decodes was not read, and no more is the weight that it may be on the other side."""
     rows: list[dict[str, Any]] = []
     digests = [_digests(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
-    own = [name for name, key in digests[1].items() if digests[0].get(name) == key]
+    own = {name for name, key in digests[1].items() if digests[0].get(name) == key}
     owners: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
     for name, key in digests[0].items():
         owners[key] += [] if name in own else [name]
-    unread = [{w.name for w in anatomy.weights.values() if not w.readable} for anatomy in (a, b)]
+    unread = [{w.name for w in anatomy.weights.quantised if not w.readable} for anatomy in (a, b)]
     for name, tensor in left_b.items():
         others = [name] if name in own else owners.get(digests[1].get(name, ("", (), "")), [])
         if others:

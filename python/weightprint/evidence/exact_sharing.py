@@ -72,21 +72,21 @@ def exact_sharing(models: ModelPair) -> Evidence:
         return not_applied(_QUESTION, "quick effort reads samples, and a digest needs every byte")
     if not b.tensors or any(t.digest is None for side in (a, b) for t in side.tensors.values()):
         return not_applied(_QUESTION, "no digests to compare")
-    in_a: dict[tuple[str, tuple[int, ...], str | None], list[str]] = {}
+    in_a: dict[_Content, str] = {}
     for tensor in a.tensors.values():
-        in_a.setdefault((tensor.dtype, tensor.shape, tensor.digest), []).append(tensor.name)
-    in_b = {(t.dtype, t.shape, t.digest) for t in b.tensors.values()}
+        in_a.setdefault(_content(tensor), tensor.name)
+    in_b = {_content(tensor) for tensor in b.tensors.values()}
 
     found: list[Shared] = []
     renamed: list[tuple[str, str]] = []
     trivial = fixed = 0
     only_b: list[str] = []
     for tensor in b.tensors.values():
-        names = in_a.get((tensor.dtype, tensor.shape, tensor.digest))
-        if names is None:
+        name, twin = in_a.get(_content(tensor)), a.tensors.get(tensor.name)
+        if name is None:
             only_b.append(tensor.name)
             continue
-        name = tensor.name if tensor.name in names else names[0]
+        name = tensor.name if twin is not None and _content(twin) == _content(tensor) else name
         if name != tensor.name:
             renamed.append((tensor.name, name))
         if b.is_trivial(tensor):
@@ -95,7 +95,7 @@ def exact_sharing(models: ModelPair) -> Evidence:
             fixed += 1
         else:
             found.append(Shared(tensor.name, name, "exact", tensor.numel))
-    only_a = [t.name for t in a.tensors.values() if (t.dtype, t.shape, t.digest) not in in_b]
+    only_a = [t.name for t in a.tensors.values() if _content(t) not in in_b]
     shared = sum(f.numel for f in found)
     says = (
         f"{len(found)} of {len(b.tensors)} tensors of B are in A bit for bit ({shared / max(b.numel, 1):.1%} of "
@@ -123,6 +123,14 @@ def exact_sharing(models: ModelPair) -> Evidence:
             only_in_b=only_b[:_LISTED],
         ),
     )
+
+
+#: Dtype, shape and digest.
+_Content = tuple[str, tuple[int, ...], str | None]
+
+
+def _content(tensor: Tensor) -> _Content:
+    return tensor.dtype, tensor.shape, tensor.digest
 
 
 def is_fixed(side: ModelView, tensor: Tensor) -> bool:
