@@ -193,15 +193,11 @@ def _fused(anatomy: Anatomy) -> dict[tuple[Any, ...], tuple[str, ...]]:
 # One stack
 
 
-def _sheet(
-    anatomy: Anatomy, stack: str, roles: Mapping[tuple[Any, ...], tuple[str, ...]]
-) -> Sheet:
+def _sheet(anatomy: Anatomy, stack: str, roles: Mapping[tuple[Any, ...], tuple[str, ...]]) -> Sheet:
     blocks: dict[int | None, list[Assignment]] = defaultdict(list)
     for a in anatomy.stacks[stack]:
         blocks[a.place.block].append(a)
-    number = block_number(
-        (block, a.view.weight) for block, found in blocks.items() if block is not None for a in found
-    )
+    number = block_number((block, a.view.weight) for block, found in blocks.items() if block is not None for a in found)
     geometry = anatomy.geometry.get(stack)
     n_experts = geometry.experts if geometry else None
     alike: dict[frozenset[_Form], dict[int, _Block]] = {}

@@ -78,9 +78,7 @@ def examine(
 
 def _one_file(a: Anatomy, b: Anatomy) -> bool:
     """The same files, in the same order, by device and inode: links to a model are the model."""
-    ours, theirs = (
-        [os.stat(file.path) for model in side.checkpoints for file in model.files] for side in (a, b)
-    )
+    ours, theirs = ([os.stat(file.path) for model in side.checkpoints for file in model.files] for side in (a, b))
     return [(s.st_dev, s.st_ino) for s in ours] == [(s.st_dev, s.st_ino) for s in theirs]
 
 

@@ -72,7 +72,9 @@ def exact_sharing(models: ModelPair) -> Evidence:
     a, b = models.a, models.b
     if not models.budget.whole and not models.one_file:
         return not_applied(_QUESTION, "quick effort reads samples, and a digest needs every byte")
-    if not b.tensors or (not models.one_file and any(t.digest is None for side in (a, b) for t in side.tensors.values())):
+    if not b.tensors or (
+        not models.one_file and any(t.digest is None for side in (a, b) for t in side.tensors.values())
+    ):
         return not_applied(_QUESTION, "no digests to compare")
     in_a: dict[_Content, str] = {}
     for tensor in a.tensors.values():

@@ -112,7 +112,9 @@ class Fingerprint(Shown):
     @cached_property
     def _statistics(self) -> dict[str, dict[str, float]]:
         columns = self.arrays["statistics"].T.tolist()
-        return {name: dict(zip(self.tensors, column, strict=True)) for name, column in zip(STATISTICS, columns, strict=True)}
+        return {
+            name: dict(zip(self.tensors, column, strict=True)) for name, column in zip(STATISTICS, columns, strict=True)
+        }
 
     def sketch(self, name: str) -> np.ndarray:
         """The linear sketch of a matrix by its name: float64 (buckets,), 256 of them unless a model has very many.
