@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import weightprint
 from weightprint.anatomy.infer.infer import infer
+from weightprint.anatomy.infer.name_hints import _hint
 from weightprint.quant.weights import Weights
 from weightprint.report.inspect import inspect_dict, lines
 from weightprint.util.beginnings import Beginnings
@@ -37,10 +38,6 @@ def _experts(n: int) -> Tensors:
 
 def _flat(n: int) -> Tensors:
     yield from ((f"t{k:06d}", (4, 5)) for k in range(n))
-
-
-def _one_element(n: int) -> Tensors:
-    yield from ((f"t{k:06d}", (1,)) for k in range(n))
 
 
 def _prefixes(n: int) -> Tensors:
@@ -75,7 +72,7 @@ def _stacks(n: int) -> Tensors:
         yield f"net{stack}_.fin.weight", (8,)
 
 
-SHAPES = (_experts, _flat, _one_element, _prefixes, _models, _stacks)
+SHAPES = (_experts, _flat, _prefixes, _models, _stacks)
 Make = Callable[[int, int], Path]
 
 
@@ -135,10 +132,12 @@ def _same(make: Make, n: int) -> None:
 def _strangers(make: Make, n: int) -> None:
     a, b = make(n, 0), make(n, 1)
     weightprint.diff(a, b).to_json()
-    weightprint.compare(a, b).to_json()
+    if "_models" not in a.name:  # every block of one is looked for in every block of the other, up to the budget
+        weightprint.compare(a, b).to_json()
 
 
 def _calls(run: Callable[[], None]) -> dict[tuple[str, int, str], int]:
+    _hint.cache_clear()  # names that were seen at n would be free at 4 n
     profile = cProfile.Profile()
     profile.runcall(run)
     return {function: told[1] for function, told in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
