@@ -73,6 +73,24 @@ def test_models_of_nan_but_for_one_value_say_nothing(save: Any, effort: Any, kep
     assert weightprint.compare(a, b, effort=effort).verdict == expected
 
 
+def test_quick_calls_a_file_and_itself_identical_and_no_copy(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    a, _ = pair
+    link, hard, copy = (tmp_path / f"{name}.safetensors" for name in ("link", "hard", "copy"))
+    link.symlink_to(a)
+    hard.hardlink_to(a)
+    copy.write_bytes(a.read_bytes())
+    for other in (a, link, hard):
+        found = weightprint.compare(a, other, effort="quick")
+        told = found.to_dict()
+        assert (found.verdict, found.same, found.weighed().name) == ("identical", True, "identical")
+        assert told["evidence"][0]["details"]["one_file"] is True
+        assert "the same file" in told["sentence"]
+        assert "BLAKE3" not in str(found)
+    assert weightprint.compare(a, copy, effort="quick").verdict == "shared_origin"
+    details = weightprint.compare(a, link).to_dict()["evidence"][0]["details"]
+    assert "one_file" not in details  # there every value was compared
+
+
 def test_the_result_is_frozen_and_shows_itself(pair: tuple[Path, Path]) -> None:
     result = weightprint.compare(*pair)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -11,12 +11,24 @@ from weightprint.anatomy.family import Family
 from weightprint.anatomy.place import Assignment, Expert, Geometry, Place, Rows, View
 
 
+class FakeWeights(dict[str, Any]):
+    """The attributes of `Weights` that reports read."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: weight.shape for name, weight in self.items()}
+
+    def stored_as(self, name: str) -> tuple[str, int]:
+        weight = self[name]
+        return weight.dtype if weight.scheme is None else f"{weight.dtype} {weight.scheme}", weight.nbytes
+
+
 class Fake:
     """The attributes of an Anatomy that reports read."""
 
     def __init__(self, family: str | None = "llama", config: Mapping[str, Any] | None = None, **stacks: Geometry):
         self.assignments: list[Assignment] = []
-        self.weights: dict[str, Any] = {}
+        self.weights = FakeWeights()
         self.unmapped: list[str] = []
         self.adapter_factors: frozenset[str] = frozenset()
         self.geometry = stacks
@@ -26,6 +38,13 @@ class Fake:
 
     def of(self, weight: str) -> list[Assignment]:
         return [a for a in self.assignments if a.view.weight == weight]
+
+    @property
+    def stacks(self) -> dict[str, list[Assignment]]:
+        found: dict[str, list[Assignment]] = {}
+        for a in self.assignments:
+            found.setdefault(a.place.stack, []).append(a)
+        return found
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: str = "BF16", scheme: str | None = None, bits: int = 16):
         n = prod(shape)

@@ -19,6 +19,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -171,9 +172,17 @@ class Anatomy(Shown):
         sizes: Counter[str] = Counter()
         for a in self.assignments:
             if a.place.block is not None:
-                sizes[a.place.stack] += int(np.prod(a.view.shape))
+                sizes[a.place.stack] += prod(a.view.shape)
         sizes = Counter({stack: n for stack, n in sizes.items() if stack in self.families}) or sizes
         return "decoder" if "decoder" in sizes or not sizes else sizes.most_common(1)[0][0]
+
+    @cached_property
+    def stacks(self) -> dict[str, list[Assignment]]:
+        """The canonical tensors of each stack, in file order."""
+        found: dict[str, list[Assignment]] = {}
+        for a in self.assignments:
+            found.setdefault(a.place.stack, []).append(a)
+        return found
 
     def places(self) -> list[Place]:
         """All places, outside first, then block by block."""
@@ -195,11 +204,12 @@ class Anatomy(Shown):
     def parameters(self) -> dict[str, int]:
         """Elements by part, largest first, every weight counted once; those without a place under ``"unmapped"``."""
         counts: Counter[str] = Counter()
+        shapes = self.weights.shapes
         for a in self.assignments:
             if not a.tied:
-                counts[a.place.part] += int(np.prod(a.view.shape))
-        counts["adapter"] += sum(self.weights[name].numel for name in self.adapter_factors)
-        counts["unmapped"] += sum(self.weights[name].numel for name in self.unmapped)
+                counts[a.place.part] += prod(a.view.shape)
+        counts["adapter"] += sum(prod(shapes[name]) for name in self.adapter_factors)
+        counts["unmapped"] += sum(prod(shapes[name]) for name in self.unmapped)
         return {part: n for part, n in counts.most_common() if n}
 
     def to_dict(self) -> dict[str, Any]:
@@ -309,7 +319,7 @@ class Anatomy(Shown):
         """A canonical tensor in runs of whole rows of about `values` elements: (first row, rows)."""
         view = self[place].view
         n_rows = view.shape[0] if view.shape else 1
-        step = max(1, values // max(1, int(np.prod(view.shape[1:]))))
+        step = max(1, values // max(1, prod(view.shape[1:])))
         for start in range(0, n_rows, step):
             yield start, self.read(view, slice(start, min(start + step, n_rows)))
 

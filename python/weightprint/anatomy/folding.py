@@ -14,7 +14,7 @@ about as common.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -169,34 +169,35 @@ _Block = dict[_Form, list[Assignment]]
 
 def fold(anatomy: Anatomy) -> list[Sheet]:
     """All stacks of a model, in the order in which data flows through them."""
+    order = sorted(anatomy.stacks, key=lambda name: STACKS.index(name) if name in STACKS else len(STACKS))
+    roles = _fused(anatomy)
+    return [_sheet(anatomy, name, roles) for name in order]
+
+
+def cut_notes(anatomy: Anatomy) -> Callable[[Assignment], str]:
+    """Says of a canonical tensor how it is cut from its weight: ``"fused, per head, transposed"``."""
+    roles = _fused(anatomy)
+    return lambda a: ", ".join(_notes(a, roles.get(_shared_by(a), ())))
+
+
+def _fused(anatomy: Anatomy) -> dict[tuple[Any, ...], tuple[str, ...]]:
+    """What shares a weight (of the same expert) with others → all their roles."""
+    count = Counter(a.view.weight for a in anatomy.assignments if not a.tied)
     roles: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    stacks: dict[str, dict[int | None, list[Assignment]]] = {}
     for a in anatomy.assignments:
-        stacks.setdefault(a.place.stack, {}).setdefault(a.place.block, []).append(a)
-        if not a.tied:
+        if not a.tied and count[a.view.weight] > 1:
             roles[_shared_by(a)].append(a.place.role)
-    order = sorted(stacks, key=lambda name: STACKS.index(name) if name in STACKS else len(STACKS))
-    return [_sheet(anatomy, name, stacks[name], roles) for name in order]
-
-
-def cut_notes(anatomy: Anatomy, a: Assignment) -> str:
-    """How a canonical tensor is cut from its weight: ``"fused, per head, transposed"``."""
-    fused = {b.place for b in anatomy.of(a.view.weight) if b.view.index == a.view.index and not b.tied}
-    return ", ".join(_notes(a, [place.role for place in fused]))
+    return {key: tuple(found) for key, found in roles.items() if len(found) > 1}
 
 
 # One stack
 
 
-def _sheet(
-    anatomy: Anatomy,
-    stack: str,
-    blocks: Mapping[int | None, Sequence[Assignment]],
-    roles: Mapping[tuple[Any, ...], Sequence[str]],
-) -> Sheet:
-    number = block_number(
-        (a.place.block, a.view.weight) for block, found in blocks.items() if block is not None for a in found
-    )
+def _sheet(anatomy: Anatomy, stack: str, roles: Mapping[tuple[Any, ...], tuple[str, ...]]) -> Sheet:
+    blocks: dict[int | None, list[Assignment]] = defaultdict(list)
+    for a in anatomy.stacks[stack]:
+        blocks[a.place.block].append(a)
+    number = block_number((block, a.view.weight) for block, found in blocks.items() if block is not None for a in found)
     geometry = anatomy.geometry.get(stack)
     n_experts = geometry.experts if geometry else None
     alike: dict[frozenset[_Form], dict[int, _Block]] = {}
@@ -233,27 +234,21 @@ def _shared_by(a: Assignment) -> tuple[Any, ...]:
     return a.place.stack, a.place.block, a.place.expert, a.view.weight, a.view.index
 
 
-def _forms(assignments: Iterable[Assignment], roles: Mapping[tuple[Any, ...], Sequence[str]]) -> _Block:
+def _forms(assignments: Iterable[Assignment], roles: Mapping[tuple[Any, ...], tuple[str, ...]]) -> _Block:
     """The forms of one block, with what has them; routed experts of one form are together."""
-    routed: dict[_Form, list[Assignment]] = defaultdict(list)
-    out: _Block = {}
+    alike: dict[tuple[Any, ...], list[Assignment]] = defaultdict(list)  # as told by all that a form is made of
     for a in assignments:
-        expert = a.place.expert
-        fused = tuple(roles[_shared_by(a)])
-        form = _Form(
-            role=a.place.role,
-            shape=a.view.shape,
-            experts=None,
-            shared=expert == SHARED,
-            notes=_notes(a, fused),
-            fused=fused if len(fused) > 1 and not a.tied else (),
-            tied=a.tied,
-            inferred=a.source == "inferred",
-        )
-        if isinstance(expert, int):
-            routed[form].append(a)
-        else:
-            out.setdefault(form, []).append(a)
+        place, view = a.place, a.view
+        expert = 0 if isinstance(place.expert, int) else place.expert
+        cut = view.rows, view.transposed, view.index is None, view.row_block
+        fused = roles.get(_shared_by(a), ()) if roles and not a.tied else ()
+        alike[place.role, view.shape, expert, cut, fused, a.tied, a.source].append(a)
+    out: _Block = {}
+    routed: dict[_Form, list[Assignment]] = defaultdict(list)
+    for (role, shape, expert, _, fused, tied, source), found in alike.items():
+        notes = _notes(found[0], fused)
+        form = _Form(role, shape, None, expert == SHARED, notes, fused, tied, source == "inferred")
+        (routed[form] if expert == 0 else out.setdefault(form, [])).extend(found)
     for form, found in routed.items():
         numbers = tuple(sorted(int(a.place.expert) for a in found if a.place.expert is not None))
         out[replace(form, experts=numbers)] = found
@@ -322,14 +317,11 @@ def _line(
     number: BlockNumber | None,
     n_experts: int | None,
 ) -> Line:
-    kinds: dict[str, set[int | None]] = defaultdict(set)
-    counts: Counter[str] = Counter()
+    kinds: dict[str, list[int | None]] = defaultdict(list)
     for a in found:
-        kind = stored_kind(anatomy, a.view.weight)
-        kinds[kind].add(a.place.block)
-        counts[kind] += 1
-    common = counts.most_common()
-    rare = [f"{kind} in {spans(b for b in kinds[kind] if b is not None)}" for kind, _ in common[1:]]
+        kinds[stored_kind(anatomy, a.view.weight)].append(a.place.block)
+    common = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    rare = [f"{kind} in {spans(b for b in blocks if b is not None)}" for kind, blocks in common[1:]]
     learned = [a for a in (*found, *biases) if not a.tied and form.role not in FIXED]
     return Line(
         roles=(form.role,),
@@ -338,7 +330,7 @@ def _line(
         n_experts=None if form.experts is None else len(form.experts),
         of_experts=None if form.experts is None else max(len(form.experts), n_experts or 0),
         shared=form.shared,
-        kinds=tuple(common),
+        kinds=tuple((kind, len(blocks)) for kind, blocks in common),
         exceptions="; ".join(rare) if found[0].place.block is not None else "",
         stored=pattern([(a.place.block, a.place.expert, a.view.weight) for a in found], number),
         tied=form.tied,

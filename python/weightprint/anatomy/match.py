@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from heapq import heappop, heappush
 from typing import Any
 
 from weightprint.anatomy.families.table import FAMILIES
@@ -65,13 +66,18 @@ class Matched:
 
 @dataclass(slots=True)
 class _Candidate:
-    """A row at a prefix, weighed."""
+    """A row at a prefix, weighed. ``outside``: the names outside blocks that were looked at."""
 
     family: Family
     prefix: str
     runs: list[NameRun]
     parts: list[FittedStack]
     score: tuple[int, bool, int, int, int]
+    outside: set[str]
+
+
+#: A row's stacks and where they may stand.
+_Starts = list[tuple[Stack, NameRun]]
 
 
 def match(
@@ -111,8 +117,8 @@ class _Matching:
         self.notes: list[str] = []
 
     def run(self) -> Matched:
-        while (best := self._best()) is not None:
-            self._take(best)
+        while self._take_best():
+            pass
         self._take_loose()
         self._take_fixed()
         in_order = [a for name in self.shapes for a in self.assigned.get(name, ())]
@@ -126,11 +132,41 @@ class _Matching:
             self.tables[id(stack)] = compiled(stack.inside), compiled(stack.outside)
         return self.tables[id(stack)]
 
-    def _best(self) -> _Candidate | None:
-        """The candidate that explains most of what is free."""
-        bounds: list[tuple[int, int, str, list[tuple[Stack, NameRun]]]] = []
+    def _take_best(self) -> bool:
+        """Takes candidates, the one that explains most first, until one has lost part of what it was weighed with.
+
+        Then True: what is left is to be weighed again.
+        """
+        bounds = self._bounds()
+        weighed: list[tuple[tuple[float, ...], int, _Candidate, _Starts]] = []  # a heap, the best score first
+        beside: dict[str, list[_Candidate]] = defaultdict(list)
+        at = 0
+        while at < len(bounds) or weighed:
+            if at < len(bounds) and (not weighed or bounds[at][0] >= weighed[0][2].score[0]):
+                _, order, prefix, found = bounds[at]
+                at += 1
+                free = sum(run.front in self.free for _, run in found)
+                if 0 < free < len(found):
+                    return True
+                made = self._weigh(self.families[order], order, prefix, found) if free else None
+                if made is not None:
+                    beside[prefix].append(made)
+                    heappush(weighed, (tuple(-n for n in made.score), at, made, found))
+                continue
+            *_, best, found = heappop(weighed)
+            free = sum(run.front in self.free for _, run in found)
+            if 0 < free < len(found) or (free and not self.assigned.keys().isdisjoint(best.outside)):
+                return True
+            if free:
+                self._note_rivals(best, beside[best.prefix])
+                self._take(best)
+        return False
+
+    def _bounds(self) -> list[tuple[int, int, str, _Starts]]:
+        """How many names each row can explain at most at each prefix, most first: (how many, row, prefix, where)."""
+        bounds: list[tuple[int, int, str, _Starts]] = []
         for order, family in enumerate(self.families):
-            starts: dict[str, list[tuple[Stack, NameRun]]] = defaultdict(list)
+            starts: dict[str, _Starts] = defaultdict(list)
             for stack in family.stacks:
                 front = stack.block.split("{b}")[0]
                 for run in self.free.values() if stack.block else ():
@@ -152,19 +188,7 @@ class _Matching:
                 )
                 outside = sum(len(stack.outside) for stack in family.stacks) * 2
                 bounds.append((known + outside, order, prefix, found))
-        best: _Candidate | None = None
-        rivals: list[_Candidate] = []
-        for bound, order, prefix, found in sorted(bounds, key=lambda b: (-b[0], b[1])):
-            if best is not None and bound < best.score[0]:
-                break
-            made = self._weigh(self.families[order], order, prefix, found)
-            if made is not None:
-                rivals.append(made)
-                if best is None or made.score > best.score:
-                    best = made
-        if best is not None:
-            self._note_rivals(best, rivals)
-        return best
+        return sorted(bounds, key=lambda b: (-b[0], b[1]))
 
     @staticmethod
     def _within(stack: Stack, rest: str) -> str | None:
@@ -176,11 +200,12 @@ class _Matching:
         within = self._within(stack, rest)
         return None if within is None else self._table(stack)[0].get(within)
 
-    def _weigh(self, family: Family, order: int, prefix: str, starts: list[tuple[Stack, NameRun]]) -> _Candidate | None:
+    def _weigh(self, family: Family, order: int, prefix: str, starts: _Starts) -> _Candidate | None:
         """The row at this prefix: its stacks' tensors cut, and its score; None if it explains too little."""
         fixed = re.compile("|".join(map(translate, family.fixed))) if family.fixed else None
         parts: list[FittedStack] = []
         runs: list[NameRun] = []
+        seen: set[str] = set()
         explained = unused = 0
         by_run: dict[int, list[Stack]] = defaultdict(list)
         for stack, run in starts:
@@ -188,7 +213,7 @@ class _Matching:
         for run in {id(run): run for _, run in starts}.values():
             split = self._split(run, by_run[id(run)], fixed)
             known = [(stack, groups) for stack, groups in split if any(g.entry for g in groups)]
-            made = [self._part(stack, prefix, run.front, groups) for stack, groups in known]
+            made = [self._part(stack, prefix, run.front, groups, seen) for stack, groups in known]
             here = sum(len(g.members) for part in made for g in part.inside)
             if here < _COVERAGE * len(run):
                 continue
@@ -202,7 +227,7 @@ class _Matching:
         if not runs:
             return None
         score = (explained, not self.types.isdisjoint(family.model_types), -unused, -order, -len(prefix))
-        return _Candidate(family, prefix, runs, parts, score)
+        return _Candidate(family, prefix, runs, parts, score, seen)
 
     def _split(
         self, run: NameRun, stacks: list[Stack], fixed: re.Pattern[str] | None
@@ -228,8 +253,8 @@ class _Matching:
             split.append((stack, groups))
         return split
 
-    def _part(self, stack: Stack, prefix: str, front: str, inside: list[Group]) -> FittedStack:
-        """A stack's tensors, inside its blocks and outside, measured and cut."""
+    def _part(self, stack: Stack, prefix: str, front: str, inside: list[Group], seen: set[str]) -> FittedStack:
+        """A stack's tensors, inside its blocks and outside, measured and cut; `seen` takes the names of the latter."""
         outside: list[Group] = []
         keys: set[tuple[str, tuple[str, ...]]] = set()
         for lead in _leading(prefix):
@@ -240,6 +265,7 @@ class _Matching:
                     outside.append(Group(entry, self.shapes[name], [(0, None, name)], []))
             if stack.block and (name := lead + _FREQUENCIES) in self.shapes and name not in self.assigned:
                 outside.append(Group(None, self.shapes[name], [(0, None, name)], []))
+        seen.update(group.members[0][2] for group in outside)
         return fit(stack, front, inside, outside, self.config)
 
     def _note_rivals(self, best: _Candidate, rivals: Iterable[_Candidate]) -> None:
@@ -299,7 +325,7 @@ class _Matching:
         cuts = [(piece, norms if role_of(piece.role).part == "norm" else 1.0) for piece in group.pieces]
         for block, expert, weight in group.members:
             at = None if first is None else block - first
-            self.assigned.setdefault(weight, []).extend(
+            made = [
                 Assignment(
                     Place(name, at, piece.role, expert if piece.expert is None else piece.expert),
                     View(weight, piece.shape, piece.index, piece.transposed, piece.rows, piece.row_block),
@@ -308,7 +334,8 @@ class _Matching:
                     because,
                 )
                 for piece, sure in cuts
-            )
+            ]
+            self.assigned.setdefault(weight, []).extend(made)
 
     def _tie(self, family: Family, part: FittedStack, stack: str) -> None:
         """A head that is not stored is the embedding, unless config.json denies it."""
@@ -341,20 +368,22 @@ class _Matching:
                 if not prefixes:
                     break
             for prefix in prefixes:
-                part = self._part(stack, prefix, prefix, [])
+                part = self._part(stack, prefix, prefix, [], set())
                 if part.outside:
-                    self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0, 0)))
+                    self._take(_Candidate(family, prefix, [], [part], (0, False, 0, 0, 0), set()))
 
     def _take_fixed(self) -> None:
         """Buffers outside the blocks."""
-        patterns = [re.compile(translate(glob)) for family in self.chosen.values() for glob in family.fixed]
-        if not self.chosen:
-            return
-        for name, shape in self.shapes.items():
+        globs = dict.fromkeys(glob for family in self.chosen.values() for glob in family.fixed)
+        patterns = [re.compile(translate(glob)) for glob in globs]
+        by_prefix: dict[str, str] = {}
+        for stack, prefix in self.prefixes.items():
+            by_prefix.setdefault(prefix, stack)
+        longest = max(self.prefixes, key=lambda stack: len(self.prefixes[stack]), default="")
+        for name, shape in self.shapes.items() if self.chosen else ():
             if name in self.assigned or not (_FIXED.search(name) or any(p.match(name) for p in patterns)):
                 continue
-            fronts = [s for s, prefix in self.prefixes.items() if name.startswith(prefix)] or list(self.chosen)
-            stack = max(fronts, key=lambda s: len(self.prefixes[s]))
+            stack = next((by_prefix[lead] for lead in _leading(name) if lead in by_prefix), longest)
             place = Place(stack, None, "fixed")
             because = f"{self.chosen[stack].name}: buffer"
             self.assigned[name] = [Assignment(place, View(name, shape), "table", 1.0, because)]

@@ -81,8 +81,10 @@ class Names:
                 run = self.runs.get(front)
                 if run is None:
                     run = self.runs[front] = NameRun(front)
-                run.kinds[rest, tuple(shape)].append((block, expert, name))
-                run.counts[rest] += 1
+                run.kinds[rest, shape].append((block, expert, name))
+        for run in self.runs.values():
+            for (rest, _), members in run.kinds.items():
+                run.counts[rest] += len(members)
 
     def _fronts(self, name: str) -> Iterator[tuple[str, int, str]]:
         """The places where a name may have its block number: front, number, rest."""

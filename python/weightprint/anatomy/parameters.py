@@ -55,22 +55,21 @@ def parts(anatomy: Anatomy) -> list[Part]:
     """All parts, largest first; weights without a place are the part ``"unmapped"``."""
     elements: Counter[str] = Counter()
     weights: dict[str, set[str]] = defaultdict(set)
-    part: str
     routed: Counter[tuple[str, str]] = Counter()
     for a in anatomy.assignments:
         if a.tied:
             continue
-        part, n = a.place.part, prod(a.view.shape)
+        place, n = a.place, prod(a.view.shape)
+        part: str = place.part
         elements[part] += n
         weights[part].add(a.view.weight)
-        if isinstance(a.place.expert, int):
-            routed[part, a.place.stack] += n
-    if anatomy.adapter_factors:
-        elements["adapter"] += sum(prod(anatomy.weights[name].shape) for name in anatomy.adapter_factors)
-        weights["adapter"] |= anatomy.adapter_factors
-    if anatomy.unmapped:
-        elements["unmapped"] = sum(prod(anatomy.weights[name].shape) for name in anatomy.unmapped)
-        weights["unmapped"] = set(anatomy.unmapped)
+        if isinstance(place.expert, int):
+            routed[part, place.stack] += n
+    shapes = anatomy.weights.shapes
+    for part, names in (("adapter", anatomy.adapter_factors), ("unmapped", anatomy.unmapped)):
+        if names:
+            elements[part] += sum(prod(shapes[name]) for name in names)
+            weights[part].update(names)
     idle: dict[str, int | None] = dict.fromkeys(elements, 0)
     for (part, stack), n in routed.items():
         share, so_far = _active_share(anatomy, stack), idle[part]
@@ -92,14 +91,15 @@ def _active_share(anatomy: Anatomy, stack: str) -> tuple[int, int] | None:
 def stored(anatomy: Anatomy) -> list[Stored]:
     """How weights are stored, most bytes first."""
     kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for name in anatomy.weights:
-        weight, sums = anatomy.weights[name], kinds[stored_kind(anatomy, name)]
-        for k, n in enumerate((1, prod(weight.shape), weight.nbytes)):
-            sums[k] += n
+    for name, shape in anatomy.weights.shapes.items():
+        kind, nbytes = anatomy.weights.stored_as(name)
+        sums = kinds[kind]
+        sums[0] += 1
+        sums[1] += prod(shape)
+        sums[2] += nbytes
     return sorted((Stored(kind, *sums) for kind, sums in kinds.items()), key=lambda s: (-s.n_bytes, s.kind))
 
 
 def stored_kind(anatomy: Anatomy, name: str) -> str:
     """The type that a weight is stored in, with its scheme when it is quantised: ``"BF16"``, ``"I4 gptq"``."""
-    weight = anatomy.weights[name]
-    return weight.dtype if weight.scheme is None else f"{weight.dtype} {weight.scheme}"
+    return anatomy.weights.stored_as(name)[0]

@@ -13,6 +13,7 @@ that reads it has them on its last axis, one that writes it on its first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 __all__ = [
@@ -182,12 +183,14 @@ def bias_of(role: str) -> str:
     return role + "_bias"
 
 
+@lru_cache(maxsize=4096)
 def matrix_of(role: str) -> str:
     """The role without ``_bias`` and without an adapter's suffix: ``"q"`` for ``"q_bias"`` and ``"q.lora_a"``."""
     plain = role.split(".")[0]
     return plain[:-5] if plain not in ROLES and plain.endswith("_bias") else plain
 
 
+@lru_cache(maxsize=4096)
 def role_of(role: str) -> Role:
     """The table's row for a role, its bias or its adapter. Raises KeyError for a word that is not a role."""
     found = ROLES[matrix_of(role)]

@@ -6,9 +6,7 @@ The number in a name that is the block's becomes ``{b}``, the expert's ``{e}``; 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from os.path import commonprefix
 
 from weightprint.anatomy.place import Expert
@@ -24,7 +22,6 @@ _DIGITS = re.compile(r"([0-9]+)")
 _PREFIX = re.compile(r".*?\{b(?:\+\d+)?\}[^\w]?")
 
 
-@lru_cache(maxsize=1 << 16)
 def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(words, numbers) of a name: ``h.3.w1`` → ((``h.``, ``.w``, ````), (3, 1))."""
     parts = _DIGITS.split(name)
@@ -36,13 +33,13 @@ def block_number(weights: Iterable[tuple[int | None, str]]) -> BlockNumber | Non
 
     (A stack of its own may be stored behind another one: block 0 of the multi-token prediction as ``layers.61``.)
     """
-    votes: Counter[BlockNumber] = Counter()
-    n = 0
+    found: set[BlockNumber] | None = None
     for block, name in weights:
-        n += 1
-        votes.update((k, int(d) - (block or 0)) for k, d in enumerate(_split(name)[1]) if len(d) <= 18)
-    found = [number for number, count in votes.items() if count == n and number[1] >= 0]
-    return min(found, key=lambda number: (number[1] != 0, number), default=None)
+        numbers = {(k, int(d) - (block or 0)) for k, d in enumerate(_split(name)[1]) if len(d) <= 18}
+        found = numbers if found is None else found & numbers
+        if not found:
+            return None
+    return min((n for n in found or () if n[1] >= 0), key=lambda number: (number[1] != 0, number), default=None)
 
 
 def _is(digits: str, number: Expert) -> bool:
@@ -54,18 +51,19 @@ def pattern(members: Sequence[tuple[int | None, Expert, str]], number: BlockNumb
 
     ``.weight`` goes without saying.
     """
-    words, first = _split(members[0][2])
-    if any(_split(name)[0] != words for _, _, name in members):
+    split = [_split(name) for _, _, name in members]
+    words = split[0][0]
+    if any(other != words for other, _ in split):
         return ()
     text = words[0]
     for k, word in enumerate(words[1:]):
-        seen = {_split(name)[1][k] for _, _, name in members}
         if number is not None and k == number[0]:
             text += f"{{b+{number[1]}}}" if number[1] else "{b}"
-        elif all(_is(_split(name)[1][k], expert) for _, expert, name in members):
+        elif all(_is(numbers[k], expert) for (_, numbers), (_, expert, _) in zip(split, members, strict=True)):
             text += "{e}"
         else:
-            text += first[k] if len(seen) == 1 else "{" + spans(int(d) for d in seen if len(d) <= 18) + "}"
+            seen = {numbers[k] for _, numbers in split}
+            text += seen.pop() if len(seen) == 1 else "{" + spans(int(d) for d in seen if len(d) <= 18) + "}"
         text += word
     return (escape(text.removesuffix(".weight"), 120),)
 

@@ -57,8 +57,7 @@ class CheckContext:
     @cached_property
     def components(self) -> frozenset[str]:
         """Stored tensors that are components of quantised weights."""
-        weights = self.anatomy.weights.values()
-        return frozenset(name for weight in weights if weight.scheme is not None for name in weight.components)
+        return frozenset(name for weight in self.anatomy.weights.quantised for name in weight.components)
 
     @cached_property
     def idle_updates(self) -> frozenset[str]:

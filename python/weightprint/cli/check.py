@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from weightprint.cli import options
@@ -60,11 +62,9 @@ def check(
     from weightprint.anatomy.adapters.opened import base_and_adapter
     from weightprint.check.check import check as run
     from weightprint.check.manifest import Manifest
-    from weightprint.cli.out import destination, emit, needs_weights, put, refuse_inputs
+    from weightprint.cli.out import destination, emit, later, needs_weights, put, refuse_inputs
     from weightprint.errors import UsageError
     from weightprint.report.check import lines, text
-    from weightprint.report.page.check import page
-    from weightprint.report.page.markdown import check as markdown
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import show
     from weightprint.results.saving import to_json
@@ -90,10 +90,10 @@ def check(
             select=select,
             ignore=ignore,
         )
-    writers = {
+    writers: dict[str, Callable[[], str]] = {
         "json": lambda: to_json(report.to_dict()) + "\n",
-        "markdown": lambda: markdown(report),
-        "html": lambda: page(report),
+        "markdown": lambda: later("report.page.markdown", "check")(report),
+        "html": lambda: later("report.page.check", "page")(report),
         "text": lambda: text(report, everything=True),
     }
     if output is not None:

@@ -47,11 +47,9 @@ def diff(
       weightprint diff base/ finetuned/ -o diff.csv
       weightprint diff base.fp finetuned/               (by digests, against a fingerprint)
     """
-    from weightprint.cli.out import TABLES, destination, put, tables
+    from weightprint.cli.out import TABLES, destination, later, put, tables
     from weightprint.diff.diff import diff as run
     from weightprint.report.diff import headline, lines, text
-    from weightprint.report.page.diff import page
-    from weightprint.report.page.markdown import diff as markdown
     from weightprint.report.progress import progress_bar
     from weightprint.report.terminal import console, pen, show
 
@@ -60,8 +58,8 @@ def diff(
         found = run(a, b, include=include, exclude=exclude, progress=progress)
     writers = {
         **tables(found.table),
-        "markdown": lambda: markdown(found),
-        "html": lambda: page(found, everything=everything),
+        "markdown": lambda: later("report.page.markdown", "diff")(found),
+        "html": lambda: later("report.page.diff", "page")(found, everything=everything),
         "text": lambda: text(found, tensors=True, everything=everything),
     }
     if as_json or (form == "json" and output is not None):

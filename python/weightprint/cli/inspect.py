@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -45,27 +46,15 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
     from weightprint.anatomy.adapters.opened import base_and_adapter, opened
     from weightprint.check.rules.adapters import problems
     from weightprint.checkpoint.checkpoint import open
-    from weightprint.cli.out import destination, emit, put
-    from weightprint.fingerprint.fingerprint import as_fingerprint
+    from weightprint.cli.out import destination, emit, later, put
+    from weightprint.fingerprint.file import is_fingerprint
     from weightprint.report.inspect import inspect_dict, lines
-    from weightprint.report.page.fingerprint import page as page_of
-    from weightprint.report.page.fingerprint import text as text_of
-    from weightprint.report.page.inspect import page
-    from weightprint.report.page.markdown import inspect as markdown
     from weightprint.report.terminal import console, pen, plain, show
     from weightprint.results.saving import to_json
 
     form = destination(output, [model])
-    if (kept := as_fingerprint(model)) is not None:
-        shown = {
-            "json": lambda: kept.to_json() + "\n",
-            "html": lambda: page_of(kept, tensors=tensors),
-            "markdown": lambda: f"```\n{text_of(kept, tensors=tensors)}```\n",
-            "text": lambda: text_of(kept, tensors=tensors),
-        }
-        if output is not None:
-            put(output, form, shown)
-        emit(shown["json" if as_json else "text"]())
+    if is_fingerprint(model):
+        _show_fingerprint(model, as_json, output, form, tensors)
         return 0
     with ExitStack() as opening:
         anatomy: Anatomy | None
@@ -77,10 +66,10 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
             checkpoint = opening.enter_context(open(model, mode=mode))
             anatomy, failure = _anatomy(checkpoint)
         noticed = [*problems(checkpoint), *([failure] if failure else [])]
-        writers = {
+        writers: dict[str, Callable[[], str]] = {
             "json": lambda: to_json(inspect_dict(checkpoint, anatomy, noticed)) + "\n",
-            "markdown": lambda: markdown(checkpoint, anatomy, noticed),
-            "html": lambda: page(checkpoint, anatomy, noticed, tensors=tensors),
+            "markdown": lambda: later("report.page.markdown", "inspect")(checkpoint, anatomy, noticed),
+            "html": lambda: later("report.page.inspect", "page")(checkpoint, anatomy, noticed, tensors=tensors),
             "text": lambda: plain(lines(checkpoint, anatomy, noticed, everything=True, tensors=tensors)),
         }
         if output is not None:
@@ -91,6 +80,23 @@ def inspect(model: str, as_json: bool, output: str | None, tensors: bool, everyt
             out = console()
             show(lines(checkpoint, anatomy, noticed, everything=everything, tensors=tensors, pen=pen(out)), out)
     return 0
+
+
+def _show_fingerprint(model: str, as_json: bool, output: str | None, form: str, tensors: bool) -> None:
+    from weightprint.cli.out import emit, put
+    from weightprint.fingerprint.fingerprint import Fingerprint
+    from weightprint.report.page.fingerprint import page, text
+
+    kept = Fingerprint.load(model)
+    shown = {
+        "json": lambda: kept.to_json() + "\n",
+        "html": lambda: page(kept, tensors=tensors),
+        "markdown": lambda: f"```\n{text(kept, tensors=tensors)}```\n",
+        "text": lambda: text(kept, tensors=tensors),
+    }
+    if output is not None:
+        put(output, form, shown)
+    emit(shown["json" if as_json else "text"]())
 
 
 def _anatomy(checkpoint: Checkpoint) -> tuple[Anatomy | None, Finding | None]:

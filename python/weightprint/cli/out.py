@@ -10,13 +10,15 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 from weightprint.errors import UsageError, WeightprintError
 from weightprint.results.saving import write_atomically
 from weightprint.results.table import FORMATS, SUFFIXES, StatsTable, encode, form_of
 from weightprint.util.escape import escape
 
-__all__ = ["destination", "emit", "needs_weights", "put", "refuse_inputs", "tables"]
+__all__ = ["destination", "emit", "later", "needs_weights", "put", "refuse_inputs", "tables"]
 
 #: Suffix of a file → the form of the report in it.
 REPORTS = {".html": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
@@ -55,6 +57,11 @@ def needs_weights(verb: str, *models: str) -> None:
                 f"{escape(model)} is a fingerprint, and {verb} needs the weights; inspect, diff and compare take it"
             )
             raise UsageError(message, path=model, code="needs_weights")
+
+
+def later(module: str, name: str) -> Callable[..., Any]:
+    """A function of one of our modules that is imported when it is called: most runs write no page."""
+    return lambda *args, **kwargs: getattr(import_module(f"weightprint.{module}"), name)(*args, **kwargs)
 
 
 def tables(table: StatsTable) -> dict[str, Callable[[], str | bytes]]:

@@ -126,8 +126,7 @@ def _anatomy(checkpoint: Checkpoint, *, needed: bool) -> Anatomy | None:
 
 
 def _write(result: Scan, by: str, form: str, output: str | None, everything: bool) -> None:
-    from weightprint.cli.out import emit, put, tables
-    from weightprint.report.page.stats import page
+    from weightprint.cli.out import emit, later, put, tables
     from weightprint.report.scan import summary
     from weightprint.report.stats import columns_to_show, fitting, in_order, rich_table, text
     from weightprint.report.terminal import console
@@ -138,7 +137,7 @@ def _write(result: Scan, by: str, form: str, output: str | None, everything: boo
     if form != "text" or output is not None:
         writers = {
             **tables(table),
-            "html": lambda: page(result, table, everything=everything),
+            "html": lambda: later("report.page.stats", "page")(result, table, everything=everything),
             "markdown": lambda: text(table, everything=everything),
             "text": lambda: text(table, everything=everything),
         }

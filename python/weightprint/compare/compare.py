@@ -292,8 +292,9 @@ def compare(
             weights can tell is then left out and said, and ``effort`` changes nothing.
         b: the model in question; ``share`` is the fraction of its parameters found in A.
         others: further parents: ``mix`` tells B as a mix of A and these (see `weightprint.recipe`).
-        effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal); ``"standard"``
-            reads every byte once and the tests sample; ``"full"`` takes every block, alignment and unit.
+        effort: ``"quick"`` reads samples only, less than 2 % of a large model (and calls nothing equal but a file and
+            itself); ``"standard"`` reads every byte once and the tests sample; ``"full"`` takes every block, alignment
+            and unit.
         seed: fixes which rows are sampled and which permutations are drawn; the same seed gives the same numbers.
         published: also compute the measures of published methods, for comparison: none has a p-value, none decides.
             The spread over depth, which people quote, is always there; at effort ``"full"`` all are.
@@ -449,7 +450,7 @@ def _summary(examined: Examined) -> ModelSummary:
         source=anatomy.source,
         digest=examined.digest,
         n_tensors=checkpoint.n_tensors,
-        n_parameters=sum(weight.numel for weight in anatomy.weights.values()),
+        n_parameters=anatomy.weights.n_parameters,
         n_bytes=checkpoint.n_bytes,
         family=anatomy.family,
         layers=(main.blocks if main else None) or None,

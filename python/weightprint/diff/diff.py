@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,14 @@ from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
 from weightprint.scan.columns import measure
 from weightprint.scan.request import Request, Settings
-from weightprint.util.arrays import F32, Array
+from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
 from weightprint.util.progress import Progress
 
 __all__ = ["STATUSES", "Diff", "diff"]
+
+_SMALL = 1 << 20  # bytes of a pair that one thread compares
 
 #: What may be said of a tensor, in the order in which it is listed.
 STATUSES: dict[str, str] = {
@@ -336,7 +338,7 @@ def _tied(
 
 #: (elements, finite on both sides, differing, of opposite sign; NaN or infinite in A, in B; a, b, a², b², ab, (a − b)²,
 #: largest |a − b|), the sums over elements that are finite on both sides.
-_Sums = tuple[Array, Array, Array]
+_Sums = tuple[Sequence[int], Sequence[int], Sequence[float]]
 
 
 def _sums_as_stored(reads_a: Reads, reads_b: Reads, pair: Pair) -> _Sums | None:
@@ -345,10 +347,11 @@ def _sums_as_stored(reads_a: Reads, reads_b: Reads, pair: Pair) -> _Sums | None:
     if a is None or b is None or pair.transposed or pair.a.offset != pair.b.offset or a.components + b.components > 2:
         return None
     files = [reads.anatomy.checkpoint.core_file(info.file) for reads, info in ((reads_a, a), (reads_b, b))]
-    *counts, nonfinite, sums = _core.compare_stored(files[0], a.index, files[1], b.index)
+    threads = 1 if a.nbytes + b.nbytes < _SMALL else 0  # waking the others takes longer
+    *counts, nonfinite, sums = _core.compare_stored(files[0], a.index, files[1], b.index, threads=threads)
     reads_a.count(a.nbytes)
     reads_b.count(b.nbytes)
-    return np.array(counts), np.array(nonfinite), np.array(sums)
+    return counts, nonfinite, sums
 
 
 def _sums(side_a: ModelView, side_b: ModelView, pair: Pair, tick: Callable[[], object]) -> _Sums:
@@ -364,17 +367,18 @@ def _sums(side_a: ModelView, side_b: ModelView, pair: Pair, tick: Callable[[], o
         if found[1] < found[0]:
             nonfinite += [np.count_nonzero(~np.isfinite(side)) for side in (x, y)]
         tick()
-    return counts, nonfinite, sums
+    return counts.tolist(), nonfinite.tolist(), sums.tolist()
 
 
 def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) -> _Compared:
     """The row of one pair, and what its encoding tells."""
     counts, nonfinite, sums = found
-    n, n_finite, n_differ, n_flipped = (int(c) for c in counts)
-    sum_a, sum_b, aa, bb, ab, dd, largest = (float(s) for s in sums)
-    centred = [s - t / max(n_finite, 1) for s, t in ((aa, sum_a**2), (bb, sum_b**2), (ab, sum_a * sum_b))]
+    n, n_finite, n_differ, n_flipped = counts
+    sum_a, sum_b, aa, bb, ab, dd, largest = sums
+    finite = max(n_finite, 1)
+    centred = aa - sum_a**2 / finite, bb - sum_b**2 / finite, ab - sum_a * sum_b / finite
     spread = math.sqrt(max(centred[0], 0.0) * max(centred[1], 0.0))
-    known = bool((nonfinite == n - n_finite).all())  # the same elements on both sides
+    known = nonfinite[0] == nonfinite[1] == n - n_finite  # the same elements on both sides
     otherwise = pair.a.dtype != pair.b.dtype or pair.a.offset != pair.b.offset
     alike = aa * bb * (1 - _ALIKE) <= ab * ab  # as factors and rounding leave values
     ask = checked if stored_otherwise(pair) else times if alike else None
@@ -398,8 +402,8 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) ->
             "max_difference": largest if n and known else None,
             "l2_a": math.sqrt(aa),
             "l2_b": math.sqrt(bb),
-            "n_nonfinite_a": int(nonfinite[0]),
-            "n_nonfinite_b": int(nonfinite[1]),
+            "n_nonfinite_a": nonfinite[0],
+            "n_nonfinite_b": nonfinite[1],
         },
         outcome,
     )
@@ -448,11 +452,11 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
     What nothing decodes was not read, and no more is the weight that it may be on the other side."""
     rows: list[dict[str, Any]] = []
     digests = [_digests(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
-    own = [name for name, key in digests[1].items() if digests[0].get(name) == key]
+    own = {name for name, key in digests[1].items() if digests[0].get(name) == key}
     owners: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
     for name, key in digests[0].items():
         owners[key] += [] if name in own else [name]
-    unread = [{w.name for w in anatomy.weights.values() if not w.readable} for anatomy in (a, b)]
+    unread = [{w.name for w in anatomy.weights.quantised if not w.readable} for anatomy in (a, b)]
     for name, tensor in left_b.items():
         others = [name] if name in own else owners.get(digests[1].get(name, ("", (), "")), [])
         if others:

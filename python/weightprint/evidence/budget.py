@@ -219,17 +219,25 @@ def hidden_size(*sides: ModelView) -> int | None:
 
     Gains on one side are enough (the other may hide its names); gains that disagree mean that there is no common width.
     """
-    gains = [Counter[int]() for _ in sides]
-    axes: Counter[int] = Counter()
-    for count, side in zip(gains, sides, strict=True):
+    counts = [_lengths(side) for side in sides]
+    axes = sum((axes for _, axes in counts), Counter[int]())
+    widths = {_commonest(gains) for gains, _ in counts if gains} or ({_commonest(axes)} if axes else set())
+    return widths.pop() if len(widths) == 1 else None
+
+
+def _lengths(side: ModelView) -> tuple[Counter[int], Counter[int]]:
+    """How many norm gains have which length, and how many matrices an axis of which; counted once."""
+    if "lengths" not in side.memo:
+        gains, axes = Counter[int](), Counter[int]()
         for tensor in side.tensors.values():
             role = tensor.role
             if role is not None and role.part == "norm" and role.axis == "channels" and len(tensor.shape) == 1:
-                count[tensor.numel] += 1
+                gains[tensor.numel] += 1
             elif tensor.rank2 and role is not None and role.part != "fixed":
                 axes.update({n for n in tensor.shape if n >= _MIN_WIDTH})
-    widths = {_commonest(count) for count in gains if count} or ({_commonest(axes)} if axes else set())
-    return widths.pop() if len(widths) == 1 else None
+        side.memo["lengths"] = gains, axes
+    found: tuple[Counter[int], Counter[int]] = side.memo["lengths"]
+    return found
 
 
 def _commonest(count: Counter[int]) -> int:

@@ -41,7 +41,8 @@ _QUESTION = Evidence(
 
 @dataclass(frozen=True)
 class ExactSharing(Details):
-    """Numbers of tensors, and the first names: ``renamed`` holds those of B and A."""
+    """Numbers of tensors, and the first names: ``renamed`` holds those of B and A. ``one_file``: A and B are the same
+    files (device and inode), and no value was compared."""
 
     n_equal: int
     n_trivial: int
@@ -51,6 +52,7 @@ class ExactSharing(Details):
     renamed: Sequence[tuple[str, str]]
     only_in_a: Sequence[str]
     only_in_b: Sequence[str]
+    one_file: bool = False
 
 
 def _mirrored(told: ExactSharing, names: Mapping[str, str], models: ModelPair) -> ExactSharing:
@@ -68,25 +70,27 @@ def _mirrored(told: ExactSharing, names: Mapping[str, str], models: ModelPair) -
 def exact_sharing(models: ModelPair) -> Evidence:
     """Digests of all tensors of A against all of B. ``found`` lists every equal tensor that is evidence."""
     a, b = models.a, models.b
-    if not models.budget.whole:
+    if not models.budget.whole and not models.one_file:
         return not_applied(_QUESTION, "quick effort reads samples, and a digest needs every byte")
-    if not b.tensors or any(t.digest is None for side in (a, b) for t in side.tensors.values()):
+    if not b.tensors or (
+        not models.one_file and any(t.digest is None for side in (a, b) for t in side.tensors.values())
+    ):
         return not_applied(_QUESTION, "no digests to compare")
-    in_a: dict[tuple[str, tuple[int, ...], str | None], list[str]] = {}
+    in_a: dict[_Content, str] = {}
     for tensor in a.tensors.values():
-        in_a.setdefault((tensor.dtype, tensor.shape, tensor.digest), []).append(tensor.name)
-    in_b = {(t.dtype, t.shape, t.digest) for t in b.tensors.values()}
+        in_a.setdefault(_content(tensor), tensor.name)
+    in_b = {_content(tensor) for tensor in b.tensors.values()}
 
     found: list[Shared] = []
     renamed: list[tuple[str, str]] = []
     trivial = fixed = 0
     only_b: list[str] = []
     for tensor in b.tensors.values():
-        names = in_a.get((tensor.dtype, tensor.shape, tensor.digest))
-        if names is None:
+        name, twin = in_a.get(_content(tensor)), a.tensors.get(tensor.name)
+        if name is None:
             only_b.append(tensor.name)
             continue
-        name = tensor.name if tensor.name in names else names[0]
+        name = tensor.name if twin is not None and _content(twin) == _content(tensor) else name
         if name != tensor.name:
             renamed.append((tensor.name, name))
         if b.is_trivial(tensor):
@@ -95,12 +99,14 @@ def exact_sharing(models: ModelPair) -> Evidence:
             fixed += 1
         else:
             found.append(Shared(tensor.name, name, "exact", tensor.numel))
-    only_a = [t.name for t in a.tensors.values() if (t.dtype, t.shape, t.digest) not in in_b]
+    only_a = [t.name for t in a.tensors.values() if _content(t) not in in_b]
     shared = sum(f.numel for f in found)
     says = (
         f"{len(found)} of {len(b.tensors)} tensors of B are in A bit for bit ({shared / max(b.numel, 1):.1%} of "
         f"B's parameters)"
     )
+    if models.one_file:
+        says = f"A and B are the same file (device and inode): {says}"
     if renamed:
         says += f", {len(renamed)} of the equal ones under another name"
     if trivial + fixed:
@@ -121,8 +127,17 @@ def exact_sharing(models: ModelPair) -> Evidence:
             renamed=renamed[:_LISTED],
             only_in_a=only_a[:_LISTED],
             only_in_b=only_b[:_LISTED],
+            one_file=models.one_file,
         ),
     )
+
+
+#: Dtype, shape and digest; where none was taken, of one file, the name.
+_Content = tuple[str, tuple[int, ...], str]
+
+
+def _content(tensor: Tensor) -> _Content:
+    return tensor.dtype, tensor.shape, tensor.name if tensor.digest is None else tensor.digest
 
 
 def is_fixed(side: ModelView, tensor: Tensor) -> bool:

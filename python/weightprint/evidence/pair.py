@@ -100,7 +100,8 @@ class ModelPair:
     ``log10_pairings``: how many pairings were open to a choice that looked at values. ``basis``: how B's residual
     channels are written in A's. ``settled``: blocks of B that were found in A's blocks of the same place
     (:mod:`weightprint.evidence.lookup.settled`); None while that is not known. ``collectors``: what was looked at while
-    the models streamed by (:mod:`weightprint.evidence.streamed`).
+    the models streamed by (:mod:`weightprint.evidence.streamed`). ``one_file``: both are the same files, which tells
+    that they are equal where no digest was taken.
     """
 
     a: ModelView
@@ -112,6 +113,7 @@ class ModelPair:
     basis: Basis = IDENTITY
     settled: frozenset[Block] | None = frozenset()
     collectors: list[Any] = field(default_factory=list, repr=False)
+    one_file: bool = False
 
     @cached_property
     def budget(self) -> Budget:

@@ -66,6 +66,12 @@ def ffns(side: ModelView, smallest: int = 16) -> list[Ffn]:
     Reads headers only. A gate or down-projection whose shape does not go with the up-projection is left out of its
     `Ffn`; constant tensors (where statistics are known) are too.
     """
+    if "ffns" not in side.memo:
+        side.memo["ffns"] = _all_ffns(side)
+    return [ffn for ffn in side.memo["ffns"] if ffn.units >= smallest]
+
+
+def _all_ffns(side: ModelView) -> list[Ffn]:
     found: dict[tuple[str, int, Expert], dict[str, Tensor]] = defaultdict(dict)
     for tensor in side.tensors.values():
         place = tensor.place
@@ -74,7 +80,7 @@ def ffns(side: ModelView, smallest: int = 16) -> list[Ffn]:
     out = []
     for (stack, block, expert), parts in found.items():
         up, gate, down = (parts.get(role) for role in ("up", "gate", "down"))
-        if up is None or up.constant or up.shape[0] < smallest:
+        if up is None or up.constant:
             continue
         h, d = up.shape
         gate = gate if gate is not None and gate.shape == (h, d) and not gate.constant else None

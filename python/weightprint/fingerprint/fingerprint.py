@@ -17,6 +17,7 @@ from weightprint.anatomy.adapters.opened import opened
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.place import Geometry
 from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import FormatError, TensorNotFoundError, UsageError
 from weightprint.fingerprint.file import is_fingerprint, packed, read, unpacked, write
 from weightprint.fingerprint.layout import misfit
@@ -106,7 +107,14 @@ class Fingerprint(Shown):
         """Tensor → one of the scan's statistics (`mean std l2 abs_max skewness kurtosis n_finite n_zero n_nan`)."""
         if column not in STATISTICS:
             raise UsageError(f"no such statistic; there are {', '.join(STATISTICS)}", code="no_such_column")
-        return dict(zip(self.tensors, self.arrays["statistics"][:, STATISTICS.index(column)].tolist(), strict=True))
+        return self._statistics[column]
+
+    @cached_property
+    def _statistics(self) -> dict[str, dict[str, float]]:
+        columns = self.arrays["statistics"].T.tolist()
+        return {
+            name: dict(zip(self.tensors, column, strict=True)) for name, column in zip(STATISTICS, columns, strict=True)
+        }
 
     def sketch(self, name: str) -> np.ndarray:
         """The linear sketch of a matrix by its name: float64 (buckets,), 256 of them unless a model has very many.
@@ -273,8 +281,10 @@ def _summary(anatomy: Anatomy, passed: Passed) -> dict[str, Any]:
     from weightprint import __version__  # the package's own root, which loads this file
 
     files = []
-    for number, file in enumerate(anatomy.checkpoint.files):
-        infos = [info for info in anatomy.checkpoint.tensors if info.file == number]
+    per_file: list[list[TensorInfo]] = [[] for _ in anatomy.checkpoint.files]
+    for info in anatomy.checkpoint.tensors:
+        per_file[info.file].append(info)
+    for file, infos in zip(anatomy.checkpoint.files, per_file, strict=True):
         digests = [passed.stored[info.name]["digest"] for info in infos]
         digest = whole_digest([i.dtype for i in infos], [i.shape for i in infos], digests)
         files.append({"name": file.name, "bytes": file.nbytes, "digest": digest})
@@ -286,7 +296,7 @@ def _summary(anatomy: Anatomy, passed: Passed) -> dict[str, Any]:
         "main_stack": anatomy.main_stack,
         "geometry": {stack: sizes.to_dict() for stack, sizes in anatomy.geometry.items()},
         "n_tensors": anatomy.checkpoint.n_tensors,
-        "n_parameters": sum(weight.numel for weight in anatomy.weights.values()),
+        "n_parameters": anatomy.weights.n_parameters,
         "n_bytes": anatomy.checkpoint.n_bytes,
         "version": __version__,
     }

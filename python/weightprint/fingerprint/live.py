@@ -53,7 +53,7 @@ class Reads:
         """Some tensor is cut out of a stored one, transposed or decoded."""
         weights = self.anatomy.weights
         return (
-            any(w.scheme is not None for w in weights.values())
+            bool(weights.quantised)
             or any(part is not None and not part.view.whole for part in self.parts.values())
             or len(self.anatomy.checkpoints) > 1
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -150,6 +150,7 @@ class ModelView:
     gains: Callable[[Tensor], F32 | None] = field(default=no_gain, repr=False)
     geometry: Mapping[str, Geometry] = field(default_factory=dict, repr=False)
     sample: Callable[[str, Runs, Runs | None], F32 | None] = field(default=no_sample, repr=False)
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # looked up once
 
     @property
     def numel(self) -> int:

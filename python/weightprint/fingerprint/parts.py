@@ -54,6 +54,9 @@ class Parts(Collector):
         super().__init__()
         self.plan = plan
         self.arrays: dict[str, Array] = {}
+        # A LayerNorm takes the stream's mean away, so rows' means over channels mean nothing.
+        roles = {tensor.place.role for tensor in side.tensors.values() if tensor.place is not None}
+        self._centred = not roles.isdisjoint(("ffn_norm_bias", "attn_norm_bias"))
         self._steps_of = list(self._planned(side))
 
     @property
@@ -108,15 +111,12 @@ class Parts(Collector):
 
     def _angles(self, ffn: Ffn, side: ModelView) -> None:
         numbers = self.plan.numbered(ffn.units, self.plan.angles)
-        roles = {tensor.place.role for tensor in side.tensors.values() if tensor.place is not None}
-        centred = not roles.isdisjoint(("ffn_norm_bias", "attn_norm_bias"))
         for role, tensor in (("up", ffn.up), ("gate", ffn.gate)):
             if tensor is None:
                 continue
             x, gain = sampled_rows(side, tensor, numbers), side.gain(tensor)
             x = _finite(x if gain is None else x * gain)
-            # A LayerNorm takes the stream's mean away, so rows' means over channels mean nothing.
-            x = unit_rows(x - x.mean(axis=1, keepdims=True) if centred else x)
+            x = unit_rows(x - x.mean(axis=1, keepdims=True) if self._centred else x)
             self._keep(f"angles/{ffn.name}/{role}", (x @ x.T)[np.triu_indices(len(x), 1)].astype(np.float16))
 
     def _head_reads(self, attention: Attention) -> tuple[Read, ...]:

@@ -179,15 +179,16 @@ class Scheme:
         name: for people who read the list of schemes.
         anchors: ends of tensor names that give it away; `group` is called once for every tensor that has one.
         group: (the unclaimed tensors, the name that matched, the end that matched) → the weight, or None where the
-        tensor is
-            something else after all. Must not look at anything but the siblings.
+            tensor is something else after all. Must not look at anything but the siblings.
         stated: the weights of this scheme that the container itself names.
+        dtypes: dtypes that give it away; `group` is called once for every tensor of one, with an empty end.
     """
 
     name: str
     anchors: tuple[str, ...] = ()
     group: Callable[[UnclaimedTensors, str, str], Quantised | None] = lambda unclaimed, name, end: None
     stated: Callable[[Checkpoint], Iterable[Quantised]] = lambda checkpoint: ()
+    dtypes: tuple[str, ...] = ()
 
 
 #: Bytes of a tensor that `UnclaimedTensors.read_small` reads with others, and of all that it keeps.
@@ -195,16 +196,21 @@ _SMALL_BYTES, _SMALL_TOTAL = 1024, 1 << 26
 
 
 class UnclaimedTensors:
-    """The stored tensors that no scheme has claimed yet, by name; and what was noticed on the way."""
+    """The stored tensors that no scheme has claimed yet, by name; and what was noticed on the way.
+
+    Attributes:
+        checkpoint: whose tensors they are.
+        infos: all stored tensors by name, claimed or not, in file order; ``names`` are its keys.
+        hints: what the config says of them.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.names = checkpoint.names()
+        self.infos = {info.name: info for info in checkpoint.tensors}
+        self.names = list(self.infos)
         self.hints = Hints.of(checkpoint)
         self.memo: dict[str, Any] = {}  # what a scheme looked up once for the whole checkpoint
-        self._number = {name: k for k, name in enumerate(self.names)}
         self.claimed: set[str] = set()
-        self._infos: dict[str, TensorInfo] = {}
         self._small: dict[str, dict[str, bytes]] = {}
         self._companions: dict[str, list[str]] = {}
         for name in self.names:
@@ -214,15 +220,11 @@ class UnclaimedTensors:
         self._noticed: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._number and name not in self.claimed
+        return name in self.infos and name not in self.claimed
 
     def get(self, name: str | None) -> TensorInfo | None:
         """The tensor of that name; None where there is none, or a weight has it already."""
-        if name is None or name not in self:
-            return None
-        if name not in self._infos:
-            self._infos[name] = self.checkpoint.tensors[self._number[name]]
-        return self._infos[name]
+        return None if name is None or name in self.claimed else self.infos.get(name)
 
     def read_small(self, info: TensorInfo, end: str) -> bytes:
         """The bytes of a small tensor whose name ends in `end`; the first call reads all others like it, too."""

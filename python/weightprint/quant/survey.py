@@ -27,18 +27,19 @@ from weightprint.quant.schemes.gptq import GPTQ
 from weightprint.quant.schemes.hqq import HQQ
 from weightprint.quant.schemes.mlx import MLX
 from weightprint.quant.schemes.mxfp4_blocks import MXFP4_BLOCKS
-from weightprint.quant.schemes.named import NAMED
+from weightprint.quant.schemes.named import NAMED, WORDS
 from weightprint.quant.schemes.packed import PACKED
 from weightprint.quant.schemes.scaled import SCALED
 from weightprint.quant.schemes.torchao import TORCHAO
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["SCHEMES", "find", "survey"]
+__all__ = ["SCHEMES", "find", "grouped", "survey"]
 
 #: Every scheme: first what files say themselves; where several share an end of a name, the one that asks for more.
 SCHEMES: tuple[Scheme, ...] = (
     GGUF, TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, HQQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,
+    WORDS,
 )  # fmt: skip
 
 
@@ -53,24 +54,34 @@ def find(checkpoint: Checkpoint) -> list[Quantised]:
 
 def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
     """`find`, and what was noticed: scales without codes, components that contradict each other, assumptions."""
-    unclaimed = UnclaimedTensors(checkpoint)
-    candidates = _candidates(unclaimed)
+    return grouped(UnclaimedTensors(checkpoint))
+
+
+def grouped(unclaimed: UnclaimedTensors) -> tuple[list[Quantised], list[Finding]]:
+    """The same of tensors that were listed before; claims those that are components."""
     found: list[Quantised] = []
-    for scheme, named in zip(SCHEMES, candidates, strict=True):
-        for weight in chain(scheme.stated(checkpoint), (scheme.group(unclaimed, name, end) for name, end in named)):
+    for scheme, named in zip(SCHEMES, _candidates(unclaimed), strict=True):
+        stated = scheme.stated(unclaimed.checkpoint)
+        for weight in chain(stated, (scheme.group(unclaimed, name, end) for name, end in named)):
             if weight is not None:
                 unclaimed.claim(weight)
                 found.append(weight)
     return _named_apart(unclaimed, with_caches(unclaimed, found)), unclaimed.findings()
 
 
+_ANCHORS = tuple({end for scheme in SCHEMES for end in scheme.anchors})
+
+
 def _candidates(unclaimed: UnclaimedTensors) -> list[list[tuple[str, str]]]:
-    """For each scheme, the names that end as one of its anchors, with the longest such end."""
+    """For each scheme, the names that end as one of its anchors, with the longest such end, and those of its dtypes."""
+    anchored = [name for name in unclaimed.names if name.endswith(_ANCHORS)]  # few, of most models
     candidates: list[list[tuple[str, str]]] = []
     for scheme in SCHEMES:
         longest_first = sorted(scheme.anchors, key=len, reverse=True)
-        named = [name for name in unclaimed.names if name.endswith(scheme.anchors)]
-        candidates.append([(name, next(end for end in longest_first if name.endswith(end))) for name in named])
+        named = [name for name in anchored if name.endswith(scheme.anchors)]
+        ends = [(name, next(end for end in longest_first if name.endswith(end))) for name in named]
+        typed = [info.name for info in unclaimed.infos.values() if info.dtype in scheme.dtypes] if scheme.dtypes else []
+        candidates.append(ends + [(name, "") for name in typed])
     return candidates
 
 

@@ -18,8 +18,8 @@ from weightprint import _core
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import TensorNotFoundError, UsageError
-from weightprint.quant.base import Levels, Quantised, Unreadable
-from weightprint.quant.survey import survey
+from weightprint.quant.base import Levels, Quantised, UnclaimedTensors, Unreadable
+from weightprint.quant.survey import grouped
 from weightprint.results.finding import Finding
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
@@ -73,20 +73,18 @@ class Weights(Mapping[str, Weight]):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        found, self.findings = survey(checkpoint)
+        tensors = UnclaimedTensors(checkpoint)
+        found, self.findings = grouped(tensors)
         self._quantised: dict[str, Quantised] = {q.name: q for q in found}
         self._owner = {component: q.name for q in self._quantised.values() for component in q.components}
-        self._plain: dict[str, TensorInfo] = {}
-        self._weights: dict[str, Weight] = {}
-        for info in checkpoint.tensors:
-            q = self._quantised.get(self._owner.get(info.name, ""))
+        # A plain weight is its tensor's TensorInfo until it is asked for: of a million, nearly none are.
+        self._weights: dict[str, Weight | TensorInfo] = {}
+        for name, info in tensors.infos.items():
+            q = self._quantised.get(self._owner[name]) if name in self._owner else None
             if q is None:
-                self._plain[info.name] = info
-                self._weights[info.name] = Weight(
-                    info.name, info.shape, info.dtype, None, (info.name,), info.nbytes, {}
-                )
+                self._weights[name] = info
             elif q.name not in self._weights:
-                nbytes = sum(checkpoint.find(component).nbytes for component in q.components)
+                nbytes = sum(tensors.infos[component].nbytes for component in q.components)
                 readable = not isinstance(q, Unreadable)
                 levels = q.levels if readable else None
                 self._weights[q.name] = Weight(
@@ -94,7 +92,10 @@ class Weights(Mapping[str, Weight]):
                 )
 
     def __getitem__(self, name: str) -> Weight:
-        return self._weights[name]
+        found = self._weights[name]
+        if isinstance(found, Weight):
+            return found
+        return Weight(name, found.shape, found.dtype, None, (name,), found.nbytes, {})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
@@ -110,13 +111,30 @@ class Weights(Mapping[str, Weight]):
         """Name → shape, in order."""
         return {name: weight.shape for name, weight in self._weights.items()}
 
+    @property
+    def n_parameters(self) -> int:
+        """Elements over all weights."""
+        return sum(prod(weight.shape) for weight in self._weights.values())
+
+    @property
+    def quantised(self) -> list[Weight]:
+        """Those that are not stored plainly, in order: of most models none."""
+        return [weight for weight in self._weights.values() if isinstance(weight, Weight) and weight.scheme is not None]
+
+    def stored_as(self, name: str) -> tuple[str, int]:
+        """What one weight is stored as, ``"BF16"`` or ``"I4 gptq"``, and the bytes of all its components."""
+        weight = self._weights[name]
+        scheme = weight.scheme if isinstance(weight, Weight) else None
+        return weight.dtype if scheme is None else f"{weight.dtype} {scheme}", weight.nbytes
+
     def owner(self, tensor: str) -> str:
         """The name of the weight that a stored tensor belongs to; its own, unless it is a component."""
         return self._owner.get(tensor, tensor)
 
     def stored(self, name: str) -> TensorInfo | None:
         """The one tensor that a plain weight is; None for a quantised weight."""
-        return self._plain.get(name)
+        found = self._weights.get(name)
+        return found if isinstance(found, TensorInfo) else None
 
     def read(self, name: str, rows: slice | None = None, columns: slice | None = None, index: int | None = None) -> F32:
         """A rectangle of one weight, decoded to float32; reads no more than it needs.
@@ -146,7 +164,7 @@ class Weights(Mapping[str, Weight]):
             )
         r = _range(rows, shape[0] if shape else 1)
         c = _range(columns, shape[1] if len(shape) == 2 else 1)
-        info = self._plain.get(name)
+        info = self.stored(name)
         if info is None:
             return self._quantised[name].read(self.checkpoint, slice(r.start, r.stop), slice(c.start, c.stop), index)
         if info.components != 1:
@@ -158,7 +176,7 @@ class Weights(Mapping[str, Weight]):
         return values.reshape(kept)
 
 
-def _sub_shape(weight: Weight, index: int | None) -> tuple[int, ...]:
+def _sub_shape(weight: Weight | TensorInfo, index: int | None) -> tuple[int, ...]:
     if index is None:
         return weight.shape
     if not weight.shape or not 0 <= index < weight.shape[0]:

@@ -80,10 +80,10 @@ def anatomy_dict(anatomy: Anatomy) -> dict[str, Any]:
 def tensor_rows(anatomy: Anatomy) -> list[tuple[str, ...]]:
     """One row per canonical tensor: its place, the weight it is cut from, and how that is known."""
     rows: list[tuple[str, ...]] = []
-    homeless = set(anatomy.unmapped)
+    homeless, notes = set(anatomy.unmapped), cut_notes(anatomy)
     for a in sorted(anatomy.assignments, key=lambda a: drawn_at(a.place)):
         known = a.because if a.source == "table" else f"inferred {a.confidence:.2f}: {a.because}"
-        what = ", ".join(filter(None, [cut_notes(anatomy, a), "tied" * a.tied]))
+        what = ", ".join(filter(None, [notes(a), "tied" * a.tied]))
         name = escape(a.view.weight) + (f" [{a.view.index}]" if a.view.index is not None else "")
         shape, kind = shape_text(a.view.shape, "×"), stored_kind(anatomy, a.view.weight)
         rows.append((escape(str(a.place)), shape, kind, name, what, f"{a.source} {escape(known, None)}"))

@@ -106,7 +106,7 @@ def _heading(stack: str, text: str, pen: Pen) -> Iterator[Text]:
 
 def recognised(anatomy: Anatomy, stack: str) -> str:
     """How the stack is known: by a row of the table, or inferred and how surely."""
-    found = [a for a in anatomy.assignments if a.place.stack == stack]
+    found = anatomy.stacks[stack]
     guesses = sorted(a.confidence for a in found if a.source == "inferred")
     family = anatomy.families.get(stack)
     if not guesses:

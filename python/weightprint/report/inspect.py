@@ -153,7 +153,7 @@ def _findings(checkpoint: Checkpoint, anatomy: Anatomy | None) -> tuple[Finding,
 def _headline(checkpoint: Checkpoint, anatomy: Anatomy | None) -> str:
     n = checkpoint.n_parameters
     if anatomy is not None:
-        n = sum(anatomy.weights[name].numel for name in anatomy.weights)
+        n = anatomy.weights.n_parameters
     files = len(checkpoint.files)
     return (
         f"{checkpoint.n_tensors:,} tensor{'s' * (checkpoint.n_tensors != 1)}, {count(n)} parameters, "

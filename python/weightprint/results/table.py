@@ -139,16 +139,17 @@ class StatsTable(Shown):
 
     def to_records(self) -> list[dict[str, Any]]:
         """One dict per row, ready for JSON: shapes are lists, undefined numbers None."""
-        return [json_value(row) for row in self.rows()]
+        names, columns = self.names, [_json_values(column.tolist()) for column in self.columns]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def to_json(self) -> str:
         """A JSON array of one object per row."""
-        rows = ",\n".join(json.dumps(json_value(row), allow_nan=False) for row in self.rows())
+        rows = ",\n".join(json.dumps(row, allow_nan=False) for row in self.to_records())
         return f"[\n{rows}\n]\n" if rows else "[]\n"
 
     def to_jsonl(self) -> str:
         """One JSON object per line."""
-        return "".join(json.dumps(json_value(row), allow_nan=False) + "\n" for row in self.rows())
+        return "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.to_records())
 
     def to_csv(self) -> str:
         """Comma-separated text with a header line; floats keep every bit, names can't become formulas."""
@@ -242,6 +243,11 @@ def encode(table: StatsTable, form: str) -> bytes:
 def shape_text(shape: Sequence[int], times: str = "x") -> str:
     """``(2, 3)`` → ``"2x3"``; a scalar is ``"scalar"``."""
     return times.join(map(str, shape)) or "scalar"
+
+
+def _json_values(values: list[Any]) -> list[Any]:
+    """As `json_value` makes them, of many that nearly all are what they should be."""
+    return [value if value is None or type(value) in (str, int) else json_value(value) for value in values]
 
 
 def _plain(value: Any) -> Any:

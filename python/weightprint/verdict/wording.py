@@ -67,6 +67,8 @@ def identical(facts: Facts) -> str:
         if names
     ]
     renamed -= len(facts.tied[1])
+    if exact is not None and exact.one_file:
+        return "A and B are the same file, so they hold the same values; none was compared."
     return f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
 
 

@@ -151,7 +151,7 @@ class MergedWeights(Weights):
 
     def __init__(self, base: Anatomy, adapter: Adapter) -> None:
         self.__dict__.update(base.weights.__dict__)
-        self._adapter = adapter
+        self._base, self._adapter = base.weights, adapter
         self._norms: dict[str, F32] = {}
         self._patches = _patches(base, adapter)
         rule = rule_of(list(adapter.updates), base.weights)
@@ -165,12 +165,9 @@ class MergedWeights(Weights):
             self._weights[target] = replace(adapter.weights[stored], name=target)
         self._biases = self._bias_updates(adapter, rule)
         for name in (*self._patches, *self._biases):  # values as they are computed, whatever the base is stored as
-            self._weights[name] = replace(self._weights[name], dtype="F32", scheme=None, levels=None)
-
-    @property
-    def touched(self) -> frozenset[str]:
-        """Names of the weights that differ from the base's."""
-        return frozenset({*self._patches, *self._plain_of, *self._biases})
+            self._weights[name] = replace(self[name], dtype="F32", scheme=None, levels=None)
+        #: Names of the weights that differ from the base's.
+        self.touched = frozenset({*self._patches, *self._plain_of, *self._biases})
 
     def stored(self, name: str) -> TensorInfo | None:
         """None for what the adapter touches: no file holds it."""
@@ -204,7 +201,7 @@ class MergedWeights(Weights):
         stored = self._plain_of.get(name)
         if stored is not None:
             return self._adapter.weights.read(stored, rows, columns, index)
-        return super().read(name, rows, columns, index)
+        return self._base.read(name, rows, columns, index)
 
     def _patched(self, name: str, values: F32, patch: _Patch, rows: range, columns: range) -> F32:
         if patch.update.embedding:

@@ -22,6 +22,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -63,7 +64,7 @@ class BlockTensor:
         return len({expert for _, expert in self.names if expert is not None})
 
 
-@dataclass(slots=True)
+@dataclass
 class RepeatedBlocks:
     """A stack of blocks: what precedes the number in names, which numbers, and the tensors of each kind of block."""
 
@@ -71,7 +72,7 @@ class RepeatedBlocks:
     kinds: list[list[BlockTensor]]
     blocks: list[int]
 
-    @property
+    @cached_property
     def names(self) -> set[str]:
         """Every weight in it."""
         return {name for tensors in self.kinds for tensor in tensors for name in tensor.names.values()}
@@ -99,7 +100,7 @@ def repeats_by_name(
             again = prefix in sure and len(numbers) > 1
             blocks = len(numbers) > 1 and _agree(numbers, shapes)
             if again or (blocks and not _staged(numbers, shapes, cuts, level)):
-                repeats.append(_repeated(prefix, numbers, shapes, left))
+                repeats.append(_repeated(prefix, numbers, shapes))
         left = outside_names(left, repeats)
     repeats.sort(key=lambda repeat: -len(repeat.names))
     return repeats
@@ -139,14 +140,8 @@ def _staged(
     return covered >= _COVER * total
 
 
-def _repeated(
-    prefix: str, numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape], order: Sequence[str]
-) -> RepeatedBlocks:
-    position = {name: i for i, name in enumerate(order)}
-    blocks: dict[int, dict[tuple[str, Shape], dict[int | None, str]]] = {}
-    for block in sorted(numbers):
-        entries = sorted(numbers[block], key=lambda entry: position[entry[1]])
-        blocks[block] = _unit(entries, shapes)
+def _repeated(prefix: str, numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape]) -> RepeatedBlocks:
+    blocks = {block: _unit(numbers[block], shapes) for block in sorted(numbers)}
     return RepeatedBlocks(prefix, kinds(blocks), sorted(numbers))
 
 

@@ -37,9 +37,9 @@ file holds in order of the alphabet. Untrained weights have no cues from values.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
 
 from weightprint.anatomy.infer.blocks import BlockTensor, RepeatedBlocks, outside_names, repeats_by_name
 from weightprint.anatomy.infer.name_hints import hint, stack_word
@@ -52,6 +52,7 @@ from weightprint.anatomy.infer.value_probes import Probe
 from weightprint.anatomy.place import Assignment, Place, Rows, View
 from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
 from weightprint.util.arrays import F32
+from weightprint.util.beginnings import Beginnings
 
 __all__ = ["infer"]
 
@@ -108,15 +109,12 @@ class _Result:
 
     taken: set[Place]
     assignments: list[Assignment] = field(default_factory=list)
-
-    @property
-    def names(self) -> set[str]:
-        """Weights that have a place."""
-        return {a.view.weight for a in self.assignments}
+    names: set[str] = field(default_factory=set)  # weights that have a place
 
     def add(self, place: Place, view: View, confidence: float, because: str) -> None:
         if place not in self.taken or place.part == "fixed":  # a block may have any number of buffers
             self.taken.add(place)
+            self.names.add(view.weight)
             sure = round(float(min(0.99, confidence)), 3)
             self.assignments.append(Assignment(place, view, "inferred", sure, because))
 
@@ -150,12 +148,13 @@ def _named(
     result: _Result,
 ) -> None:
     """Stacks that numbers in names show; what is outside goes to the stack whose prefix or width it shares."""
-    names = _stack_names(repeats, known)
+    table = Beginnings([a.view.weight for a in known])
+    names = _stack_names(repeats, known, table)
     widths: list[int | None] = []
+    final = any(len(shapes[n]) == 1 for n in rest)
     for repeat, stack in zip(repeats, names, strict=True):
-        final = any(len(shapes[n]) == 1 for n in rest)
         width = None
-        theirs = sum(a.view.weight.startswith(repeat.prefix) for a in known)
+        theirs = len(table.of(repeat.prefix))
         for kind in repeat.kinds:
             d = hidden_size(kind) or width
             if theirs >= len(repeat.names):  # the table knows this stack: what it left is nothing usual
@@ -169,42 +168,35 @@ def _named(
             how = f"number behind '{repeat.prefix}'"
             _place(roles, stack, {b: b for b in repeat.blocks}, how, 1.0, result)
         widths.append(width)
-    claimed: set[str] = set()
+    beside: dict[int, list[str]] = defaultdict(list)
+    nearest = Beginnings([repeat.prefix for repeat in repeats]).nearest
+    for name in rest:
+        beside[nearest(name)].append(name)
     for i in sorted(range(len(repeats)), key=lambda i: -len(repeats[i].prefix)):
-        d = widths[i]
-        if d is None:
-            continue
-        mine = [n for n in rest if n not in claimed and (len(repeats) == 1 or _nearest(n, repeats) == i)]
-        for found in find_outside(mine, shapes, d, probe, ordered=True):
-            claimed.add(found.name)
-            _put(found, shapes, names[i], result)
+        if (d := widths[i]) is not None:
+            for found in find_outside(beside[i], shapes, d, probe, ordered=True):
+                _put(found, shapes, names[i], result)
 
 
 def _put(found: Outside, shapes: Mapping[str, Shape], stack: str, result: _Result) -> None:
     result.add(Place(stack, None, found.role), found.view(shapes), found.confidence, found.because)
 
 
-def _nearest(name: str, repeats: Sequence[RepeatedBlocks]) -> int:
-    """The repeated blocks with the longest common beginning; the largest where none has any."""
-    shared = [len(commonprefix([name, repeat.prefix])) for repeat in repeats]  # noqa: RUF071  characters, not paths
-    return max(range(len(repeats)), key=lambda i: (shared[i], len(repeats[i].names)))
-
-
-def _stack_names(repeats: Sequence[RepeatedBlocks], known: Sequence[Assignment]) -> list[str]:
+def _stack_names(repeats: Sequence[RepeatedBlocks], known: Sequence[Assignment], table: Beginnings) -> list[str]:
     """A word of the prefix, else ``decoder`` for the largest, else ``stack1`` …; never one that the table gave."""
-    used: set[str] = set()
-    for a in known:
-        if not any(a.view.weight.startswith(repeat.prefix) for repeat in repeats):
-            used.add(a.place.stack)
+    mine = [table.of(repeat.prefix) for repeat in repeats]
+    covered = {k for numbers in mine for k in numbers}
+    used = {a.place.stack for k, a in enumerate(known) if k not in covered}
+    last: dict[str, int] = {}
     out = []
-    for i, repeat in enumerate(repeats):
-        same = next((a.place.stack for a in known if a.view.weight.startswith(repeat.prefix)), None)
-        word = stack_word(repeat.prefix)
-        wanted = same or word or ("decoder" if i == 0 else f"stack{i}")
-        name, n = wanted, 1
+    for i, (repeat, numbers) in enumerate(zip(repeats, mine, strict=True)):
+        same = known[min(numbers)].place.stack if numbers else None
+        wanted = same or stack_word(repeat.prefix) or ("decoder" if i == 0 else f"stack{i}")
+        name, n = wanted, last.get(wanted, 1)
         while name in used and same is None:
             n += 1
             name = f"{wanted}{n}"
+        last[wanted] = n
         used.add(name)
         out.append(name)
     return out

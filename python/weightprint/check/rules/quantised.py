@@ -24,7 +24,7 @@ _MANY = 256  # words of one tensor: fewer are a setting, not a matrix
 def undecodable(context: CheckContext) -> Iterator[Finding]:
     """Weights whose components don't hold together, and components without a weight."""
     weights = context.anatomy.weights
-    broken = [weight.name for weight in weights.values() if not weight.readable]
+    broken = [weight.name for weight in weights.quantised if not weight.readable]
     for finding in weights.findings:
         if finding.code == "not_decoded":  # all is there: it is we who can't
             yield replace(finding, severity="note")
@@ -61,7 +61,7 @@ def gptq_zero_points(context: CheckContext) -> Iterator[Finding]:
     if hints.symmetric is not True:
         return
     wrong: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for weight in context.anatomy.weights.values():
+    for weight in context.anatomy.weights.quantised:
         bits = weight.parameters.get("bits")
         name = next((name for name in weight.components if name.endswith(".qzeros")), None)
         if weight.scheme != "gptq" or name not in context.row_of or not isinstance(bits, int) or 32 % bits:

@@ -131,7 +131,7 @@ def _centred_ranks(x: F32) -> F32:
 
 def _named_twice(x: F32, y: F32) -> int:
     """Channels of A whose mutual best partner is the same by either half of the features: (channels, features) each."""
-    halves = []
+    halves: list[Indices] = []
     for half in (slice(0, None, 2), slice(1, None, 2)):
         alike = product(unit_rows(x[:, half]), unit_rows(y[:, half]).T)
         best = alike.argmax(axis=1)

@@ -36,7 +36,8 @@ __all__ = ["STRANGERS", "bf16_words", "bit_distance", "bits_apart"]
 #: Bits between independent normal weights of standard deviation .02.
 STRANGERS = 5.77
 
-_POPCOUNT = np.array([bin(word).count("1") for word in range(1 << 16)], np.uint8)
+_BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16)
+_POPCOUNT = _BITS.sum(axis=1, dtype=np.uint8)
 
 _QUESTION = Evidence(
     test="bit_distance",

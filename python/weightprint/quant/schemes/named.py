@@ -10,37 +10,39 @@ from __future__ import annotations
 from weightprint.quant.base import Quantised, Scheme, UnclaimedTensors
 from weightprint.util.escape import escape
 
-__all__ = ["NAMED", "beside"]
+__all__ = ["NAMED", "WORDS", "beside"]
 
-#: End of the codes' name → (scheme, ends that must stand beside it, what it is called).
-_SIGNS: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
-    ".codes": (("aqlm", ("codebooks", "scales"), "AQLM"),),
-    ".Qidxs": (("quip_sharp", ("SU", "SV"), "QuIP#"),),
-    ".indices": (("vptq", ("centroids.weight",), "VPTQ"),),
-    ".q_weight": (("exl2", ("q_scale", "q_groups"), "ExLlamaV2"),),
-    ".trellis": (("exl3", ("suh", "svh"), "ExLlamaV3"),),
-    ".dense_weights": (("spqr", ("first_order",), "SpQR"),),
-    ".weight": (("higgs", ("scales", "tables"), "HIGGS"),),
+#: End of a name → (scheme, ends that must stand beside it, what it is called); it is the codes' name, except of HIGGS.
+_SIGNS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    ".codes": ("aqlm", ("codebooks", "scales"), "AQLM"),
+    ".Qidxs": ("quip_sharp", ("SU", "SV"), "QuIP#"),
+    ".indices": ("vptq", ("centroids.weight",), "VPTQ"),
+    ".q_weight": ("exl2", ("q_scale", "q_groups"), "ExLlamaV2"),
+    ".trellis": ("exl3", ("suh", "svh"), "ExLlamaV3"),
+    ".dense_weights": ("spqr", ("first_order",), "SpQR"),
+    ".tables": ("higgs", ("scales", "weight"), "HIGGS"),  # its codes are called as any weight is
 }
-_WORDS = ("I16", "U16", "I32", "U32", "I64", "U64")
+_CODES = {".tables": ".weight"}
 
 
 def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
-    codes, prefix = unclaimed.get(name), name.removesuffix(end)
-    for scheme, ends, called in _SIGNS[end] if codes is not None else ():
-        if codes is not None and all(f"{prefix}.{word}" in unclaimed for word in ends):
-            components = (
-                name,
-                *(other for other in beside(unclaimed, prefix) if other != name and other in unclaimed),
-            )
-            problem = f"{escape(name)} holds codes of {called}, which are not decoded"
-            return unclaimed.unreadable(codes, scheme, components, codes, problem, f"{prefix}.weight", "not_decoded")
-    matrix = end == ".weight" and codes is not None and len(codes.shape) > 1 and 1 not in codes.shape
-    if codes is not None and matrix and codes.dtype in _WORDS:
-        shape = f"{codes.dtype} {list(codes.shape)}"
-        problem = f"{escape(name)} is {shape}: packed codes that no known scheme explains"
-        return unclaimed.unreadable(codes, "words", (name,), codes, problem, name)
-    return None
+    prefix = name.removesuffix(end)
+    codes = unclaimed.get(prefix + _CODES.get(end, end))
+    scheme, ends, called = _SIGNS[end]
+    if codes is None or name not in unclaimed or not all(f"{prefix}.{word}" in unclaimed for word in ends):
+        return None
+    others = (other for other in beside(unclaimed, prefix) if other != codes.name and other in unclaimed)
+    problem = f"{escape(codes.name)} holds codes of {called}, which are not decoded"
+    return unclaimed.unreadable(codes, scheme, (codes.name, *others), codes, problem, f"{prefix}.weight", "not_decoded")
+
+
+def _words(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None:
+    codes = unclaimed.get(name) if name.endswith(".weight") else None
+    if codes is None or len(codes.shape) < 2 or 1 in codes.shape:
+        return None
+    shape = f"{codes.dtype} {list(codes.shape)}"
+    problem = f"{escape(name)} is {shape}: packed codes that no known scheme explains"
+    return unclaimed.unreadable(codes, "words", (name,), codes, problem, name)
 
 
 def beside(unclaimed: UnclaimedTensors, prefix: str) -> list[str]:
@@ -58,3 +60,4 @@ def beside(unclaimed: UnclaimedTensors, prefix: str) -> list[str]:
 
 
 NAMED = Scheme("codes that are recognised and not decoded", tuple(_SIGNS), _group)
+WORDS = Scheme("packed codes of nobody knows what", (), _words, dtypes=("I16", "U16", "I32", "U32", "I64", "U64"))

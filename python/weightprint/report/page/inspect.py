@@ -25,7 +25,7 @@ def page(
     checkpoint: Checkpoint, anatomy: Anatomy | None, noticed: Sequence[Finding] = (), *, tensors: bool = False
 ) -> str:
     """The whole page; ``tensors``: with a table of where every one sits."""
-    n = sum(w.numel for w in anatomy.weights.values()) if anatomy is not None else checkpoint.n_parameters
+    n = anatomy.weights.n_parameters if anatomy is not None else checkpoint.n_parameters
     files = len(checkpoint.files)
     sentence = (
         f"{checkpoint.n_tensors:,} tensors, {count(n)} parameters, {byte_count(checkpoint.n_bytes)} in {files:,} "

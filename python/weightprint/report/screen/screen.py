@@ -152,6 +152,8 @@ def rows(comparison: Comparison, width: int = 86) -> Iterator[Row]:
 def _sure(comparison: Comparison) -> str:
     """How sure in words, and the number."""
     name, log10_p = comparison.verdict, comparison.log10_p
+    if name == "identical" and any(e.details.get("one_file") for e in comparison.evidence):
+        return "certain: one file (device and inode) under two names, or under one named twice"
     if name == "identical":
         return "certain: every tensor was compared bit for bit (BLAKE3 digests)"
     if name == "re_encoded":
