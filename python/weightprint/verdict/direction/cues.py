@@ -31,6 +31,14 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd, unit_rows
+from weightprint.verdict.direction.beside import (
+    lone_parts,
+    lone_router,
+    lone_vectors,
+    padding,
+    pooled_heads,
+    tables,
+)
 from weightprint.verdict.direction.lost_rank import lost_rank
 from weightprint.verdict.direction.parting import parting
 from weightprint.verdict.direction.samples import Seen, names, same_values_as
@@ -171,7 +179,7 @@ def vocabulary(seen: Seen) -> Cue | None:
         new, old = big.rows(many, n, n + 512), sampled_rows(big, many, rows)
         because = f"the first {n:,} rows of {this}'s vocabulary are {other}'s, and {added:,} follow"
         if min(_size(new), _size(new - new.mean(axis=0))) < 0.1 * _size(old - old.mean(axis=0)):
-            if _padding(n, many.shape[0]):
+            if padding(n, many.shape[0]):
                 return None
             return Cue(big.label, 0.95, because + " that are nearly the same or nearly nothing: never trained")
         return Cue(big.label, 0.8, because)
@@ -179,12 +187,6 @@ def vocabulary(seen: Seen) -> Cue | None:
         because = f"{other}'s vocabulary is a choice of {this}'s rows, in their order"
         return Cue(small.label, 0.85, because + "; rows are rarely added in between")
     return None
-
-
-def _padding(few: int, many: int) -> bool:
-    """Rounding up to a multiple could have made the larger number of the smaller: padding is taken off as often as it
-    is put on."""
-    return many - few < (many & -many)
 
 
 def _find_rows(rows: F32, side: ModelView, table: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -316,7 +318,7 @@ def new_units(seen: Seen) -> Cue | None:
         cosines = unit @ unit.T - np.eye(len(unit), dtype=np.float32)
         copied = int(np.count_nonzero(cosines.max(axis=1) > 0.999)) // 2
         blocks += 1
-        silent = dead if not seen.trained and not _padding(min(widths), max(widths)) else 0
+        silent = dead if not seen.trained and not padding(min(widths), max(widths)) else 0
         signs[later] += silent + copied >= 0.8 * extra
     later = "a" if signs["a"] > signs["b"] else "b"
     if not blocks or signs[later] < blocks:
@@ -368,6 +370,11 @@ SIGNS: tuple[Sign, ...] = (
     Sign("experts", experts),
     Sign("repeated blocks", repeats),
     Sign("widened", new_units),
+    Sign("lone parts", lone_parts),
+    Sign("lone router", lone_router),
+    Sign("lone vectors", lone_vectors),
+    Sign("pooled heads", pooled_heads),
+    Sign("tables", tables),
 )
 
 
