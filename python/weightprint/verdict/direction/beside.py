@@ -16,14 +16,15 @@ from typing import Literal
 import numpy as np
 
 from weightprint.fingerprint.model import ModelView, Tensor
-from weightprint.fingerprint.sampling import pick, sampled_rows
+from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product, svdvals, unit_rows
+from weightprint.util.ranges import evenly
 from weightprint.verdict.direction.contained import Lone, Shared, outside
 from weightprint.verdict.direction.samples import Seen, names
 from weightprint.verdict.values import Cue, Label
 
-__all__ = ["lone_parts", "lone_router", "lone_vectors", "padding", "pooled_heads", "tables"]
+__all__ = ["PARTS", "lone_parts", "lone_router", "lone_vectors", "padding", "pooled_heads", "tables"]
 
 Origin = Literal["trained", "drawn", "copied"]
 
@@ -33,38 +34,34 @@ _USUAL = 0.05  # the usual excess, at least: less tells nothing
 _WHITE = 1.1  # times the largest singular value of white noise
 _COPIED = 0.7  # cosine with the nearest row that was kept
 _FEWEST = 8  # rows
-_TIMES = 4.0  # a table's excess over that of the one that does not belong
+_TIED, _TIED_BESIDE_NOISE, _STRANGE = 5.0, 3.0, 2.5  # ties of a table with the blocks that it was trained with, or not
+_ORDERS = 60  # of its channels
 _ROWS = 512  # of a table
 _EQUAL_ROWS = 0.2  # of a table, that two models share
 _ALIKE = 0.3  # cosine of two experts in place: those trained apart have none
 
-_WORDS = {
+#: Kinds of lone parts, and their words.
+PARTS: dict[str, str] = {
     "blocks": "blocks",
+    "stacks": "a stack of blocks",
     "units": "units of its FFNs",
     "heads": "heads",
     "channels": "channels of the stream",
     "experts": "experts",
-    "a stack": "a stack of blocks",
 }
 
 
-def lone_parts(seen: Seen) -> Cue | None:
-    """Blocks, units, heads, channels or experts that one side has beside those of the other."""
-    if seen.shared is None:
+def lone_parts(seen: Seen, what: str) -> Cue | None:
+    """Parts of one kind (a row of :data:`PARTS`) that one side has beside those of the other."""
+    lone = [p for p in seen.shared.lone if p.what == what] if seen.shared is not None else []
+    if not lone or len({p.label for p in lone}) > 1:
         return None
-    cues = []
-    for what, words in _WORDS.items():
-        for label in ("a", "b"):
-            some = [p for p in seen.shared.lone if p.what == what and p.label == label]
-            if not some:
-                continue
-            origin = _origin(some)
-            if origin is None or (origin != "copied" and padding(some[0].few, some[0].many)):
-                return None
-            if what == "a stack" and origin != "drawn":
-                return None
-            cues.append(_given(label, words, origin) if origin != "trained" else _lost(label, words))
-    return cues[0] if cues and len({cue.later for cue in cues}) == 1 else None
+    origin = _origin(lone)
+    if origin is None or (origin == "drawn" and padding(lone[0].few, lone[0].many)):
+        return None
+    if what == "stacks" and origin != "drawn":
+        return None  # another model beside it: put there, or the two were taken apart
+    return _given(lone[0].label, PARTS[what], origin) if origin != "trained" else _lost(lone[0].label, PARTS[what])
 
 
 def _lost(label: Label, words: str) -> Cue:
@@ -87,7 +84,7 @@ def lone_router(seen: Seen) -> Cue | None:
     if shared is None or not shared.dense:
         return None
     routers = [p for p in shared.lone if p.what == "router"]
-    label, dense, _ = shared.dense[0]
+    label = shared.dense[0][0]
     if not routers:
         return None
     this, other = names(label)
@@ -97,7 +94,7 @@ def lone_router(seen: Seen) -> Cue | None:
         return Cue(label, 0.9, f"the routers of {this} were drawn, not trained, and its attention is {other}'s")
     models = seen.models
     moe, one = (models.a, models.b) if label == "a" else (models.b, models.a)
-    if origin == "drawn" or not all(_made_of(moe, one, up, ups) for _, up, ups in shared.dense[:4]):
+    if not all(_made_of(moe, one, up, ups) for _, up, ups in shared.dense[:4]):
         return None
     later: Label = "a" if label == "b" else "b"
     made = f"the FFNs of {other} are experts of {this}, value for value, and those are not alike: they were trained as"
@@ -121,9 +118,7 @@ def lone_vectors(seen: Seen) -> Cue | None:
     shared = seen.shared
     if shared is None or not shared.equal or shared.lone:
         return None
-    learned = {
-        label: [t for t in shared.vectors[label] if not t.constant and not (t.std == 0)] for label in ("a", "b")
-    }
+    learned = {label: [t for t in shared.vectors[label] if not t.constant and t.std != 0] for label in ("a", "b")}
     if bool(learned["a"]) == bool(learned["b"]):
         return None
     later: Label = "b" if learned["a"] else "a"
@@ -159,12 +154,9 @@ def padding(few: int, many: int) -> bool:
 def tables(seen: Seen) -> Cue | None:
     """Of two token tables over one body, or of two bodies under one table, the pair that was not trained together."""
     sides = (seen.models.a, seen.models.b)
-    ours, theirs = (outside(side) for side in sides)
     if seen.shared is not None and seen.shared.equal:
         return _position(seen.shared, sides) or _two_tables(seen.shared, sides)
-    if seen.shared is None and "embedding" in ours and "embedding" in theirs and not seen.samples:
-        return _two_bodies(sides, ours["embedding"], theirs["embedding"])
-    return None
+    return _two_bodies(sides) if seen.shared is None and not seen.samples else None
 
 
 def _position(shared: Shared, sides: tuple[ModelView, ModelView]) -> Cue | None:
@@ -182,23 +174,19 @@ def _position(shared: Shared, sides: tuple[ModelView, ModelView]) -> Cue | None:
 
 
 def _two_tables(shared: Shared, sides: tuple[ModelView, ModelView]) -> Cue | None:
-    body = np.concatenate(shared.reads) if shared.reads else np.zeros((0, 0), np.float32)
     ours, theirs = (outside(side) for side in sides)
-    for role in ("embedding", "head"):
+    for role in ("head", "embedding"):
         if role not in ours or role not in theirs:
             continue
         rows = _different(sides, ours[role], theirs[role])
-        if rows is None or rows[0].shape[1] != body.shape[-1] or min(map(len, rows)) < _FEWEST:
+        if rows is None or min(map(len, rows)) < _FEWEST:
             continue
-        edges = [_edge(x) for x in rows]
-        fits = [_excess(x, body) for x in rows]
-        apart = _not_belonging(fits)
-        if apart is None or (min(edges) <= _WHITE < max(edges) and edges[apart] > _WHITE):
-            continue
-        this, other = names("a" if apart == 0 else "b")
-        how = "drawn anew" if edges[apart] <= _WHITE else "of another model"
-        told = f"the blocks are equal, and the {role} of {other} was trained with them while that of {this} was not"
-        return Cue("a" if apart == 0 else "b", 0.9, f"{told}: it is {how}")
+        apart = _not_belonging([_ties(x, side) for x, side in zip(rows, sides, strict=True)], [_edge(x) for x in rows])
+        if apart is not None:
+            this, other = names("a" if apart == 0 else "b")
+            how = "drawn anew" if _edge(rows[apart]) <= _WHITE else "another model's"
+            told = f"the blocks are equal, and the {role} of {other} was trained with them, that of {this} was not"
+            return Cue("a" if apart == 0 else "b", 0.9, f"{told}: it is {how}")
     return None
 
 
@@ -211,40 +199,68 @@ def _different(sides: tuple[ModelView, ModelView], one: Tensor, other: Tensor) -
         x, y = (sampled_rows(side, t, at) for side, t in zip(sides, (one, other), strict=True))
         moved = (x != y).any(axis=1)
         return x[moved][:_ROWS], y[moved][:_ROWS]
-    x, y = (sampled_rows(side, t, pick(t.shape[0], _ROWS, 0, "table")) for side, t in zip(sides, (one, other), strict=True))
+    x, y = (
+        sampled_rows(side, t, pick(t.shape[0], _ROWS, 0, "table")) for side, t in zip(sides, (one, other), strict=True)
+    )
     near = unit_rows(x) @ unit_rows(y).T
-    return None if float(np.median(near.max(axis=1))) > _COPIED or (near > 0.999).mean(axis=1).any() else (x, y)
+    return None if float(np.median(near.max(axis=1))) > _COPIED or (near > 0.999).any() else (x, y)
 
 
-def _two_bodies(sides: tuple[ModelView, ModelView], one: Tensor, other: Tensor) -> Cue | None:
-    if one.shape != other.shape:
-        return None
-    at = pick(one.shape[0], 4 * _ROWS, 0, "table")
-    x, y = (sampled_rows(side, t, at) for side, t in zip(sides, (one, other), strict=True))
-    same = (x == y).all(axis=1) & x.any(axis=1)
-    if same.mean() < _EQUAL_ROWS or np.count_nonzero(same) < _FEWEST:
-        return None
-    apart = _not_belonging([_excess(x[same][:_ROWS], _readers(side)) for side in sides])
-    if apart is None:
-        return None
-    this, other_name = names("a" if apart == 0 else "b")
-    told = f"{this} and {other_name} share token rows only, and those were trained with {other_name}'s blocks"
-    return Cue("a" if apart == 0 else "b", 0.9, f"{told}, not with {this}'s")
+def _two_bodies(sides: tuple[ModelView, ModelView]) -> Cue | None:
+    ours, theirs = (outside(side) for side in sides)
+    for role in ("head", "embedding"):
+        one, other = ours.get(role), theirs.get(role)
+        if one is None or other is None or one.shape != other.shape:
+            continue
+        at = pick(one.shape[0], 4 * _ROWS, 0, "table")
+        x, y = (sampled_rows(side, t, at) for side, t in zip(sides, (one, other), strict=True))
+        same = (x == y).all(axis=1) & x.any(axis=1)
+        if same.mean() < _EQUAL_ROWS or np.count_nonzero(same) < _FEWEST:
+            continue
+        apart = _not_belonging([_ties(x[same][:_ROWS], side) for side in sides])
+        if apart is not None:
+            this, other_name = names("a" if apart == 0 else "b")
+            told = f"{this} and {other_name} share token rows only, and those were trained with {other_name}'s blocks"
+            return Cue("a" if apart == 0 else "b", 0.9, f"{told}, not with {this}'s")
+    return None
 
 
-def _not_belonging(excesses: Sequence[float]) -> Literal[0, 1] | None:
-    """Which of two was not trained with the rest."""
-    low = 0 if excesses[0] < excesses[1] else 1
-    clear = excesses[1 - low] >= _USUAL and excesses[1 - low] >= _TIMES * abs(excesses[low])
-    return (0 if low == 0 else 1) if clear else None
+def _not_belonging(ties: Sequence[float], edges: Sequence[float] = (math.inf, math.inf)) -> Literal[0, 1] | None:
+    """Which of two was not trained with the rest: strangers' ties are within 2.5, and white noise has none."""
+    white = [edge <= _WHITE for edge in edges]
+    if white[0] != white[1] and max(edges) > 1.2 * _WHITE:
+        drawn: Literal[0, 1] = 0 if white[0] else 1
+        return drawn if ties[1 - drawn] >= _TIED_BESIDE_NOISE else None
+    low: Literal[0, 1] = 0 if ties[0] < ties[1] else 1
+    return low if ties[low] <= _STRANGE and ties[1 - low] >= _TIED else None
 
 
-def _readers(side: ModelView) -> F32:
-    """Rows of blocks that read the stream."""
-    found = [t for t in side.tensors.values() if t.rank2 and t.role is not None and t.role.name in ("q", "v", "up")]
-    width = max((t.shape[1] for t in found), default=0)
-    chosen = [t for t in found if t.shape[1] == width and t.layer is not None][:24]
-    return np.concatenate([sampled_rows(side, t, pick(t.shape[0], 96, 0, "lone")) for t in chosen])
+def _ties(rows: F32, side: ModelView) -> float:
+    """How far rows of a table load on the directions that the blocks read or write: their excess in standard
+    deviations of that with the table's channels put in another order; the larger of the two."""
+    found = []
+    rng = np.random.default_rng(0)
+    for roles, writes in ((("q", "v", "up"), False), (("o", "down"), True)):
+        body = _of_blocks(side, roles, writes)
+        if body.shape[-1] != rows.shape[1]:
+            continue
+        others = [_excess(rows[:, rng.permutation(rows.shape[1])], body) for _ in range(_ORDERS)]
+        found.append((_excess(rows, body) - float(np.mean(others))) / max(float(np.std(others, ddof=1)), 1e-9))
+    return max(found, default=0.0)
+
+
+def _of_blocks(side: ModelView, roles: Sequence[str], writes: bool) -> F32:
+    """Rows over the channels of the stream, of several blocks."""
+    every = [t for t in side.tensors.values() if t.rank2 and t.layer is not None and t.place and t.place.role in roles]
+    chosen = evenly(every, 24, rounded=False)
+    axis = 0 if writes else 1
+    chosen = [t for t in chosen if t.shape[axis] == chosen[0].shape[axis]]
+    if not chosen:
+        return np.zeros((0, 0), np.float32)
+    picked = [pick(t.shape[1 - axis], 96, 0, "lone") for t in chosen]
+    if writes:
+        return np.concatenate([sampled_columns(side, t, at) for t, at in zip(chosen, picked, strict=True)])
+    return np.concatenate([sampled_rows(side, t, at) for t, at in zip(chosen, picked, strict=True)])
 
 
 # What rows tell
@@ -259,13 +275,13 @@ def _origin(parts: Sequence[Lone]) -> Origin | None:
     if sum(_nearest(p) >= _COPIED for p in here) > len(here) / 2:
         return "copied"
     usual = float(np.mean([_usual(p.kept) for p in here]))
+    share = float(np.mean([_excess(p.rows, p.kept) for p in here])) / max(usual, 1e-9)
+    white = max(_edge(p.rows) for p in here) <= _WHITE
+    if white and len(here) < len(parts):
+        return "drawn"  # and what they would write is zero
     if usual < _USUAL:
         return None
-    share = float(np.mean([_excess(p.rows, p.kept) for p in here])) / usual
-    if share >= _WITH and len(here) == len(parts):
-        return "trained"
-    white = float(np.median([_edge(p.rows) for p in here])) <= _WHITE
-    return "drawn" if share <= _APART and white else None
+    return "trained" if share >= _WITH else "drawn" if share <= _APART and white else None
 
 
 def _nearest(part: Lone) -> float:

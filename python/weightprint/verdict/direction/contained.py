@@ -29,6 +29,7 @@ Key = tuple[str, object]
 _MARK = 8  # rows by which a matrix is known where it has no digest
 _ROWS, _BLOCKS = 192, 12  # of a matrix that are judged; blocks that are read
 _WHOLE = 1 << 24  # values of a matrix that is read whole
+_POOLED = 0.01  # of a mean's size, that the rounding of a mean may be
 _WRITES = ("o", "down")
 _TABLES = ("embedding", "head", "position")
 
@@ -79,7 +80,9 @@ def shared(models: ModelPair) -> Shared | None:
     out = Shared()
     read = set(evenly(list(found), _BLOCKS, rounded=False))
     for few, many in found.items():
-        if not _walk(out, sides, (blocks[0][few], blocks[1][many]), (marks[0][few], marks[1][many]), few in read, models.seed):
+        if not _walk(
+            out, sides, (blocks[0][few], blocks[1][many]), (marks[0][few], marks[1][many]), few in read, models.seed
+        ):
             return None
     lone = [b for b in blocks[1] if b not in set(found.values())]
     _lone_blocks(out, sides[1], blocks[1], lone, list(found.values()), models.seed)
@@ -112,7 +115,9 @@ def _mark(side: ModelView, t: Tensor, seed: int) -> bytes:
     return repr(t.shape).encode() + (rows + np.float32(0)).tobytes()
 
 
-def _map(few: Mapping[Block, Mapping[Key, bytes]], many: Mapping[Block, Mapping[Key, bytes]]) -> dict[Block, Block]|None:
+def _map(
+    few: Mapping[Block, Mapping[Key, bytes]], many: Mapping[Block, Mapping[Key, bytes]]
+) -> dict[Block, Block] | None:
     """Block of the smaller side → block of the other that holds most of its matrices; in place where none is equal
     anywhere (all widths differ)."""
     holders: dict[bytes, set[Block]] = defaultdict(set)
@@ -188,7 +193,7 @@ def _experts(
     seed: int,
 ) -> bool:
     """Experts of both, met by their values whatever their numbers."""
-    there = {mark for mark in marks[1].values()}
+    there = set(marks[1].values())
     if not all(mark in there for mark in marks[0].values()):
         return _same_experts_resized(out, sides, tensors, marks, read)
     out.equal += len(marks[0])
@@ -202,7 +207,9 @@ def _experts(
     for role in lone if read else ():
         if role not in _WRITES and kept[role]:
             rows = pick(lone[role][0].matrix[0], _ROWS // 2, seed, "lone")
-            x, k = (np.concatenate([sampled_rows(sides[1], t, rows) for t in ts[:8]]) for ts in (lone[role], kept[role]))
+            x, k = (
+                np.concatenate([sampled_rows(sides[1], t, rows) for t in ts[:8]]) for ts in (lone[role], kept[role])
+            )
             out.lone.append(Lone(sides[1].label, "experts", x, k))
     return True
 
@@ -266,8 +273,9 @@ def _pools(few: F32, many: F32, differ: bool = False) -> bool:
     for width in (w for w in range(len(few), 0, -1) if len(few) % w == 0):
         heads = many.reshape(len(few) // width, n, width, -1).astype(np.float64)
         mean = heads.mean(axis=1).reshape(few.shape)
-        if np.abs(mean - few).max() <= 1e-5 * np.abs(few).max():
-            return not differ or bool(np.abs(heads - heads[:, :1]).max() > 1e-3 * np.abs(few).max())
+        size = np.linalg.norm(few)
+        if np.linalg.norm(mean - few) <= _POOLED * size:
+            return not differ or bool(np.linalg.norm(heads - heads.mean(axis=1, keepdims=True)) > 10 * _POOLED * size)
     return False
 
 
@@ -282,7 +290,7 @@ def _lone_blocks(
     stacks = {b[0] for b in kept}
     for what, some in (
         ("blocks", [b for b in lone if b[0] in stacks]),
-        ("a stack", [b for b in lone if b[0] not in stacks]),
+        ("stacks", [b for b in lone if b[0] not in stacks]),
     ):
         for role in ("q", "v", "gate", "up", "down") if some else ():
             of = [[blocks[b][role, None] for b in evenly(bs, 4, rounded=False) if (role, None) in blocks[b]]

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -32,6 +33,7 @@ from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd, unit_rows
 from weightprint.verdict.direction.beside import (
+    PARTS,
     lone_parts,
     lone_router,
     lone_vectors,
@@ -370,7 +372,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign("experts", experts),
     Sign("repeated blocks", repeats),
     Sign("widened", new_units),
-    Sign("lone parts", lone_parts),
+    *(Sign(f"lone {what}", partial(lone_parts, what=what)) for what in PARTS),
     Sign("lone router", lone_router),
     Sign("lone vectors", lone_vectors),
     Sign("pooled heads", pooled_heads),
