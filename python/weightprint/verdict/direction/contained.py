@@ -21,7 +21,7 @@ from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
 from weightprint.verdict.values import Label
 
-__all__ = ["Lone", "Shared", "Sides", "outside", "shared", "subset"]
+__all__ = ["Block", "Lone", "Shared", "Sides", "outside", "shared", "subset"]
 
 Block = tuple[str, int]
 Key = tuple[str, object]
@@ -51,10 +51,19 @@ class Lone:
 
 @dataclass(slots=True)
 class Shared:
-    """``equal``: matrices of the blocks that are alike on both sides; ``reads``: rows of such that read the stream, of
-    several blocks; ``vectors``: lone ones, by side; ``dense``: blocks in which one side has experts where the other has
-    one FFN: (side with experts, the FFN, experts)."""
+    """What `shared` found.
 
+    Attributes:
+        few, blocks: the smaller side; its blocks → those of the other that hold them.
+        equal: matrices of the blocks that are alike on both sides.
+        lone, vectors: what one side has beside the other: parts of matrices, and biases or offsets by side.
+        dense: where one side has experts and the other one FFN: (side with experts, the up-projection, the experts').
+        pooled: by the side with fewer heads: its keys or values are means of the other's; do those differ?
+        reads: rows of equal matrices that read the stream, of several blocks.
+    """
+
+    few: Label
+    blocks: Mapping[Block, Block]
     equal: int = 0
     lone: list[Lone] = field(default_factory=list)
     vectors: dict[Label, list[Tensor]] = field(default_factory=lambda: {"a": [], "b": []})
@@ -77,7 +86,7 @@ def shared(models: ModelPair) -> Shared | None:
     found = _map(marks[0], marks[1])
     if found is None:
         return None
-    out = Shared()
+    out = Shared(sides[0].label, found)
     read = set(evenly(list(found), _BLOCKS, rounded=False))
     for few, many in found.items():
         if not _walk(

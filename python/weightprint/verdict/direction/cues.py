@@ -41,7 +41,9 @@ from weightprint.verdict.direction.beside import (
     pooled_heads,
     tables,
 )
+from weightprint.verdict.direction.last_rounded import last_rounded
 from weightprint.verdict.direction.lost_rank import lost_rank
+from weightprint.verdict.direction.order import block_order, vocabulary_order
 from weightprint.verdict.direction.parting import parting
 from weightprint.verdict.direction.samples import Seen, names, same_values_as
 from weightprint.verdict.maps import Maps
@@ -377,6 +379,9 @@ SIGNS: tuple[Sign, ...] = (
     Sign("lone vectors", lone_vectors),
     Sign("pooled heads", pooled_heads),
     Sign("tables", tables),
+    Sign("last rounded", last_rounded),
+    Sign("order of blocks", block_order),
+    Sign("order of tokens", vocabulary_order),
 )
 
 
@@ -388,7 +393,7 @@ def gather(models: ModelPair, evidence: Mapping[str, Evidence], maps: Maps | Non
         evidence: test → its answer in the basis as stored.
         maps: which layers, experts and units of B are which of A's; None where all is in place.
     """
-    seen = Seen(models, evidence)
+    seen = Seen(models, evidence, maps)
     found = tuple(f for sign in SIGNS if (f := sign.holds(seen)) is not None)
     return Cues(found, None if found else _hint(seen), parting(models, maps))
 

@@ -29,6 +29,7 @@ from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.ranges import evenly
 from weightprint.verdict.direction.contained import Shared, shared
+from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Label
 
 __all__ = ["Difference", "Seen", "comparable", "cosine", "names", "same_values_as"]
@@ -79,10 +80,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Seen:
-    """The pair and its evidence, with what several signs look at."""
+    """The pair, its evidence and maps (None where all is in place), with what several signs look at."""
 
     models: ModelPair
     evidence: Mapping[str, Evidence]
+    maps: Maps | None = None
 
     @cached_property
     def samples(self) -> list[tuple[Pair, F32, F32]]:
