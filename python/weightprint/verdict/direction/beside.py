@@ -32,7 +32,7 @@ Origin = Literal["trained", "drawn", "copied"]
 _WITH, _APART = 0.4, 0.15  # of the usual excess of squared cosines: trained with the rest, at least; drawn, at most
 _USUAL = 0.05  # the usual excess, at least: less tells nothing
 _WHITE = 1.1  # times the largest singular value of white noise
-_COPIED = 0.7  # cosine with the nearest row that was kept
+_COPIED, _NEARER = 0.7, 0.25  # cosine with the nearest row that was kept; by so much more than is usual
 _FEWEST = 8  # rows
 _TIED, _TIED_BESIDE_NOISE, _STRANGE = 5.0, 3.0, 2.5  # ties of a table with the blocks that it was trained with, or not
 _ORDERS = 60  # of its channels
@@ -272,7 +272,7 @@ def _origin(parts: Sequence[Lone]) -> Origin | None:
     here = [p for p in parts if p.rows.any()]
     if not here:
         return "drawn" if parts else None
-    if sum(_nearest(p) >= _COPIED for p in here) > len(here) / 2:
+    if sum(_copied(p) for p in here) > len(here) / 2:
         return "copied"
     usual = float(np.mean([_usual(p.kept) for p in here]))
     share = float(np.mean([_excess(p.rows, p.kept) for p in here])) / max(usual, 1e-9)
@@ -284,10 +284,15 @@ def _origin(parts: Sequence[Lone]) -> Origin | None:
     return "trained" if share >= _WITH else "drawn" if share <= _APART and white else None
 
 
-def _nearest(part: Lone) -> float:
-    """Median cosine of lone rows with the nearest kept one."""
-    rows = part.rows[part.rows.any(axis=1)][:_ROWS]
-    return float(np.median(product(unit_rows(rows), unit_rows(part.kept).T).max(axis=1)))
+def _copied(part: Lone) -> bool:
+    """Lone rows have a near one among the kept, and the kept have none among themselves."""
+    near = _nearest(part.rows, part.kept)
+    return near >= _COPIED and near - _nearest(part.kept[::2], part.kept[1::2]) >= _NEARER
+
+
+def _nearest(x: F32, y: F32) -> float:
+    """Median cosine of rows with the nearest of others."""
+    return float(np.median(product(unit_rows(x[x.any(axis=1)][:_ROWS]), unit_rows(y).T).max(axis=1)))
 
 
 def _excess(x: F32, y: F32) -> float:

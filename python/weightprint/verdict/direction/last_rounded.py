@@ -26,7 +26,7 @@ __all__ = ["last_rounded"]
 
 _BITS = 10  # of a mantissa, at most: the maps are fitted more exactly than that
 _RESIDUE = 0.5  # of the coarsest relative step, that what is left may be
-_MOVED = 5e-3  # spread of the logarithms of scales that were folded
+_MOVED = 5e-3  # spread of scales that were folded
 _BEYOND = 0.55  # of a step
 _FEW, _TIMES = (
     0.15,
@@ -81,12 +81,17 @@ def _scaled(models: ModelPair, dtype: str) -> Iterator[Predicted]:
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             continue
         for axis in (0, 1):
-            xx, xy, yy = (np.sum(v, axis=axis, keepdims=True) for v in (x * x, x * y, y * y))
-            if not (xx.all() and yy.all() and (xy > 0).all()) or np.log(yy / xx).std() < _MOVED:
-                continue
-            told = x * (xy / xx)
-            if _close(y, told, dtype):
-                yield x, y * (xy / yy), y, told
+            told, told_back = x * _factor(y, x, axis), y * _factor(x, y, axis)
+            if _close(y, told, dtype) and _close(x, told_back, dtype) and _factor(y, x, axis).std() > _MOVED:
+                yield x, told_back, y, told
+
+
+def _factor(y: F64, x: F64, axis: int) -> F64:
+    """Mean ratio: every entry was rounded by as much, whatever its size."""
+    there = (x != 0) & (y != 0)
+    ratio = np.divide(y, x, where=there, out=np.zeros_like(x))
+    out: F64 = ratio.sum(axis=axis, keepdims=True) / np.maximum(there.sum(axis=axis, keepdims=True), 1)
+    return out
 
 
 def _turned(seen: Seen, dtype: str) -> Iterator[Predicted]:
