@@ -32,6 +32,7 @@ _FEW, _TIMES = (
     0.15,
     2.0,
 )  # share beyond it on the side that was written last, at most; the other's share by that, at least
+_SEEN = 0.03  # the other's share, at least: a permuted stream was not rounded at all
 _ENTRIES = 5000
 _MATRICES, _ROWS, _COLUMNS, _WIDEST = 24, 256, 512, 2048
 
@@ -50,7 +51,7 @@ def last_rounded(seen: Seen) -> Cue | None:
         if beyond[2] < _ENTRIES:
             continue
         a, b = beyond[:2] / beyond[2]
-        if min(a, b) > _FEW or max(a, b) < _TIMES * min(a, b):
+        if min(a, b) > _FEW or max(a, b) < max(_SEEN, _TIMES * min(a, b)):
             continue
         later: Label = "a" if a < b else "b"
         this, other = names(later)
