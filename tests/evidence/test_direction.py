@@ -361,13 +361,12 @@ def test_symmetric_changes_and_strangers_have_none() -> None:
     never_the_other_way(a, sparse)
 
 
-def test_signs_that_contradict_claim_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signs_that_contradict_mean_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
     a = decoder(10)
     pruned = in_blocks(a, half_pruned)
     swap = vocabulary(a, lambda t: np.concatenate([t, np.zeros((20, t.shape[1]))]))
     found = direction(gather(models(swap, pruned), {}))
-    assert found.later is None
-    assert "contradict" in found.because
+    assert (found.later, found.relation) == (None, "siblings")
     assert "zero in" in found.because
     both = in_blocks(swap, half_pruned)
     assert direction(gather(models(a, both), {})).confidence == 0.97

@@ -11,6 +11,7 @@ operations look at what stands in place, without a verdict that could forbid the
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--roots", type=int, default=3, help="of every form, for each strength (%(default)s)")
     parser.add_argument("--others", type=int, default=200, help="pairs for false namings, at most (%(default)s)")
     parser.add_argument("--only", choices=RIGHT, help="one operation")
+    parser.add_argument("--output", type=Path, help="write the counts here as well: results/new-operations.json")
     parser.set_defaults(run=main)
 
 
@@ -74,6 +76,9 @@ def main(args: argparse.Namespace) -> None:
         print(f"{name:24} {count['pairs']:5} {count['named']:6} {count['right']:6} {count['alone']:6}")
     pairs, false = _elsewhere(members, args.others)
     print(f"other pairs: {pairs}, with a false name: {sum(false.values())} {dict(false)}")
+    if args.output is not None:
+        told = {"side": args.side, "operations": {k: dict(v) for k, v in counts.items()}}
+        args.output.write_text(json.dumps(told | {"others": pairs, "false": dict(false)}, indent=1) + "\n")
 
 
 def _made(members: list[Member], name: str, roots: int) -> Iterator[tuple[Member, Parameters]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..populations.populations import POPULATIONS
 from ..score.pair_table import Row
 from . import tables
+from .direction import made_on_the_fly, who_was_first
 from .markdown import number, percent
 from .populations import population_page
 
@@ -61,6 +62,8 @@ def full(
         "## Maps, direction, operations",
         tables.maps(numbers),
         tables.operations(numbers),
+        *_told(results / "direction.json", "## Who came first", who_was_first),
+        *_told(results / "new-operations.json", "## Operations made on the fly", made_on_the_fly),
         "## Where each method fails",
         tables.failures(numbers),
         "### weightprint's own failures",
@@ -83,6 +86,11 @@ def full(
     if made:
         parts += ["## Pairs made for a purpose", MADE, *map(population_page, made)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _told(path: Path, head: str, section: Callable[[Mapping[str, Any]], str]) -> list[str]:
+    """A section with its head, where its results are there."""
+    return [head, section(json.loads(path.read_text()))] if path.exists() else []
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,18 +94,22 @@ def _told(models: ModelPair) -> _Told:
         return _Told(facts.models, facts.maps, facts.by_test)
 
 
-def _branches(tree: FamilyTree, opened: OpenModels, pair: Pair) -> list[float] | None:
-    """How far either has come from where they parted, as a share of its weights; None where that is not in place."""
+def _branches(tree: FamilyTree, opened: OpenModels, pair: Pair) -> list[float | None] | None:
+    """How far either has come from where they parted, as a share of its weights: 0 where nothing in it is new, None
+    where that is not in place."""
     met = tree.meet(pair.a, pair.b)
     if met is None:
         return None
-    out = []
+    out: list[float | None] = []
     for name in (pair.a, pair.b):
         models = opened.models(tree[met].folder, tree[name].folder)
-        if not in_place(models):
-            return None
-        found = parting(models, None)
-        out.append(0.0 if found is None else found.relative)
+        if {step["name"] for step in tree.operations(met, name)} <= _EXACT:
+            out.append(0.0)
+        elif not in_place(models):
+            out.append(None)
+        else:
+            found = parting(models, None)
+            out.append(0.0 if found is None else found.relative)
     return out
 
 
@@ -127,27 +131,42 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
     """Counts by side and group; causes of silence; rates of the claims that the parting makes; the worst misses."""
     rows = list(rows)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    causes: Counter[str] = Counter()
+    causes: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    operations: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     claims: dict[str, Counter[str]] = defaultdict(Counter)
     roots: dict[str, set[str]] = defaultdict(set)
     misses = []
     for r in rows:
-        outcome = _outcome(r)
-        for key in {r["group"], r["kind"]}:
+        outcome, steps = _outcome(r), " → ".join(r["steps"]) or "siblings"
+        keys = {r["group"], r["kind"]} | ({"siblings, both far"} if r["kind"] == "siblings" and _apart(r) else set())
+        for key in keys:
             counts[f"{r['side']}: {key}"][outcome] += 1
+        operations[r["side"]][steps][outcome] += 1
         if outcome == "silent":
-            causes[f"{r['side']}: {r['kind']}: {_cause(r)}"] += 1
-        if r["claim"] is not None:
-            claims[f"{r['side']}: {r['claim']}"][_right(r)] += 1
-            roots[f"{r['side']}: {r['claim']}"].update(r["clusters"])
+            causes[r["side"]][_cause(r)][steps] += 1
+        if (claim := _claim(r)) is not None:
+            claims[f"{r['side']}: {claim}"][_right(r)] += 1
+            roots[f"{r['side']}: {claim}"].update(r["clusters"])
         if outcome in ("wrong", "called siblings", "called descent"):
-            misses.append({k: r[k] for k in ("a", "b", "steps", "branches", "because")} | {"outcome": outcome})
+            misses.append({k: r[k] for k in ("side", "a", "b", "steps", "branches")} | {"outcome": outcome})
     return {
         "counts": {k: dict(v) for k, v in sorted(counts.items())},
-        "causes": dict(causes.most_common()),
+        "operations": {side: {k: dict(v) for k, v in sorted(by.items())} for side, by in sorted(operations.items())},
+        "causes": {
+            side: {k: dict(v.most_common()) for k, v in sorted(by.items(), key=lambda kv: -kv[1].total())}
+            for side, by in sorted(causes.items())
+        },
         "claims": {k: {**v, "roots": len(roots[k])} for k, v in sorted(claims.items())},
         "misses": misses,
     }
+
+
+def _claim(r: Row) -> str | None:
+    """The row of `direction.MEASURED` that it counts for: signs against each other or against the parting are one."""
+    sides = set(r["by"]) | ({r["said"]} if r["said"] else set())
+    if r["relation"] == "siblings" and sides:
+        return "each the later"
+    return str(r["claim"]) if r["claim"] is not None else None
 
 
 def _outcome(r: Row) -> str:
@@ -163,25 +182,38 @@ def _outcome(r: Row) -> str:
 
 
 def _apart(r: Row) -> bool:
-    return r["branches"] is not None and min(r["branches"]) > FAR
+    return r["branches"] is not None and all(x is not None and x > FAR for x in r["branches"])
 
 
 def _right(r: Row) -> str:
     """Of a claim by the parting alone."""
-    if r["claim"] == "siblings":
+    if _claim(r) in ("siblings", "each the later"):
         return "right" if r["kind"] == "siblings" else "wrong"
     if r["kind"] == "descent":
         return "right" if r["said"] in (r["later"], None) else "wrong"
     return "wrong" if _apart(r) else "near"
 
 
+#: Why nothing was told, the first that holds of what was measured.
+_CAUSES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
+    ("signs contradict what was measured", lambda r: len(r["by"]) > 0),
+    ("nothing new in the blocks, and no sign", lambda r: r["parting"] is None),
+    ("t is not sharp: too small or too even a change", lambda r: r["parting"]["high"] - r["parting"]["low"] > 1.2),
+    (
+        "t is bent: scales, a merge with a stranger, units put elsewhere",
+        lambda r: (
+            abs(r["parting"]["of_a"] - r["parting"]["of_b"]) > 0.4
+            or not all(0.8 < c < 1.25 for c in r["parting"]["kept"])
+        ),
+    ),
+    ("t between: siblings, or a mean beside one that is in it", lambda r: 0.2 <= r["parting"]["t"] <= 0.8),
+    ("t at one end without decay: a child, or a mean of relatives", lambda r: abs(r["parting"]["pull"]) < 0.3),
+    ("t nearly at one end, and not quite", lambda r: True),
+)
+
+
 def _cause(r: Row) -> str:
-    """The sentence without its numbers."""
-    if r["parting"] is None:
-        return "nothing new to compare"
-    text = r["because"].partition("parent from a child: ")[2] or r["because"]
-    words = "".join(" " if c.isdigit() or c in ".,[]%=-–" else c for c in text)
-    return " ".join(words.split())[:70]
+    return next(name for name, holds in _CAUSES if holds(r))
 
 
 def write(rows: list[Row], path: Path) -> None:

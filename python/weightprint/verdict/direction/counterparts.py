@@ -24,7 +24,7 @@ from weightprint.util.linear_algebra import product, row_cosines, svd, unit_rows
 from weightprint.util.ranges import evenly
 from weightprint.verdict.maps import Maps
 
-__all__ = ["Counterpart", "counterparts", "in_place"]
+__all__ = ["Counterpart", "FfnPair", "counterparts", "ffn_pairs", "in_place"]
 
 _BLOCKS, _EXPERTS = 16, 4  # blocks that are read, and experts of each
 _UNITS, _CHANNELS = 256, 512  # rows and columns of a matrix
@@ -49,7 +49,7 @@ class Counterpart:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pair:
+class FfnPair:
     """Two FFNs and the units of each that correspond."""
 
     b: Ffn
@@ -61,7 +61,7 @@ class _Pair:
 def counterparts(models: ModelPair, maps: Maps | None) -> Iterator[Counterpart]:
     """Sampled rows of the block matrices of both. ``maps``: layers, experts and units, None where all is in place."""
     # Of several experts that come from one FFN any is its counterpart, and another one is in the other order.
-    pairs = list(_pairs(models, maps)) if _most_experts(models.a) == _most_experts(models.b) else []
+    pairs = list(ffn_pairs(models, maps)) if _most_experts(models.a) == _most_experts(models.b) else []
     if pairs and float(np.median([_channels_alike(models, pair) for pair in pairs])) < _ALIKE:
         yield from _turned(models, pairs)
         return
@@ -73,11 +73,12 @@ def counterparts(models: ModelPair, maps: Maps | None) -> Iterator[Counterpart]:
 
 def in_place(models: ModelPair) -> bool:
     """Every FFN of B that is looked at stands where A has it, so no maps are needed."""
-    found = [pair.b.key for pair in _pairs(models, None)]
+    found = [pair.b.key for pair in ffn_pairs(models, None)]
     return bool(found) and len(found) == len(_looked_at(models.b))
 
 
-def _pairs(models: ModelPair, maps: Maps | None) -> Iterator[_Pair]:
+def ffn_pairs(models: ModelPair, maps: Maps | None) -> Iterator[FfnPair]:
+    """FFNs of both that correspond, with their units: in place, or through the maps."""
     ours = {f.key: f for f in ffns(models.a)}
     rows = {row.b: row for row in maps.ffns} if maps else {}
     for f in _looked_at(models.b):
@@ -86,13 +87,13 @@ def _pairs(models: ModelPair, maps: Maps | None) -> Iterator[_Pair]:
         if a is None or (row is not None and row.a is None):
             continue
         units = pick(f.units, _UNITS, models.seed, f"units {f.units}")
-        here = _Pair(f, a, units, units)
+        here = FfnPair(f, a, units, units)
         if f.units == a.units and _channels_alike(models, here) >= _IN_PLACE:
             yield here
         elif row is not None:
             named = _one_to_one(row.units)
             if len(named) >= _FEWEST:
-                yield _Pair(f, a, named[:, 0], named[:, 1])
+                yield FfnPair(f, a, named[:, 0], named[:, 1])
 
 
 def _most_experts(side: ModelView) -> int:
@@ -115,7 +116,7 @@ def _one_to_one(units: Indices) -> Indices:
     return units[:_UNITS]
 
 
-def _channels_alike(models: ModelPair, pair: _Pair) -> float:
+def _channels_alike(models: ModelPair, pair: FfnPair) -> float:
     """Median cosine of corresponding rows as they stand; 0 where the widths differ."""
     if pair.a.width != pair.b.width:
         return 0.0
@@ -124,7 +125,7 @@ def _channels_alike(models: ModelPair, pair: _Pair) -> float:
     return float(np.median(row_cosines(x, y)))
 
 
-def _units(models: ModelPair, pair: _Pair, channels: Indices) -> Iterator[Counterpart]:
+def _units(models: ModelPair, pair: FfnPair, channels: Indices) -> Iterator[Counterpart]:
     block = (pair.b.stack, pair.b.block)
     for kind, x, y in _both(pair):
         if kind == "down":
@@ -143,7 +144,7 @@ def _units(models: ModelPair, pair: _Pair, channels: Indices) -> Iterator[Counte
             )
 
 
-def _both(pair: _Pair) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _both(pair: FfnPair) -> Iterator[tuple[str, Tensor, Tensor]]:
     for kind in ("up", "gate", "down"):
         x, y = getattr(pair.a, kind), getattr(pair.b, kind)
         if x is not None and y is not None:
@@ -180,7 +181,7 @@ def _attention(models: ModelPair, maps: Maps | None) -> Iterator[Counterpart]:
 # A stream whose channels are others
 
 
-def _turned(models: ModelPair, pairs: Sequence[_Pair]) -> Iterator[Counterpart]:
+def _turned(models: ModelPair, pairs: Sequence[FfnPair]) -> Iterator[Counterpart]:
     if max(max(p.a.width, p.b.width) for p in pairs) > _WIDEST or len({(p.a.width, p.b.width) for p in pairs}) > 1:
         return
     seen = [(pair, _whole(models.a, pair.a, pair.of_a), _whole(models.b, pair.b, pair.of_b)) for pair in pairs]

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -31,7 +32,18 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.floats import MANTISSA
 from weightprint.util.linear_algebra import eigvalsh, product, svd, unit_rows
+from weightprint.verdict.direction.beside import (
+    PARTS,
+    lone_parts,
+    lone_router,
+    lone_vectors,
+    padding,
+    pooled_heads,
+    tables,
+)
+from weightprint.verdict.direction.last_rounded import last_rounded
 from weightprint.verdict.direction.lost_rank import lost_rank
+from weightprint.verdict.direction.order import block_order, vocabulary_order
 from weightprint.verdict.direction.parting import parting
 from weightprint.verdict.direction.samples import Seen, names, same_values_as
 from weightprint.verdict.maps import Maps
@@ -171,7 +183,7 @@ def vocabulary(seen: Seen) -> Cue | None:
         new, old = big.rows(many, n, n + 512), sampled_rows(big, many, rows)
         because = f"the first {n:,} rows of {this}'s vocabulary are {other}'s, and {added:,} follow"
         if min(_size(new), _size(new - new.mean(axis=0))) < 0.1 * _size(old - old.mean(axis=0)):
-            if _padding(n, many.shape[0]):
+            if padding(n, many.shape[0]):
                 return None
             return Cue(big.label, 0.95, because + " that are nearly the same or nearly nothing: never trained")
         return Cue(big.label, 0.8, because)
@@ -179,12 +191,6 @@ def vocabulary(seen: Seen) -> Cue | None:
         because = f"{other}'s vocabulary is a choice of {this}'s rows, in their order"
         return Cue(small.label, 0.85, because + "; rows are rarely added in between")
     return None
-
-
-def _padding(few: int, many: int) -> bool:
-    """Rounding up to a multiple could have made the larger number of the smaller: padding is taken off as often as it
-    is put on."""
-    return many - few < (many & -many)
 
 
 def _find_rows(rows: F32, side: ModelView, table: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -316,7 +322,7 @@ def new_units(seen: Seen) -> Cue | None:
         cosines = unit @ unit.T - np.eye(len(unit), dtype=np.float32)
         copied = int(np.count_nonzero(cosines.max(axis=1) > 0.999)) // 2
         blocks += 1
-        silent = dead if not seen.trained and not _padding(min(widths), max(widths)) else 0
+        silent = dead if not seen.trained and not padding(min(widths), max(widths)) else 0
         signs[later] += silent + copied >= 0.8 * extra
     later = "a" if signs["a"] > signs["b"] else "b"
     if not blocks or signs[later] < blocks:
@@ -368,6 +374,14 @@ SIGNS: tuple[Sign, ...] = (
     Sign("experts", experts),
     Sign("repeated blocks", repeats),
     Sign("widened", new_units),
+    *(Sign(f"lone {what}", partial(lone_parts, what=what)) for what in PARTS),
+    Sign("lone router", lone_router),
+    Sign("lone vectors", lone_vectors),
+    Sign("pooled heads", pooled_heads),
+    Sign("tables", tables),
+    Sign("last rounded", last_rounded),
+    Sign("order of blocks", block_order),
+    Sign("order of tokens", vocabulary_order),
 )
 
 
@@ -379,7 +393,7 @@ def gather(models: ModelPair, evidence: Mapping[str, Evidence], maps: Maps | Non
         evidence: test → its answer in the basis as stored.
         maps: which layers, experts and units of B are which of A's; None where all is in place.
     """
-    seen = Seen(models, evidence)
+    seen = Seen(models, evidence, maps)
     found = tuple(f for sign in SIGNS if (f := sign.holds(seen)) is not None)
     return Cues(found, None if found else _hint(seen), parting(models, maps))
 

@@ -12,8 +12,8 @@ nothing; for the same reason t far beyond 1 without decay shows such a mean. Wha
 whose own branch is short, or an ancestor's copy with something exact done to it) looks like one, to within the square
 of that branch.
 
-What agrees is told together. What contradicts claims nothing: a sibling may have lost bits or repeated layers since
-they parted, and what lost many, or was made anew in parts, may look like a sibling.
+What agrees is told together. Signs that name both sides, or a sign and a child by decay on the other side, mean
+siblings: each lacks what the other holds. Whatever else contradicts claims nothing.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Outcomes:
 MEASURED: dict[str, Outcomes] = {
     "descent": Outcomes((90, 0), (16, 6), 12),
     "siblings": Outcomes((0, 3), (4, 0), 4),
+    "each the later": Outcomes((0, 0), (3, 0), 3),
     "mean of relatives": Outcomes((1, 0), (0, 0), 1),
     "merge with another": Outcomes((9, 0), (7, 1), 3),
     "noise": Outcomes((2, 0), (0, 0), 2),
@@ -92,12 +93,16 @@ def direction(cues: Cues) -> Direction:
     """What the signs that were found and the parting say together."""
     found, parting = cues.found, cues.parting
     claim = relation(parting)
-    if len({f.later for f in found}) > 1:
+    if {f.later for f in found} == {"a", "b"}:
         told = "; but ".join(f.because for f in found)
-        return Direction(None, None, f"the signs contradict each other: {told}", measured=parting)
+        because = f"each lacks what the other holds, or was given what the other lacks: {told}"
+        return Direction(None, MEASURED["each the later"].confidence, because, "siblings", measured=parting)
     if found and claim.relation is not None and claim.later != found[0].later:
-        told = "; ".join(f.because for f in found)
-        return Direction(None, None, f"the signs contradict each other: {told}; but {claim.because}", measured=parting)
+        told = f"{'; '.join(f.because for f in found)}; but {claim.because}"
+        if claim.name != "descent":
+            return Direction(None, None, f"the signs contradict each other: {told}", measured=parting)
+        because = f"each holds something new: {told}"
+        return Direction(None, MEASURED["each the later"].confidence, because, "siblings", measured=parting)
     if claim.relation == "siblings" and parting is not None:
         at = (parting.t, parting.low, parting.high)
         return Direction(None, MEASURED["siblings"].confidence, claim.because, "siblings", at, parting)

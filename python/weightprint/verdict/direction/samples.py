@@ -28,6 +28,8 @@ from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, F64
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.ranges import evenly
+from weightprint.verdict.direction.contained import Shared, shared
+from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Label
 
 __all__ = ["Difference", "Seen", "comparable", "cosine", "names", "same_values_as"]
@@ -78,10 +80,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Seen:
-    """The pair and its evidence, with what several signs look at."""
+    """The pair, its evidence and maps (None where all is in place), with what several signs look at."""
 
     models: ModelPair
     evidence: Mapping[str, Evidence]
+    maps: Maps | None = None
 
     @cached_property
     def samples(self) -> list[tuple[Pair, F32, F32]]:
@@ -96,6 +99,11 @@ class Seen:
     def _rows(self, pair: Pair) -> tuple[Pair, F32, F32]:
         rows = pick(pair.a.matrix[0], _ROWS, self.models.seed, str(pair.known.key), run=8)
         return pair, sampled_rows(self.models.a, pair.a, rows), sampled_rows(self.models.b, pair.b, rows)
+
+    @cached_property
+    def shared(self) -> Shared | None:
+        """What is equal in the blocks, and what one side has beside it; None where something else differs."""
+        return shared(self.models)
 
     @cached_property
     def differences(self) -> tuple[Difference, ...]:
