@@ -1,0 +1,101 @@
+"""Which end of a tree is the earlier one, and whether the earliest is among the models at all.
+
+Every edge is asked which of its two came first: the parting of the two in the frame
+(:mod:`weightprint.verdict.direction.parting`), with the confidences that direction has by itself, and a plain t near 0
+or 1 for a little. The root moves over an edge that says the other way round, the surest first. Where only few models or
+little evidence speaks, the signs of direction are gathered from the models (:mod:`weightprint.verdict.direction.cues`).
+
+A root that most of its children parted from half way (t between .2 and .8) is itself a sibling of theirs: the ancestor
+is not among the models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from weightprint.verdict.direction.direction import relation
+from weightprint.verdict.values import Parting
+
+__all__ = ["Rooted", "earlier", "rooted"]
+
+_SURE = 1.5  # of log odds, to move the root
+_BESIDE = (0.2, 0.8)  # t of siblings
+_SD, _APART = 0.3, 0.4  # beyond which t says nothing
+_HUB = 3  # children that make an ancestor of the one they are nearest to, whatever direction says
+
+#: (i, j) → log odds that i came before j.
+Odds = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class Rooted:
+    """``parent`` of each model, None for the root and for merges; ``undirected``: children whose edge nothing orients;
+    ``beside``: the root, and the children that stand beside it under an unseen ancestor, with how far each has come
+    from there as a share of the way between the two; empty where the root is the ancestor."""
+
+    parent: tuple[int | None, ...]
+    root: int
+    undirected: frozenset[int]
+    beside: dict[int, float]
+
+
+def earlier(parting: Parting | None) -> float:
+    """Log odds that the first of the two is the ancestor, from where they parted."""
+    if parting is None:
+        return 0.0
+    claim = relation(parting)
+    if claim.later is not None:
+        return 2.0 if claim.later == "b" else -2.0
+    t = share(parting)
+    return 0.0 if t is None else max(-1.0, min(1.0, 2 * (0.5 - t)))
+
+
+def share(parting: Parting | None) -> float | None:
+    """t, where it can be read."""
+    if parting is None or not math.isfinite(parting.t) or max(parting.sd_of_a, parting.sd_of_b) > _SD:
+        return None
+    return parting.t if abs(parting.of_a - parting.of_b) <= _APART else None
+
+
+def rooted(
+    parent: Sequence[int | None], merged: Sequence[int], odds: Odds, signs: Odds, t: Callable[[int, int], float | None]
+) -> Rooted:
+    """Move the root to where the edges around it say.
+
+    Args:
+        parent: of :func:`weightprint.library.tree.hubs`.
+        merged: models whose parents are known.
+        odds: from partings.
+        signs: from all that direction knows; dear, asked where partings say little.
+        t: where two parted.
+    """
+    tree = list(parent)
+    root = next(i for i in range(len(tree)) if tree[i] is None and i not in merged)
+    seen = {root}
+    told: dict[tuple[int, int], float] = {}
+    while True:
+        children = [j for j, p in enumerate(tree) if p == root]
+        for j in children:
+            told.setdefault((root, j), odds(root, j))
+        if abs(sum(told[root, j] for j in children)) < 2 * _SURE:
+            for j in sorted(children, key=lambda j: abs(told[root, j]))[:_HUB]:
+                told[root, j] = max(told[root, j], signs(root, j), key=abs)
+        against = [j for j in children if told[root, j] <= -_SURE and j not in seen]
+        if not against:
+            break
+        new = min(against, key=lambda j: told[root, j])
+        if sum(told[root, j] for j in children if j != new) > -2 * told[root, new] and len(children) > _HUB:
+            break  # many children say that it is the ancestor
+        tree[root], tree[new] = new, None
+        root = new
+        seen.add(root)
+    children = [j for j, p in enumerate(tree) if p == root]
+    undirected = frozenset(
+        j for j in children if len(children) < _HUB and sum(told.get((root, k), 0.0) for k in children) <= 0
+    )
+    shares = {j: s for j in children if (s := t(root, j)) is not None}
+    beside = {j: s for j, s in shares.items() if _BESIDE[0] < s < _BESIDE[1] and told[root, j] < _SURE}
+    below = [j for j in children if (shares.get(j, 1.0) <= _BESIDE[0] or told[root, j] >= _SURE)]
+    return Rooted(tuple(tree), root, undirected, beside if len(beside) > len(below) else {})
