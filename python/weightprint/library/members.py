@@ -60,6 +60,12 @@ class Member:
     kept: Fingerprint | None
     _sides: dict[bool, ModelView] = field(default_factory=dict, repr=False)
 
+    @property
+    def live(self) -> Model:
+        """What it was opened from."""
+        assert not isinstance(self.model, Fingerprint)
+        return self.model
+
     def side(self, by_value: bool = False) -> ModelView:
         """Its tensors, with digests of stored bytes or of values."""
         assert self.examined is not None

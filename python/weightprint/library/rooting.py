@@ -5,24 +5,29 @@ Every edge is asked which of its two came first: the parting of the two in the f
 or 1 for a little. The root moves over an edge that says the other way round, the surest first. Where only few models or
 little evidence speaks, the signs of direction are gathered from the models (:mod:`weightprint.verdict.direction.cues`).
 
-A root that most of its children parted from half way (t between .2 and .8) is itself a sibling of theirs: the ancestor
-is not among the models.
+A root that its children parted from half way (t between .12 and .88) is itself a sibling of theirs: the ancestor is not
+among the models. Two such children and a fifth of all are enough, since of an ancestor there are none, while a sibling
+with a short branch of its own looks like the ancestor of those that went far.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from weightprint.util.arrays import F64
 from weightprint.verdict.direction.direction import relation
 from weightprint.verdict.values import Parting
 
 __all__ = ["Rooted", "earlier", "rooted"]
 
 _SURE = 1.5  # of log odds, to move the root
-_BESIDE = (0.2, 0.8)  # t of siblings
+_BESIDE = (0.12, 0.88)  # t of siblings
 _SD, _APART = 0.3, 0.4  # beyond which t says nothing
+_FEW = 0.2  # of the children: so many, and two, that stand beside the root are enough
 _HUB = 3  # children that make an ancestor of the one they are nearest to, whatever direction says
 
 #: (i, j) → log odds that i came before j.
@@ -32,13 +37,14 @@ Odds = Callable[[int, int], float]
 @dataclass(frozen=True)
 class Rooted:
     """``parent`` of each model, None for the root and for merges; ``undirected``: children whose edge nothing orients;
-    ``beside``: the root, and the children that stand beside it under an unseen ancestor, with how far each has come
-    from there as a share of the way between the two; empty where the root is the ancestor."""
+    ``beside``: models that stand beside the root under an unseen ancestor, empty where the root is the ancestor;
+    ``own``: how far the root has come from there."""
 
     parent: tuple[int | None, ...]
     root: int
     undirected: frozenset[int]
-    beside: dict[int, float]
+    beside: frozenset[int]
+    own: float
 
 
 def earlier(parting: Parting | None) -> float:
@@ -60,13 +66,19 @@ def share(parting: Parting | None) -> float | None:
 
 
 def rooted(
-    parent: Sequence[int | None], merged: Sequence[int], odds: Odds, signs: Odds, t: Callable[[int, int], float | None]
+    parent: Sequence[int | None],
+    merged: Sequence[int],
+    lengths: F64,
+    odds: Odds,
+    signs: Odds,
+    t: Callable[[int, int], float | None],
 ) -> Rooted:
     """Move the root to where the edges around it say.
 
     Args:
         parent: of :func:`weightprint.library.tree.hubs`.
         merged: models whose parents are known.
+        lengths: between all, float64 (n, n).
         odds: from partings.
         signs: from all that direction knows; dear, asked where partings say little.
         t: where two parted.
@@ -95,7 +107,27 @@ def rooted(
     undirected = frozenset(
         j for j in children if len(children) < _HUB and sum(told.get((root, k), 0.0) for k in children) <= 0
     )
+    return Rooted(tuple(tree), root, undirected, *_beside(root, children, lengths, told, t))
+
+
+def _beside(
+    root: int,
+    children: Sequence[int],
+    lengths: F64,
+    told: Mapping[tuple[int, int], float],
+    t: Callable[[int, int], float | None],
+) -> tuple[frozenset[int], float]:
+    """Models that stand beside the root, and how far it has come from where they parted."""
     shares = {j: s for j in children if (s := t(root, j)) is not None}
-    beside = {j: s for j, s in shares.items() if _BESIDE[0] < s < _BESIDE[1] and told[root, j] < _SURE}
-    below = [j for j in children if (shares.get(j, 1.0) <= _BESIDE[0] or told[root, j] >= _SURE)]
-    return Rooted(tuple(tree), root, undirected, beside if len(beside) > len(below) else {})
+    seen = [j for j, s in shares.items() if _BESIDE[0] < s < _BESIDE[1] and told[root, j] < _SURE]
+    below = [j for j in children if j not in seen and (j in shares or told[root, j] >= _SURE)]
+    if len(seen) <= len(below) and len(seen) < max(2, _FEW * (len(seen) + len(below))):
+        return frozenset(), 0.0
+    own = float(np.median([shares[j] * lengths[root, j] for j in seen]))
+    # Whoever else parted where they did shares the root's own branch with all of them (the four-point condition).
+    more = []
+    for j in range(len(lengths)):
+        ways = [(lengths[root, j] + lengths[root, k] - lengths[j, k]) / 2 for k in seen if k != j]
+        if j not in (root, *seen) and ways and float(np.median(ways)) > own / 2:
+            more.append(j)
+    return frozenset([*seen, *more]), own

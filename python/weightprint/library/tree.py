@@ -19,9 +19,10 @@ from itertools import combinations
 
 import numpy as np
 
+from weightprint.library.rooting import Rooted
 from weightprint.util.arrays import F64
 
-__all__ = ["NEARER", "SHARED", "hubs", "shared_ways"]
+__all__ = ["NEARER", "SHARED", "hubs", "shared_ways", "with_root"]
 
 #: Chosen on the fit side of the lineage benchmark. Siblings reach .63 of the length from their base, real children .45.
 NEARER = 0.6
@@ -105,3 +106,19 @@ def shared_ways(lengths: F64, parent: Sequence[int | None], merged: Sequence[int
 def _shared(lengths: F64, hub: int, i: int, j: int) -> float:
     both = (lengths[hub, i] + lengths[hub, j] - lengths[i, j]) / 2
     return float(both / np.sqrt(lengths[hub, i] * lengths[hub, j]))
+
+
+def with_root(lengths: F64, found: Rooted, *, edits: bool = False) -> F64:
+    """With a last row and column for the unseen ancestor of the root that was found and of what stands beside it.
+
+    As far as can be told it has the root's edits; its lengths follow from how far the root came from it.
+    """
+    n = len(lengths)
+    out = np.zeros((n + 1, n + 1))
+    out[:n, :n] = lengths
+    row = lengths[found.root].copy()
+    if not edits:
+        beside = np.array([j in found.beside for j in range(n)])
+        row = np.where(beside, np.maximum(row - found.own, 0.0), row + found.own)
+    out[n, :n] = out[:n, n] = row
+    return out
