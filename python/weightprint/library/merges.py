@@ -56,14 +56,13 @@ def merges(
 ) -> Iterator[Merged]:
     """Every model of the group that is a merge of others.
 
-    ``parents``: what each would hang from if there were no merges. The one that hangs from none, and its copies, were
-    made of nothing here; the others' base is looked for where they hang from.
+    ``parents``: what each would hang from if there were no merges, and so may have entries of.
     """
     root = next(i for i in range(len(models)) if parents[i] is None)
     near = {
         c: _nearest(c, lengths, edits)
         for c in range(len(models))
-        if not lengths[root, c] <= _COPY and not _of_a_copy(c, lengths, edits)
+        if not _of_a_copy(c, lengths, edits)
     }
     convex = {c for c in near if _best(found, c, near[c], signed=False) is not None}
     known: set[int] = set()
@@ -73,7 +72,7 @@ def merges(
         base = max(above, key=lambda i: _equal(models[c], models[i]))
         for tried in (
             _best(found, c, corners, signed=c not in convex),
-            *_sparse(models, found, c, base, corners),
+            *(_sparse(models, found, c, base, corners) if lengths[root, c] > _COPY else ()),
         ):
             recipe = None if tried is None else prove(c, tried)
             if tried is not None and recipe is not None and recipe.method in _MERGES:

@@ -24,7 +24,7 @@ from weightprint.verdict.values import Parting
 
 __all__ = ["Rooted", "earlier", "rooted"]
 
-_SURE = 1.5  # of log odds, to move the root
+_SURE, _CLAIMED = 0.8, 1.5  # of log odds: to move the root; of what direction claims by itself
 _BESIDE = (0.12, 0.88)  # t of siblings
 _SD, _APART = 0.3, 0.4  # beyond which t says nothing
 _FEW = 0.2  # of the children: so many, and two, that stand beside the root are enough
@@ -91,15 +91,13 @@ def rooted(
         children = [j for j, p in enumerate(tree) if p == root]
         for j in children:
             told.setdefault((root, j), odds(root, j))
-        if abs(sum(told[root, j] for j in children)) < 2 * _SURE:
+        if abs(sum(told[root, j] for j in children)) < 2 * _CLAIMED:
             for j in sorted(children, key=lambda j: abs(told[root, j]))[:_HUB]:
                 told[root, j] = max(told[root, j], signs(root, j), key=abs)
         against = [j for j in children if told[root, j] <= -_SURE and j not in seen]
         if not against:
             break
         new = min(against, key=lambda j: told[root, j])
-        if sum(told[root, j] for j in children if j != new) > -2 * told[root, new] and len(children) > _HUB:
-            break  # many children say that it is the ancestor
         tree[root], tree[new] = new, None
         root = new
         seen.add(root)
@@ -119,8 +117,8 @@ def _beside(
 ) -> tuple[frozenset[int], float]:
     """Models that stand beside the root, and how far it has come from where they parted."""
     shares = {j: s for j in children if (s := t(root, j)) is not None}
-    seen = [j for j, s in shares.items() if _BESIDE[0] < s < _BESIDE[1] and told[root, j] < _SURE]
-    below = [j for j in children if j not in seen and (j in shares or told[root, j] >= _SURE)]
+    seen = [j for j, s in shares.items() if _BESIDE[0] < s < _BESIDE[1] and told[root, j] < _CLAIMED]
+    below = [j for j in children if j not in seen and (j in shares or told[root, j] >= _CLAIMED)]
     if len(seen) <= len(below) and len(seen) < max(2, _FEW * (len(seen) + len(below))):
         return frozenset(), 0.0
     own = float(np.median([shares[j] * lengths[root, j] for j in seen]))
