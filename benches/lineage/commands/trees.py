@@ -68,7 +68,12 @@ def _strangers(tree: FamilyTree, side: str, names: Sequence[str]) -> list[str]:
     others = [n for n in tree if tree.side(n) == side and not any(tree.meet(n, m) for m in names)]
     random.Random(names[0]).shuffle(others)
     form = tree[names[0]].truth.form
-    return sorted(others, key=lambda n: tree[n].truth.form != form)[:STRANGERS]
+    others.sort(key=lambda n: tree[n].truth.form != form)
+    chosen: list[str] = []
+    for name in others:
+        if len(chosen) < STRANGERS and not any(tree.meet(name, m) for m in chosen):
+            chosen.append(name)
+    return chosen
 
 
 def _score(tree: FamilyTree, zoo: Path, names: Sequence[str], strangers: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from weightprint.library.group import Group
 from weightprint.library.members import relate
 from weightprint.library.merges import Merged, Prove, merges
 from weightprint.library.rooting import Rooted, earlier, rooted, share
-from weightprint.library.tree import hubs, shared_ways, with_root
+from weightprint.library.tree import hubs, released, shared_ways, with_root
 from weightprint.results.lineage import Edge, Kind, Merge, Unplaced
 from weightprint.util.arrays import F64
 from weightprint.verdict.direction import cues as direction_cues
@@ -117,7 +117,7 @@ def _hung(group: Group, found: Rooted, merged: Mapping[int, Sequence[int]], draw
     if found.beside:
         far, edits = with_root(far, found), with_root(edits, found, edits=True)
         lengths, root = with_root(lengths, found), len(lengths)
-    return _Hung(hubs(far, edits, merged, root), lengths)
+    return _Hung(released(hubs(far, edits, merged, root), lengths), lengths)
 
 
 def _fill(

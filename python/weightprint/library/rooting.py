@@ -26,7 +26,7 @@ __all__ = ["Rooted", "earlier", "rooted"]
 
 _SURE, _CLAIMED = 0.8, 1.5  # of log odds: to move the root; of what direction claims by itself
 _BESIDE = (0.12, 0.88)  # t of siblings
-_SD, _APART = 0.3, 0.4  # beyond which t says nothing
+_SD, _APART = 0.3, 0.6  # beyond which t says nothing; of siblings both sides' t lie apart
 _FEW = 0.2  # of the children: so many, and two, that stand beside the root are enough
 _HUB = 3  # children that make an ancestor of the one they are nearest to, whatever direction says
 

@@ -22,12 +22,14 @@ import numpy as np
 from weightprint.library.rooting import Rooted
 from weightprint.util.arrays import F64
 
-__all__ = ["NEARER", "SHARED", "hubs", "shared_ways", "with_root"]
+__all__ = ["NEARER", "SHARED", "hubs", "released", "shared_ways", "with_root"]
 
 #: Chosen on the fit side of the lineage benchmark. Siblings reach .63 of the length from their base, real children .45.
 NEARER = 0.6
 #: Cosine of what two siblings have beyond their base, from which they share an unseen ancestor; on common data .65.
 SHARED = 0.75
+#: Own way of an inner node, of that to its children, from which it stands beside them.
+BESIDE = 0.15
 _LEAST = 1e-6  # a length that is none
 _EDIT = 5.0  # of logarithms, that edits of all tensors are worth
 _GAIN = 0.1  # of logarithms of lengths, that another inner node is worth
@@ -82,6 +84,25 @@ def _above(parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], i:
             if p is not None and p not in out:
                 out.add(p)
                 queue.append(p)
+    return out
+
+
+def released(parent: Sequence[int | None], lengths: F64) -> list[int | None]:
+    """Without inner nodes that stand beside their children: these hang from the node's own parent again.
+
+    Of a parent h with its own parent p and a child j, d(p, j) = d(p, h) + d(h, j). What is missing is twice the way that
+    h itself has come since it parted from j.
+    """
+    out = list(parent)
+    for hub in dict.fromkeys(p for p in parent if p is not None):
+        above = parent[hub]
+        children = [j for j, p in enumerate(parent) if p == hub and lengths[hub, j] > _LEAST]
+        if above is None or not children:
+            continue
+        own = [(lengths[above, hub] + lengths[hub, j] - lengths[above, j]) / 2 for j in children]
+        if float(np.median(own)) > BESIDE * float(np.median(lengths[hub, children])):
+            for j in children:
+                out[j] = above
     return out
 
 
