@@ -4,7 +4,8 @@ A model is named by itself, an unseen ancestor by the set of models below it, so
 without names that neither could know. Of the true tree an unseen model with one child or none is left out: nobody could
 see it. Edges of merges count as all others do, one per parent that gave blocks (not rows of token tables alone).
 Copies whose values all are their parent's own (renamed, re-sharded) are that parent as far as weights show: where one
-of them stands for the other, or hangs the other way round, the edge is right.
+of them stands for the other, or hangs the other way round, the edge is right. A hidden model of which such a copy is
+there (also one with other tables, norms or order) is that copy.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ __all__ = ["counts", "rates", "true_parents"]
 
 #: Operations after which a model is its parent, in every value and in every place.
 _SAME = {"rename", "random_names"}
+
+#: Operations that leave every value of the blocks as it was.
+_IN_BLOCKS = {
+    *_SAME,
+    *("unit_permutation", "channel_permutation", "head_permutation", "vocabulary_permutation", "vocabulary_swap"),
+    *("vocabulary_pruning", "vocabulary_extension", "vocabulary_stitching", "embedding_replaced"),
+    *("learned_positions_to_rope", "layernorm_to_rmsnorm", "drop_biases", "re_dtype"),
+}
 
 Edge = tuple[object, str | frozenset[str]]
 
@@ -37,7 +46,8 @@ def true_parents(tree: FamilyTree, name: str) -> tuple[str, ...]:
 def counts(tree: FamilyTree, found: Lineage) -> dict[str, Any]:
     """Right, missed and wrong edges; those between families; root; the wrong ones by name."""
     stands_for = {n: _original(tree, n, set(found.models)) for n in found.models}
-    truth = _true_edges(tree, list(found.models), stands_for)
+    stands_for |= _hidden_copies(tree, found, stands_for)
+    truth = _true_edges(tree, [*found.models, *(n for n in stands_for if n not in found.models)], stands_for)
     said = _found_edges(found, stands_for)
     merges = {e.child for e in found.edges if e.kind == "merge"}
     wrong = sorted(map(_told, said - truth))
@@ -80,6 +90,22 @@ def _original(tree: FamilyTree, name: str, models: set[str]) -> str:
     if truth.operations and {o["name"] for o in truth.operations} <= _SAME and truth.parents[0] in models:
         return _original(tree, truth.parents[0], models)
     return name
+
+
+def _hidden_copies(tree: FamilyTree, found: Lineage, stands_for: Mapping[str, str]) -> dict[str, str]:
+    """Hidden model → the one of its children that has all its values in the blocks, and so is it as far as those show:
+    of several the one that most was hung from."""
+    out: dict[str, str] = {}
+    for name in found.models:
+        parents = true_parents(tree, name)
+        if len(parents) == 1 and parents[0] not in stands_for and _names(tree, name) <= _IN_BLOCKS:
+            best = out.get(parents[0], name)
+            out[parents[0]] = max((best, stands_for[name]), key=lambda n: len(found.children(n)))
+    return out
+
+
+def _names(tree: FamilyTree, name: str) -> set[str]:
+    return {str(o["name"]) for o in tree[name].truth.operations}
 
 
 def _true_edges(tree: FamilyTree, models: Sequence[str], stands_for: Mapping[str, str]) -> set[Edge]:

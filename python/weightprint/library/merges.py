@@ -59,11 +59,7 @@ def merges(
     ``parents``: what each would hang from if there were no merges, and so may have entries of.
     """
     root = next(i for i in range(len(models)) if parents[i] is None)
-    near = {
-        c: _nearest(c, lengths, edits)
-        for c in range(len(models))
-        if not _of_a_copy(c, lengths, edits)
-    }
+    near = {c: _nearest(c, lengths, edits) for c in range(len(models)) if not _of_a_copy(c, lengths, edits)}
     convex = {c for c in near if _best(found, c, near[c], signed=False) is not None}
     known: set[int] = set()
     for c in [*(c for c in near if c not in convex), *convex]:
