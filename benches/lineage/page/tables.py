@@ -423,14 +423,14 @@ def times(numbers: Numbers, about: Numbers) -> str:
 
 
 def trees(found: Mapping[str, Any]) -> str:
-    """Directed edges of the zoo's families, with all models and with some hidden (`python -m benches.lineage trees`)."""
+    """Directed edges of the zoo's families, with all models and with some hidden."""
     rows = [
         [
             f"{side}: {case}",
             *(str(r[k]) for k in ("trees", "edges")),
             *(number(r[k]) for k in ("precision", "recall", "f1")),
+            str(r["between families"]),
         ]
-        + [str(r["between families"])]
         for side, cases in found["summary"].items()
         for case, r in cases.items()
     ]

@@ -90,8 +90,8 @@ def _above(parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], i:
 def released(parent: Sequence[int | None], lengths: F64) -> list[int | None]:
     """Without inner nodes that stand beside their children: these hang from the node's own parent again.
 
-    Of a parent h with its own parent p and a child j, d(p, j) = d(p, h) + d(h, j). What is missing is twice the way that
-    h itself has come since it parted from j.
+    Of a parent h with its own parent p and a child j, d(p, j) = d(p, h) + d(h, j). What is missing is twice the way
+    that h itself has come since it parted from j.
     """
     out = list(parent)
     for hub in dict.fromkeys(p for p in parent if p is not None):
