@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from .commands import bands, build, calibrate, direction, merges, new_operations, score
+from .commands import bands, build, calibrate, direction, merges, new_operations, score, trees
 from .demo_trainer import demo_models
 from .populations import populations, real_strangers
 from .scale import big_shapes, budget, real_scale
@@ -26,6 +26,7 @@ def main() -> None:
     real_strangers.add(commands)
     direction.add(commands)
     merges.add(commands)
+    trees.add(commands)
     bands.add(commands)
     new_operations.add(commands)
     real_scale.add_command(commands)

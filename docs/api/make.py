@@ -13,6 +13,7 @@ import weightprint
 from weightprint.compare.compare import Comparison
 from weightprint.compare.recipe import Recipe
 from weightprint.compare.recipe_parts import AdapterFit, Mix, Search, Weight
+from weightprint.results.lineage import Edge, Lineage, Merge, Unplaced
 
 ERRORS = tuple(getattr(weightprint, name) for name in weightprint.__all__ if name.endswith("Error"))
 # Page → what it describes.
@@ -31,6 +32,7 @@ PAGES: dict[str, tuple[Any, ...]] = {
     "diff": (weightprint.diff, weightprint.Diff),
     "compare": (weightprint.compare, Comparison),
     "fingerprint": (weightprint.fingerprint, weightprint.Fingerprint),
+    "lineage": (weightprint.lineage, Lineage, Edge, Merge, Unplaced),
     "recipe": (weightprint.recipe, Recipe, Weight, Mix, AdapterFit, Search),
 }
 

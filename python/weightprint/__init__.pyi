@@ -25,7 +25,9 @@ from weightprint.errors import UsageError as UsageError
 from weightprint.errors import WeightprintError as WeightprintError
 from weightprint.fingerprint.fingerprint import Fingerprint as Fingerprint
 from weightprint.fingerprint.fingerprint import fingerprint as fingerprint
+from weightprint.library.lineage import lineage as lineage
 from weightprint.results.finding import Finding as Finding
+from weightprint.results.lineage import Lineage as Lineage
 from weightprint.results.table import StatsTable as StatsTable
 from weightprint.scan.result import RowStats as RowStats
 from weightprint.scan.result import Scan as Scan

@@ -82,6 +82,9 @@ def full(
     calibrated = results / "calibration.json"
     if calibrated.exists():
         parts += ["## Calibration on independent models", tables.calibration_page(json.loads(calibrated.read_text()))]
+    trees = results / "trees.json"
+    if trees.exists():
+        parts += ["## Trees of many models", tables.trees(json.loads(trees.read_text()))]
     made = [json.loads(path.read_text()) for name in POPULATIONS if (path := results / f"{name}.json").exists()]
     if made:
         parts += ["## Pairs made for a purpose", MADE, *map(population_page, made)]

@@ -300,7 +300,7 @@ def _excess(x: F32, y: F32) -> float:
     if not x.any() or not y.any() or x.shape[1] != y.shape[1]:
         return 0.0
     x, y = (unit_rows(v[v.any(axis=1)]) for v in (x, y))
-    return float(np.mean(np.square(product(x, y.T)))) * x.shape[1] - 1
+    return float(np.mean(np.square(product(x, y.T))) * x.shape[1] - 1)
 
 
 def _usual(kept: F32) -> float:

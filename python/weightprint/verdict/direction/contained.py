@@ -244,7 +244,8 @@ def _resized(out: Shared, sides: Sides, role: str, pair: tuple[Tensor, Tensor]) 
     if max(t.numel for t in pair) > _WHOLE:
         return True  # judged by others of its block
     order = (0, 1) if pair[0].numel <= pair[1].numel else (1, 0)
-    (few, many), (small, big) = ((v[order[0]], v[order[1]]) for v in (sides, pair))
+    few, many = (sides[k] for k in order)
+    small, big = (pair[k] for k in order)
     y, x = few.rows(small), many.rows(big)
     if small.shape[1] != big.shape[1]:
         if small.shape[0] != big.shape[0]:

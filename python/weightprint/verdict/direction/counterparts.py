@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from weightprint.anatomy.place import Expert
 from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.model import ModelView, Tensor
@@ -24,7 +25,7 @@ from weightprint.util.linear_algebra import product, row_cosines, svd, unit_rows
 from weightprint.util.ranges import evenly
 from weightprint.verdict.maps import Maps
 
-__all__ = ["Counterpart", "FfnPair", "counterparts", "ffn_pairs", "in_place"]
+__all__ = ["Counterpart", "FfnPair", "Spot", "counterparts", "ffn_pairs", "in_place"]
 
 _BLOCKS, _EXPERTS = 16, 4  # blocks that are read, and experts of each
 _UNITS, _CHANNELS = 256, 512  # rows and columns of a matrix
@@ -39,13 +40,28 @@ Block = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Spot:
+    """Where rows and channels are in A: stack, block and expert, and their numbers (units are the rows of every matrix
+    of an FFN). ``gain``: that of A's norm is in the values, float32 (channels,)."""
+
+    key: tuple[str, int, Expert]
+    rows: Indices
+    channels: Indices
+    gain: F32 | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Counterpart:
-    """Rows x of A and y of B that correspond, over channels that do: float32 (rows, channels), of one shape."""
+    """Rows x of A and y of B that correspond, over channels that do: float32 (rows, channels), of one shape.
+
+    ``block``: B's; ``at``: where they are in A.
+    """
 
     block: Block
     kind: str
     x: F32
     y: F32
+    at: Spot | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +150,7 @@ def _units(models: ModelPair, pair: FfnPair, channels: Indices) -> Iterator[Coun
                 kind,
                 sampled_rows(models.a, x, channels, pair.of_a).T,
                 sampled_rows(models.b, y, channels, pair.of_b).T,
+                Spot(pair.a.key, pair.of_a, channels),
             )
         else:
             yield Counterpart(
@@ -141,6 +158,7 @@ def _units(models: ModelPair, pair: FfnPair, channels: Indices) -> Iterator[Coun
                 kind,
                 sampled_rows(models.a, x, pair.of_a, channels),
                 sampled_rows(models.b, y, pair.of_b, channels),
+                Spot(pair.a.key, pair.of_a, channels),
             )
 
 
@@ -175,6 +193,7 @@ def _attention(models: ModelPair, maps: Maps | None) -> Iterator[Counterpart]:
                 place.role,
                 sampled_rows(models.a, x, rows, columns),
                 sampled_rows(models.b, y, rows, columns),
+                Spot((*source, place.expert), rows, columns),
             )
 
 
@@ -201,7 +220,8 @@ def _turned(models: ModelPair, pairs: Sequence[FfnPair]) -> Iterator[Counterpart
             there = product(y[kind], turn)
             if kind != "gate":
                 there *= np.where(np.einsum("ij,ij->i", x[kind], there) < 0, np.float32(-1), np.float32(1))[:, None]
-            yield Counterpart(block, kind, x[kind], there)
+            gain = None if kind == "down" else models.a.gain(getattr(pair.a, kind))
+            yield Counterpart(block, kind, x[kind], there, Spot(pair.a.key, pair.of_a, np.arange(pair.a.width), gain))
 
 
 def _whole(side: ModelView, ffn: Ffn, units: Indices) -> Mapping[str, F32]:

@@ -98,7 +98,8 @@ def vocabulary_order(seen: Seen) -> Cue | None:
         for side, table in zip(sides, tables, strict=True)
         if table is not None
     ]
-    if np.array_equal(*lengths) or not np.array_equal(*map(np.sort, lengths)):
+    ours, theirs = lengths
+    if np.array_equal(ours, theirs) or not np.array_equal(np.sort(ours), np.sort(theirs)):
         return None
     ties = [_neighbours(x) for x in lengths]
     if max(ties) < _SORTED or min(ties) > _UNSORTED:

@@ -1,0 +1,1 @@
+"""Many models: who comes from whom. May import what stands below the report."""
