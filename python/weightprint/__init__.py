@@ -10,8 +10,7 @@ share an origin. The verbs of the command line are functions here; results are f
     scan = weightprint.scan(checkpoint)  # one pass over every byte
     scan.to_pandas()
 
-Importing this package loads numpy and the native module, nothing else; the rest comes when it is used. The types of
-what is exported stand in ``__init__.pyi``.
+Importing this package loads numpy and the native module, nothing else; the rest comes when it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weightprint import _core
 
@@ -65,10 +64,46 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+if TYPE_CHECKING:  # what `__getattr__` finds when it is asked
+    from weightprint.anatomy.adapters.merged import Merged as Merged
+    from weightprint.anatomy.adapters.merged import merge_adapter as merge_adapter
+    from weightprint.anatomy.anatomy import Anatomy as Anatomy
+    from weightprint.anatomy.anatomy import anatomy as anatomy
+    from weightprint.anatomy.place import Place as Place
+    from weightprint.check.check import CheckReport as CheckReport
+    from weightprint.check.check import check as check
+    from weightprint.check.manifest import Manifest as Manifest
+    from weightprint.checkpoint.checkpoint import Checkpoint as Checkpoint
+    from weightprint.checkpoint.checkpoint import open as open
+    from weightprint.checkpoint.info import TensorInfo as TensorInfo
+    from weightprint.compare.compare import compare as compare
+    from weightprint.compare.recipe import recipe as recipe
+    from weightprint.diff.diff import Diff as Diff
+    from weightprint.diff.diff import diff as diff
+    from weightprint.errors import FileChangedError as FileChangedError
+    from weightprint.errors import FormatError as FormatError
+    from weightprint.errors import InternalError as InternalError
+    from weightprint.errors import LimitError as LimitError
+    from weightprint.errors import ShardMissingError as ShardMissingError
+    from weightprint.errors import TensorNotFoundError as TensorNotFoundError
+    from weightprint.errors import UnsupportedFormatError as UnsupportedFormatError
+    from weightprint.errors import UsageError as UsageError
+    from weightprint.errors import WeightprintError as WeightprintError
+    from weightprint.fingerprint.fingerprint import Fingerprint as Fingerprint
+    from weightprint.fingerprint.fingerprint import fingerprint as fingerprint
+    from weightprint.library.lineage import lineage as lineage
+    from weightprint.results.finding import Finding as Finding
+    from weightprint.results.lineage import Lineage as Lineage
+    from weightprint.results.table import StatsTable as StatsTable
+    from weightprint.scan.result import RowStats as RowStats
+    from weightprint.scan.result import Scan as Scan
+    from weightprint.scan.scan import scan as scan
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
 
 
 def __dir__() -> list[str]:
