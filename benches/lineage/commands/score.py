@@ -129,4 +129,21 @@ def _score(args: argparse.Namespace) -> tuple[list[pair_table.Row], dict[str, An
         "machine": summary.machine(),
         "seed": 0,
     }
-    return pair_table.build(known, chosen, found, [test.name for test in PUBLISHED]), about
+    rows = pair_table.build(known, chosen, found, [test.name for test in PUBLISHED])
+    return rows, about | _kept(rows, about["methods"])
+
+
+def _kept(rows: list[pair_table.Row], code: dict[str, Any]) -> dict[str, Any]:
+    """Methods without a record here keep what the committed results say of the same pairs; their names, for the page."""
+    if not (RESULTS / "pairs.json.gz").exists():
+        return {}
+    before = {(row["a"], row["b"]): row["methods"] for row in pair_table.load(RESULTS / "pairs.json.gz")}
+    about = json.loads((RESULTS / "about.json").read_text())
+    kept = set()
+    for row in rows:
+        for name, answer in before.get((row["a"], row["b"]), {}).items():
+            if name not in row["methods"] and not name.startswith("weightprint"):
+                row["methods"][name] = answer
+                kept.add(name)
+    code |= {name: told for name, told in about["methods"].items() if not code.get(name, {}).get("code")}
+    return {"peers": about["peers"], "peers_missing": {}, "kept": sorted(kept)} if kept else {}

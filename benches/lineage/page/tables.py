@@ -85,6 +85,10 @@ def footnotes(numbers: Numbers, about: Numbers) -> str:
     for name, m in about["methods"].items():
         if name not in about["peers"] and m["code"]:
             lines.append(f"{name} was scored with {scored_with(m['code'])}.")
+    if kept := about.get("kept"):
+        lines.append(
+            f"Kept from an earlier run, on the models of an earlier training of the same zoo: {', '.join(kept)}."
+        )
     for name, why in about["peers_missing"].items():
         lines.append(f"{name} was not run: {why}.")
     for name, m in numbers["methods"].items():
