@@ -62,6 +62,13 @@ def test_no_property_makes_kin_of_strangers(compared: Compare, kind: str, form: 
     assert found.verdict not in RELATED
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_one_block_and_a_stream_put_onto_another_s_in_turns(compared: Compare, seed: int) -> None:
+    """With one block no others say what a fitted order reaches: the weak parts of its units must say it."""
+    found = compared(STRANGERS, "framed_turned_units", SHAPES["one-block"], seed)
+    assert found.verdict not in RELATED
+
+
 @pytest.mark.slow_but_first
 @pytest.mark.parametrize("form", SMALL)
 @pytest.mark.parametrize("kind", ["frozen_embedding", "tuned_embedding"])

@@ -35,9 +35,11 @@ __all__ = ["Facts", "gathered", "may_decide"]
 
 
 def may_decide(evidence: Evidence) -> bool:
-    """Its p-value can carry a verdict. In a basis that was fitted, tests whose null that breaks give none."""
+    """Its p-value can carry a verdict. In a basis that was fitted, by us or by who turned the stream onto A's before,
+    tests whose null that breaks give none."""
     e = evidence
-    enough = e.basis == "identity" or (e.test in IN_ANY_BASIS and (e.effect or 0.0) >= FITTED_EFFECT)
+    fitted = e.basis != "identity" or e.test == "convergence"
+    enough = not fitted or (e.test in IN_ANY_BASIS and (e.effect or 0.0) >= FITTED_EFFECT)
     return e.applied and e.test in DECIDING and e.log10_p is not None and enough
 
 

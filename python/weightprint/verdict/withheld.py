@@ -21,7 +21,7 @@ from dataclasses import replace
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.tests import EXCHANGING, OF_ORDER
-from weightprint.evidence.thresholds import EFFECT, LOG10_P
+from weightprint.evidence.thresholds import EFFECT, FITTED_EFFECT, LOG10_P
 from weightprint.evidence.unit_agreement import UnitAgreement
 from weightprint.verdict.thresholds import MOST
 
@@ -58,7 +58,8 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         evidence = [_by_order(e) if e.test == "head_agreement" and e.basis == "identity" else e for e in evidence]
     others = (*OF_ORDER, "head_agreement") if by_meaning else (*OF_ORDER, "head_agreement", "aligned_weights")
     sure = any(e.test in others and e.basis == "identity" and _beyond(e) for e in evidence)
-    if not sure and not any(e.test == "convergence" and _beyond(e) and (e.effect or 0.0) >= EFFECT for e in evidence):
+    converged = any(e.test == "convergence" and _beyond(e) and (e.effect or 0.0) >= FITTED_EFFECT for e in evidence)
+    if not sure and not converged:
         evidence = [
             _without(e, _PLACED) if e.test == "unit_agreement" and (by_meaning or e.basis == "identity") else e
             for e in evidence
@@ -68,8 +69,11 @@ def qualified(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 def withheld(evidence: Sequence[Evidence]) -> tuple[str, ...]:
     """Why agreement beyond chance does not decide, a sentence for each test."""
-    found = (e for e in qualified(evidence) if e.applied and e.withheld)
-    return tuple(dict.fromkeys(f"{e.test}: {e.withheld}" for e in found))
+    found = [f"{e.test}: {e.withheld}" for e in qualified(evidence) if e.applied and e.withheld]
+    for e in evidence:
+        if e.test == "embeddings" and e.applied and e.basis == "identity" and (e.effect or 0.0) >= MOST:
+            found.append(f"{e.test}: {e.says}; a stream turned onto A's by its tokens would give as much")
+    return tuple(dict.fromkeys(found))
 
 
 def _beyond(e: Evidence) -> bool:

@@ -162,7 +162,7 @@ def _sure(comparison: Comparison) -> str:
     if name == "inconclusive" and log10_p is not None and log10_p <= LOG10_P:
         return f"not sure: something agrees beyond chance, but too little of any part to count{chance}"
     if name == "inconclusive":
-        return f"not at all: nothing shared was found, and it could have been missed{chance}"
+        return f"not at all: nothing was found that only shared weights explain, and it could have been missed{chance}"
     if name == "no_evidence":
         return f"nothing agrees beyond chance{chance}; a shared part of the size below would have been seen"
     if log10_p is None or log10_p > LOG10_P:
