@@ -134,7 +134,7 @@ def _score(args: argparse.Namespace) -> tuple[list[pair_table.Row], dict[str, An
 
 
 def _kept(rows: list[pair_table.Row], code: dict[str, Any]) -> dict[str, Any]:
-    """Methods without a record here keep what the committed results say of the same pairs; their names, for the page."""
+    """Methods without a record here keep what the committed results say of a pair; their names, for the page."""
     if not (RESULTS / "pairs.json.gz").exists():
         return {}
     before = {(row["a"], row["b"]): row["methods"] for row in pair_table.load(RESULTS / "pairs.json.gz")}
