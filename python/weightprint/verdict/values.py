@@ -52,6 +52,7 @@ class Parting:
         values: that were compared.
         blocks, matrices: that were compared.
         kinds: role of matrices → their own t, low and high: (low, t, high).
+        coded: a matrix of either is stored in codes of a scheme of quantisation.
     """
 
     t: float
@@ -72,6 +73,7 @@ class Parting:
     blocks: int
     matrices: int
     kinds: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    coded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ _PULL = 0.3  # decay of what was trained on; in means of relatives it is below
 _SHRUNK, _SMALL, _MEAN_PULL = 1.1, 0.3, 0.45  # t of a mean from its main parent; the largest difference; any decay
 _SCALES = (0.8, 1.25)
 _NOISE = 0.5  # largest noise, of the weights' size
+_BY_CHANCE, _ROUNDED = 3, 0.02  # standard deviations of plain t that noise reaches, and what rounding adds
 _WHITE, _EXACT = 1.1, 0.3  # times the largest singular value of white noise; plain t, with two standard deviations
 _ZEROED = 0.01  # pruning by size keeps what grew, which bends t
 _OTHER, _SIDE, _SURE = 0.9, 0.08, 0.05  # of a merge with a stranger: what is left of A; |t|, and its standard deviation
@@ -180,9 +181,11 @@ def _mean(p: Parting) -> bool:
 
 def _noised(p: Parting) -> bool:
     """Nothing but white noise was added, which no mean of relatives differs by; it knows nothing of the earlier one.
-    Half the weights' size of it leaves no model: such a difference is what a projection or a mean of strangers lost."""
+    Half the weights' size of it leaves no model: such a difference is what a projection or a mean of strangers lost.
+    What codes lose is white as well, and orthogonal to the codes: there it says nothing."""
     sd = 1 / (p.relative * math.sqrt(p.values))
-    return p.relative < _NOISE and p.edge <= _WHITE and p.zeroed < _ZEROED and abs(p.plain) + 2 * sd <= _EXACT
+    orthogonal = abs(p.plain) <= max(_BY_CHANCE * sd, _ROUNDED) and abs(p.plain) + 2 * sd <= _EXACT
+    return not p.coded and p.relative < _NOISE and p.edge <= _WHITE and p.zeroed < _ZEROED and orthogonal
 
 
 def _because_trained(p: Parting, this: str, other: str) -> str:

@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,7 +57,9 @@ _LOOKED_AT = 4  # matrices whose difference is taken apart
 
 def parting(models: ModelPair, maps: Maps | None) -> Parting | None:
     """Where the two parted, as far as their blocks tell; None where nothing differs or nothing could be compared."""
-    return measured(counterparts(models, maps))
+    found = measured(counterparts(models, maps))
+    coded = any(t.coded and t.rank2 for side in (models.a, models.b) for t in side.tensors.values())
+    return found and replace(found, coded=coded)
 
 
 @dataclass(frozen=True, slots=True)
