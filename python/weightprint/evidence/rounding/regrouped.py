@@ -2,8 +2,9 @@
 turns, ranks side by side, the layers of one role stacked?
 
 Within one block, or over the whole model where blocks are not stored one by one, every row of the tensors that have no
-equal is summed to 64 bits (:mod:`.orders`). A tensor of B whose rows all are rows of A's, of more than one tensor or
-cut out of another one, is *regrouped*; what is A's own tensor in another order is told there.
+equal is summed to 64 bits (:mod:`.orders`). Tensors that hold the same rows on both sides, each as often, cut another
+way, are *regrouped*: rows left out, copied or added are another operation's. What is A's own tensor in another order is
+told there.
 
 Read only where a first row of B's is a first row of A's, which training leaves nowhere.
 """
@@ -46,7 +47,9 @@ def regrouped(
     for ours, theirs in _pools(left_a, left_b):
         if not (_held(a, b, ours, theirs) and sum(t.matrix[0] for t in theirs) <= _MOST):
             continue
-        sums_a, sums_b = ({t.name: row_sums(side, t) for t in pool} for side, pool in ((a, ours), (b, theirs)))
+        sums_a, sums_b = _same_rows(
+            *({t.name: row_sums(side, t) for t in pool} for side, pool in ((a, ours), (b, theirs)))
+        )
         of_b |= _made(sums_b, sums_a)
         of_a |= _made(sums_a, sums_b)
     return of_b, of_a
@@ -56,7 +59,8 @@ _Pool = list[Tensor]
 
 
 def _pools(left_a: Iterable[Tensor], left_b: Iterable[Tensor]) -> Iterator[tuple[_Pool, _Pool]]:
-    """Tensors of one block and one width on both sides; of all blocks where one side stacks them."""
+    """Tensors of one block and one width on both sides, of all blocks where one side stacks them. An FFN cut into
+    experts computes something else: theirs are never asked of it."""
     pools: tuple[dict[str, _Pool], dict[str, _Pool]] = (defaultdict(list), defaultdict(list))
     for left, pool in ((left_a, pools[0]), (left_b, pools[1])):
         for tensor in left:
@@ -66,8 +70,13 @@ def _pools(left_a: Iterable[Tensor], left_b: Iterable[Tensor]) -> Iterator[tuple
     together = [keys] if pools[0].keys() != pools[1].keys() else [[key] for key in keys]
     for blocks in together:
         ours, theirs = ([t for key in blocks for t in pool.get(key, ())] for pool in pools)
-        for width in dict.fromkeys(t.matrix[1] for t in theirs):
-            yield [t for t in ours if t.matrix[1] == width], [t for t in theirs if t.matrix[1] == width]
+        for kind in dict.fromkeys(map(_kind, theirs)):
+            yield [t for t in ours if _kind(t) == kind], [t for t in theirs if _kind(t) == kind]
+
+
+def _kind(tensor: Tensor) -> tuple[int, bool]:
+    """Its width, and whether it is an expert's."""
+    return tensor.matrix[1], tensor.place is not None and tensor.place.expert is not None
 
 
 def _block(tensor: Tensor) -> str:
@@ -85,8 +94,25 @@ def _held(a: ModelView, b: ModelView, ours: _Pool, theirs: _Pool) -> bool:
     return any(b.rows(t, 0, 1).tobytes() in first and not b.is_trivial(t) for t in theirs)
 
 
+def _same_rows(a: Mapping[str, U64], b: Mapping[str, U64]) -> tuple[dict[str, U64], dict[str, U64]]:
+    """The tensors that are left when none may hold a row which those of one side hold more often than the other's."""
+    kept = {**a}, {**b}
+    while all(kept):
+        rows = [x for side in kept for x in side.values()]
+        sides = np.repeat([1] * len(kept[0]) + [-1] * len(kept[1]), [x.size for x in rows])
+        values, at = np.unique(np.concatenate(rows), return_inverse=True)
+        odd = values[np.bincount(at, sides) != 0]
+        if not odd.size:
+            return kept
+        a, b = ({n: x for n, x in side.items() if not np.isin(x, odd).any()} for side in kept)
+        kept = a, b
+    return {}, {}
+
+
 def _made(of: Mapping[str, U64], others: Mapping[str, U64]) -> dict[str, Regrouped]:
-    """Those all of whose rows are rows of the others, and not of the tensor of their own name alone."""
+    """Each whose rows are not those of one whole tensor of the others."""
+    if not of:
+        return {}
     names = [*others]
     sums = np.concatenate([others[n] for n in names])
     owner = np.repeat(np.arange(len(names)), [others[n].size for n in names])
