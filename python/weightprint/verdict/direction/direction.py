@@ -42,6 +42,7 @@ _SCALES = (0.8, 1.25)
 _NOISE = 0.5  # largest noise, of the weights' size
 _BY_CHANCE, _ROUNDED = 3, 0.02  # standard deviations of plain t that noise reaches, and what rounding adds
 _WHITE, _EXACT = 1.1, 0.3  # times the largest singular value of white noise; plain t, with two standard deviations
+_EXACTLY = 0.01  # standard deviations of plain t: chance leaves as little once in 125 times
 _ZEROED = 0.01  # pruning by size keeps what grew, which bends t
 _OTHER, _SIDE, _SURE = 0.9, 0.08, 0.05  # of a merge with a stranger: what is left of A; |t|, and its standard deviation
 
@@ -169,8 +170,10 @@ def _measurable(p: Parting) -> bool:
 
 
 def _trained(p: Parting) -> bool:
-    """The earlier one is where they parted, and the later one let go of a part of it."""
-    return _measurable(p) and p.pull >= _PULL and p.t <= _NEAR and p.high >= _BEFORE
+    """The earlier one is where they parted, and the later one let go of a part of it. Training is orthogonal to it
+    within chance; what is far more so is what a projection took from the other one."""
+    projected = abs(p.plain) <= _EXACTLY / (p.relative * math.sqrt(p.values))
+    return not projected and _measurable(p) and p.pull >= _PULL and p.t <= _NEAR and p.high >= _BEFORE
 
 
 def _mean(p: Parting) -> bool:
