@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from synthetic import Arrays, child, decoder, models
+from synthetic import Arrays, child, decoder, models, relayered
 from weightprint.evidence.evidence import Evidence, UnitMatch
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.training_shared import training_shared
@@ -227,6 +227,12 @@ def vocabulary(x: Arrays, change: Callable[[np.ndarray], np.ndarray]) -> Arrays:
     return {n: change(v).astype(v.dtype) if "embed" in n else v for n, v in x.items()}
 
 
+def untrained(x: Arrays) -> Arrays:
+    """Independent draws in place of every matrix."""
+    rng = np.random.default_rng(40)
+    return {n: (0.02 * rng.standard_normal(v.shape)).astype(v.dtype) if v.ndim == 2 else v for n, v in x.items()}
+
+
 def test_rows_added_or_chosen() -> None:
     a, rng = decoder(4), np.random.default_rng(4)
     table = a["model.embed_tokens.weight"]
@@ -237,7 +243,10 @@ def test_rows_added_or_chosen() -> None:
     names_the_later(a, mean, "never trained")
     kept = np.sort(rng.choice(len(table), 120, replace=False))
     names_the_later(a, vocabulary(a, lambda t: t[kept]), "choice")
-    says_nothing(a, vocabulary(a, lambda t: rng.standard_normal((150, t.shape[1]))))
+    # The old table loads on the directions that the blocks read; in blocks of white noise none does.
+    names_the_later(a, vocabulary(a, lambda t: rng.standard_normal((150, t.shape[1]))), "drawn anew")
+    blank = untrained(a)
+    says_nothing(blank, vocabulary(blank, lambda t: rng.standard_normal((150, t.shape[1]))))
 
 
 def test_units_that_do_nothing() -> None:
@@ -260,8 +269,12 @@ def test_units_that_do_nothing() -> None:
 
     names_the_later(a, widened(copied=True), "widened")
     names_the_later(a, widened(copied=False), "widened")
-    pruned = {n: np.take(v, np.arange(100), axis=1 if "down" in n else 0) if ".mlp." in n else v for n, v in a.items()}
-    says_nothing(a, pruned)
+
+    def pruned(x: Arrays) -> Arrays:
+        return {n: np.take(v, np.arange(100), int("down" in n)) if ".mlp." in n else v for n, v in x.items()}
+
+    names_the_later(a, pruned(a), "taken out")  # they load on the directions of the others
+    says_nothing(untrained(a), pruned(untrained(a)))
 
 
 def matched(*rows: tuple[Any, Any, Iterable[int]]) -> Evidence:
@@ -322,8 +335,16 @@ def test_repeated_blocks() -> None:
     assert found.later == "b"
     assert "2 blocks of B repeat" in found.because
     assert direction(gather(models(deep, a), {"unit_agreement": swapped(evidence)})).later == "a"
+    assert "taken out" not in found.because
     dropped = matched(((0, None), (0, None), range(80)), ((1, None), (3, None), range(80)))
     assert direction(gather(models(a, a), {"unit_agreement": dropped})).later is None
+
+
+def test_repeats_far_from_what_they_repeat() -> None:
+    """Few of many blocks are looked at; repeats are known by all of their values, without evidence from units."""
+    a = decoder(8, layers=12)
+    deep = relayered(a, [*range(12), 1, 2])
+    names_the_later(a, deep, "repeat")
 
 
 def test_neighbours_that_resemble_each_other_repeat_nothing() -> None:

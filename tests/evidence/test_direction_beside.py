@@ -99,6 +99,14 @@ def test_padding_says_nothing() -> None:
     silent(A, with_units(A, 32))  # 160 + 32: a multiple of 64
 
 
+def test_experts_repeated_beyond_those_looked_at() -> None:
+    """Twelve experts, and one of the last again."""
+    a = mixture(A, [list(range(12 * e, 12 * e + 12)) for e in range(12)])
+    b = a | {n.replace(".experts.11.", ".experts.12."): v for n, v in a.items() if ".experts.11." in n}
+    b |= {n: np.concatenate([v, v[-1:]]) for n, v in a.items() if n.endswith("mlp.gate.weight")}
+    names_the_later(a, b, "repeat")
+
+
 def test_each_lost_something_means_siblings() -> None:
     for found in both_ways(relayered(A, [0, 2, 3, 5]), without_units(A, EVERY_OTHER)):
         assert (found.later, found.relation) == (None, "siblings")

@@ -15,7 +15,7 @@ def row(kind: str, said: str | None, **more: Any) -> dict[str, Any]:
         "a": "x", "b": "y", "side": "test", "kind": kind, "group": "siblings" if kind == "siblings" else "trained on",
         "clusters": ["x"], "later": "b" if kind == "descent" else None, "steps": [], "branches": None, "said": said,
         "relation": "descent" if said else None, "because": "no new values", "claim": "descent" if said else None,
-        "parting": numbers,
+        "by": [], "parting": numbers,
     }  # fmt: skip
     return out | more
 
@@ -34,7 +34,7 @@ def test_outcomes(tmp_path: Path) -> None:
     assert found["counts"]["test: descent"] == {"right": 1, "wrong": 1, "silent": 1, "called siblings": 1}
     near = "called descent, one as good as the parent"
     assert found["counts"]["test: siblings"] == {"right": 1, "called descent": 1, near: 1}
-    assert found["causes"] == {"test: descent: nothing new to compare": 1}
+    assert found["causes"] == {"test": {"nothing new in the blocks, and no sign": {"siblings": 1}}}
     assert found["claims"]["test: descent"] == {"right": 1, "wrong": 2, "near": 1, "roots": 1}
     assert found["claims"]["test: siblings"] == {"right": 1, "wrong": 1, "roots": 1}
     assert [m["outcome"] for m in found["misses"]] == ["wrong", "called siblings", "called descent"]

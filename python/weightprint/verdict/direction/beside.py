@@ -20,7 +20,7 @@ from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product, svdvals, unit_rows
 from weightprint.util.ranges import evenly
-from weightprint.verdict.direction.contained import Lone, Shared, outside
+from weightprint.verdict.direction.contained import Lone, Shared, outside, subset
 from weightprint.verdict.direction.samples import Seen, names
 from weightprint.verdict.values import Cue, Label
 
@@ -38,6 +38,7 @@ _TIED, _TIED_BESIDE_NOISE, _STRANGE = 5.0, 3.0, 2.5  # ties of a table with the 
 _ORDERS = 60  # of its channels
 _ROWS = 512  # of a table
 _EQUAL_ROWS = 0.2  # of a table, that two models share
+_CHANNELS, _HELD = 64, 0.5  # by which units are known; of an expert's units, that a dense FFN has, at least
 _ALIKE = 0.3  # cosine of two experts in place: those trained apart have none
 
 #: Kinds of lone parts, and their words.
@@ -78,8 +79,8 @@ def _given(label: Label, words: str, origin: Origin) -> Cue:
 
 
 def lone_router(seen: Seen) -> Cue | None:
-    """A router beside an FFN's units: never trained, so the experts are new; or trained, over experts that are not
-    alike, of which the FFN is one or which are all in it: then it was made of them."""
+    """A router beside an FFN's units: never trained, so the experts, which hold those, are new; or trained, over
+    experts that are not alike, of which the FFN is one or which are all in it: then it was made of them."""
     shared = seen.shared
     if shared is None or not shared.dense:
         return None
@@ -88,17 +89,31 @@ def lone_router(seen: Seen) -> Cue | None:
     if not routers:
         return None
     this, other = names(label)
-    # A router has few rows: all of them together.
-    origin = _origin([Lone(label, "router", np.concatenate([p.rows for p in routers]), routers[0].kept)])
-    if origin == "drawn":
-        return Cue(label, 0.9, f"the routers of {this} were drawn, not trained, and its attention is {other}'s")
     models = seen.models
     moe, one = (models.a, models.b) if label == "a" else (models.b, models.a)
+    # A router has few rows: all of them together.
+    origin = _origin([Lone(label, "router", np.concatenate([p.rows for p in routers]), routers[0].kept)])
+    if origin == "drawn" and all(_holds_units(moe, one, up, ups) for _, up, ups in shared.dense[:4]):
+        because = f"the routers of {this} were drawn, not trained, its experts are units of {other} and its attention"
+        return Cue(label, 0.9, f"{because} is {other}'s")
     if not all(_made_of(moe, one, up, ups) for _, up, ups in shared.dense[:4]):
         return None
     later: Label = "a" if label == "b" else "b"
     made = f"the FFNs of {other} are experts of {this}, value for value, and those are not alike: they were trained as"
     return Cue(later, 0.85, f"{made} experts")
+
+
+def _holds_units(moe: ModelView, one: ModelView, dense: Tensor, experts: Sequence[Tensor]) -> bool:
+    """Some expert has half of its units, or more, from the dense FFN, value for value."""
+    if any(t.shape[1] != dense.shape[1] for t in experts):
+        return False
+    channels = np.sort(pick(dense.matrix[1], _CHANNELS, 0, "units' channels"))
+    there = {row.tobytes() for row in sampled_rows(one, dense, np.arange(dense.matrix[0]), channels) + np.float32(0)}
+    for t in experts:
+        rows = sampled_rows(moe, t, pick(t.matrix[0], _ROWS // 8, 0, "units"), channels) + np.float32(0)
+        if np.mean([row.tobytes() in there for row in rows]) >= _HELD:
+            return True
+    return False
 
 
 def _made_of(moe: ModelView, one: ModelView, dense: Tensor, experts: Sequence[Tensor]) -> bool:
@@ -285,7 +300,9 @@ def _origin(parts: Sequence[Lone]) -> Origin | None:
 
 
 def _copied(part: Lone) -> bool:
-    """Lone rows have a near one among the kept, and the kept have none among themselves."""
+    """Lone rows are kept ones, value for value, or have a near one among those, which have none among themselves."""
+    if part.repeats or (part.rows.any(axis=1).all() and subset(part.rows, part.kept) is not None):
+        return True
     near = _nearest(part.rows, part.kept)
     return near >= _COPIED and near - _nearest(part.kept[::2], part.kept[1::2]) >= _NEARER
 

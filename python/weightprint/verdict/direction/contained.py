@@ -38,7 +38,7 @@ _TABLES = ("embedding", "head", "position")
 class Lone:
     """What one side has and the other lacks: ``rows`` beside ``kept``, both float32 (n, width), over one set of
     channels (or, inside one matrix, of rows). ``few``, ``many``: how many of them the two models hold, where the one is
-    wider.
+    wider. ``repeats``: all of it stands elsewhere on that side as well, value for value.
     """
 
     label: Label
@@ -47,6 +47,7 @@ class Lone:
     kept: F32
     few: int = 0
     many: int = 0
+    repeats: bool = False
 
 
 @dataclass(slots=True)
@@ -94,7 +95,12 @@ def shared(models: ModelPair) -> Shared | None:
         ):
             return None
     lone = [b for b in blocks[1] if b not in set(found.values())]
-    _lone_blocks(out, sides[1], blocks[1], lone, list(found.values()), models.seed)
+    kept = list(found.values())
+    held = {mark for b in kept for mark in marks[1][b].values()}
+    repeated = [b for b in lone if marks[1][b] and held.issuperset(marks[1][b].values())]
+    # Where some are no repeats those are judged: the others are told by what they repeat.
+    others = [b for b in lone if b not in set(repeated)]
+    _lone_blocks(out, sides[1], blocks[1], others or repeated, kept, models.seed, repeats=not others)
     return out
 
 
@@ -206,20 +212,22 @@ def _experts(
     if not all(mark in there for mark in marks[0].values()):
         return _same_experts_resized(out, sides, tensors, marks, read)
     out.equal += len(marks[0])
-    left = Counter(marks[0].values())
+    few, left = set(marks[0].values()), Counter(marks[0].values())
     lone: dict[str, list[Tensor]] = defaultdict(list)
     kept: dict[str, list[Tensor]] = defaultdict(list)
+    repeated: dict[str, list[Tensor]] = defaultdict(list)
     for key, mark in marks[1].items():
-        where = kept if left[mark] > 0 else lone
+        where = kept if left[mark] > 0 else repeated if mark in few else lone
         left[mark] -= 1
         where[key[0]].append(tensors[1][key])
-    for role in lone if read else ():
+    found = lone or repeated
+    for role in found if read else ():
         if role not in _WRITES and kept[role]:
-            rows = pick(lone[role][0].matrix[0], _ROWS // 2, seed, "lone")
+            rows = pick(found[role][0].matrix[0], _ROWS // 2, seed, "lone")
             x, k = (
-                np.concatenate([sampled_rows(sides[1], t, rows) for t in ts[:8]]) for ts in (lone[role], kept[role])
+                np.concatenate([sampled_rows(sides[1], t, rows) for t in ts[:8]]) for ts in (found[role], kept[role])
             )
-            out.lone.append(Lone(sides[1].label, "experts", x, k))
+            out.lone.append(Lone(sides[1].label, "experts", x, k, repeats=not lone))
     return True
 
 
@@ -296,18 +304,22 @@ def _lone_blocks(
     lone: Sequence[Block],
     kept: Sequence[Block],
     seed: int,
+    repeats: bool,
 ) -> None:
     stacks = {b[0] for b in kept}
     for what, some in (
         ("blocks", [b for b in lone if b[0] in stacks]),
         ("stacks", [b for b in lone if b[0] not in stacks]),
     ):
+        few = evenly(some, 4, rounded=False)
+        # A block that was put in mostly follows the one that it was copied from.
+        before = [max(earlier) for b in few if (earlier := [k for k in kept if k < b])]
+        chosen = (few, list(dict.fromkeys((*evenly(list(kept), 4, rounded=False), *before))))
         for role in ("q", "v", "gate", "up", "down") if some else ():
-            of = [[blocks[b][role, None] for b in evenly(bs, 4, rounded=False) if (role, None) in blocks[b]]
-                  for bs in (some, list(kept))]  # fmt: skip
+            of = [[blocks[b][role, None] for b in bs if (role, None) in blocks[b]] for bs in chosen]
             if all(of) and len({t.shape for ts in of for t in ts}) == 1:
                 x, k = (np.concatenate(list(_rows(side, ts, role, seed))) for ts in of)
-                out.lone.append(Lone(side.label, what, x, k))
+                out.lone.append(Lone(side.label, what, x, k, repeats=repeats))
 
 
 def _rows(side: ModelView, tensors: Sequence[Tensor], role: str, seed: int) -> Iterator[F32]:
