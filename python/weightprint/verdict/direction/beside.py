@@ -96,7 +96,7 @@ def lone_router(seen: Seen) -> Cue | None:
     if origin == "drawn" and all(_holds_units(moe, one, up, ups) for _, up, ups in shared.dense[:4]):
         because = f"the routers of {this} were drawn, not trained, its experts are units of {other} and its attention"
         return Cue(label, 0.9, f"{because} is {other}'s")
-    if not all(_made_of(moe, one, up, ups) for _, up, ups in shared.dense[:4]):
+    if origin != "trained" or not all(_made_of(moe, one, up, ups) for _, up, ups in shared.dense[:4]):
         return None
     later: Label = "a" if label == "b" else "b"
     made = f"the FFNs of {other} are experts of {this}, value for value, and those are not alike: they were trained as"
