@@ -93,7 +93,7 @@ def test_stats_table(model):
     lines = result.stdout.splitlines()
     assert lines[0].split()[:4] == ["name", "dtype", "shape", "mean"]
     names = [line.split()[0] for line in lines[1:]]
-    assert names[-1] == "model.layers.10.up_proj.weight"
+    assert names[-1].startswith("model.layers.10.")
     assert len(names) == 15
     assert "15 tensors" in result.stderr
     assert "\x1b" not in result.stdout

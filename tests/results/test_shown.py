@@ -63,6 +63,7 @@ EXAMPLES = {
     "CheckReport": lambda model, lora, save: weightprint.check(model),
     "Diff": diff,
     "Comparison": lambda model, lora, save: weightprint.compare(model, model),
+    "Lineage": lambda model, lora, save: weightprint.lineage([model, f"{model}+{lora}"]),
     "Recipe": lambda model, lora, save: weightprint.recipe(model, [model]),
     "Fingerprint": lambda model, lora, save: weightprint.fingerprint(model),
 }

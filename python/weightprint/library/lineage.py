@@ -40,10 +40,10 @@ def lineage(models: Sequence[Model | Fingerprint], *, seed: int = 0) -> Lineage:
 
     Example (the models that ``weightprint demo`` writes):
         >>> import weightprint
-        >>> names = ["parent", "finetune", "stranger"]
+        >>> names = ["parent", "finetune", "moe", "stranger"]
         >>> found = weightprint.lineage([f"weightprint-demo/{name}" for name in names])
         >>> found.groups
-        (('weightprint-demo/parent', 'weightprint-demo/finetune'),)
+        (('weightprint-demo/parent', 'weightprint-demo/finetune', 'weightprint-demo/moe'),)
         >>> found.parents("weightprint-demo/finetune")[0].kind
         'descent'
     """

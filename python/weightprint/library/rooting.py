@@ -7,7 +7,8 @@ little evidence speaks, the signs of direction are gathered from the models (:mo
 
 A root that its children parted from half way (t between .12 and .88) is itself a sibling of theirs: the ancestor is not
 among the models. Two such children and a fifth of all are enough, since of an ancestor there are none, while a sibling
-with a short branch of its own looks like the ancestor of those that went far.
+with a short branch of its own looks like the ancestor of those that went far. Of two models alone one t, bent by decay,
+is too little: their edge has no direction then.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def rooted(
         seen.add(root)
     children = [j for j, p in enumerate(tree) if p == root]
     undirected = frozenset(
-        j for j in children if len(children) < _HUB and sum(told.get((root, k), 0.0) for k in children) <= 0
+        j for j in children if len(children) < _HUB and sum(told.get((root, k), 0.0) for k in children) < _SURE
     )
     return Rooted(tuple(tree), root, undirected, *_beside(root, children, lengths, told, t))
 
@@ -119,7 +120,7 @@ def _beside(
     shares = {j: s for j in children if (s := t(root, j)) is not None}
     seen = [j for j, s in shares.items() if _BESIDE[0] < s < _BESIDE[1] and told[root, j] < _CLAIMED]
     below = [j for j in children if j not in seen and (j in shares or told[root, j] >= _CLAIMED)]
-    if len(seen) <= len(below) and len(seen) < max(2, _FEW * (len(seen) + len(below))):
+    if len(seen) < 2 or (len(seen) <= len(below) and len(seen) < _FEW * (len(seen) + len(below))):
         return frozenset(), 0.0
     own = float(np.median([shares[j] * lengths[root, j] for j in seen]))
     # Whoever else parted where they did shares the root's own branch with all of them (the four-point condition).

@@ -78,10 +78,10 @@ class Lineage(Shown):
 
     Example (the models that ``weightprint demo`` writes):
         >>> import weightprint
-        >>> names = ["parent", "finetune", "stranger"]
+        >>> names = ["parent", "finetune", "moe", "stranger"]
         >>> found = weightprint.lineage([f"weightprint-demo/{name}" for name in names])
         >>> [(edge.parent, edge.child) for edge in found.edges]
-        [('weightprint-demo/parent', 'weightprint-demo/finetune')]
+        [('weightprint-demo/parent', 'weightprint-demo/finetune'), ('weightprint-demo/parent', 'weightprint-demo/moe')]
         >>> [row.model for row in found.unplaced]
         ['weightprint-demo/stranger']
     """

@@ -24,7 +24,7 @@ __all__ = ["never_trained"]
 _LEARNED = frozenset({"attention", "ffn", "ssm", "projector"})
 _LEAST, _LARGEST = 16, 512  # sides of the part that is decomposed
 _MATRICES = 4  # that must agree
-_BLOCK_LEAST = 64  # side of matrices that speak for a block alone
+_BLOCK_LEAST = 64  # side of matrices that speak for a block alone, or without any gain
 _SAMPLED, _SIGMAS = 48, 6.0
 
 
@@ -53,7 +53,7 @@ def never_trained(context: CheckContext) -> Iterator[Finding]:
     gains = whole.gains
     as_made = gains > 1 and whole.fresh_gains == gains
     if as_made or (not gains and _alike(context, whole.matrices)):
-        if _independent(context, whole.matrices):
+        if _independent(context, whole.matrices, _LEAST if as_made else _BLOCK_LEAST):
             first = f"all {gains:,} norm gains are exactly as initialised" if gains else "no norm has a gain"
             message = f"never trained, by all signs: {first}, and the matrices have the spectrum of independent draws"
             yield Finding("never_trained", "warning", message)

@@ -164,7 +164,7 @@ def _sure(comparison: Comparison) -> str:
     if name == "inconclusive":
         return f"not at all: nothing was found that only shared weights explain, and it could have been missed{chance}"
     if name == "no_evidence":
-        return f"nothing agrees beyond chance{chance}; a shared part of the size below would have been seen"
+        return f"nothing agrees beyond chance{chance}"
     if log10_p is None or log10_p > LOG10_P:
         return "certain of what is equal: it was compared bit for bit"
     words = "strong" if log10_p > -20 else "very strong" if log10_p > -50 else "overwhelming"
