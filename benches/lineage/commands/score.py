@@ -121,7 +121,7 @@ def _score(args: argparse.Namespace) -> tuple[list[pair_table.Row], dict[str, An
     runner.run(tasks[: args.limit], records, args.jobs, started)
     every = methods.find(None, started)
     found = {m.name: records.read(m.name, None if args.any_version else m.version) for m in every}
-    about = {
+    about: dict[str, Any] = {
         "zoo": summary.about_zoo(known),
         "methods": {m.name: {"code": scored_with(found[m.name])} for m in every},
         "peers": {peer.name: peer.version for peer in started},
