@@ -293,6 +293,11 @@ def test_compare_with_further_parents(family: Any) -> None:
     assert again.mix is not None
     assert again.mix.to_dict() == found.mix.to_dict()
     assert "A linear mix: 0.700 a + 0.300 b" in " ".join(str(found).split())
+    # A mean of two came after each of them, and stays so when it is weighed again; of a copy nothing is proved.
+    assert (found.result.direction.later, found.result.direction.relation) == ("b", "descent")
+    assert found.history.told_from == "a"
+    assert found.weighed() == again.result == found.result
+    assert weightprint.compare(paths["a"], paths["a"], others=[paths["b"]]).result.direction.later is None
     assert weightprint.compare(paths["a"], made).to_dict()["mix"] is None
 
 

@@ -21,6 +21,7 @@ from weightprint.anatomy.adapters.adapters import is_adapter_alone
 from weightprint.anatomy.adapters.opened import opened, refuse_mixed
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
+from weightprint.compare.mixed import after_mixing, told_after
 from weightprint.compare.pipeline import examine, gather
 from weightprint.compare.recipe import Recipe, recipe
 from weightprint.compare.stored import gather_kept, pair_of
@@ -144,7 +145,7 @@ class Comparison(Shown):
         Neither model is needed. No direction is claimed where none was asked for at first.
         """
         facts, cues = self._weighed_from
-        return decide(replace(facts, limits=limits), cues)
+        return after_mixing(decide(replace(facts, limits=limits), cues), self.mix)
 
     @property
     def facts(self) -> Facts:
@@ -339,7 +340,9 @@ def compare(
         if others:
             raise
         mix = None  # adapters of another kind than LoRA
-    return replace(found, mix=mix, seconds=time.perf_counter() - started)
+    verdict = after_mixing(found.result, mix)
+    told = told_after(found.history, verdict)
+    return replace(found, mix=mix, result=verdict, history=told, seconds=time.perf_counter() - started)
 
 
 def _compare(
