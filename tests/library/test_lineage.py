@@ -57,6 +57,21 @@ def test_a_family_with_a_merge_a_moved_copy_and_a_stranger(paths: dict[str, Path
     assert "<table" in found._repr_html_()
 
 
+def test_factors_have_no_length_and_are_not_said_to_be_the_same_values(save: Any) -> None:
+    base = root(0)
+    scaled = {n: x * 1.7 if "down_proj" in n else x for n, x in base.items()}
+    paths = []
+    for name, model in {"base": base, "scaled": scaled}.items():
+        path: Path = save(f"{name}/model.safetensors", {n: x.astype(np.float32) for n, x in model.items()})
+        path.with_name("config.json").write_text(json.dumps(config_of(model)))
+        paths.append(path.parent)
+    found = weightprint.lineage(paths)
+    assert [e.kind for e in found.edges] == ["copy"]
+    assert "up to order, basis and factors" in " ".join(str(found).split())
+    assert "the same values" not in str(found)
+    assert weightprint.compare(*paths).verdict == "shared_origin"
+
+
 def test_fingerprints_in_place_are_enough_for_a_tree(paths: dict[str, Path]) -> None:
     kept = [weightprint.fingerprint(paths[name]) for name in ("base", "a", "b", "stranger")]
     found = weightprint.lineage(kept)

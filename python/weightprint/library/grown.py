@@ -26,7 +26,7 @@ from weightprint.verdict.direction.direction import direction
 __all__ = ["Tree", "tree_of"]
 
 _DRAWS = 40
-_COPY = 1e-7  # length of what is no difference
+_COPY = 1e-7  # length that says nothing of which came first: a difference of .03 %; factors have no length
 
 
 @dataclass

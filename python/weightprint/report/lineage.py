@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["html", "sentence", "text"]
 
-_KINDS = {"copy": "the same values", "undirected": "or the other way round"}
+_KINDS = {
+    "copy": "nothing new beyond .03 % of the weights, up to order, basis and factors",
+    "undirected": "or the other way round",
+}
 
 
 def sentence(lineage: Lineage) -> str:

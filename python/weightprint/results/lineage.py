@@ -14,8 +14,9 @@ __all__ = ["Edge", "Kind", "Lineage", "Merge", "Unplaced"]
 
 SCHEMA_VERSION = 1
 
-#: ``descent``; ``merge``: one of several parents; ``copy``: the values that both have are equal, so which of the two
-#: came first shows in nothing but what stands elsewhere; ``undirected``: nothing tells which came first.
+#: ``descent``; ``merge``: one of several parents; ``copy``: nothing new beyond .03 % of the weights, up to order,
+#: basis and factors (`compare` says whether values are equal), so which of the two came first shows in nothing but what
+#: stands elsewhere; ``undirected``: nothing tells which came first.
 Kind = Literal["descent", "merge", "copy", "undirected"]
 
 
