@@ -46,6 +46,11 @@ RIGHT: Mapping[str, Callable[[Parameters, Parameters], bool]] = {
         (told["block"], told["side"]) == (done["block"], done["side"])
         and abs(told["angle"] - done["angle"]) < 0.1 * done["angle"]
     ),
+    "attention_replaced": lambda told, done: (
+        tuple(told["kept"]) == tuple(done["kept"])
+        and told["layers"] == told["of"]
+        and ("latent" in told["to"]) == (done["form"] == "latent")
+    ),
     "experts_merged": lambda told, done: _same_means(told["groups"], done["made"]),
 }
 #: Told of how values are stored, which the benchmark's writer changes by itself.

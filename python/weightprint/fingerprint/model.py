@@ -67,8 +67,8 @@ class Tensor:
 
     @property
     def coded(self) -> bool:
-        """True where it is stored as codes of a scheme of quantisation, and read decoded."""
-        return self.scheme is not None
+        """True where it is stored as codes of a scheme of quantisation, and read decoded; factors are no codes."""
+        return self.scheme not in (None, "low_rank")
 
     @property
     def matrix(self) -> tuple[int, int]:

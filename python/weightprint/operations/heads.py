@@ -15,6 +15,7 @@ from weightprint.anatomy.place import Geometry
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
+from weightprint.operations.edits.attention_replaced import attention_replaced
 from weightprint.operations.factors_and_orders import other_orders
 from weightprint.operations.structure import number
 from weightprint.verdict.facts import Facts
@@ -28,7 +29,7 @@ Sources = dict[int, tuple[str, int]]
 
 def heads(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """Head pruning, grouping and permutation."""
-    if not facts.blocks or facts.maps is None or facts.maps.stack is None:
+    if not facts.blocks or facts.maps is None or facts.maps.stack is None or any(attention_replaced(facts, changes)):
         return
     stack = facts.maps.stack
     origin = next((r.a[0] for r in facts.maps.layers if r.b[0] == stack and r.a is not None), stack)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from weightprint.operations.architecture import architecture
 from weightprint.operations.base import Operation
 from weightprint.operations.changes import Changes, measured
+from weightprint.operations.edits.attention_replaced import attention_replaced
 from weightprint.operations.edits.directional_ablation import directional_ablation
 from weightprint.operations.edits.low_rank_factorised import low_rank_factorised
 from weightprint.operations.edits.orthogonal_multipliers import orthogonal_multipliers
@@ -42,6 +43,7 @@ OPERATIONS: tuple[Callable[[Facts, Changes], Iterable[Operation]], ...] = (
     layers,
     experts,
     widths,
+    attention_replaced,
     heads,
     vocabulary,
     architecture,

@@ -25,6 +25,7 @@ from weightprint.quant.schemes.fp4 import FP4
 from weightprint.quant.schemes.gguf import GGUF
 from weightprint.quant.schemes.gptq import GPTQ
 from weightprint.quant.schemes.hqq import HQQ
+from weightprint.quant.schemes.low_rank import LOW_RANK
 from weightprint.quant.schemes.mlx import MLX
 from weightprint.quant.schemes.mxfp4_blocks import MXFP4_BLOCKS
 from weightprint.quant.schemes.named import NAMED, WORDS
@@ -39,7 +40,7 @@ __all__ = ["SCHEMES", "find", "grouped", "survey"]
 #: Every scheme: first what files say themselves; where several share an end of a name, the one that asks for more.
 SCHEMES: tuple[Scheme, ...] = (
     GGUF, TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, HQQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,
-    WORDS,
+    LOW_RANK, WORDS,
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
-"""Attention heads: pruned, or their keys and values pooled into fewer (GQA from MHA, arXiv 2305.13245)."""
+"""Attention heads: pruned, keys and values pooled into fewer (GQA from MHA, arXiv 2305.13245), or all replaced."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -44,3 +46,35 @@ def heads_to_gqa(work: Work, kv_heads: int | None = None) -> None:
     work.along("value", pooled)
     work.set("kv_heads", new)
     work.note(kv_heads=new)
+
+
+@operation(forms=("llama",), strengths=({}, {"form": "latent", "kept": ("o", "q")}, {"form": "heads"}))
+def attention_replaced(work: Work, form: str = "latent", kept: Sequence[str] = ()) -> None:
+    """Other attention in every layer: ``latent`` (MLA) or ``heads`` with half as many keys and values. Drawn anew but
+    for the roles that are `kept`; then the latent's keys and values are factors of the parent's."""
+    width, new = work.head_dim, max(1, work.kv_heads // 2)
+    heads, group = work.heads, work.heads // work.kv_heads
+    for i in range(work.depth):
+        at = f"model.layers.{i}.self_attn."
+        k, v = (work.tensors.pop(f"{at}{x}_proj.weight") for x in "kv")
+        for role in sorted({"q", "o"} - set(kept)):
+            work.tensors[f"{at}{role}_proj.weight"] = _drawn(work, work.tensors[f"{at}{role}_proj.weight"])
+        if form == "heads":
+            work.tensors[f"{at}k_proj.weight"] = _drawn(work, k[: new * width])
+            work.tensors[f"{at}v_proj.weight"] = _drawn(work, v[: new * width])
+            continue
+        both = np.stack([x.reshape(-1, width, x.shape[1]) for x in (k, v)], axis=1)  # keys, then values, of each head
+        both = np.repeat(both, group, axis=0).reshape(-1, k.shape[1])
+        u, s, r = np.linalg.svd(both if kept else _drawn(work, both), full_matrices=False)
+        rank = min(len(s), 2 * len(k))
+        work.added[f"{at}kv_a_proj_with_mqa.weight"] = r[:rank].astype(np.float32)
+        work.added[f"{at}kv_a_layernorm.weight"] = np.ones(rank, np.float32)
+        work.added[f"{at}kv_b_proj.weight"] = (u[:, :rank] * s[:rank]).astype(np.float32)
+    work.set("kv_heads", new if form == "heads" else heads)
+    if form == "latent":
+        work.config |= {"kv_lora_rank": rank, "qk_nope_head_dim": width, "qk_rope_head_dim": 0, "v_head_dim": width}
+
+
+def _drawn(work: Work, x: Array) -> Array:
+    """Values of the same spread."""
+    return (x.std() * work.rng.standard_normal(x.shape)).astype(np.float32)

@@ -62,6 +62,7 @@ OPERATIONS: dict[str, Operation] = {
         merge.dare_merge,
         heads.head_pruning,
         heads.heads_to_gqa,
+        heads.attention_replaced,
         hidden.hidden_pruning,
         hidden.hidden_widening,
         architecture.drop_biases,

@@ -2,7 +2,8 @@
 
 A Mamba block is one norm and one mixer. ``in_proj`` holds x and the gate z (Mamba-2: z, x, B, C and dt as well) and
 stays whole: what its rows are depends on sizes that no other family compares with. ``A_log`` and ``D`` are parameters
-of the mixer itself, and Mamba-2's step bias stands where Mamba has a projection's.
+of the mixer itself, and Mamba-2's step bias stands where Mamba has a projection's. Transformers whose attention was
+replaced by mixers (MambaInLlama, arXiv 2408.15237) keep Llama's other names.
 
 Sources: state-spaces/mamba; the modeling files of Hugging Face transformers for mamba, mamba2, falcon_mamba, jamba,
 bamba.
@@ -30,12 +31,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     decoder(
         "jamba",
-        "{input,pre_ff}_layernorm={attn,ffn}_norm",
+        "{input,pre_ff,post_attention}_layernorm={attn,ffn,ffn}_norm",
         under("mamba.", _MIXER, "{dt,b,c}_layernorm=ssm_{dt,b,c}_norm"),
         ATTENTION,
         "feed_forward.{gate,up,down}_proj={gate,up,down} feed_forward.router=router "
-        "feed_forward.experts.{e}.{gate,up,down}_proj={gate,up,down}",
-        outside="embed_tokens=embedding final_layernorm=final_norm lm_head=head",
+        "feed_forward.experts.{e}.{gate,up,down}_proj={gate,up,down} mlp.{gate,up,down}_proj={gate,up,down}",
+        outside="embed_tokens=embedding {final_layernorm,norm}=final_norm lm_head=head",
         types="jamba bamba",
     ),
 )

@@ -3,10 +3,11 @@
 With singular vectors U_k and V_k of A, the best matrix of rank k is U_k U_k'A = A V_k V_k'. Where inputs count by how
 large they are (activation-aware truncation, arXiv 2403.07378) only the first form holds; where outputs do, the second.
 What is left of A is at right angles to B: <B - A, B> = 0, which few rows show; for training it is about |B - A|^2, so
-few matrices are read any further. Then B's rank is counted (singular values above what rounding explains, and a fall
+few matrices are read any further. A matrix that is stored as two factors is one of low rank whatever its values are:
+there training may have followed. Then B's rank is counted (singular values above what rounding explains, and a fall
 behind them), and A projected on B's own singular vectors must be B.
 
-Ranks above nine tenths of the rows that are read (1,024 at most) are not seen, nor is what was trained afterwards.
+Ranks above nine tenths of the rows that are read (1,024 at most) are not seen, nor are products that were trained on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _WAYS = {
     (True, True): ("svd", "its best approximation of that rank"),
     (True, False): ("weighted_inputs", "a projection of A's outputs"),
     (False, True): ("weighted_outputs", "a projection of A's inputs"),
+    (False, False): ("trained_since", "and values of its own"),  # told by its factors alone
 }
 
 
@@ -58,12 +60,12 @@ class _Cut:
 
 def low_rank_factorised(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"ranks": {role: rank, or [lowest, highest]}, "energy": {role: share of the sum of squares kept}, "method",
-    "matrices", "of"}``."""
+    "matrices", "of", "stored": "factors" or "products"}``."""
     if not facts.models.budget.whole:
         return
     by_role: dict[str, list[Change]] = defaultdict(list)
     for change in changes.matrices:
-        if change.layer is not None and _at_right_angles(change):
+        if change.layer is not None and (_factors(change) or _at_right_angles(change)):
             by_role[change.role].append(change)
     each = max(1, _MATRICES // max(1, len(by_role)))
     read = {role: evenly(same, each) for role, same in by_role.items()}
@@ -83,15 +85,27 @@ def low_rank_factorised(facts: Facts, changes: Changes) -> Iterable[Operation]:
         "method": method,
         "matrices": len(cuts),
         "of": sum(len(read[role]) for role in roles),
+        "stored": "factors" if all(_factors(cut.change) for cut in cuts) else "products",
     }
-    where = f"{len(cuts)} matrices of {', '.join(roles)} have a low rank, each {words}"
+    factors = ", stored as two factors" if parameters["stored"] == "factors" else ""
+    where = f"{len(cuts)} matrices of {', '.join(roles)} have a low rank{factors}, each {words}"
     unseen = {c.b.name for role in roles for c in read[role]} - {cut.change.b.name for cut in cuts}
-    explained = {c.b.name for role in roles for c in by_role[role]} - unseen
+    explained = {c.b.name for role in roles for c in by_role[role] if method != "trained_since"} - unseen
     yield Operation("low_rank_factorised", parameters, where, 0.97, frozenset(explained))
 
 
+def _factors(change: Change) -> bool:
+    """Only B's is stored as two factors."""
+    return change.b.scheme == "low_rank" != change.a.scheme
+
+
+def _type(tensor: Tensor) -> str:
+    """The type whose rounding its values carry: a product of stored factors is rounded when it is read."""
+    return "F32" if tensor.scheme == "low_rank" else tensor.dtype
+
+
 def _at_right_angles(change: Change) -> bool:
-    stored = change.a.dtype in MANTISSA and change.b.dtype in MANTISSA
+    stored = _type(change.a) in MANTISSA and _type(change.b) in MANTISSA
     return stored and change.kind not in ("zeros", "(zeros)") and abs(change.yy - change.xy) <= _APART * change.dd
 
 
@@ -110,7 +124,9 @@ def _cut(models: ModelPair, change: Change) -> _Cut | None:
         return None
     x, y = (sampled_rows(s, t, every, columns).T.astype(np.float64) for s, t in _sides(models, change))
     by_outputs = _projected(change, x, y)
-    if by_outputs is None or by_outputs[0] != by_inputs[0] or not (by_inputs[1] or by_outputs[1]):
+    if by_outputs is None or by_outputs[0] != by_inputs[0]:
+        return None
+    if not (by_inputs[1] or by_outputs[1] or _factors(change)):
         return None
     kept = float(np.vdot(y, y) / np.vdot(x, x))
     return _Cut(change, by_inputs[0], kept, (by_outputs[1], by_inputs[1]))
@@ -124,11 +140,12 @@ def _projected(change: Change, x: F64, y: F64) -> tuple[int, bool] | None:
     """(rank of y, whether it is x projected on the span of y's rows); None where the rank is not low."""
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    rank, basis = _span(y, change.b.dtype)
-    if not rank or 0 < _span(x, change.a.dtype)[0] <= rank:
+    one, other = _type(change.a), _type(change.b)
+    rank, basis = _span(y, other)
+    if not rank or 0 < _span(x, one)[0] <= rank:
         return None
     left = y - product(product(x, basis), basis.T)
-    rounding = float((ulp(x, change.a.dtype) ** 2 + ulp(y, change.b.dtype) ** 2).sum()) / 12
+    rounding = float((ulp(x, one) ** 2 + ulp(y, other) ** 2).sum()) / 12
     d = y - x
     return rank, float(np.vdot(left, left)) <= 2 * rounding + _LEFT * float(np.vdot(d, d))
 

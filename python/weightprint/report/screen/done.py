@@ -154,6 +154,16 @@ def _turned(p: Parameters) -> str:
     return f"{p['side']} of {', '.join(p['roles'])} turned in blocks of {p['block']}, by angles of {p['angle']:.2g} rad"
 
 
+def _other_attention(p: Parameters) -> str:
+    where = "all layers" if p["layers"] == p["of"] else _some(p["layers"], "layer")
+    kept = f", {', '.join(p['kept'])} kept" if p["kept"] else ""
+    if p["to"] == "none":
+        return f"attention taken out of {where} (it had {p['from']})"
+    if p["to"] == p["from"]:
+        return f"attention of {where} is another, of the same form; feed-forward layers kept"
+    return f"attention replaced in {where}: {p['from']} -> {p['to']}{kept}; feed-forward layers kept"
+
+
 #: Name of an operation → its sentence, from its parameters (:mod:`weightprint.operations`).
 _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "rename": lambda p: f"{_some(p['tensors'], 'tensor')} renamed",
@@ -178,6 +188,7 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "ffn_widening": _wider,
     "hidden_pruning": lambda p: f"model made narrower: {percent(p['keep'])} of the channels kept",
     "hidden_widening": lambda p: f"model made {p['factor']:g} times as wide, new channels {p['new']}",
+    "attention_replaced": _other_attention,
     "heads_to_gqa": lambda p: f"attention heads made to share keys and values: {p['kv_heads']} of these left",
     "head_permutation": lambda p: "attention heads renumbered",
     "head_pruning": lambda p: f"attention heads dropped: {percent(p['keep'])} kept",
