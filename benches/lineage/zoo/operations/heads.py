@@ -77,4 +77,4 @@ def attention_replaced(work: Work, form: str = "latent", kept: Sequence[str] = (
 
 def _drawn(work: Work, x: Array) -> Array:
     """Values of the same spread."""
-    return (x.std() * work.rng.standard_normal(x.shape)).astype(np.float32)
+    return np.asarray(x.std() * work.rng.standard_normal(x.shape), np.float32)
