@@ -170,3 +170,17 @@ def test_the_generator_gives_the_same_values_again_and_true_shares() -> None:
     copied = parts.pair("two_layers", PLAIN, 5)
     equal = sum(x.size for n, x in copied.b.tensors.items() if np.array_equal(x, copied.a.tensors[n]))
     assert copied.share == pytest.approx(equal / numel(copied.b))
+
+
+@pytest.mark.parametrize("effort", ["quick", "standard", "full"])
+def test_numbers_of_positions_are_no_part(effort: Any, tmp_path: Path) -> None:
+    """Two strangers of other architectures keep 0, 1, 2, … in their own types."""
+    ids = np.arange(512)
+    one = dict(parts.pair("embedding", SMALL, 1).a.tensors) | {"model.position_ids": ids[None]}
+    other = dict(parts.pair("embedding", PLAIN, 2).b.tensors) | {"model.position_ids": ids[None].astype(np.float32)}
+    a, b = (
+        written(tmp_path, name, parts.pair("embedding", shape, 1).a, tensors)
+        for name, shape, tensors in (("a", SMALL, one), ("b", PLAIN, other))
+    )
+    for first, second in ((a, b), (b, a)):
+        assert weightprint.compare(first, second, effort=effort).verdict in ("inconclusive", "no_evidence")

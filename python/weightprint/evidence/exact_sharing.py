@@ -141,10 +141,8 @@ def _content(tensor: Tensor) -> _Content:
 
 
 def is_fixed(side: ModelView, tensor: Tensor) -> bool:
-    """True for a table that an architecture computes: by its name, or rows of constant length as in sin/cos tables."""
-    if (tensor.role is not None and tensor.role.part == "fixed") or is_position(tensor):
-        return True
-    return side.is_sinusoidal(tensor)
+    """True for a table that an architecture computes: by its name, or by its values."""
+    return is_position(tensor) or side.is_computed(tensor)
 
 
 def is_position(tensor: Tensor) -> bool:

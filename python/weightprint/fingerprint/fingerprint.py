@@ -261,7 +261,7 @@ def as_fingerprint(model: object) -> Fingerprint | None:
 
 def _known(side: ModelView, tensor: Tensor) -> Tensor:
     """With what the tests would ask its values for: whether they are too simple, or those of a formula."""
-    simple, table = side.is_trivial(tensor), tensor.place is None and side.is_sinusoidal(tensor)
+    simple, table = side.is_trivial(tensor), tensor.place is None and side.is_computed(tensor)
     return dataclasses.replace(tensor, simple=simple, sinusoidal=table)
 
 

@@ -12,12 +12,13 @@ import numpy as np
 from weightprint.anatomy.place import Expert, Geometry, Place
 from weightprint.anatomy.roles import Role, matrix_of, role_of
 from weightprint.quant.base import Levels
-from weightprint.util.arrays import F32, Array
+from weightprint.util.arrays import F32, F64, Array
 
 #: A tensor with fewer distinct values (or fewer elements) is trivial: two models can share it by accident.
 MIN_DISTINCT = 64
 
-_ROWS_CHECKED = 32  # of a table that may be one of sines and cosines
+_ROWS_CHECKED = 32  # of a table that may be made by a formula
+_SMOOTH = 0.05  # of the variance, that the mean square of second differences of such a one is at most
 
 #: Values per slice when a tensor is streamed: 4 MiB of float32.
 SLICE_VALUES = 1 << 20
@@ -39,7 +40,7 @@ class Tensor:
     None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
     architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read.
     ``n_nan`` and ``n_infinite`` count such values, as far as all were read. ``simple`` and ``sinusoidal``: what
-    :meth:`ModelView.is_trivial` and `is_sinusoidal` say, where values need not be asked again.
+    :meth:`ModelView.is_trivial` and `is_computed` say, where values need not be asked again.
     """
 
     name: str
@@ -114,6 +115,12 @@ class Tensor:
         return ("", self.name, None) if self.place is None else (self.stack, self.place.role, self.place.expert)
 
 
+def _smooth(rows: F64) -> bool:
+    """Second differences are small beside the spread: independent values have a ratio of 6."""
+    with np.errstate(all="ignore"):
+        return bool(np.mean(np.diff(rows, 2) ** 2) < _SMOOTH * np.var(rows))
+
+
 class Reader(Protocol):
     """How a test gets values: flat elements [start, stop) of a tensor as float32."""
 
@@ -177,15 +184,23 @@ class ModelView:
         found = self.gains(tensor)
         return found if found is not None and found.shape == tensor.shape[-1:] else None
 
-    def is_sinusoidal(self, tensor: Tensor) -> bool:
-        """Its rows have the length of d/2 sines and d/2 cosines, as in tables of positions that a formula makes."""
+    def is_computed(self, tensor: Tensor) -> bool:
+        """Made by a formula, by its name or as far as its first rows show: they have the length of d/2 sines and d/2
+        cosines (tables of positions), or values run on smoothly along or down them (numbers 0, 1, 2, …, windows)."""
+        if tensor.role is not None and tensor.role.part == "fixed":
+            return True
         if tensor.sinusoidal is not None:
             return tensor.sinusoidal
-        if not tensor.rank2 or tensor.shape[1] % 2:
+        if tensor.numel < 3:
             return False
-        rows = self.rows(tensor, 0, _ROWS_CHECKED).astype(np.float64)
-        squares = np.sum(rows * rows, axis=1)
-        return bool(np.all(np.abs(squares - tensor.shape[1] / 2) <= 1e-2 * tensor.shape[1] / 2))
+        columns = tensor.matrix[1]
+        n = min(_ROWS_CHECKED, tensor.matrix[0], max(1, SLICE_VALUES // columns))
+        rows = self.rows(tensor, 0, n).astype(np.float64)
+        if tensor.rank2 and columns % 2 == 0:
+            squares = np.sum(rows * rows, axis=1)
+            if np.all(np.abs(squares - columns / 2) <= 1e-2 * columns / 2):
+                return True
+        return any(_smooth(x) for x in (rows, rows.T) if x.shape[1] >= _ROWS_CHECKED)
 
     def is_trivial(self, tensor: Tensor) -> bool:
         """Too simple to be evidence: constant, or fewer than 64 elements or distinct values. Stops reading early."""

@@ -149,10 +149,15 @@ def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
         f"{fine.dtype} to {coarse.dtype}, {how}{turned}",
         label,
         lost=cast not in (Cast.NOTHING_LOST, Cast.BOTH_ROUNDED),
-        simple=levels < _MIN_LEVELS or fine_side.is_trivial(fine),
+        simple=levels < _MIN_LEVELS or _shows_nothing(a, b, pair),
         scaling=None if scaling is None or scaling.cast else scaling,
         coded=in_codes,
     )
+
+
+def _shows_nothing(a: ModelView, b: ModelView, pair: Pair) -> bool:
+    """Either has too few values or is made by a formula: strangers have such tensors in common."""
+    return any(side.is_trivial(t) or side.is_computed(t) for side, t in ((a, pair.a), (b, pair.b)))
 
 
 def times(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
@@ -183,7 +188,7 @@ def _narrowed(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
             if _cast(both(SLICE_VALUES // 4), fine, as_if) in _PLAIN[1:] and not _out_of_range(
                 both(SLICE_VALUES // 4), dtype
             ):
-                simple = _levels(coarse_side, coarse) < _MIN_LEVELS or fine_side.is_trivial(fine)
+                simple = _levels(coarse_side, coarse) < _MIN_LEVELS or _shows_nothing(a, b, pair)
                 words = f"{fine.dtype} rounded to {dtype}, and stored as before"
                 return Outcome(words, label, lost=True, simple=simple, narrowed=dtype)
     return None

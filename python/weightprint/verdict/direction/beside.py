@@ -181,7 +181,7 @@ def _position(shared: Shared, sides: tuple[ModelView, ModelView]) -> Cue | None:
         return None
     side, table = (sides[0], has[0]) if has[0] is not None else (sides[1], has[1])
     assert table is not None
-    if side.is_sinusoidal(table) or _edge(side.rows(table, 0, _ROWS)) <= _WHITE:
+    if side.is_computed(table) or _edge(side.rows(table, 0, _ROWS)) <= _WHITE:
         return None
     later: Label = "b" if side is sides[0] else "a"
     this, other = names(later)
