@@ -12,7 +12,7 @@ from ..score.pair_table import Row
 from . import tables
 from .direction import made_on_the_fly, who_was_first
 from .markdown import number, percent
-from .populations import population_page
+from .populations import population_page, strangers_page
 
 __all__ = ["full", "short"]
 
@@ -85,6 +85,7 @@ def full(
     trees = results / "trees.json"
     if trees.exists():
         parts += ["## Trees of many models", tables.trees(json.loads(trees.read_text()))]
+    parts += _told(results / "strangers.json", "## Real models of different origin", strangers_page)
     made = [json.loads(path.read_text()) for name in POPULATIONS if (path := results / f"{name}.json").exists()]
     if made:
         parts += ["## Pairs made for a purpose", MADE, *map(population_page, made)]

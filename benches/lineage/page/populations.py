@@ -8,7 +8,7 @@ from typing import Any
 from .markdown import log10, scored_with, table
 from .tables import VERDICTS, calibration, uniformity
 
-__all__ = ["population_page"]
+__all__ = ["population_page", "strangers_page"]
 
 _NAMED = 20  # wrong answers that are listed
 
@@ -24,6 +24,31 @@ def population_page(found: Mapping[str, Any]) -> str:
     if found.get("tests"):
         parts += [calibration(found["tests"]), uniformity(found["uniform"])]
     return "\n\n".join(part for part in parts if part)
+
+
+def strangers_page(found: Mapping[str, Any]) -> str:
+    """Real models of known, different origin: what was said of every pair, and what came nearest to a claim."""
+    models = found["models"]
+    rows = []
+    for effort, told in found["efforts"].items():
+        least, most = told["smallest"], told["largest"]
+        rows.append(
+            [
+                effort,
+                str(told["pairs"]),
+                str(len(told["called"])),
+                *(str(told["verdicts"].get(verdict, 0)) for verdict in ("inconclusive", "no_evidence")),
+                f"{log10(least['log10_p'])} ({least['test']}, {least['a']} and {least['b']})" if least else "",
+                f"{most['effect']:.2f} ({most['test']}, {most['a']} and {most['b']})" if most else "",
+            ]
+        )
+    head = ["effort", "pairs", "called related", "inconclusive", "no evidence", "smallest log10 p", "largest effect"]
+    code = next(iter(found["efforts"].values()))["code"]
+    return (
+        f"{len(models)} models or stacks of models of {len(set(models.values()))} origins, every pair of different"
+        " origin in both orders, with the config they were published with and without: "
+        f"{', '.join(models)}.\n\n{table(head, rows)}\n\nScored with {scored_with(code)}."
+    )
 
 
 def _told(effort: str, told: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ import weightprint
 from ..commands.calibrate import named
 from ..page.markdown import log10
 from ..score import methods, runner
-from ..score.records import Record, Records
+from ..score.records import Record, Records, scored_with
 from ..zoo.model_folder import write_safetensors
 from .case import Maker, called
 
@@ -39,6 +39,7 @@ Pair = tuple[str, Path | Maker, Path | Maker]
 
 CONFIGS = ("with", "without")
 _KEPT = 2.0  #: evidence below ten to minus this goes into the JSON
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--records", type=Path, help="where answers are kept (default: target/strangers/DIR's name)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="write all of it as JSON")
+    parser.add_argument("--write", action="store_true", help="write results/strangers.json, for the page")
     parser.set_defaults(run=main)
 
 
@@ -143,6 +145,9 @@ def main(args: argparse.Namespace) -> None:
     sys.stdout.write(_shown(numbers))
     if args.output:
         args.output.write_text(json.dumps(numbers, indent=1) + "\n")
+    if args.write:
+        told = {e: {k: v for k, v in found.items() if k != "unlikely"} for e, found in numbers["efforts"].items()}
+        (RESULTS / "strangers.json").write_text(json.dumps(numbers | {"efforts": told}, indent=1) + "\n")
     if any(effort["called"] or effort["errors"] for effort in numbers["efforts"].values()):
         raise SystemExit(1)
 
@@ -171,6 +176,7 @@ def summary(known: Sequence[Model], found: Mapping[str, Mapping[str, Record]]) -
             "verdicts": dict(Counter(row["verdict"] for row in rows)),
             "called": [row for row in rows if row["called"]],
             "errors": [row for row in rows if row["verdict"] == "error"],
+            "code": scored_with(records),
             "smallest": _extreme(tests, lambda e: e["log10_p"]),
             "largest": _extreme(tests, lambda e: -(e["effect"] or 0.0)),
             "unlikely": [
