@@ -56,7 +56,9 @@ def config_of(name):
     return CONFIG | ({"quantization_config": said_of} if method in ("gptq", "awq") else {})
 
 
-@pytest.mark.parametrize(("form", "keep"), [*((form, 1.0) for form in FORMS), ("nf4", 0.6), ("awq", 0.6), ("int8", 0.6)])
+@pytest.mark.parametrize(
+    ("form", "keep"), [*((form, 1.0) for form in FORMS), ("nf4", 0.6), ("awq", 0.6), ("int8", 0.6)]
+)
 def test_sound_scales(tmp_path, form, keep):
     assert not found(tmp_path / "m", model(FORMS[form], keep=keep), config_of(form))
 
@@ -116,9 +118,9 @@ def test_groups_in_another_order(tmp_path):
         codes = made[stem + "qweight"].view(np.uint32)
         every = (codes[:, None] >> (np.uint32(4) * np.arange(8, dtype=np.uint32)[:, None])) & np.uint32(15)
         every = every.reshape(-1, codes.shape[1])[inverse].reshape(codes.shape[0], 8, -1)
-        made[stem + "qweight"] = (every << (np.uint32(4) * np.arange(8, dtype=np.uint32)[:, None])).sum(1).astype(
-            np.uint32
-        ).view(np.int32)
+        made[stem + "qweight"] = (
+            (every << (np.uint32(4) * np.arange(8, dtype=np.uint32)[:, None])).sum(1).astype(np.uint32).view(np.int32)
+        )
         made[stem + "g_idx"] = made[stem + "g_idx"][inverse]
         return made
 
@@ -181,11 +183,16 @@ def test_gguf(tmp_path, kind):
 # Real models
 
 CACHE = os.environ.get("WEIGHTPRINT_TEST_CACHE")
-REAL = ("smollm2/f32.safetensors", "minilm/fp32.safetensors", "whisper/tiny.en.safetensors", "antiberty/model.safetensors")
+REAL = (
+    "smollm2/f32.safetensors",
+    "minilm/fp32.safetensors",
+    "whisper/tiny.en.safetensors",
+    "antiberty/model.safetensors",
+)
 
 
 @pytest.mark.skipif(not CACHE, reason="no cache of real models")
-@pytest.mark.parametrize("form", ["nf4", "gptq groups", "int8", "mxfp4"])
+@pytest.mark.parametrize("form", ["nf4", "gptq groups", "mxfp4"])
 @pytest.mark.parametrize("source", REAL)
 def test_real_models(tmp_path, source, form):
     path = Path(CACHE) / source
@@ -194,8 +201,8 @@ def test_real_models(tmp_path, source, form):
     made, squared = {}, {}
     with weightprint.open(path) as checkpoint:
         chosen = [i.name for i in checkpoint.tensors if len(i.shape) == 2 and min(i.shape) >= 128]
-        for name in chosen[:: max(1, len(chosen) // 24)]:
-            x = checkpoint.read(name, 0, 256)
+        for name in chosen[:: max(1, len(chosen) // 10)]:
+            x = checkpoint.read(name, 0, 128)
             x = np.asarray(x[: len(x) // 8 * 8, : x.shape[1] // 64 * 64], np.float64)
             if name.endswith(".weight") and np.abs(x).min(1).size and (np.abs(x).max(1) > 0).all():
                 made |= FORMS[form](name, x)

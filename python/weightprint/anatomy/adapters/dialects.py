@@ -33,12 +33,43 @@ KINDS = {
     "ia3": "IA3",
     "diff": "full difference",
     "oft": "OFT",
+    "boft": "BOFT",
+    "turned": "OFT",
+    "norms": "norm weights",
+    "hra": "HRA",
+    "fourierft": "FourierFT",
+    "vblora": "VB-LoRA",
+    "xlora": "X-LoRA",
+    "road": "RoAd",
+    "c3a": "C3A",
+    "randlora": "RandLoRA",
+    "bone": "Bone",
+    "miss": "MiSS",
+    "shira": "SHiRA",
+    "delora": "DeLoRA",
+    "waveft": "WaveFT",
     "vera": "VeRA",
     "prompt": "virtual tokens",
     "tokens": "trained tokens",
 }
 _WORDS = r"hada_[wt][12](?:_[ab])?|lokr_w[12](?:_[ab])?|lokr_t2|oft_\w+|boft_\w+"
 _WORDS += r"|vera_lambda_[bd]|trainable_tokens_delta"
+#: PEFT's kinds whose parts are called after them, and which are named and not merged.
+_OTHERS = (
+    "hra",
+    "fourierft",
+    "vblora",
+    "xlora",
+    "road",
+    "c3a",
+    "randlora",
+    "bone",
+    "miss",
+    "shira",
+    "delora",
+    "waveft",
+)
+_WORDS += rf"|(?:{'|'.join(_OTHERS)})_\w+|ln_tuning_layers"
 _BESIDE = r"alpha|dora_scale|diff|diff_b"
 _FLAT = r"(?:lora|lycoris)_[^.]+"
 _COMPONENT = r"(?:unet|transformer(?:_\d)?|text_encoder(?:_\d)?|diffusion_model|model\.diffusion_model|dit|prior)"
@@ -49,7 +80,8 @@ _TAIL = r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.(?P<end>weight|bias))?"
 _DIALECTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern))
     for name, pattern in (
-        ("PEFT", r"(?P<module>)(?:base_model\.)?(?P<part>vera_[AB]|prompt_embeddings)" + _TAIL),
+        ("PEFT", r"(?P<module>)(?:base_model\.)?(?P<part>vera_[AB]|prompt_embeddings|vblora_vector_bank)" + _TAIL),
+        ("PEFT", r"(?P<module>)(?:base_model\.)?(?:internal_)?(?P<part>xlora_classifier)\..+"),
         ("kohya", rf"(?P<module>{_FLAT})\.(?P<part>{_WORDS}|{_BESIDE}|w_norm|b_norm|on_input|weight)"),
         ("kohya", r"(?P<module>.+)\.(?P<part>lora_(?:down|mid|up))\.(?P<end>weight|bias)"),
         ("GGUF", r"(?P<module>.+)\.weight\.(?P<part>lora_[ab])"),
@@ -68,6 +100,7 @@ _PARTS = {
     "lora_embedding_A": "embedding_a",
     "lora_embedding_B": "embedding_b",
     "lora_mid": "mid",
+    "ln_tuning_layers": "norm",
     "w_norm": "diff",
     "b_norm": "diff_b",
 }
@@ -77,9 +110,15 @@ _WEAK = frozenset({"alpha", "magnitude", "weight", "diff", "diff_b"})
 _SHARED = frozenset({"vera_A", "vera_B"})
 #: One of these is in the name of every part that makes an update.
 _HINTS = ("lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_", "vera_", "prompt_emb", "trainable_tok")
+_HINTS += (*(f"{kind}_" for kind in _OTHERS), "ln_tuning")
 _RUN = 4096  # names that are looked through in one go
 _HINT = re.compile(
     r"lora|lokr_|hada_|ia3_l|oft_|lycoris_|vera_|prompt_emb|trainable_tok|\.diff|\.alpha$|\.dora_scale$|\.m$"
+    rf"|ln_tuning|(?:^|\.)(?:{'|'.join(_OTHERS)})_"
+)
+#: PEFT's file of trained norms alone may hold them under their own names.
+_NORM_OF_PEFT = re.compile(
+    r"base_model\.model\..*(?:norm|(?:^|[._])ln(?!_tuning))[^.]*(?:\.\d+)?\.(?:weight|bias)", re.IGNORECASE
 )
 _EMBEDDING = re.compile(r"(?:^|[._])(?:embed_tokens|token_embd|wte|tok_embeddings|word_embeddings|embed_in)$")
 
@@ -149,6 +188,8 @@ def factors_of(names: Iterable[str]) -> dict[str, Factor]:
     """The tensors among `names` that are factors of an adapter; empty for a model's own names."""
     names, found = list(names), {}
     n = len(names)
+    if names and names[0].startswith("base_model.model.") and all(map(_NORM_OF_PEFT.fullmatch, names)):
+        return {name: _norm(name.removeprefix("base_model.model.")) for name in names}
     runs = ("\n".join(names[k : k + _RUN]) for k in range(0, n, _RUN))
     if not any(hint in run for run in runs for hint in _HINTS):
         return {}  # as of nearly every model
@@ -205,6 +246,11 @@ def updates_of(shapes: Mapping[str, Shape]) -> tuple[list[Update], list[tuple[st
 
 
 # Inside
+
+
+def _norm(name: str) -> Factor:
+    module, _, end = name.rpartition(".")
+    return Factor(module, "norm" if end == "weight" else "norm_bias", "", "PEFT")
 
 
 def _factor(name: str) -> Factor | None:
@@ -270,12 +316,21 @@ def _shaped(module: str, of: Mapping[str, Shape], embedding: bool) -> _Shaped | 
         return "ia3", None, ()
     if words & {"diff", "diff_b"}:
         return "diff", None, of.get("diff", ())
+    if words & {"norm", "norm_bias"}:
+        return "norms", None, ()
+    for word, kind, axes in (("oft_R", "oft", 2), ("boft_R", "boft", 4), ("oft_r", "oft", 3)):
+        if word in words and (word != "oft_r" or "oft_s" in words):  # an older one without turns outputs
+            fits = len(of[word]) == axes and (axes == 2 or of[word][-1] == of[word][-2])
+            return (kind, None, ()) if fits else f"{escape(module)}.{word} has shape {list(of[word])}"
     if any("oft_" in word for word in words):
-        return "oft", None, ()
+        return "turned", None, ()
     if {"vera_lambda_b", "vera_lambda_d"} <= words:
         return "vera", prod(of["vera_lambda_d"]), ()
     for word, kind in (("prompt_embeddings", "prompt"), ("trainable_tokens_delta", "tokens")):
         if word in words:
+            return kind, None, ()
+    for kind in _OTHERS:
+        if any(word.startswith(f"{kind}_") for word in words):
             return kind, None, ()
     return f"{escape(module)} has parts that make no update: {', '.join(sorted(words))}"
 

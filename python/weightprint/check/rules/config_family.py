@@ -74,7 +74,9 @@ def attention_parts(context: CheckContext) -> Iterator[Finding]:
     for what, absent in (lacks or {}).items():
         if absent:
             yield _attention(context, f"{kind}, which has {what}, and none is here: loaders draw them anew", here["q"])
-    may = kind in _WITHOUT and "attention_bias" not in said and not row.name.startswith("gguf")  # whose reader takes any
+    may = (
+        kind in _WITHOUT and "attention_bias" not in said and not row.name.startswith("gguf")
+    )  # whose reader takes any
     if may and len(biases) == 3 and "o_bias" not in here:
         text = f"{kind}, which has no biases, and those of q, k and v are here, as Qwen2 has them: loaders drop them"
         yield _attention(context, text, biases[0])

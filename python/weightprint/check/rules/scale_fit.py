@@ -14,7 +14,7 @@ over a model's matrices 0.69 to 1.29. Rows and columns of blocks are centred fir
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +31,10 @@ Floats = npt.NDArray[np.float64]
 
 _BLOCKS, _LEAST_BLOCKS, _VALUES = 2048, 48, 1 << 19  # blocks of one weight that are looked at; values
 _LEAST_BITS = 3  # of fewer the largest code is everywhere
-_EVEN = 2.0  # kurtosis; of uniform codes 1.8, which tell no block's largest value from the others
+_EVEN = 2.1  # kurtosis in a block; of codes drawn evenly 1.8: no block's largest stands out
 _ZEROS = 0.35  # share of pruned values above which a range says little
-_CENTRED = 8  # rows or columns of blocks
-_SIGMAS = 4.0
-_INVERTED, _NONE, _TWICE, _TIMES = -0.3, 0.3, 1.6, 1.5
+_SIGMAS = 3.0
+_INVERTED, _NONE, _TWICE, _TIMES = -0.3, 0.4, 1.6, 1.5
 _LEVEL = 3.0  # a single weight is off its siblings in size, too
 _MANY = 4
 _FLAT = ("bnb_nf4", "bnb_fp4", "hqq")  # blocks run on over the ends of rows
@@ -61,14 +60,14 @@ class _Power(NamedTuple):
 def fit(context: CheckContext) -> Iterator[Finding]:
     """Scales that don't belong to their codes as they stand."""
     powers = [power for weight in context.anatomy.weights.quantised for power in _powers(context, weight)]
-    found: dict[str, list[_Power]] = defaultdict(list)
-    rest = []
+    by_pattern: dict[str, list[_Power]] = defaultdict(list)
     for power in powers:
-        if power.p + _SIGMAS * power.error < _NONE:
-            found["inverted" if power.p < _INVERTED else "none"].append(power)
-        else:
-            rest.append(power)
-    found["twice"] = _twice(rest)
+        by_pattern[pattern_of(power.name)].append(power)
+    found: dict[str, list[_Power]] = defaultdict(list)
+    for power in _alien(powers, by_pattern):
+        found["inverted" if power.p + power.error < _INVERTED else "none"].append(power)
+    named = {power.name for members in found.values() for power in members}
+    found["twice"] = _twice([power for power in powers if power.name not in named])
     for kind, members in found.items():
         if members:
             names = list(dict.fromkeys(power.name for power in members))
@@ -77,25 +76,40 @@ def fit(context: CheckContext) -> Iterator[Finding]:
             yield Finding("scale_fit", "warning", message, tensor=names[0])
 
 
+def _middle(of: Iterable[_Power]) -> float:
+    powers = [power.p for power in of]
+    return float(np.median(powers)) if powers else 1.0
+
+
+def _alien(powers: list[_Power], by_pattern: Mapping[str, list[_Power]]) -> list[_Power]:
+    """Those whose exponent is about 0 or below: of a model, of a role, or single ones."""
+    found = [power for power in powers if power.p + _SIGMAS * power.error < _NONE]
+    for members in (powers, *by_pattern.values()):
+        if len(members) >= _MANY:
+            weight = np.array([1 / max(power.error, 0.01) ** 2 for power in members])
+            p = float(weight @ [power.p for power in members] / weight.sum())
+            if max(p, _middle(members)) + _SIGMAS / np.sqrt(weight.sum()) < _NONE:
+                found += [power for power in members if power.p < _NONE and power not in found]
+    return found
+
+
 def _twice(powers: list[_Power]) -> list[_Power]:
-    """Those of a model, of a role, or single ones whose exponent is about 2."""
-
-    def middle(of: list[_Power]) -> float:
-        return float(np.median([power.p for power in of])) if of else 1.0
-
-    if len(powers) >= _MANY and middle(powers) > _TWICE:
+    """Those whose exponent is about 2: of a model, of a role, or single ones."""
+    if len(powers) >= _MANY and _middle(powers) > _TWICE:
         return [power for power in powers if power.p > 1.2]
     by_pattern: dict[str, list[_Power]] = defaultdict(list)
     for power in powers:
         by_pattern[pattern_of(power.name)].append(power)
     found: list[_Power] = []
-    for members in by_pattern.values():
-        others = middle([power for power in powers if power not in members])
-        if len(members) >= _MANY and middle(members) > max(_TWICE, _TIMES * others):
+    for pattern, members in by_pattern.items():
+        if len(members) < _MANY:
+            continue
+        p, others = _middle(members), _middle(o for other, of in by_pattern.items() if other != pattern for o in of)
+        if p > max(_TWICE, _TIMES * others):
             found += members
             continue
-        level, p = float(np.median([power.level for power in members])), middle(members)
-        for power in members if len(members) >= _MANY else ():
+        level = float(np.median([power.level for power in members]))
+        for power in members:
             clear = power.p - _SIGMAS * power.error > 1 and power.p > max(_TWICE, _TIMES * p)
             if clear and abs(power.level - level) > np.log(_LEVEL):
                 found.append(power)
@@ -107,11 +121,12 @@ def _powers(context: CheckContext, weight: Weight) -> Iterator[_Power]:
     form = _form(context, weight)
     if form is None:
         return
-    run, tall, order = form
+    run, tall, layout = form
     height, width = weight.shape[-2:]
-    across = width / run if order == "flat" else width // run
+    by_name = isinstance(layout, str)
+    across = width / run if by_name and layout == "flat" else width // run
     rows = int(min(height, _BLOCKS * tall / max(across, 1) + 1, max(_VALUES // width, tall * 2)))
-    rows = height if order == "columns" else rows - rows % tall
+    rows = height if by_name and layout == "columns" else rows - rows % tall
     if across * (rows // tall) < _LEAST_BLOCKS or rows * width > _WHOLE:
         return
     for index in range(min(2, weight.shape[0])) if len(weight.shape) == 3 else (None,):
@@ -119,15 +134,19 @@ def _powers(context: CheckContext, weight: Weight) -> Iterator[_Power]:
             values = context.anatomy.weights.read(weight.name, slice(0, rows), None, index).astype(np.float64)
         except WeightprintError:
             return
-        if order == "flat":
-            blocks = values.reshape(-1)[: values.size // run * run].reshape(1, -1, run)
-        elif order == "columns":
-            blocks = values.reshape(1, run, -1).swapaxes(1, 2)
+        if isinstance(layout, np.ndarray):
+            values = values[:, layout]
+            columns = flat = False
         else:
-            values = values if isinstance(order, str) else values[:, order]
+            columns, flat = layout == "columns", layout == "flat" and width % run > 0
+        if columns:
+            blocks = values.reshape(1, run, -1).swapaxes(1, 2)
+        elif flat:
+            blocks = values.reshape(-1)[: values.size // run * run].reshape(1, -1, run)
+        else:
             cut = values[:, : width // run * run].reshape(rows // tall, tall, -1, run)
             blocks = cut.transpose(0, 2, 1, 3).reshape(rows // tall, -1, tall * run)
-        found = _power(blocks, _symmetric(weight))
+        found = _power(blocks, _symmetric(context, weight))
         if found is not None:
             with np.errstate(all="ignore"):
                 level = float(np.log(np.sqrt(np.mean(np.square(blocks[np.isfinite(blocks)])))))
@@ -158,9 +177,14 @@ def _form(context: CheckContext, weight: Weight) -> tuple[int, int, str | npt.ND
     return (run, tall, order) if run >= 8 and weight.shape[-1] * weight.shape[-2] >= run * tall else None
 
 
-def _symmetric(weight: Weight) -> bool:
+def _symmetric(context: CheckContext, weight: Weight) -> bool:
+    """Whether a block's largest absolute value is at the end of the codes, and not its range."""
     if weight.scheme == "gguf":
         return weight.dtype not in _ONE_SIDED
+    zeros = next((name for name in weight.components if name.endswith(".qzeros")), None)
+    if zeros in context.row_of:
+        row = context.scan.table.row(context.row_of[zeros])
+        return bool(row["min"] == row["max"])
     return weight.parameters.get("symmetric") is True
 
 
@@ -178,8 +202,8 @@ def _power(blocks: Floats, symmetric: bool) -> tuple[float, float] | None:
         good = np.isfinite(log_top) & np.isfinite(log_typical)
         if good.sum() < _LEAST_BLOCKS or (not symmetric and zero[good].mean() > _ZEROS):
             return None
-        centred = codes[good] - codes[good].mean()
-        if np.mean(centred**4) / np.mean(centred**2) ** 2 < _EVEN:
+        centred = codes[good] - codes[good].mean(-1, keepdims=True)
+        if np.mean(np.mean(centred**4, axis=-1) / np.mean(centred**2, axis=-1) ** 2) < _EVEN:
             return None
     x, y = (_centred(np.where(good, values, 0.0), good) for values in (log_typical, log_top))
     spread = float(x @ x)
@@ -187,17 +211,19 @@ def _power(blocks: Floats, symmetric: bool) -> tuple[float, float] | None:
         return None
     slope = float(x @ y) / spread
     rest = y - slope * x
-    lost = sum(n for n, of in zip(good.shape, good.shape[::-1], strict=True) if of >= _CENTRED)
-    error = np.sqrt(float(np.square(rest * x).sum())) / spread * np.sqrt(x.size / max(1, x.size - lost - 1))
+    lost = sum(n for n, of in zip(good.shape, good.shape[::-1], strict=True) if of > 1)
+    if x.size - lost < _LEAST_BLOCKS // 2:
+        return None
+    error = np.sqrt(float(np.square(rest * x).sum())) / spread * np.sqrt(x.size / (x.size - lost))
     return -slope, float(error)
 
 
 def _centred(values: Floats, good: npt.NDArray[np.bool_]) -> Floats:
-    """The good ones, less the means of their rows and columns, where those have enough members."""
+    """The good ones, less the means of their rows and columns."""
     values = values - values[good].mean()
     for _ in range(2):
         for axis in (0, 1):
-            if values.shape[axis] >= _CENTRED:
+            if values.shape[axis] > 1:
                 n = np.maximum(good.sum(axis, keepdims=True), 1)
                 values = values - (values * good).sum(axis, keepdims=True) / n
     return np.asarray(values[good] - values[good].mean(), np.float64)
