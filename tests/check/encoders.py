@@ -9,15 +9,30 @@ import ml_dtypes
 import numpy as np
 
 NF4 = np.array(
-    [-1.0, -0.6961928, -0.5250731, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0]
-    + [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0],
+    [
+        "-1",
+        "-0.6961928",
+        "-0.5250731",
+        "-0.39491749",
+        "-0.28444138",
+        "-0.18477343",
+        "-0.09105004",
+        "0",
+        "0.0795803",
+        "0.1609302",
+        "0.2461123",
+        "0.33791524",
+        "0.44070983",
+        "0.562617",
+        "0.72295684",
+        "1",
+    ],
     np.float32,
 )
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+_STEPS = np.linspace(-1, 1, 256)
 #: bitsandbytes' 8-bit map of absmax codes is close to this: dense at 0, to both ends.
-DYNAMIC = np.sort(np.concatenate([np.sign(x) * 10.0 ** (np.abs(x) * 7 - 7) for x in [np.linspace(-1, 1, 256)]])).astype(
-    np.float32
-)
+DYNAMIC = np.sort(np.sign(_STEPS) * 10.0 ** (np.abs(_STEPS) * 7 - 7)).astype(np.float32)
 
 
 def sound(s):

@@ -133,6 +133,36 @@ _FRONTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^(?:lora_te3_|text_encoder_3\.)", "te3_"),
     )
 )
+#: FLUX's modules as its makers call them, with underscores for dots → as diffusers does. Of a fused q, k and v (and,
+#: in single blocks, the FFN's first matrix) A is the one of q; B has the rows of all and pairs with none.
+_FLUX: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^double_blocks_(\d+)_img_attn_qkv$", r"transformer_blocks_\1_attn_to_q"),
+        (r"^double_blocks_(\d+)_txt_attn_qkv$", r"transformer_blocks_\1_attn_add_q_proj"),
+        (r"^double_blocks_(\d+)_img_attn_proj$", r"transformer_blocks_\1_attn_to_out_0"),
+        (r"^double_blocks_(\d+)_txt_attn_proj$", r"transformer_blocks_\1_attn_to_add_out"),
+        (r"^double_blocks_(\d+)_img_mlp_0$", r"transformer_blocks_\1_ff_net_0_proj"),
+        (r"^double_blocks_(\d+)_img_mlp_2$", r"transformer_blocks_\1_ff_net_2"),
+        (r"^double_blocks_(\d+)_txt_mlp_0$", r"transformer_blocks_\1_ff_context_net_0_proj"),
+        (r"^double_blocks_(\d+)_txt_mlp_2$", r"transformer_blocks_\1_ff_context_net_2"),
+        (r"^double_blocks_(\d+)_img_mod_lin$", r"transformer_blocks_\1_norm1_linear"),
+        (r"^double_blocks_(\d+)_txt_mod_lin$", r"transformer_blocks_\1_norm1_context_linear"),
+        (r"^single_blocks_(\d+)_linear1$", r"single_transformer_blocks_\1_attn_to_q"),
+        (r"^single_blocks_(\d+)_linear2$", r"single_transformer_blocks_\1_proj_out"),
+        (r"^single_blocks_(\d+)_modulation_lin$", r"single_transformer_blocks_\1_norm_linear"),
+        (r"^img_in$", "x_embedder"),
+        (r"^txt_in$", "context_embedder"),
+        (r"^time_in_in_layer$", "time_text_embed_timestep_embedder_linear_1"),
+        (r"^time_in_out_layer$", "time_text_embed_timestep_embedder_linear_2"),
+        (r"^guidance_in_in_layer$", "time_text_embed_guidance_embedder_linear_1"),
+        (r"^guidance_in_out_layer$", "time_text_embed_guidance_embedder_linear_2"),
+        (r"^vector_in_in_layer$", "time_text_embed_text_embedder_linear_1"),
+        (r"^vector_in_out_layer$", "time_text_embed_text_embedder_linear_2"),
+        (r"^final_layer_linear$", "proj_out"),
+    )
+)
+_FUSED = re.compile(r"^(?:double_blocks_\d+_(?:img|txt)_attn_qkv|single_blocks_\d+_linear1)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +244,11 @@ def module_key(factor: Factor) -> tuple[str, str, str]:
     module = factor.module
     for pattern, short in _FRONTS:
         module = pattern.sub(short, module, count=1)
-    return re.sub(r"\.processor(?=\.|$)|\.", lambda m: "_" * (m[0] == "."), module), factor.part, factor.adapter
+    module = re.sub(r"\.processor(?=\.|$)|\.", lambda m: "_" * (m[0] == "."), module)
+    if factor.part == "a" or not _FUSED.match(module):
+        for pattern, name in _FLUX:
+            module = pattern.sub(name, module, count=1)
+    return module, factor.part, factor.adapter
 
 
 def updates_of(shapes: Mapping[str, Shape]) -> tuple[list[Update], list[tuple[str, str]]]:

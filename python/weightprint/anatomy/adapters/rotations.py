@@ -1,10 +1,10 @@
 """OFT and BOFT: weights (out x in) whose inputs are turned by orthogonal matrices, block by block.
 
-    OFT   W' = W·Rᵀ              R block-diagonal; a block is (I - Q)(I + Q)⁻¹ of a skew Q, whose upper triangle is stored
-                                 row by row (oft_R); with use_cayley_neumann the first terms of a series of
-                                 (I + Q)(I - Q)⁻¹. PEFT before 0.16 stores M as BOFT does, and s (oft_r, oft_s)
-    BOFT  W' = diag(s)·W·Rᵀ      R = Rₙ ⋯ R₁, Rᵢ = Pᵢ·Dᵢ·Pᵢᵀ, blocks of Dᵢ (I - Q)(I + Q)⁻¹ with Q = (M - Mᵀ) / 2 of what
-                                 is stored; Pᵢ puts the even halves of blocks before the odd ones, in ever larger runs
+    OFT   W' = W·Rᵀ            R block-diagonal; a block is (I - Q)(I + Q)⁻¹ of a skew Q, whose upper triangle is
+                               stored row by row (oft_R); with use_cayley_neumann the first terms of a series of
+                               (I + Q)(I - Q)⁻¹. PEFT before 0.16 stores M as BOFT does, and s (oft_r, oft_s)
+    BOFT  W' = diag(s)·W·Rᵀ    R = Rₙ ⋯ R₁, Rᵢ = Pᵢ·Dᵢ·Pᵢᵀ, blocks of Dᵢ (I - Q)(I + Q)⁻¹ with Q = (M - Mᵀ) / 2 of
+                               what is stored; Pᵢ puts the even halves of blocks before the odd ones, in larger runs
 
 Papers: 2306.07280, 2311.06243. A convolution is a matrix (out x in·kernel).
 """

@@ -1,14 +1,14 @@
 """Do scales vary from block to block as their codes say they must?
 
-A scale brings the largest value of its block to the end of the codes. Where that value is an outlier, the block's other
-codes are small: over blocks, log scale falls with log (typical code / largest code), by 1 for 1, since how large a block
-is and how far its largest value stands out have little to do with each other (of normal draws: nothing, by Basu's
-theorem). A scale raised to the power p has p times that slope: 2 where it was applied twice, -1 where it is inverted,
-0 where it is another block's. The slope is read off the decoded values: their largest is the scale times a constant.
+A scale brings the largest value of its block to the end of the codes. Where that value is an outlier, the other codes
+of the block are small: over blocks, log scale falls with log (typical code / largest code), by 1 for 1, since how large
+a block is and how far its largest value stands out have little to do with each other (of normal draws nothing: Basu).
+A scale raised to the power p has p times that slope: 2 where it was applied twice, -1 where it is inverted, 0 where it
+is another block's. The slope is read off the decoded values: their largest is the scale times a constant.
 
-Of sound copies at 2 to 8 bits of 76 matrices of six real models, pruned by half or not, p was 0.46 to 1.92, its median
-over a model's matrices 0.69 to 1.29. Rows and columns of blocks are centred first, so that the model's own structure
-(large rows, large channels) says nothing.
+Of sound copies at 2 to 8 bits of 76 matrices of six real models, whole and pruned by half, p was 0.46 to 1.92, its
+median over a model's matrices 0.69 to 1.29. Rows and columns of blocks are centred first, so that the model's own
+structure (large rows, large channels) says nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _EVEN = 2.1  # kurtosis in a block; of codes drawn evenly 1.8: no block's larges
 _ZEROS = 0.35  # share of pruned values above which a range says little
 _SIGMAS = 3.0
 _INVERTED, _NONE, _TWICE, _TIMES = -0.3, 0.4, 1.6, 1.5
+_ALL_TWICE, _ALL = 1.4, 8  # of so many weights the median stays closer to 1
 _LEVEL = 3.0  # a single weight is off its siblings in size, too
 _MANY = 4
 _FLAT = ("bnb_nf4", "bnb_fp4", "hqq")  # blocks run on over the ends of rows
@@ -95,7 +96,7 @@ def _alien(powers: list[_Power], by_pattern: Mapping[str, list[_Power]]) -> list
 
 def _twice(powers: list[_Power]) -> list[_Power]:
     """Those whose exponent is about 2: of a model, of a role, or single ones."""
-    if len(powers) >= _MANY and _middle(powers) > _TWICE:
+    if len(powers) >= _MANY and _middle(powers) > (_ALL_TWICE if len(powers) >= _ALL else _TWICE):
         return [power for power in powers if power.p > 1.2]
     by_pattern: dict[str, list[_Power]] = defaultdict(list)
     for power in powers:
@@ -194,10 +195,9 @@ def _power(blocks: Floats, symmetric: bool) -> tuple[float, float] | None:
         top = np.abs(blocks).max(-1) if symmetric else np.ptp(blocks, axis=-1)
         codes = blocks / top[..., None]
         zero = codes == 0
-        if symmetric:  # what was pruned says nothing of how large the others are
-            typical = np.abs(codes).sum(-1) / np.maximum((~zero).sum(-1), 1)
-        else:
-            typical = codes.std(-1)
+        # What was pruned says nothing of how large the others are.
+        mean = np.abs(codes).sum(-1) / np.maximum((~zero).sum(-1), 1)
+        typical = mean if symmetric else codes.std(-1)
         log_top, log_typical = np.log(top), np.log(typical)
         good = np.isfinite(log_top) & np.isfinite(log_typical)
         if good.sum() < _LEAST_BLOCKS or (not symmetric and zero[good].mean() > _ZEROS):
