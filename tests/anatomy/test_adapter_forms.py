@@ -164,6 +164,44 @@ def test_dora_of_outputs_and_of_inputs(tmp_path, axis):
     close(weights.read(Q + ".weight", slice(2, 9), slice(3, 8)), wanted[2:9, 3:8])
 
 
+@pytest.mark.parametrize("out", [6, 8])
+@pytest.mark.parametrize("form", ["PEFT", "LyCORIS, outputs", "LyCORIS, inputs"])
+def test_dora_of_a_convolution(tmp_path, form, out):
+    """PEFT's magnitudes are (1, out, 1, 1), LyCORIS' (out, 1, 1, 1) or (1, in, 1, 1)."""
+    a, b, w = draw(R, 6, 3, 3), draw(out, R, 1, 1), draw(out, 6, 3, 3, seed=5)
+    by_input = form.endswith("inputs")
+    m = np.abs(draw(6 if by_input else out, seed=6)) + 1
+    v = w + np.einsum("or,rikl->oikl", f64(b[:, :, 0, 0]), f64(a))
+    axes = (0, 2, 3) if by_input else (1, 2, 3)
+    shaped = m.reshape((1, -1, 1, 1) if by_input else (-1, 1, 1, 1))
+    wanted = v * shaped / np.sqrt((v**2).sum(axes, keepdims=True))
+    if form == "PEFT":
+        at = f"base_model.model.{CONV}."
+        adapter = {
+            at + "lora_A.weight": a,
+            at + "lora_B.weight": b,
+            at + "lora_magnitude_vector": m.reshape(1, -1, 1, 1),
+        }
+        config = {"peft_type": "LORA", "r": R, "lora_alpha": R, "use_dora": True}
+    else:
+        adapter, config = {AT + ".lora_down.weight": a, AT + ".lora_up.weight": b, AT + ".dora_scale": shaped}, None
+    weights = merged(tmp_path, {CONV + ".weight": w}, adapter, config)
+    close(weights.read(CONV + ".weight"), wanted)
+    close(weights.read(CONV + ".weight", slice(2, 5)), wanted[2:5])
+
+
+def test_ia3_of_attention_and_ffn(tmp_path):
+    """feedforward_modules are scaled by input, the others by output."""
+    down = Q.replace("self_attn.q_proj", "mlp.down_proj")
+    w, v = draw(HIDDEN, HIDDEN), draw(HIDDEN, HIDDEN, seed=1)
+    out, inn = draw(HIDDEN, 1, seed=2), draw(1, HIDDEN, seed=3)
+    adapter = {f"base_model.model.{Q}.ia3_l": out, f"base_model.model.{down}.ia3_l": inn}
+    config = {"peft_type": "IA3", "target_modules": ["q_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+    weights = merged(tmp_path, {Q + ".weight": w, down + ".weight": v}, adapter, config)
+    close(weights.read(Q + ".weight"), w * out)
+    close(weights.read(down + ".weight"), v * inn)
+
+
 # VeRA, tokens
 
 

@@ -322,16 +322,18 @@ def _update(
     kind, rank, shape = found
     for part in ("magnitude", "bias"):
         out = shape[-1] if embedding else shape[0] if shape else 0
-        if part in of and kind == "lora" and len(shape) < 3 and on_inputs(of[part], shape):
+        if part in of and kind == "lora" and on_inputs(dialect, of[part], shape):
             continue
         if part in of and kind == "lora" and prod(of[part]) != out:
             return f"{escape(parts[part])} has shape {list(of[part])}, expected [{out}]"
     return Update(module, kind, parts, rank, shape, embedding, adapter, dialect, frozenset(turned))
 
 
-def on_inputs(magnitude: Shape, shape: Shape) -> bool:
-    """Whether DoRA's magnitudes are of inputs, (1 x in), as LyCORIS may have them."""
-    return len(magnitude) > 1 and magnitude[0] == 1 and len(shape) > 1 and magnitude[1] == shape[1] and shape[0] != 1
+def on_inputs(dialect: str, magnitude: Shape, shape: Shape) -> bool:
+    """Whether DoRA's magnitudes are of inputs, (1 x in …), as LyCORIS may have them; PEFT's of a convolution are
+    (1 x out x 1 x 1)."""
+    fits = len(magnitude) > 1 and magnitude[0] == 1 and len(shape) in (2, 4, 5) and magnitude[1] == shape[1]
+    return fits and shape[0] != 1 and dialect == "kohya"
 
 
 _Shaped = tuple[str, int | None, Shape]

@@ -223,7 +223,8 @@ class MergedWeights(Weights):
         else:
             result[here] += self._delta(patch, chosen, across)
         if "magnitude" in patch.update.parts:
-            if on_inputs(self._adapter.weights[patch.update.parts["magnitude"]].shape, patch.update.shape):
+            stored = self._adapter.weights[patch.update.parts["magnitude"]].shape
+            if on_inputs(patch.update.dialect, stored, patch.update.shape):
                 return self._scaled_inputs(name, result, patch, across)
             whole = self._whole_rows(name, patch.transposed, out)[here]
             whole = whole + self._delta(patch, chosen, slice(None))
