@@ -109,8 +109,10 @@ _WEAK = frozenset({"alpha", "magnitude", "weight", "diff", "diff_b"})
 #: VeRA's two matrices that all modules share.
 _SHARED = frozenset({"vera_A", "vera_B"})
 #: One of these is in the name of every part that makes an update.
-_HINTS = ("lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_", "vera_", "prompt_emb", "trainable_tok")
-_HINTS += (*(f"{kind}_" for kind in _OTHERS), "ln_tuning")
+_HINTS = (
+    "lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_", "vera_", "prompt_emb", "trainable_tok", "ln_tuning",
+    *(f"{kind}_" for kind in _OTHERS),
+)  # fmt: skip
 _RUN = 4096  # names that are looked through in one go
 _HINT = re.compile(
     r"lora|lokr_|hada_|ia3_l|oft_|lycoris_|vera_|prompt_emb|trainable_tok|\.diff|\.alpha$|\.dora_scale$|\.m$"
