@@ -129,6 +129,20 @@ def test_groups_in_another_order(tmp_path):
     assert "scale_fit" in found(tmp_path / "b", model(turned, np.square), config)
 
 
+@pytest.mark.parametrize("off", [-1, 1])
+@pytest.mark.parametrize("form", ["gptq groups", "awq"])
+def test_zero_points_off_by_one(tmp_path, form, off):
+    """As a file of one version of GPTQ is, read as the other's."""
+    w = model(FORMS[form])
+    for name in w:
+        if name.endswith("qzeros"):
+            words = w[name].view(np.uint32)
+            every = (words[..., None] >> (4 * np.arange(8, dtype=np.uint32)) & 15).astype(np.int64) + off & 15
+            w[name] = (every << 4 * np.arange(8)).sum(-1).astype(np.uint32).view(np.int32)
+    here = found(tmp_path / "m", w, config_of(form))
+    assert ("too high" if off > 0 else "too low") in here["zero_points"].message
+
+
 def test_codes_drawn_evenly_say_nothing(tmp_path):
     """Of such codes no block's largest stands out: whatever the scales are."""
     rng = np.random.default_rng(0)

@@ -205,7 +205,10 @@ GROUPS: dict[str, dict[str, Code]] = {
             "warning", "packed words that no known scheme decodes", "U8 words beside a scale", "decode them elsewhere"
         ),
         "zero_points": Code(
-            "error", "zero points that contradict the config", "GPTQ v2 labelled gptq", "set checkpoint_format"
+            "error",
+            "zero points that contradict the config, or are one off everywhere",
+            "GPTQ v2 labelled gptq",
+            "set checkpoint_format",
         ),
     },
     "config.json and the tensors": {

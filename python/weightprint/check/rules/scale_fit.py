@@ -39,6 +39,8 @@ _INVERTED, _NONE, _TWICE, _TIMES = -0.3, 0.4, 1.6, 1.5
 _ALL_TWICE, _ALL = 1.4, 8  # of so many weights the median stays closer to 1
 _LEVEL = 3.0  # a single weight is off its siblings in size, too
 _MANY = 4
+_STEP = 0.4  # of the codes
+_WITH_ZEROS = ("gptq", "awq", "pack_quantized", "hqq")
 _FLAT = ("bnb_nf4", "bnb_fp4", "hqq")  # blocks run on over the ends of rows
 _WHOLE = 1 << 24  # values of a weight whose blocks run down its columns
 _ONE_SIDED = ("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K")  # GGUF's types that have a least value beside the scale
@@ -51,12 +53,14 @@ _WORDS = {
 
 
 class _Power(NamedTuple):
-    """The exponent p of one weight's scales, its standard error, and log of the values' root mean square."""
+    """One weight: the exponent p of its scales, its standard error, log of the values' root mean square, and how many
+    steps of the codes its blocks' means are from 0."""
 
     name: str
     p: float
     error: float
     level: float
+    shift: float
 
 
 def fit(context: CheckContext) -> Iterator[Finding]:
@@ -69,6 +73,7 @@ def fit(context: CheckContext) -> Iterator[Finding]:
     found: dict[str, list[_Power]] = defaultdict(list)
     for power in _alien(powers, by_pattern):
         found["inverted" if power.p + power.error < _INVERTED else "none"].append(power)
+    yield from _off_by_one(context, powers)
     named = {power.name for members in found.values() for power in members}
     found["twice"] = _twice([power for power in powers if power.name not in named])
     for kind, members in found.items():
@@ -77,6 +82,23 @@ def fit(context: CheckContext) -> Iterator[Finding]:
             what = _WORDS[kind].format(float(np.median([power.p for power in members])))
             message = f"scales of {len(names):,} weight{'s' * (len(names) > 1)} are {what}: {listed(names)}"
             yield Finding("scale_fit", "warning", message, tensor=names[0])
+
+
+def _off_by_one(context: CheckContext, powers: list[_Power]) -> Iterator[Finding]:
+    """Zero points that are one too high or low everywhere, by the weights' means, which of trained ones are near 0."""
+    by_scheme: dict[str, list[_Power]] = defaultdict(list)
+    for power in powers:
+        by_scheme[str(context.anatomy.weights[power.name].scheme)].append(power)
+    for scheme, members in by_scheme.items():
+        shifts = np.array([power.shift for power in members])
+        middle = float(np.median(shifts))
+        agree = np.mean(np.abs(shifts - middle) < _STEP)
+        if scheme in _WITH_ZEROS and len(members) >= _MANY and abs(abs(middle) - 1) < _STEP and agree > 0.9:
+            names = [power.name for power in members]
+            which = "low" if middle > 0 else "high"
+            message = f"zero points of {len(names):,} {scheme} weights are one too {which}: every weight is off by one "
+            message += f"step, and their means are, where those of trained ones are near 0: {listed(names)}"
+            yield Finding("zero_points", "error", message, tensor=names[0])
 
 
 def _middle(of: Iterable[_Power]) -> float:
@@ -153,7 +175,7 @@ def _powers(context: CheckContext, weight: Weight) -> Iterator[_Power]:
         if found is not None:
             with np.errstate(all="ignore"):
                 level = float(np.log(np.sqrt(np.mean(np.square(blocks[np.isfinite(blocks)])))))
-            yield _Power(weight.name, *found, level)
+            yield _Power(weight.name, *found, level, _shift(blocks))
 
 
 def _form(context: CheckContext, weight: Weight) -> tuple[int, int, str | npt.NDArray[np.intp]] | None:
@@ -218,6 +240,16 @@ def _power(blocks: Floats, symmetric: bool) -> tuple[float, float] | None:
         return None
     error = np.sqrt(float(np.square(rest * x).sum())) / spread * np.sqrt(x.size / (x.size - lost))
     return -slope, float(error)
+
+
+def _shift(blocks: Floats) -> float:
+    """The median block's mean, in steps: the least difference of two of its values."""
+    with np.errstate(all="ignore"):
+        gaps = np.diff(np.sort(blocks, axis=-1), axis=-1)
+        gaps[~(gaps > 1e-3 * np.ptp(blocks, axis=-1)[..., None])] = np.inf
+        shifts = (blocks.mean(-1) / gaps.min(-1)).ravel()
+    shifts = shifts[np.isfinite(shifts)]
+    return float(np.median(shifts)) if shifts.size else 0.0
 
 
 def _centred(values: Floats, good: npt.NDArray[np.bool_]) -> Floats:
