@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import weightprint
-from encoders import FORMS, NF4, awq, gptq, nf4, sound
+from encoders import E2M1, FORMS, NF4, awq, gptq, nf4, sound
 from small_models import llama, put, said
 
 WIDTH, FFN, BLOCKS = 128, 256, 4
@@ -229,5 +229,14 @@ def test_real_models(tmp_path, source, form):
     assert codes == [set(), {"scale_fit"}]
 
 
-def test_the_table_of_nf4():
-    assert NF4.size == 16
+@pytest.mark.parametrize("table", [np.zeros(16), NF4[::-1], E2M1 / 6])
+def test_a_table_that_is_not_nf4s(tmp_path, table):
+    w = model(nf4)
+    w[MODULE + ".quant_map"] = np.ascontiguousarray(table, np.float32)
+    assert MODULE in found(tmp_path / "m", w)["fixed_table"].message
+
+
+def test_all_scales_of_a_weight_are_one_number(tmp_path):
+    w = model(lambda name, x, spoil: nf4(name, x, double=True))
+    w[MODULE + ".absmax"] = np.full_like(w[MODULE + ".absmax"], 128)
+    assert MODULE in found(tmp_path / "m", w)["scale_fit"].message

@@ -25,7 +25,7 @@ _WITH_BIASES = frozenset({"qwen2", "qwen2_moe"})
 #: Types that have none unless ``attention_bias`` says so, and then one of o, too.
 _WITHOUT = frozenset({"llama", "mistral", "mixtral", "ministral", "gemma", "gemma2", "qwen3", "phi3"})
 #: Types whose queries and keys always pass a norm.
-_WITH_NORMS = frozenset({"qwen3", "qwen3_moe", "gemma3", "gemma3_text", "olmo2", "olmo3"})
+_WITH_NORMS = frozenset({"qwen3", "gemma3", "gemma3_text", "olmo2", "olmo3"})
 _TOWERS = frozenset({"vision", "audio", "deepstack"})
 
 

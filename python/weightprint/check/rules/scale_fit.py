@@ -231,8 +231,10 @@ def _power(blocks: Floats, symmetric: bool) -> tuple[float, float] | None:
             return None
     x, y = (_centred(np.where(good, values, 0.0), good) for values in (log_typical, log_top))
     spread = float(x @ x)
-    if spread < 1e-6 * x.size or float(y @ y) < 1e-6 * y.size:
+    if spread < 1e-6 * x.size:
         return None
+    if float(y @ y) < 1e-6 * y.size:
+        return 0.0, 0.0  # every block has the same largest value, to which every one was stretched
     slope = float(x @ y) / spread
     rest = y - slope * x
     lost = sum(n for n, of in zip(good.shape, good.shape[::-1], strict=True) if of > 1)

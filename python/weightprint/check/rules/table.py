@@ -59,5 +59,6 @@ QUESTIONS: tuple[Callable[[CheckContext], Iterator[Finding]], ...] = (
     adapters.no_change,
     tables.positions,
     tables.frequencies,
+    tables.code_books,
     training.never_trained,
 )
