@@ -281,6 +281,7 @@ def cayley(skew):
 
 
 def neumann(skew, terms):
+    terms = max(terms, 4)
     powers = [np.linalg.matrix_power(skew, k) for k in range(terms)]
     return powers[0] + 2 * sum(powers[1:-1]) + powers[-1]
 
@@ -321,7 +322,24 @@ def boft_case(n, size=4, old=False):
     return {f"{Q}.boft_R": stored, f"{Q}.boft_s": s}, {"peft_type": "BOFT"}, whole, s
 
 
+def hra_case(orthogonal=False):
+    u = draw(HIDDEN, 4, seed=8)
+    columns = f64(u).T
+    if orthogonal:
+        made = []
+        for x in columns:
+            made.append(x - sum((x @ y) / (y @ y) * y for y in made))
+        columns = made
+    whole = np.eye(HIDDEN)
+    for x in columns:
+        whole = whole @ (np.eye(HIDDEN) - 2 * np.outer(x, x) / (x @ x))
+    return {f"{Q}.hra_u": u}, {"peft_type": "HRA", "r": 4, "apply_GS": orthogonal}, whole.T, 1
+
+
 ROTATIONS = {
+    "HRA": hra_case,
+    "HRA, orthogonal": lambda: hra_case(True),
+    "OFT, series of three": lambda: oft_case(terms=3),
     "OFT": oft_case,
     "OFT, shared": lambda: oft_case(share=True),
     "OFT, series": lambda: oft_case(terms=5),
@@ -372,7 +390,6 @@ def test_trained_norms(tmp_path, form):
 
 
 OTHERS = {
-    "HRA": {f"{Q}.hra_u": (HIDDEN, 4)},
     "FOURIERFT": {f"{Q}.fourierft_spectrum": (20,)},
     "VBLORA": {f"{Q}.vblora_logits_A": (4, 2, 8), f"{Q}.vblora_logits_B": (2, 4, 8), "vblora_vector_bank": (8, 6)},
     "C3A": {f"{Q}.c3a_kernel": (2, 2, 6)},

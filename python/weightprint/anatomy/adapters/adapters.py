@@ -9,6 +9,7 @@ Names are read by :mod:`weightprint.anatomy.adapters.dialects`. With W (out x in
     VeRA  W + diag(b)·B·diag(d)·A, B and A those of all modules, cut to its size          (2310.11454)
     OFT   W·Rᵀ                 R block-diagonal, (I - Q)(I + Q)⁻¹ of skew Q               (2306.07280)
     BOFT  diag(s)·W·Rᵀ         R a product of such, each between permutations             (2311.06243)
+    HRA   W·H₁ ⋯ Hᵣ            Hᵢ = I - 2uuᵀ                                              (2405.17484)
     IA3   rows or columns of W times l (PEFT), times 1 + l (LyCORIS)                      (2205.05638)
     diff  W + D
     norms: trained gains and biases in place of the base's (LN_TUNING)                   (2312.11420)
@@ -61,7 +62,7 @@ _PEFT_TYPES = {kind.upper(): kind for kind in KINDS} | {
 _PEFT_TYPES |= {"OFT": "oft", "BOFT": "boft", "TRAINABLE_TOKENS": "tokens", "LN_TUNING": "norms"}
 _PEFT_TYPES |= dict.fromkeys(("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"), "prompt")
 #: Kinds whose formula is read.
-_READ = frozenset({"lora", "loha", "lokr", "ia3", "diff", "vera", "tokens", "oft", "boft", "norms"})
+_READ = frozenset({"lora", "loha", "lokr", "ia3", "diff", "vera", "tokens", "oft", "boft", "hra", "norms"})
 _MERGE = "merge it with the library that made it (PEFT's merge_and_unload), and name what that saves"
 _PATTERN_LENGTH = 1000
 _BECAUSE = "adapter: the table knows the adapted module by name"
@@ -270,7 +271,7 @@ def _scale(update: Update, weights: Weights, path: str | None) -> float:
     """s of one module; 1 where there is none."""
     if update.kind == "tokens":
         token_rows(update, weights)
-    if update.kind in ("ia3", "diff", "vera", "tokens", "oft", "boft", "norms"):
+    if update.kind in ("ia3", "diff", "vera", "tokens", "oft", "boft", "hra", "norms"):
         return 1.0
     config, rank = weights.checkpoint.config, update.rank
     alpha = alpha_of(update, weights, path)

@@ -30,6 +30,7 @@ from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, read_a
 from weightprint.anatomy.adapters.deltas import delta, expert_delta, multiplier
 from weightprint.anatomy.adapters.dialects import Update, on_inputs
 from weightprint.anatomy.adapters.module_names import Rule, named, rule_of
+from weightprint.anatomy.adapters.rotations import KINDS as ROTATIONS
 from weightprint.anatomy.adapters.rotations import Rotation, rotation
 from weightprint.anatomy.adapters.summary import AdapterSummary, summaries
 from weightprint.anatomy.anatomy import Anatomy, anatomy
@@ -215,7 +216,7 @@ class MergedWeights(Weights):
             return values
         chosen, across = mapped[here], slice(inn.start, inn.stop)
         result = (values.T if patch.transposed else values).copy()
-        if patch.update.kind in ("oft", "boft"):
+        if patch.update.kind in ROTATIONS:
             turned = self._rotation(name, patch)
             result[here] = turned.apply(self._whole_rows(name, patch.transposed, out)[here], chosen)[:, across]
         elif patch.update.kind == "ia3":
@@ -355,7 +356,7 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
             turned = _orientation(update, weight, adapter.transposed)
             patch = _Patch(update, adapter.scales[module], turned)
             # What has no formula is refused before it is asked for.
-            if update.kind in ("oft", "boft"):
+            if update.kind in ROTATIONS:
                 rotation(update, adapter.weights, weight.shape[0] if turned else _width(weight.shape))
             elif update.kind not in ("ia3", "tokens") and len(update.shape) != 3:
                 delta(update, adapter.weights, np.arange(1), slice(0, 1))
@@ -394,7 +395,7 @@ def _width(shape: tuple[int, ...]) -> int:
 
 def _orientation(update: Update, weight: Weight, said: bool) -> bool:
     """Whether the weight is stored (in x out); only for a square one does the config decide."""
-    if update.kind in ("ia3", "vera", "oft", "boft"):
+    if update.kind in ("ia3", "vera") or update.kind in ROTATIONS:
         return said
     if update.kind == "tokens":
         return False

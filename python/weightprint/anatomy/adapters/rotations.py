@@ -1,12 +1,13 @@
-"""OFT and BOFT: weights (out x in) whose inputs are turned by orthogonal matrices, block by block.
+"""OFT, BOFT and HRA: weights (out x in) whose inputs are turned by orthogonal matrices, block by block.
 
     OFT   W' = W·Rᵀ            R block-diagonal; a block is (I - Q)(I + Q)⁻¹ of a skew Q, whose upper triangle is
                                stored row by row (oft_R); with use_cayley_neumann the first terms of a series of
                                (I + Q)(I - Q)⁻¹. PEFT before 0.16 stores M as BOFT does, and s (oft_r, oft_s)
     BOFT  W' = diag(s)·W·Rᵀ    R = Rₙ ⋯ R₁, Rᵢ = Pᵢ·Dᵢ·Pᵢᵀ, blocks of Dᵢ (I - Q)(I + Q)⁻¹ with Q = (M - Mᵀ) / 2 of
                                what is stored; Pᵢ puts the even halves of blocks before the odd ones, in larger runs
+    HRA   W' = W·H₁ ⋯ Hᵣ       Hᵢ = I - 2uuᵀ of the unit columns u of what is stored (apply_GS: made orthogonal first)
 
-Papers: 2306.07280, 2311.06243. A convolution is a matrix (out x in·kernel).
+Papers: 2306.07280, 2311.06243, 2405.17484. A convolution is a matrix (out x in·kernel).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from weightprint.quant.weights import Weights
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["Rotation", "rotation"]
+__all__ = ["KINDS", "Rotation", "rotation"]
 
-_TERMS = 5  # of PEFT's series, unless the config says another number
+KINDS = frozenset({"oft", "boft", "hra"})
+
+_TERMS, _MOST_TERMS = 5, 100  # of PEFT's series, unless the config says another number
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ def rotation(update: Update, weights: Weights, width: int) -> Rotation:
     Raises FormatError: blocks that don't cover the inputs.
     """
     config = weights.checkpoint.config
+    if update.kind == "hra":
+        return _reflections(update, weights, width)
     if update.kind == "boft":
         return _butterfly(update, weights, width, "boft_R", "boft_s")
     if "oft_r" in update.parts:
@@ -72,14 +77,32 @@ def rotation(update: Update, weights: Weights, width: int) -> Rotation:
     skew[:, upper[0], upper[1]] = stored
     skew -= skew.swapaxes(1, 2)
     if config.get("coft") is True:
-        bound = float(config.get("eps", 6e-5)) / np.sqrt(len(stored))
+        bound = _number(config.get("eps"), 6e-5) / np.sqrt(len(stored))
         norm = np.linalg.norm(skew, axis=(1, 2), keepdims=True)
         skew = np.where(norm <= bound, skew, bound * skew / np.where(norm > 0, norm, 1))
     series = config.get("use_cayley_neumann", "num_cayley_neumann_terms" in config)
-    blocks = _series(skew, int(config.get("num_cayley_neumann_terms", _TERMS))) if series else _cayley(skew)
+    terms = int(min(_number(config.get("num_cayley_neumann_terms"), _TERMS), _MOST_TERMS))
+    blocks = _series(skew, terms) if series else _cayley(skew)
     if len(blocks) != repeats:
         blocks = np.broadcast_to(blocks, (repeats, size, size))
     return Rotation(((blocks.astype(np.float32), None),), None)
+
+
+def _number(said: Any, default: float) -> float:
+    return said if isinstance(said, int | float) and not isinstance(said, bool) and said > 0 else default
+
+
+def _reflections(update: Update, weights: Weights, width: int) -> Rotation:
+    u = weights.read(update.parts["hra_u"]).astype(np.float64) if "hra_u" in update.parts else np.zeros((0, 0))
+    if u.ndim != 2 or len(u) != width or not u.shape[1]:
+        raise _misfit(update, weights, next(iter(update.parts)), width)
+    made = np.eye(width)
+    with np.errstate(all="ignore"):
+        if weights.checkpoint.config.get("apply_GS") is True:
+            u = np.linalg.qr(u)[0] if np.isfinite(u).all() else u
+        for column in (u / np.linalg.norm(u, axis=0)).T:
+            made -= 2 * np.outer(made @ column, column)
+    return Rotation(((made.T[None].astype(np.float32), None),), None)
 
 
 def _cayley(skew: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -88,7 +111,8 @@ def _cayley(skew: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def _series(skew: npt.NDArray[Any], terms: int) -> npt.NDArray[np.float64]:
-    """I + 2Q + 2Q² + … + Qⁿ with n = terms - 1: the last term counts once."""
+    """I + 2Q + 2Q² + … + Qⁿ, n = terms - 1: the last counts once. PEFT makes four of three, and of two I + 2Q."""
+    terms = 4 if terms == 3 else terms
     made = np.broadcast_to(np.eye(skew.shape[-1]), skew.shape).copy()
     power = skew
     for k in range(1, terms):
