@@ -409,3 +409,40 @@ def test_kinds_without_a_formula_are_named(tmp_path, kind):
     assert kind.lower() in next(iter(told.kinds)).lower().replace("-", "")
     (found,) = weightprint.check(tmp_path / "adapter").findings
     assert (found.code, found.severity) == ("adapter_kind", "note")
+
+
+# Names of FLUX
+
+#: FLUX's modules, as its makers and as diffusers call them.
+FLUX = {
+    "double_blocks.0.img_attn.proj": "transformer_blocks.0.attn.to_out.0",
+    "double_blocks.0.txt_attn.proj": "transformer_blocks.0.attn.to_add_out",
+    "double_blocks.11.img_mlp.0": "transformer_blocks.11.ff.net.0.proj",
+    "double_blocks.11.img_mlp.2": "transformer_blocks.11.ff.net.2",
+    "double_blocks.3.txt_mlp.0": "transformer_blocks.3.ff_context.net.0.proj",
+    "double_blocks.3.txt_mlp.2": "transformer_blocks.3.ff_context.net.2",
+    "double_blocks.3.img_mod.lin": "transformer_blocks.3.norm1.linear",
+    "double_blocks.3.txt_mod.lin": "transformer_blocks.3.norm1_context.linear",
+    "single_blocks.7.linear2": "single_transformer_blocks.7.proj_out",
+    "single_blocks.7.modulation.lin": "single_transformer_blocks.7.norm.linear",
+    "img_in": "x_embedder",
+}
+
+
+@pytest.mark.parametrize("maker", ["diffusion_model", "kohya"])
+def test_flux_under_both_names(tmp_path, maker):
+    a, b = {}, {}
+    for k, (theirs, ours) in enumerate(FLUX.items()):
+        down, up = draw(4, 24, seed=k), draw(24, 4, seed=100 + k)
+        flat = "lora_unet_" + theirs.replace(".", "_")
+        front, words = {
+            "diffusion_model": (f"diffusion_model.{theirs}", ("lora_A", "lora_B")),
+            "kohya": (flat, ("lora_down", "lora_up")),
+        }[maker]
+        a |= {f"{front}.{words[0]}.weight": down, f"{front}.{words[1]}.weight": up}
+        b |= {f"transformer.{ours}.lora_A.weight": down, f"transformer.{ours}.lora_B.weight": up}
+    for name, w in (("a", a), ("b", b)):
+        (tmp_path / name).mkdir()
+        safetensors.numpy.save_file(w, tmp_path / name / "adapter_model.safetensors")
+    found = weightprint.diff(tmp_path / "a", tmp_path / "b")
+    assert found.counts == {"same": 2 * len(FLUX)}
