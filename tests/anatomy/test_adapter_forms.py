@@ -164,6 +164,44 @@ def test_dora_of_outputs_and_of_inputs(tmp_path, axis):
     close(weights.read(Q + ".weight", slice(2, 9), slice(3, 8)), wanted[2:9, 3:8])
 
 
+@pytest.mark.parametrize("out", [6, 8])
+@pytest.mark.parametrize("form", ["PEFT", "LyCORIS, outputs", "LyCORIS, inputs"])
+def test_dora_of_a_convolution(tmp_path, form, out):
+    """PEFT's magnitudes are (1, out, 1, 1), LyCORIS' (out, 1, 1, 1) or (1, in, 1, 1)."""
+    a, b, w = draw(R, 6, 3, 3), draw(out, R, 1, 1), draw(out, 6, 3, 3, seed=5)
+    by_input = form.endswith("inputs")
+    m = np.abs(draw(6 if by_input else out, seed=6)) + 1
+    v = w + np.einsum("or,rikl->oikl", f64(b[:, :, 0, 0]), f64(a))
+    axes = (0, 2, 3) if by_input else (1, 2, 3)
+    shaped = m.reshape((1, -1, 1, 1) if by_input else (-1, 1, 1, 1))
+    wanted = v * shaped / np.sqrt((v**2).sum(axes, keepdims=True))
+    if form == "PEFT":
+        at = f"base_model.model.{CONV}."
+        adapter = {
+            at + "lora_A.weight": a,
+            at + "lora_B.weight": b,
+            at + "lora_magnitude_vector": m.reshape(1, -1, 1, 1),
+        }
+        config = {"peft_type": "LORA", "r": R, "lora_alpha": R, "use_dora": True}
+    else:
+        adapter, config = {AT + ".lora_down.weight": a, AT + ".lora_up.weight": b, AT + ".dora_scale": shaped}, None
+    weights = merged(tmp_path, {CONV + ".weight": w}, adapter, config)
+    close(weights.read(CONV + ".weight"), wanted)
+    close(weights.read(CONV + ".weight", slice(2, 5)), wanted[2:5])
+
+
+def test_ia3_of_attention_and_ffn(tmp_path):
+    """feedforward_modules are scaled by input, the others by output."""
+    down = Q.replace("self_attn.q_proj", "mlp.down_proj")
+    w, v = draw(HIDDEN, HIDDEN), draw(HIDDEN, HIDDEN, seed=1)
+    out, inn = draw(HIDDEN, 1, seed=2), draw(1, HIDDEN, seed=3)
+    adapter = {f"base_model.model.{Q}.ia3_l": out, f"base_model.model.{down}.ia3_l": inn}
+    config = {"peft_type": "IA3", "target_modules": ["q_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+    weights = merged(tmp_path, {Q + ".weight": w, down + ".weight": v}, adapter, config)
+    close(weights.read(Q + ".weight"), w * out)
+    close(weights.read(down + ".weight"), v * inn)
+
+
 # VeRA, tokens
 
 
@@ -216,10 +254,195 @@ def test_virtual_tokens_are_named(tmp_path, kind):
     assert (found.code, found.severity) == ("adapter_kind", "note")
 
 
-def test_oft_is_named(tmp_path):
-    at = f"base_model.model.{Q}.oft_R.weight"
-    save(tmp_path / "a", {at: draw(8, 6)}, {"peft_type": "OFT"}, "adapter_model.safetensors")
+def test_other_forms_of_oft_are_named(tmp_path):
+    """LyCORIS' blocks turn outputs, under a norm of their own."""
+    at = "lora_unet_model_layers_0_q.oft_blocks"
+    save(tmp_path / "a", {at: draw(8, 6, 6)}, {}, "adapter_model.safetensors")
     (told,) = anatomy(tmp_path / "a").adapters
     assert told.kinds == {"OFT": 1}
     (found,) = weightprint.check(tmp_path / "a").findings
     assert "turns the weights" in found.message
+
+
+# Rotations
+
+
+def block_diagonal(blocks):
+    size = blocks.shape[-1]
+    whole = np.zeros((len(blocks) * size,) * 2)
+    for k, block in enumerate(blocks):
+        whole[k * size :][:size, k * size :][:, :size] = block
+    return whole
+
+
+def cayley(skew):
+    one = np.eye(len(skew))
+    return np.linalg.solve((one + skew).T, (one - skew).T).T
+
+
+def neumann(skew, terms):
+    terms = max(terms, 4)
+    powers = [np.linalg.matrix_power(skew, k) for k in range(terms)]
+    return powers[0] + 2 * sum(powers[1:-1]) + powers[-1]
+
+
+def skew_of(vector, size):
+    made, places = np.zeros((size, size)), [(i, j) for i in range(size) for j in range(i + 1, size)]
+    for value, (i, j) in zip(vector, places, strict=True):
+        made[i, j], made[j, i] = value, -value
+    return made
+
+
+def oft_case(share=False, terms=None, size=4):
+    """(tensors, config, R) of PEFT's OFT on HIDDEN inputs."""
+    stored = 0.3 * draw(1 if share else HIDDEN // size, size * (size - 1) // 2, seed=4)
+    turn = cayley if terms is None else lambda q: neumann(q, terms)
+    blocks = np.array([turn(skew_of(vector, size)) for vector in stored])
+    blocks = np.concatenate([blocks] * (HIDDEN // size)) if share else blocks
+    config = {"peft_type": "OFT", "block_share": share, "oft_block_size": size, "use_cayley_neumann": terms is not None}
+    return {f"{Q}.oft_R.weight": stored}, config | {"num_cayley_neumann_terms": terms or 5}, block_diagonal(blocks), 1
+
+
+def boft_case(n, size=4, old=False):
+    count = HIDDEN // size
+    stored, s = 0.3 * draw(n, count, size, size, seed=5), 1 + 0.1 * draw(HIDDEN, 1, seed=6)
+    whole = np.eye(HIDDEN)
+    for k in range(n):
+        blocks = block_diagonal(np.array([cayley((m - m.T) / 2) for m in stored[k].astype(np.float64)]))
+        permutation = np.eye(HIDDEN)
+        if n > 1:  # halves of blocks, those of even number first, within runs of 2ᵏ blocks
+            order = []
+            for run in np.arange(HIDDEN).reshape(count >> k, -1):
+                halves = run.reshape(-1, size // 2)
+                order += [*halves[0::2].ravel(), *halves[1::2].ravel()]
+            permutation = permutation[order]
+        whole = permutation @ blocks @ permutation.T @ whole
+    if old:
+        return {f"{Q}.oft_r": stored[0], f"{Q}.oft_s": s}, {"peft_type": "OFT"}, whole, s
+    return {f"{Q}.boft_R": stored, f"{Q}.boft_s": s}, {"peft_type": "BOFT"}, whole, s
+
+
+def hra_case(orthogonal=False):
+    u = draw(HIDDEN, 4, seed=8)
+    columns = f64(u).T
+    if orthogonal:
+        made = []
+        for x in columns:
+            made.append(x - sum((x @ y) / (y @ y) * y for y in made))
+        columns = made
+    whole = np.eye(HIDDEN)
+    for x in columns:
+        whole = whole @ (np.eye(HIDDEN) - 2 * np.outer(x, x) / (x @ x))
+    return {f"{Q}.hra_u": u}, {"peft_type": "HRA", "r": 4, "apply_GS": orthogonal}, whole.T, 1
+
+
+ROTATIONS = {
+    "HRA": hra_case,
+    "HRA, orthogonal": lambda: hra_case(True),
+    "OFT, series of three": lambda: oft_case(terms=3),
+    "OFT": oft_case,
+    "OFT, shared": lambda: oft_case(share=True),
+    "OFT, series": lambda: oft_case(terms=5),
+    "OFT, short series": lambda: oft_case(terms=4),
+    "OFT, older": lambda: boft_case(1, old=True),
+    "BOFT": lambda: boft_case(1),
+    "BOFT, two": lambda: boft_case(2),
+    "BOFT, three": lambda: boft_case(3, size=2),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("case", ROTATIONS)
+def test_rotations(tmp_path, case, turned, dtype):
+    tensors, config, r, s = ROTATIONS[case]()
+    w = draw(HIDDEN, HIDDEN, seed=9).astype(dtype)
+    wanted = (w.T if turned else w).astype(np.float64) @ r.T * s
+    wanted = (wanted.T if turned else wanted).astype(np.float32)
+    adapter = {f"base_model.model.{name}": x for name, x in tensors.items()}
+    weights = merged(tmp_path, {Q + ".weight": w}, adapter, config | ({"fan_in_fan_out": True} if turned else {}))
+    np.testing.assert_allclose(weights.read(Q + ".weight"), wanted, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(
+        weights.read(Q + ".weight", slice(3, 9), slice(2, 5)), wanted[3:9, 2:5], rtol=2e-4, atol=2e-5
+    )
+
+
+def test_a_rotation_that_does_not_cover_the_inputs(tmp_path):
+    adapter = {f"base_model.model.{Q}.oft_R.weight": draw(3, 6)}
+    with pytest.raises(FormatError, match="don't cover"):
+        merged(tmp_path, {Q + ".weight": draw(HIDDEN, HIDDEN)}, adapter, {"peft_type": "OFT"})
+
+
+@pytest.mark.parametrize("form", ["own names", "wrapped"])
+def test_trained_norms(tmp_path, form):
+    """PEFT's LN_TUNING stores whole gains."""
+    norm = Q.rpartition(".")[0].rpartition(".")[0] + ".input_layernorm"
+    own, stays = draw(HIDDEN, seed=1), draw(HIDDEN, HIDDEN)
+    name = f"{norm}.ln_tuning_layers.weight" if form == "wrapped" else f"{norm}.weight"
+    base = {norm + ".weight": draw(HIDDEN), Q + ".weight": stays}
+    weights = merged(tmp_path, base, {f"base_model.model.{name}": own}, {"peft_type": "LN_TUNING"})
+    close(weights.read(norm + ".weight"), own)
+    close(weights.read(Q + ".weight"), stays)
+    assert weights.touched == {norm + ".weight"}
+    (told,) = anatomy(tmp_path / "adapter").adapters
+    assert told.kinds == {"norm weights": 1}
+    assert weightprint.check(tmp_path / "adapter").sound
+
+
+OTHERS = {
+    "FOURIERFT": {f"{Q}.fourierft_spectrum": (20,)},
+    "VBLORA": {f"{Q}.vblora_logits_A": (4, 2, 8), f"{Q}.vblora_logits_B": (2, 4, 8), "vblora_vector_bank": (8, 6)},
+    "C3A": {f"{Q}.c3a_kernel": (2, 2, 6)},
+    "ROAD": {f"{Q}.road_theta": (HIDDEN,), f"{Q}.road_alpha": (HIDDEN,)},
+    "XLORA": {"internal_xlora_classifier.layers.0.weight": (4, HIDDEN)},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_kinds_without_a_formula_are_named(tmp_path, kind):
+    front = "base_model." if kind == "XLORA" else "base_model.model."
+    tensors = {front + name: draw(*shape, seed=k) for k, (name, shape) in enumerate(OTHERS[kind].items())}
+    with pytest.raises(UnsupportedFormatError, match="merge_and_unload") as raised:
+        merged(tmp_path, {Q + ".weight": draw(HIDDEN, HIDDEN)}, tensors, {"peft_type": kind})
+    assert raised.value.code == "adapter_kind"
+    (told,) = anatomy(tmp_path / "adapter").adapters
+    assert kind.lower() in next(iter(told.kinds)).lower().replace("-", "")
+    (found,) = weightprint.check(tmp_path / "adapter").findings
+    assert (found.code, found.severity) == ("adapter_kind", "note")
+
+
+# Names of FLUX
+
+#: FLUX's modules, as its makers and as diffusers call them.
+FLUX = {
+    "double_blocks.0.img_attn.proj": "transformer_blocks.0.attn.to_out.0",
+    "double_blocks.0.txt_attn.proj": "transformer_blocks.0.attn.to_add_out",
+    "double_blocks.11.img_mlp.0": "transformer_blocks.11.ff.net.0.proj",
+    "double_blocks.11.img_mlp.2": "transformer_blocks.11.ff.net.2",
+    "double_blocks.3.txt_mlp.0": "transformer_blocks.3.ff_context.net.0.proj",
+    "double_blocks.3.txt_mlp.2": "transformer_blocks.3.ff_context.net.2",
+    "double_blocks.3.img_mod.lin": "transformer_blocks.3.norm1.linear",
+    "double_blocks.3.txt_mod.lin": "transformer_blocks.3.norm1_context.linear",
+    "single_blocks.7.linear2": "single_transformer_blocks.7.proj_out",
+    "single_blocks.7.modulation.lin": "single_transformer_blocks.7.norm.linear",
+    "img_in": "x_embedder",
+}
+
+
+@pytest.mark.parametrize("maker", ["diffusion_model", "kohya"])
+def test_flux_under_both_names(tmp_path, maker):
+    a, b = {}, {}
+    for k, (theirs, ours) in enumerate(FLUX.items()):
+        down, up = draw(4, 24, seed=k), draw(24, 4, seed=100 + k)
+        flat = "lora_unet_" + theirs.replace(".", "_")
+        front, words = {
+            "diffusion_model": (f"diffusion_model.{theirs}", ("lora_A", "lora_B")),
+            "kohya": (flat, ("lora_down", "lora_up")),
+        }[maker]
+        a |= {f"{front}.{words[0]}.weight": down, f"{front}.{words[1]}.weight": up}
+        b |= {f"transformer.{ours}.lora_A.weight": down, f"transformer.{ours}.lora_B.weight": up}
+    for name, w in (("a", a), ("b", b)):
+        (tmp_path / name).mkdir()
+        safetensors.numpy.save_file(w, tmp_path / name / "adapter_model.safetensors")
+    found = weightprint.diff(tmp_path / "a", tmp_path / "b")
+    assert found.counts == {"same": 2 * len(FLUX)}

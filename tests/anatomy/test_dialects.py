@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import runpy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -236,6 +237,31 @@ def test_merges_as_the_formula_says(tmp_path, base, dialect, role):
     part = merged.tensor(1, role, rows=slice(3, 9), columns=slice(2, 7))
     np.testing.assert_allclose(part, expected[3:9, 2:7], rtol=2e-5, atol=2e-5)
     np.testing.assert_array_equal(merged.tensor(0, role), LLAMA.canonical[Place("decoder", 0, role)])
+
+
+def rounded(tensors, dtype):
+    """Floats as `dtype` holds them, stored so, and in F32."""
+    small = {name: x.astype(dtype) if x.dtype == np.float32 else x for name, x in tensors.items()}
+    return small, {name: x.astype(np.float32) if x.dtype == dtype else x for name, x in small.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_factors_and_base_are_stored_in_changes_nothing(tmp_path, dialect, dtype):
+    """The formula holds in F32; of the same values in 16 bits it must give the same numbers."""
+    written, _ = of_modules(dialect, ["q", "down"])
+    got = []
+    for k, (base, factors) in enumerate(
+        zip(rounded(LLAMA.tensors, dtype), rounded(written.tensors, dtype), strict=True)
+    ):
+        (tmp_path / str(k)).mkdir()
+        safetensors.numpy.save_file(base, tmp_path / str(k) / "model.safetensors")
+        (tmp_path / str(k) / "config.json").write_text(json.dumps(LLAMA.config))
+        adapter = save(tmp_path / f"a{k}", replace(written, tensors=factors))
+        merged = merge_adapter(tmp_path / str(k), adapter)
+        got.append([merged.tensor(1, role) for role in ("q", "down")])
+    for a, b in zip(*got, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 #: Dialects that write the same factors.

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
+from encoders import nf4
 from small_models import (
     BERT,
     BLOCKS,
@@ -53,6 +54,16 @@ from weightprint.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 MALFORMED = runpy.run_path(str(ROOT / "tests" / "malformed" / "table.py"))["rows"]()
+
+
+def squared():
+    """nf4, whose blocks' scales were squared."""
+    w = {name: x for name, x in llama().items() if "_proj" not in name}
+    for k in range(BLOCKS):
+        for part in ("gate", "up"):
+            name = f"model.layers.{k}.mlp.{part}_proj.weight"
+            w |= nf4(name, np.tile(normal(FFN, WIDTH, seed=k), 2) * normal(FFN, 2 * WIDTH), np.square)
+    return w
 
 
 #: code → (folder) → what to check.
@@ -126,6 +137,7 @@ CASES = {
         "x.codes": np.zeros((8, 4, 1), np.int16), "x.codebooks": normal(1, 256, 1, 8), "x.scales": normal(8, 1)}),
     "second_scale": lambda f: put(f, fp8() | {"model.layers.1.mlp.up_proj.weight_scale_inv": np.ones(1, np.float32)}),
     "scale_values": lambda f: put(f, fp8() | {"model.layers.1.mlp.up_proj.weight_scale": np.zeros(1, np.float32)}),
+    "scale_fit": lambda f: put(f, squared()),
     "scale_apart": lambda f: put(f, fp8() | {"model.layers.1.mlp.up_proj.weight_scale": np.ones(1, np.float32)}),
     "saturated_codes": lambda f: put(f, fp8() | {
         UP.replace("__", "."): np.clip(3000 * normal(FFN, WIDTH), -448, 448).astype(ml_dtypes.float8_e4m3fn)}),
@@ -134,6 +146,7 @@ CASES = {
     "config_shape": lambda f: put(f, bert(), BERT | {"max_position_embeddings": 128}),
     "config_bias": lambda f: put(f, llama(), said(attention_bias=True)),
     "config_blocks": lambda f: put(f, llama(), said(num_hidden_layers=BLOCKS + 1)),
+    "config_family": lambda f: put(f, llama(), said(model_type="qwen2")),
     "config_hidden": lambda f: put(f, llama(), said(hidden_size=2 * WIDTH)),
     "config_ffn": lambda f: put(f, llama(), said(intermediate_size=FFN // 2)),
     "config_experts": lambda f: put(

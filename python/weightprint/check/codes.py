@@ -188,6 +188,12 @@ GROUPS: dict[str, dict[str, Code]] = {
             "a weight_scale of 1 in one block",
             _CONVERT,
         ),
+        "scale_fit": Code(
+            "warning",
+            "scales that don't vary from block to block as their codes say: squared, inverted, other blocks'",
+            "a scale per block of nf4, squared",
+            _CONVERT,
+        ),
         "saturated_codes": Code(
             "warning", "many codes at the largest of their type", "a scale ten times too small", _CONVERT
         ),
@@ -199,11 +205,20 @@ GROUPS: dict[str, dict[str, Code]] = {
             "warning", "packed words that no known scheme decodes", "U8 words beside a scale", "decode them elsewhere"
         ),
         "zero_points": Code(
-            "error", "zero points that contradict the config", "GPTQ v2 labelled gptq", "set checkpoint_format"
+            "error",
+            "zero points that contradict the config, or are one off everywhere",
+            "GPTQ v2 labelled gptq",
+            "set checkpoint_format",
         ),
     },
     "config.json and the tensors": {
         "config_blocks": Code("error, warning", "another number of blocks", "num_hidden_layers 4, 3 here", _AGAIN),
+        "config_family": Code(
+            "warning",
+            "a model_type whose tensors have other names or biases",
+            "model_type qwen2, and no biases",
+            "take its own config",
+        ),
         "config_hidden": Code("warning", "another hidden size", "hidden_size 64, tensors 32", "take its own config"),
         "config_ffn": Code("warning", "another FFN size", "intermediate_size 64, tensors 48", "take its own config"),
         "config_experts": Code("warning", "another number of experts", "num_experts 8, 4 here", "take its own config"),

@@ -147,6 +147,10 @@ class Quantised:
         out = self._decode(checkpoint, Rect(r.start, len(r), c.start, len(c), index or 0))
         return out.reshape(-1) if vector else out
 
+    def block_scales(self, checkpoint: Checkpoint) -> F32:
+        """All scales as float32 (blocks,), where they are quantised themselves; else none: they are as stored."""
+        return np.empty(0, np.float32)
+
     def _decode(self, checkpoint: Checkpoint, rect: Rect) -> F32:
         """The rectangle, never empty and within the matrix, as (n_rows, n_columns)."""
         raise NotImplementedError

@@ -136,6 +136,11 @@ class Weights(Mapping[str, Weight]):
         found = self._weights.get(name)
         return found if isinstance(found, TensorInfo) else None
 
+    def block_scales(self, name: str) -> F32:
+        """Decoded scales (blocks,) of a weight whose scales are quantised themselves; empty of any other."""
+        found = self._quantised.get(name)
+        return np.empty(0, np.float32) if found is None else found.block_scales(self.checkpoint)
+
     def read(self, name: str, rows: slice | None = None, columns: slice | None = None, index: int | None = None) -> F32:
         """A rectangle of one weight, decoded to float32; reads no more than it needs.
 

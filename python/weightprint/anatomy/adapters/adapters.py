@@ -7,8 +7,12 @@ Names are read by :mod:`weightprint.anatomy.adapters.dialects`. With W (out x in
     LoHa  W + s·(w1a·w1b) ∘ (w2a·w2b)                 s = alpha / r                       (2108.06098)
     LoKr  W + s·(w1 ⊗ w2), either maybe a product     s = alpha / r, 1 if neither is one  (2212.10650)
     VeRA  W + diag(b)·B·diag(d)·A, B and A those of all modules, cut to its size          (2310.11454)
+    OFT   W·Rᵀ                 R block-diagonal, (I - Q)(I + Q)⁻¹ of skew Q               (2306.07280)
+    BOFT  diag(s)·W·Rᵀ         R a product of such, each between permutations             (2311.06243)
+    HRA   W·H₁ ⋯ Hᵣ            Hᵢ = I - 2uuᵀ                                              (2405.17484)
     IA3   rows or columns of W times l (PEFT), times 1 + l (LyCORIS)                      (2205.05638)
     diff  W + D
+    norms: trained gains and biases in place of the base's (LN_TUNING)                   (2312.11420)
     trained tokens: rows of W, those that ``token_indices`` or ``trainable_token_indices`` name, are the stored ones
 
 Scales are where the dialect keeps them: adapter_config.json of PEFT (``alpha_pattern``, ``rank_pattern``: regular
@@ -48,9 +52,18 @@ _WRAPPING = re.compile(r"\.base_layer(?=\.)|\.modules_to_save(?:\.default)?(?=\.
 #: Ways to start an adapter that change the base too; PEFT computes that change anew when it loads one.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 #: PEFT's name of a kind.
-_PEFT_TYPES = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr", "IA3": "ia3", "VERA": "vera"}
-_PEFT_TYPES |= {"OFT": "oft", "BOFT": "oft", "TRAINABLE_TOKENS": "tokens"}
+_PEFT_TYPES = {kind.upper(): kind for kind in KINDS} | {
+    "LORA": "lora",
+    "LOHA": "loha",
+    "LOKR": "lokr",
+    "IA3": "ia3",
+    "VERA": "vera",
+}
+_PEFT_TYPES |= {"OFT": "oft", "BOFT": "boft", "TRAINABLE_TOKENS": "tokens", "LN_TUNING": "norms"}
 _PEFT_TYPES |= dict.fromkeys(("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"), "prompt")
+#: Kinds whose formula is read.
+_READ = frozenset({"lora", "loha", "lokr", "ia3", "diff", "vera", "tokens", "oft", "boft", "hra", "norms"})
+_MERGE = "merge it with the library that made it (PEFT's merge_and_unload), and name what that saves"
 _PATTERN_LENGTH = 1000
 _BECAUSE = "adapter: the table knows the adapted module by name"
 
@@ -114,6 +127,10 @@ def read_adapter(model: str | os.PathLike[str] | Checkpoint) -> Adapter:
     by_module = {u.module: u for u in updates}
     scales = {module: _scale(u, weights, path) for module, u in by_module.items()}
     plain = _plain(weights.shapes)
+    for update in updates:
+        if update.kind == "norms":
+            ends = {"norm": "weight", "norm_bias": "bias"}
+            plain |= {f"{update.module}.{ends[part]}": name for part, name in update.parts.items() if part in ends}
     return Adapter(checkpoint, weights, by_module, scales, plain, config.get("fan_in_fan_out") is True)
 
 
@@ -217,7 +234,9 @@ def _refuse_other_kinds(config: Mapping[str, Any], updates: Sequence[Update], pa
     kind, kinds = config.get("peft_type"), {u.kind for u in updates}
     without_shared = any(u.kind == "vera" and not {"vera_A", "vera_B"} <= set(u.parts) for u in updates)
     read = " and ".join(KINDS[k] for k in sorted(kinds))
-    said = kind is None or not kinds or _PEFT_TYPES.get(str(kind).upper()) in kinds
+    called = KINDS.get(_PEFT_TYPES.get(str(kind).upper(), ""))
+    said = kind is None or not kinds or called in {KINDS[k] for k in kinds}
+    others = sorted(KINDS[k] for k in kinds - _READ - {"turned", "prompt"})
     start = config.get("init_lora_weights")
     absent = [
         key
@@ -229,7 +248,8 @@ def _refuse_other_kinds(config: Mapping[str, Any], updates: Sequence[Update], pa
     ]
     problems = (
         (not said, f"an adapter of type {escape(str(kind), 60)}; {read} is read"),
-        ("oft" in kinds, "it turns the weights (OFT)"),
+        ("turned" in kinds, f"it turns the weights in a form of OFT that isn't read; {_MERGE}"),
+        (bool(others), f"{' and '.join(others)} has a formula that isn't read; {_MERGE}"),
         (without_shared, "it holds neither vera_A nor vera_B, which PEFT draws anew (save_projection false)"),
         ("prompt" in kinds, "it puts virtual tokens before the input, and changes no weight"),
         (
@@ -251,7 +271,7 @@ def _scale(update: Update, weights: Weights, path: str | None) -> float:
     """s of one module; 1 where there is none."""
     if update.kind == "tokens":
         token_rows(update, weights)
-    if update.kind in ("ia3", "diff", "vera", "tokens"):
+    if update.kind in ("ia3", "diff", "vera", "tokens", "oft", "boft", "hra", "norms"):
         return 1.0
     config, rank = weights.checkpoint.config, update.rank
     alpha = alpha_of(update, weights, path)

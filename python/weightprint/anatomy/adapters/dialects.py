@@ -33,12 +33,43 @@ KINDS = {
     "ia3": "IA3",
     "diff": "full difference",
     "oft": "OFT",
+    "boft": "BOFT",
+    "turned": "OFT",
+    "norms": "norm weights",
+    "hra": "HRA",
+    "fourierft": "FourierFT",
+    "vblora": "VB-LoRA",
+    "xlora": "X-LoRA",
+    "road": "RoAd",
+    "c3a": "C3A",
+    "randlora": "RandLoRA",
+    "bone": "Bone",
+    "miss": "MiSS",
+    "shira": "SHiRA",
+    "delora": "DeLoRA",
+    "waveft": "WaveFT",
     "vera": "VeRA",
     "prompt": "virtual tokens",
     "tokens": "trained tokens",
 }
 _WORDS = r"hada_[wt][12](?:_[ab])?|lokr_w[12](?:_[ab])?|lokr_t2|oft_\w+|boft_\w+"
 _WORDS += r"|vera_lambda_[bd]|trainable_tokens_delta"
+#: PEFT's kinds whose parts are called after them, and which are named and not merged.
+_OTHERS = (
+    "hra",
+    "fourierft",
+    "vblora",
+    "xlora",
+    "road",
+    "c3a",
+    "randlora",
+    "bone",
+    "miss",
+    "shira",
+    "delora",
+    "waveft",
+)
+_WORDS += rf"|(?:{'|'.join(_OTHERS)})_\w+|ln_tuning_layers"
 _BESIDE = r"alpha|dora_scale|diff|diff_b"
 _FLAT = r"(?:lora|lycoris)_[^.]+"
 _COMPONENT = r"(?:unet|transformer(?:_\d)?|text_encoder(?:_\d)?|diffusion_model|model\.diffusion_model|dit|prior)"
@@ -49,7 +80,8 @@ _TAIL = r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.(?P<end>weight|bias))?"
 _DIALECTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern))
     for name, pattern in (
-        ("PEFT", r"(?P<module>)(?:base_model\.)?(?P<part>vera_[AB]|prompt_embeddings)" + _TAIL),
+        ("PEFT", r"(?P<module>)(?:base_model\.)?(?P<part>vera_[AB]|prompt_embeddings|vblora_vector_bank)" + _TAIL),
+        ("PEFT", r"(?P<module>)(?:base_model\.)?(?:internal_)?(?P<part>xlora_classifier)\..+"),
         ("kohya", rf"(?P<module>{_FLAT})\.(?P<part>{_WORDS}|{_BESIDE}|w_norm|b_norm|on_input|weight)"),
         ("kohya", r"(?P<module>.+)\.(?P<part>lora_(?:down|mid|up))\.(?P<end>weight|bias)"),
         ("GGUF", r"(?P<module>.+)\.weight\.(?P<part>lora_[ab])"),
@@ -68,6 +100,7 @@ _PARTS = {
     "lora_embedding_A": "embedding_a",
     "lora_embedding_B": "embedding_b",
     "lora_mid": "mid",
+    "ln_tuning_layers": "norm",
     "w_norm": "diff",
     "b_norm": "diff_b",
 }
@@ -76,10 +109,18 @@ _WEAK = frozenset({"alpha", "magnitude", "weight", "diff", "diff_b"})
 #: VeRA's two matrices that all modules share.
 _SHARED = frozenset({"vera_A", "vera_B"})
 #: One of these is in the name of every part that makes an update.
-_HINTS = ("lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_", "vera_", "prompt_emb", "trainable_tok")
+_HINTS = (
+    "lora", "lokr_", "hada_", "ia3_l", "oft_", ".diff", "lycoris_", "vera_", "prompt_emb", "trainable_tok", "ln_tuning",
+    *(f"{kind}_" for kind in _OTHERS),
+)  # fmt: skip
 _RUN = 4096  # names that are looked through in one go
 _HINT = re.compile(
     r"lora|lokr_|hada_|ia3_l|oft_|lycoris_|vera_|prompt_emb|trainable_tok|\.diff|\.alpha$|\.dora_scale$|\.m$"
+    rf"|ln_tuning|(?:^|\.)(?:{'|'.join(_OTHERS)})_"
+)
+#: PEFT's file of trained norms alone may hold them under their own names.
+_NORM_OF_PEFT = re.compile(
+    r"base_model\.model\..*(?:norm|(?:^|[._])ln(?!_tuning))[^.]*(?:\.\d+)?\.(?:weight|bias)", re.IGNORECASE
 )
 _EMBEDDING = re.compile(r"(?:^|[._])(?:embed_tokens|token_embd|wte|tok_embeddings|word_embeddings|embed_in)$")
 
@@ -94,6 +135,36 @@ _FRONTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^(?:lora_te3_|text_encoder_3\.)", "te3_"),
     )
 )
+#: FLUX's modules as its makers call them, with underscores for dots → as diffusers does. Of a fused q, k and v (and,
+#: in single blocks, the FFN's first matrix) A is the one of q; B has the rows of all and pairs with none.
+_FLUX: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^double_blocks_(\d+)_img_attn_qkv$", r"transformer_blocks_\1_attn_to_q"),
+        (r"^double_blocks_(\d+)_txt_attn_qkv$", r"transformer_blocks_\1_attn_add_q_proj"),
+        (r"^double_blocks_(\d+)_img_attn_proj$", r"transformer_blocks_\1_attn_to_out_0"),
+        (r"^double_blocks_(\d+)_txt_attn_proj$", r"transformer_blocks_\1_attn_to_add_out"),
+        (r"^double_blocks_(\d+)_img_mlp_0$", r"transformer_blocks_\1_ff_net_0_proj"),
+        (r"^double_blocks_(\d+)_img_mlp_2$", r"transformer_blocks_\1_ff_net_2"),
+        (r"^double_blocks_(\d+)_txt_mlp_0$", r"transformer_blocks_\1_ff_context_net_0_proj"),
+        (r"^double_blocks_(\d+)_txt_mlp_2$", r"transformer_blocks_\1_ff_context_net_2"),
+        (r"^double_blocks_(\d+)_img_mod_lin$", r"transformer_blocks_\1_norm1_linear"),
+        (r"^double_blocks_(\d+)_txt_mod_lin$", r"transformer_blocks_\1_norm1_context_linear"),
+        (r"^single_blocks_(\d+)_linear1$", r"single_transformer_blocks_\1_attn_to_q"),
+        (r"^single_blocks_(\d+)_linear2$", r"single_transformer_blocks_\1_proj_out"),
+        (r"^single_blocks_(\d+)_modulation_lin$", r"single_transformer_blocks_\1_norm_linear"),
+        (r"^img_in$", "x_embedder"),
+        (r"^txt_in$", "context_embedder"),
+        (r"^time_in_in_layer$", "time_text_embed_timestep_embedder_linear_1"),
+        (r"^time_in_out_layer$", "time_text_embed_timestep_embedder_linear_2"),
+        (r"^guidance_in_in_layer$", "time_text_embed_guidance_embedder_linear_1"),
+        (r"^guidance_in_out_layer$", "time_text_embed_guidance_embedder_linear_2"),
+        (r"^vector_in_in_layer$", "time_text_embed_text_embedder_linear_1"),
+        (r"^vector_in_out_layer$", "time_text_embed_text_embedder_linear_2"),
+        (r"^final_layer_linear$", "proj_out"),
+    )
+)
+_FUSED = re.compile(r"^(?:double_blocks_\d+_(?:img|txt)_attn_qkv|single_blocks_\d+_linear1)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +220,8 @@ def factors_of(names: Iterable[str]) -> dict[str, Factor]:
     """The tensors among `names` that are factors of an adapter; empty for a model's own names."""
     names, found = list(names), {}
     n = len(names)
+    if names and names[0].startswith("base_model.model.") and all(map(_NORM_OF_PEFT.fullmatch, names)):
+        return {name: _norm(name.removeprefix("base_model.model.")) for name in names}
     runs = ("\n".join(names[k : k + _RUN]) for k in range(0, n, _RUN))
     if not any(hint in run for run in runs for hint in _HINTS):
         return {}  # as of nearly every model
@@ -173,7 +246,11 @@ def module_key(factor: Factor) -> tuple[str, str, str]:
     module = factor.module
     for pattern, short in _FRONTS:
         module = pattern.sub(short, module, count=1)
-    return re.sub(r"\.processor(?=\.|$)|\.", lambda m: "_" * (m[0] == "."), module), factor.part, factor.adapter
+    module = re.sub(r"\.processor(?=\.|$)|\.", lambda m: "_" * (m[0] == "."), module)
+    if factor.part == "a" or not _FUSED.match(module):
+        for pattern, name in _FLUX:
+            module = pattern.sub(name, module, count=1)
+    return module, factor.part, factor.adapter
 
 
 def updates_of(shapes: Mapping[str, Shape]) -> tuple[list[Update], list[tuple[str, str]]]:
@@ -205,6 +282,11 @@ def updates_of(shapes: Mapping[str, Shape]) -> tuple[list[Update], list[tuple[st
 
 
 # Inside
+
+
+def _norm(name: str) -> Factor:
+    module, _, end = name.rpartition(".")
+    return Factor(module, "norm" if end == "weight" else "norm_bias", "", "PEFT")
 
 
 def _factor(name: str) -> Factor | None:
@@ -242,16 +324,18 @@ def _update(
     kind, rank, shape = found
     for part in ("magnitude", "bias"):
         out = shape[-1] if embedding else shape[0] if shape else 0
-        if part in of and kind == "lora" and len(shape) < 3 and on_inputs(of[part], shape):
+        if part in of and kind == "lora" and on_inputs(dialect, of[part], shape):
             continue
         if part in of and kind == "lora" and prod(of[part]) != out:
             return f"{escape(parts[part])} has shape {list(of[part])}, expected [{out}]"
     return Update(module, kind, parts, rank, shape, embedding, adapter, dialect, frozenset(turned))
 
 
-def on_inputs(magnitude: Shape, shape: Shape) -> bool:
-    """Whether DoRA's magnitudes are of inputs, (1 x in), as LyCORIS may have them."""
-    return len(magnitude) > 1 and magnitude[0] == 1 and len(shape) > 1 and magnitude[1] == shape[1] and shape[0] != 1
+def on_inputs(dialect: str, magnitude: Shape, shape: Shape) -> bool:
+    """Whether DoRA's magnitudes are of inputs, (1 x in …), as LyCORIS may have them; PEFT's of a convolution are
+    (1 x out x 1 x 1)."""
+    fits = len(magnitude) > 1 and magnitude[0] == 1 and len(shape) in (2, 4, 5) and magnitude[1] == shape[1]
+    return fits and shape[0] != 1 and dialect == "kohya"
 
 
 _Shaped = tuple[str, int | None, Shape]
@@ -270,12 +354,21 @@ def _shaped(module: str, of: Mapping[str, Shape], embedding: bool) -> _Shaped | 
         return "ia3", None, ()
     if words & {"diff", "diff_b"}:
         return "diff", None, of.get("diff", ())
+    if words & {"norm", "norm_bias"}:
+        return "norms", None, ()
+    for word, kind, axes in (("oft_R", "oft", 2), ("boft_R", "boft", 4), ("oft_r", "oft", 3)):
+        if word in words and (word != "oft_r" or "oft_s" in words):  # an older one without turns outputs
+            fits = len(of[word]) == axes and (axes == 2 or of[word][-1] == of[word][-2])
+            return (kind, None, ()) if fits else f"{escape(module)}.{word} has shape {list(of[word])}"
     if any("oft_" in word for word in words):
-        return "oft", None, ()
+        return "turned", None, ()
     if {"vera_lambda_b", "vera_lambda_d"} <= words:
         return "vera", prod(of["vera_lambda_d"]), ()
     for word, kind in (("prompt_embeddings", "prompt"), ("trainable_tokens_delta", "tokens")):
         if word in words:
+            return kind, None, ()
+    for kind in _OTHERS:
+        if any(word.startswith(f"{kind}_") for word in words):
             return kind, None, ()
     return f"{escape(module)} has parts that make no update: {', '.join(sorted(words))}"
 

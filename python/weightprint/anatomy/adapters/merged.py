@@ -30,6 +30,8 @@ from weightprint.anatomy.adapters.adapters import Adapter, match_adapter, read_a
 from weightprint.anatomy.adapters.deltas import delta, expert_delta, multiplier
 from weightprint.anatomy.adapters.dialects import Update, on_inputs
 from weightprint.anatomy.adapters.module_names import Rule, named, rule_of
+from weightprint.anatomy.adapters.rotations import KINDS as ROTATIONS
+from weightprint.anatomy.adapters.rotations import Rotation, rotation
 from weightprint.anatomy.adapters.summary import AdapterSummary, summaries
 from weightprint.anatomy.anatomy import Anatomy, anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
@@ -153,6 +155,7 @@ class MergedWeights(Weights):
         self.__dict__.update(base.weights.__dict__)
         self._base, self._adapter = base.weights, adapter
         self._norms: dict[str, F32] = {}
+        self._rotations: dict[str, Rotation] = {}
         self._patches = _patches(base, adapter)
         rule = rule_of(list(adapter.updates), base.weights)
         self._plain_of: dict[str, str] = {}
@@ -213,12 +216,16 @@ class MergedWeights(Weights):
             return values
         chosen, across = mapped[here], slice(inn.start, inn.stop)
         result = (values.T if patch.transposed else values).copy()
-        if patch.update.kind == "ia3":
+        if patch.update.kind in ROTATIONS:
+            turned = self._rotation(name, patch)
+            result[here] = turned.apply(self._whole_rows(name, patch.transposed, out)[here], chosen)[:, across]
+        elif patch.update.kind == "ia3":
             result[here] *= multiplier(patch.update, self._adapter.weights, chosen, across)
         else:
             result[here] += self._delta(patch, chosen, across)
         if "magnitude" in patch.update.parts:
-            if on_inputs(self._adapter.weights[patch.update.parts["magnitude"]].shape, patch.update.shape):
+            stored = self._adapter.weights[patch.update.parts["magnitude"]].shape
+            if on_inputs(patch.update.dialect, stored, patch.update.shape):
                 return self._scaled_inputs(name, result, patch, across)
             whole = self._whole_rows(name, patch.transposed, out)[here]
             whole = whole + self._delta(patch, chosen, slice(None))
@@ -226,6 +233,14 @@ class MergedWeights(Weights):
             with np.errstate(all="ignore"):
                 result[here] *= (magnitude / np.linalg.norm(whole, axis=1))[:, None]
         return np.ascontiguousarray(result.T) if patch.transposed else result
+
+    def _rotation(self, name: str, patch: _Patch) -> Rotation:
+        module = patch.update.module
+        if module not in self._rotations:
+            shape = self._weights[name].shape
+            width = shape[0] if patch.transposed else _width(shape)
+            self._rotations[module] = rotation(patch.update, self._adapter.weights, width)
+        return self._rotations[module]
 
     def _patched_experts(
         self, name: str, values: F32, patch: _Patch, rows: slice | None, columns: slice | None, index: int | None
@@ -323,7 +338,12 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
     """Weight of the base → what changes it."""
     rule = rule_of(list(adapter.updates), base.weights)
     experts = {m: landed for m, u in adapter.updates.items() if (landed := _expert_patch(base, adapter, m, u))}
-    changing = {module: u for module, u in adapter.updates.items() if u.kind != "diff" or "diff" in u.parts}
+    whole = {
+        module
+        for module, u in adapter.updates.items()
+        if u.kind == "norms" or (u.kind, "diff" in u.parts) == ("diff", False)
+    }
+    changing = {module: u for module, u in adapter.updates.items() if module not in whole}
     changing = {module: u for module, u in changing.items() if module not in experts}
     by_name = {module: named(module + ".weight", rule) for module in changing}
     missing = [update for module, update in changing.items() if by_name[module] not in base.weights]
@@ -336,7 +356,9 @@ def _patches(base: Anatomy, adapter: Adapter) -> dict[str, list[_Patch]]:
             turned = _orientation(update, weight, adapter.transposed)
             patch = _Patch(update, adapter.scales[module], turned)
             # What has no formula is refused before it is asked for.
-            if update.kind not in ("ia3", "tokens") and len(update.shape) != 3:
+            if update.kind in ROTATIONS:
+                rotation(update, adapter.weights, weight.shape[0] if turned else _width(weight.shape))
+            elif update.kind not in ("ia3", "tokens") and len(update.shape) != 3:
                 delta(update, adapter.weights, np.arange(1), slice(0, 1))
             found[weight.name].append(patch)
         return dict(found)
@@ -373,7 +395,7 @@ def _width(shape: tuple[int, ...]) -> int:
 
 def _orientation(update: Update, weight: Weight, said: bool) -> bool:
     """Whether the weight is stored (in x out); only for a square one does the config decide."""
-    if update.kind in ("ia3", "vera"):
+    if update.kind in ("ia3", "vera") or update.kind in ROTATIONS:
         return said
     if update.kind == "tokens":
         return False

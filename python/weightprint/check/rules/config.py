@@ -64,6 +64,10 @@ def sizes(context: CheckContext) -> Iterator[Finding]:
             told //= 2
         if told and here and told != here and _from_shapes(context, stack, field, said):
             found.append((f"config_{field}", "warning", f"{words} {told:,}, and the tensors say {here:,}"))
+    experts = _number(said, "experts")
+    roles = {a.place.role for a in anatomy.assignments if a.place.stack == stack}
+    if experts and experts > 1 and not geometry.experts and "up" in roles and "router" not in roles:
+        found.append(("config_experts", "warning", f"experts {experts:,}, and the tensors have none"))
     found += _heads(context, stack, said)
     rows = geometry.vocabulary
     told = next((n for key in _VOCABULARY if isinstance(n := said.get(key), int) and n > 0), None)

@@ -9,9 +9,10 @@ import numpy as np
 from weightprint.check.context import CheckContext, about
 from weightprint.results.finding import Finding
 
-__all__ = ["frequencies", "positions"]
+__all__ = ["code_books", "frequencies", "positions"]
 
 _SHOWN = 5
+_NEAR = 0.01
 _LONGEST = 1 << 22
 
 
@@ -52,3 +53,19 @@ def frequencies(context: CheckContext) -> Iterator[Finding]:
         if not good:
             row = context.scan.table.row(context.row_of[name])
             yield about(row, "fixed_table", "warning", "rotary frequencies must be positive and fall; these do not")
+
+
+def code_books(context: CheckContext) -> Iterator[Finding]:
+    """bitsandbytes' tables of 16 values: NF4's rises from -1 to 1, FP4's begins with 0 and has ±1 for its largest."""
+    for weight in context.anatomy.weights.quantised:
+        name = next((name for name in weight.components if name.endswith(".quant_map")), None)
+        if not weight.readable or weight.scheme not in ("bnb_nf4", "bnb_fp4") or name not in context.row_of:
+            continue
+        table = context.checkpoint.read(name).reshape(-1)
+        ends = abs(table.min() + 1) < _NEAR and abs(table.max() - 1) < _NEAR
+        ordered = bool(np.all(np.diff(table) > 0)) if weight.scheme == "bnb_nf4" else abs(table[0]) < _NEAR
+        if not (ends and ordered):
+            must = "rise from -1 to 1" if weight.scheme == "bnb_nf4" else "begin with 0 and reach from -1 to 1"
+            row = context.scan.table.row(context.row_of[name])
+            message = f"the values that {weight.dtype} codes stand for must {must}; these do not"
+            yield about(row, "fixed_table", "error", message)

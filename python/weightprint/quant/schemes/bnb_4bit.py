@@ -74,6 +74,12 @@ class Bnb4bit(Quantised):
         )
         return array(decoded, rect)
 
+    def block_scales(self, checkpoint: Checkpoint) -> F32:
+        """See the base; in order."""
+        if self.nested_absmax is None:
+            return Quantised.block_scales(self, checkpoint)
+        return np.frombuffer(self._absmax(checkpoint, 0, -(-prod(self.shape) // self.block)), np.float32)
+
     def _absmax(self, checkpoint: Checkpoint, left: int, right: int) -> bytes:
         """Scales of blocks `left` … `right` - 1 as float32."""
         part = Rect(0, 1, left, right - left)
