@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -36,7 +36,7 @@ from weightprint.util.arrays import Array
 from weightprint.util.escape import escape
 from weightprint.util.progress import Meter, Progress
 
-__all__ = ["Fingerprint", "as_fingerprint", "both_kept", "fingerprint"]
+__all__ = ["Fingerprint", "all_kept", "as_fingerprint", "both_kept", "fingerprint"]
 
 #: Statistics of every tensor that are kept.
 STATISTICS = ("mean", "std", "l2", "abs_max", "skewness", "kurtosis", "n_finite", "n_zero", "n_nan")
@@ -238,16 +238,21 @@ def fingerprint(
 
 
 def both_kept(a: object, b: object, progress: Progress | None) -> tuple[Fingerprint, Fingerprint] | None:
-    """Where either is a fingerprint, both as such, the other one made with its seed; None where neither is."""
-    kept = [as_fingerprint(model) for model in (a, b)]
+    """Two models as `all_kept` gives them."""
+    kept = all_kept((a, b), progress)
+    return None if kept is None else (kept[0], kept[1])
+
+
+def all_kept(models: Sequence[object], progress: Progress | None) -> list[Fingerprint] | None:
+    """Where one is a fingerprint, all as such, the others made with its seed; None where none is."""
+    kept = [as_fingerprint(model) for model in models]
     seeds = [found.plan.seed for found in kept if found is not None]
     if not seeds:
         return None
-    ours, theirs = (
+    return [
         found or fingerprint(cast("str", model), seed=seeds[0], progress=progress)
-        for model, found in zip((a, b), kept, strict=True)
-    )
-    return ours, theirs
+        for model, found in zip(models, kept, strict=True)
+    ]
 
 
 def as_fingerprint(model: object) -> Fingerprint | None:
