@@ -79,6 +79,14 @@ def test_a_mix_that_does_not_sum_to_one_comes_out_too(kept):
     assert not found.sum_to_one
 
 
+def test_task_arithmetic_has_a_weight_below_zero(kept):
+    child = linear([BASE, A, B], (-0.4, 0.8, 0.6))
+    found = weightprint.recipe(kept("child", child), [kept("a", A), kept("b", B)], base=kept("base", BASE))
+    assert [w.value for w in found.weights] == pytest.approx([-0.4, 0.8, 0.6], abs=5e-3)
+    assert found.base == found.parents[0]
+    assert found.weights[0].high < 0
+
+
 def test_a_model_that_is_not_in_it_has_no_weight(kept):
     parents = [kept(name, model) for name, model in {"a": A, "b": B, "c": C}.items()]
     found = weightprint.recipe(kept("child", linear([A, B], (0.7, 0.3))), parents)

@@ -193,7 +193,7 @@ def recipe(
 
     Args:
         child: what `weightprint.open` takes, ``base+adapter``, an open Checkpoint, or a fingerprint. With one
-            fingerprint all are compared as such: weights of none below zero, with intervals, and no method.
+            fingerprint all are compared as such: weights with intervals, and no method.
         parents: the same; adapters stand for their base with the adapter merged. More than four are searched through
             like candidates.
         base: the model that differences are taken from (task arithmetic, TIES, DARE); it is a parent too.

@@ -12,15 +12,15 @@ and a passthrough merge, whose blocks came from elsewhere, is left unexplained t
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from weightprint.compare.gram import Gram, total
 from weightprint.compare.merge_methods import body
-from weightprint.compare.mixing import fit, interval
-from weightprint.compare.recipe_parts import Weight
+from weightprint.compare.recipe_parts import Weight, weights
 from weightprint.errors import UsageError
 from weightprint.fingerprint.fingerprint import Fingerprint
 from weightprint.fingerprint.model import Tensor
@@ -75,33 +75,27 @@ def _gram(child: Fingerprint, tensor: Tensor, parents: Sequence[Fingerprint], fo
 
 
 def sketched_weights(grams: Sequence[Gram], parents: Sequence[Fingerprint], seed: int) -> tuple[Weight, ...]:
-    """The parents' weights over all layers, none below zero, with 95 % intervals."""
-    inside = body(grams)
-    if not inside:
+    """The parents' weights over all layers, with 95 % intervals: below zero only where the whole interval is."""
+    told = weights(grams, [parent.source for parent in parents], None, seed)
+    if not told:
         return ()
-    every = range(len(parents))
-    blocks: dict[object, list[Gram]] = defaultdict(list)
-    for g in inside:
-        blocks[g.block].append(g)
-
-    def fitted(products: F64) -> F64:
-        return fit(products, every, signed=False)
-
-    value = fitted(total(inside)[0])
-    low, high = interval([total(some)[0] for some in blocks.values()], fitted, seed)
-    buckets = next(iter(parents)).arrays["sketches"].shape[1]
-    own = 2 * _deviation(inside, value, buckets)
-    low, high = value - np.hypot(value - low, own), value + np.hypot(high - value, own)
-    names = [parent.source for parent in parents]
-    rows = zip(names, value.tolist(), np.maximum(low, 0).tolist(), high.tolist(), strict=True)
-    return tuple(Weight(*row) for row in rows)
+    own = 2 * _deviation(body(grams), np.array([w.value for w in told]), parents[0].arrays["sketches"].shape[1])
+    return tuple(_wider(weight, sd) for weight, sd in zip(told, own.tolist(), strict=True))
 
 
-def _deviation(grams: Sequence[Gram], weights: F64, buckets: int) -> F64:
+def _wider(weight: Weight, by: float) -> Weight:
+    if weight.low is None or weight.high is None:
+        return weight
+    low = weight.value - math.hypot(weight.value - weight.low, by)
+    high = weight.value + math.hypot(weight.high - weight.value, by)
+    return replace(weight, low=max(low, 0.0) if weight.value >= 0 else low, high=high)
+
+
+def _deviation(grams: Sequence[Gram], value: F64, buckets: int) -> F64:
     """Standard deviations of fitted weights by the sketches."""
-    k = weights.size
+    k = value.size
     used = [*range(2, k + 1), 0]  # p_1 - p_0 …, and p_0 itself
-    residual = np.array([1 - weights.sum(), 1.0, *(-weights[1:])])
+    residual = np.array([1 - value.sum(), 1.0, *(-value[1:])])
     meat = sum(
         (g.products[np.ix_(used, used)] * max(0.0, float(residual @ g.products @ residual)) for g in grams),
         np.zeros((k, k)),
