@@ -156,6 +156,7 @@ class Fingerprint(Shown):
             tensors = {t.name: t for t in map(tensor_of, unpacked(arrays.pop("tensors")))}
             found = cls(summary["source"], plan, summary, tensors, arrays)
             wrong = misfit(tensors, found.geometry, plan, arrays, len(STATISTICS))
+            found = found if wrong else dataclasses.replace(found, tensors=_counted(found))
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             wrong = str(error)
         if wrong:
@@ -268,6 +269,18 @@ def _known(side: ModelView, tensor: Tensor) -> Tensor:
     """With what the tests would ask its values for: whether they are too simple, or those of a formula."""
     simple, table = side.is_trivial(tensor), tensor.place is None and side.is_computed(tensor)
     return dataclasses.replace(tensor, simple=simple, sinusoidal=table)
+
+
+def _counted(of: Fingerprint) -> dict[str, Tensor]:
+    """Tensors with the NaN and infinities that their statistics count. Raises ValueError where these can't be."""
+    out = {}
+    for name, tensor in of.tensors.items():
+        finite, nan = (int(of.statistics(column)[name]) for column in ("n_finite", "n_nan"))
+        if min(finite, nan) < 0 or finite + nan > tensor.numel:
+            raise ValueError(f"{name!r} counts more values than it has")
+        infinite = 0 if tensor.undecoded else tensor.numel - finite - nan
+        out[name] = dataclasses.replace(tensor, n_nan=nan, n_infinite=infinite)
+    return out
 
 
 def _gains(anatomy: Anatomy, tensors: Mapping[str, Tensor]) -> Array:
