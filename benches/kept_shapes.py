@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import weightprint
@@ -37,7 +38,7 @@ def drawn(folder: Path, sizes: Mapping[str, int], seed: int, kind: str = "root",
         at = {t.place: k for k, t in enumerate(side.tensors.values()) if t.place is not None}
         places = [t.place if t.rank2 else None for t in side.tensors.values()]
         norms = [None if place is None else anatomy.norm_before(place) for place in places]
-        summary = {
+        summary: dict[str, Any] = {
             "source": f"{kind} {seed}", "digest": f"{kind} {seed}", "files": [], "family": anatomy.family,
             "main_stack": anatomy.main_stack, "geometry": {s: g.to_dict() for s, g in anatomy.geometry.items()},
             "n_tensors": model.n_tensors, "n_parameters": anatomy.weights.n_parameters, "n_bytes": model.n_bytes,

@@ -54,9 +54,10 @@ def sketched_parting(a: Fingerprint, b: Fingerprint) -> Parting | None:
     ]
     if len(there) < _FEWEST:
         return None
-    x, y = (np.stack([of.sketch(pair[n].name) for pair in there]) for n, of in ((1, a), (2, b)))
-    norms = [of.statistics("l2") for of in (a, b)]
-    xx, yy = (np.array([norms[n - 1][pair[n].name] ** 2 for pair in there]) for n in (1, 2))
+    names = [(ours.name, theirs.name) for _, ours, theirs in there]
+    x, y = np.stack([a.sketch(one) for one, _ in names]), np.stack([b.sketch(other) for _, other in names])
+    xx = np.array([a.statistics("l2")[one] ** 2 for one, _ in names])
+    yy = np.array([b.statistics("l2")[other] ** 2 for _, other in names])
     dd = np.stack([2 * np.square((y - x)[:, half::2]).sum(axis=1) for half in (0, 1)], axis=1)
     kept = _corresponding(xx, yy, dd.mean(axis=1))
     if np.count_nonzero(kept) < _FEWEST:
