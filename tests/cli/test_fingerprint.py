@@ -45,6 +45,14 @@ def test_verbs_that_read_values_say_that_they_need_the_weights(demo, tmp_path, v
     assert f"{verb[0]} needs the weights" in said
 
 
+def test_a_recipe_of_fingerprints_tells_weights_and_no_method(demo, tmp_path):
+    target = tmp_path / "parent.fp"
+    run("fingerprint", demo / "parent", "-o", target)
+    said = run("recipe", demo / "parent", target, code=1).stdout
+    assert "+1.000" in said
+    assert "needs the weights" in said
+
+
 def test_several_models_go_into_a_folder(demo, tmp_path):
     out = run("fingerprint", demo / "parent", demo / "moe", "-o", tmp_path / "prints", "--json").stdout
     made = json.loads(out)
