@@ -1,10 +1,11 @@
-"""What fingerprints cost and what they see: ``python -m benches.fingerprint sizes | overlap | power | zoo | speed``.
+"""What fingerprints cost and what they see: ``python -m benches.fingerprint sizes | overlap | power | zoo | …``.
 
     sizes     bytes per model, from shapes alone
     overlap   units chosen by content in copies, against the cosine of the units
     power     verdicts from fingerprints and from weights, under noise and pruning, and after training
     zoo       pairs of the lineage benchmark again, from stored fingerprints alone
     speed     a fingerprint against a scan with digests of one model, in CPU seconds and wall time, and its peak memory
+    kept      two stored fingerprints of 8B shapes, drawn without a model, compared: seconds
 
 Every table is Markdown and stands in docs/fingerprint.md.
 """
@@ -28,6 +29,8 @@ import numpy as np
 import weightprint
 from weightprint.fingerprint.plan import Plan
 from weightprint.fingerprint.units import content
+
+from .kept_shapes import drawn
 
 F32Map = dict[str, np.ndarray]
 PAIRS = Path(__file__).parent / "lineage" / "results" / "pairs.json.gz"
@@ -259,6 +262,29 @@ def speed(args: argparse.Namespace) -> None:
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
+def kept(args: argparse.Namespace) -> None:
+    """Stored fingerprints of an 8B's shapes against one of them; no model is written."""
+    s = next(shape for shape in SHAPES if shape.name == "8B")
+    of = {"layers": s.layers, "width": s.width, "ffn": s.ffn, "heads": s.heads, "kv_heads": s.kv_heads}
+    with tempfile.TemporaryDirectory() as folder:
+        root, rows = Path(folder) / "0.fp", list[Sequence[object]]()
+        drawn(Path(folder) / "8b", {**of, "vocabulary": s.vocabulary}, 0).save(root)
+        kinds: Mapping[str, tuple[int, str, float]] = {
+            "a stranger": (1, "root", 0.0),
+            "fine-tuned": (0, "root", 0.05),
+            "fine-tuned, units permuted": (0, "permuted", 0.05),
+        }
+        for number, (name, how) in enumerate(kinds.items(), 1):
+            other = Path(folder) / f"{number}.fp"
+            drawn(Path(folder) / "8b", {**of, "vocabulary": s.vocabulary}, *how).save(other)
+            weightprint.compare(root, other)  # imports, and pages of the files
+            began, spent = time.perf_counter(), time.process_time()
+            found = weightprint.compare(root, other)
+            wall, cpu = time.perf_counter() - began, time.process_time() - spent
+            rows.append((name, found.verdict, f"{wall:.2f} s", f"{cpu:.2f} s"))
+    _table(("B", "verdict", "wall", "CPU"), rows)
+
+
 # Files
 
 
@@ -295,7 +321,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benches.fingerprint", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True)
     demo = {"default": Path("weightprint-demo"), "help": "written by `weightprint demo`", "type": Path}
-    for run in (sizes, overlap, power, zoo, speed):
+    for run in (sizes, overlap, power, zoo, speed, kept):
         command = commands.add_parser(run.__name__, help=(run.__doc__ or "").strip())
         command.set_defaults(run=run)
         if run in (overlap, power):

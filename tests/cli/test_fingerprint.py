@@ -37,12 +37,20 @@ def test_one_model_makes_a_file_that_the_verbs_take(demo, tmp_path):
     assert "fingerprint of" in (tmp_path / "print.html").read_text()
 
 
-@pytest.mark.parametrize("verb", [["stats"], ["check"], ["recipe", "MODEL"]])
+@pytest.mark.parametrize("verb", [["stats"], ["check"]])
 def test_verbs_that_read_values_say_that_they_need_the_weights(demo, tmp_path, verb):
     target = tmp_path / "parent.fp"
     run("fingerprint", demo / "parent", "-o", target)
     said = run(*(demo / "parent" if arg == "MODEL" else arg for arg in verb), target, code=2).stderr
     assert f"{verb[0]} needs the weights" in said
+
+
+def test_a_recipe_of_fingerprints_tells_weights_and_no_method(demo, tmp_path):
+    target = tmp_path / "parent.fp"
+    run("fingerprint", demo / "parent", "-o", target)
+    said = run("recipe", demo / "parent", target, code=1).stdout
+    assert "+1.000" in said
+    assert "needs the weights" in said
 
 
 def test_several_models_go_into_a_folder(demo, tmp_path):

@@ -197,3 +197,16 @@ def test_a_model_without_a_matrix_has_a_fingerprint(save, tmp_path, tensors):
     made.save(tmp_path / "it.fp")
     assert sorted(Fingerprint.load(tmp_path / "it.fp").tensors) == sorted(tensors)
     assert weightprint.compare(tmp_path / "it.fp", model).verdict in ("identical", "inconclusive")
+
+
+def test_nan_and_infinities_are_counted_in_a_stored_one_too(save, tmp_path):
+    weights = draw(1)
+    x = weights["model.layers.0.mlp.up_proj.weight"].copy()
+    x[0, :5], x[1, :3], x[2, 0] = np.nan, np.inf, -np.inf
+    made = weightprint.fingerprint(write("holes", {**weights, "model.layers.0.mlp.up_proj.weight": x}, save))
+    made.save(tmp_path / "holes.fp")
+    found = weightprint.Fingerprint.load(tmp_path / "holes.fp")
+    holes = found.tensors["model.layers.0.mlp.up_proj.weight"]
+    assert (holes.n_nan, holes.n_infinite) == (5, 4)
+    assert found.tensors == made.tensors
+    assert sum(t.n_nan + t.n_infinite for t in found.tensors.values()) == 9

@@ -37,11 +37,12 @@ def recipe(
 
     Told apart are linear mixes, SLERP, task arithmetic, TIES, DARE and passthrough ("frankenmerges"). A PARENT may be
     an adapter: then the question is whether it is folded into CHILD, and at which scale; name its base before it.
+    Fingerprints tell the weights, with intervals, and no method.
 
     \b
     Exit codes:
       0  the parents explain CHILD up to rounding; an adapter that was given is folded into it
-      1  something is left that no given parent explains; the adapter is not in it
+      1  something is left that no given parent explains, or fingerprints can't tell; the adapter is not in it
       2  no answer: usage, I/O, unreadable, other shapes
 
     \b
@@ -51,7 +52,7 @@ def recipe(
       weightprint recipe suspect/ --candidates models/ --json | jq .weights
       weightprint recipe model/ base/ lora/
     """
-    from weightprint.cli.out import REPORTS, destination, emit, needs_weights, put
+    from weightprint.cli.out import REPORTS, destination, emit, put
     from weightprint.compare.recipe import recipe as run
     from weightprint.report.page.recipe import page
     from weightprint.report.progress import progress_bar
@@ -59,7 +60,6 @@ def recipe(
 
     inputs = [model for model in (child, *parents, base) if model is not None]
     form = destination(output, inputs, {**REPORTS, ".yaml": "yaml", ".yml": "yaml"})
-    needs_weights("recipe", *inputs)
     with progress_bar("recipe") as progress:
         found = run(child, parents, base=base, candidates=candidates or (), seed=seed, progress=progress)
     writers = {

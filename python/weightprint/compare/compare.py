@@ -24,7 +24,7 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.compare.mixed import after_mixing, told_after
 from weightprint.compare.pipeline import examine, gather
 from weightprint.compare.recipe import Recipe, recipe
-from weightprint.compare.stored import gather_kept, pair_of
+from weightprint.compare.stored import gather_kept, pair_of, told_by_sketches
 from weightprint.errors import UnsupportedFormatError, UsageError
 from weightprint.evidence.budget import BUDGETS, hidden_size
 from weightprint.evidence.evidence import Evidence
@@ -323,7 +323,7 @@ def compare(
     started = time.perf_counter()
     if (kept := both_kept(a, b, progress)) is not None:
         if others:
-            message = "a fingerprint says nothing of mixes: name models, not fingerprints"
+            message = "of mixes compare asks the weights: name models, or ask recipe of fingerprints"
             raise UsageError(message, code="needs_weights")
         return _compare_kept(*kept, started)
     assert not isinstance(a, Fingerprint)
@@ -388,7 +388,8 @@ def _compare_kept(a: Fingerprint, b: Fingerprint, started: float) -> Comparison:
         models = pair_of(a, b)
         evidence = gather_kept(a, b)
         facts = gathered(models, evidence)
-        verdict = decide(facts)
+        cues = told_by_sketches(a, b) if asks_direction(facts) else None
+        verdict = decide(facts, cues)
         told = history(facts, verdict, values=False)
     from weightprint import __version__  # the package's own root, which loads this file
 
@@ -410,7 +411,7 @@ def _compare_kept(a: Fingerprint, b: Fingerprint, started: float) -> Comparison:
         bytes_read=sum(int(f.summary["n_bytes"]) for f in (a, b) if f.seconds is not None),
         peak_rss_bytes=_peak_rss(),
         gemm_seconds=spent.seconds,
-        weighed_from=json_value(saved(facts, None)),
+        weighed_from=json_value(saved(facts, cues)),
         version=__version__,
         files={label: _kept_files(f) for label, f in (("a", a), ("b", b))},
     )

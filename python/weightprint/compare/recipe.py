@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -38,7 +38,10 @@ from weightprint.compare.recipe_parts import (
     unknown_origin,
     weights,
 )
+from weightprint.compare.sketched_mix import NOTES, sketched_grams, sketched_weights
 from weightprint.compare.sparse_merges import Entries, chosen
+from weightprint.errors import UsageError
+from weightprint.fingerprint.fingerprint import Fingerprint, all_kept
 from weightprint.results.saving import json_value, to_json
 from weightprint.results.shown import Shown
 from weightprint.util.escape import escape
@@ -79,6 +82,7 @@ class Recipe(Shown):
         seconds: it took.
         bytes_read: of all models.
         version: of weightprint.
+        compared: ``"weights"``, or ``"fingerprints"``: no method is told then.
 
     Example (the models that ``weightprint demo`` writes):
         >>> import weightprint
@@ -110,6 +114,7 @@ class Recipe(Shown):
     seconds: float = 0.0
     bytes_read: int = 0
     version: str = field(default="")
+    compared: str = "weights"
 
     @property
     def explained(self) -> bool:
@@ -133,7 +138,7 @@ class Recipe(Shown):
     @classmethod
     def from_dict(cls, out: Mapping[str, Any]) -> Recipe:
         """The recipe whose `to_dict` this is."""
-        made = {key: out[key] for key in cls.__dataclass_fields__}
+        made = {key: out[key] for key in cls.__dataclass_fields__ if key in out}
         mixes = {key: tuple(_mix(row) for row in out[key]) for key in ("layers", "roles")}
         search = out["search"]
         if search is not None:
@@ -176,10 +181,10 @@ def _mix(row: Mapping[str, Any]) -> Mix:
 
 
 def recipe(
-    child: Model,
-    parents: Sequence[Model] = (),
+    child: Model | Fingerprint,
+    parents: Sequence[Model | Fingerprint] = (),
     *,
-    base: Model | None = None,
+    base: Model | Fingerprint | None = None,
     candidates: str | os.PathLike[str] | Iterable[Model] = (),
     seed: int = 0,
     progress: Progress | None = None,
@@ -187,7 +192,8 @@ def recipe(
     """Say which mix of which parents a model is, by which method, and what none of them explains.
 
     Args:
-        child: what `weightprint.open` takes, ``base+adapter``, or an open Checkpoint.
+        child: what `weightprint.open` takes, ``base+adapter``, an open Checkpoint, or a fingerprint. With one
+            fingerprint all are compared as such: weights with intervals, and no method.
         parents: the same; adapters stand for their base with the adapter merged. More than four are searched through
             like candidates.
         base: the model that differences are taken from (task arithmetic, TIES, DARE); it is a parent too.
@@ -196,7 +202,8 @@ def recipe(
         progress: called as ``progress(bytes_done, bytes_total)``.
 
     Raises:
-        UsageError: no parents; a parent of other shapes (its tensor is named); an adapter without its base.
+        UsageError: no parents; a parent of other shapes (its tensor is named); an adapter without its base;
+            candidates beside a fingerprint; fingerprints of different seeds.
         FileChangedError: a file changed while it was read.
         FormatError, OSError, …: as `weightprint.open` does.
 
@@ -207,8 +214,15 @@ def recipe(
         (1.0, False)
     """
     started = time.perf_counter()
-    if isinstance(parents, str | os.PathLike | Checkpoint):
+    if isinstance(parents, str | os.PathLike | Checkpoint | Fingerprint):
         parents = [parents]
+    kept = all_kept([child, *([] if base is None else [base]), *parents], progress)
+    if kept is not None:
+        if candidates:
+            message = "candidates are looked through by their values: name the fingerprints as parents"
+            raise UsageError(message, code="needs_weights")
+        return _of_kept(kept[0], kept[1:], base is not None, seed, started)
+    child, base, parents = cast("Model", child), cast("Model | None", base), cast("Sequence[Model]", parents)
     more = models_in(candidates) if isinstance(candidates, str | os.PathLike) else list(candidates)
     with lineup(child, parents, base, more) as models, np.errstate(all="ignore"):
         search = None
@@ -288,7 +302,7 @@ def _recipe(models: Lineup, search: Search | None, seed: int, progress: Progress
         roles=roles(grams, base),
         unexplained=unexplained(grams, base, method),
         unknown_origin=0.0 if method is not None else unknown_origin(grams),
-        dtype=_dtype(models),
+        dtype=_dtype((w.dtype, w.numel) for w in models.child.weights.values()),
         adapters=tuple(adapter_fit(grams, models, number, method, seed) for number in models.adapters),
         search=search,
         notes=notes(grams, models),
@@ -298,8 +312,41 @@ def _recipe(models: Lineup, search: Search | None, seed: int, progress: Progress
     )
 
 
-def _dtype(models: Lineup) -> str:
+def _of_kept(child: Fingerprint, parents: Sequence[Fingerprint], with_base: bool, seed: int, started: float) -> Recipe:
+    """From fingerprints; the base, where one was named, is the first of the parents."""
+    if not parents:
+        raise UsageError("name at least one parent", code="no_parents")
+    names, base = [parent.source for parent in parents], 0 if with_base else None
+    with np.errstate(all="ignore"):
+        grams = sketched_grams(child, parents)
+        told = sketched_weights(grams, parents, seed)
+    from weightprint import __version__  # the package's own root, which loads this file
+
+    return Recipe(
+        child=child.source,
+        parents=tuple(names),
+        base=names[0] if with_base else None,
+        method=None,
+        parameters={},
+        reproduces=None,
+        weights=told,
+        sum_to_one=abs(sum(w.value for w in told) - 1) <= 0.005,
+        layers=layers(grams, names, None, base),
+        roles=roles(grams, base),
+        unexplained=unexplained(grams, base, None),
+        unknown_origin=unknown_origin(grams),
+        dtype=_dtype((t.dtype, t.numel) for t in child.tensors.values()),
+        notes=NOTES,
+        seconds=time.perf_counter() - started,
+        bytes_read=sum(int(f.summary["n_bytes"]) for f in (child, *parents) if f.seconds is not None),
+        version=__version__,
+        compared="fingerprints",
+    )
+
+
+def _dtype(tensors: Iterable[tuple[str, int]]) -> str:
+    """The dtype of most values, of (dtype, values) by tensor."""
     sizes: Counter[str] = Counter()
-    for weight in models.child.weights.values():
-        sizes[weight.dtype] += weight.numel
+    for dtype, numel in tensors:
+        sizes[dtype] += numel
     return max(sizes, key=lambda dtype: sizes[dtype], default="F32")

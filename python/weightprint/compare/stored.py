@@ -25,9 +25,11 @@ from weightprint.fingerprint.live import finite_view
 from weightprint.fingerprint.stored import View, check_plans, view
 from weightprint.util import parallel
 from weightprint.util.arrays import Indices
+from weightprint.verdict.direction.sketched import sketched_parting
+from weightprint.verdict.values import Cues
 from weightprint.verdict.withheld import qualified
 
-__all__ = ["gather_kept", "pair_of"]
+__all__ = ["gather_kept", "pair_of", "told_by_sketches"]
 
 _UNASKED = Evidence(test="", asked="", applied=False, null="none: not run", assumes="nothing", blind_to="everything")
 
@@ -56,6 +58,11 @@ def gather_kept(a: Fingerprint, b: Fingerprint, tests: Sequence[Test] = TESTS) -
         return _numbered(test(views[test.kept]), a, b, test.kept)
 
     return qualified(tuple(parallel.each(answer, run, ahead=len(run))))
+
+
+def told_by_sketches(a: Fingerprint, b: Fingerprint) -> Cues:
+    """Who came first, as far as linear sketches tell."""
+    return Cues((), f"{NEEDS}what rounding, zeros, low rank and lone parts show", sketched_parting(a, b))
 
 
 def _numbered(evidence: Evidence, a: Fingerprint, b: Fingerprint, kind: View) -> Evidence:

@@ -273,7 +273,7 @@ def _best_anywhere(roles: list[_Role], orders: I64) -> F64:
     B's channels, (orders,)."""
     best = []
     for role in roles:
-        cross = product(role.b[:, orders].reshape(-1, orders.shape[1]), role.a.T)
+        cross = product(role.b.take(orders, axis=1).reshape(-1, orders.shape[1]), role.a.T)
         best.append(cross.reshape(len(role.b), len(orders), -1).max(axis=2))
     out: F64 = np.concatenate(best).mean(axis=0, dtype=np.float64) if best else np.zeros(len(orders))
     return out

@@ -225,8 +225,8 @@ def _compare(
     orders = joint_orders(tested.size, seed, COPIES if len(ours) * len(theirs) <= RANKED_PAIRS else 0)
     for b, family in zip(theirs, families, strict=True):
         looked = [(a, look) for a in ours for look in _looks(a, b)]
-        named = [choices(look) for _, look in looked]
-        counts = np.stack([hits_of_copies(chosen, orders) for chosen in named])
+        named = choices(np.concatenate([look for _, look in looked])).reshape(len(looked), -1)
+        counts = hits_of_copies(named, orders).T
         multiplicity = math.log10(len(looked))
         fitted = [
             j
@@ -237,8 +237,8 @@ def _compare(
         stood[fitted] = 0
         i = max(range(len(looked)), key=lambda i: (stood[i], float(np.trace(looked[i][1]))))
         a, look = looked[i]
-        seen = b"".join(chosen.tobytes() for chosen in named)
         most = np.r_[stood[i], counts.max(axis=0)]
+        seen = named.tobytes()
         best.append(_Best(b, a, look, int(stood[i]), tested, multiplicity, first + family, most, seen, len(fitted)))
         same = [np.r_[k, found] for (a, _), k, found in zip(looked, stood, counts, strict=True) if a.place == b.place]
         if same:

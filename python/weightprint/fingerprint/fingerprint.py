@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -36,7 +36,7 @@ from weightprint.util.arrays import Array
 from weightprint.util.escape import escape
 from weightprint.util.progress import Meter, Progress
 
-__all__ = ["Fingerprint", "as_fingerprint", "both_kept", "fingerprint"]
+__all__ = ["Fingerprint", "all_kept", "as_fingerprint", "both_kept", "fingerprint"]
 
 #: Statistics of every tensor that are kept.
 STATISTICS = ("mean", "std", "l2", "abs_max", "skewness", "kurtosis", "n_finite", "n_zero", "n_nan")
@@ -156,6 +156,7 @@ class Fingerprint(Shown):
             tensors = {t.name: t for t in map(tensor_of, unpacked(arrays.pop("tensors")))}
             found = cls(summary["source"], plan, summary, tensors, arrays)
             wrong = misfit(tensors, found.geometry, plan, arrays, len(STATISTICS))
+            found = found if wrong else dataclasses.replace(found, tensors=_counted(found))
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             wrong = str(error)
         if wrong:
@@ -238,16 +239,21 @@ def fingerprint(
 
 
 def both_kept(a: object, b: object, progress: Progress | None) -> tuple[Fingerprint, Fingerprint] | None:
-    """Where either is a fingerprint, both as such, the other one made with its seed; None where neither is."""
-    kept = [as_fingerprint(model) for model in (a, b)]
+    """Two models as `all_kept` gives them."""
+    kept = all_kept((a, b), progress)
+    return None if kept is None else (kept[0], kept[1])
+
+
+def all_kept(models: Sequence[object], progress: Progress | None) -> list[Fingerprint] | None:
+    """Where one is a fingerprint, all as such, the others made with its seed; None where none is."""
+    kept = [as_fingerprint(model) for model in models]
     seeds = [found.plan.seed for found in kept if found is not None]
     if not seeds:
         return None
-    ours, theirs = (
+    return [
         found or fingerprint(cast("str", model), seed=seeds[0], progress=progress)
-        for model, found in zip((a, b), kept, strict=True)
-    )
-    return ours, theirs
+        for model, found in zip(models, kept, strict=True)
+    ]
 
 
 def as_fingerprint(model: object) -> Fingerprint | None:
@@ -263,6 +269,18 @@ def _known(side: ModelView, tensor: Tensor) -> Tensor:
     """With what the tests would ask its values for: whether they are too simple, or those of a formula."""
     simple, table = side.is_trivial(tensor), tensor.place is None and side.is_computed(tensor)
     return dataclasses.replace(tensor, simple=simple, sinusoidal=table)
+
+
+def _counted(of: Fingerprint) -> dict[str, Tensor]:
+    """Tensors with the NaN and infinities that their statistics count. Raises ValueError where these can't be."""
+    out = {}
+    for name, tensor in of.tensors.items():
+        finite, nan = (int(of.statistics(column)[name]) for column in ("n_finite", "n_nan"))
+        if min(finite, nan) < 0 or finite + nan > tensor.numel:
+            raise ValueError(f"{name!r} counts more values than it has")
+        infinite = 0 if tensor.undecoded else tensor.numel - finite - nan
+        out[name] = dataclasses.replace(tensor, n_nan=nan, n_infinite=infinite)
+    return out
 
 
 def _gains(anatomy: Anatomy, tensors: Mapping[str, Tensor]) -> Array:

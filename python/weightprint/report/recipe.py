@@ -61,7 +61,12 @@ def _sentence(recipe: Recipe) -> str:
     if not recipe.weights:
         return "No parent has a tensor that the child has."
     names = " + ".join(_term(w) for w in sorted(recipe.weights, key=lambda w: -abs(w.value))[:6])
-    missing = f"No known merge of the given parents makes it; nearest is {names}, which leaves {left(recipe)}."
+    if recipe.compared == "fingerprints":
+        missing = f"From sketches, nearest is {names}, which leaves {left(recipe)}."
+        if recipe.unknown_origin == 0:
+            return f"{missing} By which method, and whether value for value, needs the weights."
+    else:
+        missing = f"No known merge of the given parents makes it; nearest is {names}, which leaves {left(recipe)}."
     if recipe.unknown_origin > 0:
         return f"{missing} {percent(recipe.unknown_origin)} of the weights are of unknown origin: a parent is missing."
     return f"{missing} A parent is missing, or it was changed after the merge."

@@ -57,12 +57,13 @@ def check() -> None:
         raise _Stopped
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> contextlib.AbstractContextManager[object]:
     """BLAS stays on the thread that calls it. On a busy machine the threads of a decomposition spin while they wait for
     each other, and it takes ten times as long as on one."""
-    with contextlib.nullcontext() if sharing() > 1 else _blas().limit(limits=1):
-        yield
+    if sharing() > 1 or all(library["num_threads"] == 1 for library in _blas().info()):
+        return contextlib.nullcontext()
+    limited: contextlib.AbstractContextManager[object] = _blas().limit(limits=1)
+    return limited
 
 
 def each(work: Callable[[T], R], items: Iterable[T], ahead: int = 1, threads: int | None = None) -> Iterator[R]:

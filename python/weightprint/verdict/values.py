@@ -48,11 +48,14 @@ class Parting:
         plain: t without decay fitted.
         relative: size of the difference over that of the weights.
         zeroed: share of the values that are zero on one side only; they are left out.
-        edge: largest singular value of the difference over that of white noise of its size, median over some matrices.
+        edge: largest singular value of the difference over that of white noise of its size, median over some matrices;
+            None from sketches.
         values: that were compared.
         blocks, matrices: that were compared.
         kinds: role of matrices → their own t, low and high: (low, t, high).
         coded: a matrix of either is stored in codes of a scheme of quantisation.
+        sd_of_plain: what linear sketches leave open of it, where it was read from these, matrix by matrix; else 0.
+        same_parts: of sketches: both models have the same tensors in the same types, and neither is coded.
     """
 
     t: float
@@ -68,12 +71,19 @@ class Parting:
     plain: float
     relative: float
     zeroed: float
-    edge: float
+    edge: float | None
     values: int
     blocks: int
     matrices: int
     kinds: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     coded: bool = False
+    sd_of_plain: float = 0.0
+    same_parts: bool = True
+
+    @property
+    def sketched(self) -> bool:
+        """Read from sketches: no value was looked at."""
+        return self.sd_of_plain > 0
 
 
 @dataclass(frozen=True, slots=True)

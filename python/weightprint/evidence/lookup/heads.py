@@ -46,6 +46,7 @@ Kind = Literal["qk", "vo"]
 _EXTREME = (1e-8, 1e8)  # largest values of a head outside of which it is scaled first
 _RIDGE = 1e-10  # of rows' mean square
 _HELD = 1 << 23  # values of sketched factors in memory
+_TOGETHER = 1 << 20  # values of heads that are multiplied in one go
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _standardised(left: F32, right: F32, of: Indices, groups: int) -> Factors:
     pooled = np.zeros_like(inner_r)
     for w, g, inner in zip(weight, of, inner_l, strict=True):
         pooled[g] += w * inner
-    power_l = _diagonals(left, [w * inner_r[g] for w, g in zip(weight, of, strict=True)])
+    power_l = _diagonals(left, weight[:, None, None] * inner_r[of])
     power_r = _diagonals(right, pooled)
     none, one = np.zeros(left.shape[2], np.float32), np.ones(left.shape[2], np.float32)
     for rows, power in zip(flat, (power_l, power_r), strict=True):
@@ -140,13 +141,16 @@ def _standardised(left: F32, right: F32, of: Indices, groups: int) -> Factors:
     return Factors(left, right, of)
 
 
-def _diagonals(heads: F32, inner: Sequence[F32]) -> F32:
+def _diagonals(heads: F32, inner: F32) -> F32:
     """Sum over heads of the diagonal of x' m x, for x (size, channels) and m (size, size): float32 (channels,)."""
     total = np.zeros(heads.shape[2], np.float32)
-    for x, m in zip(heads, inner, strict=True):
-        # The product lies as x does, so that both are gone through alike.
-        y = product(x.T, m.T).T if x.strides[0] < x.strides[1] else product(m, x)
-        total += np.einsum("dc,dc->c", y, x)
+    together = max(1, _TOGETHER // heads[0].size)
+    for start in range(0, len(heads), together):
+        x, m = heads[start : start + together], inner[start : start + together]
+        # The products lie as x does, so that both are gone through alike.
+        lies = x.strides[1] < x.strides[2]
+        y = product(x.transpose(0, 2, 1), m.transpose(0, 2, 1)).transpose(0, 2, 1) if lies else product(m, x)
+        total += np.einsum("hdc,hdc->hc", y, x).sum(axis=0)
     return total
 
 

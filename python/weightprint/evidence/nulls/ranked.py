@@ -45,13 +45,13 @@ def joint_orders(n: int, seed: int, copies: int = COPIES) -> I64:
 
 
 def hits_of_copies(choice: I64, orders: I64) -> I64:
-    """Rows that name the column of their own number, in B and in every copy: int64 (1 + copies,).
+    """Rows that name the column of their own number, in B and in every copy: int64 (1 + copies, …).
 
-    ``choice``: the column each row names, -1 for none (:func:`weightprint.evidence.nulls.exchange.choices`).
+    ``choice``: the column each row names, -1 for none (:func:`weightprint.evidence.nulls.exchange.choices`); (…, rows).
     """
-    rows = np.arange(choice.size)
+    rows = np.arange(choice.shape[-1])
     named = np.where(choice >= 0, orders[:, choice], -1)
-    out: I64 = np.count_nonzero(named == rows, axis=1)
+    out: I64 = np.count_nonzero(named == rows, axis=-1)
     return out
 
 

@@ -44,6 +44,7 @@ _BY_CHANCE, _ROUNDED = 3, 0.02  # standard deviations of plain t that noise reac
 _WHITE, _EXACT = 1.1, 0.3  # times the largest singular value of white noise; plain t, with two standard deviations
 _EXACTLY = 0.01  # standard deviations of plain t: chance leaves as little once in 125 times
 _ZEROED = 0.01  # pruning by size keeps what grew, which bends t
+_OPEN = 3  # standard deviations that a sketch leaves open: within them of 0 it may be a projection
 _OTHER, _SIDE, _SURE = 0.9, 0.08, 0.05  # of a merge with a stranger: what is left of A; |t|, and its standard deviation
 
 
@@ -58,12 +59,13 @@ class Outcomes:
     descents: tuple[int, int]
     siblings: tuple[int, int]
     roots: int
+    pairs: tuple[int, int] = (_DESCENTS, _SIBLINGS)
 
     @property
     def confidence(self) -> float:
         """How often it is right if descents and siblings are equally common; half a case of each is added."""
         right, wrong = (
-            (of_descents + 0.5) / _DESCENTS + (of_siblings + 0.5) / _SIBLINGS
+            (of_descents + 0.5) / self.pairs[0] + (of_siblings + 0.5) / self.pairs[1]
             for of_descents, of_siblings in zip(self.descents, self.siblings, strict=True)
         )
         return round(right / (right + wrong), 2)
@@ -78,6 +80,7 @@ MEASURED: dict[str, Outcomes] = {
     "mean of relatives": Outcomes((1, 0), (0, 0), 1),
     "merge with another": Outcomes((9, 0), (7, 1), 3),
     "noise": Outcomes((2, 0), (0, 0), 2),
+    "descent, from sketches": Outcomes((17, 0), (2, 3), 8, pairs=(188, 145)),
 }
 
 
@@ -126,8 +129,9 @@ def relation(parting: Parting | None) -> _Claim:
     ways: tuple[tuple[Label, Parting], ...] = (("b", parting), ("a", mirrored(parting)))
     for holds, name, because in _CLAIMS:
         for later, read in ways:
-            if holds(read):
-                return _Claim(name, later, "descent", because(read, *names(later)))
+            told = name if not read.sketched else _OF_SKETCHES.get(name) if _told_by_sketches(read) else None
+            if told is not None and holds(read):
+                return _Claim(told, later, "descent", because(read, *names(later)))
     for stops, why in _ABSTENTIONS:
         if stops(parting):
             return _Claim(None, None, None, f"nothing that was tested tells a parent from a child: {why(parting)}")
@@ -172,7 +176,7 @@ def _measurable(p: Parting) -> bool:
 def _trained(p: Parting) -> bool:
     """The earlier one is where they parted, and the later one let go of a part of it. Training is orthogonal to it
     within chance; what is far more so is what a projection took from the other one."""
-    projected = abs(p.plain) <= _EXACTLY / (p.relative * math.sqrt(p.values))
+    projected = abs(p.plain) <= max(_EXACTLY / (p.relative * math.sqrt(p.values)), _OPEN * p.sd_of_plain)
     return not projected and _measurable(p) and p.pull >= _PULL and p.t <= _NEAR and p.high >= _BEFORE
 
 
@@ -187,8 +191,9 @@ def _noised(p: Parting) -> bool:
     Half the weights' size of it leaves no model: such a difference is what a projection or a mean of strangers lost.
     What codes lose is white as well, and orthogonal to the codes: there it says nothing."""
     sd = 1 / (p.relative * math.sqrt(p.values))
+    white = p.edge is not None and p.edge <= _WHITE
     orthogonal = abs(p.plain) <= max(_BY_CHANCE * sd, _ROUNDED) and abs(p.plain) + 2 * sd <= _EXACT
-    return not p.coded and p.relative < _NOISE and p.edge <= _WHITE and p.zeroed < _ZEROED and orthogonal
+    return not p.coded and p.relative < _NOISE and white and p.zeroed < _ZEROED and orthogonal
 
 
 def _because_trained(p: Parting, this: str, other: str) -> str:
@@ -226,12 +231,24 @@ _CLAIMS: tuple[tuple[Callable[[Parting], bool], str, Callable[[Parting, str, str
 )
 
 
+#: What sketches may claim, and its row of :data:`MEASURED`; the rest hangs on values.
+_OF_SKETCHES = {"descent": "descent, from sketches"}
+
+
+def _told_by_sketches(p: Parting) -> bool:
+    """Nothing was taken from either or given to it that would be another sign, the whole interval is an ancestor's,
+    and no mean of relatives has as much decay."""
+    whole = p.same_parts and not p.coded and p.zeroed < _ZEROED
+    return whole and p.low >= _BEFORE and p.high <= _BETWEEN[0] and p.pull >= _MEAN_PULL
+
+
 def _t(p: Parting) -> str:
     return f"t = {p.t:.2f} [{p.low:.2f}, {p.high:.2f}]"
 
 
 #: Why nothing is claimed, the first that holds.
 _ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], ...] = (
+    (lambda p: p.sketched, lambda p: f"sketches of {p.matrices} matrices put where they parted at {_t(p)}"),
     (
         lambda p: max(p.sd_of_a, p.sd_of_b) > _SD,
         lambda p: f"the difference ({p.relative:.1%} of the weights) is too small or too even to say where they parted",

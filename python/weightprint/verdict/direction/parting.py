@@ -45,7 +45,7 @@ from weightprint.verdict.direction.counterparts import Counterpart, counterparts
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Parting
 
-__all__ = ["measured", "parting"]
+__all__ = ["Sums", "measured", "parting", "summed"]
 
 _FEWEST = 12  # rows of a matrix
 _EQUAL = 1e-9  # of |A|²: less than this is no difference
@@ -63,12 +63,12 @@ def parting(models: ModelPair, maps: Maps | None) -> Parting | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sums:
-    """Of one matrix.
+class Sums:
+    """Of one matrix, or of its sketch.
 
     ``lines``: for A's side and B's, over rows or channels: their number, sums of x, y, x x' and x y' (x': of the other
     half of the values); float64 (2, 5). ``squares``: |A|², <A, B>, |B|². ``zeroed``: as in `Parting`.
-    ``difference``: B - A.
+    ``values``: how many they are of. ``difference``: B - A, None where only the sums are known.
     """
 
     block: Hashable
@@ -77,16 +77,21 @@ class _Sums:
     lines: F64
     squares: F64
     zeroed: float
-    difference: F64
+    values: int
+    difference: F64 | None
 
 
 def measured(pairs: Iterable[Counterpart]) -> Parting | None:
     """The same of matrices that were brought together."""
-    sums = [found for pair in pairs for found in _sums(pair)]
+    return summed([found for pair in pairs for found in _sums(pair)])
+
+
+def summed(sums: list[Sums]) -> Parting | None:
+    """The same of sums."""
     if not sums:
         return None
     blocks = {s.block for s in sums}
-    cluster: Callable[[_Sums], Hashable] = (
+    cluster: Callable[[Sums], Hashable] = (
         (lambda s: s.block) if len(blocks) >= _BLOCKS else (lambda s: (s.block, s.kind))
     )
     together = _told(sums, _across)
@@ -101,6 +106,7 @@ def measured(pairs: Iterable[Counterpart]) -> Parting | None:
         if np.isfinite(t).all() and np.isfinite(sd).all():
             kinds[kind] = _interval(t, sd)
     rows = [s for s in sums if s.across == "rows"] or sums
+    differences = [s.difference for s in rows if s.difference is not None]
     xx, xy, yy = sum((s.squares for s in sums), np.zeros(3))
     size = math.sqrt(xx * yy)
     relative = float((xx + yy - 2 * xy) / size)
@@ -119,8 +125,8 @@ def measured(pairs: Iterable[Counterpart]) -> Parting | None:
         plain=float((xx - xy) / (xx + yy - 2 * xy)),
         relative=math.sqrt(relative),
         zeroed=float(np.mean([s.zeroed for s in sums])),
-        edge=float(np.median([_edge(s.difference) for s in evenly(rows, _LOOKED_AT)])),
-        values=sum(s.difference.size for s in rows),
+        edge=float(np.median([_edge(d) for d in evenly(differences, _LOOKED_AT)])) if differences else None,
+        values=sum(s.values for s in rows),
         blocks=len(blocks),
         matrices=len({(s.block, s.kind) for s in sums}),
         kinds=kinds,
@@ -135,7 +141,7 @@ def _interval(t: F64, sd: F64) -> tuple[float, float, float]:
 # From values to sums
 
 
-def _sums(pair: Counterpart) -> Iterable[_Sums]:
+def _sums(pair: Counterpart) -> Iterable[Sums]:
     x, y = pair.x.astype(np.float64), pair.y.astype(np.float64)
     zeroed = float(np.mean((x == 0) != (y == 0)))
     gone = (x == 0) | (y == 0) | ~np.isfinite(x) | ~np.isfinite(y)
@@ -150,7 +156,7 @@ def _sums(pair: Counterpart) -> Iterable[_Sums]:
         return
     for across, (a, b) in {"rows": (x, y), "channels": (x.T, y.T)}.items():
         if len(a) >= _FEWEST and a.shape[1] >= 2:
-            yield _Sums(pair.block, pair.kind, across, _lines(a, b), squares / 2, zeroed, y - x)
+            yield Sums(pair.block, pair.kind, across, _lines(a, b), squares / 2, zeroed, x.size, y - x)
 
 
 def _corresponding(x: F64, y: F64, axis: int) -> Bools | None:
@@ -168,7 +174,7 @@ def _corresponding(x: F64, y: F64, axis: int) -> Bools | None:
 
 
 def _lines(x: F64, y: F64) -> F64:
-    """Of rows: what `_Sums.lines` holds."""
+    """Of rows: what `Sums.lines` holds."""
     halves = [(x[:, i::2], y[:, i::2]) for i in (0, 1)]
     xx, xy, yy = ([np.einsum("ij,ij->i", p, q) for p, q in zip(*some, strict=True)] for some in _products(halves))
     usable = np.min([*xx, *yy], axis=0) > 0
@@ -202,11 +208,11 @@ def _edge(d: F64) -> float:
 # From sums to t
 
 
-def _across(s: _Sums) -> Hashable:
+def _across(s: Sums) -> Hashable:
     return s.across
 
 
-def _told(sums: Iterable[_Sums], intercept: Callable[[_Sums], Hashable]) -> F64:
+def _told(sums: Iterable[Sums], intercept: Callable[[Sums], Hashable]) -> F64:
     """t from A's side and from B's, what is kept from A to B and from B to A where nothing differs; float64 (4,)."""
     groups: Mapping[Hashable, F64] = defaultdict(lambda: np.zeros((2, 5)))
     for s in sums:
@@ -221,7 +227,7 @@ def _told(sums: Iterable[_Sums], intercept: Callable[[_Sums], Hashable]) -> F64:
     return np.array([slope[0], 1 - slope[1], *kept])
 
 
-def _jackknife(sums: list[_Sums], cluster: Callable[[_Sums], Hashable]) -> F64:
+def _jackknife(sums: list[Sums], cluster: Callable[[Sums], Hashable]) -> F64:
     """Standard deviation of each number, from leaving out one cluster at a time; infinite where there is one."""
     clusters = list(dict.fromkeys(map(cluster, sums)))
     n = len(clusters)
