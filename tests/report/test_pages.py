@@ -56,10 +56,13 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     run("inspect", demo / "moe", "--tensors", "-o", out / "inspect.html")
     run("stats", demo / "moe", "-o", out / "stats.html")
     run("recipe", demo / "finetune", demo / "parent", demo / "stranger", "-o", out / "recipe.html")
+    run("fingerprint", demo / "finetune", "-o", out / "finetune.fp")
+    run("inspect", out / "finetune.fp", "-o", out / "fingerprint.html")
+    weightprint.lineage([demo / name for name in COMPARED]).save(out / "lineage.html")
     return {path.stem: path for path in sorted(out.glob("*.html"))}
 
 
-PAGES = (*COMPARED, "diff", "check", "inspect", "stats", "recipe")
+PAGES = (*COMPARED, "diff", "check", "inspect", "stats", "recipe", "fingerprint", "lineage")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

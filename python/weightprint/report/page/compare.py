@@ -5,7 +5,6 @@ Sentences are those of the first screen (:mod:`weightprint.report.screen.screen`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from markupsafe import Markup
 from weightprint.evidence.tests import DECIDING
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.attest.files import FileDigest
-from weightprint.report.format import byte_count, count, number, percent, seconds
+from weightprint.report.format import byte_count, count, number, percent, powers, seconds
 from weightprint.report.html import html_table
 from weightprint.report.page.curves import curve_drawing, panels
 from weightprint.report.page.direction_line import direction_line
@@ -84,7 +83,7 @@ def sections(comparison: Comparison, digests: Sequence[FileDigest], command: str
         _limits(comparison),
         _identity(comparison, digests, command),
         Section("Ten words", rendered("glossary.html")),
-        Section("For a court", rendered("court.html", rates=counted(), level=_powers(f"10^{LOG10_P:g}"))),
+        Section("For a court", rendered("court.html", rates=counted(), level=powers(f"10^{LOG10_P:g}"), more=())),
         _tests(comparison),
     ]
 
@@ -116,7 +115,7 @@ def _lead(comparison: Comparison) -> Markup:
         tone=_TONES.get(result.name, "related"),
         word=word.upper(),
         sentence=spaced(result.sentence),
-        sure=_powers(said.get("How sure", "")),
+        sure=powers(said.get("How sure", "")),
         done=_done_words(comparison),
         wrong=rate_words(comparison),
         share=part,
@@ -136,12 +135,6 @@ def _done_words(comparison: Comparison) -> str:
     label, operations = ways[0]
     before = "" if label == DONE else f"{label}: "
     return f"{before}{'; '.join(map(sentence, operations))}"
-
-
-def _powers(words: str) -> str:
-    """``10^-6`` as people write it."""
-    high = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    return re.sub(r"10\^(-?\d+)", lambda found: "10" + found[1].translate(high), words)
 
 
 def _model(model: ModelSummary) -> dict[str, str]:
