@@ -49,8 +49,8 @@ def page(lineage: Lineage) -> str:
 
 
 def html(lineage: Lineage) -> str:
-    """The sentence, the tree and all pairs, for a notebook."""
-    shown = (s for s in (_tree(lineage), _pairs(lineage)) if s is not None)
+    """The sentence, the tree, all pairs and every step, for a notebook."""
+    shown = (s for s in (_tree(lineage), _pairs(lineage), _steps(lineage)) if s is not None)
     return fragment(_lead(lineage), *(Markup("<h3>{}</h3>{}").format(s.title, s.body) for s in shown))
 
 
