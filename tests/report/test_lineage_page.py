@@ -72,7 +72,7 @@ def labels(svg: str) -> dict[str, tuple[float, float]]:
 def marks(lineage: Lineage) -> dict[str, tuple[float, float]]:
     """Model → where its mark stands."""
     svg = str(tree_drawing(lineage).inline())
-    found = re.findall(r'<rect class="(?:mark-\w+|block dropped)" x="([\d.]+)%" y="([\d.]+)"[^>]*><title>([^<]+)', svg)
+    found = re.findall(r'<rect class="(?:mark-\w+|block unseen)" x="([\d.]+)%" y="([\d.]+)"[^>]*><title>([^<]+)', svg)
     return {name: (float(x), float(y)) for x, y, name in found}
 
 

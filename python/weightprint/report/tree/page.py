@@ -93,7 +93,7 @@ def _tree(lineage: Lineage) -> Section:
         ("branch unsure", "the same, or which came first is not known", "undirected"),
     )
     shown = [(kind, words) for kind, words, of in known if of in kinds or (of == "undirected" and "copy" in kinds)]
-    marks = [("block dropped", "an ancestor that is not among the models")] * bool(lineage.unseen)
+    marks = [("block unseen", "an ancestor that is not among the models")] * bool(lineage.unseen)
     marks += [("mark-against", "a model without a place")] * bool(lineage.unplaced)
     legend = macros().line_legend(shown) + macros().legend(marks)
     return Section("Who was made from whom", figure(tree_drawing(lineage), Markup("{} {}").format(_TREE, legend)))

@@ -14,7 +14,7 @@ __all__ = ["STEPS", "pairs_drawing"]
 STEPS = (0.0, 0.5, 0.8, 0.95, 0.99, 0.9999)
 """Values above which a cell of the heat map is darker. Cosines of relatives crowd below 1."""
 _ROW, _MOST_NAMED = 20.0, 40  # pixels of a row with its name; models whose names all stand beside the map
-_TALLEST = 560.0
+_TALLEST, _WIDEST = 560.0, 8.0  # pixels of all rows; percent of one column
 _NAMES, _LETTERS = 34.0, 16  # percent of the width, and letters that stand there on a phone
 
 
@@ -38,7 +38,7 @@ def pairs_drawing(names: Sequence[str], values: Sequence[Sequence[float | None]]
     if n <= 80:
         grid = "".join(f"M{k} 0V{n}M0 {k}H{n}" for k in range(1, n))
         drawn.append(path(grid, "grid"))
-    top, wide = 20.0, 98.0 - _NAMES
+    top, wide = 20.0, min(98.0 - _NAMES, _WIDEST * n)
     parts = [frame(_NAMES, top, wide, n * step, (float(max(n, 1)), float(max(n, 1))), joined(drawn))]
     every = 1 if n <= _MOST_NAMED else -(-n // _MOST_NAMED)
     for i in range(0, n, every):

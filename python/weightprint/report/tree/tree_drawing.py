@@ -61,7 +61,7 @@ def tree_drawing(lineage: Lineage) -> Drawing:
     lost = {gone.model for gone in lineage.unplaced}
     for name in order:
         x, y = at(name)
-        kind = "block dropped" if name in lineage.unseen else "mark-against" if name in lost else "mark-for"
+        kind = "block unseen" if name in lineage.unseen else "mark-against" if name in lost else "mark-for"
         parts.append(rect(x - 0.6, y - 5, 1.2, 10, kind, name, rx=2))
         called = f"{numbers[name]}  {tail(short[name], _LETTERS)}" if name in numbers else f"{name}: not among them"
         told = "" if step == _LOW else _told(lineage, name, numbers, lost)
