@@ -198,12 +198,16 @@ def _evidence(comparison: Comparison) -> Section:
         )
     looks = [look.sentence for look in found(comparison.evidence)]
     said = [(row.label, words) for row in rows(comparison) if isinstance(words := row.says, str)]
-    against = [words for label, words in said if label in ("Not tested", "Against")]
+    against, differs = (
+        [words for label, words in said if label in labels] for labels in (("Not tested", "Against"), ("Differs",))
+    )
     if comparison.result.related:
-        right = bullets(against or ["nothing that was looked at"])
+        right = bullets(against or ["nothing that was looked at speaks against it"])
         left = bullets(looks or comparison.result.in_favour)
         both = "<div><h3>For it</h3>{}</div><div><h3>Against it, or not seen</h3>{}</div>"
-        return Section("Evidence for and against", body + Markup(f'<div class="two">{both}</div>').format(left, right))
+        body += Markup(f'<div class="two">{both}</div>').format(left, right)
+        body += Markup("<h3>What differs, tensor by tensor</h3>") + bullets(differs) if differs else Markup("")
+        return Section("Evidence for and against", body)
     body += Markup("<h3>Looked for</h3>") + _looks(comparison)
     body += Markup("<h3>What could have been missed</h3>") + bullets(against)
     return Section("Evidence for and against", body)

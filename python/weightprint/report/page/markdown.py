@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from weightprint.anatomy.parameters import parts
 from weightprint.report.check import headline as check_headline
 from weightprint.report.diff import headline as diff_headline
+from weightprint.report.diff import is_number, order
 from weightprint.report.format import byte_count, count, number, percent
 from weightprint.report.page.compare import maps_of, rate_words
 from weightprint.report.page.map_data import StackMap
@@ -31,6 +33,7 @@ __all__ = ["check", "compare", "diff", "inspect", "recipe"]
 
 LINES = 60
 _RUNS = 8  # boxes on either side of a Mermaid drawing
+_LISTED = 40  # tensors of a diff
 _WIDE = 400  # characters of a cell
 _PARENTS = 8  # of a recipe that are listed
 _HEAD = ("Child", "Recipe", "Weight")  # facts of a recipe that stand elsewhere
@@ -65,12 +68,15 @@ def compare(comparison: Comparison, command: str = "") -> str:
 
 def diff(found: Diff) -> str:
     """How many tensors of each kind, and those that changed most."""
-    table = [row for row in found.table.to_records() if row["status"] != "same"]
-    table.sort(key=lambda row: -(row["relative"] if row["relative"] is not None else float("inf")))
+    differ = order(found, everything=False)
+    relative = found.table.column("relative").tolist()
+    differ.sort(key=lambda k: -relative[k] if is_number(relative[k]) else -math.inf)
+    table = found.table.take(differ[:_LISTED]).to_records()
     lines = [f"## {'The same' if found.same else 'Not the same'}", "", shown(diff_headline(found), _WIDE), ""]
     lines += [f"- **A** {_name(found.a)}", f"- **B** {_name(found.b)}"]
     cells = [(_name(r["name"]), r["status"].replace("_", " "), number(r["relative"])) for r in table]
-    return _text([*lines, *_table(("tensor", "status", "relative change"), cells, 40)])
+    more = ["", f"… and {len(differ) - len(cells):,} more."] * (len(differ) > len(cells))
+    return _text([*lines, *_table(("tensor", "status", "relative change"), cells, _LISTED), *more])
 
 
 def check(report: CheckReport) -> str:
