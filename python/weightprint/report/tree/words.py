@@ -69,10 +69,15 @@ def facts(lineage: Lineage) -> list[tuple[str, str]]:
 
 
 def short_names(lineage: Lineage) -> dict[str, str]:
-    """Model → what it is called: the last part of its path, where no other's is the same."""
-    last = {name: name.rstrip("/").rpartition("/")[2] or name for name in (*lineage.models, *lineage.unseen)}
+    """Model → what it is called: its file's or folder's name, where no other's is the same."""
+    last = {name: _last(name) for name in (*lineage.models, *lineage.unseen)}
     counts = Counter(last.values())
     return {name: short if counts[short] == 1 else name for name, short in last.items()}
+
+
+def _last(name: str) -> str:
+    parts = [part for part in name.split("/") if part not in ("", "model.safetensors")]
+    return parts[-1] if parts else name
 
 
 def main_edge(lineage: Lineage, child: str) -> Edge:
