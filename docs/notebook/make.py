@@ -43,7 +43,8 @@ def main() -> None:
         made.cells.append(new(cell, id=f"cell-{i}"))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PYTHONWARNINGS"] = "ignore"
-        NotebookClient(made, resources={"metadata": {"path": folder}}, kernel_name="python3", startup_timeout=900).execute()
+        place = {"metadata": {"path": folder}}
+        NotebookClient(made, resources=place, kernel_name="python3", startup_timeout=900).execute()
     for cell in made.cells:
         cell.metadata.pop("execution", None)
     made.metadata.pop("language_info", None)
