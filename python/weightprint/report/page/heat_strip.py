@@ -82,6 +82,8 @@ def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
     if outside:
         parts.append(label(_LEFT, _TOP - 8, "outside", "dim small"))
     for block in {blocks[0], blocks[len(blocks) // 2], blocks[-1]} if blocks else ():
+        if outside and column[block] < 0.1 * columns:
+            continue  # no room beside the word before it
         middle = _LEFT + wide * (column[block] + 0.5) / columns
         parts.append(label(middle, _TOP - 8, str(block), "dim small", anchor="middle"))
     parts += _legend(_TOP + tall + 12)
