@@ -23,6 +23,8 @@ CELLS = (
     "moe.plot_curves();",
     "## A stranger",
     'weightprint.compare(models / "parent", models / "stranger")',
+    "## Several at once: who was made from whom",
+    'weightprint.lineage([models / name for name in ("parent", "finetune", "moe", "stranger")])',
     "## Tensor by tensor",
     'weightprint.diff(models / "parent", models / "finetune")',
     "## Every tensor measured",
@@ -41,7 +43,8 @@ def main() -> None:
         made.cells.append(new(cell, id=f"cell-{i}"))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PYTHONWARNINGS"] = "ignore"
-        NotebookClient(made, resources={"metadata": {"path": folder}}, kernel_name="python3").execute()
+        place = {"metadata": {"path": folder}}
+        NotebookClient(made, resources=place, kernel_name="python3", startup_timeout=900).execute()
     for cell in made.cells:
         cell.metadata.pop("execution", None)
     made.metadata.pop("language_info", None)

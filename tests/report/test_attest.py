@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
 from weightprint.cli import cli
 from weightprint.demo import demo_models
 
@@ -61,6 +63,26 @@ def test_the_bill_of_materials_is_one(made: dict[str, Any], name: str) -> None:
     assert {"name": "weightprint:verdict", "value": made[name][0]["predicate"]["verdict"]} in component["modelCard"][
         "properties"
     ]
+
+
+def test_a_mix_names_all_its_parents(tmp_path: Path) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json")
+    from cyclonedx.schema import SchemaVersion
+
+    demo = demo_models.write(tmp_path / "models")
+    a, c = (load_file(demo / name / "model.safetensors") for name in ("parent", "stranger"))
+    (tmp_path / "mixed").mkdir()
+    mixed = {name: 0.75 * a[name].astype(np.float32) + 0.25 * c[name].astype(np.float32) for name in a}
+    save_file(mixed, tmp_path / "mixed" / "model.safetensors")
+    models = [str(demo / "parent"), str(tmp_path / "mixed"), "--with", str(demo / "stranger")]
+    CliRunner().invoke(cli, ["compare", *models, "--attest", str(tmp_path / "x.json")])
+    mix = json.loads((tmp_path / "x.json").read_text())["predicate"]["mix"]
+    assert mix["method"] == "linear"
+    assert {Path(w["parent"]).name: round(w["weight"], 2) for w in mix["weights"]} == {"parent": 0.75, "stranger": 0.25}
+    told = (tmp_path / "x.cdx.json").read_text()
+    assert validation.JsonStrictValidator(SchemaVersion.V1_6).validate_str(told) is None
+    pedigree = json.loads(told)["components"][0]["pedigree"]
+    assert [Path(kin["name"]).name for kin in pedigree["ancestors"]] == ["parent", "stranger"]
 
 
 def test_the_validators_refuse_what_is_wrong(made: dict[str, Any]) -> None:

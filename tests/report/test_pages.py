@@ -56,10 +56,13 @@ def pages(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     run("inspect", demo / "moe", "--tensors", "-o", out / "inspect.html")
     run("stats", demo / "moe", "-o", out / "stats.html")
     run("recipe", demo / "finetune", demo / "parent", demo / "stranger", "-o", out / "recipe.html")
+    run("fingerprint", demo / "finetune", "-o", out / "finetune.fp")
+    run("inspect", out / "finetune.fp", "-o", out / "fingerprint.html")
+    weightprint.lineage([demo / name for name in COMPARED]).save(out / "lineage.html")
     return {path.stem: path for path in sorted(out.glob("*.html"))}
 
 
-PAGES = (*COMPARED, "diff", "check", "inspect", "stats", "recipe")
+PAGES = (*COMPARED, "diff", "check", "inspect", "stats", "recipe", "fingerprint", "lineage")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -211,3 +214,28 @@ def test_the_markdown_of_a_comparison_holds_the_map(demo: Path, tmp_path: Path) 
     assert 'a0["A 0–4"] -- "83%" --> b0["B 0–4"]' in text
     assert weightprint.compare(demo / "parent", demo / "moe").a.digest in text
     assert "To repeat it" in text
+
+
+def test_pages_of_many_tensors_stay_small_and_count_what_they_leave_out(tmp_path: Path) -> None:
+    """Five thousand tensors: 16 layers of 100 experts."""
+    rng, tensors = np.random.default_rng(0), {"model.embed_tokens.weight": np.ones((8, 4), np.float32)}
+    tensors["lm_head.weight"] = np.ones((8, 4), np.float32)
+    for layer in range(16):
+        at = f"model.layers.{layer}."
+        tensors |= {f"{at}self_attn.{k}_proj.weight": np.ones((4, 4), np.float32) for k in "qkvo"}
+        for expert in range(100):
+            for k, shape in (("gate", (2, 4)), ("up", (2, 4)), ("down", (4, 2))):
+                values = rng.normal(size=shape).astype(np.float32)
+                tensors[f"{at}mlp.experts.{expert}.{k}_proj.weight"] = values
+    for name, by in (("a", 0.0), ("b", 0.01)):
+        (tmp_path / name).mkdir()
+        save_file({n: x + np.float32(by) for n, x in tensors.items()}, tmp_path / name / "model.safetensors")
+    a, b, n = tmp_path / "a", tmp_path / "b", len(tensors)
+    listed = {"diff": ((a, b), 1500), "inspect": ((a, "--tensors"), 1000), "stats": ((a,), 1500)}
+    for verb, (arguments, rows) in listed.items():
+        page = tmp_path / f"{verb}.html"
+        run(verb, *arguments, "-o", page)
+        assert len(page.read_text()) < 400_000
+        assert f"and {n - rows:,} more" in page.read_text()
+    run("diff", a, b, "-o", tmp_path / "x.md")
+    assert f"and {n - 40:,} more" in (tmp_path / "x.md").read_text()

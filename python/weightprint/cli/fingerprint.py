@@ -44,7 +44,7 @@ def fingerprint(models: tuple[str, ...], output: str, seed: int, as_json: bool, 
     """
     from weightprint.cli.out import emit, refuse_inputs
     from weightprint.fingerprint.fingerprint import fingerprint as run
-    from weightprint.report.page.fingerprint import text
+    from weightprint.report.page.fingerprint import headline, text
     from weightprint.report.progress import progress_bar
     from weightprint.results.saving import to_json
 
@@ -58,7 +58,7 @@ def fingerprint(models: tuple[str, ...], output: str, seed: int, as_json: bool, 
         found.save(target)
         made.append({**found.to_dict(), "written": target})
         if not as_json:
-            emit(f"{text(found)}wrote {target}\n" if len(models) == 1 else f"{text(found).partition(chr(10))[0]}\n")
+            emit(f"{text(found)}wrote {target}\n" if len(models) == 1 else f"{headline(found)}\n")
     if as_json:
         emit(to_json(made[0] if len(models) == 1 else made) + "\n")
     return 0

@@ -54,9 +54,11 @@ def recipe(
     """
     from weightprint.cli.out import REPORTS, destination, emit, put
     from weightprint.compare.recipe import recipe as run
+    from weightprint.report.page.markdown import recipe as markdown
     from weightprint.report.page.recipe import page
     from weightprint.report.progress import progress_bar
-    from weightprint.report.recipe import markdown, text
+    from weightprint.report.recipe import lines, text
+    from weightprint.report.terminal import console, pen, show
 
     inputs = [model for model in (child, *parents, base) if model is not None]
     form = destination(output, inputs, {**REPORTS, ".yaml": "yaml", ".yml": "yaml"})
@@ -71,5 +73,9 @@ def recipe(
     }
     if output is not None:
         put(output, form, writers)
-    emit(writers["json"]() if as_json else text(found, verbose=verbose))
+    if as_json:
+        emit(writers["json"]())
+    else:
+        out = console()
+        show(lines(found, pen(out), verbose=verbose), out)
     return 0 if found.answer else 1

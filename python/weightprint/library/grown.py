@@ -31,13 +31,15 @@ _COPY = 1e-7  # length that says nothing of which came first: a difference of .0
 
 @dataclass
 class Tree:
-    """Of one group: what goes into a `Lineage`. ``root`` is None where nothing could be placed."""
+    """Of one group: what goes into a `Lineage`. ``root`` is None where nothing could be placed; ``between``: lengths
+    between two models."""
 
     root: str | None
     edges: list[Edge] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     merges: list[Merge] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
+    between: dict[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,8 @@ def tree_of(group: Group, seed: int = 0, unseen: int = 0, prove: Prove | None = 
     tree = Tree(None, unplaced=[Unplaced(n, _why_not(group)) for i, n in enumerate(names) if i not in keep])
     group = group.only(keep)
     far, lengths = group.distances.of_children(), group.distances.common()
+    placed = [member.name for member in group.members]
+    tree.between = {(a, b): float(lengths[i, j]) for i, a in enumerate(placed) for j, b in enumerate(placed)}
     proved = {m.child: m for m in _merges(group, lengths, far, prove)}
     merged = {child: m.parents for child, m in proved.items()}
     found = _rooted(group, hubs(far, group.edits, merged), merged, seed)

@@ -58,6 +58,7 @@ def lineage(models: Sequence[Model | Fingerprint], *, seed: int = 0) -> Lineage:
         for group in found:
             trees.append((group, tree_of(group, seed, len(list(_unseen(trees))))))
         names = tuple(member.name for member in opened)
+        digests = tuple(member.digest for member in opened)
     from weightprint import __version__  # the package's own root, which loads this file
 
     placed = [(group, tree) for group, tree in trees if tree.root is not None]
@@ -71,7 +72,23 @@ def lineage(models: Sequence[Model | Fingerprint], *, seed: int = 0) -> Lineage:
         unplaced=tuple(row for _, tree in trees for row in tree.unplaced),
         seconds=time.perf_counter() - started,
         version=__version__,
+        seed=seed,
+        cosines=_cosines(names, trees),
+        digests=digests,
     )
+
+
+def _cosines(names: Sequence[str], trees: Sequence[tuple[Group, Tree]]) -> tuple[tuple[float | None, ...], ...]:
+    """Of every two models; the lengths of trees are -2 log of them."""
+    of = {member.name: k for k, (group, _) in enumerate(trees) for member in group.members}
+
+    def cosine(a: str, b: str) -> float | None:
+        if a == b or of[a] != of[b]:
+            return float(a == b)
+        length = trees[of[a]][1].between.get((a, b), np.nan)
+        return float(np.exp(-length / 2)) if np.isfinite(length) else None
+
+    return tuple(tuple(cosine(a, b) for b in names) for a in names)
 
 
 def _unseen(trees: Sequence[tuple[Group, Tree]]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Member:
     model: Model | Fingerprint
     examined: Examined | None
     kept: Fingerprint | None
-    _sides: dict[bool, ModelView] = field(default_factory=dict, repr=False)
+    _measured: dict[bool, Examined] = field(default_factory=dict, repr=False)
 
     @property
     def live(self) -> Model:
@@ -69,9 +70,16 @@ class Member:
     def side(self, by_value: bool = False) -> ModelView:
         """Its tensors, with digests of stored bytes or of values."""
         assert self.examined is not None
-        if by_value not in self._sides:
-            self._sides[by_value] = measured(self.examined, by_value).side
-        return self._sides[by_value]
+        if by_value not in self._measured:
+            self._measured[by_value] = measured(self.examined, by_value)
+        return self._measured[by_value].side
+
+    @property
+    def digest(self) -> str | None:
+        """Of all tensors, as `compare` has it; None where it was not made."""
+        if self.kept is not None:
+            return cast("str | None", self.kept.summary["digest"])
+        return self._measured[False].digest if False in self._measured else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ What ``weightprint inspect`` shows of a model beside its files (:mod:`weightprin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from rich.text import Text
@@ -25,7 +26,10 @@ from weightprint.util.escape import html as html_text
 from weightprint.util.name_patterns import Pattern, patterns
 from weightprint.util.natural_order import natural_key
 
-__all__ = ["TENSORS", "anatomy_dict", "html", "lines", "pattern_rows", "table", "tensor_rows", "text", "unmapped"]
+__all__ = [
+    "TENSORS", "anatomy_dict", "html", "lines", "n_tensor_rows", "pattern_rows", "table", "tensor_rows", "text",
+    "unmapped",
+]  # fmt: skip
 
 _LINES, _NAMES = 200, 24
 #: Headings over `tensor_rows`.
@@ -77,22 +81,30 @@ def anatomy_dict(anatomy: Anatomy) -> dict[str, Any]:
     }
 
 
-def tensor_rows(anatomy: Anatomy) -> list[tuple[str, ...]]:
-    """One row per canonical tensor: its place, the weight it is cut from, and how that is known."""
-    rows: list[tuple[str, ...]] = []
+def tensor_rows(anatomy: Anatomy, limit: int | None = None) -> list[tuple[str, ...]]:
+    """One row per canonical tensor: its place, the weight it is cut from, and how that is known; the first `limit`."""
+    return [*islice(_tensor_rows(anatomy), limit)]
+
+
+def n_tensor_rows(anatomy: Anatomy) -> int:
+    """How many rows there are."""
+    without = {*anatomy.unmapped, *anatomy.adapter_factors}
+    return len(anatomy.assignments) + sum(name in without for name in anatomy.weights)
+
+
+def _tensor_rows(anatomy: Anatomy) -> Iterator[tuple[str, ...]]:
     homeless, notes = set(anatomy.unmapped), cut_notes(anatomy)
     for a in sorted(anatomy.assignments, key=lambda a: drawn_at(a.place)):
         known = a.because if a.source == "table" else f"inferred {a.confidence:.2f}: {a.because}"
         what = ", ".join(filter(None, [notes(a), "tied" * a.tied]))
         name = escape(a.view.weight) + (f" [{a.view.index}]" if a.view.index is not None else "")
         shape, kind = shape_text(a.view.shape, "×"), stored_kind(anatomy, a.view.weight)
-        rows.append((escape(str(a.place)), shape, kind, name, what, f"{a.source} {escape(known, None)}"))
+        yield escape(str(a.place)), shape, kind, name, what, f"{a.source} {escape(known, None)}"
     for name in anatomy.weights:
         known = "unmapped" if name in homeless else "a factor, by name" if name in anatomy.adapter_factors else ""
         if known:
             shape = shape_text(anatomy.weights[name].shape, "×")
-            rows.append(("-", shape, stored_kind(anatomy, name), escape(name), "", known))
-    return rows
+            yield "-", shape, stored_kind(anatomy, name), escape(name), "", known
 
 
 def _parts(anatomy: Anatomy, pen: Pen) -> Iterator[Text]:

@@ -20,7 +20,7 @@ from weightprint.results.table import shape_text
 from weightprint.util.escape import escape
 from weightprint.util.ranges import ranges
 
-__all__ = ["headline", "html", "lines", "table", "text"]
+__all__ = ["headline", "html", "is_number", "lines", "order", "table", "text"]
 
 Row = dict[str, Any]
 
@@ -49,7 +49,7 @@ def text(found: Diff, *, tensors: bool = False, everything: bool = False) -> str
 
 def lines(found: Diff, pen: Pen, *, tensors: bool = False, everything: bool = False) -> Iterator[Text]:
     """What a person sees. `tensors`: a line for every tensor that is not the same; `everything`: for every tensor."""
-    rows = _shown(found, everything=True)
+    rows = found.table.take(order(found, everything=True)).to_records()
     for label, source in (("A", found.a), ("B", found.b)):
         yield pen.line((f"{label}  ", "dim"), (tail(escape(source, None), max(pen.width - 3, 8)), ""))
     if not found.same or everything:
@@ -179,9 +179,9 @@ def _short(row: Row, wide: bool) -> tuple[str, str]:
     """A tensor and what became of it, in a few words."""
     name, status, _, shape, _, cosine, differ, _ = _cells(row)
     if row["status"] == "changed" and row["relative"] is not None:
-        order = f", {row['order']}" if row["order"] else ""
-        order += f", A's times {row['factor']:.7g}" if row["factor"] is not None else ""
-        return name, f"{percent(row['relative']):>7}  cosine {cosine}" + f"  {differ:>6} differ" * wide + order
+        how = f", {row['order']}" if row["order"] else ""
+        how += f", A's times {row['factor']:.7g}" if row["factor"] is not None else ""
+        return name, f"{percent(row['relative']):>7}  cosine {cosine}" + f"  {differ:>6} differ" * wide + how
     return name, status if row["status"] == "changed" else f"{status}  {shape}"
 
 
@@ -215,16 +215,27 @@ def _nonfinite(row: Row) -> str:
     return "" if not _broken(row) else f"NaN or Inf {row['n_nonfinite_a']:,} → {row['n_nonfinite_b']:,}"
 
 
-def _shown(found: Diff, everything: bool) -> list[Row]:
-    """What is worth a line: what is no number any more, then by status, in natural order within each."""
-    order = {status: k for k, status in enumerate(STATUSES)}
-    rows = [row for row in found.table.to_records() if everything or row["status"] != "same"]
-    return sorted(rows, key=lambda row: (not _broken(row), order[row["status"]]))
+def order(found: Diff, *, everything: bool) -> list[int]:
+    """Which rows are worth a line: what is no number any more, then by status, in natural order within each."""
+    place = {status: k for k, status in enumerate(STATUSES)}
+    columns = (found.table[name] for name in ("status", "relative", "n_nonfinite_a", "n_nonfinite_b"))
+    keys = [
+        (is_number(relative) or not (in_a or in_b), place[status])
+        for status, relative, in_a, in_b in zip(*columns, strict=True)
+    ]
+    same = place["same"]
+    return sorted((k for k in range(len(keys)) if everything or keys[k][1] != same), key=keys.__getitem__)
+
+
+def is_number(value: float | None) -> bool:
+    """Of a relative change: NaN in a column is None in a row."""
+    return value is not None and not math.isnan(value)
 
 
 def headline(found: Diff) -> str:
     """One line: how many tensors of each kind."""
-    alone = sum(row["order"] is not None and row["status"] == "changed" for row in found.table.to_records())
+    both = zip(found.table["order"], found.table["status"], strict=True)
+    alone = sum(moved is not None and status == "changed" for moved, status in both)
     orders = {"changed": f" ({alone:,} by order alone)" if alone else ""}
     counts = ", ".join(f"{n:,} {_WORDS.get(s, s)}{orders.get(s, '')}" for s, n in found.counts.items())
     renamed = sum(n for _, n in found.renamed)
@@ -250,6 +261,6 @@ def html(found: Diff) -> str:
 
 def table(found: Diff, limit: int | None = LIMIT, *, everything: bool = False) -> str:
     """An HTML table of what is not the same, the first `limit` tensors of it."""
-    rows = _shown(found, everything)
-    cells = [_cells(row) for row in rows[:limit]]
-    return html_table(f"{found.a} → {found.b}: {headline(found)}", _HEADINGS, cells, limit, len(rows))
+    shown = order(found, everything=everything)
+    cells = [_cells(row) for row in found.table.take(shown[:limit]).to_records()]
+    return html_table(f"{found.a} → {found.b}: {headline(found)}", _HEADINGS, cells, limit, len(shown))

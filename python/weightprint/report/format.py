@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
-__all__ = ["byte_count", "count", "number", "percent", "plain_table", "seconds"]
+__all__ = ["byte_count", "count", "number", "percent", "plain_table", "powers", "seconds"]
 
 
 def byte_count(n: float) -> str:
@@ -41,6 +42,12 @@ def percent(part: float) -> str:
     if 99.5 <= value < 100:
         return f"{min(value, 99.9):.1f} %"
     return f"{value:.3g} %" if value >= 1e6 else f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.2g} %"
+
+
+def powers(words: str) -> str:
+    """``10^-6`` as people write it."""
+    high = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return re.sub(r"10\^(-?\d+)", lambda found: "10" + found[1].translate(high), words)
 
 
 def seconds(value: float) -> str:

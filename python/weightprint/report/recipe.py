@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
+from weightprint.compare.recipe_parts import Mix
 from weightprint.report.format import percent, plain_table
 from weightprint.report.html import html_table
+from weightprint.report.pen import Pen
+from weightprint.report.terminal import plain
 from weightprint.util.escape import escape
 from weightprint.util.escape import html as safe
 
 if TYPE_CHECKING:
     from weightprint.compare.recipe import Recipe
-    from weightprint.compare.recipe_parts import AdapterFit, Mix, Weight
+    from weightprint.compare.recipe_parts import AdapterFit, Weight
 
-__all__ = ["facts", "markdown", "mixes", "nearest", "redo", "sentence", "shortened", "text"]
+__all__ = [
+    "facts",
+    "folded",
+    "is_short",
+    "layer_table",
+    "lines",
+    "mixes",
+    "nearest",
+    "redo",
+    "sentence",
+    "shortened",
+    "text",
+]
 
-_WIDTH, _LABEL = 100, 15
+_LABEL = 15
+_FOLDED = 24  # rows of layers, and lines of the configuration, that are shown unless all are asked for
+_LONGEST = 200  # letters of a line of it
 
 
 def sentence(recipe: Recipe) -> str:
@@ -182,13 +201,21 @@ def facts(recipe: Recipe) -> list[tuple[str, str]]:
     return rows
 
 
-def _table(mixes: Sequence[Mix], parents: Sequence[str], what: str) -> tuple[list[str], list[list[str]]]:
+def _table(
+    mixes: Sequence[Mix], parents: Sequence[str], what: str, room: int | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows; with `room` for so many characters, only as many parents as fit, those with most weight."""
     with_t = any(mix.t is not None for mix in mixes)
-    heads = [what, *(f"P{k}" for k in range(1, len(parents) + 1)), *(["t"] if with_t else []), "unexplained"]
+    shown = [*range(len(parents))]
+    if room is not None:
+        fit = max(1, (room - max(len(mix.where) for mix in mixes) - 13 - 8 * with_t) // 8)
+        most = sorted(shown, key=lambda k: -sum(abs(mix.weights[k] or 0.0) for mix in mixes))
+        shown = sorted(most[:fit])
+    heads = [what, *(f"P{k + 1}" for k in shown), *(["t"] if with_t else []), "unexplained"]
     rows = [
         [
             mix.where,
-            *("-" if w is None else f"{w:.3f}" for w in mix.weights),
+            *("-" if (w := mix.weights[k]) is None else f"{w:.3f}" for k in shown),
             *([("-" if mix.t is None else f"{mix.t:.3f}")] if with_t else []),
             percent(mix.unexplained),
         ]
@@ -197,40 +224,82 @@ def _table(mixes: Sequence[Mix], parents: Sequence[str], what: str) -> tuple[lis
     return heads, rows
 
 
-def text(recipe: Recipe, *, verbose: bool = False) -> str:
-    """The report as plain text, wrapped at 100 columns."""
-    lines: list[str] = []
+def layer_table(mixes: Sequence[Mix], parents: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the mix of each layer, as wide as a page."""
+    return _table(mixes, parents, "layer", 100)
+
+
+def folded(mixes: Sequence[Mix], most: int) -> list[Mix]:
+    """At most about `most` rows: layers that follow each other with the same mix are one, and if that is not enough,
+    several are, with their mean."""
+    runs = [[*some] for _, some in groupby(mixes, lambda m: (m.where.rpartition(".")[0], _rounded(m)))]
+    if len(runs) > most:
+        size = -(-len(mixes) // most)
+        stacks = ([*some] for _, some in groupby(mixes, lambda m: m.where.rpartition(".")[0]))
+        runs = [some[k : k + size] for some in stacks for k in range(0, len(some), size)]
+    return [_mean(run) for run in runs]
+
+
+def _rounded(mix: Mix) -> tuple[Any, ...]:
+    return (*(None if w is None else round(w, 3) for w in mix.weights), None if mix.t is None else round(mix.t, 3))
+
+
+def _mean(run: Sequence[Mix]) -> Mix:
+    """Several layers as one: mean weights, the most that is unexplained."""
+    if len(run) == 1:
+        return run[0]
+    weights = (_average([mix.weights[k] for mix in run]) for k in range(len(run[0].weights)))
+    where = f"{run[0].where}-{run[-1].where.rpartition('.')[2]}"
+    return Mix(where, tuple(weights), max(m.unexplained for m in run), None, _average([m.t for m in run]))
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def text(recipe: Recipe, *, verbose: bool = False, pen: Pen | None = None) -> str:
+    """The report as plain text of 80 columns, or as a pen writes it; layers in runs unless verbose."""
+    return plain(lines(recipe, pen or Pen(80), verbose=verbose))
+
+
+def lines(recipe: Recipe, pen: Pen, *, verbose: bool = False, most: int = _FOLDED) -> Iterator[Text]:
+    """The sentence, the weights, layer by layer, and the configuration to make it again. Names of parents are whole;
+    of more parents than fit, the tables show those with most weight."""
     for label, told in facts(recipe):
-        lines += textwrap.wrap(
-            escape(told, None),
-            _WIDTH,
-            initial_indent=label.ljust(_LABEL),
-            subsequent_indent=" " * _LABEL,
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-    legend = [f"P{k} is {escape(name)}" for k, name in enumerate(recipe.parents, 1)]
+        yield from pen.wrapped(escape(told, None), label.ljust(_LABEL))
     for what, mixes in (("layer", recipe.layers), ("role", recipe.roles if verbose else ())):
-        if mixes:
-            lines += ["", *([*legend, *[f"{nearest(recipe)}:"] * bool(nearest(recipe))] if what == "layer" else ())]
-            lines += plain_table(*_table(mixes, recipe.parents, what)).rstrip("\n").split("\n")
+        if not mixes:
+            continue
+        yield Text()
+        if what == "layer":
+            yield from (pen.line((f"P{k} is {escape(name)}", "")) for k, name in enumerate(recipe.parents, 1))
+            yield from pen.wrapped(f"{nearest(recipe)}:") if nearest(recipe) else ()
+        heads, cells = _table(mixes if verbose else folded(mixes, most), recipe.parents, what, pen.width)
+        yield from (pen.line((line, "")) for line in plain_table(heads, cells).rstrip("\n").split("\n"))
+        if hidden := len(recipe.parents) - sum(head[0] == "P" for head in heads):
+            yield from pen.wrapped(f"… and {hidden} more parent{'s' * (hidden > 1)} with less weight: --json has all.")
     if (made := recipe.mergekit()) is not None:
-        lines += ["", "To make it again with mergekit:", "", *("    " + line for line in made.rstrip("\n").split("\n"))]
+        again = [f"    {line}" for line in made.rstrip("\n").split("\n")]
+        yield from (Text(), pen.line(("To make it again with mergekit:", "")), Text())
+        if verbose or is_short(again, most):
+            yield from (Text(pen.text(line), no_wrap=True) for line in again)
+        else:
+            yield from pen.wrapped(f"{len(again):,} lines: -o FILE.yaml writes them.", "    ")
     if not verbose:
-        lines += ["", "-v also shows the mix of every role."]
-    return "\n".join(lines) + "\n"
+        folds = len(folded(recipe.layers, most)) < len(recipe.layers)
+        yield from (Text(), *pen.wrapped(f"-v also shows {'every layer and ' * folds}the mix of every role."))
+
+
+def is_short(again: Sequence[str], most: int) -> bool:
+    """Whether a configuration may stand in a report: else a file is the place for it."""
+    return len(again) <= most and max(map(len, again)) <= _LONGEST
 
 
 def nearest(recipe: Recipe) -> str:
     """What the weights of layers are where the method mixes entries and not layers."""
     sparse = recipe.method in ("ties", "dare_linear", "dare_ties")
     return "The nearest linear mix of each layer, which is not how it was made" * sparse
-
-
-def markdown(recipe: Recipe) -> str:
-    """The sentence, and the report below it as it is printed."""
-    fence = "~" * 8
-    return f"## {escape(sentence(recipe), None)}\n\n{fence}\n{text(recipe, verbose=True)}{fence}\n"
 
 
 def mixes(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from rich.console import Console
@@ -15,6 +15,9 @@ from weightprint.util.escape import escape
 __all__ = ["console", "finding_text", "pen", "plain", "show"]
 
 _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+_HANG = 8  # columns by which what goes on is indented
 
 
 class _Console(Console):
@@ -34,10 +37,24 @@ def pen(out: Console) -> Pen:
 
 
 def show(lines: Iterable[Text], out: Console | None = None) -> None:
-    """Print lines to stdout, in colour on a terminal; the terminal breaks those that are too long."""
+    """Print lines to stdout: in colour on a terminal, where those that are too long break between words; whole in a
+    pipe, so that a line is a finding."""
     out = out or console()
     for line in lines:
-        out.print(line, soft_wrap=True)
+        for piece in _hanging(line, out) if out.is_terminal and not line.no_wrap else (line,):
+            out.print(piece, soft_wrap=True)
+
+
+def _hanging(line: Text, out: Console) -> Iterator[Text]:
+    """A line in pieces of the terminal's width, all but the first indented."""
+    first, *rest = line.wrap(out, out.width) or [line]
+    pieces = [first]
+    if rest:
+        left = line[len(line) - len(line.plain[len(first) :].lstrip()) :]
+        pieces += [Text(" " * _HANG) + piece for piece in left.wrap(out, max(out.width - _HANG, 20))]
+    for piece in pieces:
+        piece.rstrip()
+        yield piece
 
 
 def plain(lines: Iterable[Text]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from weightprint.results.saving import json_value, to_json
+from weightprint.results.saving import json_value, to_json, write_atomically
 from weightprint.results.shown import Shown
+from weightprint.results.table import form_of
 from weightprint.util.escape import escape
 
 __all__ = ["Edge", "Kind", "Lineage", "Merge", "Unplaced"]
@@ -76,6 +78,10 @@ class Lineage(Shown):
         unplaced: what has no place, with the reason.
         seconds: it took.
         version: of weightprint.
+        seed: that was given.
+        cosines: of every two models, in the order of `models`, the mean cosine of the matrices that both hold, in one
+            order and basis: 1 where they are the same, 0 where no common origin was found, None where it can't be told.
+        digests: of all tensors of each model, as `compare` has it; None where it was not made.
 
     Example (the models that ``weightprint demo`` writes):
         >>> import weightprint
@@ -98,6 +104,9 @@ class Lineage(Shown):
     unplaced: tuple[Unplaced, ...]
     seconds: float
     version: str
+    seed: int = 0
+    cosines: tuple[tuple[float | None, ...], ...] = ()
+    digests: tuple[str | None, ...] = ()
 
     def parents(self, name: str) -> tuple[Edge, ...]:
         """The edges that lead to a model or an unseen ancestor."""
@@ -124,11 +133,26 @@ class Lineage(Shown):
             unplaced=tuple(Unplaced(**row) for row in out["unplaced"]),
             seconds=out["seconds"],
             version=out["version"],
+            seed=out.get("seed", 0),
+            cosines=tuple(tuple(row) for row in out.get("cosines", ())),
+            digests=tuple(out.get("digests", ())),
         )
 
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as JSON text."""
         return to_json(self.to_dict(), indent)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a report to a file, whole or not at all: a page (.html), Markdown with the tree as a Mermaid drawing
+        (.md, at most 60 lines), plain text (.txt), or JSON (.json).
+
+        Raises:
+            UsageError: another suffix, or `path` is a folder.
+            OSError: it can't be written.
+        """
+        form = form_of(path, {".html": "page", ".md": "markdown", ".txt": "text", ".json": "json"})
+        made = self.to_json() + "\n" if form == "json" else self._reported(form)
+        write_atomically(path, made.encode())
 
     def to_dot(self) -> str:
         """The tree for Graphviz: unseen ancestors dashed, merges with the weights of their parents."""

@@ -20,15 +20,15 @@ class Shown:
     _report: ClassVar[str]
 
     def __str__(self) -> str:
-        return str(_module(self).text(self))
+        return self._reported("text")
 
     def _repr_html_(self) -> str:
-        return str(_module(self).html(self))
+        return self._reported("html")
+
+    def _reported(self, form: str) -> str:
+        """What a function of the report makes of it."""
+        return str(getattr(import_module(f"weightprint.report.{self._report}"), form)(self))
 
     def _plotted(self, plot: str, *arguments: Any) -> Any:
         """A plot of ``weightprint.report.plots``, which needs matplotlib."""
         return getattr(import_module("weightprint.report.plots"), plot)(self, *arguments)
-
-
-def _module(result: Shown) -> Any:
-    return import_module(f"weightprint.report.{result._report}")

@@ -49,6 +49,7 @@ def in_toto(comparison: Comparison, digests: Sequence[FileDigest], command: str)
             "share": result.share.to_dict(),
             "direction": result.direction.to_dict(),
             "operations": [operation.to_dict() for operation in comparison.operations],
+            "mix": _mix(comparison),
             "against": list(result.against),
             "error_rate": None
             if rate is None
@@ -90,7 +91,11 @@ def cyclonedx(comparison: Comparison, digests: Sequence[FileDigest]) -> Json:
         role = {"a": "ancestors", "b": "descendants", None: "variants"}[comparison.history.told_from]
         if comparison.verdict == "identical":
             role = "variants"
-        b["pedigree"] = {role: [kin], "notes": f"{comparison.result.sentence} {rate_words(comparison)}."}
+        others = [
+            {"type": "machine-learning-model", "bom-ref": f"model-parent-{k}", "name": name}
+            for k, name in enumerate(_further(comparison), 1)
+        ]
+        b["pedigree"] = {role: [kin, *others], "notes": f"{comparison.result.sentence} {rate_words(comparison)}."}
     files = "".join(sorted(d.sha256 for d in digests))
     made = uuid.uuid5(uuid.NAMESPACE_URL, f"{_HOME} {comparison.version} {comparison.verdict} {files}")
     return {
@@ -105,6 +110,21 @@ def cyclonedx(comparison: Comparison, digests: Sequence[FileDigest]) -> Json:
         },
         "components": [b],
     }
+
+
+def _mix(comparison: Comparison) -> Json | None:
+    """Of which models, with which weights, B is mixed; None where that is not known."""
+    mix = comparison.mix
+    if mix is None or not mix.explained:
+        return None
+    weights = [{"parent": w.parent, "weight": w.value, "low": w.low, "high": w.high} for w in mix.weights]
+    return {"method": mix.method, "base": mix.base, "weights": weights, "reproduces": mix.reproduces}
+
+
+def _further(comparison: Comparison) -> list[str]:
+    """Parents of a mix beside A, by the names that they were given; their files are not read again for digests."""
+    mix = comparison.mix
+    return [p for p in mix.parents if p != comparison.a.source] if mix is not None and mix.explained else []
 
 
 def _descriptors(side: str, digests: Sequence[FileDigest]) -> list[Json]:

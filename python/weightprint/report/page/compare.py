@@ -5,7 +5,6 @@ Sentences are those of the first screen (:mod:`weightprint.report.screen.screen`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from markupsafe import Markup
 from weightprint.evidence.tests import DECIDING
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.attest.files import FileDigest
-from weightprint.report.format import byte_count, count, number, percent, seconds
+from weightprint.report.format import byte_count, count, number, percent, powers, seconds
 from weightprint.report.html import html_table
 from weightprint.report.page.curves import curve_drawing, panels
 from weightprint.report.page.direction_line import direction_line
@@ -84,7 +83,7 @@ def sections(comparison: Comparison, digests: Sequence[FileDigest], command: str
         _limits(comparison),
         _identity(comparison, digests, command),
         Section("Ten words", rendered("glossary.html")),
-        Section("For a court", rendered("court.html", rates=counted(), level=_powers(f"10^{LOG10_P:g}"))),
+        Section("For a court", rendered("court.html", rates=counted(), level=powers(f"10^{LOG10_P:g}"), more=())),
         _tests(comparison),
     ]
 
@@ -116,7 +115,7 @@ def _lead(comparison: Comparison) -> Markup:
         tone=_TONES.get(result.name, "related"),
         word=word.upper(),
         sentence=spaced(result.sentence),
-        sure=_powers(said.get("How sure", "")),
+        sure=powers(said.get("How sure", "")),
         done=_done_words(comparison),
         wrong=rate_words(comparison),
         share=part,
@@ -136,12 +135,6 @@ def _done_words(comparison: Comparison) -> str:
     label, operations = ways[0]
     before = "" if label == DONE else f"{label}: "
     return f"{before}{'; '.join(map(sentence, operations))}"
-
-
-def _powers(words: str) -> str:
-    """``10^-6`` as people write it."""
-    high = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    return re.sub(r"10\^(-?\d+)", lambda found: "10" + found[1].translate(high), words)
 
 
 def _model(model: ModelSummary) -> dict[str, str]:
@@ -205,12 +198,16 @@ def _evidence(comparison: Comparison) -> Section:
         )
     looks = [look.sentence for look in found(comparison.evidence)]
     said = [(row.label, words) for row in rows(comparison) if isinstance(words := row.says, str)]
-    against = [words for label, words in said if label in ("Not tested", "Against")]
+    against, differs = (
+        [words for label, words in said if label in labels] for labels in (("Not tested", "Against"), ("Differs",))
+    )
     if comparison.result.related:
-        right = bullets(against or ["nothing that was looked at"])
+        right = bullets(against or ["nothing that was looked at speaks against it"])
         left = bullets(looks or comparison.result.in_favour)
         both = "<div><h3>For it</h3>{}</div><div><h3>Against it, or not seen</h3>{}</div>"
-        return Section("Evidence for and against", body + Markup(f'<div class="two">{both}</div>').format(left, right))
+        body += Markup(f'<div class="two">{both}</div>').format(left, right)
+        body += Markup("<h3>What differs, tensor by tensor</h3>") + bullets(differs) if differs else Markup("")
+        return Section("Evidence for and against", body)
     body += Markup("<h3>Looked for</h3>") + _looks(comparison)
     body += Markup("<h3>What could have been missed</h3>") + bullets(against)
     return Section("Evidence for and against", body)

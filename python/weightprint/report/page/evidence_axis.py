@@ -10,7 +10,7 @@ from weightprint.evidence.thresholds import LOG10_P
 from weightprint.report.page.svg import Drawing, element, joined, label, line, rect
 from weightprint.verdict.facts import may_decide
 
-__all__ = ["evidence_axis", "named"]
+__all__ = ["called", "evidence_axis", "named"]
 
 #: Tests as a reader without their names calls what they look for.
 _PLAIN = {
@@ -42,9 +42,14 @@ def _looks(evidence: Iterable[Evidence]) -> list[Evidence]:
     return sorted(best.values(), key=lambda e: e.log10_p or 0.0)
 
 
+def called(test: str) -> str:
+    """What a test looks for, in plain words."""
+    return _PLAIN.get(test, test.replace("_", " "))
+
+
 def named(evidence: Evidence) -> str:
     """What was looked for, in plain words, and the basis where it is not the stored one."""
-    words = _PLAIN.get(evidence.test, evidence.test.replace("_", " "))
+    words = called(evidence.test)
     return words if evidence.basis == "identity" or "turned" in words else f"{words}, realigned"
 
 

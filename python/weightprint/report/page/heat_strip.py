@@ -42,14 +42,14 @@ def change_strip(found: Diff) -> Drawing | None:
 
 
 def _cells(found: Diff) -> Iterable[Cell]:
-    for row in found.table.to_records():
-        if row["role"] is None:
+    columns = (found.table.column(name).tolist() for name in ("role", "block", "relative", "status"))
+    for name, block, relative, status in zip(*columns, strict=True):
+        if name is None:
             continue
-        relative = row["relative"]
         if relative is None or not math.isfinite(relative):
-            relative = math.inf if row["status"] in _BEYOND else 0.0
-        role = matrix_of(row["role"])
-        yield Cell(role if role == row["role"] else bias_of(role), row["block"], relative)
+            relative = math.inf if status in _BEYOND else 0.0
+        role = matrix_of(name)
+        yield Cell(role if role == name else bias_of(role), block, relative)
 
 
 def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
@@ -62,7 +62,8 @@ def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
     every = max(1, math.ceil(len(blocks) / _GROUPS))
     column = {block: i // every + 2 * outside for i, block in enumerate(blocks)}
     columns = max(column.values(), default=0) + 1
-    rows = {role: i for i, role in enumerate(role for role in roles if any(c.role == role for c in told))}
+    seen = {cell.role for cell in told}
+    rows = {role: i for i, role in enumerate(role for role in roles if role in seen)}
     worst: dict[tuple[int, int], float] = defaultdict(float)
     for cell in told:
         at = (rows[cell.role], 0 if cell.block is None else column[cell.block])
@@ -81,6 +82,8 @@ def heat_strip(cells: Iterable[Cell], roles: Sequence[str]) -> Drawing | None:
     if outside:
         parts.append(label(_LEFT, _TOP - 8, "outside", "dim small"))
     for block in {blocks[0], blocks[len(blocks) // 2], blocks[-1]} if blocks else ():
+        if outside and column[block] < 0.1 * columns:
+            continue  # no room beside the word before it
         middle = _LEFT + wide * (column[block] + 0.5) / columns
         parts.append(label(middle, _TOP - 8, str(block), "dim small", anchor="middle"))
     parts += _legend(_TOP + tall + 12)

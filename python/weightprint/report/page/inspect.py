@@ -8,7 +8,7 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.parameters import parts, stored
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.report.anatomy import html as anatomy_html
-from weightprint.report.anatomy import pattern_rows, tensor_rows
+from weightprint.report.anatomy import n_tensor_rows, pattern_rows, tensor_rows
 from weightprint.report.format import byte_count, count, number, percent
 from weightprint.report.html import html_table
 from weightprint.report.inspect import layout
@@ -42,7 +42,8 @@ def page(
         _table("Findings", ("severity", "code", "finding"), [(f.severity, f.code, f.message) for f in found]),
         _table(
             "Every tensor and its place", ("place", "shape", "type", "stored as", "how", "known by"),
-            tensor_rows(anatomy) if tensors and anatomy is not None else [],
+            tensor_rows(anatomy, _ROWS) if tensors and anatomy is not None else [],
+            None if anatomy is None else n_tensor_rows(anatomy),
         ),
         _table("Tensors as stored", ("layout", "dtype", "shape", "count", "bytes"), pattern_rows(layout(checkpoint))),
         _table("Files", ("file", "bytes", "tensors"), listed),
@@ -52,8 +53,10 @@ def page(
     return document("anatomy of a model", source, lead, sections)
 
 
-def _table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Section | None:
-    return Section(title, trusted(html_table("", headers, rows, _ROWS))) if rows else None
+def _table(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], total: int | None = None
+) -> Section | None:
+    return Section(title, trusted(html_table("", headers, rows, _ROWS, total))) if rows else None
 
 
 def _parts(anatomy: Anatomy) -> Section | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from weightprint.anatomy.parameters import parts
 from weightprint.report.check import headline as check_headline
 from weightprint.report.diff import headline as diff_headline
+from weightprint.report.diff import is_number, order
 from weightprint.report.format import byte_count, count, number, percent
 from weightprint.report.page.compare import maps_of, rate_words
 from weightprint.report.page.map_data import StackMap
 from weightprint.report.page.map_drawing import map_words
+from weightprint.report.recipe import facts, folded, is_short, layer_table, sentence
 from weightprint.report.screen.screen import rows
 from weightprint.util.escape import markdown
 from weightprint.util.ranges import spans
@@ -22,14 +25,18 @@ if TYPE_CHECKING:
     from weightprint.check.check import CheckReport
     from weightprint.checkpoint.checkpoint import Checkpoint
     from weightprint.compare.compare import Comparison
+    from weightprint.compare.recipe import Recipe
     from weightprint.diff.diff import Diff
     from weightprint.results.finding import Finding
 
-__all__ = ["check", "compare", "diff", "inspect"]
+__all__ = ["check", "compare", "diff", "inspect", "recipe"]
 
 LINES = 60
 _RUNS = 8  # boxes on either side of a Mermaid drawing
+_LISTED = 40  # tensors of a diff
 _WIDE = 400  # characters of a cell
+_PARENTS = 8  # of a recipe that are listed
+_HEAD = ("Child", "Recipe", "Weight")  # facts of a recipe that stand elsewhere
 
 
 def compare(comparison: Comparison, command: str = "") -> str:
@@ -61,12 +68,15 @@ def compare(comparison: Comparison, command: str = "") -> str:
 
 def diff(found: Diff) -> str:
     """How many tensors of each kind, and those that changed most."""
-    table = [row for row in found.table.to_records() if row["status"] != "same"]
-    table.sort(key=lambda row: -(row["relative"] if row["relative"] is not None else float("inf")))
+    differ = order(found, everything=False)
+    relative = found.table.column("relative").tolist()
+    differ.sort(key=lambda k: -relative[k] if is_number(relative[k]) else -math.inf)
+    table = found.table.take(differ[:_LISTED]).to_records()
     lines = [f"## {'The same' if found.same else 'Not the same'}", "", shown(diff_headline(found), _WIDE), ""]
     lines += [f"- **A** {_name(found.a)}", f"- **B** {_name(found.b)}"]
     cells = [(_name(r["name"]), r["status"].replace("_", " "), number(r["relative"])) for r in table]
-    return _text([*lines, *_table(("tensor", "status", "relative change"), cells, 40)])
+    more = ["", f"… and {len(differ) - len(cells):,} more."] * (len(differ) > len(cells))
+    return _text([*lines, *_table(("tensor", "status", "relative change"), cells, _LISTED), *more])
 
 
 def check(report: CheckReport) -> str:
@@ -78,6 +88,30 @@ def check(report: CheckReport) -> str:
     ]
     cells = [(f.severity, shown(f.code), shown(f.message, _WIDE)) for f in report.findings]
     return _text([*lines, *_table(("severity", "code", "finding"), cells, 40)])
+
+
+def recipe(found: Recipe) -> str:
+    """The sentence, the parents, the mix as a Mermaid drawing, its layers in runs, and the configuration if short."""
+    lines = [f"## {(found.method or 'not explained').replace('_', ' ').capitalize()}", ""]
+    lines += [shown(sentence(found), None), "", f"- **Child** {_name(found.child)}"]
+    lines += [f"- **P{k}** {_name(name)}" for k, name in enumerate(found.parents[:_PARENTS], 1)]
+    lines += [f"- and {len(found.parents) - _PARENTS:,} more"] * (len(found.parents) > _PARENTS)
+    lines += [f"- {label}: {shown(words, _WIDE)}" for label, words in facts(found) if label not in _HEAD]
+    places = {name: k for k, name in enumerate(found.parents, 1)}
+    drawn = [w for w in sorted(found.weights, key=lambda w: -abs(w.value))[:_PARENTS] if w.parent in places]
+    if drawn and found.explained:
+        arrows = [f'  p{places[w.parent]}["P{places[w.parent]}"] -- "{w.value:.2f}" --> c["child"]' for w in drawn]
+        lines += ["", "```mermaid", "flowchart LR", *arrows, "```"]
+    made = (found.mergekit() or "").rstrip("\n").split("\n")
+    again = (
+        ["", "To make it again with mergekit:", "", "~~~~~~~~", *made, "~~~~~~~~"]
+        if made[0] and is_short(made, 14)
+        else []
+    )
+    rows = folded(found.layers, min(20, LINES - len(lines) - len(again) - 6))
+    heads, cells = layer_table(rows, found.parents) if rows else ([], [])
+    lines += _table(heads, [[shown(cell) for cell in row] for row in cells], len(rows))
+    return _text([*lines, *again])
 
 
 def inspect(checkpoint: Checkpoint, anatomy: Anatomy | None, noticed: Sequence[Finding] = ()) -> str:

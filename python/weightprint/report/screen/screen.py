@@ -28,6 +28,7 @@ from weightprint.report.screen.done import sentence
 from weightprint.report.screen.layer_runs import drawn, expert_words
 from weightprint.report.screen.looks import Look, found, looked_for
 from weightprint.util.escape import escape
+from weightprint.util.ranges import spans
 from weightprint.verdict.error_rates import counted, error_rate
 from weightprint.verdict.wording import headline
 
@@ -72,18 +73,25 @@ def screen(comparison: Comparison, pen: Pen, *, whole: bool = False) -> Iterator
     blank = [] if result.name == "identical" else [Text()]
     said = list(rows(comparison, pen.width - _LABEL))
     times = Counter(row.label for row in said)
-    every = [(row, list(_lines(row, pen, "- " * (times[row.label] > 1), whole))) for row in said]
+    bullets = ["- " * (times[row.label] > 1) for row in said]
+    every = [list(_lines(row, pen, bullet, whole)) for row, bullet in zip(said, bullets, strict=True)]
     lines = 10**6 if whole else _LINES if pen.width >= _WIDTH else 2 * _LINES
     room = lines - len(top) - len(foot) - 2 * len(blank)
     kept: set[int] = set()
-    for i in sorted(range(len(every)), key=lambda i: (every[i][0].rank, i)):
-        if not every[i][0].rank or sum(len(every[j][1]) for j in (*kept, i)) <= room:
+    ranked = sorted(range(len(said)), key=lambda i: (said[i].rank, i))
+    for i in ranked:
+        if not said[i].rank or sum(len(every[j]) for j in (*kept, i)) <= room:
             kept.add(i)
+    for i in (i for i in ranked if i in kept):  # where there is room left, nothing is cut short
+        full = list(_lines(said[i], pen, bullets[i], True))
+        if sum(len(every[j]) for j in kept) - len(every[i]) + len(full) <= room:
+            every[i] = full
     yield from (*top, *blank)
     label = ""
-    for row, (first, *others) in (every[i] for i in sorted(kept)):
-        yield from (Text(" " * _LABEL) + first[_LABEL:] if row.label == label else first, *others)
-        label = row.label
+    for i in sorted(kept):
+        first, *others = every[i]
+        yield from (Text(" " * _LABEL) + first[_LABEL:] if said[i].label == label else first, *others)
+        label = said[i].label
     yield from (*blank, *foot)
 
 
@@ -142,8 +150,13 @@ def rows(comparison: Comparison, width: int = 86) -> Iterator[Row]:
     else:
         yield from _silent(comparison, width)
     label = "Not told" if result.name in ("identical", "re_encoded") else "Against"
-    for k, words in enumerate(_against(comparison)):
-        yield Row("Against" if words.startswith(_HOLDS) else label, words, k)
+    words = list(_against(comparison))
+    differs = [w for w in words if _DIFFERS.match(w)]
+    yield from (Row("Differs", w, 2 + k) for k, w in enumerate(differs))
+    against = [w for w in words if w not in differs]
+    if result.related and label == "Against":
+        against = against or ["nothing that was looked at speaks against it"]
+    yield from (Row("Against" if w.startswith(_HOLDS) else label, w, k) for k, w in enumerate(against))
     if result.related and label == "Against":
         yield Row("Not told", "who owns A, its licence, distillation: weights do not say", 4)
     yield from (Row("To decide", words) for words in _next_steps(comparison)[:1])
@@ -213,8 +226,11 @@ def _related(comparison: Comparison, width: int) -> Iterator[Row]:
     if mix is not None:
         yield Row(DONE, recipe_sentence(mix))
     if name != "shared_initialisation" and not (mix and mix.explained):
-        for label, operations in told(comparison):
+        ways = told(comparison)
+        for label, operations in ways:
             yield from (Row(label, sentence(o), min(k, 1)) for k, o in enumerate(operations))
+        if not any(operations for _, operations in ways):
+            yield Row(DONE, "not told: none of the changes that are looked for was recognised", 1)
     if name != "re_encoded":
         first, *others = [look.sentence for look in found(comparison.evidence)] or ["see -v"]
         yield Row("For", first)
@@ -226,6 +242,8 @@ def who_first(direction: Direction) -> str:
     sure = "" if direction.confidence is None else f" (confidence {direction.confidence:.2g})"
     because = _plain(direction.because)
     if direction.later:
+        if found := _CONCLUSION.fullmatch(because):
+            because = f"{found[2]}: {found[1]}"
         return f"{'B; A' if direction.later == 'a' else 'A; B'} is the later one{sure}: {because}"
     if direction.relation == "siblings":
         return f"neither, they are siblings{sure}: {because}"
@@ -286,6 +304,7 @@ def _silent(comparison: Comparison, width: int) -> Iterator[Row]:
 
 _TESTS = "|".join(test.name for test in TESTS)
 #: Beginnings of sentences that stand under -v, or are said in other words. A name inside a sentence hides nothing.
+_DIFFERS = re.compile(r"other values under the same name|In [AB], without an equal|the same values in another order")
 _TECHNICAL = re.compile(
     rf"(?:{_TESTS})\b|(?:A|One) common random initialisation|A finding needs log10 p|A p-value of log10 p|The smallest "
     rf"corrected p-value|Why this is not"
@@ -397,10 +416,18 @@ def _parts(words: str) -> str:
         found = _PART.fullmatch(name)
         part = (found["part"] or "") if found else ""
         kind = _KINDS.get(part, f"expert {part[8:]} of layer ")
-        said.append((kind, found["layer"] if found else name, found["stack"].partition(":")[2] if found else ""))
+        stack = found["stack"].removeprefix("decoder").removeprefix(":") if found else ""
+        said.append((kind, found["layer"] if found else name, stack))
     groups = [(key, [at for _, at, _ in some]) for key, some in groupby(said, key=lambda x: (x[0], x[2]))]
-    listed = "; ".join(f"{kind}{', '.join(at)}{f' of {stack}' * bool(stack)}" for (kind, stack), at in groups)
+    listed = "; ".join(f"{_kind(kind, at)}{f' of {stack}' * bool(stack)}" for (kind, stack), at in groups)
     return f"looked for in A and not found: {listed}{more}{n}"
+
+
+def _kind(kind: str, at: Sequence[str]) -> str:
+    """``"feed-forward part of layers 0-2"``."""
+    if not kind or len(at) == 1 or not all(map(str.isdecimal, at)):
+        return f"{kind}{', '.join(at)}"
+    return f"{kind.rstrip()}s {spans(sorted(map(int, at)))}"
 
 
 def spaced(words: str) -> str:
@@ -408,6 +435,8 @@ def spaced(words: str) -> str:
     return re.sub(r"(?<=\d)%(?= of [AB]'s parameters)", " %", words)
 
 
+#: Why, and what follows, which a reader wants first.
+_CONCLUSION = re.compile(r"([^;]+): ([AB] (?:is|was) [^:;]+)")
 _NOTHING = "nothing that was tested tells a parent from a child: "
 
 
@@ -415,9 +444,18 @@ def _plain(words: str) -> str:
     """A sentence without abbreviations: t is where the two parted."""
     words = re.sub(rf"at t = ({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\] of the way from A \(0\) to B \(1\)", _AT, words)
     words = re.sub(rf"\bt = ({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", _PARTED, words)
+    words = re.sub(
+        rf"at ({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\] of the way from it", r"\1 of the way (\2 to \3)", words
+    )
+    words = re.sub(
+        r"a parting (.+?\)) without decay, which a parent has, and so has a mean of relatives", _EARLY, words
+    )
+    words = re.sub(r"a parting (.+?\)) is not sharp enough to call them siblings", _VAGUE, words)
     return re.sub(r"\bFFN(s?)\b", r"feed-forward part\1", words.replace("an FFN", "a FFN"))
 
 
 _NUMBER = r"-?\d+\.\d+"
 _AT = r"\1 of the way from A to B (\2 to \3)"
+_EARLY = r"they parted \1, without decay: so does a parent from its child, and a mean of relatives from one of them"
+_VAGUE = r"they parted about \1, too vague to call one the parent, or both siblings"
 _PARTED = r"a parting \1 of the way from A to B (\2 to \3)"

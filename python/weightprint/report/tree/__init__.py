@@ -1,0 +1,1 @@
+"""A tree of origin shown: the page, its drawings, and Markdown."""
