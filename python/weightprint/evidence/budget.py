@@ -93,6 +93,7 @@ class Budget:
     rows: int = 512  # per tensor
     units: int = 512  # hidden units per layer
     layers: int = 64  # sampled evenly over the depth
+    matrices: int = 4096  # whose channels are compared in place, spread evenly over the model
     channels: int = 1024  # residual channels
     multiplications: float = 2e12  # for products of matrices
     held: int = 1 << 25  # bytes of B's sampled rows that are held while A streams by
@@ -145,6 +146,7 @@ BUDGETS: dict[str, Budget] = {
         rows=4096,
         units=4096,
         layers=4096,
+        matrices=_EVERY,
         channels=16384,
         multiplications=1e14,
         token_rows=65536,

@@ -57,7 +57,7 @@ from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.rounding.block_codes import Coded
 from weightprint.evidence.rounding.encodings import Outcome, bits, checked, stored_otherwise, stored_scales, times
 from weightprint.evidence.rounding.orders import Order, may_be, order
-from weightprint.evidence.rounding.regrouped import Regrouped, regrouped
+from weightprint.evidence.rounding.regrouped import Regrouped, may_be_regrouped, regrouped
 from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Tensor
 from weightprint.util import parallel
@@ -179,7 +179,8 @@ def _left(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Tensors of either side that have no equal, whatever it was told of them, on the other."""
     told = [p for p, (out, found) in outcomes if found is not None or (out is not None and out.kind() is not None)]
-    told += [p for p, _ in outcomes if _stayed(models, p)]
+    asked = [p for p, _ in outcomes if may_be_regrouped(p.a) or may_be_regrouped(p.b)]  # others are not looked at
+    told += [p for p in asked if _stayed(models, p)]
     known = {p.a.name for p in told}, {p.b.name for p in told}
     digests = [{t.digest for t in side.tensors.values()} for side in (models.b, models.a)]
     ours, theirs = (

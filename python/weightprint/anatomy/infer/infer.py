@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weightprint.anatomy.infer.blocks import BlockTensor, RepeatedBlocks, outside_names, repeats_by_name
-from weightprint.anatomy.infer.name_hints import hint, stack_word
+from weightprint.anatomy.infer.name_hints import hint_among, stack_word
 from weightprint.anatomy.infer.order import numbering, repeats_by_order, starts
 from weightprint.anatomy.infer.outside_blocks import Outside, find_outside
 from weightprint.anatomy.infer.roles import TensorRole, by_name_hints_only, read_block
@@ -68,6 +68,7 @@ _OUTSIDE_RANK = {
     "pooler": 2,
     "final_norm": 1,
 }
+_OUTSIDE, _FIXED = frozenset(_OUTSIDE_RANK), frozenset(FIXED)
 
 Shape = tuple[int, ...]
 Read = Callable[[str, "slice | None", "slice | None"], F32]
@@ -121,7 +122,7 @@ class _Result:
 
 def _buffers(left: Sequence[str], shapes: Mapping[str, Shape], result: _Result) -> set[str]:
     """What the architecture sets, by its words; given its place, so that no shape mistakes it for something learned."""
-    found = {name for name in left if (hint(name) or "").removesuffix("_bias") in FIXED}
+    found = {name for name in left if hint_among(name, _FIXED) is not None}
     for name in left:
         if name in found:
             place = Place(stack_word(name) or "decoder", None, "fixed")
@@ -132,9 +133,8 @@ def _buffers(left: Sequence[str], shapes: Mapping[str, Shape], result: _Result) 
 def _by_word(rest: Sequence[str], shapes: Mapping[str, Shape], result: _Result) -> None:
     """What nothing else placed, where words alone name a role outside the blocks and the rank agrees."""
     for name in rest:
-        word = hint(name)
-        rank = None if word is None else _OUTSIDE_RANK.get(matrix_of(word))
-        if word is not None and rank is not None and len(shapes[name]) == (rank if word == matrix_of(word) else 1):
+        word = hint_among(name, _OUTSIDE) if 1 <= len(shapes[name]) <= 2 else None
+        if word is not None and len(shapes[name]) == (_OUTSIDE_RANK[word] if word == matrix_of(word) else 1):
             place = Place(stack_word(name) or "decoder", None, word)
             result.add(place, View(name, shapes[name]), _WORD, "the words of its name")
 

@@ -12,9 +12,9 @@ norm whose words don't say which. A word that contradicts the shapes loses (:mod
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 
-__all__ = ["FUSED", "WORDS", "expert_word", "hint", "normalised", "stack_word"]
+__all__ = ["FUSED", "WORDS", "expert_word", "hint", "hint_among", "normalised", "stack_word"]
 
 _B, _E = r"(?<![a-z])", r"(?![a-z])"
 
@@ -115,6 +115,19 @@ def hint(rest: str) -> str | None:
     """The role (or fused roles, or ``"norm"``) that a name's words speak of, with ``_bias`` where they say bias."""
     # No word has a number of three digits in it: names that differ in those alone are looked at once.
     return _hint(_LONG_NUMBER.sub("0", rest))
+
+
+def hint_among(rest: str, words: frozenset[str]) -> str | None:
+    """`hint` where that is one of these roles, or its bias, and None elsewhere: for most names at a glance."""
+    if not _any(words).search(normalised(_LONG_NUMBER.sub("0", rest))):
+        return None
+    word = hint(rest)
+    return word if word is not None and word.removesuffix("_bias") in words else None
+
+
+@cache
+def _any(words: frozenset[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern.pattern})" for word, pattern in _COMPILED if word in words))
 
 
 @lru_cache(maxsize=65536)

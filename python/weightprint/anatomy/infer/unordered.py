@@ -63,7 +63,8 @@ def read_unordered(names: Sequence[str], shapes: Mapping[str, Shape], values: Pr
     probe = values if few else Probe(None, shapes)
     _ffn_roles(reading, inside, pool, probe)
     _attention_roles(reading, inside, pool, probe)
-    tables = [n for n in names if len(shapes[n]) == 2 and not any(n in members for members in inside.values())]
+    block_like = {n for members in inside.values() for n in members}
+    tables = [n for n in names if len(shapes[n]) == 2 and n not in block_like]
     outer = find_outside(tables, shapes, d, values, ordered=False, readable=False)
     both = {f.role for f in outer} >= {"embedding", "head"}
     first = [f.name for f in outer if not f.transposed and f.role in ("position", *(("embedding",) if both else ()))]
@@ -75,8 +76,7 @@ def read_unordered(names: Sequence[str], shapes: Mapping[str, Shape], values: Pr
     out += place_vectors(pool, by_shape, shapes, reading, probe)
     used = {view.weight for _, view, _, _ in out}
     rest = [name for name in names if name not in used]
-    block_like = {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
-    block_like |= {n for members in inside.values() for n in members}
+    block_like |= {n for s, members in by_shape.items() if len(members) >= blocks and s not in inside for n in members}
     left = [n for n in rest if len(shapes[n]) == 2 and n not in block_like] + [n for n in rest if shapes[n] == (d,)]
     for found in find_outside(left, shapes, d, values, ordered=False, readable=False):
         out.append((Place("decoder", None, found.role), found.view(shapes), 0.9 * found.confidence, found.because))
@@ -95,12 +95,12 @@ def _unit(counts: Mapping[Shape, int], d: int) -> tuple[int, int, Reading] | Non
         if sum(c % n for c in counts.values() if c >= n) > 2:
             continue
         experts = _experts(inside, d)
+        each = {shape: experts if experts and many % experts == 0 else 0 for shape, many in inside.items()}
         tensors: list[BlockTensor] = []
-        for shape, many in inside.items():
-            each = experts if experts and many % experts == 0 else 0
-            for _ in range(many // (each or 1)):
-                tensors.append(BlockTensor("", len(tensors), shape, {(0, e): "" for e in range(each)}))
-        if all(sum(s.shape == shape for s in tensors) <= 8 for shape in inside):
+        if all(many // (each[shape] or 1) <= 8 for shape, many in inside.items()):
+            for shape, many in inside.items():
+                for _ in range(many // (each[shape] or 1)):
+                    tensors.append(BlockTensor("", len(tensors), shape, {(0, e): "" for e in range(each[shape])}))
             reading = read_matrices(tensors, d)
             read = n * sum(len(s.names) or 1 for s in tensors if s not in reading.rest)
             if read and (best is None or (read, n) > best[:2]):
@@ -233,9 +233,10 @@ def _attention_roles(reading: Reading, inside: Mapping[Shape, list[str]], pool: 
             n = pool.blocks
             middle = (axis[order[n - 1]] + axis[order[n]]) / 2
             picked = sorted(order[:n].tolist())
+            taken = set(picked)
             chances = [logistic(abs(odds - middle)) for odds in axis]
             pool.give("o", [names[i] for i in picked], [chances[i] for i in picked], "channel axis")
-            rest = [i for i in range(len(names)) if i not in picked]
+            rest = [i for i in range(len(names)) if i not in taken]
             left = [names[i] for i in rest]
             if roles == {"q", "o"}:
                 pool.give("q", left, [chances[i] for i in rest], "channel axis")
@@ -278,17 +279,19 @@ def _take_values(names: Sequence[str], pool: Unordered, probe: Probe) -> list[st
     """
     outputs, queries, n = pool.roles.get("o", []), pool.roles.get("q", []), pool.blocks
     rows, columns = (_units(m, role, pool.transposed, probe) for m, role in ((names, "v"), (outputs, "o")))
-    table = np.zeros((n, len(names))) if rows is None or columns is None else paired(columns, rows)
     moments = _asked(queries, names, pool.transposed, probe) if len(names) == 2 * n and len(queries) == n else None
+    table = None if rows is None or columns is None else paired(columns, rows)
     if moments is not None and rows is not None:
-        asking = _units(queries, "q", pool.transposed, probe)
+        asking, zero = _units(queries, "q", pool.transposed, probe), np.zeros((n, len(names)))
         rotation = None if asking is None else Rotation.of(asking, rows.shape[1])
         if asking is None or rotation is None:
-            picked, sure = split(table, [moments])
+            picked, sure = split(zero if table is None else table, [moments])
         else:
             keys = [moments, rotation.pairs(asking, rows)]
-            picked, sure = split(table, keys, rotation.profile(asking, rows))
+            picked, sure = split(zero if table is None else table, keys, rotation.profile(asking, rows))
         cue = "paired norms, rotation"
+    elif table is None:  # of many tensors no value is read
+        picked, sure, cue = np.arange(n), np.full(len(names), 0.5), "paired norms"
     else:
         picked = assign(table)
         apart = float(np.median(table[np.arange(n), picked]) - np.median(np.delete(table, picked, 1).max(0)))
@@ -296,7 +299,8 @@ def _take_values(names: Sequence[str], pool: Unordered, probe: Probe) -> list[st
         cue = "paired norms"
     chosen = np.sort(picked)
     pool.give("v", [names[i] for i in chosen], sure[chosen].tolist(), cue)
-    rest = [i for i in range(len(names)) if i not in set(picked.tolist())]
+    taken = set(picked.tolist())
+    rest = [i for i in range(len(names)) if i not in taken]
     pool.chance.update({names[i]: (float(sure[i]), cue) for i in rest})
     return [names[i] for i in rest]
 

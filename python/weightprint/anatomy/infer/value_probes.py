@@ -87,6 +87,8 @@ def _once(measure: Callable[Concatenate[Probe, P], T]) -> Callable[Concatenate[P
 
     @wraps(measure)
     def remembered(probe: Probe, /, *args: P.args, **named: P.kwargs) -> T:
+        if probe.read is None:
+            return cast(T, None)
         key = (measure.__name__, *args)
         if key not in probe._kept:
             probe._kept[key] = measure(probe, *args, **named)

@@ -131,6 +131,7 @@ def planned(models: ModelPair) -> Sums | str:
     if not usable:
         return "no pair of matrices has equal shapes and a known residual axis"
     usable = _sample_layers(usable, budget.layers, left_out)
+    usable = _sample_experts(usable, budget.matrices, left_out)
     channels = pick(width, budget.channels, models.seed, "channels")
     d = channels.size
     rows = min(budget.rows, int(budget.multiplications / (d * d * len(usable))))
@@ -320,6 +321,8 @@ class Sums(Collector):
 
 def _leading(c: F32, k: int, seed: int) -> tuple[F32, F32]:
     """About the k leading left and right singular vectors, as columns, by subspace iteration."""
+    if not k:  # of few channels none is common
+        return np.empty((len(c), 0), np.float32), np.empty((len(c), 0), np.float32)
     right = product(c.T, np.random.default_rng([seed, len(c), 3]).standard_normal((len(c), k)).astype(np.float32))
     for _ in range(4):
         left = qr(product(c, right))[0]
@@ -365,6 +368,23 @@ def _sample_layers(usable: Sequence[tuple[Pair, int]], limit: int, left_out: dic
         {p.b.name: "block not sampled" for p, _ in usable if p.known.layer is not None and p.known.region not in kept}
     )
     return [(p, axis) for p, axis in usable if p.known.layer is None or p.known.region in kept]
+
+
+def _sample_experts(usable: list[tuple[Pair, int]], limit: int, left_out: dict[str, str]) -> list[tuple[Pair, int]]:
+    """Keep everything but experts', and of their matrices so many of every block and role that ``limit`` are left."""
+    if len(usable) <= limit:
+        return usable
+    groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair, _ in usable:
+        if isinstance(pair.known.key[2], int):
+            groups[pair.known.region, pair.known.key[1]].append(pair)
+    others = len(usable) - sum(map(len, groups.values()))
+    each = max(1, (limit - others) // max(len(groups), 1))
+    kept = {pair.b.name for pairs in groups.values() for pair in evenly(pairs, each)}
+    left_out.update(
+        {p.b.name: "expert not sampled" for pairs in groups.values() for p in pairs if p.b.name not in kept}
+    )
+    return [(p, axis) for p, axis in usable if not isinstance(p.known.key[2], int) or p.b.name in kept]
 
 
 def _by_region(usable: Sequence[tuple[Pair, int]]) -> dict[str, list[tuple[Pair, int]]]:

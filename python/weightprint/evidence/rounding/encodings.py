@@ -28,6 +28,9 @@ __all__ = ["Kind", "Outcome", "bits", "checked", "rounded", "stored_otherwise", 
 _MIN_LEVELS = 16  # distinct stored values for a tensor to be evidence
 _MIN_GROUP = 32  # elements that share one scale; fewer could be fitted
 _MAX_TURNED = 1 << 26  # values; a transposed tensor is held whole
+_WIDE = frozenset({"F64", "F32", "F16", "BF16"})
+_UNLIKE = 0.97  # cosine²: what a factor and rounding to one of these leave is far more
+_TINY = 2.0**-10  # root mean square from which on float16 rounds as it does elsewhere
 _SUBSAMPLE = 1024  # values that a factor is first asked of
 _SLACK = 1e-3
 _NEAR_ONE = 0.02  # factors that the rounding of codes may make
@@ -200,11 +203,23 @@ def _factor(a: ModelView, b: ModelView, pair: Pair, ways: Sequence[tuple[int, in
     found = Factor(pair.a.dtype, pair.b.dtype, ways)
     for at_once in (_SUBSAMPLE, SLICE_VALUES // 4):  # nearly all pairs are done with after a row
         for start, y in b.slices(pair.b, at_once):
+            x = a.rows(pair.a, start, start + y.shape[0])
+            if at_once == _SUBSAMPLE and {pair.a.dtype, pair.b.dtype} <= _WIDE and _unlike(x, y):
+                return None
             if found.alive:
-                found.add(a.rows(pair.a, start, start + y.shape[0]), y)
+                found.add(x, y)
             if not found.alive or at_once == _SUBSAMPLE:
                 break
     return found.value
+
+
+def _unlike(x: F32, y: F32) -> bool:
+    """No factor and no rounding to a type of 8 bits of precision and more makes one of these of the other. False
+    where values are not finite, or so small that rounding leaves less of them."""
+    wide, other = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
+    with np.errstate(all="ignore"):
+        xx, xy, yy = float(wide @ wide), float(wide @ other), float(other @ other)
+    return min(xx, yy) > wide.size * _TINY**2 and xy * xy < _UNLIKE * xx * yy < math.inf
 
 
 def _factor_in_codes(both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: Tensor, precision: int) -> float | None:

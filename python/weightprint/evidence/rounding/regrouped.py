@@ -21,7 +21,7 @@ import numpy as np
 from weightprint.evidence.rounding.orders import U64, row_sums
 from weightprint.fingerprint.model import ModelView, Tensor
 
-__all__ = ["Regrouped", "regrouped"]
+__all__ = ["Regrouped", "may_be_regrouped", "regrouped"]
 
 _FEWEST = 64  # values of a tensor
 _MOST = 1 << 22  # rows of one pool
@@ -64,7 +64,7 @@ def _pools(left_a: Iterable[Tensor], left_b: Iterable[Tensor]) -> Iterator[tuple
     pools: tuple[dict[str, _Pool], dict[str, _Pool]] = (defaultdict(list), defaultdict(list))
     for left, pool in ((left_a, pools[0]), (left_b, pools[1])):
         for tensor in left:
-            if tensor.numel >= _FEWEST and not tensor.undecoded and tensor.dtype[0] not in "UI":
+            if may_be_regrouped(tensor):
                 pool[_block(tensor)].append(tensor)
     keys = [*dict.fromkeys([*pools[0], *pools[1]])]
     together = [keys] if pools[0].keys() != pools[1].keys() else [[key] for key in keys]
@@ -72,6 +72,11 @@ def _pools(left_a: Iterable[Tensor], left_b: Iterable[Tensor]) -> Iterator[tuple
         ours, theirs = ([t for key in blocks for t in pool.get(key, ())] for pool in pools)
         for kind in dict.fromkeys(map(_kind, theirs)):
             yield [t for t in ours if _kind(t) == kind], [t for t in theirs if _kind(t) == kind]
+
+
+def may_be_regrouped(tensor: Tensor) -> bool:
+    """It has values, and enough of them for its rows to be anybody's in particular."""
+    return tensor.numel >= _FEWEST and not tensor.undecoded and tensor.dtype[0] not in "UI"
 
 
 def _kind(tensor: Tensor) -> tuple[int, bool]:
