@@ -16,8 +16,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
+from weightprint.anatomy.infer.blocks import periodic
 from weightprint.anatomy.infer.infer import infer
-from weightprint.anatomy.infer.name_hints import _hint
+from weightprint.anatomy.infer.name_hints import WORDS, _hint, hint, hint_among
+from weightprint.evidence.lookup.channel_sums import _sample_experts
+from weightprint.evidence.pairing import pair_tensors
+from weightprint.evidence.rounding.encodings import _unlike, rounded
+from weightprint.fingerprint.build import outlined
 from weightprint.quant.weights import Weights
 from weightprint.report.inspect import inspect_dict, lines
 from weightprint.util.beginnings import Beginnings
@@ -205,3 +210,79 @@ def test_beginnings_are_those_of_a_plain_search() -> None:
             for s in strings
         ]
         assert found.nearest(text) == common.index(max(common))
+
+
+def test_words_of_some_roles_are_those_of_all() -> None:
+    """A glance at the words of a few roles says what the whole table says, for every role and its bias."""
+    names = ["x.rope_freqs", "token_embedding.weight", "norm.weight", "pooler.bias", "tensor_1000", "running_mean"]
+    names += [f"head.{word}.bias" for word, _ in WORDS] + [f"a{k}.weight" for k in range(20)]
+    some = frozenset({"fixed", "statistics", "embedding", "head", "pooler", "final_norm"})
+    for name in names:
+        word = hint(name)
+        wanted = word if word is not None and word.removesuffix("_bias") in some else None
+        assert hint_among(name, some) == wanted, name
+
+
+def _period_by_search(ids: list[int]) -> tuple[int, int, int] | None:
+    """The longest exactly repeating run, every period and start looked at."""
+    best, n = None, len(ids)
+    for p in range(2, n // 2 + 1):
+        runs = [next((k for k in range(n - p - i) if ids[i + k] != ids[i + k + p]), n - p - i) for i in range(n - p)]
+        i = max(range(n - p), key=lambda i: runs[i])
+        length = runs[i] + p if runs[i] else 0
+        if (
+            length >= 2 * p
+            and len(set(ids[i : i + p])) >= 3
+            and (best is None or length // p * p > best[2] // best[1] * best[1])
+        ):
+            best = i, p, length
+    return best if best is not None and best[2] // best[1] * best[1] >= 0.6 * n else None
+
+
+def test_periods_are_those_of_a_plain_search() -> None:
+    rng = np.random.default_rng(5)
+    found = 0
+    for _ in range(150):
+        p, n, before, behind = rng.integers(2, 9), rng.integers(2, 7), rng.integers(0, 14), rng.integers(0, 14)
+        unit = rng.integers(0, 4, p)
+        ids = [*rng.integers(0, 4, before), *np.tile(unit, n), *rng.integers(0, 4, behind)]
+        if rng.random() < 0.3:
+            ids[rng.integers(0, len(ids))] = 9
+        shapes = [(int(k), 1) for k in ids]
+        if len(set(shapes)) < 3:
+            continue
+        wanted = _period_by_search([int(k) for k in ids])
+        assert periodic(shapes) == wanted
+        found += wanted is not None
+    assert found > 30
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_what_a_factor_makes_is_never_unlike(dtype: str) -> None:
+    rng = np.random.default_rng(6)
+    for scale in (1e-3, 1.0, 1e3):
+        x = np.asarray(scale * rng.standard_normal((4, 8)), np.float32)
+        for factor in (-1.7, 0.3, 1.0, 2.0, 19.0):
+            y = rounded(np.asarray(x * np.float32(factor)), dtype)
+            assert y is not None
+            assert not _unlike(x, y[0])
+        assert _unlike(x, np.asarray(scale * rng.standard_normal((4, 8)), np.float32))
+        x[0, 0] = np.nan
+        assert not _unlike(x, -np.abs(x))
+
+
+def test_experts_are_sampled_in_every_block(make: Any) -> None:
+    """Of many matrices a few of every block and role speak, and what is no expert's always does."""
+    a, b = (
+        outlined(weightprint.open(make(_experts, "normal")(400, seed)), side).side
+        for seed, side in ((0, "a"), (1, "b"))
+    )
+    pairs, _ = pair_tensors(a, b, values=False)
+    usable = [(pair, 1) for pair in pairs if pair.a.rank2]
+    left_out: dict[str, str] = {}
+    kept = _sample_experts(usable, 60, left_out)
+    assert _sample_experts(usable, len(usable), {}) == usable
+    assert len(kept) <= max(60, len({(p.known.region, p.known.key[1]) for p, _ in usable}) + 60)
+    assert {(p.known.region, p.known.key[1]) for p, _ in kept} == {(p.known.region, p.known.key[1]) for p, _ in usable}
+    assert len(kept) + len(left_out) == len(usable)
+    assert len(left_out) > 0
