@@ -121,7 +121,7 @@ def test_a_model_with_every_matrix_transposed_is_the_same_one_and_said_to_be(
         assert not diff.renamed
         assert not diff.reordered
         assert "14 stored transposed" in str(diff)
-        assert {"same": 21} == diff.counts or kinds[0] != kinds[1]
+        assert diff.counts == {"same": 21} or kinds[0] != kinds[1]
         assert found.verdict in ("identical", "re_encoded")
         assert "14 tensors stored transposed" in found.result.sentence
         for way in found.history.operations_if.values():

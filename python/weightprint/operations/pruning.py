@@ -68,7 +68,9 @@ def _beside_zero(change: Change) -> float:
 def _zeros(changes: Sequence[Change]) -> float:
     """Share of B's values that are zero, or next to it."""
     if any(beside := [_beside_zero(c) for c in changes]):
-        return round(sum(x * c.b.numel for x, c in zip(beside, changes, strict=True)) / sum(c.b.numel for c in changes), 2)
+        return round(
+            sum(x * c.b.numel for x, c in zip(beside, changes, strict=True)) / sum(c.b.numel for c in changes), 2
+        )
     counted = [c for c in changes if c.b.zeros is not None]
     if len(counted) == len(changes):
         return round(sum(c.b.zeros or 0 for c in counted) / sum(c.b.numel for c in counted), 4)

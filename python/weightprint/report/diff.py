@@ -191,7 +191,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     share = None if row["n_differ"] is None or not row["numel"] else 100 * row["n_differ"] / row["numel"]
     return (
         name,
-        ", ".join(filter(None, (_WORDS.get(row["status"], row["status"]), row["order"], row["layout"], _nonfinite(row)))),
+        ", ".join(
+            filter(None, (_WORDS.get(row["status"], row["status"]), row["order"], row["layout"], _nonfinite(row)))
+        ),
         _both(row["dtype_a"], row["dtype_b"]),
         _both(*(None if row[dtype] is None else shape_text(row[shape], "×") for shape, dtype in _SIDES)),
         number(row["relative"]),

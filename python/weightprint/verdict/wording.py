@@ -94,7 +94,9 @@ def re_encoded(facts: Facts) -> str:
     extra = "" if facts.complete else ", except for what is listed below"
     same = facts.told(SameValues)
     rounded = "rounded" if same is None or same.later is not None else "rounded at most"
-    return f"B holds A's weights in another encoding{extra}: the same values, {rounded} and nothing else{_turned(facts)}."
+    return (
+        f"B holds A's weights in another encoding{extra}: the same values, {rounded} and nothing else{_turned(facts)}."
+    )
 
 
 def same_but(facts: Facts) -> str:

@@ -3,9 +3,9 @@
 The strict question is :func:`weightprint._core.cells`: does every value lie in the cell that rounding to the group's
 levels leaves for it? Quantisers that round to nearest pass it (absmax and min-max of any group size, NF4, FP8 and FP4
 in blocks, GGUF's Q types), and nothing else does: of a group that was trained on, or of a stranger's, some value lies
-elsewhere. A few groups may miss, where a value stood half-way between two levels, and no further off. A group of one level has no cells: it
-may hold what is tiny beside its neighbours, and next to nothing of the difference. And the outermost cells are open, so
-the difference as a whole must be of the size that rounding makes it.
+elsewhere. A few groups may miss, where a value stood half-way between two levels, and no further off. A group of
+one level has no cells: it may hold what is tiny beside its neighbours, and next to nothing of the difference. And the
+outermost cells are open, so the difference as a whole must be of the size that rounding makes it.
 
 The loose one is whether the difference is of the size that such codes make. Quantisers that look at activations (GPTQ)
 push values to levels further off, to make up for the errors of others: 1.1 to 1.5 times the mean square of rounding to

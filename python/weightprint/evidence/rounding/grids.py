@@ -30,8 +30,8 @@ _BITS = (2, 3, 4, 5, 6, 8)
 class Grid:
     """Quantised values: bits, inputs per group (None: a row), the kind of grid, whether A's value lies in the cell that
     rounding to the nearest point puts there, the relative error that such rounding makes (step / sqrt 12), and the
-    share of values at the point next to zero although A's are a step from it, less those that went the other way: of any change
-    but pruning as many do; and the share of all that are there."""
+    share of values at the point next to zero although A's are a step from it, less those that went the other way: of
+    any change but pruning as many do; and the share of all that are there."""
 
     bits: int
     group: int | None

@@ -92,9 +92,9 @@ def order(a: ModelView, b: ModelView, pair: Pair) -> Order | None:
             return Order("transposed", "transposed")
         if _alike(here, there):
             return Order(f"transposed, {_words(here, there, noun)}", f"transposed, {_words(there, here, other)}")
-    if len(pair.b.shape) == 3 and pair.a.shape == pair.b.shape and not pair.transposed:
-        if any(np.array_equal(x.rows, vector_sums(b, pair.b, axis, dtype)) for axis in (0, 1)):
-            return Order("every matrix transposed", "every matrix transposed")
+    stacks = len(pair.b.shape) == 3 and pair.a.shape == pair.b.shape and not pair.transposed
+    if stacks and any(np.array_equal(x.rows, vector_sums(b, pair.b, axis, dtype)) for axis in (0, 1)):
+        return Order("every matrix transposed", "every matrix transposed")
     if _alike(x.rows_any, y.rows_any) and _alike(x.columns_any, y.columns_any):
         found = _both(a, pair, dtype, x, y)
         if found is not None:
