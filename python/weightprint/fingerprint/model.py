@@ -40,8 +40,8 @@ class Tensor:
     None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
     architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read.
     ``n_nan`` and ``n_infinite`` count such values, as far as all were read. ``simple`` and ``sinusoidal``: what
-    :meth:`ModelView.is_trivial` and `is_computed` say, where values need not be asked again. ``stored_turned``: the file
-    holds it (in x out), and it is read transposed.
+    :meth:`ModelView.is_trivial` and `is_computed` say, where values need not be asked again. ``stored_turned``: the
+    file holds it (in x out), and it is read transposed.
     """
 
     name: str
