@@ -85,5 +85,5 @@ def test_scales_and_codes_that_were_changed(tmp_path: Path, scheme: str) -> None
             assert [row["name"] for row in rows] == [f"{DOWN}.weight"], (how, against)
             if factor is not None:
                 way = factor if against != "BF16" else 1 / factor
-                assert rows[0]["factor"] == pytest.approx(way, rel=2e-4), (how, against)
+                assert rows[0]["factor"] == pytest.approx(way, rel=1e-3 if how == "factor" else 3e-4), (how, against)
                 assert "times" in found.result.sentence
