@@ -107,6 +107,38 @@ def test_nibbles_reversed_within_groups_moved_no_channel(tmp_path: Path) -> None
     assert not names & {"channel_permutation", "unit_permutation", "fine_tune", "continued_pretraining"}
 
 
+@pytest.mark.parametrize("ffn", [96, 192])
+@pytest.mark.parametrize("kinds", [(BF16, BF16), (np.float32, BF16), (BF16, np.float32)])
+def test_a_model_with_every_matrix_transposed_is_the_same_one_and_said_to_be(
+    tmp_path: Path, ffn: int, kinds: tuple[Any, Any]
+) -> None:
+    w = llama(57, d=96, ffn=ffn)
+    turned = {n: np.ascontiguousarray(x.T) if "_proj" in n else x for n, x in w.items()}
+    a, b = (save(tmp_path / n, x, kind, hidden_size=96) for n, x, kind in (("a", w, kinds[0]), ("b", turned, kinds[1])))
+    for pair in ((a, b), (b, a)):
+        diff, found = weightprint.diff(*pair), weightprint.compare(*pair)
+        assert diff.transposed == 14
+        assert not diff.renamed
+        assert not diff.reordered
+        assert "14 stored transposed" in str(diff)
+        assert diff.counts == {"same": 21} or kinds[0] != kinds[1]
+        assert found.verdict in ("identical", "re_encoded")
+        assert "14 tensors stored transposed" in found.result.sentence
+        for way in found.history.operations_if.values():
+            assert {o.name for o in way} == {"transpose"} | ({"re_dtype"} if kinds[0] != kinds[1] else set())
+
+
+def test_where_the_squares_alone_stayed_the_model_is_another(tmp_path: Path) -> None:
+    """An exporter that turns what must be turned to fit, and leaves what fits anyway."""
+    w = llama(57, d=96, ffn=192)
+    other = {n: np.ascontiguousarray(x.T) if "_proj" in n and x.shape[0] != x.shape[1] else x for n, x in w.items()}
+    a, b = (save(tmp_path / n, x, hidden_size=96) for n, x in (("a", w), ("b", other)))
+    for pair in ((a, b), (b, a)):
+        assert weightprint.compare(*pair).verdict == "shared_origin"
+        assert set(orders(*pair).values()) == {"transposed"}
+        assert len(orders(*pair)) == 4
+
+
 # Orders times tensors
 
 ORDERS: dict[str, tuple[Callable[[Array], Array], str, str]] = {

@@ -82,6 +82,7 @@ _COLUMNS: tuple[tuple[str, Kind], ...] = (
     ("n_nonfinite_b", "i64"),
     ("order", "str"),
     ("factor", "number"),
+    ("layout", "str"),
     ("stack", "str"),
     ("block", "i64"),
     ("role", "str"),
@@ -102,7 +103,9 @@ class Diff(Shown):
             the same elements, there is no relative change, cosine or largest difference. ``order``: how other values
             are A's in another order within the tensor, in words (``"rows in another order …"``, ``"transposed"``), or
             rows of several tensors of the other side, fused or cut otherwise; None where they are not. ``factor``: what
-            all of A's values were multiplied by, where that is all and no file stores it. ``stack``, ``block``,
+            all of A's values were multiplied by, where that is all and no file stores it. ``layout``: ``"transposed"``
+            where one file holds the matrix (in x out) and the other (out x in); values are compared the same way
+            round. ``stack``, ``block``,
             ``role`` and ``expert``: where it sits in the model, B's or else A's; None where that is not known.
         bytes_read: bytes of all tensors that were read.
 
@@ -135,6 +138,11 @@ class Diff(Shown):
         return sum(order is not None for order in self.table["order"])
 
     @property
+    def transposed(self) -> int:
+        """How many matrices one file holds (in x out) and the other (out x in)."""
+        return sum(layout is not None for layout in self.table["layout"])
+
+    @property
     def same(self) -> bool:
         """Every tensor is in both with the same values; another dtype is not the same."""
         return set(self.counts) <= {"same"}
@@ -144,7 +152,8 @@ class Diff(Shown):
         """How names of the same tensor differ, in words, and of how many tensors; the commonest first."""
         names = set(self.table["name"])  # a head beside the embedding that stands for it is not renamed
         both = zip(self.table["name_a"], self.table["name"], strict=True)
-        return rename_rules((a, b) for a, b in both if a is not None and a not in names)
+        pairs = ((a.partition("[")[0], b.partition("[")[0]) for a, b in both if a is not None and a not in names)
+        return rename_rules(pairs)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; undefined numbers are None."""
@@ -297,7 +306,7 @@ def _values(kind: Kind, values: list[Any]) -> Any:
     return np.array(values, np.uint64) if kind == "u64" else values
 
 
-def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
+def _row(a: Tensor | None, b: Tensor | None, status: str, transposed: bool = False) -> dict[str, Any]:
     one = b or a
     place = (b.place if b else None) or (a.place if a else None)
     return {
@@ -313,6 +322,7 @@ def _row(a: Tensor | None, b: Tensor | None, status: str) -> dict[str, Any]:
         "block": place.block if place else None,
         "role": place.role if place else None,
         "expert": None if place is None or place.expert is None else str(place.expert),
+        "layout": "transposed" if a and b and Pair(a, b, transposed).turned else None,
     }
 
 
@@ -391,7 +401,7 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) ->
     found_order = order(side_a, side_b, pair) if asked else None
     return (
         pair,
-        _row(pair.a, pair.b, status)
+        _row(pair.a, pair.b, status, pair.transposed)
         | {
             "order": found_order.order if found_order is not None else None,
             "factor": outcome.factor if outcome is not None else None,

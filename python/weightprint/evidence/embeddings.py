@@ -79,8 +79,10 @@ class _Table:
     @property
     def kind(self) -> str:
         """What was done to the vocabulary, from the equal rows, else from the near ones."""
-        if len(self.map) >= 2:
-            return _kind(self.map, len(self.map) / max(self.tested, 1), self.a.shape[0], self.b.shape[0])
+        equal, near = len(self.map) / max(self.tested, 1), len(self.near) / max(self.sampled, 1)
+        trained = not self.fitted and near >= _NEARLY_ALL > equal  # equal rows are those that training left alone
+        if len(self.map) >= 2 and not trained:
+            return _kind(self.map, equal, self.a.shape[0], self.b.shape[0])
         if self.fitted:
             return "none"
         return _kind(self.near, len(self.near) / max(self.sampled, 1), self.a.shape[0], self.b.shape[0])
@@ -93,6 +95,7 @@ class _Table:
 
 _OWN = ("same rows", "same rows, some replaced", "extended", "first rows")
 _JOINED = ", joined with other rows"
+_NEARLY_ALL = 0.9  # of the rows, that were found
 
 
 class TableRows(TypedDict):
@@ -126,13 +129,16 @@ class Embeddings(Details):
 
 
 def _mirrored(told: Embeddings, names: Mapping[str, str], models: ModelPair) -> Embeddings:
-    return replace(told, tables={role: _mirrored_table(rows) for role, rows in told.tables.items()})
+    fitted = told.basis_was_fitted_here
+    return replace(told, tables={role: _mirrored_table(rows, fitted) for role, rows in told.tables.items()})
 
 
-def _mirrored_table(told: TableRows) -> TableRows:
+def _mirrored_table(told: TableRows, fitted: bool) -> TableRows:
     n_a, n_b = told["rows"]
     equal = told["equal"] >= 2
-    share = min(1.0, (told["equal"] / max(n_a, 1)) if equal else told["near"] / max(told["sampled"], 1) * n_b / n_a)
+    near = told["near"] / max(told["sampled"], 1) * n_b / max(n_a, 1)
+    share = min(1.0, (told["equal"] / max(n_a, 1)) if equal else near)
+    share = min(1.0, near) if near >= _NEARLY_ALL and not fitted else share
     kind = told["kind"]
     if kind in _OWN:
         kind = "same rows" if n_a == n_b else "first rows" if n_a < n_b else "extended"

@@ -30,6 +30,11 @@ class Pair:
         return self.by in ("name", "place", "stem")
 
     @property
+    def turned(self) -> bool:
+        """One file holds it (in x out) and the other (out x in), as far as shapes and places tell."""
+        return (self.a.stored_turned != self.b.stored_turned) != self.transposed
+
+    @property
     def known(self) -> Tensor:
         """The side whose place is known: A's, unless only B's is."""
         return self.b if self.a.place is None and self.b.place is not None else self.a

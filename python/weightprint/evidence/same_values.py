@@ -221,9 +221,9 @@ def _said(
     sources = {pair.b.name: pair.a.name for pair, _ in told}
     found += [Shared(pair.b.name, pair.a.name, "reordered", pair.b.numel) for pair, _ in orders]
     found += [
-        Shared(name, source, "reordered", rows * b.tensors[name].matrix[1])
+        Shared(name, source, "reordered", values)
         for name, made in made_of_a.items()
-        for source, rows in made.rows.items()
+        for source, values in made.values.items()
     ]
     parameters = [(name, sources[codes]) for codes, names in of_b.items() for name in names]
     found += [Shared(name, source, "parameter", b.tensors[name].numel) for name, source in parameters]

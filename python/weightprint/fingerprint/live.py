@@ -179,8 +179,9 @@ def outline(anatomy: Anatomy, label: Literal["a", "b"]) -> tuple[ModelView, Read
             nbytes = weight.nbytes * numel // max(weight.numel, 1)
             levels = weight.levels if part.view.shape[-1:] == weight.shape[-1:] and not part.view.transposed else None
             tensors[name] = Tensor(
-                name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place, levels=levels
-            )
+                name, _dtype(weight), part.view.shape, numel, nbytes, place=part.place, levels=levels,
+                stored_turned=part.view.transposed,
+            )  # fmt: skip
     return ModelView(label, tensors, reads, reads.gain, anatomy.geometry, reads.sample), reads
 
 

@@ -40,7 +40,8 @@ class Tensor:
     None where that is not known; its ``dtype`` is that of the codes, a space, and the scheme. ``offset``: what its
     architecture adds to a norm's gain. ``undecoded``: stored bytes that nothing decodes, equal to others or not read.
     ``n_nan`` and ``n_infinite`` count such values, as far as all were read. ``simple`` and ``sinusoidal``: what
-    :meth:`ModelView.is_trivial` and `is_computed` say, where values need not be asked again.
+    :meth:`ModelView.is_trivial` and `is_computed` say, where values need not be asked again. ``stored_turned``: the
+    file holds it (in x out), and it is read transposed.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Tensor:
     sinusoidal: bool | None = None
     n_nan: int = 0
     n_infinite: int = 0
+    stored_turned: bool = False
 
     @property
     def scheme(self) -> str | None:

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightprint.evidence.pair import ModelPair, Pair
+from weightprint.evidence.rounding.encodings import checked, stored_otherwise
 from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.model import Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
@@ -122,7 +123,7 @@ KINDS: tuple[tuple[str, Callable[[Change, Difference], bool]], ...] = (
     ("scaling", lambda c, s: s.scaled < SCALED),
     ("head map", lambda c, s: s.turned < SCALED),
     ("changed, then grid", lambda c, s: s.grid is not None),
-    ("(grid)", lambda c, s: s.grid_of_a is not None and s.grid_of_a.nearest),
+    ("(grid)", lambda c, s: s.grid_of_a is not None and (s.grid_of_a.nearest or s.grid_of_a.cut >= ZEROED)),
     ("other", lambda c, s: True),
 )
 
@@ -181,8 +182,12 @@ def measured(facts: Facts) -> Changes:
     if len(glanced) < len(todo):
         skipped["sampled"] = len(todo) - len(glanced)
 
+    in_place = {(p.a.name, p.b.name) for p in models.pairs}
+
     def glance(pair: Pair) -> Change:
-        return Change(pair.a, pair.b, equal=True) if _same(pair, copies) else _glance(models, pair)
+        asked = (pair.a.name, pair.b.name) in in_place
+        equal = _same(pair, copies) or (not asked and _in_codes(models, pair))
+        return Change(pair.a, pair.b, equal=True) if equal else _glance(models, pair)
 
     out = list(parallel.each(glance, (p for p in pairs if _same(p, copies) or p.b.name in glanced)))
     wanted = {c.b.name for c in _chosen([c for c in out if not c.equal and c.kin and c.b.rank2], budget.looks)}
@@ -198,6 +203,15 @@ def _same(pair: Pair, copies: AbstractSet[str]) -> bool:
     return pair.b.name in copies or (
         pair.a.digest is not None and (pair.a.digest, pair.a.dtype) == (pair.b.digest, pair.b.dtype)
     )
+
+
+def _in_codes(models: ModelPair, pair: Pair) -> bool:
+    """One side is stored in codes, and off the other's values by no more than these make it: asked of blocks that
+    moved, which nothing paired before."""
+    if not (pair.a.coded or pair.b.coded) or not stored_otherwise(pair):
+        return False
+    outcome = checked(models.a, models.b, pair)
+    return outcome is not None and outcome.kind() in ("re_encoded", "trivial", "rounded")
 
 
 def _counterparts(models: ModelPair, maps: Maps | None) -> tuple[list[Pair], dict[str, int]]:

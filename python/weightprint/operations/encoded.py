@@ -36,9 +36,9 @@ def encoded(facts: Facts, changes: Changes) -> Iterable[Operation]:
     yield from _cast(facts, changes, how)
     if (quantised := _quantised(facts, changes, how)) is not None:
         yield quantised
-    turned = [h for h in how.values() if "transposed" in h]
+    turned = {pair.b.name: how.get(pair.b.name, "the same values, transposed") for pair in facts.turned}
     if turned:
-        yield Operation("transpose", {"how": sorted(set(turned))}, f"{len(turned)} tensors")
+        yield Operation("transpose", {"how": sorted(set(turned.values()))}, f"{len(turned)} tensors")
 
 
 def _renamed(facts: Facts) -> Iterable[Operation]:

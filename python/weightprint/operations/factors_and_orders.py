@@ -20,7 +20,8 @@ from weightprint.evidence.rounding.scaled_cells import factors_per_line
 from weightprint.evidence.same_values import SameValues
 from weightprint.fingerprint.model import Tensor
 from weightprint.operations.base import Operation, Row
-from weightprint.operations.changes import Changes
+from weightprint.operations.changes import Change, Changes
+from weightprint.operations.difference import Difference
 from weightprint.util.arrays import F64
 from weightprint.verdict.facts import Facts
 
@@ -28,6 +29,8 @@ __all__ = ["other_orders", "reordering", "scaled_lines", "scaling"]
 
 _MOST = 1 << 26  # values of a matrix that is held whole
 _ALIKE = 0.01  # factors that differ by no more are one
+_NEAR_ONE = 0.02  # what rounding to a grid may make of a factor of one
+_NEAREST = 1.5  # times the mean square of rounding to the nearest point
 
 _Order = Mapping[str, Any]
 #: Stack, layer, expert.
@@ -58,7 +61,13 @@ def scaling(facts: Facts, changes: Changes) -> Iterable[Operation]:
 
 def scaled_lines(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"tensors", "per", "from", "to", "names"}``: rows or columns of matrices times a factor of their own, where
-    nothing undoes it (:mod:`.reparameterisation` tells what does)."""
+    nothing undoes it (:mod:`.reparameterisation` tells what does); and what was multiplied before it was quantised."""
+    before = {c.b.name: factor for c, s in changes.seen if (factor := _multiplied(c, s)) is not None}
+    if before:
+        low, *_, high = sorted([*before.values(), *before.values()])
+        parameters: Row = {"factor": float(f"{low:.4g}"), "tensors": len(before), "names": [*before]}
+        parameters |= {"from": float(f"{low:.4g}"), "to": float(f"{high:.4g}")} if high - low > _ALIKE * high else {}
+        yield Operation("scaled", parameters, f"{len(before)} tensors are A's times that, rounded to a grid", 0.95)
     by_axis: dict[str, dict[str, F64]] = defaultdict(dict)
     for change in (c for c, _ in changes.seen if c.kind == "scaling" and c.b.numel <= _MOST):
         x, y = facts.models.a.rows(change.a), facts.models.b.rows(change.b)
@@ -69,10 +78,24 @@ def scaled_lines(facts: Facts, changes: Changes) -> Iterable[Operation]:
                 break
     for axis, named in by_axis.items():
         every = np.concatenate([*named.values()])
-        parameters: Row = {"tensors": len(named), "per": axis, "names": [*named]}
+        parameters = {"tensors": len(named), "per": axis, "names": [*named]}
         parameters |= {"from": float(f"{every.min():.4g}"), "to": float(f"{every.max():.4g}")}
         where = f"every {axis} of these {len(named)} tensors is A's times a factor of its own, and nothing stores it"
         yield Operation("scaled", parameters, where, explains=frozenset(named))
+
+
+def _multiplied(change: Change, seen: Difference) -> float | None:
+    """B's values over A's, where one side lies on a grid and is as far from the other's times one factor as rounding
+    makes it; None elsewhere."""
+    on = seen.grid or seen.grid_of_a
+    if on is None or not change.xy:
+        return None
+    size, other = (change.xx, change.yy) if seen.grid else (change.yy, change.xx)
+    factor = change.xy / size
+    left = other - factor * change.xy
+    if abs(factor - 1) <= _NEAR_ONE or left > _NEAREST * on.rounding**2 * other:
+        return None
+    return factor if seen.grid else 1 / factor
 
 
 def reordering(facts: Facts, changes: Changes) -> Iterable[Operation]:

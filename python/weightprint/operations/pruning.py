@@ -36,7 +36,7 @@ def pruning(facts: Facts, changes: Changes) -> Iterable[Operation]:
             return COARSE if change.b.coded else ZEROED
         return ZEROED if cuts[len(cuts) // 2] >= ZEROED else math.inf
 
-    thinned = [c for c in changes.matrices if c.zeroed >= least(c)]
+    thinned = [c for c in changes.matrices if max(c.zeroed, _beside_zero(c)) >= least(c)]
     if len(thinned) < 2 or len(thinned) < _SOME * len(changes.matrices):
         return
     rest = all(c.kept >= 0.99 * (1 - c.zeroed) for c in thinned)
@@ -59,8 +59,18 @@ def pruning(facts: Facts, changes: Changes) -> Iterable[Operation]:
     yield Operation("unstructured_pruning", parameters, where, confidence)
 
 
+def _beside_zero(change: Change) -> float:
+    """Share of values at the point next to zero of a grid that has none at it, where larger ones of A's are there."""
+    on = change.seen.grid if change.seen is not None else None
+    return on.least if on is not None and on.cut >= ZEROED and change.zeroed < on.least / 2 else 0.0
+
+
 def _zeros(changes: Sequence[Change]) -> float:
-    """Share of B's values that are zero."""
+    """Share of B's values that are zero, or next to it."""
+    if any(beside := [_beside_zero(c) for c in changes]):
+        return round(
+            sum(x * c.b.numel for x, c in zip(beside, changes, strict=True)) / sum(c.b.numel for c in changes), 2
+        )
     counted = [c for c in changes if c.b.zeros is not None]
     if len(counted) == len(changes):
         return round(sum(c.b.zeros or 0 for c in counted) / sum(c.b.numel for c in counted), 4)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from weightprint.evidence.rounding.block_codes import PUSHED
 from weightprint.operations.base import Operation, Row
-from weightprint.operations.changes import Change, Changes, pooled
+from weightprint.operations.changes import ZEROED, Change, Changes, pooled
 from weightprint.operations.pruning import COARSE
 from weightprint.verdict.facts import Facts
 
@@ -63,7 +63,8 @@ def training(facts: Facts, changes: Changes) -> Iterable[Operation]:
 def _trained(changes: Changes) -> bool:
     """Most matrices differ in a way that nothing else explains, or by more than the grid that they lie on does."""
     rounded = changes.of_kind("changed, then grid")
-    whole = pooled(c for c, _ in rounded if c.zeroed < COARSE)  # what was pruned is off the grid by more
+    # What was pruned is off the grid by more; where zero is none of its points, values next to it are what is left.
+    whole = pooled(c for c, s in rounded if c.zeroed < COARSE and not (s.grid is not None and s.grid.cut >= ZEROED))
     if whole is None:
         return bool(changes.of_kind("other"))
     steps = sorted(s.grid.rounding for _, s in rounded if s.grid is not None)

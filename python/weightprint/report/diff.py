@@ -191,7 +191,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     share = None if row["n_differ"] is None or not row["numel"] else 100 * row["n_differ"] / row["numel"]
     return (
         name,
-        ", ".join(filter(None, (_WORDS.get(row["status"], row["status"]), row["order"], _nonfinite(row)))),
+        ", ".join(
+            filter(None, (_WORDS.get(row["status"], row["status"]), row["order"], row["layout"], _nonfinite(row)))
+        ),
         _both(row["dtype_a"], row["dtype_b"]),
         _both(*(None if row[dtype] is None else shape_text(row[shape], "×") for shape, dtype in _SIDES)),
         number(row["relative"]),
@@ -240,8 +242,9 @@ def headline(found: Diff) -> str:
     counts = ", ".join(f"{n:,} {_WORDS.get(s, s)}{orders.get(s, '')}" for s, n in found.counts.items())
     renamed = sum(n for _, n in found.renamed)
     names = f"; {renamed:,} {'name differs' if renamed == 1 else 'names differ'}" if renamed else ""
+    turned = f"; {found.transposed:,} stored transposed" if found.transposed else ""
     same = "the same: " if found.same else ""
-    return f"{same}{counts}{names} ({byte_count(found.bytes_read)} read)"
+    return f"{same}{counts}{names}{turned} ({byte_count(found.bytes_read)} read)"
 
 
 def _renamed(found: Diff) -> list[str]:

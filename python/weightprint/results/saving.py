@@ -52,7 +52,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | Callable[[IO
     _sweep(target.parent)
     # mkstemp makes private files; the result gets the rights that a plain open would have given it.
     rights = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-    fd, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=target.parent)
+    try:
+        fd, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=target.parent)
+    except OSError as error:  # its name is ours alone
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     try:
         with os.fdopen(fd, "wb") as file:
             write(file)

@@ -80,6 +80,12 @@ class Copied:
         return tuple(f for f in self._counterparts if f.kind == "reordered")
 
     @cached_property
+    def turned(self) -> tuple[Pair, ...]:
+        """Pairs of the same values that one file holds (in x out) and the other (out x in)."""
+        differ = {p.b.name for p in self.differing}
+        return tuple(p for p in self.models.pairs if p.turned and p.b.name not in differ)
+
+    @cached_property
     def differing(self) -> tuple[Pair, ...]:
         """Pairs whose values are not the same, however simple they are."""
         same = {f.b for f in self.copies}

@@ -67,9 +67,15 @@ def identical(facts: Facts) -> str:
         if names
     ]
     renamed -= len(facts.tied[1])
+    tied.append(_turned(facts))
     if exact is not None and exact.one_file:
         return "A and B are the same file, so they hold the same values; none was compared."
     return f"A and B hold the same values, bit for bit{', under other names' if renamed > 0 else ''}{''.join(tied)}."
+
+
+def _turned(facts: Facts) -> str:
+    n = len(facts.turned)
+    return f"; {_plural(n, 'tensor')} stored transposed" if n else ""
 
 
 def moved(facts: Facts) -> str:
@@ -86,7 +92,11 @@ def moved(facts: Facts) -> str:
 def re_encoded(facts: Facts) -> str:
     """Of equal values in another encoding."""
     extra = "" if facts.complete else ", except for what is listed below"
-    return f"B holds A's weights in another encoding{extra}: the same values, rounded and nothing else."
+    same = facts.told(SameValues)
+    rounded = "rounded" if same is None or same.later is not None else "rounded at most"
+    return (
+        f"B holds A's weights in another encoding{extra}: the same values, {rounded} and nothing else{_turned(facts)}."
+    )
 
 
 def same_but(facts: Facts) -> str:
@@ -169,7 +179,7 @@ def _not_looked_at(facts: Facts) -> str:
     """Tensors of either side that no test could read as what they are: ``"not looked at: 9 tensors (98.0% of B's
     parameters) hold stacked layers"``."""
     out = []
-    copied = {name for f in facts.copies for name in (f.a, f.b)}
+    copied = {name for f in (*facts.copies, *facts.reordered) for name in (f.a, f.b)}
     for side in (facts.models.b, facts.models.a):
         left = [t for t in side.tensors.values() if t.place is None and t.name not in copied and len(t.shape) > 1]
         unread = [t for t in side.tensors.values() if t.undecoded and t.name not in copied]

@@ -3,9 +3,9 @@
 The strict question is :func:`weightprint._core.cells`: does every value lie in the cell that rounding to the group's
 levels leaves for it? Quantisers that round to nearest pass it (absmax and min-max of any group size, NF4, FP8 and FP4
 in blocks, GGUF's Q types), and nothing else does: of a group that was trained on, or of a stranger's, some value lies
-elsewhere. A few groups may miss, where a value stood half-way between two levels. A group of one level has no cells: it
-may hold what is tiny beside its neighbours, and next to nothing of the difference. And the outermost cells are open, so
-the difference as a whole must be of the size that rounding makes it.
+elsewhere. A few groups may miss, where a value stood half-way between two levels, and no further off. A group of
+one level has no cells: it may hold what is tiny beside its neighbours, and next to nothing of the difference. And the
+outermost cells are open, so the difference as a whole must be of the size that rounding makes it.
 
 The loose one is whether the difference is of the size that such codes make. Quantisers that look at activations (GPTQ)
 push values to levels further off, to make up for the errors of others: 1.1 to 1.5 times the mean square of rounding to
@@ -27,6 +27,8 @@ from weightprint.util.arrays import F32
 
 __all__ = ["PUSHED", "Coded", "Codes", "bits_of", "coded"]
 
+_FEW_MISS = 0.9  # of the groups of a run of rows fit, so that the others are looked at
+_FURTHER = 0.75  # of the largest distance between two levels of a group
 _FITTING = 0.999  # of the groups, and of the difference in groups with cells, for "every value"
 _MIN_GROUPS, _MIN_VALUES = 4, 256  # that show something
 #: Mean square of the difference over that of rounding to nearest, at most, where values were pushed.
@@ -65,13 +67,17 @@ class Codes:
         whole = width - width % self._run
         self._cuts = [(0, whole, self._run)] + ([(whole, width, width - whole)] if whole < width else [])
         self._sums = np.zeros(6)
+        self._beyond = 0
 
     def add(self, fine: F32, decoded: F32) -> None:
         """The next whole rows of both, float32 (rows, inputs)."""
         even = self._coarse.levels is not None and self._coarse.levels.even
         for start, stop, run in self._cuts:
             a, b = (np.ascontiguousarray(x[:, start:stop]) for x in (fine, decoded))
-            self._sums += _core.cells(a, b, run, even=even, precision=self._precision)
+            found = _core.cells(a, b, run, even=even, precision=self._precision)
+            self._sums += found
+            if _FEW_MISS * found[0] <= found[1] < found[0]:
+                self._beyond += _beyond(a.reshape(-1, run), b.reshape(-1, run))
 
     def found(self) -> Coded:
         """What all rows so far show."""
@@ -80,8 +86,17 @@ class Codes:
             return Coded(False, difference <= _limit(self._coarse) ** 2 * size, difference, size, math.nan, None)
         enough = groups >= _MIN_GROUPS and groups * self._run >= _MIN_VALUES
         near = difference <= PUSHED * rounding
-        same = enough and near and fit >= _FITTING * groups and flat <= (1 - _FITTING) * difference
+        same = enough and near and not self._beyond and fit >= _FITTING * groups and flat <= (1 - _FITTING) * difference
         return Coded(same, near, difference, size, rounding, self._run)
+
+
+def _beyond(x: F32, y: F32) -> int:
+    """Groups where a value, none of the outermost, is further off than rounding can bring it, whatever its levels."""
+    levels = np.sort(y, axis=1)
+    apart = np.diff(levels, axis=1).max(axis=1, initial=0)
+    inside = (y > levels[:, :1]) & (y < levels[:, -1:])
+    off = np.where(inside, np.abs(x - y), 0).max(axis=1)
+    return int(np.count_nonzero((off > _FURTHER * apart) & (apart > 0)))
 
 
 def coded(pieces: Iterable[tuple[F32, F32]], coarse: Tensor, precision: int) -> Coded:

@@ -33,9 +33,12 @@ _UNLIKE = 0.97  # cosine²: what a factor and rounding to one of these leave is 
 _TINY = 2.0**-14  # root mean square from which on float16 rounds as it does elsewhere
 _SUBSAMPLE = 1024  # values that a factor is first asked of
 _SLACK = 1e-3
+_FEW_NEAR_ONE = 1024
 _NEAR_ONE = 0.02  # factors that the rounding of codes may make
 _ALIKE = 0.8  # cosine: what two bits leave of values is more
 _NEAREST = 1.2  # times the mean square of rounding to nearest
+_EXPLAINED = 0.2  # of the squared difference, that a factor makes
+_OF_SCALES = 2.0**-10  # rounding of scales in half precision
 _INTEGERS = ("U8", "I8", "I16", "I32", "I64")
 Kind = Literal["re_encoded", "trivial", "scaled", "rounded"]
 
@@ -135,7 +138,11 @@ def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
     if how is not None and cast is not Cast.NOTHING_LOST and alone:
         # What is multiplied by nearly 1 is rounded to the same; not so the other way round.
         unrounded = ((1, 0),) if forward else ((0, 1),)
-        if (factor := _factor(a, b, pair, unrounded)) is not None:
+        factor = _factor(a, b, pair, unrounded)
+        if factor is None and in_codes is not None:  # of codes' values multiplied by nearly 1, within their own cells
+            factor = _explains(both, _EXPLAINED)
+            factor = factor if factor is None or forward else 1 / factor
+        if factor is not None:
             return Outcome(f"{pair.a.dtype} to {pair.b.dtype}, one factor", label, factor=factor, coded=in_codes)
     levels = _levels(coarse_side, coarse) if how is not None else 0
     if how is None:
@@ -168,7 +175,14 @@ def times(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
     stored in this one; None where neither is."""
     if pair.transposed:
         return None
-    if (factor := _factor(a, b, pair)) is not None:
+    factor = _factor(a, b, pair)
+    if factor is None and pair.a.coded and pair.b.coded:  # the same codes, their scales times one number and rounded
+
+        def both(at_once: int) -> Iterator[tuple[F32, F32]]:
+            return ((a.rows(pair.a, at, at + len(y)), y) for at, y in b.slices(pair.b, at_once))
+
+        factor = _explains(both, math.inf, _OF_SCALES)
+    if factor is not None:
         return Outcome(f"{pair.b.dtype}, one factor", factor=factor)
     return _narrowed(a, b, pair) if pair.a.dtype in ("F32", "F64") and not pair.a.constant else None
 
@@ -210,7 +224,10 @@ def _factor(a: ModelView, b: ModelView, pair: Pair, ways: Sequence[tuple[int, in
                 found.add(x, y)
             if not found.alive or at_once == _SUBSAMPLE:
                 break
-    return found.value
+    rounding = 2.0 ** (1 - min(FORMATS.get(t.dtype, 24) for t in (pair.a, pair.b)))
+    # So few values stay within their rounding under a factor that is within it, whatever was done to them.
+    few = pair.a.dtype != pair.b.dtype and pair.b.numel < _FEW_NEAR_ONE
+    return None if few and found.value is not None and abs(abs(found.value) - 1) < rounding else found.value
 
 
 def _unlike(x: F32, y: F32) -> bool:
@@ -222,23 +239,42 @@ def _unlike(x: F32, y: F32) -> bool:
     return min(xx, yy) > wide.size * _TINY**2 and xy * xy < _UNLIKE * xx * yy < math.inf
 
 
-def _factor_in_codes(both: Callable[[int], Iterator[tuple[F32, F32]]], coarse: Tensor, precision: int) -> float | None:
+_Both = Callable[[int], Iterator[tuple[F32, F32]]]
+
+
+def _factor_in_codes(both: _Both, coarse: Tensor, precision: int) -> float | None:
     """The factor of which the codes are the nearest ones: as far off as rounding makes them, on the whole; or None."""
-    xx, xy, yy = 0.0, 0.0, 0.0
-    for x, y in both(SLICE_VALUES // 4):
-        known = np.isfinite(x) & np.isfinite(y)
-        wide, other = x[known].astype(np.float64), y[known].astype(np.float64)
-        xx, xy, yy = (
-            xx + float(np.vdot(wide, wide)),
-            xy + float(np.vdot(wide, other)),
-            yy + float(np.vdot(other, other)),
-        )
+    xx, xy, yy, _ = _products(both)
     alike = 0 < xx < math.inf and 0 < yy < math.inf and abs(xy) > _ALIKE * math.sqrt(xx) * math.sqrt(yy)
     if not alike or abs(xy / xx - 1) <= _NEAR_ONE:
         return None
     factor = np.float32(xy / xx)
     found = coded(((x * factor, y) for x, y in both(SLICE_VALUES // 4)), coarse, precision)
     return float(factor) if found.near and found.difference <= _NEAREST * found.rounding else None
+
+
+def _explains(both: _Both, least: float, off: float = 0.0) -> float | None:
+    """The factor that makes more than this part of the squared difference, beyond what rounding to codes may (its
+    relative error, squared, if each code is the mean of what became it), or all of it but for this part of the values;
+    None where none does."""
+    xx, xy, yy, dd = _products(both)
+    if not (0 < xx < math.inf and 0 < yy < math.inf and dd > 0 and xy):
+        return None
+    left = max(yy - xy * (xy / xx), 0.0)
+    explained = 1 - left / dd
+    return xy / xx if explained > least + 3 * dd / xx or (left <= off**2 * yy and explained > 0.5) else None
+
+
+def _products(both: _Both) -> tuple[float, float, float, float]:
+    """<x, x>, <x, y>, <y, y> and |x - y|², of what is finite on both sides."""
+    sums = np.zeros(4)
+    for x, y in both(SLICE_VALUES // 4):
+        known = np.isfinite(x) & np.isfinite(y)
+        wide, other = x[known].astype(np.float64), y[known].astype(np.float64)
+        apart = wide - other
+        sums += [np.vdot(wide, wide), np.vdot(wide, other), np.vdot(other, other), np.vdot(apart, apart)]
+    xx, xy, yy, dd = sums.tolist()
+    return xx, xy, yy, dd
 
 
 def _levels(side: ModelView, tensor: Tensor) -> int:

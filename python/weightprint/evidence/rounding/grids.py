@@ -30,8 +30,8 @@ _BITS = (2, 3, 4, 5, 6, 8)
 class Grid:
     """Quantised values: bits, inputs per group (None: a row), the kind of grid, whether A's value lies in the cell that
     rounding to the nearest point puts there, the relative error that such rounding makes (step / sqrt 12), and the
-    share of values that are zero although A's are a step from it, less those that went the other way: of any change
-    but pruning as many do."""
+    share of values at the point next to zero although A's are a step from it, less those that went the other way: of
+    any change but pruning as many do; and the share of all that are there."""
 
     bits: int
     group: int | None
@@ -39,6 +39,7 @@ class Grid:
     nearest: bool
     rounding: float
     cut: float
+    least: float
 
 
 def grid(y: F32, x: F32) -> Grid | None:
@@ -67,10 +68,11 @@ def grid(y: F32, x: F32) -> Grid | None:
                 nearest = nearest <= 0.6 + np.abs(at) / 256  # the step itself was read off a rounded value
                 rounding = math.sqrt(float(np.mean(step * step)) / 12 / float(np.mean(wide * wide)))
                 far = np.broadcast_to(step, grouped.shape).reshape(wide.shape)
-                gone = (wide == 0) & (np.abs(other) > far)
+                gone = (np.abs(wide) <= far / 2) & (np.abs(other) > far)  # at the point next to zero
                 made = (np.abs(other) < far / 2) & (np.abs(wide) > far)
                 cut = float(np.mean(gone)) - float(np.mean(made))
-                return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99), rounding, cut)
+                least = float(np.mean(np.abs(wide) <= far / 2))
+                return Grid(bits, group, kind, bool(np.mean(nearest) >= 0.99), rounding, cut, least)
     return None
 
 

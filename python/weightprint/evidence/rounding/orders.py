@@ -29,7 +29,7 @@ from weightprint.evidence.rounding.encodings import rounded
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
 from weightprint.util.arrays import F32, I64
 
-__all__ = ["U64", "Order", "may_be", "order", "row_sums"]
+__all__ = ["U64", "Order", "may_be", "order", "vector_sums"]
 
 U64 = npt.NDArray[np.uint64]
 
@@ -92,6 +92,9 @@ def order(a: ModelView, b: ModelView, pair: Pair) -> Order | None:
             return Order("transposed", "transposed")
         if _alike(here, there):
             return Order(f"transposed, {_words(here, there, noun)}", f"transposed, {_words(there, here, other)}")
+    stacks = len(pair.b.shape) == 3 and pair.a.shape == pair.b.shape and not pair.transposed
+    if stacks and any(np.array_equal(x.rows, vector_sums(b, pair.b, axis, dtype)) for axis in (0, 1)):
+        return Order("every matrix transposed", "every matrix transposed")
     if _alike(x.rows_any, y.rows_any) and _alike(x.columns_any, y.columns_any):
         found = _both(a, pair, dtype, x, y)
         if found is not None:
@@ -99,9 +102,23 @@ def order(a: ModelView, b: ModelView, pair: Pair) -> Order | None:
     return Order("values in another order", "values in another order", whole=False)
 
 
-def row_sums(side: ModelView, tensor: Tensor) -> U64:
-    """A sum per row, which tells rows apart with the order of their values."""
-    return _sums(_pieces(side, tensor, None), tensor.matrix).rows
+def vector_sums(side: ModelView, tensor: Tensor, axis: int, dtype: str | None = None) -> U64:
+    """A sum per vector along this axis (the last: per row), which tells vectors apart with the order of their values;
+    in the order of the other axes. ``dtype``: the type to which values are rounded before."""
+    *leading, columns = tensor.shape
+    factors = _factors(tensor.shape[axis])
+    if axis == len(leading):
+        return np.concatenate([(_mixed(x) * factors).sum(axis=1) for _, x in _pieces(side, tensor, dtype)])
+    size, stride = tensor.shape[axis], math.prod(leading[axis + 1 :])
+    sums = np.zeros((math.prod(leading) // size, columns), np.uint64)
+    for start, x in _pieces(side, tensor, dtype):
+        rows = np.arange(start, start + len(x))
+        group = rows // (stride * size) * stride + rows % stride
+        by_group = np.argsort(group, kind="stable")
+        groups, first = np.unique(group[by_group], return_index=True)
+        weighed = _mixed(x) * factors[rows // stride % size, None]
+        sums[groups] += np.add.reduceat(weighed[by_group], first, axis=0)
+    return sums.ravel()
 
 
 def may_be(of_a: float, of_b: float, pair: Pair) -> bool:
