@@ -75,7 +75,7 @@ def order(a: ModelView, b: ModelView, pair: Pair) -> Order | None:
     matrix = pair.a.matrix[::-1] if pair.transposed else pair.a.matrix
     if matrix != pair.b.matrix or pair.a.offset != pair.b.offset or _silent(pair.a) or _silent(pair.b):
         return None
-    if any(side.is_trivial(t) or side.is_computed(t) for side, t in ((a, pair.a), (b, pair.b))):
+    if a.is_trivial(pair.a) or b.is_trivial(pair.b):
         return None
     dtype = _common(pair)
     x, y = _sums(_pieces(a, pair.a, dtype), pair.a.matrix), _sums(_pieces(b, pair.b, dtype), pair.b.matrix)
