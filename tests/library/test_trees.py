@@ -15,7 +15,7 @@ from weightprint.library.frame import Patch, products
 from weightprint.library.group import Group
 from weightprint.library.grown import Tree, tree_of
 from weightprint.library.members import Member
-from weightprint.library.tree import hubs
+from weightprint.library.tree import hubs, shared_ways
 
 Matrices = list[np.ndarray]
 BLOCKS, KINDS, SHAPE = 5, ("up", "q"), (40, 48)
@@ -194,6 +194,12 @@ def test_what_siblings_share_by_common_data_makes_none_the_parent_of_another() -
     for k in range(4):
         models[f"tuned {k}"] = trained([x + (k + 1) * w for x, w in zip(base, way, strict=True)], 0.1, 0.02, 20 + k)
     assert edges(tree(models)) == {("root", f"tuned {k}") for k in range(4)}
+
+
+def test_what_is_all_but_the_hub_shares_no_way_with_another_child() -> None:
+    """A copy that lacks matrices is nearer to a child than the whole hub: lengths over what both have say so."""
+    lengths = np.array([[0, 1e-5, 2e-2], [1e-5, 0, 1.5e-2], [2e-2, 1.5e-2, 0]])
+    assert not list(shared_ways(lengths, [None, 0, 0], []))
 
 
 def test_an_inner_node_must_be_worth_it() -> None:
