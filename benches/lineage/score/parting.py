@@ -149,7 +149,7 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
         if (claim := _claim(r)) is not None:
             claims[f"{r['side']}: {claim}"][_right(r)] += 1
             roots[f"{r['side']}: {claim}"].update(r["clusters"])
-        if outcome in ("wrong", "called siblings", "called descent"):
+        if outcome in ("wrong", "called siblings", "called descent") or (outcome == "left open" and _apart(r)):
             misses.append({k: r[k] for k in ("side", "a", "b", "steps", "branches")} | {"outcome": outcome})
     return {
         "counts": {k: dict(v) for k, v in sorted(counts.items())},
