@@ -176,6 +176,24 @@ def test_a_copy_whose_units_stand_elsewhere_hangs_from_what_the_others_stand_lik
     assert [e.kind for e in found.edges if e.child == "a copy"] == ["copy"]
 
 
+def test_copies_hang_as_their_signs_say(monkeypatch: Any) -> None:
+    """The grandchild stands like the copy, so that is its parent; which copy was first, lengths don't tell."""
+    models = {"grandchild": family(1)["grandchild"], **{k: family(1)[k] for k in ("root", "tuned", "long", "other")}}
+    models["other again"] = models["other"]
+    names = list(models)
+    apart = np.zeros((len(names), len(names)))
+    order, first = sorted(names), names.index("other")
+    apart[first] = apart[:, first] = 0.1
+    apart[first, first] = 0.0
+
+    def signs(i: int, j: int) -> float:
+        return {("other", "other again"): 2.0, ("other again", "other"): -2.0}.get((order[i], order[j]), 0.0)
+
+    monkeypatch.setattr(grown, "_signs", lambda *_: signs)
+    found = edges(tree_of(group(models, apart), prove=proved(models)))
+    assert {("root", "other"), ("other", "other again"), ("other again", "grandchild")} <= found
+
+
 def test_the_order_of_models_changes_nothing() -> None:
     models = family(8)
     models["merge"] = [0.4 * x + 0.6 * y for x, y in zip(models["other"], models["long"], strict=True)]
