@@ -176,6 +176,19 @@ def test_a_copy_whose_units_stand_elsewhere_hangs_from_what_the_others_stand_lik
     assert [e.kind for e in found.edges if e.child == "a copy"] == ["copy"]
 
 
+def test_a_short_step_on_the_way_of_the_others_is_not_taken_for_their_sibling() -> None:
+    """The most central model has learned a little of what all learned; the root is there, and nothing is unseen."""
+    models = {"root": root(1)}
+    step = [x - y for x, y in zip(trained(models["root"], 0.08, 0.0, 9), models["root"], strict=True)]
+    models["short"] = [x + y for x, y in zip(models["root"], step, strict=True)]
+    for k in range(4):
+        far = trained(models["root"], 0.15, 0.03, 20 + k)
+        models[f"far {k}"] = [x + y for x, y in zip(far, step, strict=True)]
+    found = tree(models)
+    assert found.root == "root"
+    assert not found.unseen
+
+
 def test_copies_hang_as_their_signs_say(monkeypatch: Any) -> None:
     """The grandchild stands like the copy, so that is its parent; which copy was first, lengths don't tell."""
     models = {"grandchild": family(1)["grandchild"], **{k: family(1)[k] for k in ("root", "tuned", "long", "other")}}

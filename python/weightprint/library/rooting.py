@@ -7,8 +7,9 @@ little evidence speaks, the signs of direction are gathered from the models (:mo
 
 A root that its children parted from half way (t between .12 and .88) is itself a sibling of theirs: the ancestor is not
 among the models. Two such children and a fifth of all are enough, since of an ancestor there are none, while a sibling
-with a short branch of its own looks like the ancestor of those that went far. Of two models alone one t, bent by decay,
-is too little: their edge has no direction then.
+with a short branch of its own looks like the ancestor of those that went far. Before, its nearest children are asked
+whether one of them is that ancestor: what was trained for a moment on the same data as the others is the most central.
+Of two models alone one t, bent by decay, is too little: their edge has no direction then.
 """
 
 from __future__ import annotations
@@ -109,10 +110,19 @@ def rooted(
         root = new
         seen.add(root)
     children = [j for j, p in enumerate(tree) if p == root]
+    beside = _beside(root, children, lengths, told, t)
+    for new in sorted(children, key=lambda j: lengths[root, j])[: _HUB if beside[0] else 0]:
+        others = [root, *(j for j in children if j != new)]
+        told |= {(new, j): odds(new, j) for j in others}
+        instead = _beside(new, others, lengths, told, t)
+        if not instead[0] and sum(told[new, j] for j in others) >= 2 * _CLAIMED:  # the ancestor is there
+            tree = [new if j in others else p for j, p in enumerate(tree)]
+            tree[new], root, children, beside = None, new, others, instead
+            break
     undirected = frozenset(
         j for j in children if len(children) < _HUB and sum(told.get((root, k), 0.0) for k in children) < SURE
     )
-    return Rooted(tuple(tree), root, undirected, *_beside(root, children, lengths, told, t))
+    return Rooted(tuple(tree), root, undirected, *beside)
 
 
 def _beside(
