@@ -15,6 +15,7 @@ from weightprint.library.frame import Patch, products
 from weightprint.library.group import Group
 from weightprint.library.grown import Tree, tree_of
 from weightprint.library.members import Member
+from weightprint.library.rooting import Rooted, rooted
 from weightprint.library.tree import hubs, shared_ways
 
 Matrices = list[np.ndarray]
@@ -177,16 +178,26 @@ def test_a_copy_whose_units_stand_elsewhere_hangs_from_what_the_others_stand_lik
 
 
 def test_a_short_step_on_the_way_of_the_others_is_not_taken_for_their_sibling() -> None:
-    """The most central model has learned a little of what all learned; the root is there, and nothing is unseen."""
-    models = {"root": root(1)}
-    step = [x - y for x, y in zip(trained(models["root"], 0.08, 0.0, 9), models["root"], strict=True)]
-    models["short"] = [x + y for x, y in zip(models["root"], step, strict=True)]
-    for k in range(4):
-        far = trained(models["root"], 0.15, 0.03, 20 + k)
-        models[f"far {k}"] = [x + y for x, y in zip(far, step, strict=True)]
-    found = tree(models)
-    assert found.root == "root"
-    assert not found.unseen
+    """The most central model (0) went a little of the way that all went, so that they seem to have parted from it half
+    way; their ancestor (1) is there. Without it an ancestor is unseen."""
+    lengths = np.array([[0, 1, 9, 9], [1, 0, 10, 10], [9, 10, 0, 18], [9, 10, 18, 0]]) / 1000
+    odds = {(1, 2): 2.0, (1, 3): 2.0}
+    t = {(0, 2): 0.3, (0, 3): 0.3, (1, 2): 0.05, (1, 3): 0.05}
+
+    def told(keep: Sequence[int], odds: Mapping[tuple[int, int], float]) -> Rooted:
+        return rooted(
+            [None, *[0] * (len(keep) - 1)],
+            [],
+            lengths[np.ix_(keep, keep)],
+            lambda i, j: odds.get((keep[i], keep[j]), 0.0),
+            lambda i, j: 0.0,
+            lambda i, j: t.get((keep[i], keep[j])),
+        )
+
+    there = told([0, 1, 2, 3], odds)
+    assert (there.parent, there.root, there.beside) == ((1, None, 1, 1), 1, frozenset())
+    assert told([0, 2, 3], odds).beside == {1, 2}
+    assert told([0, 1, 2, 3], {}).beside  # nothing says that the other one is it
 
 
 def test_copies_hang_as_their_signs_say(monkeypatch: Any) -> None:
