@@ -11,7 +11,7 @@ import pytest
 from weightprint.compare.mixing import fit
 from weightprint.library import grown
 from weightprint.library.distances import distances
-from weightprint.library.frame import Patch, products
+from weightprint.library.frame import Coordinates, Patch, products
 from weightprint.library.group import Group
 from weightprint.library.grown import Tree, tree_of
 from weightprint.library.members import Member
@@ -59,7 +59,7 @@ def family(seed: int = 0) -> dict[str, Matrices]:
 
 def group(models: Mapping[str, Matrices], edits: Any = None) -> Group:
     at = np.arange(SHAPE[0]), np.arange(SHAPE[1])
-    frame = [
+    frame: list[Coordinates] = [
         {
             (("decoder", i // len(KINDS), None), KINDS[i % len(KINDS)]): Patch(*at, x.astype(np.float32))
             for i, x in enumerate(matrices)
