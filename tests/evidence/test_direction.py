@@ -86,7 +86,6 @@ def int8(x: np.ndarray) -> np.ndarray:
     return (step * np.clip(np.round(x / step + jitter), -127, 127)).astype(x.dtype)
 
 
-@pytest.mark.slow_but_first
 @pytest.mark.parametrize("change", [half_pruned, two_of_four])
 def test_zeros(change: Callable[[np.ndarray], np.ndarray]) -> None:
     a = decoder(0)
@@ -108,7 +107,6 @@ def nearest(bits: int, group: int) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-@pytest.mark.slow_but_first
 @pytest.mark.parametrize("change", [int4, int8, nearest(4, 32), nearest(8, 32)])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 def test_grids(change: Callable[[np.ndarray], np.ndarray], dtype: Any) -> None:
@@ -192,7 +190,6 @@ def test_parents_in_codes_and_their_children() -> None:
             never_the_other_way(lossy, trained(decoded, size, frozen))
 
 
-@pytest.mark.slow_but_first
 @pytest.mark.parametrize("added", [12, 56])
 def test_padded_vocabularies(added: int) -> None:
     """A parent whose table was rounded up to a multiple, and a child without the padding, trained on or not."""

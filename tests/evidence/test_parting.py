@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from synthetic import decoder, models
 from weightprint.verdict.direction.counterparts import Counterpart, counterparts
-from weightprint.verdict.direction.direction import mirrored, relation
+from weightprint.verdict.direction.direction import direction, mirrored, relation
 from weightprint.verdict.direction.parting import measured
-from weightprint.verdict.values import Parting
+from weightprint.verdict.values import Cue, Cues, Parting
 
 Matrices = list[np.ndarray]
 BLOCKS, KINDS = 8, ("up", "gate", "down", "q")
@@ -75,6 +75,30 @@ def test_siblings_parted_where_their_lengths_say(rows: int, ours: float, theirs:
     assert relation(found).later is None
     # In few rows the interval is too wide to say so.
     assert relation(found).relation == "siblings" if rows > 64 else relation(found).relation in (None, "siblings")
+
+
+@pytest.mark.parametrize(("size", "said"), [(0.03, "descent"), (0.3, None)])
+def test_a_child_that_went_far_may_be_a_sibling_that_moved_more(size: float, said: str | None) -> None:
+    """The later one is named; that the other is its parent only where a nearer sibling would be as good."""
+    a = root(17, 512)
+    found = relation(parted(a, trained(a, size, size**2, 18)))
+    assert (found.later, found.relation) == ("b", said)
+    assert ("they are siblings" in found.because) == (said is None)
+
+
+def test_an_uneven_sibling_is_never_called_a_parent() -> None:
+    ancestor = root(19, 512)
+    a, b = trained(ancestor, 0.06, 0.002, 20), trained(ancestor, 0.3, 0.03, 21)
+    for found in (relation(parted(a, b)), relation(parted(b, a))):
+        assert found.relation != "descent"
+
+
+def test_a_sign_tells_what_was_done_to_one_of_two_siblings() -> None:
+    ancestor = root(22, 512)
+    found = parted(trained(ancestor, 0.3, 0.01, 23), trained(ancestor, 0.3, 0.01, 24))
+    said = direction(Cues((Cue("b", 0.9, "B repeats blocks"),), None, found))
+    assert (said.later, said.relation) == (None, "siblings")
+    assert "B repeats blocks" in said.because
 
 
 def test_near_siblings_may_be_means_of_relatives_and_nothing_is_said() -> None:

@@ -11,11 +11,12 @@ import pytest
 from weightprint.compare.mixing import fit
 from weightprint.library import grown
 from weightprint.library.distances import distances
-from weightprint.library.frame import Patch, products
+from weightprint.library.frame import Coordinates, Patch, products
 from weightprint.library.group import Group
 from weightprint.library.grown import Tree, tree_of
 from weightprint.library.members import Member
-from weightprint.library.tree import hubs
+from weightprint.library.rooting import Rooted, rooted
+from weightprint.library.tree import hubs, shared_ways
 
 Matrices = list[np.ndarray]
 BLOCKS, KINDS, SHAPE = 5, ("up", "q"), (40, 48)
@@ -58,7 +59,7 @@ def family(seed: int = 0) -> dict[str, Matrices]:
 
 def group(models: Mapping[str, Matrices], edits: Any = None) -> Group:
     at = np.arange(SHAPE[0]), np.arange(SHAPE[1])
-    frame = [
+    frame: list[Coordinates] = [
         {
             (("decoder", i // len(KINDS), None), KINDS[i % len(KINDS)]): Patch(*at, x.astype(np.float32))
             for i, x in enumerate(matrices)
@@ -176,6 +177,47 @@ def test_a_copy_whose_units_stand_elsewhere_hangs_from_what_the_others_stand_lik
     assert [e.kind for e in found.edges if e.child == "a copy"] == ["copy"]
 
 
+def test_a_short_step_on_the_way_of_the_others_is_not_taken_for_their_sibling() -> None:
+    """The most central model (0) went a little of the way that all went, so that they seem to have parted from it half
+    way; their ancestor (1) is there. Without it an ancestor is unseen."""
+    lengths = np.array([[0, 1, 9, 9], [1, 0, 10, 10], [9, 10, 0, 18], [9, 10, 18, 0]]) / 1000
+    odds = {(1, 2): 2.0, (1, 3): 2.0}
+    t = {(0, 2): 0.3, (0, 3): 0.3, (1, 2): 0.05, (1, 3): 0.05}
+
+    def told(keep: Sequence[int], odds: Mapping[tuple[int, int], float]) -> Rooted:
+        return rooted(
+            [None, *[0] * (len(keep) - 1)],
+            [],
+            lengths[np.ix_(keep, keep)],
+            lambda i, j: odds.get((keep[i], keep[j]), 0.0),
+            lambda i, j: 0.0,
+            lambda i, j: t.get((keep[i], keep[j])),
+        )
+
+    there = told([0, 1, 2, 3], odds)
+    assert (there.parent, there.root, there.beside) == ((1, None, 1, 1), 1, frozenset())
+    assert told([0, 2, 3], odds).beside == {1, 2}
+    assert told([0, 1, 2, 3], {}).beside  # nothing says that the other one is it
+
+
+def test_copies_hang_as_their_signs_say(monkeypatch: Any) -> None:
+    """The grandchild stands like the copy, so that is its parent; which copy was first, lengths don't tell."""
+    models = {"grandchild": family(1)["grandchild"], **{k: family(1)[k] for k in ("root", "tuned", "long", "other")}}
+    models["other again"] = models["other"]
+    names = list(models)
+    apart = np.zeros((len(names), len(names)))
+    order, first = sorted(names), names.index("other")
+    apart[first] = apart[:, first] = 0.1
+    apart[first, first] = 0.0
+
+    def signs(i: int, j: int) -> float:
+        return {("other", "other again"): 2.0, ("other again", "other"): -2.0}.get((order[i], order[j]), 0.0)
+
+    monkeypatch.setattr(grown, "_signs", lambda *_: signs)
+    found = edges(tree_of(group(models, apart), prove=proved(models)))
+    assert {("root", "other"), ("other", "other again"), ("other again", "grandchild")} <= found
+
+
 def test_the_order_of_models_changes_nothing() -> None:
     models = family(8)
     models["merge"] = [0.4 * x + 0.6 * y for x, y in zip(models["other"], models["long"], strict=True)]
@@ -194,6 +236,12 @@ def test_what_siblings_share_by_common_data_makes_none_the_parent_of_another() -
     for k in range(4):
         models[f"tuned {k}"] = trained([x + (k + 1) * w for x, w in zip(base, way, strict=True)], 0.1, 0.02, 20 + k)
     assert edges(tree(models)) == {("root", f"tuned {k}") for k in range(4)}
+
+
+def test_what_is_all_but_the_hub_shares_no_way_with_another_child() -> None:
+    """A copy that lacks matrices is nearer to a child than the whole hub: lengths over what both have say so."""
+    lengths = np.array([[0, 1e-5, 2e-2], [1e-5, 0, 1.5e-2], [2e-2, 1.5e-2, 0]])
+    assert not list(shared_ways(lengths, [None, 0, 0], []))
 
 
 def test_an_inner_node_must_be_worth_it() -> None:

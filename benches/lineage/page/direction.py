@@ -11,19 +11,21 @@ from .markdown import table
 __all__ = ["made_on_the_fly", "who_was_first"]
 
 _OUTCOMES = ("right", "wrong", "called siblings", "silent")
-_SIBLINGS = ("right", "called descent", "silent")
+_SIBLINGS = ("right", "called descent", "left open", "silent")
 _LISTED = 12  # of the operations of one cause
 
 _WORDS = """\
 Pairs of a model and one made from it, each in an order that the hash of their names gives; *right*: the later one is
 named. Siblings are right if they are called so. Where one of them still is what they parted from, to within 5 % of its
-weights, "descent" is as good as right and they are not counted here. Limits were looked at on the fit side only."""
+weights, "descent" is as good as right and they are not counted here. *Left open*: one is named as the later one, and
+whether it comes from the other or is a sibling that moved further is said to be open; of the descents that are right,
+so are those that no sign speaks for. Limits were looked at on the fit side only."""
 
 _CANNOT = """\
 An exact rearrangement (names, orders of units, heads, channels or experts) leaves no trace of its direction, and a mean
 of two siblings beside one of them is, in every number that two models give, like two siblings or a parent and a child.
-Those stay silent. Of siblings the shorter branch x beside the longer y moves t by x² / (x² + y²) only: under a tenth of
-the other's length it can't be told from a parent."""
+Those stay silent. Of siblings the shorter branch x beside the longer y moves t by x² / (x² + y²) only, and what both
+learned from the same data moves it back: so a parent can't be told from a sibling that moved less."""
 
 
 def who_was_first(found: Mapping[str, Any]) -> str:
@@ -55,7 +57,8 @@ def _totals(counts: Mapping[str, Mapping[str, int]]) -> str:
     for side in ("fit", "test"):
         of = counts.get(f"{side}: siblings, both far", {})
         siblings.append([f"siblings, {side}", *(str(of.get(k, 0)) for k in _SIBLINGS), str(sum(of.values()))])
-    return f"{table(head, rows)}\n\n{table(['', 'right', 'called descent', 'nothing said', 'pairs'], siblings)}"
+    beside = ["", "right", "called descent", "left open", "nothing said", "pairs"]
+    return f"{table(head, rows)}\n\n{table(beside, siblings)}"
 
 
 def _by_operation(operations: Mapping[str, Mapping[str, int]]) -> str:

@@ -13,6 +13,7 @@ from . import tables
 from .direction import made_on_the_fly, who_was_first
 from .markdown import number, percent
 from .populations import population_page, strangers_page
+from .trees import trees as trees_table
 
 __all__ = ["full", "short"]
 
@@ -84,7 +85,7 @@ def full(
         parts += ["## Calibration on independent models", tables.calibration_page(json.loads(calibrated.read_text()))]
     trees = results / "trees.json"
     if trees.exists():
-        parts += ["## Trees of many models", tables.trees(json.loads(trees.read_text()))]
+        parts += ["## Trees of many models", trees_table(json.loads(trees.read_text()))]
     parts += _told(results / "strangers.json", "## Real models of different origin", strangers_page)
     made = [json.loads(path.read_text()) for name in POPULATIONS if (path := results / f"{name}.json").exists()]
     if made:

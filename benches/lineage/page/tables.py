@@ -424,20 +424,3 @@ def times(numbers: Numbers, about: Numbers) -> str:
         "seconds of a machine that did other work beside: read them against each other."
         f"{size}\n\n" + table(["method", "median per pair", "pairs"], rows)
     )
-
-
-def trees(found: Mapping[str, Any]) -> str:
-    """Directed edges of the zoo's families, with all models and with some hidden."""
-    rows = [
-        [
-            f"{side}: {case}",
-            *(str(r[k]) for k in ("trees", "edges")),
-            *(number(r[k]) for k in ("precision", "recall", "f1")),
-            str(r["between families"]),
-        ]
-        for side, cases in found["summary"].items()
-        for case, r in cases.items()
-    ]
-    asked = ", ".join(f"{root} ({row['side']})" for root, row in found["families"].items())
-    head = ["side: case", "trees", "edges", "precision", "recall", "F1", "false edges between families"]
-    return f"{table(head, rows)}\n\nFamilies asked so far: {asked}."

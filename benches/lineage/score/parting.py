@@ -2,7 +2,9 @@
 
 Descent is right if the later one is named. Siblings are right if they are called so; "descent" is wrong for them where
 both have come further than :data:`FAR` from what they parted from, and right enough where one of them still is that
-(a renamed or permuted copy of the parent is as good as the parent). Causes of silence are those that the report names.
+(a renamed or permuted copy of the parent is as good as the parent). Where one is named as the later one and it is left
+open whether it comes from the other or is a sibling that moved further, that is counted by itself. Causes of silence
+are those that the report names.
 """
 
 from __future__ import annotations
@@ -147,7 +149,7 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
         if (claim := _claim(r)) is not None:
             claims[f"{r['side']}: {claim}"][_right(r)] += 1
             roots[f"{r['side']}: {claim}"].update(r["clusters"])
-        if outcome in ("wrong", "called siblings", "called descent"):
+        if outcome in ("wrong", "called siblings", "called descent") or (outcome == "left open" and _apart(r)):
             misses.append({k: r[k] for k in ("side", "a", "b", "steps", "branches")} | {"outcome": outcome})
     return {
         "counts": {k: dict(v) for k, v in sorted(counts.items())},
@@ -164,7 +166,7 @@ def summary(rows: Iterable[Row]) -> dict[str, Any]:
 def _claim(r: Row) -> str | None:
     """The row of `direction.MEASURED` that it counts for: signs against each other or against the parting are one."""
     sides = set(r["by"]) | ({r["said"]} if r["said"] else set())
-    if r["relation"] == "siblings" and sides:
+    if r["relation"] == "siblings" and sides and r["claim"] != "siblings":
         return "each the later"
     return str(r["claim"]) if r["claim"] is not None else None
 
@@ -178,6 +180,8 @@ def _outcome(r: Row) -> str:
         return "right"
     if r["said"] is None:
         return "silent"
+    if r["relation"] is None:
+        return "left open"
     return "called descent" if _apart(r) else "called descent, one as good as the parent"
 
 

@@ -136,7 +136,7 @@ class Comparison(Shown):
     @property
     def operations(self) -> tuple[Operation, ...]:
         """What was done, told from the earlier model to the later one; from A to B where nobody knows which that is; of
-        siblings, what was done to each since they parted."""
+        siblings, what was done to one or both since they parted."""
         return self.history.operations
 
     def weighed(self, limits: Limits = LIMITS) -> Verdict:

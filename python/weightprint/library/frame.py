@@ -19,7 +19,7 @@ from weightprint.fingerprint.fingerprint import Fingerprint
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.library.members import Relation
-from weightprint.util.arrays import F32, F64, Indices
+from weightprint.util.arrays import F32, F64, Bools, Indices
 from weightprint.util.linear_algebra import product, row_cosines
 from weightprint.verdict.direction.counterparts import Counterpart, Spot, counterparts
 from weightprint.verdict.maps import Maps
@@ -30,6 +30,7 @@ __all__ = ["Coordinates", "Key", "Products", "between", "coordinates", "of_finge
 Key = tuple[tuple[str, int, Expert], str]
 
 _ALIKE = 0.2  # median cosine of rows that correspond
+_PART = 0.3  # of the best fifth's cosine: rows below it stand elsewhere, or were drawn anew
 _SAMPLE = (256, 512)  # rows and columns
 _WEAK = 0.05  # of the median gain: a channel that is read so weakly is not unfolded
 
@@ -65,8 +66,9 @@ def coordinates(relation: Relation, maps: Maps | None) -> Coordinates:
     for c in counterparts(relation.models, maps) if _placed(relation.models.b) else _by_value(relation.models):
         assert c.at is not None
         key = (c.at.key, c.kind)
-        if key not in out and len(c.x) and float(np.median(row_cosines(c.x, c.y))) >= _ALIKE:
-            out[key] = _patch(c)
+        cosines = row_cosines(c.x, c.y) if len(c.x) else np.zeros(1)
+        if key not in out and float(np.median(cosines)) >= _ALIKE:
+            out[key] = _patch(c, cosines < _PART * np.percentile(cosines, 80))
     return out
 
 
@@ -90,9 +92,11 @@ def _by_value(models: ModelPair) -> Iterator[Counterpart]:
         yield Counterpart((place.stack, place.block), place.role, x, y, Spot(key, rows, channels))
 
 
-def _patch(c: Counterpart) -> Patch:
+def _patch(c: Counterpart, elsewhere: Bools) -> Patch:
+    """``elsewhere``: rows that are no counterparts; bool (rows,)."""
     assert c.at is not None
     y = c.y.astype(np.float32, copy=True)
+    y[elsewhere] = np.nan
     if c.at.gain is not None:
         weak = np.abs(c.at.gain) < _WEAK * np.median(np.abs(c.at.gain))
         y /= np.where(weak, np.float32(1), c.at.gain)

@@ -16,7 +16,7 @@ from weightprint.errors import WeightprintError
 from weightprint.library.group import Group
 from weightprint.library.members import relate
 from weightprint.library.merges import Merged, Prove, merges
-from weightprint.library.rooting import Rooted, earlier, rooted, share
+from weightprint.library.rooting import COPY, SURE, Odds, Rooted, earlier, rooted, share
 from weightprint.library.tree import hubs, released, shared_ways, with_root
 from weightprint.results.lineage import Edge, Kind, Merge, Unplaced
 from weightprint.util.arrays import F64
@@ -26,7 +26,6 @@ from weightprint.verdict.direction.direction import direction
 __all__ = ["Tree", "tree_of"]
 
 _DRAWS = 40
-_COPY = 1e-7  # length that says nothing of which came first: a difference of .03 %; factors have no length
 
 
 @dataclass
@@ -66,12 +65,30 @@ def tree_of(group: Group, seed: int = 0, unseen: int = 0, prove: Prove | None = 
     tree.between = {(a, b): float(lengths[i, j]) for i, a in enumerate(placed) for j, b in enumerate(placed)}
     proved = {m.child: m for m in _merges(group, lengths, far, prove)}
     merged = {child: m.parents for child, m in proved.items()}
-    found = _rooted(group, hubs(far, group.edits, merged), merged, seed)
+    signs = _signs(group, seed)
+    found = _rooted(group, hubs(far, group.edits, merged), merged, signs)
     rng, n = np.random.default_rng(seed), len(group.distances.blocks)
     draws = [rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64) for _ in range(_DRAWS)]
     hung = _hung(group, found, merged, None)
-    _fill(tree, group, hung, found, proved, [_hung(group, found, merged, draw) for draw in draws], unseen)
+    copies = [(i, j) for j, i in enumerate(hung.parent) if i is not None and i < len(keep) and _equal(hung, i, j)]
+    turn = [(i, j) for i, j in copies if i != found.root and signs(i, j) <= -SURE]
+    drawn = [turned(_hung(group, found, merged, draw), turn) for draw in draws]
+    _fill(tree, group, turned(hung, turn), found, proved, drawn, unseen)
     return tree
+
+
+def _equal(hung: _Hung, i: int, j: int) -> bool:
+    return bool(hung.lengths[i, j] <= COPY)
+
+
+def turned(hung: _Hung, pairs: Sequence[tuple[int, int]]) -> _Hung:
+    """With the second of each pair in the place of the first, which then hangs from it. Lengths don't tell copies of
+    each other apart; what is new beside the values does."""
+    parent = list(hung.parent)
+    for i, j in pairs:
+        if parent[j] == i:
+            parent[j], parent[i] = parent[i], j
+    return _Hung(parent, hung.lengths)
 
 
 def _why_not(group: Group) -> str:
@@ -92,7 +109,9 @@ def _merges(group: Group, lengths: F64, far: F64, prove: Prove | None) -> Iterat
         yield from merges(group.coordinates, group.products, lengths, group.edits, parent, prove or by_recipe)
 
 
-def _rooted(group: Group, parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], seed: int) -> Rooted:
+def _signs(group: Group, seed: int) -> Odds:
+    """What direction says of two models by its signs, as `rooting` asks for it."""
+
     def signs(i: int, j: int) -> float:
         if group.members[0].kept is not None:
             return 0.0
@@ -105,6 +124,10 @@ def _rooted(group: Group, parent: Sequence[int | None], merged: Mapping[int, Seq
         sure = min(3.0, float(np.log(said.confidence / max(1 - said.confidence, 1e-3))))
         return sure if said.later == "b" else -sure
 
+    return signs
+
+
+def _rooted(group: Group, parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], signs: Odds) -> Rooted:
     return rooted(
         parent,
         list(merged),
@@ -147,7 +170,7 @@ def _fill(
     for j, i in enumerate(hung.parent):
         if i is not None:
             one = found.root == i and not found.beside and j in found.undirected
-            kind: Kind = "copy" if hung.lengths[i, j] <= _COPY else "undirected" if one else "descent"
+            kind: Kind = "copy" if hung.lengths[i, j] <= COPY else "undirected" if one else "descent"
             tree.edges.append(edge(i, j, kind))
     for child, merge in proved.items():
         told, of = merge.recipe, [names[p] for p in merge.parents]

@@ -171,13 +171,16 @@ def _equal(x: Coordinates, y: Coordinates) -> float:
         q = y.get(key)
         if q is None or p.values.shape != q.values.shape or np.array_equal(p.values, q.values):
             continue
-        other = p.values != q.values
+        there = np.isfinite(p.values) & np.isfinite(q.values)
+        other = (p.values != q.values) & there
+        if not other.any():
+            continue
         if (p.values[other] == 0).mean() > _PRUNED:
             continue
         if np.median(np.abs(p.values - q.values)[other] / np.maximum(np.abs(q.values[other]), 1e-30)) > _MOVED:
-            scattered = (other.any(axis=1)[:, None] & other.any(axis=0)) & ~other  # not whole rows that nothing trains
+            scattered = other.any(axis=1)[:, None] & other.any(axis=0) & ~other & there  # not rows that nothing trains
             same += int(np.count_nonzero(scattered))
-        n += p.values.size
+        n += int(np.count_nonzero(there))
     return same / n if n else 0.0
 
 

@@ -7,13 +7,13 @@ little evidence speaks, the signs of direction are gathered from the models (:mo
 
 A root that its children parted from half way (t between .12 and .88) is itself a sibling of theirs: the ancestor is not
 among the models. Two such children and a fifth of all are enough, since of an ancestor there are none, while a sibling
-with a short branch of its own looks like the ancestor of those that went far. Of two models alone one t, bent by decay,
-is too little: their edge has no direction then.
+with a short branch of its own looks like the ancestor of those that went far. Before, its nearest children are asked
+whether one of them is that ancestor: what was trained for a moment on the same data as the others is the most central.
+Of two models alone one t, bent by decay, is too little: their edge has no direction then.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,11 +23,16 @@ from weightprint.util.arrays import F64
 from weightprint.verdict.direction.direction import relation
 from weightprint.verdict.values import Parting
 
-__all__ = ["Rooted", "earlier", "rooted"]
+__all__ = ["COPY", "SURE", "Odds", "Rooted", "earlier", "rooted", "share"]
 
-_SURE, _CLAIMED = 0.8, 1.5  # of log odds: to move the root; of what direction claims by itself
+#: Log odds that move the root, or turn a copy round.
+SURE = 0.8
+_CLAIMED = 1.5  # of what direction claims by itself
+#: A length that says nothing of which came first: a difference of .03 %; factors have no length.
+COPY = 1e-7
 _BESIDE = (0.12, 0.88)  # t of siblings
 _SD, _APART = 0.3, 0.6  # beyond which t says nothing; of siblings both sides' t lie apart
+_BENT = 0.5  # beyond 0 and 1: a scale moved, or a mean of relatives
 _FEW = 0.2  # of the children: so many, and two, that stand beside the root are enough
 _HUB = 3  # children that make an ancestor of the one they are nearest to, whatever direction says
 
@@ -61,7 +66,7 @@ def earlier(parting: Parting | None) -> float:
 
 def share(parting: Parting | None) -> float | None:
     """t, where it can be read."""
-    if parting is None or not math.isfinite(parting.t) or max(parting.sd_of_a, parting.sd_of_b) > _SD:
+    if parting is None or not -_BENT <= parting.t <= 1 + _BENT or max(parting.sd_of_a, parting.sd_of_b) > _SD:
         return None
     return parting.t if abs(parting.of_a - parting.of_b) <= _APART else None
 
@@ -95,18 +100,29 @@ def rooted(
         if abs(sum(told[root, j] for j in children)) < 2 * _CLAIMED:
             for j in sorted(children, key=lambda j: abs(told[root, j]))[:_HUB]:
                 told[root, j] = max(told[root, j], signs(root, j), key=abs)
-        against = [j for j in children if told[root, j] <= -_SURE and j not in seen]
+        against = [j for j in children if told[root, j] <= -SURE and j not in seen]
         if not against:
             break
         new = min(against, key=lambda j: told[root, j])
+        if lengths[root, new] <= COPY:  # what hung from the one hangs from the other
+            tree = [new if p == root else p for p in tree]
         tree[root], tree[new] = new, None
         root = new
         seen.add(root)
     children = [j for j, p in enumerate(tree) if p == root]
+    beside = _beside(root, children, lengths, told, t)
+    for new in sorted(children, key=lambda j: lengths[root, j])[: _HUB if beside[0] else 0]:
+        others = [root, *(j for j in children if j != new)]
+        told |= {(new, j): odds(new, j) for j in others}
+        instead = _beside(new, others, lengths, told, t)
+        if not instead[0] and sum(told[new, j] for j in others) >= 2 * _CLAIMED:  # the ancestor is there
+            tree = [new if j in others else p for j, p in enumerate(tree)]
+            tree[new], root, children, beside = None, new, others, instead
+            break
     undirected = frozenset(
-        j for j in children if len(children) < _HUB and sum(told.get((root, k), 0.0) for k in children) < _SURE
+        j for j in children if len(children) < _HUB and sum(told.get((root, k), 0.0) for k in children) < SURE
     )
-    return Rooted(tuple(tree), root, undirected, *_beside(root, children, lengths, told, t))
+    return Rooted(tuple(tree), root, undirected, *beside)
 
 
 def _beside(

@@ -125,7 +125,9 @@ def shared_ways(lengths: F64, parent: Sequence[int | None], merged: Sequence[int
 
 
 def _shared(lengths: F64, hub: int, i: int, j: int) -> float:
-    both = (lengths[hub, i] + lengths[hub, j] - lengths[i, j]) / 2
+    """No way that both went is longer than either way. (It would read so where one is all but the hub, and lacks
+    matrices or channels that the other two have.)"""
+    both = min((lengths[hub, i] + lengths[hub, j] - lengths[i, j]) / 2, lengths[hub, i], lengths[hub, j])
     return float(both / np.sqrt(lengths[hub, i] * lengths[hub, j]))
 
 

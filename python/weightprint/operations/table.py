@@ -69,8 +69,8 @@ class History:
 
     Attributes:
         told_from: the earlier model, from which the operations start; None where either may be it.
-        operations: where nobody knows which is the earlier, the reading from A to B; of siblings what was done to each
-            of them since they parted, read from the other: operations that both readings name.
+        operations: where nobody knows which is the earlier, the reading from A to B; of siblings what was done to one
+            or both of them since they parted: operations that both readings name.
         operations_if: then what was done if A was there first, from A to B (``"a_first"``), and if B was
             (``"b_first"``); else empty. Of siblings: what was done to B, or to A, to make the difference.
         siblings: neither was made from the other.

@@ -101,7 +101,8 @@ class Direction:
 
     Attributes:
         relation: ``"descent"``: one was made from the other, or from what it still holds; ``"siblings"``: both hold
-            something new; None where neither can be told.
+            something new; None where neither can be told (with `later`: made from the other one, or a sibling of it
+            that has moved much further).
         parted_at: where siblings parted on the way from A (0) to B (1): (t, low, high).
         measured: the numbers behind it, None where nothing was compared.
     """

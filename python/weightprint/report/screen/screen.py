@@ -44,6 +44,7 @@ _EACH = 2  # lines of one sentence, at most
 _LABEL = 16
 DONE = "Done"
 """Of operations that are told alike whichever model came first."""
+_NEW = {"fine_tune", "continued_pretraining"}  # operations that both of two siblings show, if both hold something new
 _QUOTED_FROM = 0.9  # correlation of sigma curves
 _NEEDED = f"10^{LOG10_P:g}"
 _QUOTED = 100  # beyond 1 in 10^100 a broken assumption is likelier than chance; no more digits are worth quoting
@@ -252,17 +253,24 @@ def who_first(direction: Direction) -> str:
 
 def told(comparison: Comparison) -> list[tuple[str, Sequence[Operation]]]:
     """(which way it is told, operations): from the earlier model to the later one; where nobody knows which that is,
-    the two readings, then what either says; of siblings what was done to one, then to each since they parted."""
+    the two readings, then what either says; of siblings what was done to the one, the other, one or both since they
+    parted, then what was done to each: training, where both hold something new."""
     history = comparison.history
     if history.told_from is not None:
         return [({"a": "From A to B", "b": "From B to A"}[history.told_from], history.operations)]
     one, other = (history.operations_if.get(way, ()) for way in ("a_first", "b_first"))
     if history.siblings:
         names = {o.name for o in history.operations}
+        both_new = comparison.result.direction.parted_at is not None
+
+        def each(o: Operation) -> bool:
+            return both_new and o.name in _NEW
+
         since = (
             ("If done to B", [o for o in one if o.name not in names]),
             ("If done to A", [o for o in other if o.name not in names]),
-            ("Each since", history.operations),
+            ("One or both", [o for o in history.operations if not each(o)]),
+            ("Each since", [o for o in history.operations if each(o)]),
         )
         return [(label, some) for label, some in since if some]
     told_both = {_shape(o) for o in one} & {_shape(o) for o in other}

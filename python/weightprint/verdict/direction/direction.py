@@ -10,10 +10,13 @@ B, between for siblings. Confidences are measured (:data:`MEASURED`). It claims 
 way, since a mean of relatives lies between them and the origin and looks like the ancestor of both, but lets go of
 nothing; for the same reason t far beyond 1 without decay shows such a mean. What is nearly an ancestor (the sibling
 whose own branch is short, or an ancestor's copy with something exact done to it) looks like one, to within the square
-of that branch.
+of that branch; and of siblings trained on the same data one looks like the other's ancestor however far both went. So
+the later one is named, and whether it comes from the other is left open, unless they are so near that it makes no
+difference, or a sign speaks too.
 
 What agrees is told together. Signs that name both sides, or a sign and a child by decay on the other side, mean
-siblings: each lacks what the other holds. Whatever else contradicts claims nothing.
+siblings: each lacks what the other holds. Where both hold something new, a sign tells what was done to one of the two
+since. Whatever else contradicts claims nothing.
 """
 
 from __future__ import annotations
@@ -31,11 +34,11 @@ __all__ = ["MEASURED", "Outcomes", "direction", "mirrored", "relation"]
 # Looked at on the fit side of the lineage benchmark only.
 _SD = 0.3  # a standard deviation of t above it says nothing
 _APART = 0.4  # between both sides' t: more is no parting but something else, such as changed scales
+_WHOLE = 0.2  # t of an ancestor from sketches, its whole interval
 _NEAR, _BEFORE = 0.12, -0.3  # t of an ancestor, and the least that one may read
-_BETWEEN, _FAR = (
-    (0.2, 0.8),
-    0.15,
-)  # siblings' whole interval, and their difference; nearer ones may be means of relatives
+_BETWEEN, _SHARP = (0.1, 0.9), 0.5  # siblings' whole interval, and how wide it may be
+_FAR = 0.15  # siblings' difference; nearer ones may be means of relatives
+_AS_GOOD = 0.05  # of the weights: an ancestor's sibling that is so near is as good as the ancestor
 _PULL = 0.3  # decay of what was trained on; in means of relatives it is below
 _SHRUNK, _SMALL, _MEAN_PULL = 1.1, 0.3, 0.45  # t of a mean from its main parent; the largest difference; any decay
 _SCALES = (0.8, 1.25)
@@ -71,11 +74,11 @@ class Outcomes:
         return round(right / (right + wrong), 2)
 
 
-#: By claim. "Descent" of siblings counts as right where one of them still is what they parted from to within 5 % of its
+#: By claim. A later one of siblings counts as right where the other still is what they parted from to within 5 % of its
 #: weights, and as wrong where both went further.
 MEASURED: dict[str, Outcomes] = {
     "descent": Outcomes((90, 0), (16, 6), 12),
-    "siblings": Outcomes((0, 3), (4, 0), 4),
+    "siblings": Outcomes((0, 3), (13, 0), 6),
     "each the later": Outcomes((0, 0), (3, 0), 3),
     "mean of relatives": Outcomes((1, 0), (0, 0), 1),
     "merge with another": Outcomes((9, 0), (7, 1), 3),
@@ -102,7 +105,7 @@ def direction(cues: Cues) -> Direction:
         told = "; but ".join(f.because for f in found)
         because = f"each lacks what the other holds, or was given what the other lacks: {told}"
         return Direction(None, MEASURED["each the later"].confidence, because, "siblings", measured=parting)
-    if found and claim.relation is not None and claim.later != found[0].later:
+    if found and claim.later is not None and claim.later != found[0].later:
         told = f"{'; '.join(f.because for f in found)}; but {claim.because}"
         if claim.name != "descent":
             return Direction(None, None, f"the signs contradict each other: {told}", measured=parting)
@@ -110,7 +113,8 @@ def direction(cues: Cues) -> Direction:
         return Direction(None, MEASURED["each the later"].confidence, because, "siblings", measured=parting)
     if claim.relation == "siblings" and parting is not None:
         at = (parting.t, parting.low, parting.high)
-        return Direction(None, MEASURED["siblings"].confidence, claim.because, "siblings", at, parting)
+        because = "; ".join([claim.because, *(f.because for f in found)])  # what was done to one since they parted
+        return Direction(None, MEASURED["siblings"].confidence, because, "siblings", at, parting)
     if not found and claim.later is None:
         hint = f"; {cues.hint}" if cues.hint else ""
         return Direction(None, None, f"{claim.because}{hint}", measured=parting)
@@ -119,19 +123,24 @@ def direction(cues: Cues) -> Direction:
         surest.append((MEASURED[claim.name].confidence, claim.because))
     later = found[0].later if found else claim.later
     because = "; ".join(why for _, why in surest)
-    return Direction(later, max(sure for sure, _ in surest), because, "descent", measured=parting)
+    sure = max(sure for sure, _ in surest)
+    return Direction(later, sure, because, "descent" if found else claim.relation, measured=parting)
 
 
 def relation(parting: Parting | None) -> _Claim:
-    """What the parting alone says: the first row that holds, read from A to B and from B to A."""
+    """What the parting alone says: the first row that holds, read from A to B and from B to A. Its relation is open
+    where the earlier one may be a sibling of the later one that moved less."""
     if parting is None:
         return _Claim(None, None, None, "nothing that was tested tells a parent from a child: no new values to compare")
     ways: tuple[tuple[Label, Parting], ...] = (("b", parting), ("a", mirrored(parting)))
     for holds, name, because in _CLAIMS:
         for later, read in ways:
-            told = name if not read.sketched else _OF_SKETCHES.get(name) if _told_by_sketches(read) else None
-            if told is not None and holds(read):
-                return _Claim(told, later, "descent", because(read, *names(later)))
+            claim = name if not read.sketched else _OF_SKETCHES.get(name) if _told_by_sketches(read) else None
+            if claim is not None and holds(read):
+                told, other = because(read, *names(later)), names(later)[1]
+                if name in _DESCENT or parting.relative < _AS_GOOD:
+                    return _Claim(claim, later, "descent", told)
+                return _Claim(claim, later, None, f"{told}; or they are siblings, and {other} moved much less")
     for stops, why in _ABSTENTIONS:
         if stops(parting):
             return _Claim(None, None, None, f"nothing that was tested tells a parent from a child: {why(parting)}")
@@ -171,6 +180,10 @@ def _merged(p: Parting) -> bool:
 def _measurable(p: Parting) -> bool:
     kept = all(_SCALES[0] < c < _SCALES[1] for c in p.kept)
     return max(p.sd_of_a, p.sd_of_b) <= _SD and abs(p.of_a - p.of_b) <= _APART and kept
+
+
+def _between(p: Parting) -> bool:
+    return _BETWEEN[0] <= p.t <= _BETWEEN[1]
 
 
 def _trained(p: Parting) -> bool:
@@ -229,6 +242,8 @@ _CLAIMS: tuple[tuple[Callable[[Parting], bool], str, Callable[[Parting, str, str
     (_mean, "mean of relatives", _because_mean),
     (_noised, "noise", _because_noised),
 )
+#: Those that a sibling does not make.
+_DESCENT = {"mean of relatives"}
 
 
 #: What sketches may claim, and its row of :data:`MEASURED`; the rest hangs on values.
@@ -239,7 +254,7 @@ def _told_by_sketches(p: Parting) -> bool:
     """Nothing was taken from either or given to it that would be another sign, the whole interval is an ancestor's,
     and no mean of relatives has as much decay."""
     whole = p.same_parts and not p.coded and p.zeroed < _ZEROED
-    return whole and p.low >= _BEFORE and p.high <= _BETWEEN[0] and p.pull >= _MEAN_PULL
+    return whole and p.low >= _BEFORE and p.high <= _WHOLE and p.pull >= _MEAN_PULL
 
 
 def _t(p: Parting) -> str:
@@ -261,11 +276,11 @@ _ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], 
         ),
     ),
     (
-        lambda p: _BETWEEN[0] <= p.t <= _BETWEEN[1] and (p.low < _BETWEEN[0] or p.high > _BETWEEN[1]),
+        lambda p: _between(p) and (p.low < _BETWEEN[0] or p.high > _BETWEEN[1] or p.high - p.low > _SHARP),
         lambda p: f"{_t(p)} is not sharp enough to call them siblings",
     ),
     (
-        lambda p: _BETWEEN[0] <= p.t <= _BETWEEN[1] and p.relative < _FAR,
+        lambda p: _between(p) and p.relative < _FAR,
         lambda p: (
             f"{_t(p)}, and they differ by {p.relative:.0%} of the weights only: siblings do so, and so does a mean of "
             "one and a relative from that one"
@@ -276,11 +291,11 @@ _ABSTENTIONS: tuple[tuple[Callable[[Parting], bool], Callable[[Parting], str]], 
         lambda p: f"{p.zeroed:.0%} of the values are zero on one side only; pruning by size bends where they parted",
     ),
     (
-        lambda p: not _BETWEEN[0] <= p.t <= _BETWEEN[1] and abs(p.pull) < _PULL,
+        lambda p: not _between(p) and abs(p.pull) < _PULL,
         lambda p: f"{_t(p)} without decay, which a parent has, and so has a mean of relatives",
     ),
     (
-        lambda p: not _BETWEEN[0] <= p.t <= _BETWEEN[1],
+        lambda p: not _between(p),
         lambda p: f"{_t(p)}: nearly an ancestor, and not quite one",
     ),
 )
