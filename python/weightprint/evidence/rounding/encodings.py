@@ -37,7 +37,10 @@ _FEW_NEAR_ONE = 1024
 _NEAR_ONE = 0.02  # factors that the rounding of codes may make
 _ALIKE = 0.8  # cosine: what two bits leave of values is more
 _NEAREST = 1.2  # times the mean square of rounding to nearest
+_NEIGHBOURS = 64
 _EXPLAINED = 0.2  # of the squared difference, that a factor makes
+_RATHER = 0.2  # the same, where nothing is left but rounding
+_OF_LEVELS = 0.6  # the same of a few levels rounded anew, whose errors are few, too
 _OF_SCALES = 2.0**-10  # rounding of scales in half precision
 _INTEGERS = ("U8", "I8", "I16", "I32", "I64")
 Kind = Literal["re_encoded", "trivial", "scaled", "rounded"]
@@ -140,7 +143,8 @@ def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
         unrounded = ((1, 0),) if forward else ((0, 1),)
         factor = _factor(a, b, pair, unrounded)
         if factor is None and in_codes is not None:  # of codes' values multiplied by nearly 1, within their own cells
-            factor = _explains(both, _EXPLAINED)
+            least = _EXPLAINED if _various(fine_side, fine) else _OF_LEVELS
+            factor = _explains(both, least, 2.0 ** -(1 + FORMATS.get(fine.dtype, FORMATS["F32"])))
             factor = factor if factor is None or forward else 1 / factor
         if factor is not None:
             return Outcome(f"{pair.a.dtype} to {pair.b.dtype}, one factor", label, factor=factor, coded=in_codes)
@@ -159,15 +163,16 @@ def checked(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
         f"{fine.dtype} to {coarse.dtype}, {how}{turned}",
         label,
         lost=cast not in (Cast.NOTHING_LOST, Cast.BOTH_ROUNDED),
-        simple=levels < _MIN_LEVELS or _shows_nothing(a, b, pair),
+        simple=levels < _MIN_LEVELS or _shows_nothing(a, b, pair, "a" if forward else "b"),
         scaling=None if scaling is None or scaling.cast else scaling,
         coded=in_codes,
     )
 
 
-def _shows_nothing(a: ModelView, b: ModelView, pair: Pair) -> bool:
-    """Either has too few values or is made by a formula: strangers have such tensors in common."""
-    return any(side.is_trivial(t) or side.is_computed(t) for side, t in ((a, pair.a), (b, pair.b)))
+def _shows_nothing(a: ModelView, b: ModelView, pair: Pair, fine: Literal["a", "b"]) -> bool:
+    """The finer has too few values, or either is made by a formula: strangers have such tensors in common."""
+    few = a.is_trivial(pair.a) if fine == "a" else b.is_trivial(pair.b)
+    return few or a.is_computed(pair.a) or b.is_computed(pair.b)
 
 
 def times(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
@@ -205,7 +210,8 @@ def _narrowed(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
             if _cast(both(SLICE_VALUES // 4), fine, as_if) in _PLAIN[1:] and not _out_of_range(
                 both(SLICE_VALUES // 4), dtype
             ):
-                simple = _levels(coarse_side, coarse) < _MIN_LEVELS or _shows_nothing(a, b, pair)
+                alone = _shows_nothing(a, b, pair, "a" if label == "b" else "b")
+                simple = alone or _levels(coarse_side, coarse) < _MIN_LEVELS
                 words = f"{fine.dtype} rounded to {dtype}, and stored as before"
                 return Outcome(words, label, lost=True, simple=simple, narrowed=dtype)
     return None
@@ -253,6 +259,12 @@ def _factor_in_codes(both: _Both, coarse: Tensor, precision: int) -> float | Non
     return float(factor) if found.near and found.difference <= _NEAREST * found.rounding else None
 
 
+def _various(side: ModelView, tensor: Tensor) -> bool:
+    """Neighbours have many values, and were not themselves decoded from a few."""
+    first = side.rows(tensor, 0, 1).ravel()[:_NEIGHBOURS]
+    return 2 * np.unique(first).size > first.size
+
+
 def _explains(both: _Both, least: float, off: float = 0.0) -> float | None:
     """The factor that makes more than this part of the squared difference, beyond what rounding to codes may (its
     relative error, squared, if each code is the mean of what became it), or all of it but for this part of the values;
@@ -262,7 +274,7 @@ def _explains(both: _Both, least: float, off: float = 0.0) -> float | None:
         return None
     left = max(yy - xy * (xy / xx), 0.0)
     explained = 1 - left / dd
-    return xy / xx if explained > least + 3 * dd / xx or (left <= off**2 * yy and explained > 0.5) else None
+    return xy / xx if explained > least + 3 * dd / xx or (left <= off**2 * yy and explained > _RATHER) else None
 
 
 def _products(both: _Both) -> tuple[float, float, float, float]:

@@ -61,7 +61,7 @@ def attention_replaced(facts: Facts, changes: Changes) -> Iterable[Operation]:
     pairs = {f.b.key[:2]: f.a.key[:2] for f in found_ffns(facts)}
     ours, theirs = _mixers(facts.models.a), _mixers(facts.models.b)
     dark = _unplaced(facts.models.b, {f.key[:2] for f in ffns(facts.models.b)})
-    anew = _anew(facts, pairs)
+    anew = _anew(facts, pairs, theirs)
     by_kinds: dict[tuple[_Kind, _Kind], list[Block]] = defaultdict(list)
     for there, here in pairs.items():
         before = _kind(ours[here].keys(), facts.models.a.geometry.get(here[0]))
@@ -101,7 +101,7 @@ def _unplaced(side: ModelView, blocks: Iterable[Block]) -> bool:
     return sum(t.place is None and t.rank2 for t in side.tensors.values()) >= len(set(blocks))
 
 
-def _anew(facts: Facts, blocks: Iterable[Block]) -> set[Block]:
+def _anew(facts: Facts, blocks: Iterable[Block], theirs: Mapping[Block, Mapping[str, Tensor]]) -> set[Block]:
     """Blocks whose attention was looked for and isn't there, or has A's shapes in A's places and none of its values."""
     cosines: dict[Block, dict[str, float]] = defaultdict(dict)
     for name, cosine in facts.cosines.items():
@@ -115,4 +115,7 @@ def _anew(facts: Facts, blocks: Iterable[Block]) -> set[Block]:
         units = [c for role, c in cosines[at].items() if role in ("up", "down", "gate")]
         return bool(attention and units) and max(attention) < _ABSENT and min(units) >= _PRESENT
 
-    return {at for at in blocks if at in facts.absent.attention or (at not in facts.heads and other(at))}
+    def found(at: Block) -> bool:
+        return at in facts.heads or any(facts.parts.get(t.name, 0.0) > 0 for t in theirs[at].values())
+
+    return {at for at in blocks if at in facts.absent.attention or (other(at) and not found(at))}

@@ -144,7 +144,7 @@ def _interval(t: F64, sd: F64) -> tuple[float, float, float]:
 def _sums(pair: Counterpart) -> Iterable[Sums]:
     x, y = pair.x.astype(np.float64), pair.y.astype(np.float64)
     # A row or channel of zeros alone is one that the other side has no counterpart of.
-    here = np.ix_(*((x.any(axis=1 - k) & y.any(axis=1 - k)).nonzero()[0] for k in (0, 1)))
+    here = np.ix_(*(np.flatnonzero(x.any(axis=1 - k) & y.any(axis=1 - k)) for k in (0, 1)))
     zeroed = float(np.mean((x[here] == 0) != (y[here] == 0))) if here[0].size and here[1].size else 0.0
     gone = (x == 0) | (y == 0) | ~np.isfinite(x) | ~np.isfinite(y)
     x[gone] = y[gone] = 0.0
