@@ -127,6 +127,15 @@ def test_lengths_add_up_along_a_chain_that_decayed() -> None:
     assert d[a, c] == pytest.approx(d[a, b] + d[b, c], rel=0.02)
 
 
+def test_what_no_two_have_in_the_frame_is_no_length() -> None:
+    """A rotated copy's attention is in no common frame; its FFNs say how little is new in it."""
+    there = group(family(4)).coordinates
+    alone = {(("decoder", 0, None), "o"): Patch(np.arange(4), np.arange(4), np.ones((4, 4), np.float32))}
+    with_one: list[Coordinates] = [{**there[0], **alone}, *there[1:]]
+    before, after = (distances(list(products(x))).common() for x in (there, with_one))
+    np.testing.assert_allclose(after, before)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_hidden_root_is_an_unseen_ancestor(seed: int) -> None:
     base = root(seed)

@@ -86,9 +86,12 @@ def _length(p: Products) -> F64:
 
 
 def distances(found: Sequence[Products]) -> Distances:
-    """From the inner products of a frame."""
-    by_matrix = np.array([_length(p) for p in found])
-    return Distances(tuple(p.key for p in found), by_matrix, np.array([_scale(length) for length in by_matrix]))
+    """From the inner products of a frame; what no two models have in it (attention that no map could place) is left
+    out, where anything is not."""
+    told = [(p.key, _length(p)) for p in found]
+    told = [(key, x) for key, x in told if np.isfinite(x[~np.eye(len(x), dtype=bool)]).any()] or told
+    by_matrix = np.array([length for _, length in told])
+    return Distances(tuple(key for key, _ in told), by_matrix, np.array([_scale(length) for length in by_matrix]))
 
 
 def _scale(length: F64) -> float:
