@@ -27,8 +27,9 @@ from weightprint.util.arrays import F32
 
 __all__ = ["PUSHED", "Coded", "Codes", "bits_of", "coded"]
 
-_FEW_MISS = 0.9  # of the groups of a run of rows fit, so that the others are looked at
-_FURTHER = 0.75  # of the largest distance between two levels of a group
+_FEW_MISS = 0.9  # of the groups of a run of rows fit, so that what does not is looked at
+_ODD = 0.17  # of a group's largest value: half the widest step of any codes of four bits (E2M1, 4 to 6)
+_FURTHER = 0.75  # of the way to the next level
 _FITTING = 0.999  # of the groups, and of the difference in groups with cells, for "every value"
 _MIN_GROUPS, _MIN_VALUES = 4, 256  # that show something
 #: Mean square of the difference over that of rounding to nearest, at most, where values were pushed.
@@ -76,8 +77,12 @@ class Codes:
             a, b = (np.ascontiguousarray(x[:, start:stop]) for x in (fine, decoded))
             found = _core.cells(a, b, run, even=even, precision=self._precision)
             self._sums += found
-            if _FEW_MISS * found[0] <= found[1] < found[0]:
-                self._beyond += _beyond(a.reshape(-1, run), b.reshape(-1, run))
+            self._beyond += int(np.count_nonzero(np.isfinite(a) != np.isfinite(b)))  # which the core leaves out
+            if found[1] >= _FEW_MISS * found[0]:
+                x, y = a.reshape(-1, run), b.reshape(-1, run)
+                with np.errstate(invalid="ignore"):
+                    odd = ~(np.abs(x - y).max(axis=1) <= _ODD * np.abs(y).max(axis=1)) | (found[1] < found[0])
+                self._beyond += _beyond(x[odd], y[odd])
 
     def found(self) -> Coded:
         """What all rows so far show."""
@@ -91,12 +96,18 @@ class Codes:
 
 
 def _beyond(x: F32, y: F32) -> int:
-    """Groups where a value, none of the outermost, is further off than rounding can bring it, whatever its levels."""
-    levels = np.sort(y, axis=1)
-    apart = np.diff(levels, axis=1).max(axis=1, initial=0)
-    inside = (y > levels[:, :1]) & (y < levels[:, -1:])
-    off = np.where(inside, np.abs(x - y), 0).max(axis=1)
-    return int(np.count_nonzero((off > _FURTHER * apart) & (apart > 0)))
+    """Groups where a value, none of the outermost, is further off than rounding can bring it from the level that the
+    group has beside its own on that side."""
+    order = np.argsort(y, axis=1)
+    fine, levels = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
+    steps = np.diff(levels, axis=1)
+    above, below = np.zeros_like(levels), np.zeros_like(levels)
+    for i in range(steps.shape[1]):  # to the next level that differs
+        k = steps.shape[1] - 1 - i
+        above[:, k] = np.where(steps[:, k] > 0, steps[:, k], above[:, k + 1])
+        below[:, i + 1] = np.where(steps[:, i] > 0, steps[:, i], below[:, i])
+    further = np.abs(fine - levels) > _FURTHER * np.where(fine < levels, below, above)
+    return int(np.count_nonzero((further & (above > 0) & (below > 0)).any(axis=1)))
 
 
 def coded(pieces: Iterable[tuple[F32, F32]], coarse: Tensor, precision: int) -> Coded:
