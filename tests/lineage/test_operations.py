@@ -109,7 +109,8 @@ def test_a_child_is_whole_repeatable_and_tells_its_truth(
         truth, roots=list(truth.roots), parents=list(truth.parents), operations=list(truth.operations)
     )
     json.dumps(asdict(truth))
-    if operation.name not in ("rename", "random_names", "quantise", "re_dtype"):
+    latent = any("kv_b_proj" in name for name in child.tensors)  # which the small forward pass here doesn't know
+    if operation.name not in ("rename", "random_names", "quantise", "re_dtype") and not latent:
         shown = logits(child, TOKENS % child.config["vocab_size"])
         assert np.isfinite(shown).all()  # the child's config fits its tensors
 

@@ -48,7 +48,7 @@ def heads_to_gqa(work: Work, kv_heads: int | None = None) -> None:
     work.note(kv_heads=new)
 
 
-@operation(forms=("llama",), strengths=({}, {"form": "latent", "kept": ("o", "q")}, {"form": "heads"}))
+@operation(forms=("llama",), strengths=({}, {"form": "latent", "kept": ["o", "q"]}, {"form": "heads"}))
 def attention_replaced(work: Work, form: str = "latent", kept: Sequence[str] = ()) -> None:
     """Other attention in every layer: ``latent`` (MLA) or ``heads`` with half as many keys and values. Drawn anew but
     for the roles that are `kept`; then the latent's keys and values are factors of the parent's."""

@@ -41,9 +41,6 @@ class _Kind(NamedTuple):
     words: str
 
 
-_UNKNOWN = _Kind(frozenset({"unknown"}), "tensors whose role is not known")
-
-
 def _kind(roles: AbstractSet[str], sizes: Geometry | None) -> _Kind:
     words = {}
     if roles & _LATENT:
@@ -60,13 +57,15 @@ def attention_replaced(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"from", "to": kinds in words, "kept": roles that are A's, "layers", "of": blocks whose FFN was found}``."""
     pairs = {f.b.key[:2]: f.a.key[:2] for f in found_ffns(facts)}
     ours, theirs = _mixers(facts.models.a), _mixers(facts.models.b)
-    dark = _unplaced(facts.models.b, {f.key[:2] for f in ffns(facts.models.b)})
+    unplaced = _unplaced(facts.models.b, {f.key[:2] for f in ffns(facts.models.b)})
+    taken = {f.a for f in (*facts.copies, *facts.scaled, *facts.reordered)}
     anew = _anew(facts, pairs, theirs)
     by_kinds: dict[tuple[_Kind, _Kind], list[Block]] = defaultdict(list)
     for there, here in pairs.items():
         before = _kind(ours[here].keys(), facts.models.a.geometry.get(here[0]))
         after = _kind(theirs[there].keys(), facts.models.b.geometry.get(there[0]))
-        after = _UNKNOWN if dark and not after.parts else after
+        if {t.name for t in ours[here].values()} <= taken or (unplaced and not after.parts):
+            continue  # it is A's under other names, or nobody knows what it is
         if before.parts and (before.parts != after.parts or there in anew):
             by_kinds[before, after].append(there)
     for (before, after), blocks in by_kinds.items():

@@ -212,7 +212,7 @@ def _noised(p: Parting) -> bool:
 def _because_trained(p: Parting, this: str, other: str) -> str:
     lost = f"{(1 - p.kept[0]) * 100:.2g} %"
     return (
-        f"what {this} has beyond {other} is orthogonal to {other} (they parted at {p.t:.2f} [{p.low:.2f}, "
+        f"what {this} has beyond {other} knows nothing of {other} (they parted at {p.t:.2f} [{p.low:.2f}, "
         f"{p.high:.2f}] of the way from it), and {this} let go of {lost} of {other}, as weight decay does: {this} was "
         f"trained on from {other}, or from what {other} still holds"
     )
@@ -226,7 +226,7 @@ def _because_mean(p: Parting, this: str, other: str) -> str:
 
 
 def _because_noised(p: Parting, this: str, other: str) -> str:
-    return f"{this} is {other} plus white noise ({p.relative:.2g} of its size) that is orthogonal to {other}"
+    return f"{this} is {other} plus white noise ({p.relative:.2g} of its size) that knows nothing of {other}"
 
 
 def _because_merged(p: Parting, this: str, other: str) -> str:
