@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::extremes::Bits;
+use super::fetch::prefetch;
 use super::lanes::{Kind, Lanes, Narrow, Piece, Pivot, SWEEP_BYTES, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes: what the next sweep reads, while this one sums.
@@ -21,12 +22,6 @@ fn load(bytes: &[u8; 32]) -> __m256i {
 fn store(bytes: &mut [u8; 64], v: __m256i) {
     // SAFETY: 32 of 64 writable bytes; the store needs no alignment.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), v) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch(bytes: &[u8]) {
-    _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
 }
 
 /// 16 f32 from one vector of 16 words or two of 8.
@@ -58,7 +53,7 @@ fn half<K: Narrow, const PLAIN: bool>(vectors: &[[u8; 32]], h: usize, pivot: Piv
     for group in vectors.chunks_exact(2 * per_half) {
         // One of the two passes fetches what comes next, so that the maxima, which come first, find it in L1 or L2.
         if h == 0 {
-            group.chunks_exact(2).for_each(|line| prefetch(&line[0]));
+            group.chunks_exact(2).for_each(|line| prefetch(line[0].as_ptr().wrapping_add(AHEAD)));
         }
         let x = floats::<K>(&group[h * per_half..(h + 1) * per_half]);
         for i in 0..2 {

@@ -11,10 +11,11 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::extremes::Bits;
+use super::fetch::prefetch;
 use super::lanes::{Kind, Lanes, Narrow, Piece, Pivot, Sums, finish, parts};
 
 /// How far ahead to prefetch, in bytes.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 8192;
 
 struct Acc([[__m512; 2]; 5]);
 
@@ -34,23 +35,21 @@ fn store(bytes: &mut [u8; 64], v: __m512i) {
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), v) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn prefetch(bytes: &[u8]) {
-    _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
-}
-
 /// 32 f32 from 32 words: lanes 0..16 and 16..32 as [`Narrow::lane`] numbers them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn floats<K: Narrow>(a: __m512i, b: __m512i) -> [__m512; 2] {
+fn floats<K: Narrow>(bytes: &[u8; 64], a: __m512i, b: __m512i) -> [__m512; 2] {
     match K::KIND {
         Kind::F32 => [_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)],
         Kind::Bf16 => [
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)),
             _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()))),
         ],
-        Kind::F16 => [_mm512_cvtph_ps(_mm512_castsi512_si256(a)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(a))],
+        // From memory once more: from registers a conversion takes the shuffling port too, and so does the upper half.
+        Kind::F16 => [0, 32].map(|at| {
+            // SAFETY: 32 of 64 readable bytes; the load needs no alignment.
+            _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bytes.as_ptr().add(at).cast()) })
+        }),
     }
 }
 
@@ -106,17 +105,17 @@ fn sweep_around<K: Narrow, const PLAIN: bool>(bytes: &[u8], pieces: &mut [Piece]
         let per_group = K::GROUP / 64;
         for group in vectors.chunks_exact(per_group) {
             let a = load(&group[0]);
-            prefetch(&group[0]);
+            prefetch(group[0].as_ptr().wrapping_add(AHEAD));
             tops::<K>(&mut words, a);
             let b = if per_group == 2 {
                 let b = load(&group[1]);
-                prefetch(&group[1]);
+                prefetch(group[1].as_ptr().wrapping_add(AHEAD));
                 tops::<K>(&mut words, b);
                 b
             } else {
                 a
             };
-            step::<PLAIN>(&mut acc, floats::<K>(a, b), scale, shift, one);
+            step::<PLAIN>(&mut acc, floats::<K>(&group[0], a, b), scale, shift, one);
         }
         let tail = &part[part.len() / K::GROUP * K::GROUP..];
         *sums = if tail.is_empty() {

@@ -4,6 +4,8 @@
 //! stored row is far from the next and a cache line holds 16 words; rows of the result lie an odd number of cache lines
 //! apart, since a power of two would put them all into one set of the cache.
 
+use crate::kernels::prefetch;
+
 /// A word of packed codes, as stored.
 pub(super) type Word = [u8; 4];
 
@@ -83,16 +85,11 @@ fn transpose_4(block: [&[Word; 4]; 4]) -> [[Word; 4]; 4] {
 /// Asks for the lines of (rows, columns) words from word `first` on.
 #[inline(always)]
 pub(super) fn fetch_ahead(from: &[Word], first: usize, stride: usize, (rows, columns): (usize, usize)) {
-    #[cfg(target_arch = "x86_64")]
     for k in 0..rows {
         for j in (0..columns).step_by(LINE) {
-            let at = from.as_ptr().wrapping_add(first + k * stride + j);
-            // SAFETY: SSE belongs to x86-64, and a prefetch of any address does nothing but fetch.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast()) };
+            prefetch(from.as_ptr().wrapping_add(first + k * stride + j));
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, first, stride, rows, columns);
 }
 
 /// Asks for the lines of `rows` rows of output, to which value `first` and those `stride` further belong.
@@ -101,7 +98,7 @@ pub(super) fn fetch_lines(out: &[f32], first: usize, stride: usize, rows: usize)
     #[cfg(target_arch = "x86_64")]
     for k in 0..rows {
         let at = out.as_ptr().wrapping_add(first + k * stride);
-        // SAFETY: as above.
+        // SAFETY: SSE belongs to x86-64, and a prefetch of any address does nothing but fetch.
         unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

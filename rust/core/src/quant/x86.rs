@@ -7,6 +7,7 @@ use super::block::{DecodeBlock, Lanes, SIDE, Square};
 use super::grid::Affine;
 use super::lookup::{Look, Table, look_up};
 use crate::dtype::Dtype;
+use crate::kernels::prefetch;
 
 /// Whether the machine has permutations of bytes besides the rest of AVX-512.
 pub(super) fn has_vbmi() -> bool {
@@ -16,12 +17,6 @@ pub(super) fn has_vbmi() -> bool {
 /// How far ahead to prefetch, in bytes. Decoding stores four to eight times what it loads, so that the machine's own
 /// window of loads in flight is too short for memory.
 const AHEAD: usize = 512;
-
-#[inline]
-#[target_feature(enable = "sse")]
-fn fetch_ahead(codes: &[u8]) {
-    _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(AHEAD).cast());
-}
 
 /// Bit positions of the eight nibbles of a byte-ordered word: low half first, high half first.
 const SHIFTS: [[i32; 8]; 2] = [[0, 4, 8, 12, 16, 20, 24, 28], [4, 0, 12, 8, 20, 16, 28, 24]];
@@ -33,8 +28,7 @@ impl Look for V4 {
     type Table = __m512;
     #[inline(always)]
     fn fetch_ahead(codes: &[u8]) {
-        // SAFETY: SSE belongs to x86-64.
-        unsafe { fetch_ahead(codes) }
+        prefetch(codes.as_ptr().wrapping_add(AHEAD));
     }
     #[inline(always)]
     fn table(numbers: &Table, a: Affine) -> __m512 {
@@ -90,8 +84,7 @@ impl Look for V3 {
     type Table = (__m256, __m256);
     #[inline(always)]
     fn fetch_ahead(codes: &[u8]) {
-        // SAFETY: SSE belongs to x86-64.
-        unsafe { fetch_ahead(codes) }
+        prefetch(codes.as_ptr().wrapping_add(AHEAD));
     }
     #[inline(always)]
     fn table(numbers: &Table, a: Affine) -> Self::Table {
@@ -326,7 +319,7 @@ fn halves_v3<const PLAIN: bool>(
     let (groups, tail) = out.as_chunks_mut::<16>();
     let (words, rest) = codes.as_chunks::<16>();
     for (o, c) in groups.iter_mut().zip(words) {
-        fetch_ahead(c);
+        prefetch(c.as_ptr().wrapping_add(AHEAD));
         // SAFETY: 16 readable and 64 writable bytes.
         unsafe {
             let half = bits(_mm256_cvtepu8_epi16(_mm_loadu_si128(c.as_ptr().cast())));
@@ -393,7 +386,7 @@ pub(super) fn bytes_v4<const PLAIN: bool>(
     let (groups, tail) = out.as_chunks_mut::<64>();
     let (words, rest) = codes.as_chunks::<64>();
     for (o, c) in groups.iter_mut().zip(words) {
-        fetch_ahead(c);
+        prefetch(c.as_ptr().wrapping_add(AHEAD));
         // SAFETY: 64 readable bytes.
         let c = _mm512_permutexvar_epi32(order, unsafe { _mm512_loadu_si512(c.as_ptr().cast()) });
         let top = _mm512_movepi8_mask(c);

@@ -18,16 +18,18 @@
 //! Coordinates cost little: after an update the counts say whether a NaN, an infinity or a larger magnitude than ever
 //! before occurred; only then are the bytes searched.
 
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 
 use super::extremes::Extremes;
 use super::summary::Number;
 use crate::dtype::{Class, Dtype};
 use crate::kernels::{Isa, decode_f64};
-use crate::kernels::{for_each, small_values, value16, wide};
+use crate::kernels::{for_each, prefetch, small_values, value16, wide};
 
 /// Below this many elements a table of cells would cost more than it saves.
 const SMALL: u64 = 1 << 13;
+/// How far ahead to prefetch, in bytes: a page. Counts wait for nothing else; without it they take a fifth longer.
+const AHEAD: usize = 4096;
 
 /// Exact counts of a run of elements.
 #[derive(Debug, Clone)]
@@ -190,9 +192,12 @@ impl Counts {
         for block in bytes.chunks(wide::BLOCK * size) {
             if dtype == Dtype::F32 {
                 let cells: &mut [u32; 1 << 16] = (&mut *cells).try_into().expect("65536 cells");
-                for w in block.as_chunks::<4>().0 {
-                    cells[usize::from(u16::from_le_bytes([w[2], w[3]]))] += 1;
+                let (lines, rest) = block.as_chunks::<64>();
+                for line in lines {
+                    prefetch(line.as_ptr().wrapping_add(AHEAD));
+                    count_tops(line, cells);
                 }
+                count_tops(rest, cells);
                 if let Some((zeros, negative_zeros, min, max)) = wide::range_f32(isa, block) {
                     extremes.finite(zeros, negative_zeros, min.into(), max.into());
                     continue;
@@ -403,16 +408,34 @@ impl Tally<'_> {
 
 /// One increment per two bytes.
 fn count_16(bytes: &[u8], cells: &mut [u32; 1 << 16]) {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for w in words {
-        let w = u64::from_le_bytes(*w);
-        cells[(w & 0xffff) as usize] += 1;
-        cells[(w >> 16 & 0xffff) as usize] += 1;
-        cells[(w >> 32 & 0xffff) as usize] += 1;
-        cells[(w >> 48) as usize] += 1;
-    }
+    let rest = count_lines(bytes, cells, 1);
     for w in rest.as_chunks::<2>().0 {
         cells[usize::from(u16::from_le_bytes(*w))] += 1;
+    }
+}
+
+/// Adds `one` for every two bytes of whole cache lines; returns what is left.
+#[inline(always)]
+fn count_lines<'a, T: Copy + AddAssign>(bytes: &'a [u8], cells: &mut [T; 1 << 16], one: T) -> &'a [u8] {
+    let (lines, rest) = bytes.as_chunks::<64>();
+    for line in lines {
+        prefetch(line.as_ptr().wrapping_add(AHEAD));
+        for w in line.as_chunks::<8>().0 {
+            let w = u64::from_le_bytes(*w);
+            cells[(w & 0xffff) as usize] += one;
+            cells[(w >> 16 & 0xffff) as usize] += one;
+            cells[(w >> 32 & 0xffff) as usize] += one;
+            cells[(w >> 48) as usize] += one;
+        }
+    }
+    rest
+}
+
+/// One increment per four bytes: their upper two.
+#[inline(always)]
+fn count_tops(bytes: &[u8], cells: &mut [u32; 1 << 16]) {
+    for w in bytes.as_chunks::<4>().0 {
+        cells[usize::from(u16::from_le_bytes([w[2], w[3]]))] += 1;
     }
 }
 
@@ -420,16 +443,8 @@ fn count_16(bytes: &[u8], cells: &mut [u32; 1 << 16]) {
 fn count_bytes(bytes: &[u8], pairs: &mut [u16; 1 << 16]) -> [u64; 256] {
     let mut counts = [0; 256];
     // No more increments than a u16 holds.
-    for part in bytes.chunks(2 * 65_528) {
-        let (words, rest) = part.as_chunks::<8>();
-        for w in words {
-            let w = u64::from_le_bytes(*w);
-            pairs[(w & 0xffff) as usize] += 1;
-            pairs[((w >> 16) & 0xffff) as usize] += 1;
-            pairs[((w >> 32) & 0xffff) as usize] += 1;
-            pairs[(w >> 48) as usize] += 1;
-        }
-        for &b in rest {
+    for part in bytes.chunks(2 * 65_504) {
+        for &b in count_lines(part, pairs, 1) {
             counts[usize::from(b)] += 1;
         }
         wide::drain_pairs(Isa::detect(), pairs, &mut counts);
