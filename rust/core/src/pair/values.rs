@@ -1,7 +1,7 @@
 //! Distance, products and number of differing values of two tensors, element by element.
 //!
-//! All sums run in f64 over eight fixed lanes, so that every instruction set gives the same bits (no fused operation is
-//! used: the products and differences of two f32 are rounded at most once in f64). ‖a − b‖ is summed from differences,
+//! All sums run in f64 over eight fixed lanes, so that every instruction set gives the same bits: a product of two f32
+//! is exact in f64, fused or not; the square of a difference, which may not be, is never fused. ‖a − b‖ is summed from differences,
 //! never taken from ‖a‖² − 2ab + ‖b‖², which cancels for near copies. Elements where either value is NaN or infinite
 //! enter no sum, only the counts.
 
@@ -65,6 +65,12 @@ impl Pair {
 
 shells!(measure, measure_v3, measure_v4, measure_body, (a: &[f32], b: &[f32]) -> Pair);
 
+/// Sum and product of two f32, which f64 holds exactly: the same bits in one operation or two.
+#[inline(always)]
+fn add_product<const FMA: bool>(p: f64, q: f64, sum: f64) -> f64 {
+    if FMA { p.mul_add(q, sum) } else { sum + p * q }
+}
+
 /// One accumulator per lane and quantity.
 #[derive(Clone, Copy, Default)]
 struct Lanes {
@@ -79,14 +85,14 @@ struct Lanes {
 impl Lanes {
     /// Add a pair of numbers to the sums.
     #[inline(always)]
-    fn add(&mut self, lane: usize, p: f64, q: f64) {
+    fn add<const FMA: bool>(&mut self, lane: usize, p: f64, q: f64) {
         let d = p - q;
         let s = &mut self.sums;
         s[0][lane] += p;
         s[1][lane] += q;
-        s[2][lane] += p * p;
-        s[3][lane] += q * q;
-        s[4][lane] += p * q;
+        s[2][lane] = add_product::<FMA>(p, p, s[2][lane]);
+        s[3][lane] = add_product::<FMA>(q, q, s[3][lane]);
+        s[4][lane] = add_product::<FMA>(p, q, s[4][lane]);
         s[5][lane] += d * d;
         let magnitude = d.abs();
         self.largest[lane] = if magnitude > self.largest[lane] { magnitude } else { self.largest[lane] };
@@ -94,24 +100,24 @@ impl Lanes {
 
     /// Count and add a pair of which either may be NaN or infinite: such a pair enters no sum.
     #[inline(always)]
-    fn add_any(&mut self, lane: usize, x: f32, y: f32) {
+    fn add_any<const FMA: bool>(&mut self, lane: usize, x: f32, y: f32) {
         let good = x.is_finite() & y.is_finite();
         let (p, q) = if good { (f64::from(x), f64::from(y)) } else { (0.0, 0.0) };
         self.unknown += u64::from(!good);
         self.n_differ += u64::from(x.to_bits() != y.to_bits());
         self.n_flipped += u64::from(p * q < 0.0);
-        self.add(lane, p, q);
+        self.add::<FMA>(lane, p, q);
     }
 
     /// All pairs of a piece in which every value is finite.
     #[inline(always)]
-    fn piece(&mut self, x: &[[f32; LANES]], y: &[[f32; LANES]]) {
+    fn piece<const FMA: bool>(&mut self, x: &[[f32; LANES]], y: &[[f32; LANES]]) {
         let (n_differ, n_flipped) = count(x.as_flattened(), y.as_flattened());
         self.n_differ += u64::from(n_differ);
         self.n_flipped += u64::from(n_flipped);
         for (x, y) in x.iter().zip(y) {
             for lane in 0..LANES {
-                self.add(lane, x[lane].into(), y[lane].into());
+                self.add::<FMA>(lane, x[lane].into(), y[lane].into());
             }
         }
     }
@@ -168,16 +174,16 @@ fn measure_body<const FMA: bool>(a: &[f32], b: &[f32]) -> Pair {
     for (x, y) in whole_a.chunks(PIECE).zip(whole_b.chunks(PIECE)) {
         match look(x.as_flattened(), y.as_flattened()) {
             (true, true) => lanes.same(x),
-            (true, false) => lanes.piece(x, y),
+            (true, false) => lanes.piece::<FMA>(x, y),
             (false, _) => {
                 for (x, y) in x.iter().zip(y) {
-                    (0..LANES).for_each(|lane| lanes.add_any(lane, x[lane], y[lane]));
+                    (0..LANES).for_each(|lane| lanes.add_any::<FMA>(lane, x[lane], y[lane]));
                 }
             }
         }
     }
     for (lane, (&x, &y)) in rest_a.iter().zip(rest_b).enumerate() {
-        lanes.add_any(lane, x, y);
+        lanes.add_any::<FMA>(lane, x, y);
     }
     let sum = |i: usize| {
         let s = &lanes.sums[i];
