@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from weightprint.errors import UsageError
 from weightprint.util.escape import escape
 
-__all__ = ["CODES", "GROUPS", "Code", "markdown", "selection", "way_out"]
-
 
 @dataclass(frozen=True, slots=True)
 class Code:

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence.evidence import Details, Evidence, Region, not_applied
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.units import unit_inputs, unit_outputs
 from weightprint.evidence.lookup.weak_parts import (
     FEWEST,
     Directions,
@@ -54,12 +54,11 @@ from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.test import Test
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
-
-__all__ = ["convergence"]
 
 _NEAREST = 3  # FFNs of A by relative depth, for each of B; all of them where that is cheap
 _CHEAP = 1e10  # multiplications

@@ -35,8 +35,6 @@ from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Tensor
 from weightprint.util.arrays import Indices
 
-__all__ = ["Embeddings", "TableRows", "embeddings"]
-
 _QUESTION = Evidence(
     test="embeddings",
     asked="Which rows of B's token tables are rows of A's, and does each channel find itself over shared rows?",

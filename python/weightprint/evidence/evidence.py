@@ -16,8 +16,6 @@ import numpy.typing as npt
 from weightprint.anatomy.place import Expert
 from weightprint.fingerprint.ffns import ffn_name
 
-__all__ = ["Details", "Evidence", "Region", "Shared", "UnitMatch", "not_applied"]
-
 
 @dataclass(frozen=True, slots=True)
 class Shared:

@@ -22,8 +22,6 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import ModelView, Tensor
 
-__all__ = ["ExactSharing", "exact_sharing", "is_fixed", "is_position"]
-
 _LISTED = 200  # names listed in details
 
 _QUESTION = Evidence(

@@ -39,19 +39,18 @@ import numpy as np
 
 from weightprint.evidence.evidence import Details, Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.head_table import HeadTable, Seen
-from weightprint.evidence.lookup.heads import Attention, Kind, attentions, factors, overlaps
+from weightprint.evidence.lookup.heads import Kind, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
+from weightprint.fingerprint.attentions import Attention, attentions
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.util import parallel
 from weightprint.util.arrays import Indices
 from weightprint.util.ranges import evenly
-
-__all__ = ["HeadAgreement", "head_agreement", "head_collector", "log10_p_counts"]
 
 _QUESTION = Evidence(
     test="head_agreement",

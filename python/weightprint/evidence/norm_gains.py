@@ -51,9 +51,6 @@ from weightprint.util.arrays import F32, F64, I64
 from weightprint.util.linear_algebra import product, row_cosines, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["PERMUTATIONS", "channel_vectors", "norm_gains", "outliers", "ranks"]
-
-
 PERMUTATIONS = 999
 _MAX_VECTORS = 512
 _MAX_PER_ROLE = 64

@@ -62,8 +62,6 @@ from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Tensor
 from weightprint.util import parallel
 
-__all__ = ["SameValues", "same_values"]
-
 _LISTED = 200
 _NEAR = 0.9  # cosine of rows that were trained, not exchanged
 

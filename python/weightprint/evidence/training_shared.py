@@ -52,8 +52,6 @@ from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import eigh, product, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["MEASURED", "Reading", "TrainingShared", "read", "training_shared"]
-
 Reading = Literal["descent", "shared_initialisation", "either"]
 _ROLES = ("q", "k", "v", "gate", "up")
 _UNITS = ("gate", "up")

@@ -30,8 +30,6 @@ from weightprint.fingerprint.units import kept_units, unit_reads
 from weightprint.util.arrays import F32, Array
 from weightprint.util.linear_algebra import unit_rows
 
-__all__ = ["Parts", "codes", "values"]
-
 
 def codes(x: F32) -> tuple[Array, F32]:
     """Rows as signed bytes and what each is multiplied by: int8 (…, n), float32 (…). Only a zero is 0, so that masks

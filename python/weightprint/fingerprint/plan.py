@@ -19,8 +19,6 @@ from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F64, Indices
 from weightprint.util.ranges import evenly
 
-__all__ = ["BUCKETS", "VERSION", "Plan", "folded", "sketch_key"]
-
 #: Of plan and file together; a file says it, and readers of every earlier one stay.
 VERSION = 1
 #: Signed sums per matrix in the core's sketch.

@@ -34,8 +34,6 @@ from weightprint.fingerprint.parts import values
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32, Array, Indices
 
-__all__ = ["VIEWS", "View", "check_plans", "view"]
-
 View = Literal["identity", "rows", "units", "angles", "heads", "vectors"]
 Label = Literal["a", "b"]
 _CHANNELS = 1024  # on which vectors are compared

@@ -35,8 +35,6 @@ from weightprint.quant.schemes.torchao import TORCHAO
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["SCHEMES", "find", "grouped", "survey"]
-
 #: Every scheme: first what files say themselves; where several share an end of a name, the one that asks for more.
 SCHEMES: tuple[Scheme, ...] = (
     GGUF, TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, HQQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,

@@ -24,8 +24,6 @@ from weightprint.results.finding import Finding
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["Weight", "Weights"]
-
 
 @dataclass(frozen=True, slots=True)
 class Weight:

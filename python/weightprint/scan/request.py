@@ -9,8 +9,6 @@ from typing import Any, Literal, TypedDict
 from weightprint.errors import UsageError
 from weightprint.util.progress import Progress
 
-__all__ = ["IO", "Asked", "Of", "Request", "Settings", "requested"]
-
 IO = Literal["auto", "pread", "mmap"]
 
 Of = Literal["stored", "canonical"]

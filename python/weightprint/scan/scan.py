@@ -22,8 +22,6 @@ from weightprint.scan.request import Asked, Of, requested
 from weightprint.scan.result import Scan
 from weightprint.scan.stored import scan_stored
 
-__all__ = ["scan"]
-
 
 def scan(
     model: str | os.PathLike[str] | Checkpoint | Anatomy,

@@ -22,11 +22,6 @@ import numpy as np
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Array
 
-__all__ = [
-    "Spent", "accounted", "eigh", "eigvalsh", "gram_singular_values", "lstsq", "product", "qr", "row_cosines", "solve",
-    "svd", "svdvals", "unit_rows",
-]  # fmt: skip
-
 Floats = TypeVar("Floats", F32, F64)
 
 

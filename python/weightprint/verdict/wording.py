@@ -11,18 +11,16 @@ from collections.abc import Sequence
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.exact_sharing import ExactSharing
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.same_values import SameValues
 from weightprint.evidence.test import NEEDS
 from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
 from weightprint.evidence.training_shared import TrainingShared
 from weightprint.evidence.unit_agreement import UnitAgreement
+from weightprint.fingerprint.ffns import ffns
 from weightprint.verdict.absent_parts import stacked_layers
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.power import lacks
 from weightprint.verdict.values import Name
-
-__all__ = ["against", "headline", "in_favour", "readings"]
 
 _LISTED = 4
 _LITTLE = 0.005  # of B's parameters

@@ -45,8 +45,6 @@ from weightprint.errors import FormatError, UnsupportedFormatError
 from weightprint.quant.weights import Weights
 from weightprint.util.escape import escape
 
-__all__ = ["Adapter", "alpha_of", "is_adapter", "is_adapter_alone", "match_adapter", "read_adapter", "token_rows"]
-
 #: What wrapping puts into the names of plain tensors.
 _WRAPPING = re.compile(r"\.base_layer(?=\.)|\.modules_to_save(?:\.default)?(?=\.)")
 #: Ways to start an adapter that change the base too; PEFT computes that change anew when it loads one.

@@ -21,8 +21,6 @@ from math import prod
 
 from weightprint.util.escape import escape
 
-__all__ = ["KINDS", "Factor", "Update", "factors_of", "inside_a_model", "module_key", "on_inputs", "updates_of"]
-
 Shape = tuple[int, ...]
 
 #: Kind of update → what it is called.

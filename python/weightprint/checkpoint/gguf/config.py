@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["hugging_face"]
-
 _KEYS: tuple[tuple[str, str], ...] = (
     ("hidden_size", "embedding_length"), ("num_hidden_layers", "block_count"),
     ("intermediate_size", "feed_forward_length"), ("num_attention_heads", "attention.head_count"),

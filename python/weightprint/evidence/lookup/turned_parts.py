@@ -61,8 +61,6 @@ from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product, qr
 
-__all__ = ["TurnedParts", "looked_for", "not_found_of_a"]
-
 _RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
 _FEWEST = 8  # seeds
 _HELD = 1 << 27  # values of A's parts that stay in memory; more are read again

@@ -22,8 +22,6 @@ from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import product
 
-__all__ = ["alike", "copies", "excess", "excess_sd"]
-
 _SIZE = 8
 _STEPS = 12  # of the power iteration for a longest axis
 

@@ -28,9 +28,6 @@ import numpy.typing as npt
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.util.arrays import F64, I64
 
-__all__ = ["COPIES", "RANKED_PAIRS", "hits_of_copies", "joint_orders", "log10_p_of", "rank_p", "smallest"]
-
-
 #: Permuted copies of B, and pairs of FFNs up to which they are looked at.
 COPIES, RANKED_PAIRS = 39, 1 << 12
 

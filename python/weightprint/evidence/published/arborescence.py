@@ -13,8 +13,6 @@ import numpy as np
 
 from weightprint.util.arrays import F64
 
-__all__ = ["arborescence"]
-
 
 @dataclass(frozen=True)
 class _Edge:

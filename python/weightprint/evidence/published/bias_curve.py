@@ -16,8 +16,6 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.curves import correlate, curves
 from weightprint.evidence.test import Test
 
-__all__ = ["bias_curve"]
-
 _PARTS = ("q_bias", "k_bias", "v_bias")
 
 _QUESTION = Evidence(

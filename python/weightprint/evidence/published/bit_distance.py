@@ -31,8 +31,6 @@ from weightprint.evidence.published.parts import named_pairs, sampled_pair
 from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
 
-__all__ = ["STRANGERS", "bf16_words", "bit_distance", "bits_apart"]
-
 #: Bits between independent normal weights of standard deviation .02.
 STRANGERS = 5.77
 

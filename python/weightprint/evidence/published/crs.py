@@ -38,8 +38,6 @@ from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product
 from weightprint.util.ranges import evenly
 
-__all__ = ["BRANCHES", "composed", "crs", "similarity"]
-
 #: Branch → the roles that it needs; what reads the stream stands first.
 BRANCHES: dict[str, tuple[str, str]] = {"down·up": ("up", "down"), "o·v": ("v", "o"), "q'·k": ("q", "k")}
 

@@ -18,8 +18,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F64
 
-__all__ = ["MIN_LAYERS", "Correlated", "correlate", "curve_correlation", "curves", "detrend", "listed"]
-
 MIN_LAYERS = 4
 
 

@@ -34,8 +34,6 @@ from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import product, svdvals
 from weightprint.util.ranges import evenly
 
-__all__ = ["align", "ghostspec", "scaled"]
-
 _PAIRS = {"q'k": ("q", "k"), "ov": ("o", "v")}
 
 _QUESTION = Evidence(

@@ -33,8 +33,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
-__all__ = ["ics", "terms"]
-
 _SLICE = 1 << 23  # values of a matrix that are multiplied at once
 _LAYERS = 2
 

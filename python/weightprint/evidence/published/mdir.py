@@ -35,8 +35,6 @@ from weightprint.util.arrays import F32, F64
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product, svd
 
-__all__ = ["log10_haar_tail", "mdir", "polar"]
-
 _MIN_CHANNELS = 8
 
 _QUESTION = Evidence(

@@ -32,8 +32,6 @@ from weightprint.evidence.published.arborescence import arborescence
 from weightprint.evidence.published.parts import named_pairs, readable, sampled_pair
 from weightprint.evidence.test import Test
 
-__all__ = ["LAMBDA", "excess_kurtosis", "mother", "tree"]
-
 #: Weight of the direction against the distance, as published.
 LAMBDA = 0.3
 

@@ -15,8 +15,6 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.curves import correlate, curves
 from weightprint.evidence.test import Test
 
-__all__ = ["norm_curve"]
-
 _PARTS = ("attn_norm", "ffn_norm", "attn_post_norm", "ffn_post_norm")
 
 _QUESTION = Evidence(

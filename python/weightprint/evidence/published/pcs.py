@@ -26,8 +26,6 @@ from weightprint.evidence.published.parts import named_pairs, sampled_pair
 from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
 
-__all__ = ["pcs"]
-
 _QUESTION = Evidence(
     test="pcs",
     asked="Do all parameters of equal name and shape point in one direction?",

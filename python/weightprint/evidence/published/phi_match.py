@@ -32,8 +32,6 @@ from weightprint.fingerprint.model import ModelView
 from weightprint.util.arrays import F32
 from weightprint.util.ranges import evenly
 
-__all__ = ["phi_match"]
-
 _ROLES = ("up", "gate")
 _MIN_UNITS = 8
 

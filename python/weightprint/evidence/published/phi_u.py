@@ -29,8 +29,6 @@ from weightprint.evidence.published.unit_assignments import assigned, block_pair
 from weightprint.evidence.test import Test
 from weightprint.util.ranges import evenly
 
-__all__ = ["phi_u"]
-
 _MIN_UNITS = 8
 
 _QUESTION = Evidence(

@@ -20,8 +20,6 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.curves import correlate, curves, listed
 from weightprint.evidence.test import Test
 
-__all__ = ["FALSE_POSITIVES", "PAIRS", "sigma_curve"]
-
 #: (score above, share of related pairs, share of unrelated pairs, share of unrelated language-model decoders):
 #: docs/methods.md section 1.
 FALSE_POSITIVES: tuple[tuple[float, float, float, float], ...] = (

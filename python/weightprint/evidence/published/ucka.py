@@ -45,8 +45,6 @@ from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["Channels", "match_channels", "ucka", "unbiased_cka", "without_leading"]
-
 _ROLES = ("q", "k")
 _MIN_CHANNELS = 8
 _MATCHED = 1024  # channels beyond which only those that are compared are matched

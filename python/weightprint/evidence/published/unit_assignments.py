@@ -16,8 +16,6 @@ from weightprint.util.arrays import F32, Indices
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product, unit_rows
 
-__all__ = ["assigned", "block_pairs", "rows_of", "units"]
-
 
 def units(models: ModelPair, tensor: Tensor, want: int) -> Indices:
     """Which hidden units are looked at, the same for all blocks of this height."""

@@ -26,8 +26,6 @@ from weightprint.quant.integers import column_groups, words_over, zero_codes
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["AWQ", "Awq"]
-
 _PER_WORD = 8
 
 

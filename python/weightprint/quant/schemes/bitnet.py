@@ -19,8 +19,6 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, raw, values
 from weightprint.util.arrays import F32
 
-__all__ = ["BITNET", "Bitnet"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bitnet(Quantised):

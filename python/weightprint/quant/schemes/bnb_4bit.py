@@ -29,8 +29,6 @@ from weightprint.quant.base import Levels, Quantised, Rect, Scheme, UnclaimedTen
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["BNB_4BIT", "Bnb4bit"]
-
 _ENDS = {".quant_state.bitsandbytes__nf4": "nf4", ".quant_state.bitsandbytes__fp4": "fp4"}
 _MAX_STATE_BYTES = 65_536
 

@@ -23,8 +23,6 @@ from weightprint.quant.schemes.scaled import Scaled
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["BNB_INT8", "BnbInt8"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BnbInt8(Scaled):

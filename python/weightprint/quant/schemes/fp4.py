@@ -31,8 +31,6 @@ from weightprint.quant.names import SCALE_ENDS, Siblings, around, siblings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["E2M1", "FP4", "Fp4"]
-
 #: The sixteen values of E2M1 in code order: sign, two bits of exponent, one of mantissa.
 E2M1: F32 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 

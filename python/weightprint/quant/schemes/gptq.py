@@ -33,8 +33,6 @@ from weightprint.quant.integers import column_groups, stream_codes, words_over, 
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["GPTQ", "Gptq"]
-
 #: What the config calls the format → what readers add to a stored zero point. The latter three are AutoRound's.
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0, "auto_round:auto_gptq": 1, "auto_round": 0, "auto_round:gptqmodel": 0}
 

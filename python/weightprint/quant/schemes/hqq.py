@@ -29,8 +29,6 @@ from weightprint.quant.schemes.named import beside
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["HQQ", "Hqq"]
-
 #: Dtype of the words → bits → codes in each.
 _PER_WORD = {"U8": {8: 1, 4: 2, 2: 4, 1: 8}, "I32": {3: 10}}
 

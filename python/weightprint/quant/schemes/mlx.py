@@ -30,8 +30,6 @@ from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["MLX", "Mlx"]
-
 _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128, 16)
 #: Small floats: bits times group → (scheme, bits, group).
 _FLOATS = {128: ("mlx_mxfp4", 4, 32), 256: ("mlx_mxfp8", 8, 32), 64: ("mlx_nvfp4", 4, 16)}

@@ -26,8 +26,6 @@ from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["MXFP4_BLOCKS", "Mxfp4Blocks"]
-
 _BLOCK, _BYTES = 32, 16
 
 

@@ -31,8 +31,6 @@ from weightprint.quant.names import around
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["PACKED", "Packed"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed(Quantised):

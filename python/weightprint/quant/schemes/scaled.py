@@ -29,8 +29,6 @@ from weightprint.quant.names import SCALE_ENDS, Siblings, siblings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["CODE_DTYPES", "SCALED", "Scaled"]
-
 #: Dtype of the codes → what the scheme is called.
 CODE_DTYPES: Mapping[str, str] = {
     "F8_E4M3": "fp8",

@@ -44,8 +44,6 @@ from weightprint.quant.schemes.scaled import CODE_DTYPES, Scaled, grid_parameter
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["TORCHAO", "Int4"]
-
 #: Attributes that enter the weight, and others that are stored beside it.
 _PARTS = ("qdata", "scale", "zero_point", "per_tensor_scale", "scale_and_zero")
 _BESIDE = ("act_pre_scale", "act_quant_scale", "act_quant_zero_point", "act_per_tensor_scale")

@@ -24,8 +24,6 @@ from weightprint.verdict.direction.contained import Lone, Shared, outside, subse
 from weightprint.verdict.direction.samples import Seen, names
 from weightprint.verdict.values import Cue, Label
 
-__all__ = ["PARTS", "lone_parts", "lone_router", "lone_vectors", "padding", "pooled_heads", "tables"]
-
 Origin = Literal["trained", "drawn", "copied"]
 
 # Looked at on the fit side of the lineage benchmark only.

@@ -16,16 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightprint.anatomy.place import Expert
-from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product, row_cosines, svd, unit_rows
 from weightprint.util.ranges import evenly
 from weightprint.verdict.maps import Maps
-
-__all__ = ["Counterpart", "FfnPair", "Spot", "counterparts", "ffn_pairs", "in_place"]
 
 _BLOCKS, _EXPERTS = 16, 4  # blocks that are read, and experts of each
 _UNITS, _CHANNELS = 256, 512  # rows and columns of a matrix

@@ -32,8 +32,6 @@ from weightprint.verdict.direction.contained import Shared, shared
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Label
 
-__all__ = ["Difference", "Seen", "comparable", "cosine", "names", "same_values_as"]
-
 Kind = Literal["equal", "zeros", "rounded", "grid", "other"]
 _BY_ROUNDING: tuple[Kind, ...] = ("rounded", "grid")
 
