@@ -60,7 +60,6 @@ _VALUES = 1 << 18  # that may always be read
 _QUESTION = Evidence(
     test="aligned_units",
     asked="Do the FFN hidden units of a block of A find themselves again in a block of B, under the same numbers?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so in every block any order of B's hidden units is "
     "equally likely",
     assumes="hidden units of a layer are treated alike by initialisation and training: no nested (MatFormer) "

@@ -49,7 +49,6 @@ _COMMON = 8  # leading directions of A's rows are one in so many channels
 _QUESTION = Evidence(
     test="common_zeros",
     asked="Have both models zeros at the same places, and do the values beside them agree?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so given all else the sign of every gated unit's row "
     "of up, and of every value dimension's row of v, is equally likely to be either",
     assumes="initialisation and training treat both signs alike. A common random initialisation, or a common matrix "

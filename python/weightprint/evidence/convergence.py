@@ -68,7 +68,6 @@ _FFNS_SEEN = 8  # whose vectors say where a stream is strong
 _QUESTION = Evidence(
     test="convergence",
     asked="Do units that do the same thing in both models also agree in the directions where neither is strong?",
-    applied=True,
     null="among matched units that are alike in the strong directions, the weak parts of B's units are equally likely "
     "in any order: what a fitted basis, training on the same data, or distillation leaves behind",
     assumes="what makes a unit's weak part is not what makes its strong one. A common random initialisation breaks the "

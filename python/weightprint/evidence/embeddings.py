@@ -38,7 +38,6 @@ from weightprint.util.arrays import Indices
 _QUESTION = Evidence(
     test="embeddings",
     asked="Which rows of B's token tables are rows of A's, and does each channel find itself over shared rows?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so the residual channels of B are equally likely in "
     "any order (basis as stored only)",
     assumes="rows of equal number stand for the same token. Rows that both models took from a third embedding are "

@@ -152,7 +152,7 @@ class Evidence:
 
     test: str
     asked: str
-    applied: bool
+    applied: bool = field(default=True, kw_only=True)
     null: str
     assumes: str
     blind_to: str

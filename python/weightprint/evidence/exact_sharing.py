@@ -27,7 +27,6 @@ _LISTED = 200  # names listed in details
 _QUESTION = Evidence(
     test="exact_sharing",
     asked="Which tensors of B are in A bit for bit, whatever their names?",
-    applied=True,
     null="none: equality is checked, not estimated",
     assumes="a shared tensor was learned, not computed by a formula that both architectures use; known fixed tables "
     "are left out",

@@ -55,7 +55,6 @@ from weightprint.util.ranges import evenly
 _QUESTION = Evidence(
     test="head_agreement",
     asked="Do a head's attention pattern (W_q, W_k) and what it carries (W_v, W_o) name the same head of A?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so every joint permutation of B's residual channels, "
     "and every order of a block's heads, is equally likely",
     assumes="training treats residual channels alike and heads of a block alike (not so with ALiBi's slopes per head); "

@@ -50,7 +50,6 @@ from weightprint.util.arrays import F64
 _QUESTION = Evidence(
     test="unit_agreement",
     asked="Which hidden units of A are found in B, by what they read and independently by what they write?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so given A every order of B's residual channels is "
     "equally likely",
     assumes="initialisation and training treat the residual channels alike (no fixed sinusoidal positions), and the "

@@ -67,7 +67,6 @@ _SEARCHED = 0.55  # of the best order elsewhere: what an order of tested units a
 _QUESTION = Evidence(
     test="unit_geometry",
     asked="Do the hidden units of B lie to each other as the units of the same numbers in A do?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so in every FFN any order of B's hidden units is "
     "equally likely, whatever either model learned",
     assumes="hidden units of an FFN are treated alike by initialisation and training: no nested (MatFormer) widths, no "

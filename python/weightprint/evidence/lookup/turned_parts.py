@@ -76,7 +76,6 @@ _COST = 0.1  # of the multiplications that the effort allows
 _QUESTION = Evidence(
     test="turned_parts",
     asked="Is any {} of B one of A's in another basis of the stream, whatever is around it?",
-    applied=True,
     null="among units of a part of B that are alike in the strong directions, the weak parts of those that the "
     "rotation was not fitted on are equally likely in any order",
     assumes="what makes a unit's weak part is not what makes its strong one. A common random initialisation breaks the "

@@ -40,7 +40,6 @@ _POPCOUNT = _BITS.sum(axis=1, dtype=np.uint8)
 _QUESTION = Evidence(
     test="bit_distance",
     asked="How many bits of bfloat16 differ between weights at the same place?",
-    applied=True,
     null="none: descriptive. Independent normal weights differ in 5.3 to 7.6 of 16 bits, depending on their spread "
     "(5.77 at .02)",
     assumes="nothing: it decides nothing",

@@ -44,7 +44,6 @@ BRANCHES: dict[str, tuple[str, str]] = {"down·up": ("up", "down"), "o·v": ("v"
 _QUESTION = Evidence(
     test="crs",
     asked="Do the products of the residual branches' maps agree, layer matched to layer?",
-    applied=True,
     null="none: descriptive. Around 0 with deviation 1/(channels * sqrt(layers)) for independent normal weights",
     assumes="nothing: it decides nothing",
     blind_to="permuted or rotated residual channels, unequal width or depth, gains moved between norm and matrix",

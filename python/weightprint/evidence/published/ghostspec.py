@@ -39,7 +39,6 @@ _PAIRS = {"q'k": ("q", "k"), "ov": ("o", "v")}
 _QUESTION = Evidence(
     test="ghostspec",
     asked="Do the singular values of the attention's products fall alike, layer by layer in order?",
-    applied=True,
     null="none: descriptive. Models of one recipe end in like spectra",
     assumes="nothing: it decides nothing",
     blind_to="gains moved between norm and matrix, outliers that grew: everything but singular values",

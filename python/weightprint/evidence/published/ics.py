@@ -39,7 +39,6 @@ _LAYERS = 2
 _QUESTION = Evidence(
     test="ics",
     asked="Do the invariant products of the last two layers, seen through shared tokens, agree?",
-    applied=True,
     null="none: descriptive. Strangers with one tokenizer share the geometry of their embeddings",
     assumes="nothing: it decides nothing",
     blind_to="another vocabulary, norm gains moved or replaced, retrained last layers",

@@ -40,7 +40,6 @@ _MIN_CHANNELS = 8
 _QUESTION = Evidence(
     test="mdir",
     asked="Is the best rotation between the embeddings the identity, or a permutation?",
-    applied=True,
     null="none here: the authors' p-value, against a Haar matrix, is the score",
     assumes="nothing: it decides nothing",
     blind_to="a replaced vocabulary, a retrained embedding, rotated channels, unequal width",

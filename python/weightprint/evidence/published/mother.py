@@ -38,7 +38,6 @@ LAMBDA = 0.3
 _QUESTION = Evidence(
     test="mother",
     asked="How far apart are weights at the same place, and which model has the heavier tails?",
-    applied=True,
     null="none: descriptive. Independent weights lie sqrt(2) apart",
     assumes="nothing: it decides nothing",
     blind_to="permuted or rotated copies, other names or shapes, long training; the direction is a weak sign",

@@ -29,7 +29,6 @@ from weightprint.util.arrays import F32
 _QUESTION = Evidence(
     test="pcs",
     asked="Do all parameters of equal name and shape point in one direction?",
-    applied=True,
     null="none: descriptive. Shared means (norm gains) give strangers cosines up to 1",
     assumes="nothing: it decides nothing",
     blind_to="permuted or rotated copies, other names, tensors whose shapes differ",

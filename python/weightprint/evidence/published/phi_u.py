@@ -34,7 +34,6 @@ _MIN_UNITS = 8
 _QUESTION = Evidence(
     test="phi_u",
     asked="Does the best assignment of up-projection rows leave the hidden units in their places?",
-    applied=True,
     null="none here: the authors' p-value is quoted in the details",
     assumes="nothing: it decides nothing",
     blind_to="permuted hidden units, permuted or rotated channels, other shapes, layers in another order",

@@ -52,7 +52,6 @@ _MATCHED = 1024  # channels beyond which only those that are compared are matche
 _QUESTION = Evidence(
     test="ucka",
     asked="After matching residual channels by the embedding, do W_q and W_k relate channels in the same way?",
-    applied=True,
     null="none: descriptive. Around 0 +- 1.3/n for independent normal weights, and any shared direction lifts it",
     assumes="nothing: it decides nothing",
     blind_to="a rotated residual stream; unevenly rescaled channels; a shared outlier direction looks like kinship",
