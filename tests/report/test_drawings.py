@@ -69,9 +69,7 @@ def facts(
         if (to := blocks(k)) is not None
     )
     told = UnitAgreement(None, {}, "all", 1000, len(matches), 32, 64, 20, 0.0, 1.0, 0.0, "identity", (), -900.0, 1.0)
-    found = Evidence(
-        "unit_agreement", "?", "n", "a", "b", log10_p=-900.0, effect=0.9, matches=matches, details=told
-    )
+    found = Evidence("unit_agreement", "?", "n", "a", "b", log10_p=-900.0, effect=0.9, matches=matches, details=told)
     return Facts(ModelPair(a, b, (), 0.0, 0, "standard"), (found,))
 
 

@@ -87,6 +87,11 @@ class Quantised:
     parameters: Mapping[str, Any]
 
     @property
+    def codes(self) -> str:
+        """The stored tensor that holds the codes."""
+        return self.components[0]
+
+    @property
     def levels(self) -> Levels | None:
         """None where inputs with one scale don't lie side by side, or several are coded together."""
         has = self.parameters

@@ -109,6 +109,12 @@ def svd(x: Array) -> tuple[Array, Array, Array]:
         return np.linalg.svd(_finite(x), full_matrices=False)
 
 
+def polar(x: Array) -> Array:
+    """The orthogonal factor of the polar decomposition: the orthogonal matrix that is nearest to x."""
+    u, _, vt = svd(x)
+    return np.asarray(product(u, vt))
+
+
 def svdvals(x: Array) -> Array:
     """Singular values, largest first."""
     with parallel.one_blas_thread(), _counted():

@@ -47,6 +47,7 @@ from weightprint.util.ranges import evenly
 
 _ROLES = ("q", "k")
 _MIN_CHANNELS = 8
+_ROUNDS = 30  # of power iteration
 _MATCHED = 1024  # channels beyond which only those that are compared are matched
 
 _QUESTION = Evidence(
@@ -78,12 +79,12 @@ def _hsic(k: F64, m: F64) -> float:
     return (trace + total - cross) / (n * (n - 3))
 
 
-def without_leading(w: F32, rounds: int = 30) -> F32:
+def without_leading(w: F32) -> F32:
     """A matrix without its leading singular direction, found by power iteration on the right."""
     x = w.astype(np.float64)
     v = x.T @ x.sum(axis=1)
     v = v if np.any(v) else np.ones(x.shape[1])
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         v = v / max(float(np.linalg.norm(v)), 1e-300)
         v = product(x.T, product(x, v))
     v /= max(float(np.linalg.norm(v)), 1e-300)

@@ -33,7 +33,6 @@ _PER_WORD = 8
 class Awq(Quantised):
     """AWQ's three tensors by name."""
 
-    codes: str
     scales: str
     zeros: str
     group_size: int
@@ -97,7 +96,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
             "act_order": False,
             "scale_dtype": scales.dtype,
         },
-        codes=name,
         scales=scales.name,
         zeros=zeros.name,
         group_size=inputs // n_groups,

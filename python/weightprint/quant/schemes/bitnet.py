@@ -24,7 +24,6 @@ from weightprint.util.arrays import F32
 class Bitnet(Quantised):
     """Ternary codes, a quarter of the rows in each pair of bits. Attributes name the tensors."""
 
-    codes: str
     scale: str
     quarter: int
     divides: bool
@@ -60,7 +59,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme="bitnet",
         components=components,
         parameters={"bits": 2, "granularity": "tensor", "symmetric": True, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         quarter=quarter,
         divides=unclaimed.hints.linear_class != "autobitlinear",

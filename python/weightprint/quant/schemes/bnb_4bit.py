@@ -37,7 +37,6 @@ _MAX_STATE_BYTES = 65_536
 class Bnb4bit(Quantised):
     """Tensors by name; blocks in elements; `offset` is added to a decoded absmax."""
 
-    codes: str
     absmax: str
     table: str
     block: int
@@ -143,7 +142,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme=f"bnb_{kind}",
         components=components,
         parameters={"bits": 4, "group_size": block, "double_quantised": double, "symmetric": True},
-        codes=base,
         absmax=absmax.name,
         table=table.name,
         block=block,

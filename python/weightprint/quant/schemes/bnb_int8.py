@@ -67,7 +67,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme="bnb_int8",
         components=components,
         parameters={"bits": 8, "granularity": "channel", "symmetric": True, "scale_dtype": "F32"},
-        codes=codes.name,
         scale=name,
         grid=Grid("vector" if len(scale.shape) == 1 else "matrix", height, 1, 1, width),
         factor=float(np.float32(1 / 127)),

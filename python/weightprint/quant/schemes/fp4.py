@@ -46,15 +46,13 @@ class Fp4(Quantised):
     """FP4 codes packed along the rows, and a scale per group.
 
     Attributes:
-        codes: the tensor of codes, (…, out, in / 2) bytes of two, or (…, out, in) of F4.
-        scale: the tensor of scales, (…, out, in / group).
+        scale: the tensor of scales, (…, out, in / group); codes are (…, out, in / 2) bytes, or (…, out, in) of F4
         group: elements of a row under one scale.
         whole: the tensor with the scale of the whole, if any.
         meets: whether `whole` multiplies the scale or divides it.
         swizzled: scales lie in tiles of 128 × 4, as matrix units read them.
     """
 
-    codes: str
     scale: str
     group: int
     whole: str | None = None
@@ -165,7 +163,6 @@ def _assemble(
         scheme=scheme,
         components=components,
         parameters={"bits": 4, "group_size": group, "symmetric": True, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         group=group,
         whole=None if whole is None else whole.name,

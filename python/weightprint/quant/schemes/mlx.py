@@ -39,7 +39,6 @@ _FLOATS = {128: ("mlx_mxfp4", 4, 32), 256: ("mlx_mxfp8", 8, 32), 64: ("mlx_nvfp4
 class Mlx(Quantised):
     """Codes in words along the rows. Attributes name the tensors; ``bias`` is None for small floats."""
 
-    codes: str
     scale: str
     bias: str | None
     bits: int
@@ -116,7 +115,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme=scheme,
         components=components,
         parameters={"bits": bits, "group_size": group, "symmetric": bias is None, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         bias=None if bias is None else bias.name,
         bits=bits,

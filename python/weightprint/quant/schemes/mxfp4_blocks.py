@@ -33,7 +33,6 @@ _BLOCK, _BYTES = 32, 16
 class Mxfp4Blocks(Quantised):
     """Blocks and exponents by name; `transposed`: the weight is the transpose of what is stored."""
 
-    codes: str
     scale: str
     transposed: bool
 
@@ -101,7 +100,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
             "scale_dtype": scale.dtype,
             "orientation": "in, out" if transposed else "out, in",
         },
-        codes=name,
         scale=scale.name,
         transposed=transposed,
     )

@@ -36,7 +36,6 @@ from weightprint.util.escape import escape
 class Packed(Quantised):
     """Integers in 32-bit words along the rows. Attributes name the tensors; `grid` says how the scales lie."""
 
-    codes: str
     scale: str
     grid: Grid
     bits: int
@@ -129,7 +128,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
             "act_order": g_idx is not None,
             "scale_dtype": scale.dtype,
         },
-        codes=codes.name,
         scale=scale.name,
         grid=grid,
         bits=bits,

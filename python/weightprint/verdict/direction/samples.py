@@ -133,11 +133,11 @@ class Seen:
                 out[d.lost].append(d)
         return out
 
-    def matches(self, least: float = _SHARE) -> list[UnitMatch]:
+    def matches(self) -> list[UnitMatch]:
         """FFNs of B with every FFN of A that holds a good part of their units."""
         units = self.evidence.get("unit_agreement")
         found = (*units.matches, *units.others) if units is not None and units.applied else ()
-        return [m for m in found if m.share >= least and m.log10_p < -3]
+        return [m for m in found if m.share >= _SHARE and m.log10_p < -3]
 
 
 def _learned(pair: Pair) -> bool:
