@@ -206,7 +206,8 @@ def _answer(models: ModelPair, found: list[_Found], weak_directions: int) -> Evi
     best = min(found, key=lambda f: (f.weak.log10_p(), -f.weak.effect))
     matched = sum(f.matched for f in found)
     multiplicity = math.log10(len(found) * max(models.basis.candidates, 1))
-    strong, weak = (sum(x(f) * f.matched for f in found) / matched for x in (_strong, _effect))
+    strong = sum(f.weak.strong * f.matched for f in found) / matched
+    weak = sum(f.weak.effect * f.matched for f in found) / matched
     hits = int(best.weak.hits[0])
     return replace(
         _QUESTION,
@@ -233,11 +234,3 @@ def _answer(models: ModelPair, found: list[_Found], weak_directions: int) -> Evi
             matched={f.b.name: [f.a.name, f.matched, f.tested, int(f.weak.hits[0])] for f in found},
         ),
     )
-
-
-def _strong(found: _Found) -> float:
-    return found.weak.strong
-
-
-def _effect(found: _Found) -> float:
-    return found.weak.effect

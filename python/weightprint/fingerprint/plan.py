@@ -9,9 +9,8 @@ it does to the model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from weightprint.anatomy.place import Place
 from weightprint.fingerprint.ffns import Ffn
@@ -62,11 +61,6 @@ class Plan:
     def to_dict(self) -> dict[str, int]:
         """The fields, and the version."""
         return {"version": VERSION, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Plan:
-        """The plan whose `to_dict` this is."""
-        return cls(**{key: int(value) for key, value in fields.items() if key != "version"})
 
     def stream_channels(self, width: int) -> Indices:
         """The channels that are kept of a stream."""
