@@ -76,6 +76,7 @@ _NOISE_TEXT = (
     (rb"^" + _S + rb"(?=,| \()", b"0 s"),  # compare's last line
     (rb"\(" + _S + rb"(?= of it products)", b"(0 s"),
     (rb"  \(" + _S + rb"\)$", b"  (0 s)"),  # compare -v: of one test
+    (rb"(?<=   \()" + _S + rb"(?=, [\d.]+ \w+ read\)$)", b"0 s"),  # compare -v: the line before the tests
     (rb"(?<= in )" + _S + rb"(?=\.$| \()", b"0 s"),  # check, stats
     (rb"\([\d.]+ \w+/s\)", b"(0 B/s)"),
     (rb"(?<=peak memory )[\d.]+ \w+", b"0 B"),

@@ -12,18 +12,6 @@ from typing import Any
 
 from weightprint.util.escape import escape
 
-__all__ = [
-    "FileChangedError",
-    "FormatError",
-    "InternalError",
-    "LimitError",
-    "ShardMissingError",
-    "TensorNotFoundError",
-    "UnsupportedFormatError",
-    "UsageError",
-    "WeightprintError",
-]
-
 
 class WeightprintError(Exception):
     """Base of all errors raised by weightprint.

@@ -168,7 +168,7 @@ def test_mirrored_twice_is_the_same() -> None:
     match = UnitMatch(("decoder", 1, None), ("decoder", 2, None), 3, 3, 0.1, -9.0, units, 3)
     a, b = decoder(4), child(decoder(4), 0.9)
     m: ModelPair = models(a, b)
-    units_found = Evidence("unit_agreement", "?", True, "", "", "", matches=(match,), log10_p=-9.0)
+    units_found = Evidence("unit_agreement", "?", "", "", "", matches=(match,), log10_p=-9.0)
     once = mirrored(Facts(m, (units_found,)))
     assert once.models.a.label == "a"
     assert once.models.a.tensors == m.b.tensors

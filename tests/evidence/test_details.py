@@ -20,7 +20,7 @@ class Other(Details):
     pass
 
 
-EVIDENCE = Evidence("toy", "?", True, "none", "nothing", "all", details=Counted(3, None))
+EVIDENCE = Evidence("toy", "?", "none", "nothing", "all", details=Counted(3, None))
 
 
 def test_details_are_a_mapping_in_the_order_of_their_fields() -> None:

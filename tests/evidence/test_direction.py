@@ -23,7 +23,7 @@ from weightprint.verdict.direction.direction import direction
 from weightprint.verdict.direction.samples import Seen
 from weightprint.verdict.values import Cue, Direction
 
-BLANK = Evidence("unit_agreement", "?", True, "", "", "")
+BLANK = Evidence("unit_agreement", "?", "", "", "")
 Change = Callable[[Arrays], Arrays]
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from synthetic import Arrays, child, decoder, models, side
 from weightprint.evidence.head_agreement import HeadAgreement, head_agreement, log10_p_counts
-from weightprint.evidence.lookup.heads import Sketch, attentions, factors, overlaps
+from weightprint.evidence.lookup.heads import Sketch, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.attentions import attentions
 
 D, HEADS, GROUPS, SIZE, LAYERS = 64, 8, 4, 8, 4
 CONFIG = {"model_type": "llama", "hidden_size": D, "num_attention_heads": HEADS, "head_dim": SIZE}

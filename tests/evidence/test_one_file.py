@@ -20,7 +20,7 @@ TEST = """
 from functools import partial
 
 from weightprint.evidence.evidence import Evidence, UnitMatch
-from weightprint.evidence.lookup.units import ffns
+from weightprint.fingerprint.ffns import ffns
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 

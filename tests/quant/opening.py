@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import weightprint
 from weightprint.checkpoint.checkpoint import Checkpoint
-from weightprint.quant.base import Quantised
-from weightprint.quant.survey import find
+from weightprint.quant.base import Quantised, UnclaimedTensors
+from weightprint.quant.survey import survey
+from weightprint.results.finding import Finding
 
 
 def opened(path: Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -22,6 +23,16 @@ def opened(path: Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
     else:
         beside.unlink(missing_ok=True)
     return weightprint.open(path)
+
+
+def found(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
+    """Its quantised weights, and what was noticed."""
+    return survey(UnclaimedTensors(checkpoint))
+
+
+def find(checkpoint: Checkpoint) -> list[Quantised]:
+    """Its quantised weights."""
+    return found(checkpoint)[0]
 
 
 def only(checkpoint: Checkpoint) -> Quantised:

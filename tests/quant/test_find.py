@@ -11,13 +11,12 @@ import pytest
 import weightprint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opening import only, opened, same_bits
+from opening import find, found, only, opened, same_bits
 from stored import FORMS
 from stored_eight_bits import fp8_block, fp8_per_tensor, int8_group
 from stored_fp4 import gpt_oss, mxfp4, nvfp4, torchao_int4
 from stored_layout import BF16, Stored, fp8, scales, words
 from stored_packed import awq, bnb_4bit, gptq, packed
-from weightprint.quant.survey import find, survey
 from weightprint.quant.weights import Weights
 
 WHOLE = slice(None)
@@ -37,7 +36,7 @@ def test_many_schemes_in_one_checkpoint(save: Callable[..., Path]) -> None:
     }
     tensors = {name: array for layer, form in forms.items() for name, array in renamed(form, layer).items()}
     tensors["norm.weight"] = np.ones(8, BF16)
-    weights, findings = survey(checkpoint := opened(save("a.safetensors", tensors)))
+    weights, findings = found(checkpoint := opened(save("a.safetensors", tensors)))
     assert findings == []
     assert len(weights) == len(forms)
     by_name = {weight.name: weight for weight in weights}
@@ -75,7 +74,7 @@ def test_plain_checkpoints_have_none(save: Callable[..., Path]) -> None:
         "table": rng.integers(-9, 9, (4, 4)).astype(np.int8),
         "SCB": scales(rng, 3),
     }
-    weights, findings = survey(opened(save("a.safetensors", tensors)))
+    weights, findings = found(opened(save("a.safetensors", tensors)))
     assert weights == []
     assert findings == []
 
@@ -83,7 +82,7 @@ def test_plain_checkpoints_have_none(save: Callable[..., Path]) -> None:
 def test_a_weight_stored_twice_keeps_both(save: Callable[..., Path]) -> None:
     form = gptq(np.random.default_rng(0))
     tensors = form.tensors | {"m.up.weight": np.zeros((3, 3), np.float32)}
-    weights, findings = survey(opened(save("a.safetensors", tensors), form.config))
+    weights, findings = found(opened(save("a.safetensors", tensors), form.config))
     assert [weight.name for weight in weights] == ["m.up.qweight"]
     assert [finding.code for finding in findings] == ["stored_twice"]
     held = Weights(opened(save("a.safetensors", tensors), form.config))
@@ -345,7 +344,7 @@ def test_the_pair_of_bits_and_group_is_never_guessed(save: Callable[..., Path]) 
 
 def test_a_label_that_contradicts_symmetric_codes_is_a_finding(save: Callable[..., Path]) -> None:
     form = FORMS["gptq v2 under another label"](np.random.default_rng(0))
-    _, (finding,) = survey(opened(save("a.safetensors", form.tensors), form.config))
+    _, (finding,) = found(opened(save("a.safetensors", form.tensors), form.config))
     assert (finding.code, finding.tensor) == ("mislabelled_zero_points", "m.up.qzeros")
     assert "would be 9" in finding.message
 

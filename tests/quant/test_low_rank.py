@@ -12,9 +12,8 @@ import pytest
 import weightprint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opening import opened
+from opening import find, opened
 from safetensors.numpy import save_file
-from weightprint.quant.survey import find
 from weightprint.quant.weights import Weights
 
 Array = np.ndarray[Any, Any]

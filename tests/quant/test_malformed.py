@@ -13,13 +13,12 @@ import pytest
 import weightprint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opening import opened
+from opening import find, found, opened
 from stored import FORMS
 from stored_eight_bits import fp8_block
 from stored_layout import Stored, fp8, int8, scales
 from stored_packed import bnb_int8, gptq, packed
 from weightprint.quant.base import Unreadable
-from weightprint.quant.survey import find, survey
 
 WHOLE = slice(None)
 Array = np.ndarray[Any, Any]
@@ -97,7 +96,7 @@ def test_a_component_of_another_dtype(
 def broken(save: Callable[..., Path], tensors: dict[str, Array], **more: Any) -> tuple[str, str]:
     """(tensor, message) of the error that reading raises."""
     checkpoint = opened(save("a.safetensors", tensors, more.get("metadata")), more.get("config"))
-    weights, findings = survey(checkpoint)
+    weights, findings = found(checkpoint)
     (weight,) = weights
     with pytest.raises(weightprint.FormatError) as caught:
         weight.read(checkpoint, WHOLE, WHOLE)
@@ -279,7 +278,7 @@ def test_whatever_stands_together_is_decoded_or_refused(
         raw = bytes([value & (1 if kind == "BOOL" else 255)]) * (int(np.prod(shape)) * dtype.itemsize)
         tensors["m." + word] = np.frombuffer(raw, dtype).reshape(shape)
     checkpoint = opened(save("a.safetensors", tensors))
-    weights, _ = survey(checkpoint)
+    weights, _ = found(checkpoint)
     claimed = [name for weight in weights for name in weight.components]
     assert len(claimed) == len(set(claimed))
     assert len({weight.name for weight in weights} | (set(tensors) - set(claimed))) == len(weights) + len(
@@ -301,7 +300,7 @@ def test_nothing_is_allocated_for_what_a_state_promises(save: Callable[..., Path
 def test_scales_without_codes_are_plain_and_said(save: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     tensors = {f"m.{k}.weight_scale": scales(rng, 3) for k in range(4)}
-    weights, findings = survey(opened(save("a.safetensors", tensors)))
+    weights, findings = found(opened(save("a.safetensors", tensors)))
     assert weights == []
     assert [finding.code for finding in findings] == ["scale_without_codes"]
     assert "3 more" in findings[0].message
@@ -310,11 +309,11 @@ def test_scales_without_codes_are_plain_and_said(save: Callable[..., Path]) -> N
 def test_scales_of_what_is_not_quantised_are_plain_and_said(save: Callable[..., Path]) -> None:
     rng = np.random.default_rng(0)
     tensors = {"m.up.weight": scales(rng, 3, 3), "m.up.weight_scale": scales(rng, 3)}
-    weights, findings = survey(opened(save("a.safetensors", tensors)))
+    weights, findings = found(opened(save("a.safetensors", tensors)))
     assert weights == []
     assert "F32" in findings[0].message
 
 
 def test_fp8_without_a_scale_is_plain(save: Callable[..., Path]) -> None:
-    weights, findings = survey(opened(save("a.safetensors", {"m.up.weight": fp8(np.random.default_rng(0), 4, 4)})))
+    weights, findings = found(opened(save("a.safetensors", {"m.up.weight": fp8(np.random.default_rng(0), 4, 4)})))
     assert (weights, findings) == ([], [])

@@ -69,9 +69,7 @@ def facts(
         if (to := blocks(k)) is not None
     )
     told = UnitAgreement(None, {}, "all", 1000, len(matches), 32, 64, 20, 0.0, 1.0, 0.0, "identity", (), -900.0, 1.0)
-    found = Evidence(
-        "unit_agreement", "?", True, "n", "a", "b", log10_p=-900.0, effect=0.9, matches=matches, details=told
-    )
+    found = Evidence("unit_agreement", "?", "n", "a", "b", log10_p=-900.0, effect=0.9, matches=matches, details=told)
     return Facts(ModelPair(a, b, (), 0.0, 0, "standard"), (found,))
 
 
@@ -125,7 +123,7 @@ def test_experts_of_one_dense_block_stand_in_the_map() -> None:
 
 def test_the_axis_tells_what_passes_the_level() -> None:
     def look(test: str, log10_p: float) -> Evidence:
-        return Evidence(test, "?", True, "n", "a", "b", log10_p=log10_p)
+        return Evidence(test, "?", "n", "a", "b", log10_p=log10_p)
 
     drawn = evidence_axis([look("unit_agreement", -900.0), look("head_agreement", -5.9), look("pcs", -99.0)], -2.8)
     assert drawn is not None

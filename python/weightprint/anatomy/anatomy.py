@@ -40,8 +40,6 @@ from weightprint.results.shown import Shown
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["Anatomy", "anatomy"]
-
 
 class Anatomy(Shown):
     """The map of one checkpoint. Made by :func:`anatomy`; never changes; pickles with its checkpoint.

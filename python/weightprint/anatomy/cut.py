@@ -21,8 +21,6 @@ from weightprint.anatomy.geometry import Sizes
 from weightprint.anatomy.place import Expert, Rows
 from weightprint.anatomy.roles import SHARED, matrix_of, role_of
 
-__all__ = ["Piece", "canonical_shape", "cut", "fits"]
-
 _QKV = frozenset({"q", "k", "v"})
 #: More experts than that are a broken header, not a model.
 _MOST_EXPERTS = 65536

@@ -31,11 +31,6 @@ from functools import cache
 from itertools import cycle
 from typing import Any
 
-__all__ = [
-    "Cell", "Experts", "Family", "Layout", "Part", "Stack", "Table", "alternating", "grouped", "in_rows", "paired",
-    "row", "single", "stack", "table", "under",
-]  # fmt: skip
-
 
 class Layout(StrEnum):
     """How roles share the rows of a tensor."""

@@ -17,8 +17,6 @@ from weightprint.anatomy.geometry import Sizes, TensorKind, expert_count, measur
 from weightprint.anatomy.names import Entry, Member, Shape
 from weightprint.anatomy.roles import matrix_of
 
-__all__ = ["FittedStack", "Group", "fit"]
-
 _QKV = frozenset({"q", "k", "v"})
 
 

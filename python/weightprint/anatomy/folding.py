@@ -27,8 +27,6 @@ from weightprint.anatomy.roles import BEFORE, FIXED, GROUPS, SHARED, matrix_of
 from weightprint.anatomy.stored_names import BlockNumber, block_number, braces, common_prefix, pattern
 from weightprint.util.ranges import spans
 
-__all__ = ["ONE_TENSOR", "Line", "Run", "Sheet", "cut_notes", "fold"]
-
 ONE_TENSOR = "one tensor"
 """The note of experts that are stored in one tensor."""
 

@@ -22,8 +22,6 @@ from typing import Any
 from weightprint.anatomy.place import Geometry
 from weightprint.anatomy.roles import matrix_of, role_of
 
-__all__ = ["CONFIG_KEYS", "Sizes", "TensorKind", "active_experts", "configs", "expert_count", "measure", "model_types"]
-
 #: field of Geometry → the keys under which config files hold it, most specific first.
 CONFIG_KEYS: dict[str, tuple[str, ...]] = {
     "hidden": ("hidden_size", "d_model", "n_embd", "n_embed", "dim", "model_dim", "width", "embed_dim"),

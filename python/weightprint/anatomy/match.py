@@ -31,8 +31,6 @@ from weightprint.anatomy.names import Entry, NameRun, Names, Shape, compiled
 from weightprint.anatomy.place import Assignment, Geometry, Place, View
 from weightprint.anatomy.roles import role_of
 
-__all__ = ["Matched", "match"]
-
 #: Share of a run's names that a row must explain.
 _COVERAGE = 0.5
 #: Buffers that the architecture sets, in any family.

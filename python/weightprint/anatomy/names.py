@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from weightprint.anatomy.family import Cell, Family
 from weightprint.anatomy.roles import ROLES, bias_of
 
-__all__ = ["Entry", "Kind", "Member", "NameRun", "Names", "Shape", "compiled"]
-
 Shape = tuple[int, ...]
 #: The name behind the block number with experts' numbers blanked, and the shape.
 Kind = tuple[str, Shape]

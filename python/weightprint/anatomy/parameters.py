@@ -15,8 +15,6 @@ from typing import Any
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.geometry import active_experts
 
-__all__ = ["Part", "Stored", "parts", "stored", "stored_kind"]
-
 
 @dataclass(frozen=True, slots=True)
 class Part:

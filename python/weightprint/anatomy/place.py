@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from weightprint.anatomy.roles import Part, role_of
 
-__all__ = ["Assignment", "Expert", "Geometry", "Place", "Rows", "View"]
-
 #: A routed expert's number, ``"shared"`` for the one that sees every token, None outside experts.
 Expert = int | str | None
 

@@ -22,8 +22,6 @@ from weightprint.errors import UsageError
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["PRODUCTS"]
-
 #: (role, rows, columns) → that part of a stored factor of the same block.
 Factor = Callable[[str, "slice | None", "slice | None"], F32]
 

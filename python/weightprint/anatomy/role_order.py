@@ -7,8 +7,6 @@ from typing import Any
 from weightprint.anatomy.place import Place
 from weightprint.anatomy.roles import BEFORE, ROLES, matrix_of
 
-__all__ = ["ORDER", "STACKS", "drawn_at", "role_place"]
-
 ORDER = {role: k for k, role in enumerate(ROLES)}
 
 STACKS = ("vision", "audio", "text", "encoder", "decoder", "mtp")

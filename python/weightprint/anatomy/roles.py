@@ -16,11 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-__all__ = [
-    "BEFORE", "FIXED", "GROUPS", "ROLES", "SHARED", "TOKEN_TABLES", "Axis", "Part", "Role", "bias_of", "matrix_of",
-    "role_of",
-]  # fmt: skip
-
 Part = Literal[
     "embedding", "attention", "ffn", "router", "norm", "head", "ssm", "projector", "adapter", "fixed", "other"
 ]

@@ -13,8 +13,6 @@ from weightprint.anatomy.place import Expert
 from weightprint.util.escape import escape
 from weightprint.util.ranges import spans
 
-__all__ = ["BlockNumber", "block_number", "braces", "common_prefix", "pattern"]
-
 #: Which number of a name is the block's, and how much more than it.
 BlockNumber = tuple[int, int]
 

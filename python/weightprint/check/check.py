@@ -31,8 +31,6 @@ from weightprint.util.progress import Progress
 if TYPE_CHECKING:
     from weightprint.check.manifest import Manifest
 
-__all__ = ["CheckReport", "check"]
-
 _REQUEST = Request(exact=True, rows=True, digest=True)
 _BESIDE = frozenset({"other_files", "shard_not_in_index"})
 

@@ -20,8 +20,6 @@ from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
 from weightprint.util.name_patterns import patterns
 
-__all__ = ["CheckContext", "about", "at", "coordinates", "is_update", "listed", "pattern_of"]
-
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9]+(?![0-9A-Za-z])")
 #: The factor that starts at zero, so that a fresh adapter changes nothing: LoRA's B, LoKr's and LoHa's second product.
 _UPDATE = re.compile(r"(?:^|[._])(?:lora_B|lora_up|lora_b|lora_embedding_B|lokr_w2(?:_b)?|hada_w2_a)(?:\.|$)")

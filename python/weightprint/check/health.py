@@ -22,8 +22,6 @@ from weightprint.results.finding import Finding, Severity
 from weightprint.scan.result import dead_rows
 from weightprint.util.escape import escape
 
-__all__ = ["OF_VALUES", "OUTLIER_FACTOR", "QUESTIONS", "examine"]
-
 OUTLIER_FACTOR = 100.0
 """A value is an outlier beyond this many times the 99.99 % quantile of its tensor's absolute values."""
 

@@ -23,8 +23,6 @@ from weightprint.results.saving import to_json, write_atomically
 from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
 
-__all__ = ["Entry", "Manifest"]
-
 _VERSION = 1
 _BYTES = 400_000_000  # about a million tensors
 

@@ -32,8 +32,6 @@ from weightprint.results.finding import Finding, from_error, from_note, worst_fi
 from weightprint.results.shown import Shown
 from weightprint.util.escape import escape
 
-__all__ = ["Checkpoint", "Mode", "open"]
-
 Mode = Literal["strict", "compatible"]
 
 _COMPATIBLE = "`weightprint check` says more; mode 'compatible' of inspect and stats opens it"

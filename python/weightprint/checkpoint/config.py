@@ -26,8 +26,6 @@ from weightprint.errors import FormatError, WeightprintError
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["Config", "read_config", "read_json"]
-
 _BYTES = 16_000_000
 #: How PEFT and mlx call an adapter's file.
 _ADAPTERS = ("adapter_model.", "adapters.safetensors")

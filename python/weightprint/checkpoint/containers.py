@@ -8,8 +8,6 @@ from weightprint import _core
 from weightprint.checkpoint.gguf.file import SUFFIX, GgufFile, open_gguf
 from weightprint.errors import FormatError
 
-__all__ = ["MILD", "OpenFile", "open_file"]
-
 #: Notes of the core that are habits of writers, not faults: every reader takes them.
 MILD = frozenset({"leading_whitespace", "metadata_not_object"})
 

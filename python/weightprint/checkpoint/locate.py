@@ -27,8 +27,6 @@ from weightprint.results.finding import Finding, from_note
 from weightprint.util.escape import escape, listed
 from weightprint.util.natural_order import natural_key
 
-__all__ = ["INDEX_BYTES", "Location", "contained", "locate", "open_regular", "read_small", "sets_of"]
-
 _INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_BYTES = 200_000_000
 _HARMLESS = frozenset({"unknown_field", "bad_total_size"})  # habits of index writers, not faults

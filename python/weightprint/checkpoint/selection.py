@@ -15,8 +15,6 @@ from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import UsageError
 from weightprint.util.escape import escape
 
-__all__ = ["matching", "select"]
-
 
 def select(checkpoint: Checkpoint, include: str | Iterable[str], exclude: str | Iterable[str]) -> list[TensorInfo]:
     """The tensors whose names match a glob of `include` (all, if there is none) and none of `exclude`."""

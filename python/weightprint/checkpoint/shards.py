@@ -18,8 +18,6 @@ from weightprint.checkpoint.locate import Location
 from weightprint.results.finding import Finding, Severity
 from weightprint.util.escape import escape
 
-__all__ = ["Numbering", "ranks_of"]
-
 #: How engines name the file of one rank: model-rank-0-part-0, mp_rank_00, tp_rank-3, consolidated.00.
 _RANK = re.compile(r"(?:^|[-_.])rank[-_]?(\d{1,4})(?!\d)|^consolidated\.(\d\d)\.", re.IGNORECASE)
 

@@ -30,8 +30,6 @@ import click
 from weightprint.errors import InternalError, WeightprintError
 from weightprint.util.escape import escape
 
-__all__ = ["COMMANDS", "cli", "main"]
-
 COMMANDS: dict[str, str] = {
     "inspect": "What is in the files: tensors, dtypes, shapes, metadata. Reads headers only.",
     "stats": "Statistics of every tensor, in one pass over every byte.",

@@ -9,8 +9,6 @@ import click
 from weightprint.cli import options
 from weightprint.scan.request import IO
 
-__all__ = ["check"]
-
 
 @click.command(short_help="Is it sound? Manifests.")
 @options.model

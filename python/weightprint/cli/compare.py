@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from weightprint.compare.compare import Comparison, Effort
     from weightprint.report.attest.files import FileDigest
 
-__all__ = ["compare"]
-
 
 @click.command(short_help="Do two models share an origin?")
 @click.argument("a", metavar="A")

@@ -6,8 +6,6 @@ import click
 
 from weightprint.cli import options
 
-__all__ = ["diff"]
-
 
 @click.command(short_help="Tensor by tensor: the same, changed, or only on one side.")
 @click.argument("a", metavar="A")

@@ -8,8 +8,6 @@ import click
 
 from weightprint.cli import options
 
-__all__ = ["fingerprint"]
-
 
 @click.command(short_help="Read a model once, and keep what is enough to compare it again.")
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)

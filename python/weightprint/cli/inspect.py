@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from weightprint.checkpoint.checkpoint import Checkpoint
     from weightprint.results.finding import Finding
 
-__all__ = ["inspect"]
-
 
 @click.command(short_help="The anatomy of a model, and what its files hold.")
 @options.model

@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-__all__ = ["codes", "everything", "globs", "json_flag", "machine", "mode", "model", "report_file", "seed", "table_file"]
-
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 

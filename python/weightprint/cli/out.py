@@ -18,8 +18,6 @@ from weightprint.results.saving import write_atomically
 from weightprint.results.table import FORMATS, SUFFIXES, StatsTable, encode, form_of
 from weightprint.util.escape import escape
 
-__all__ = ["destination", "emit", "later", "needs_weights", "put", "refuse_inputs", "tables"]
-
 #: Suffix of a file → the form of the report in it.
 REPORTS = {".html": "html", ".md": "markdown", ".txt": "text", ".json": "json"}
 #: The same for verbs that make a table.

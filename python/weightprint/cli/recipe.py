@@ -6,8 +6,6 @@ import click
 
 from weightprint.cli import options
 
-__all__ = ["recipe"]
-
 
 @click.command(short_help="Which mix of which parents is a model?")
 @click.argument("child", metavar="CHILD")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from weightprint.checkpoint.checkpoint import Checkpoint
     from weightprint.scan.result import Scan
 
-__all__ = ["stats"]
-
 
 @click.command(short_help="Statistics of every tensor.")
 @options.model

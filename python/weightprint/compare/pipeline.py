@@ -23,7 +23,6 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.evidence.alignment.search import find_bases
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import Basis, Block, ModelPair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.test import Test
@@ -31,6 +30,7 @@ from weightprint.evidence.tests import BASIS_FREE, COLLECTORS, TESTS
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.evidence.unit_agreement import found_in_place
 from weightprint.fingerprint.build import Examined, measured, outlined, subsampled
+from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.live import finite_view
 from weightprint.fingerprint.steps import Collector
 from weightprint.util import parallel

@@ -35,7 +35,7 @@ from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_appli
 from weightprint.evidence.lookup.nearest_units import standardised
 from weightprint.evidence.lookup.settled import asked
 from weightprint.evidence.lookup.stem_pairs import paired_rows
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, width_in_a
+from weightprint.evidence.lookup.units import unit_inputs, width_in_a
 from weightprint.evidence.nulls.exchange import choices, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
@@ -43,13 +43,12 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import Read, pick
 from weightprint.fingerprint.steps import Collector, Round, Step
 from weightprint.util.arrays import F32, I64, Bools, Indices
 from weightprint.util.linear_algebra import product
-
-__all__ = ["aligned_units", "unit_rows"]
 
 #: Multiply-adds x 2 that all pairs of blocks may cost: per parameter of A and B, and always.
 _FLOPS_EACH, _FLOPS_ALWAYS = 1e3, 5e10
@@ -61,7 +60,6 @@ _VALUES = 1 << 18  # that may always be read
 _QUESTION = Evidence(
     test="aligned_units",
     asked="Do the FFN hidden units of a block of A find themselves again in a block of B, under the same numbers?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so in every block any order of B's hidden units is "
     "equally likely",
     assumes="hidden units of a layer are treated alike by initialisation and training: no nested (MatFormer) "
@@ -170,6 +168,7 @@ class Rows(Collector):
 
     @property
     def what(self) -> Hashable:
+        """FFNs, number of rows, seed and basis."""
         names = tuple(
             tuple((f.key, f.up.name, f.gate and f.gate.name) for f in side) for side in (self.ours, self.theirs)
         )
@@ -180,10 +179,12 @@ class Rows(Collector):
         return self.chosen & asked(models, *([(f.stack, f.block) for f in side] for side in (self.theirs, self.ours)))
 
     def rounds(self) -> list[Round]:
+        """One round: rows from B, then FFNs of A are compared with them."""
         theirs = [self._step(self.theirs[int(i)], partial(self._hold, int(i))) for i in _any(self.chosen, axis=1)]
         return [(theirs, self._comparing(self._asked))]
 
     def more(self, models: ModelPair) -> list[Round]:
+        """The pairs that were not asked for at first."""
         wanted = self._asked_of(models)
         left = wanted & ~self._asked
         self._asked = wanted | self._asked

@@ -56,12 +56,9 @@ from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
 from weightprint.util.arrays import F32, I64
 
-__all__ = ["AlignedWeights", "aligned_weights"]
-
 _QUESTION = Evidence(
     test="aligned_weights",
     asked="Does each residual channel of A find itself again in B, pooled over all matrices of equal shape?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so every joint permutation of B's residual "
     "channels is equally likely",
     assumes="architecture, initialisation and optimiser treat residual channels alike: no fixed sinusoidal "

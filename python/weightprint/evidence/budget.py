@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 
 from weightprint.fingerprint.model import ModelView
 
-__all__ = ["BUDGETS", "KEPT", "Budget", "budget_for", "hidden_size"]
-
 _MIN_WIDTH = 8
 
 

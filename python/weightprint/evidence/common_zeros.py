@@ -28,19 +28,17 @@ import numpy as np
 
 from weightprint.evidence.budget import hidden_size
 from weightprint.evidence.evidence import Evidence, not_applied
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import double_centre, finite
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, rank_p
 from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import LOG10_P
+from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.sampling import pick, residual_axis, sampled_rows
 from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import product, svd, unit_rows
 from weightprint.util.ranges import evenly
-
-__all__ = ["common_zeros"]
 
 _CHANNELS = 1024
 _SPARSE = 0.05  # zeros that make a pattern, of a matrix
@@ -51,7 +49,6 @@ _COMMON = 8  # leading directions of A's rows are one in so many channels
 _QUESTION = Evidence(
     test="common_zeros",
     asked="Have both models zeros at the same places, and do the values beside them agree?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so given all else the sign of every gated unit's row "
     "of up, and of every value dimension's row of v, is equally likely to be either",
     assumes="initialisation and training treat both signs alike. A common random initialisation, or a common matrix "

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence.evidence import Details, Evidence, Region, not_applied
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.units import unit_inputs, unit_outputs
 from weightprint.evidence.lookup.weak_parts import (
     FEWEST,
     Directions,
@@ -54,12 +54,11 @@ from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.test import Test
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
-
-__all__ = ["convergence"]
 
 _NEAREST = 3  # FFNs of A by relative depth, for each of B; all of them where that is cheap
 _CHEAP = 1e10  # multiplications
@@ -69,7 +68,6 @@ _FFNS_SEEN = 8  # whose vectors say where a stream is strong
 _QUESTION = Evidence(
     test="convergence",
     asked="Do units that do the same thing in both models also agree in the directions where neither is strong?",
-    applied=True,
     null="among matched units that are alike in the strong directions, the weak parts of B's units are equally likely "
     "in any order: what a fitted basis, training on the same data, or distillation leaves behind",
     assumes="what makes a unit's weak part is not what makes its strong one. A common random initialisation breaks the "
@@ -208,7 +206,8 @@ def _answer(models: ModelPair, found: list[_Found], weak_directions: int) -> Evi
     best = min(found, key=lambda f: (f.weak.log10_p(), -f.weak.effect))
     matched = sum(f.matched for f in found)
     multiplicity = math.log10(len(found) * max(models.basis.candidates, 1))
-    strong, weak = (sum(x(f) * f.matched for f in found) / matched for x in (_strong, _effect))
+    strong = sum(f.weak.strong * f.matched for f in found) / matched
+    weak = sum(f.weak.effect * f.matched for f in found) / matched
     hits = int(best.weak.hits[0])
     return replace(
         _QUESTION,
@@ -235,11 +234,3 @@ def _answer(models: ModelPair, found: list[_Found], weak_directions: int) -> Evi
             matched={f.b.name: [f.a.name, f.matched, f.tested, int(f.weak.hits[0])] for f in found},
         ),
     )
-
-
-def _strong(found: _Found) -> float:
-    return found.weak.strong
-
-
-def _effect(found: _Found) -> float:
-    return found.weak.effect

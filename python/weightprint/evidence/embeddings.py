@@ -35,12 +35,9 @@ from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Tensor
 from weightprint.util.arrays import Indices
 
-__all__ = ["Embeddings", "TableRows", "embeddings"]
-
 _QUESTION = Evidence(
     test="embeddings",
     asked="Which rows of B's token tables are rows of A's, and does each channel find itself over shared rows?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so the residual channels of B are equally likely in "
     "any order (basis as stored only)",
     assumes="rows of equal number stand for the same token. Rows that both models took from a third embedding are "

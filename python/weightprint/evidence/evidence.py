@@ -16,8 +16,6 @@ import numpy.typing as npt
 from weightprint.anatomy.place import Expert
 from weightprint.fingerprint.ffns import ffn_name
 
-__all__ = ["Details", "Evidence", "Region", "Shared", "UnitMatch", "not_applied"]
-
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -154,7 +152,7 @@ class Evidence:
 
     test: str
     asked: str
-    applied: bool
+    applied: bool = field(default=True, kw_only=True)
     null: str
     assumes: str
     blind_to: str

@@ -22,14 +22,11 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import ModelView, Tensor
 
-__all__ = ["ExactSharing", "exact_sharing", "is_fixed", "is_position"]
-
 _LISTED = 200  # names listed in details
 
 _QUESTION = Evidence(
     test="exact_sharing",
     asked="Which tensors of B are in A bit for bit, whatever their names?",
-    applied=True,
     null="none: equality is checked, not estimated",
     assumes="a shared tensor was learned, not computed by a formula that both architectures use; known fixed tables "
     "are left out",

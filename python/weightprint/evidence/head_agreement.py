@@ -39,24 +39,22 @@ import numpy as np
 
 from weightprint.evidence.evidence import Details, Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.head_table import HeadTable, Seen
-from weightprint.evidence.lookup.heads import Attention, Kind, attentions, factors, overlaps
+from weightprint.evidence.lookup.heads import Kind, factors, overlaps
 from weightprint.evidence.nulls.exchange import log10_p_order
 from weightprint.evidence.nulls.ranked import rank_p
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
+from weightprint.fingerprint.attentions import Attention, attentions
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.util import parallel
 from weightprint.util.arrays import Indices
 from weightprint.util.ranges import evenly
 
-__all__ = ["HeadAgreement", "head_agreement", "head_collector", "log10_p_counts"]
-
 _QUESTION = Evidence(
     test="head_agreement",
     asked="Do a head's attention pattern (W_q, W_k) and what it carries (W_v, W_o) name the same head of A?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so every joint permutation of B's residual channels, "
     "and every order of a block's heads, is equally likely",
     assumes="training treats residual channels alike and heads of a block alike (not so with ALiBi's slopes per head); "

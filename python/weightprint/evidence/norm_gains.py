@@ -51,9 +51,6 @@ from weightprint.util.arrays import F32, F64, I64
 from weightprint.util.linear_algebra import product, row_cosines, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["PERMUTATIONS", "channel_vectors", "norm_gains", "outliers", "ranks"]
-
-
 PERMUTATIONS = 999
 _MAX_VECTORS = 512
 _MAX_PER_ROLE = 64
@@ -64,7 +61,6 @@ _CHANNELS = 512  # of A whose products with all of B's are held at a time
 _QUESTION = Evidence(
     test="norm_gains",
     asked="Do norm gains and residual biases agree channel by channel, after centring?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so every joint permutation of B's residual "
     "channels is equally likely",
     assumes="training treats residual channels alike: no fixed sinusoidal positions added to the stream, no nested "

@@ -38,8 +38,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
-__all__ = ["MIN_COSINE", "pair_by_name", "pair_tensors"]
-
 MIN_COSINE = 0.5
 _CORNER = 128
 _MIN_VALUES = 64

@@ -62,15 +62,12 @@ from weightprint.evidence.test import Test
 from weightprint.fingerprint.model import Tensor
 from weightprint.util import parallel
 
-__all__ = ["SameValues", "same_values"]
-
 _LISTED = 200
 _NEAR = 0.9  # cosine of rows that were trained, not exchanged
 
 _QUESTION = Evidence(
     test="same_values",
     asked="Is B what A becomes when it is stored in another precision, orientation or quantisation?",
-    applied=True,
     null="none: every element is checked against the cell that rounding allows",
     assumes="tensors were brought together by name, digest or a corner of their values; the check itself does not "
     "depend on how",

@@ -20,9 +20,6 @@ from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.steps import Collector, Round
 
-__all__ = ["done", "with_cost"]
-
-
 L = TypeVar("L", bound=Collector)
 
 

@@ -18,8 +18,6 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.steps import Collector
 from weightprint.util.linear_algebra import accounted
 
-__all__ = ["NEEDS", "Test"]
-
 #: How the reason begins why a test is not applied to fingerprints.
 NEEDS = "needs the weights: "
 

@@ -36,28 +36,6 @@ from weightprint.evidence.turned_tables import turned_tables
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.evidence.unit_geometry import unit_geometry
 
-__all__ = [
-    "AS_STORED",
-    "BASIS_FREE",
-    "COLLECTORS",
-    "DECIDING",
-    "DETAILS",
-    "EXCHANGING",
-    "IN_ANY_BASIS",
-    "MIRRORED",
-    "OF_HEADS",
-    "OF_ORDER",
-    "OWN_BASIS",
-    "PUBLISHED",
-    "QUESTIONS",
-    "QUOTED",
-    "REBASED",
-    "SUPPORTING",
-    "TESTS",
-    "TURNED",
-    "UNASKED",
-]
-
 #: Every test, in the order of the report.
 TESTS: tuple[Test, ...] = (
     exact_sharing,

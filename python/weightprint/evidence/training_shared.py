@@ -52,8 +52,6 @@ from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import eigh, product, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["MEASURED", "Reading", "TrainingShared", "read", "training_shared"]
-
 Reading = Literal["descent", "shared_initialisation", "either"]
 _ROLES = ("q", "k", "v", "gate", "up")
 _UNITS = ("gate", "up")
@@ -76,7 +74,6 @@ MEASURED: dict[Reading, tuple[int, int, int, int]] = {
 _QUESTION = Evidence(
     test="training_shared",
     asked="Is what the two models share in place training, or only a common random initialisation?",
-    applied=True,
     null="none: descriptive",
     assumes="norms start constant; matrices start as noise without strong directions",
     blind_to="models whose blocks don't agree in place; siblings of one trained parent read as descent; hardly trained "

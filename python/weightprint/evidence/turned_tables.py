@@ -13,8 +13,6 @@ from weightprint.evidence.lookup.turned_parts import TurnedParts, looked_for, no
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 
-__all__ = ["turned_tables"]
-
 
 @partial(
     Test,

@@ -38,22 +38,18 @@ from weightprint.evidence.convergence import Convergence
 from weightprint.evidence.evidence import Details, Evidence, UnitMatch, not_applied
 from weightprint.evidence.lookup.settled import SHARE
 from weightprint.evidence.lookup.unit_table import Key, Lookup, Plan, Row, Table, by_block, is_dear, plan_for, rows_of
-from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.counts import Chance, chance, dispersion
 from weightprint.evidence.nulls.ranked import RANKED_PAIRS, rank_p
 from weightprint.evidence.pair import Block, ModelPair
 from weightprint.evidence.streamed import done, with_cost
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, FITTED_EFFECT, LOG10_P
-from weightprint.fingerprint.ffns import ffn_name
+from weightprint.fingerprint.ffns import Ffn, ffn_name, ffns
 from weightprint.util.arrays import F64
-
-__all__ = ["UnitAgreement", "found_in_place", "found_share", "unit_agreement", "unit_collector"]
 
 _QUESTION = Evidence(
     test="unit_agreement",
     asked="Which hidden units of A are found in B, by what they read and independently by what they write?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so given A every order of B's residual channels is "
     "equally likely",
     assumes="initialisation and training treat the residual channels alike (no fixed sinusoidal positions), and the "

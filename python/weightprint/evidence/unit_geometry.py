@@ -46,20 +46,19 @@ import numpy as np
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, Region, UnitMatch, not_applied
 from weightprint.evidence.lookup.settled import NOT_NEEDED, all_settled
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs
+from weightprint.evidence.lookup.units import unit_inputs
 from weightprint.evidence.nulls.exchange import choices, double_centre, finite, hits, log10_p_hits
 from weightprint.evidence.nulls.fitted import FITTED, against_order, stands
 from weightprint.evidence.nulls.ranked import COPIES, RANKED_PAIRS, hits_of_copies, joint_orders, rank_p
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.test import Test
 from weightprint.evidence.thresholds import COPY_LOG10_P, LOG10_P
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32, I64, Indices
 from weightprint.util.linear_algebra import product, solve, unit_rows
 from weightprint.util.ranges import evenly
-
-__all__ = ["unit_geometry"]
 
 _RIDGE = 0.3
 _SIZES = (1024, 512, 256, 128, 64)  # units read per FFN, half of them tested
@@ -68,7 +67,6 @@ _SEARCHED = 0.55  # of the best order elsewhere: what an order of tested units a
 _QUESTION = Evidence(
     test="unit_geometry",
     asked="Do the hidden units of B lie to each other as the units of the same numbers in A do?",
-    applied=True,
     null="B was trained from an initialisation independent of A, so in every FFN any order of B's hidden units is "
     "equally likely, whatever either model learned",
     assumes="hidden units of an FFN are treated alike by initialisation and training: no nested (MatFormer) widths, no "

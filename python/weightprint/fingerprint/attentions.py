@@ -13,8 +13,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
-__all__ = ["Attention", "attentions"]
-
 _PLAIN = ("q", "k", "v", "o")
 _LATENT = ("q_a", "q_b", "kv_a", "kv_b")
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from weightprint.anatomy.place import Expert
 from weightprint.fingerprint.model import ModelView, Tensor
 
-__all__ = ["Ffn", "ffn_name", "ffns"]
-
 
 @dataclass(frozen=True, slots=True)
 class Ffn:

@@ -25,8 +25,6 @@ from weightprint.results.saving import json_value, write_atomically
 from weightprint.util.arrays import Array
 from weightprint.util.escape import escape
 
-__all__ = ["FORMAT", "is_fingerprint", "packed", "read", "unpacked", "write"]
-
 FORMAT = "weightprint.fingerprint"
 
 _LONGEST_HEADER = 1 << 26

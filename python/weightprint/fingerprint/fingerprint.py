@@ -36,8 +36,6 @@ from weightprint.util.arrays import Array
 from weightprint.util.escape import escape
 from weightprint.util.progress import Meter, Progress
 
-__all__ = ["Fingerprint", "all_kept", "as_fingerprint", "both_kept", "fingerprint"]
-
 #: Statistics of every tensor that are kept.
 STATISTICS = ("mean", "std", "l2", "abs_max", "skewness", "kurtosis", "n_finite", "n_zero", "n_nan")
 

@@ -20,8 +20,6 @@ from weightprint.fingerprint.plan import Plan
 from weightprint.fingerprint.sampling import Read
 from weightprint.util.arrays import F32, Array
 
-__all__ = ["Slot", "kept_heads", "kept_of", "layout", "misfit"]
-
 _LONGEST_VECTOR = 1 << 20  # that is kept
 _LONGEST_HEADS = 1 << 26  # values of the largest matrix of an attention block whose heads are kept
 _HEADS = ("groups", "qk", "qk_scale", "vo", "vo_scale")

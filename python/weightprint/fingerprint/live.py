@@ -26,9 +26,6 @@ from weightprint.quant.weights import Weight
 from weightprint.util import parallel
 from weightprint.util.arrays import F32
 
-__all__ = ["Reads", "canonical_name", "finite_view", "outline"]
-
-
 #: Integers that, as a matrix, are packed codes or indices of some scheme that nobody knows: no values to compare.
 WORDS = ("U8", "I16", "U16", "I32", "U32", "I64", "U64")
 _MOST_COLUMNS = 8  # of tables of integers that are what they say: ids, routes

@@ -31,8 +31,6 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32
 from weightprint.util.progress import Meter
 
-__all__ = ["Passed", "stream"]
-
 #: Types whose float32 values say everything about them.
 _BY_VALUE = frozenset({"F32", "BF16", "F16", "F8_E4M3", "F8_E5M2"})
 _SMALL = 32 << 20  # bytes of a block below which the model is scanned in one go

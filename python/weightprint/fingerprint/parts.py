@@ -28,9 +28,7 @@ from weightprint.fingerprint.sampling import Read, on_channels, sampled_columns,
 from weightprint.fingerprint.steps import Collector, Round, Step, where
 from weightprint.fingerprint.units import kept_units, unit_reads
 from weightprint.util.arrays import F32, Array
-from weightprint.util.linear_algebra import unit_rows
-
-__all__ = ["Parts", "codes", "values"]
+from weightprint.util.linear_algebra import finite, unit_rows
 
 
 def codes(x: F32) -> tuple[Array, F32]:
@@ -98,7 +96,7 @@ class Parts(Collector):
             self.arrays[name] = np.ascontiguousarray(array)
 
     def _coded(self, name: str, rows: F32) -> None:
-        code, scale = codes(_finite(rows))
+        code, scale = codes(finite(rows))
         self._keep(name, code)
         self._keep(f"{name}_scale", scale)
 
@@ -115,7 +113,7 @@ class Parts(Collector):
             if tensor is None:
                 continue
             x, gain = sampled_rows(side, tensor, numbers), side.gain(tensor)
-            x = _finite(x if gain is None else x * gain)
+            x = finite(x if gain is None else x * gain)
             x = unit_rows(x - x.mean(axis=1, keepdims=True) if self._centred else x)
             self._keep(f"angles/{ffn.name}/{role}", (x @ x.T)[np.triu_indices(len(x), 1)].astype(np.float16))
 
@@ -140,17 +138,12 @@ class Parts(Collector):
         assert read.rows is not None
         rows = sampled_rows(side, read.tensor, read.rows, read.columns)
         if part == "tokens":
-            self._keep(f"tokens/{read.tensor.name}/rows", _finite(rows))
+            self._keep(f"tokens/{read.tensor.name}/rows", finite(rows))
         else:
             self._coded(f"rows/{read.tensor.name}/rows", rows)
 
     def _vector(self, read: Read, side: ModelView) -> None:
-        x = _finite(side.reader(read.tensor.name, 0, read.tensor.numel))
+        x = finite(side.reader(read.tensor.name, 0, read.tensor.numel))
         short = x.astype(np.float16)
         fits = np.abs(x).max() < 6e4 and np.all((x == 0) | (np.abs(x) > 1e-4))
         self._keep(f"vectors/{read.tensor.name}/values", short if fits else x)
-
-
-def _finite(x: F32) -> F32:
-    """NaN and Inf as zeros: how many a tensor has is among its statistics."""
-    return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)

@@ -9,17 +9,14 @@ it does to the model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from weightprint.anatomy.place import Place
 from weightprint.fingerprint.ffns import Ffn
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F64, Indices
 from weightprint.util.ranges import evenly
-
-__all__ = ["BUCKETS", "VERSION", "Plan", "folded", "sketch_key"]
 
 #: Of plan and file together; a file says it, and readers of every earlier one stay.
 VERSION = 1
@@ -64,11 +61,6 @@ class Plan:
     def to_dict(self) -> dict[str, int]:
         """The fields, and the version."""
         return {"version": VERSION, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Plan:
-        """The plan whose `to_dict` this is."""
-        return cls(**{key: int(value) for key, value in fields.items() if key != "version"})
 
     def stream_channels(self, width: int) -> Indices:
         """The channels that are kept of a stream."""

@@ -18,8 +18,6 @@ from weightprint.fingerprint.model import Tensor
 from weightprint.fingerprint.plan import Plan
 from weightprint.quant.base import Levels
 
-__all__ = ["plan_of", "summary_of", "tensor_of", "told"]
-
 _Check = Callable[[Any], bool]
 _COUNT_LIMIT = 1 << 62
 

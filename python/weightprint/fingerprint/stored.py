@@ -29,12 +29,10 @@ from weightprint.errors import UsageError
 from weightprint.fingerprint.attentions import attentions
 from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.fingerprint import Fingerprint
-from weightprint.fingerprint.model import ModelView, Tensor
+from weightprint.fingerprint.model import ModelView, Tensor, no_gain
 from weightprint.fingerprint.parts import values
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32, Array, Indices
-
-__all__ = ["VIEWS", "View", "check_plans", "view"]
 
 View = Literal["identity", "rows", "units", "angles", "heads", "vectors"]
 Label = Literal["a", "b"]
@@ -72,7 +70,7 @@ def view(of: Fingerprint, kind: View, label: Label) -> ModelView:
     if kind == "heads":
         size = {tensor.stack: tensor.shape[1] for tensor in tensors.values() if tensor.key[1] == "q"}
         geometry = {s: replace(g, head_dim=size[s], value_dim=None) for s, g in geometry.items() if s in size}
-    gains = partial(_gain, of, kept) if kind in ("rows", "units") else _no_gain
+    gains = partial(_gain, of, kept) if kind in ("rows", "units") else no_gain
     return ModelView(label, tensors, reader, gains, geometry)
 
 
@@ -81,10 +79,6 @@ def _constant(of: Fingerprint, name: str, start: int, stop: int) -> F32:
     if of.tensors[name].constant:
         return np.full(stop - start, of.statistics("mean")[name], np.float32)
     raise UsageError("a fingerprint has no values of whole tensors", tensor=name, code="needs_weights")
-
-
-def _no_gain(tensor: Tensor) -> None:
-    return None
 
 
 def _gain(of: Fingerprint, kept: _Kept, tensor: Tensor) -> F32 | None:

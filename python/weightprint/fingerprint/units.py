@@ -21,8 +21,6 @@ from weightprint.fingerprint.plan import Plan
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
 
-__all__ = ["by_content", "content", "kept_units", "unit_reads"]
-
 _TOGETHER = 512  # units whose products are taken at a time: their rows stay in the cache
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.units import unit_inputs, unit_outputs
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.operations.base import Operation, Row

@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from weightprint.evidence.lookup.units import ffns
+from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from weightprint.evidence.evidence import Evidence, Shared, UnitMatch
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import MIRRORED
-from weightprint.fingerprint.ffns import ffn_name
+from weightprint.fingerprint.ffns import ffn_name, ffns
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.values import Label
 

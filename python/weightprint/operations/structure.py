@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from weightprint.evidence.lookup.units import Ffn, ffns
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.util.arrays import F32, I64

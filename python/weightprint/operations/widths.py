@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from weightprint.evidence.lookup.units import Ffn, unit_outputs
+from weightprint.evidence.lookup.units import unit_outputs
+from weightprint.fingerprint.ffns import Ffn
 from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes, signatures

@@ -31,20 +31,6 @@ from weightprint.results.finding import Finding
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = [
-    "Levels",
-    "Quantised",
-    "Rect",
-    "Scheme",
-    "UnclaimedTensors",
-    "Unreadable",
-    "array",
-    "raw",
-    "small",
-    "split",
-    "values",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Rect:
@@ -99,6 +85,11 @@ class Quantised:
     scheme: str
     components: tuple[str, ...]
     parameters: Mapping[str, Any]
+
+    @property
+    def codes(self) -> str:
+        """The stored tensor that holds the codes."""
+        return self.components[0]
 
     @property
     def levels(self) -> Levels | None:

@@ -11,8 +11,6 @@ from dataclasses import replace
 
 from weightprint.quant.base import Quantised, UnclaimedTensors
 
-__all__ = ["with_caches"]
-
 #: End of the name → what its projection may be called, in the order of trial.
 _HOMES = {
     ".k_scale": (".k_proj.weight", ".qkv_proj.weight"),

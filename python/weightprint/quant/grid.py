@@ -20,8 +20,6 @@ from weightprint.quant.base import Rect, values
 from weightprint.quant.hints import Hints
 from weightprint.util.arrays import F32
 
-__all__ = ["Grid", "exponents", "fit"]
-
 Kind = Literal["scalar", "experts", "vector", "matrix"]
 
 _SQUARES = (128, 64, 32, 256, 16, 512, 8, 1024, 4, 2)

@@ -13,8 +13,6 @@ from typing import Any, TypeGuard
 
 from weightprint.checkpoint.checkpoint import Checkpoint
 
-__all__ = ["Hints"]
-
 
 @dataclass(frozen=True, slots=True)
 class Hints:

@@ -11,8 +11,6 @@ from weightprint.errors import FormatError
 from weightprint.quant.base import Rect, raw, small
 from weightprint.util.escape import escape
 
-__all__ = ["column_groups", "stream_codes", "words_over", "zero_codes"]
-
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 

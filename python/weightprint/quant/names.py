@@ -21,8 +21,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ACTIVATION", "SCALE_ENDS", "Siblings", "siblings"]
-
 
 @dataclass(frozen=True, slots=True)
 class Siblings:

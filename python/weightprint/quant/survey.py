@@ -1,6 +1,6 @@
 """Quantised storage: which stored tensors belong together, and what they decode to.
 
-    for weight in quant.find(checkpoint):
+    for weight in survey(UnclaimedTensors(checkpoint))[0]:
         weight.name, weight.shape, weight.scheme, weight.parameters
         weight.read(checkpoint, slice(0, 128), slice(None))      # float32; only what the rectangle touches is read
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 
-from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.quant.base import Quantised, Scheme, UnclaimedTensors
 from weightprint.quant.caches import with_caches
 from weightprint.quant.schemes.awq import AWQ
@@ -35,8 +34,6 @@ from weightprint.quant.schemes.torchao import TORCHAO
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["SCHEMES", "find", "grouped", "survey"]
-
 #: Every scheme: first what files say themselves; where several share an end of a name, the one that asks for more.
 SCHEMES: tuple[Scheme, ...] = (
     GGUF, TORCHAO, BNB_4BIT, BNB_INT8, AWQ, GPTQ, HQQ, MLX, MXFP4_BLOCKS, FP4, PACKED, BITNET, SCALED, NAMED,
@@ -44,22 +41,13 @@ SCHEMES: tuple[Scheme, ...] = (
 )  # fmt: skip
 
 
-def find(checkpoint: Checkpoint) -> list[Quantised]:
-    """The quantised weights of a checkpoint, scheme by scheme, in file order within each.
+def survey(unclaimed: UnclaimedTensors) -> tuple[list[Quantised], list[Finding]]:
+    """The quantised weights among these tensors, scheme by scheme, in file order within each; claims what they are of.
 
     What looks like a scheme but does not hold together is among them as :class:`Unreadable`. Linear in the number of
-    tensors. Reads no values but the few that hold shapes (``weight_shape``, bitsandbytes' quant_state).
+    tensors. Reads no values but the few that hold shapes (``weight_shape``, bitsandbytes' quant_state). Beside them,
+    what was noticed: scales without codes, components that contradict each other, assumptions.
     """
-    return survey(checkpoint)[0]
-
-
-def survey(checkpoint: Checkpoint) -> tuple[list[Quantised], list[Finding]]:
-    """`find`, and what was noticed: scales without codes, components that contradict each other, assumptions."""
-    return grouped(UnclaimedTensors(checkpoint))
-
-
-def grouped(unclaimed: UnclaimedTensors) -> tuple[list[Quantised], list[Finding]]:
-    """The same of tensors that were listed before; claims those that are components."""
     found: list[Quantised] = []
     for scheme, named in zip(SCHEMES, _candidates(unclaimed), strict=True):
         stated = scheme.stated(unclaimed.checkpoint)

@@ -19,12 +19,10 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import TensorNotFoundError, UsageError
 from weightprint.quant.base import Levels, Quantised, UnclaimedTensors, Unreadable
-from weightprint.quant.survey import grouped
+from weightprint.quant.survey import survey
 from weightprint.results.finding import Finding
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
-
-__all__ = ["Weight", "Weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class Weights(Mapping[str, Weight]):
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         tensors = UnclaimedTensors(checkpoint)
-        found, self.findings = grouped(tensors)
+        found, self.findings = survey(tensors)
         self._quantised: dict[str, Quantised] = {q.name: q for q in found}
         self._owner = {component: q.name for q in self._quantised.values() for component in q.components}
         # A plain weight is its tensor's TensorInfo until it is asked for: of a million, nearly none are.

@@ -39,8 +39,6 @@ from weightprint.scan.result import Scan, described, result, whole_digest
 from weightprint.util import parallel
 from weightprint.util.progress import Meter, Progress
 
-__all__ = ["scan_canonical"]
-
 _RUN = 1 << 20
 _ROWS_OF_TRANSPOSED = 256
 _LARGEST_RUN = 1 << 24

@@ -15,8 +15,6 @@ from weightprint.checkpoint.info import TensorInfo
 from weightprint.results.table import Kind
 from weightprint.scan.request import Request, Settings
 
-__all__ = ["MEASURED", "Columns", "measure", "measure_files"]
-
 #: The columns that every scan fills, in the order of the table. -1 stands for no position, and for no number.
 MEASURED: dict[str, Kind] = {
     "min": "number",

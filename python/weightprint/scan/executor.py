@@ -20,8 +20,6 @@ from weightprint.scan.columns import Columns, measure_files
 from weightprint.scan.request import Request, Settings
 from weightprint.util.progress import Meter
 
-__all__ = ["measure_on"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Task:

@@ -11,8 +11,6 @@ from weightprint.anatomy.role_order import drawn_at
 from weightprint.results.table import Column, Kind
 from weightprint.util.ranges import ranges
 
-__all__ = ["PLACED", "place_columns", "placed"]
-
 PLACED: dict[str, Kind] = {
     "stack": "str", "block": "i64", "part": "str", "role": "str", "expert": "str", "component": "str",
 }  # fmt: skip

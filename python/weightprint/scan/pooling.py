@@ -32,8 +32,6 @@ from weightprint.scan.places import PLACED
 from weightprint.util.escape import escape
 from weightprint.util.ranges import ranges
 
-__all__ = ["GROUPS", "pooled"]
-
 GROUPS = ("stack", "part", "role", "block", "expert")
 """What statistics can be pooled by."""
 

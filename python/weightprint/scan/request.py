@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Literal
 
 from weightprint.errors import UsageError
 from weightprint.util.progress import Progress
-
-__all__ = ["IO", "Asked", "Of", "Request", "Settings", "requested"]
 
 IO = Literal["auto", "pread", "mmap"]
 
@@ -52,23 +50,3 @@ class Settings:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}", code="bad_threads")
-
-
-class Asked(TypedDict, total=False):
-    """What a scan is asked for in keywords: fields of `Request` and of `Settings`."""
-
-    exact: bool
-    rows: bool
-    columns: bool
-    digest: bool
-    threads: int | None
-    io: IO
-    executor: Executor | None
-    progress: Progress | None
-
-
-def requested(asked: Asked) -> tuple[Request, Settings]:
-    """What to measure, and how to run. Raises TypeError for a keyword that neither has."""
-    left: dict[str, Any] = dict(asked)
-    request = Request(**{name: left.pop(name) for name in Request.__slots__ if name in left})
-    return request, Settings(**left)

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from contextlib import ExitStack
-from typing import Unpack
 
 from weightprint.anatomy.adapters.merged import Merged
 from weightprint.anatomy.anatomy import Anatomy
 from weightprint.checkpoint.checkpoint import Checkpoint, open
 from weightprint.errors import UsageError
 from weightprint.scan.canonical import scan_canonical
-from weightprint.scan.request import Asked, Of, requested
+from weightprint.scan.request import IO, Of, Request, Settings
 from weightprint.scan.result import Scan
 from weightprint.scan.stored import scan_stored
-
-__all__ = ["scan"]
+from weightprint.util.progress import Progress
 
 
 def scan(
@@ -31,7 +30,14 @@ def scan(
     of: Of = "stored",
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
-    **asked: Unpack[Asked],
+    exact: bool = False,
+    rows: bool = False,
+    columns: bool = False,
+    digest: bool = False,
+    threads: int | None = None,
+    io: IO = "auto",
+    executor: Executor | None = None,
+    progress: Progress | None = None,
 ) -> Scan:
     """Read every byte of the chosen tensors once and measure them.
 
@@ -43,8 +49,6 @@ def scan(
             weights without one keep their names. See :mod:`weightprint.scan.canonical`.
         include: glob or globs on names (``*`` also matches dots; case-sensitive); empty: all.
         exclude: glob or globs that take tensors out again.
-        asked: what to measure beside counts, extremes and moments, all False: ``exact``, ``rows``, ``columns``,
-            ``digest``; and how to run: ``threads``, ``io``, ``executor``, ``progress``.
         exact: count values: quantiles, distinct values and entropy also for floats of 16 bits and wider.
         rows: mean, std and L2 norm of every matrix row (`Scan.rows`), and the number of dead rows.
         columns: the same of every column (`Scan.columns`).
@@ -80,7 +84,7 @@ def scan(
         raise UsageError(f"of is 'stored' or 'canonical', not {of!r}", code="bad_of")
     if of == "stored" and isinstance(model, Merged):
         raise UsageError("a merged model is stored nowhere: scan it with of='canonical'", code="not_stored")
-    request, settings = requested(asked)
+    request, settings = Request(exact, rows, columns, digest), Settings(threads, io, executor, progress)
     if of == "canonical" and settings.executor is not None:
         raise UsageError("canonical tensors are measured by threads, not by an executor", code="no_executor")
     with ExitStack() as opened:

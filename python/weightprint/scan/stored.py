@@ -15,8 +15,6 @@ from weightprint.scan.request import Request, Settings
 from weightprint.scan.result import Scan, described, result, whole_digest
 from weightprint.util.natural_order import natural_key
 
-__all__ = ["scan_stored"]
-
 
 def scan_stored(
     checkpoint: Checkpoint,

@@ -18,8 +18,6 @@ import numpy.typing as npt
 from weightprint import _core
 from weightprint.util.arrays import Indices
 
-__all__ = ["EXACT", "Assignment", "assign", "strongest_first"]
-
 #: The largest number of rows and columns that is solved exactly.
 EXACT = 1024
 

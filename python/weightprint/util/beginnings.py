@@ -6,8 +6,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from os.path import commonprefix
 
-__all__ = ["Beginnings"]
-
 
 class Beginnings:
     """Strings, known by their numbers in the order given."""

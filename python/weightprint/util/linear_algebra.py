@@ -22,11 +22,6 @@ import numpy as np
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Array
 
-__all__ = [
-    "Spent", "accounted", "eigh", "eigvalsh", "gram_singular_values", "lstsq", "product", "qr", "row_cosines", "solve",
-    "svd", "svdvals", "unit_rows",
-]  # fmt: skip
-
 Floats = TypeVar("Floats", F32, F64)
 
 
@@ -70,8 +65,8 @@ class _counted:  # used like a function: a generator takes longer than many a pr
                 spent.cpu += cpu
 
 
-def _finite(x: Array) -> Array:
-    """x with 0 in place of what overflowed: one such value keeps a decomposition from converging."""
+def finite(x: Array) -> Array:
+    """x with 0 in place of NaN and infinities: one such value keeps a decomposition from converging."""
     return x if np.isfinite(x).all() else np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -99,25 +94,31 @@ def product(x: Array, y: Array) -> Any:
 def solve(x: Array, y: Array) -> Any:
     """z with ``x @ z = y``."""
     with parallel.one_blas_thread(), _counted():
-        return np.linalg.solve(_finite(x), _finite(y))
+        return np.linalg.solve(finite(x), finite(y))
 
 
 def lstsq(x: Array, y: Array) -> Array:
     """The z for which ``x @ z`` is nearest to y."""
     with parallel.one_blas_thread(), _counted():
-        return np.linalg.lstsq(_finite(x), _finite(y), rcond=None)[0]
+        return np.linalg.lstsq(finite(x), finite(y), rcond=None)[0]
 
 
 def svd(x: Array) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition: u, s and v' with ``x = u @ diag(s) @ v'``."""
     with parallel.one_blas_thread(), _counted():
-        return np.linalg.svd(_finite(x), full_matrices=False)
+        return np.linalg.svd(finite(x), full_matrices=False)
+
+
+def polar(x: Array) -> Array:
+    """The orthogonal factor of the polar decomposition: the orthogonal matrix that is nearest to x."""
+    u, _, vt = svd(x)
+    return np.asarray(product(u, vt))
 
 
 def svdvals(x: Array) -> Array:
     """Singular values, largest first."""
     with parallel.one_blas_thread(), _counted():
-        return np.linalg.svd(_finite(x), compute_uv=False)
+        return np.linalg.svd(finite(x), compute_uv=False)
 
 
 def gram_singular_values(x: F64) -> F64:
@@ -130,18 +131,18 @@ def gram_singular_values(x: F64) -> F64:
 def eigvalsh(x: Array) -> Array:
     """Eigenvalues of a symmetric matrix, smallest first."""
     with parallel.one_blas_thread(), _counted():
-        return np.linalg.eigvalsh(_finite(x))
+        return np.linalg.eigvalsh(finite(x))
 
 
 def eigh(x: Array) -> tuple[Array, Array]:
     """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors as columns."""
     with parallel.one_blas_thread(), _counted():
-        values, vectors = np.linalg.eigh(_finite(x))
+        values, vectors = np.linalg.eigh(finite(x))
         return values, vectors
 
 
 def qr(x: Array) -> tuple[Array, Array]:
     """Thin QR decomposition: q with orthonormal columns and r upper triangular with ``x = q @ r``."""
     with parallel.one_blas_thread(), _counted():
-        q, r = np.linalg.qr(_finite(x))
+        q, r = np.linalg.qr(finite(x))
         return q, r

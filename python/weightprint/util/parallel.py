@@ -22,8 +22,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["check", "each", "one_blas_thread", "sharing"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

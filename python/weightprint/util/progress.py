@@ -9,8 +9,6 @@ from contextlib import contextmanager
 
 from weightprint.util.parallel import check
 
-__all__ = ["Meter", "Progress", "listening", "phase"]
-
 Progress = Callable[[int, int], object]
 """Called as ``progress(bytes_done, bytes_total)``, one call at a time; an exception in it stops the work."""
 

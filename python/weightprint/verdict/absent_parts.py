@@ -27,16 +27,13 @@ import numpy as np
 
 from weightprint.evidence.evidence import Evidence, Region
 from weightprint.evidence.head_agreement import HeadAgreement
-from weightprint.evidence.lookup.heads import attentions
 from weightprint.evidence.lookup.turned_parts import TurnedParts
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.tests import BASIS_FREE, OWN_BASIS
+from weightprint.fingerprint.attentions import attentions
 from weightprint.fingerprint.model import Tensor
 from weightprint.verdict.found_blocks import FoundBlock, Key, by_part, found_blocks, found_heads
 from weightprint.verdict.thresholds import ABSENT, ABSENT_UNITS, DETECTABLE, MOST
-
-__all__ = ["Absent", "absent_outside", "absent_parts", "stacked_layers"]
-
 
 _MISSED = 0.001
 _WHOLE = 0.9  # weak cosine of parts that are A's, found by themselves

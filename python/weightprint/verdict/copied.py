@@ -22,8 +22,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.verdict.thresholds import LIMITS, ROWS, Limits
 from weightprint.verdict.values import Label
 
-__all__ = ["Copied"]
-
 
 @dataclass(frozen=True)
 class Copied:

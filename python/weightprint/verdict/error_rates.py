@@ -13,8 +13,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["ErrorRate", "counted", "error_rate"]
-
 _RELATED = {"shared_origin", "partly_shared", "shared_initialisation"}
 
 

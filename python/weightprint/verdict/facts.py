@@ -31,8 +31,6 @@ from weightprint.verdict.thresholds import BESIDE_LOG10_P, DISTANT_GAINS
 from weightprint.verdict.values import Share
 from weightprint.verdict.withheld import MASKED, qualified, tied
 
-__all__ = ["Facts", "gathered", "may_decide"]
-
 
 def may_decide(evidence: Evidence) -> bool:
     """Its p-value can carry a verdict. In a basis that was fitted, by us or by who turned the stream onto A's before,

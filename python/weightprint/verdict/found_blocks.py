@@ -26,9 +26,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.verdict.thresholds import MOST
 from weightprint.verdict.values import Share
 
-__all__ = ["FoundBlock", "by_part", "found_blocks", "found_heads", "parts_of", "share_of"]
-
-
 Key = tuple[str, int, Expert]
 
 

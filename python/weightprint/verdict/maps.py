@@ -31,13 +31,11 @@ import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.evidence import Evidence, UnitMatch
-from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.thresholds import BLOCK_LOG10_P, LOG10_P
 from weightprint.evidence.unit_agreement import found_share
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.verdict.values import ExpertMatch, LayerMatch
-
-__all__ = ["FfnRow", "LayerRow", "Maps", "maps", "order_of"]
 
 Key = tuple[str, int, Expert]
 Block = tuple[str, int]

@@ -10,8 +10,6 @@ from weightprint.verdict.facts import Facts
 from weightprint.verdict.thresholds import DETECTABLE
 from weightprint.verdict.withheld import withheld
 
-__all__ = ["lacks"]
-
 
 def lacks(facts: Facts) -> tuple[str, ...]:
     """Why silence would not be "no evidence": what was not looked for, or not sharply enough. Empty: it was."""

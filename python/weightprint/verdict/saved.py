@@ -16,16 +16,14 @@ from typing import Any
 from weightprint.anatomy.place import Geometry, Place
 from weightprint.errors import UsageError
 from weightprint.evidence.evidence import Evidence, Region, Shared, UnitMatch
-from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.tests import DETAILS
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.maps import order_of
 from weightprint.verdict.values import Cue, Cues, Label, Parting
-
-__all__ = ["facts_from", "parting_from", "saved"]
 
 Json = dict[str, Any]
 #: Of an Evidence, what its JSON row lacks.

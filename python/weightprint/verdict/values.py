@@ -8,8 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 from weightprint.anatomy.place import Expert
 
-__all__ = ["Cue", "Cues", "Direction", "ExpertMatch", "Label", "LayerMatch", "Name", "Parting", "Share"]
-
 #: The two models.
 Label = Literal["a", "b"]
 

@@ -16,8 +16,6 @@ from weightprint.verdict.rules import RULES, Rule
 from weightprint.verdict.values import Cues, Direction, ExpertMatch, LayerMatch, Name, Share
 from weightprint.verdict.wording import against, in_favour, readings
 
-__all__ = ["Verdict", "asks_direction", "decide"]
-
 
 @dataclass(frozen=True)
 class Verdict:

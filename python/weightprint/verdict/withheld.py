@@ -25,8 +25,6 @@ from weightprint.evidence.thresholds import EFFECT, FITTED_EFFECT, LOG10_P
 from weightprint.evidence.unit_agreement import UnitAgreement
 from weightprint.verdict.thresholds import MOST
 
-__all__ = ["MASKED", "qualified", "tied", "withheld"]
-
 _KEPT_OUT = "; kept out of the verdict: "
 #: Why they are withheld then.
 MASKED = "both models have zeros at the same places, so their units and channels can't be exchanged"

@@ -11,18 +11,16 @@ from collections.abc import Sequence
 
 from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.exact_sharing import ExactSharing
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.same_values import SameValues
 from weightprint.evidence.test import NEEDS
 from weightprint.evidence.tests import DECIDING, OWN_BASIS, SUPPORTING
 from weightprint.evidence.training_shared import TrainingShared
 from weightprint.evidence.unit_agreement import UnitAgreement
+from weightprint.fingerprint.ffns import ffns
 from weightprint.verdict.absent_parts import stacked_layers
 from weightprint.verdict.facts import Facts
 from weightprint.verdict.power import lacks
 from weightprint.verdict.values import Name
-
-__all__ = ["against", "headline", "in_favour", "readings"]
 
 _LISTED = 4
 _LITTLE = 0.005  # of B's parameters
@@ -434,8 +432,8 @@ def _why_inconclusive(facts: Facts) -> list[str]:
     unclear = [f.b for f in facts.copies if f.kind in ("exact", "re_encoded")]
     if unclear:
         lines.append(
-            f"{_plural(len(unclear), 'tensor')} of B {'holds' if len(unclear) == 1 else 'hold'} A's values, but no name says that they were learned; a "
-            f"window or a filter bank is the same in strangers: {_names(unclear)}."
+            f"{_plural(len(unclear), 'tensor')} of B {'holds' if len(unclear) == 1 else 'hold'} A's values, but no "
+            f"name says that they were learned; a window or a filter bank is the same in strangers: {_names(unclear)}."
         )
     for e in facts.evidence:
         if e.test in DECIDING and e.applied:

@@ -13,8 +13,9 @@ import weightprint
 from weightprint import _core
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.errors import ShardMissingError, UnsupportedFormatError, UsageError
-from weightprint.quant.survey import find
 from weightprint.quant.weights import Weights
+
+from tests.quant.opening import find
 
 gguf = pytest.importorskip("gguf")
 quants = pytest.importorskip("gguf.quants")

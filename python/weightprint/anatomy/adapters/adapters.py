@@ -45,21 +45,12 @@ from weightprint.errors import FormatError, UnsupportedFormatError
 from weightprint.quant.weights import Weights
 from weightprint.util.escape import escape
 
-__all__ = ["Adapter", "alpha_of", "is_adapter", "is_adapter_alone", "match_adapter", "read_adapter", "token_rows"]
-
 #: What wrapping puts into the names of plain tensors.
 _WRAPPING = re.compile(r"\.base_layer(?=\.)|\.modules_to_save(?:\.default)?(?=\.)")
 #: Ways to start an adapter that change the base too; PEFT computes that change anew when it loads one.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 #: PEFT's name of a kind.
-_PEFT_TYPES = {kind.upper(): kind for kind in KINDS} | {
-    "LORA": "lora",
-    "LOHA": "loha",
-    "LOKR": "lokr",
-    "IA3": "ia3",
-    "VERA": "vera",
-}
-_PEFT_TYPES |= {"OFT": "oft", "BOFT": "boft", "TRAINABLE_TOKENS": "tokens", "LN_TUNING": "norms"}
+_PEFT_TYPES = {kind.upper(): kind for kind in KINDS} | {"TRAINABLE_TOKENS": "tokens", "LN_TUNING": "norms"}
 _PEFT_TYPES |= dict.fromkeys(("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"), "prompt")
 #: Kinds whose formula is read.
 _READ = frozenset({"lora", "loha", "lokr", "ia3", "diff", "vera", "tokens", "oft", "boft", "hra", "norms"})
@@ -271,7 +262,7 @@ def _scale(update: Update, weights: Weights, path: str | None) -> float:
     """s of one module; 1 where there is none."""
     if update.kind == "tokens":
         token_rows(update, weights)
-    if update.kind in ("ia3", "diff", "vera", "tokens", "oft", "boft", "hra", "norms"):
+    if update.kind in _READ - {"lora", "loha", "lokr"}:
         return 1.0
     config, rank = weights.checkpoint.config, update.rank
     alpha = alpha_of(update, weights, path)

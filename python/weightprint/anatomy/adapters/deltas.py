@@ -17,8 +17,6 @@ from weightprint.quant.weights import Weights
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["delta", "expert_delta", "factor", "multiplier"]
-
 Rows = npt.NDArray[np.intp]
 
 

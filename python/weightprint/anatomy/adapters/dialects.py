@@ -21,21 +21,10 @@ from math import prod
 
 from weightprint.util.escape import escape
 
-__all__ = ["KINDS", "Factor", "Update", "factors_of", "inside_a_model", "module_key", "on_inputs", "updates_of"]
-
 Shape = tuple[int, ...]
 
-#: Kind of update → what it is called.
-KINDS = {
-    "lora": "LoRA",
-    "loha": "LoHa",
-    "lokr": "LoKr",
-    "ia3": "IA3",
-    "diff": "full difference",
-    "oft": "OFT",
-    "boft": "BOFT",
-    "turned": "OFT",
-    "norms": "norm weights",
+#: PEFT's kinds whose parts are called after them; all but HRA are named and not merged.
+_OTHERS = {
     "hra": "HRA",
     "fourierft": "FourierFT",
     "vblora": "VB-LoRA",
@@ -48,27 +37,25 @@ KINDS = {
     "shira": "SHiRA",
     "delora": "DeLoRA",
     "waveft": "WaveFT",
+}
+#: Kind of update → what it is called.
+KINDS = {
+    "lora": "LoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "ia3": "IA3",
+    "diff": "full difference",
+    "oft": "OFT",
+    "boft": "BOFT",
+    "turned": "OFT",
+    "norms": "norm weights",
+    **_OTHERS,
     "vera": "VeRA",
     "prompt": "virtual tokens",
     "tokens": "trained tokens",
 }
 _WORDS = r"hada_[wt][12](?:_[ab])?|lokr_w[12](?:_[ab])?|lokr_t2|oft_\w+|boft_\w+"
 _WORDS += r"|vera_lambda_[bd]|trainable_tokens_delta"
-#: PEFT's kinds whose parts are called after them, and which are named and not merged.
-_OTHERS = (
-    "hra",
-    "fourierft",
-    "vblora",
-    "xlora",
-    "road",
-    "c3a",
-    "randlora",
-    "bone",
-    "miss",
-    "shira",
-    "delora",
-    "waveft",
-)
 _WORDS += rf"|(?:{'|'.join(_OTHERS)})_\w+|ln_tuning_layers"
 _BESIDE = r"alpha|dora_scale|diff|diff_b"
 _FLAT = r"(?:lora|lycoris)_[^.]+"

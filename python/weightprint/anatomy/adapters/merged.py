@@ -41,9 +41,6 @@ from weightprint.quant.weights import Weight, Weights
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape, listed
 
-__all__ = ["Merged", "MergedWeights", "merge_adapter"]
-
-
 _RUN = 1 << 22  # elements at a time, where a norm runs over a whole embedding
 
 

@@ -10,8 +10,6 @@ from functools import partial
 from weightprint.anatomy.adapters.dialects import Factor, module_key
 from weightprint.quant.weights import Weight
 
-__all__ = ["Rule", "named", "rule_of"]
-
 Rule = Callable[[str], str]
 """How a name that the adapter uses becomes the base's."""
 

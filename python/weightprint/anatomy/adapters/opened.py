@@ -14,8 +14,6 @@ from weightprint.checkpoint.locate import locate
 from weightprint.errors import UsageError, WeightprintError
 from weightprint.util.escape import escape
 
-__all__ = ["base_and_adapter", "opened", "refuse_mixed"]
-
 Model = str | os.PathLike[str] | Checkpoint | Anatomy
 
 

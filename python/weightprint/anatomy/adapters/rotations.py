@@ -25,8 +25,6 @@ from weightprint.quant.weights import Weights
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["KINDS", "Rotation", "rotation"]
-
 KINDS = frozenset({"oft", "boft", "hra"})
 
 _TERMS, _MOST_TERMS = 5, 100  # of PEFT's series, unless the config says another number

@@ -14,8 +14,6 @@ from weightprint.errors import WeightprintError
 from weightprint.quant.weights import Weights
 from weightprint.util.escape import escape
 
-__all__ = ["AdapterSummary", "summaries"]
-
 _BLOCK = re.compile(r".*(?:blocks?|layers?|blk|h)[._]\d+[._]")
 
 

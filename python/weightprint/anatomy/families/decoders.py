@@ -17,8 +17,6 @@ from typing import Any
 
 from weightprint.anatomy.family import Family, Part, Stack, paired, row, stack, table
 
-__all__ = ["ATTENTION", "FAMILIES", "GATED", "MLA", "NORMS", "POST_NORMS", "QK_NORMS", "blocks", "decoder"]
-
 ATTENTION = table("self_attn.{q,k,v,o}_proj={q,k,v,o}")
 QK_NORMS = table("self_attn.{q,k}_norm={q,k}_norm")
 MLA = table(

@@ -16,8 +16,6 @@ from typing import Any
 
 from weightprint.anatomy.family import Family, Part, Table, single, table
 
-__all__ = ["FAMILIES"]
-
 _EMBEDDINGS = table(
     "embeddings.{word,position,token_type}_embeddings={embedding,position,token_type} "
     "embeddings.LayerNorm=embedding_norm"

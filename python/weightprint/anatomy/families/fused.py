@@ -21,8 +21,6 @@ from functools import partial
 from weightprint.anatomy.families.decoders import NORMS, decoder
 from weightprint.anatomy.family import Family, grouped, table
 
-__all__ = ["FAIRSEQ_POST", "FAIRSEQ_PRE", "FAMILIES"]
-
 _HEADS = table("lm_head=head score=classifier")
 _GPT_OUTSIDE = table("wte=embedding wpe=position ln_f=final_norm", _HEADS)
 _GPT_NORMS = table("{ln_1,ln_2}={attn,ffn}_norm")

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from weightprint.anatomy.family import Family, Table, row, single, stack, table
 
-__all__ = ["FAMILIES"]
-
 _UNSURE = "norms are taken to stand behind attention and FFN, PyTorch's default; with norm_first=True they stand before"
 
 

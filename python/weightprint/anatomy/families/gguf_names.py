@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from weightprint.anatomy.family import Family, Part, Stack, paired, row, stack, table
 
-__all__ = ["FAMILIES"]
-
 #: general.architecture (with _ for -) of models whose q and k rows the converter reorders.
 _PAIRED = (
     "llama llama_embed llada deci baichuan xverse internlm2 minicpm olmo arctic deepseek granite granitemoe "

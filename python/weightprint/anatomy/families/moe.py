@@ -16,8 +16,6 @@ from __future__ import annotations
 from weightprint.anatomy.families.decoders import ATTENTION, GATED, MLA, NORMS, POST_NORMS, QK_NORMS, blocks, decoder
 from weightprint.anatomy.family import Family, Part, Stack, alternating, in_rows, row, stack, table
 
-__all__ = ["FAMILIES"]
-
 FUSED = table("mlp.experts.gate_up_proj=[e]gate|up mlp.experts.down_proj=[e]down")
 ROUTED = table("mlp.gate=router mlp.experts.{e}.{gate,up,down}_proj={gate,up,down}", FUSED)
 CORRECTION = table("mlp.gate.e_score_correction_bias=router_correction")

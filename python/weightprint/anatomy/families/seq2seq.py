@@ -17,8 +17,6 @@ from __future__ import annotations
 from weightprint.anatomy.families.fused import FAIRSEQ_POST, FAIRSEQ_PRE
 from weightprint.anatomy.family import Family, row, single, stack, table, under
 
-__all__ = ["FAMILIES"]
-
 _T5_FFN = table("DenseReluDense.{wi,wi_0,wi_1,wo}={up,gate,up,down} layer_norm=ffn_norm")
 _T5_SELF = under(
     "layer.0.", "SelfAttention.{q,k,v,o,relative_attention_bias}={q,k,v,o,relative_bias} layer_norm=attn_norm"

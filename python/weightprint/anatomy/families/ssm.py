@@ -14,8 +14,6 @@ from __future__ import annotations
 from weightprint.anatomy.families.decoders import ATTENTION, decoder
 from weightprint.anatomy.family import Family, table, under
 
-__all__ = ["FAMILIES"]
-
 #: The parameters of a Mamba or Mamba-2 mixer.
 _MIXER = table(
     "{in_proj,conv1d,x_proj,dt_proj,dt_bias,A_log,D,norm,out_proj}=ssm_{in,conv,x,dt,dt_bias,a,d,inner_norm,out}"

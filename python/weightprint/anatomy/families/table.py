@@ -8,8 +8,6 @@ from __future__ import annotations
 from weightprint.anatomy.families import decoders, encoders, fused, generic, gguf_names, moe, seq2seq, ssm, towers
 from weightprint.anatomy.family import Family
 
-__all__ = ["FAMILIES"]
-
 FAMILIES: tuple[Family, ...] = (
     *decoders.FAMILIES,
     *moe.FAMILIES,

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from weightprint.anatomy.family import Family, Part, Stack, row, single, stack, table, under
 
-__all__ = ["FAMILIES"]
-
 #: Between a tower and a language model.
 _PROJECTOR = table(
     "multi_modal_projector.{linear_1,linear_2,linear}={projector,projector_out,projector} "

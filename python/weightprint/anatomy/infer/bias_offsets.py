@@ -36,9 +36,6 @@ from weightprint.anatomy.infer.stream_order import Places, Scene, scores, settle
 from weightprint.util.arrays import F64
 from weightprint.util.linear_algebra import svd, unit_rows
 
-__all__ = ["OFFSETS", "BlockMatrices", "FinalNorm", "Vote", "place_offsets"]
-
-
 #: The roles in question; position r * blocks + b is role r in block b.
 OFFSETS = ("attn_norm_bias", "o_bias", "ffn_norm_bias", "down_bias")
 #: Weight of every cue for every role before anything is learned from the model at hand.

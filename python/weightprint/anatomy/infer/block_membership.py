@@ -28,8 +28,6 @@ from weightprint.anatomy.infer.pairing import (
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, fold, head_sizes
 from weightprint.util.arrays import F32, F64
 
-__all__ = ["BlockMembership", "Unordered", "as_units", "ffn_cosines"]
-
 Shape = tuple[int, ...]
 _Joined = dict[str, tuple[npt.NDArray[np.intp], float]]
 

@@ -29,8 +29,6 @@ import numpy as np
 
 from weightprint.anatomy.infer.name_hints import expert_word
 
-__all__ = ["BlockTensor", "RepeatedBlocks", "kinds", "outside_names", "periodic", "repeats_by_name"]
-
 Shape = tuple[int, ...]
 Where = tuple[int, int | None]  # block, expert
 

@@ -54,8 +54,6 @@ from weightprint.anatomy.roles import FIXED, SHARED, matrix_of
 from weightprint.util.arrays import F32
 from weightprint.util.beginnings import Beginnings
 
-__all__ = ["infer"]
-
 #: Confidence of a word that shapes neither support nor contradict.
 _WORD = 0.8
 #: Roles outside the blocks that words alone may name: the rank that such a tensor has.

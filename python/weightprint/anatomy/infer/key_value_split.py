@@ -37,9 +37,6 @@ from weightprint.anatomy.infer.pairing import assign, contrast, scaled
 from weightprint.anatomy.infer.value_probes import fold, head_sizes, logistic
 from weightprint.util.arrays import F64
 
-__all__ = ["Rotation", "paired", "split"]
-
-
 _ROUNDS = 6  # of learning weights; most settle in two
 #: Log odds of k or v at no margin over the other, and per unit of margin; at most _MOST is stated.
 _EVEN, _STEEP, _MOST = 0.5, 0.5, 0.95

@@ -17,8 +17,6 @@ from weightprint.anatomy.infer.shapes import Choice, Claim, Reading
 from weightprint.anatomy.infer.value_probes import Axis, Matrix, Probe, correlation, fold, head_sizes
 from weightprint.anatomy.place import Rows
 
-__all__ = ["by_name_hints", "by_order", "by_values", "fused_layout", "samples"]
-
 _WORD = 3.0
 _CAP = 6.0
 _BLOCKS = 6

@@ -14,8 +14,6 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 
-__all__ = ["FUSED", "WORDS", "expert_word", "hint", "hint_among", "normalised", "stack_word"]
-
 _B, _E = r"(?<![a-z])", r"(?![a-z])"
 
 #: Hints that stand for several roles side by side in one tensor.

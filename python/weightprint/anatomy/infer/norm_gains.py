@@ -39,8 +39,6 @@ from weightprint.anatomy.infer.value_probes import Matrix, Probe, is_positive, l
 from weightprint.anatomy.place import Place, View
 from weightprint.util.arrays import F64
 
-__all__ = ["place_gains"]
-
 Shape = tuple[int, ...]
 Placed = tuple[Place, View, float, str]
 _Member = tuple[str, str]  # role, name

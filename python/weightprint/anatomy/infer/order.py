@@ -23,8 +23,6 @@ from weightprint.anatomy.infer.blocks import BlockTensor, RepeatedBlocks, period
 from weightprint.anatomy.infer.shapes import Choice, Reading
 from weightprint.anatomy.infer.value_probes import Probe, correlation
 
-__all__ = ["ORDERS", "by_known_orders", "numbering", "repeats_by_order"]
-
 Shape = tuple[int, ...]
 _ORDER = 3.0
 

@@ -24,8 +24,6 @@ from weightprint.anatomy.infer.vectors import name_prefix
 from weightprint.anatomy.place import View
 from weightprint.anatomy.roles import ROLES, matrix_of
 
-__all__ = ["Outside", "find_outside"]
-
 Shape = tuple[int, ...]
 _DRIFT = 0.1  # of positions' rows
 

@@ -37,9 +37,6 @@ from weightprint.util import assignment
 from weightprint.util.arrays import F64
 from weightprint.util.linear_algebra import unit_rows
 
-__all__ = ["assign", "centred", "contrast", "correlations", "likeness", "path", "scaled", "settle", "squared_cosines"]
-
-
 _STEPS = 20  # of Frank-Wolfe; most models need three to ten
 
 

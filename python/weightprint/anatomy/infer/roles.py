@@ -22,8 +22,6 @@ from weightprint.anatomy.infer.vectors import beside, by_biases, is_gain, name_p
 from weightprint.anatomy.place import Rows
 from weightprint.anatomy.roles import ROLES, bias_of, matrix_of
 
-__all__ = ["TensorRole", "by_name_hints_only", "read_block"]
-
 
 @dataclass
 class TensorRole:

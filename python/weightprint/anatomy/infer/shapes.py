@@ -40,9 +40,6 @@ import numpy.typing as npt
 
 from weightprint.anatomy.infer.blocks import BlockTensor
 
-__all__ = ["Choice", "Claim", "Reading", "hidden_size", "read_matrices", "sides"]
-
-
 _Form = tuple[float, int, str, bool | None]  # of an FFN: how much speaks for it, its size, its name, transposed
 
 

@@ -33,8 +33,6 @@ import numpy.typing as npt
 from weightprint.anatomy.infer.pairing import assign
 from weightprint.util.arrays import F64
 
-__all__ = ["Places", "Scene", "scores", "settle_all"]
-
 Places = npt.NDArray[np.intp]
 
 _ROUNDS = 20  # of EM; most settle in four to eight

@@ -32,8 +32,6 @@ from weightprint.anatomy.infer.value_probes import Axis, Matrix, Probe, logistic
 from weightprint.anatomy.place import Place, View
 from weightprint.util.arrays import F64, Array
 
-__all__ = ["read_unordered"]
-
 Shape = tuple[int, ...]
 Placed = tuple[Place, View, float, str]
 

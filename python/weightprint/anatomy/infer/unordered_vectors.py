@@ -23,8 +23,6 @@ from weightprint.anatomy.place import Place, Rows, View
 from weightprint.anatomy.roles import bias_of
 from weightprint.util.arrays import F64
 
-__all__ = ["place_residual", "place_vectors", "rows_of"]
-
 Shape = tuple[int, ...]
 Placed = tuple[Place, View, float, str]
 

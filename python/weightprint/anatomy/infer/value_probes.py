@@ -60,8 +60,6 @@ from weightprint.errors import WeightprintError
 from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import eigh
 
-__all__ = ["Matrix", "Probe", "correlation", "fold", "head_sizes", "is_positive", "logistic"]
-
 Read = Callable[..., F32]
 Axis = Literal[0, 1]
 T = TypeVar("T")

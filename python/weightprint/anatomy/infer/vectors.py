@@ -30,8 +30,6 @@ from weightprint.anatomy.infer.name_hints import hint
 from weightprint.anatomy.infer.shapes import Choice
 from weightprint.anatomy.infer.value_probes import Matrix, Probe, correlation
 
-__all__ = ["beside", "by_biases", "is_gain", "name_prefix", "norm_choice", "paired_by_prefix"]
-
 _SEPARATOR = re.compile(r"[._/\-]")
 _PATTERNS: dict[int, tuple[tuple[str, ...], ...]] = {
     1: (("attn_norm",),),

@@ -10,8 +10,6 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.errors import WeightprintError
 from weightprint.results.finding import Finding, Severity
 
-__all__ = ["factors", "no_change", "problems"]
-
 #: What keeps an adapter from being merged → how bad it is; anything else is an error.
 _SEVERITIES: dict[str, Severity] = {"adapter_kind": "note", "adapter_pattern": "warning"}
 

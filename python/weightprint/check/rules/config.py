@@ -16,8 +16,6 @@ from weightprint.quant.hints import Hints
 from weightprint.results.finding import Finding, Severity
 from weightprint.util.escape import escape
 
-__all__ = ["quantisation", "sizes", "ties", "towers"]
-
 _VOCABULARY = ("vocab_size", "padded_vocab_size")
 _EXTRA_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 #: Its intermediate_size counts gate and up together.

@@ -18,8 +18,6 @@ from weightprint.check.context import CheckContext, listed
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["attention_parts", "family"]
-
 #: Types that always have biases of q, k and v, and none of o.
 _WITH_BIASES = frozenset({"qwen2", "qwen2_moe"})
 #: Types that have none unless ``attention_bias`` says so, and then one of o, too.

@@ -17,8 +17,6 @@ from weightprint.check.context import CheckContext
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["biases", "components", "shapes"]
-
 
 class _Size(NamedTuple):
     """One row: `fits(told, here)` says whether both agree; ``dims`` restricts to tensors of so many axes."""

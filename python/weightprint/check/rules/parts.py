@@ -13,8 +13,6 @@ from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
 from weightprint.util.ranges import spans
 
-__all__ = ["head", "lacking", "no_tensors", "siblings"]
-
 _WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
 _FEW = 3  # modules of one pattern that make a custom
 

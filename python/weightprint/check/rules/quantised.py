@@ -14,8 +14,6 @@ from weightprint.quant.weights import Weight
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["gptq_zero_points", "is_packed", "undecodable", "words"]
-
 _WORDS = frozenset({"U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64", "F4", "F6_E2M3", "F6_E3M2", "F8_E8M0"})
 _TABLES = ("position_ids", "token_type_ids", "index", "mask", "indices", "g_idx", "ids", "perm", "num_batches_tracked")
 _MANY = 256  # words of one tensor: fewer are a setting, not a matrix

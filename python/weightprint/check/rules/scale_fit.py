@@ -25,8 +25,6 @@ from weightprint.errors import WeightprintError
 from weightprint.quant.weights import Weight
 from weightprint.results.finding import Finding
 
-__all__ = ["block_scales", "fit"]
-
 Floats = npt.NDArray[np.float64]
 
 _BLOCKS, _LEAST_BLOCKS, _VALUES = 2048, 48, 1 << 19  # blocks of one weight that are looked at; values

@@ -17,8 +17,6 @@ from weightprint.quant.names import ACTIVATION
 from weightprint.quant.weights import Weight
 from weightprint.results.finding import Finding
 
-__all__ = ["apart", "group_tables", "impossible", "saturated"]
-
 _ENDS = (
     "_scale", "_scales", ".scale", ".scales", "._scale", "_scale_inv", ".scale_weight", ".qscale_weight", ".SCB",
     ".absmax", ".nested_absmax", "_scale_2", "_global_scale", ".weight_scales",

@@ -11,8 +11,6 @@ from weightprint.check.context import CheckContext, listed, pattern_of
 from weightprint.errors import WeightprintError
 from weightprint.results.finding import Finding
 
-__all__ = ["codes_without_scales", "out_of_scale"]
-
 #: Largest value → the small format whose largest it is, and how many values that format can have.
 _LARGEST = {
     448.0: ("FP8 E4M3", 256),

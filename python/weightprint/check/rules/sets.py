@@ -22,8 +22,6 @@ from weightprint.errors import WeightprintError
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
-__all__ = ["gguf_parts", "modules", "second_copies", "stale_index"]
-
 _SMALL_JSON = 1_000_000
 #: diffusers keeps both.
 _AVERAGED = re.compile(r"[._-](?:non_)?ema[._-]")

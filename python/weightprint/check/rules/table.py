@@ -24,8 +24,6 @@ from weightprint.check.rules import (
 )
 from weightprint.results.finding import Finding
 
-__all__ = ["QUESTIONS"]
-
 QUESTIONS: tuple[Callable[[CheckContext], Iterator[Finding]], ...] = (
     sets.gguf_parts,
     sets.stale_index,

@@ -9,8 +9,6 @@ import numpy as np
 from weightprint.check.context import CheckContext, about
 from weightprint.results.finding import Finding
 
-__all__ = ["code_books", "frequencies", "positions"]
-
 _SHOWN = 5
 _NEAR = 0.01
 _LONGEST = 1 << 22

@@ -19,8 +19,6 @@ from weightprint.errors import WeightprintError
 from weightprint.results.finding import Finding
 from weightprint.util.ranges import spans
 
-__all__ = ["never_trained"]
-
 _LEARNED = frozenset({"attention", "ffn", "ssm", "projector"})
 _LEAST, _LARGEST = 16, 512  # sides of the part that is decomposed
 _MATRICES = 4  # that must agree

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["hugging_face"]
-
 _KEYS: tuple[tuple[str, str], ...] = (
     ("hidden_size", "embedding_length"), ("num_hidden_layers", "block_count"),
     ("intermediate_size", "feed_forward_length"), ("num_attention_heads", "attention.head_count"),
@@ -42,7 +40,7 @@ def hugging_face(values: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[
     if isinstance(architecture, str) and architecture:
         config["model_type"] = architecture
         config |= _section(values, architecture)
-        if "attention.key_length_mla" in _suffixes(values, architecture) or "kv_lora_rank" in config:
+        if f"{architecture}.attention.key_length_mla" in values or "kv_lora_rank" in config:
             config |= _latent_attention(values, architecture)
     for section, prefix in _TOWERS.items():
         if found := _section(values, prefix):
@@ -52,10 +50,6 @@ def hugging_face(values: Mapping[str, Any], lengths: Mapping[str, int]) -> dict[
     if isinstance(name := values.get("general.name"), str):
         config["_name_or_path"] = name
     return config
-
-
-def _suffixes(values: Mapping[str, Any], prefix: str) -> set[str]:
-    return {key[len(prefix) + 1 :] for key in values if key.startswith(prefix + ".")}
 
 
 def _section(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -22,8 +22,6 @@ from weightprint.checkpoint.gguf.config import hugging_face
 from weightprint.checkpoint.gguf.header import PLAIN, GgmlType, Header, ListedTensor, parse
 from weightprint.errors import FileChangedError, UnsupportedFormatError, WeightprintError
 
-__all__ = ["SUFFIX", "GgmlTensor", "GgufFile", "open_gguf"]
-
 SUFFIX = ".gguf"
 
 _INSTALL = "reading a GGUF file needs the gguf package: pip install 'weightprint[gguf]'"

@@ -26,8 +26,6 @@ from typing import IO, Any
 from weightprint.errors import FormatError, LimitError, UnsupportedFormatError
 from weightprint.util.escape import escape
 
-__all__ = ["GgmlType", "Header", "ListedTensor", "ggml_types", "parse"]
-
 _HEADER_BYTES = 256_000_000  # the largest vocabularies, with a tokenizer.json inside, take about a tenth
 _TENSORS = 200_000
 _PAIRS = 65_536

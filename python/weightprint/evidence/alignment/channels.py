@@ -23,9 +23,9 @@ import numpy as np
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.refine import Matched, refine, unit_vectors
 from weightprint.evidence.alignment.solve import Cross, unit_rows
-from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices

@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from weightprint.evidence.alignment.solve import cosines
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import hits, log10_p_hits
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.thresholds import COPY_LOG10_P
+from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
 

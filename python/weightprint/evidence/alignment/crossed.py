@@ -14,8 +14,8 @@ import numpy as np
 
 from weightprint.evidence.alignment.copies import with_copies
 from weightprint.evidence.alignment.refine import Matched, refine, unit_vectors
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.ranges import evenly
 

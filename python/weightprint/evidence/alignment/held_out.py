@@ -18,8 +18,9 @@ from functools import partial
 import numpy as np
 
 from weightprint.evidence.alignment.solve import cosines
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.units import unit_inputs, unit_outputs
 from weightprint.evidence.pair import Basis, ModelPair
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import on_channels, pick, sampled_columns
 from weightprint.util.arrays import F32, Indices

@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 
 from weightprint.evidence.alignment.solve import Cross, cosines, unit_rows
-from weightprint.evidence.lookup.units import Ffn, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.units import unit_inputs, unit_outputs
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis
+from weightprint.fingerprint.ffns import Ffn
 from weightprint.fingerprint.model import ModelView
 from weightprint.util.arrays import F32, Indices
 

@@ -76,7 +76,7 @@ _RANK = {"identity": 0, "signed_permutation": 1, "rotation": 2}
 
 
 def _width(models: ModelPair, label: str) -> int | None:
-    from weightprint.evidence.lookup.units import ffns
+    from weightprint.fingerprint.ffns import ffns
 
     found = ffns(models.a if label == "a" else models.b)
     return found[0].width if found else None

@@ -11,9 +11,10 @@ from __future__ import annotations
 from weightprint.evidence.alignment.held_out import fit_half
 from weightprint.evidence.alignment.solve import Cross, unit_rows
 from weightprint.evidence.evidence import Evidence
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.units import unit_inputs, unit_outputs
 from weightprint.evidence.pair import Basis, ModelPair
 from weightprint.evidence.unit_geometry import unit_geometry
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.sampling import pick
 from weightprint.util.arrays import F32
 

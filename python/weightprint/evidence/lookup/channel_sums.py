@@ -35,8 +35,6 @@ from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product, qr, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["Block", "Sums", "channel_sums", "planned"]
-
 _FEWEST = 32  # rows of a tensor
 _COMMON = 4  # leading directions of a pair that are taken for something common
 _FITTED = 8  # blocks in which it is measured what a fit would reach

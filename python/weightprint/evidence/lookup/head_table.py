@@ -17,14 +17,13 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from weightprint.evidence.lookup.heads import Attention, Kind, Sketch, factors, reads
+from weightprint.evidence.lookup.heads import Kind, Sketch, factors, reads
 from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.attentions import Attention
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.steps import Collector, Round, Step
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
-
-__all__ = ["HeadTable", "Seen"]
 
 _WHOLE = 1 << 24  # values of a latent matrix from which blocks are looked at one by one
 _KINDS: tuple[Kind, ...] = ("qk", "vo")

@@ -34,13 +34,11 @@ import numpy as np
 from weightprint import _core
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import Basis, ModelPair
-from weightprint.fingerprint.attentions import Attention, attentions
+from weightprint.fingerprint.attentions import Attention
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_rows
 from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import product, solve
-
-__all__ = ["Attention", "Factors", "Kind", "Sketch", "attentions", "factors", "overlaps", "reads"]
 
 Kind = Literal["qk", "vo"]
 _EXTREME = (1e-8, 1e8)  # largest values of a head outside of which it is scaled first

@@ -22,25 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint import _core
-from weightprint.evidence.lookup.units import Ffn
 from weightprint.evidence.nulls.exchange import in_range
 from weightprint.evidence.pair import Basis
+from weightprint.fingerprint.ffns import Ffn
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import Read, on_channels, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, I64, Indices
 from weightprint.util.linear_algebra import product
-
-__all__ = [
-    "Counts",
-    "Piece",
-    "Probes",
-    "count",
-    "count_reads",
-    "probe",
-    "probe_reads",
-    "probes",
-    "standardised",
-]
 
 _PROBES, _TARGETS = 1024, 1024  # looked up at a time: their scores stay in the cache
 _FEW = 256  # targets that rule most others out

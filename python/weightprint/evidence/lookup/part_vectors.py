@@ -16,16 +16,14 @@ import numpy as np
 
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.alignment.unit_signatures import Moments
-from weightprint.evidence.lookup.heads import attentions
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.attentions import attentions
+from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product
-
-__all__ = ["TABLES", "Kind", "Part", "Source", "moments_of_table", "not_read", "read_part", "sources_of_both", "width"]
 
 Kind = Literal["ffn", "attention", "embedding", "head"]
 

@@ -17,11 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from weightprint.evidence.lookup.units import ffns
 from weightprint.evidence.pair import Block, ModelPair
+from weightprint.fingerprint.ffns import ffns
 from weightprint.util.arrays import Bools
-
-__all__ = ["ALIKE", "NOT_NEEDED", "SHARE", "all_settled", "asked"]
 
 #: Share of a block's units that must be found in place.
 SHARE = 0.9

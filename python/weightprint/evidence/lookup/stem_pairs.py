@@ -16,8 +16,6 @@ from weightprint.fingerprint.sampling import pick, residual_axis, sampled_column
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
 
-__all__ = ["Paired", "paired_rows"]
-
 _ROLES = ("up", "gate")
 _MIN_UNITS = 16
 

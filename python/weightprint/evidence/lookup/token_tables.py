@@ -27,8 +27,6 @@ from weightprint.util import parallel
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product, unit_rows
 
-__all__ = ["Met", "Tables", "table_collector", "table_pairs"]
-
 _TABLES = ("embedding", "head")
 _LARGE = 1 << 25  # values of a table from which rows are told apart by a few of their values first
 _KEY = 32

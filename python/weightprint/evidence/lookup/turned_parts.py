@@ -61,8 +61,6 @@ from weightprint.evidence.thresholds import FITTED_EFFECT, LOG10_P
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.linear_algebra import product, qr
 
-__all__ = ["TurnedParts", "looked_for", "not_found_of_a"]
-
 _RATIO = 0.8  # of the distance to the second nearest signature that the nearest must stay under
 _FEWEST = 8  # seeds
 _HELD = 1 << 27  # values of A's parts that stay in memory; more are read again
@@ -78,7 +76,6 @@ _COST = 0.1  # of the multiplications that the effort allows
 _QUESTION = Evidence(
     test="turned_parts",
     asked="Is any {} of B one of A's in another basis of the stream, whatever is around it?",
-    applied=True,
     null="among units of a part of B that are alike in the strong directions, the weak parts of those that the "
     "rotation was not fitted on are equally likely in any order",
     assumes="what makes a unit's weak part is not what makes its strong one. A common random initialisation breaks the "

@@ -34,15 +34,14 @@ from weightprint.evidence.lookup.nearest_units import (
     probes,
 )
 from weightprint.evidence.lookup.settled import ALIKE, asked
-from weightprint.evidence.lookup.units import Ffn, width_in_a
+from weightprint.evidence.lookup.units import width_in_a
 from weightprint.evidence.pair import Block, ModelPair
+from weightprint.fingerprint.ffns import Ffn
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import pick
 from weightprint.fingerprint.steps import Collector, Round, Step
 from weightprint.util.arrays import F32, F64, I64, Bools, Indices
 from weightprint.util.ranges import evenly
-
-__all__ = ["ENOUGH", "PLANS", "Lookup", "Plan", "Row", "Table", "by_block", "is_dear", "plan_for", "rows_of"]
 
 Key = tuple[str, int, Expert]
 

@@ -14,12 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from weightprint.evidence.pair import Basis
-from weightprint.fingerprint.ffns import Ffn, ffns
+from weightprint.fingerprint.ffns import Ffn
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import sampled_columns, sampled_rows
 from weightprint.util.arrays import F32, Indices
-
-__all__ = ["Ffn", "ffns", "unit_inputs", "unit_outputs", "width_in_a"]
 
 
 def unit_inputs(

@@ -20,18 +20,6 @@ from weightprint.evidence.pair import Basis
 from weightprint.util.arrays import F32, F64, Indices
 from weightprint.util.linear_algebra import eigh, product, unit_rows
 
-__all__ = [
-    "FEWEST",
-    "Directions",
-    "Units",
-    "WeakParts",
-    "along",
-    "common",
-    "directions",
-    "paired",
-    "weak_parts",
-]
-
 _STRONG, _WEAK = 1 / 2, 2 / 3  # matched by directions before the first, compared by as many as lie behind the second
 FEWEST = 12  # matched units
 _PAIRS = 256

@@ -22,18 +22,16 @@ from weightprint.evidence.nulls.ranked import hits_of_copies, joint_orders
 from weightprint.util.arrays import F32, I64
 from weightprint.util.linear_algebra import product
 
-__all__ = ["alike", "copies", "excess", "excess_sd"]
-
 _SIZE = 8
 _STEPS = 12  # of the power iteration for a longest axis
 
 
-def alike(x: F32, size: int = _SIZE) -> list[I64]:
-    """Rows in groups of `size` to 2·size - 1 that lie near each other: sorted row numbers; fewer rows are one group."""
+def alike(x: F32) -> list[I64]:
+    """Rows in groups of 8 to 15 that lie near each other: sorted row numbers; fewer rows are one group."""
     groups, left = [], [np.arange(len(x))]
     while left:
         rows = left.pop()
-        if rows.size < 2 * size:
+        if rows.size < 2 * _SIZE:
             groups.append(np.sort(rows))
             continue
         centred = x[rows] - x[rows].mean(axis=0)

@@ -32,9 +32,6 @@ import numpy.typing as npt
 
 from weightprint.util.arrays import F64, I64
 
-__all__ = ["Chance", "chance", "dispersion", "log10_beta_tail"]
-
-
 _MOST_EVEN = 16.0
 
 

@@ -38,11 +38,6 @@ import numpy as np
 from weightprint import _core
 from weightprint.util.arrays import F32, I64
 
-__all__ = [
-    "choices", "double_centre", "finite", "hits", "in_range", "log10_p_hits", "log10_p_order", "peak", "trace_sd"
-]  # fmt: skip
-
-
 _TAME = (1e-12, 1e12)
 
 

@@ -27,8 +27,6 @@ from weightprint.util.arrays import F32
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import svd, svdvals
 
-__all__ = ["FITTED", "MARGIN", "against_order", "best_turn", "stands"]
-
 #: A likeness must be so many times what a fitted order or turn reaches.
 MARGIN = 1.5
 

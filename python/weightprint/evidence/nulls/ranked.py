@@ -28,9 +28,6 @@ import numpy.typing as npt
 from weightprint.evidence.nulls.exchange import log10_p_hits
 from weightprint.util.arrays import F64, I64
 
-__all__ = ["COPIES", "RANKED_PAIRS", "hits_of_copies", "joint_orders", "log10_p_of", "rank_p", "smallest"]
-
-
 #: Permuted copies of B, and pairs of FFNs up to which they are looked at.
 COPIES, RANKED_PAIRS = 39, 1 << 12
 
@@ -55,9 +52,9 @@ def hits_of_copies(choice: I64, orders: I64) -> I64:
     return out
 
 
-def log10_p_of(hits: I64, groups: int = 1) -> F64:
+def log10_p_of(hits: I64) -> F64:
     """The bound of :func:`log10_p_hits` on every count."""
-    table = np.array([log10_p_hits(k, groups) for k in range(int(hits.max(initial=0)) + 1)])
+    table = np.array([log10_p_hits(k) for k in range(int(hits.max(initial=0)) + 1)])
     out: F64 = table[hits]
     return out
 

@@ -8,22 +8,18 @@ family of architectures correlate; with so few such families no table of errors 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
-from weightprint.evidence.evidence import Evidence, not_applied
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.published.curves import correlate, curves
+from weightprint.evidence.published.curves import told
 from weightprint.evidence.test import Test
-
-__all__ = ["bias_curve"]
 
 _PARTS = ("q_bias", "k_bias", "v_bias")
 
 _QUESTION = Evidence(
     test="bias_curve",
     asked="Do the standard deviations of the biases of Q, K and V run alike over depth?",
-    applied=True,
     null="none: descriptive. Unrelated models share depth trends, and no null is known for this score",
     assumes="nothing: it decides nothing",
     blind_to="everything but one number per bias; models without biases",
@@ -35,14 +31,4 @@ _QUESTION = Evidence(
 @partial(Test, published=True)
 def bias_curve(models: ModelPair) -> Evidence:
     """Raw and detrended correlation of the bias curves that both models have."""
-    found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))
-    if found is None:
-        return not_applied(_QUESTION, "it needs at least 4 layers with biases of Q, K or V that vary, on both sides")
-    return replace(
-        _QUESTION,
-        says=f"bias curves correlate {found.score:.3f} (detrended {found.level:.3f}) over {len(found.raw)} kinds",
-        statistic=found.score,
-        effect=found.level,
-        n=max(found.layers),
-        details=found.details(),
-    )
+    return told(_QUESTION, models, _PARTS, "bias", "biases of Q, K or V")

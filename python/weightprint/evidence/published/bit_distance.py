@@ -31,8 +31,6 @@ from weightprint.evidence.published.parts import named_pairs, sampled_pair
 from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
 
-__all__ = ["STRANGERS", "bf16_words", "bit_distance", "bits_apart"]
-
 #: Bits between independent normal weights of standard deviation .02.
 STRANGERS = 5.77
 
@@ -42,7 +40,6 @@ _POPCOUNT = _BITS.sum(axis=1, dtype=np.uint8)
 _QUESTION = Evidence(
     test="bit_distance",
     asked="How many bits of bfloat16 differ between weights at the same place?",
-    applied=True,
     null="none: descriptive. Independent normal weights differ in 5.3 to 7.6 of 16 bits, depending on their spread "
     "(5.77 at .02)",
     assumes="nothing: it decides nothing",

@@ -38,15 +38,12 @@ from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product
 from weightprint.util.ranges import evenly
 
-__all__ = ["BRANCHES", "composed", "crs", "similarity"]
-
 #: Branch → the roles that it needs; what reads the stream stands first.
 BRANCHES: dict[str, tuple[str, str]] = {"down·up": ("up", "down"), "o·v": ("v", "o"), "q'·k": ("q", "k")}
 
 _QUESTION = Evidence(
     test="crs",
     asked="Do the products of the residual branches' maps agree, layer matched to layer?",
-    applied=True,
     null="none: descriptive. Around 0 with deviation 1/(channels * sqrt(layers)) for independent normal weights",
     assumes="nothing: it decides nothing",
     blind_to="permuted or rotated residual channels, unequal width or depth, gains moved between norm and matrix",

@@ -8,17 +8,16 @@ form correlates what is left after a straight line over depth, where a ramp that
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import ModelPair
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F64
-
-__all__ = ["MIN_LAYERS", "Correlated", "correlate", "curve_correlation", "curves", "detrend", "listed"]
 
 MIN_LAYERS = 4
 
@@ -111,3 +110,18 @@ def correlate(a: Mapping[str, F64], b: Mapping[str, F64]) -> Correlated | None:
     depth = tuple(max(c.size for c in side.values()) for side in (a, b))
     shown = {label: {part: side[part] for part in raw} for label, side in (("a", a), ("b", b))}
     return Correlated(raw, flat, (depth[0], depth[1]), shown)
+
+
+def told(question: Evidence, models: ModelPair, parts: Collection[str], what: str, needs: str) -> Evidence:
+    """The correlation of the curves of these vectors, `what` they are called, or that it needs more: `needs`."""
+    found = correlate(*(curves(models, side, parts, vectors=True) for side in (models.a, models.b)))
+    if found is None:
+        return not_applied(question, f"it needs at least {MIN_LAYERS} layers with {needs} that vary, on both sides")
+    return replace(
+        question,
+        says=f"{what} curves correlate {found.score:.3f} (detrended {found.level:.3f}) over {len(found.raw)} kinds",
+        statistic=found.score,
+        effect=found.level,
+        n=max(found.layers),
+        details=found.details(),
+    )

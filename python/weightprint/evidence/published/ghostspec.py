@@ -34,14 +34,11 @@ from weightprint.util.arrays import F32, F64
 from weightprint.util.linear_algebra import product, svdvals
 from weightprint.util.ranges import evenly
 
-__all__ = ["align", "ghostspec", "scaled"]
-
 _PAIRS = {"q'k": ("q", "k"), "ov": ("o", "v")}
 
 _QUESTION = Evidence(
     test="ghostspec",
     asked="Do the singular values of the attention's products fall alike, layer by layer in order?",
-    applied=True,
     null="none: descriptive. Models of one recipe end in like spectra",
     assumes="nothing: it decides nothing",
     blind_to="gains moved between norm and matrix, outliers that grew: everything but singular values",

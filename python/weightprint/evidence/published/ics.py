@@ -33,15 +33,12 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
-__all__ = ["ics", "terms"]
-
 _SLICE = 1 << 23  # values of a matrix that are multiplied at once
 _LAYERS = 2
 
 _QUESTION = Evidence(
     test="ics",
     asked="Do the invariant products of the last two layers, seen through shared tokens, agree?",
-    applied=True,
     null="none: descriptive. Strangers with one tokenizer share the geometry of their embeddings",
     assumes="nothing: it decides nothing",
     blind_to="another vocabulary, norm gains moved or replaced, retrained last layers",

@@ -31,31 +31,20 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import shared_tokens
 from weightprint.evidence.test import Test
 from weightprint.fingerprint.sampling import pick
-from weightprint.util.arrays import F32, F64
 from weightprint.util.assignment import assign
-from weightprint.util.linear_algebra import product, svd
-
-__all__ = ["log10_haar_tail", "mdir", "polar"]
+from weightprint.util.linear_algebra import polar, product
 
 _MIN_CHANNELS = 8
 
 _QUESTION = Evidence(
     test="mdir",
     asked="Is the best rotation between the embeddings the identity, or a permutation?",
-    applied=True,
     null="none here: the authors' p-value, against a Haar matrix, is the score",
     assumes="nothing: it decides nothing",
     blind_to="a replaced vocabulary, a retrained embedding, rotated channels, unequal width",
     statistic_of="minus log10 of the p-value that the authors claim",
     effect_of="trace of the polar factor over the number of channels, at the better of identity and permutation",
 )
-
-
-def polar(x: F32) -> F64:
-    """The orthogonal factor of a square matrix."""
-    u, _, vt = svd(x.astype(np.float64))
-    out: F64 = product(u, vt)
-    return out
 
 
 def log10_haar_tail(t: float, d: int) -> float:
@@ -82,7 +71,7 @@ def mdir(models: ModelPair) -> Evidence:
     if min(want, x.shape[1]) < _MIN_CHANNELS:
         return not_applied(_QUESTION, "too few shared tokens to fix an orthogonal map")
     channels = pick(x.shape[1], want, models.seed, "mdir", run=min(32, want))
-    q = polar(product(x[:, channels].T, y[:, channels]))
+    q = polar(product(x[:, channels].T, y[:, channels]).astype(np.float64))
     d = q.shape[0]
     order = assign(-q).columns
     here, moved = (float(q[np.arange(d), at].sum()) / d for at in (np.arange(d), order))

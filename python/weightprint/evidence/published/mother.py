@@ -1,6 +1,6 @@
-"""MoTHer [2405.18432]: model trees from the distance of weights and the kurtosis of their distribution.
+"""MoTHer [2405.18432]: the distance of weights and the kurtosis of their distribution, for a pair.
 
-*Pair.* Distance: the mean over matrices of equal name and shape of the relative difference
+Distance: the mean over matrices of equal name and shape of the relative difference
 
     sqrt(2 |W_a - W_b|^2 / (|W_a|^2 + |W_b|^2))      (0 for a copy, sqrt(2) for independent weights)
 
@@ -8,18 +8,13 @@ so that pairs of unlike scale can be ranked; the plain root mean square of the d
 the excess kurtosis of each square matrix, summed. Fine-tuning lowers it in the authors' vision transformers (the
 specialisation stage), so the model with more of it is the likelier parent.
 
-*Tree*, over many models (`tree`): an edge i -> j costs their distance, and lambda times the mean distance more where
-the child's kurtosis is the larger one (lambda = .3); the lightest arborescence is the answer.
-
-Known false positives: none by distance in this form (strangers sit at sqrt(2)); but nearest is not parent, and a tree
-is always drawn, over strangers too: the authors cluster first. The direction is weak evidence: continued *pre*training
-raises kurtosis in place of lowering it. Known misses: whatever moves weights apart in place, from permutations to
-long training.
+Known false positives: none by distance in this form (strangers sit at sqrt(2)); but nearest is not parent. The
+direction is weak evidence: continued *pre*training raises kurtosis in place of lowering it. Known misses: whatever
+moves weights apart in place, from permutations to long training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -28,19 +23,12 @@ import numpy.typing as npt
 
 from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.published.arborescence import arborescence
 from weightprint.evidence.published.parts import named_pairs, readable, sampled_pair
 from weightprint.evidence.test import Test
-
-__all__ = ["LAMBDA", "excess_kurtosis", "mother", "tree"]
-
-#: Weight of the direction against the distance, as published.
-LAMBDA = 0.3
 
 _QUESTION = Evidence(
     test="mother",
     asked="How far apart are weights at the same place, and which model has the heavier tails?",
-    applied=True,
     null="none: descriptive. Independent weights lie sqrt(2) apart",
     assumes="nothing: it decides nothing",
     blind_to="permuted or rotated copies, other names or shapes, long training; the direction is a weak sign",
@@ -55,23 +43,6 @@ def excess_kurtosis(x: npt.NDArray[np.floating]) -> float:
     centred = centred - centred.mean() if centred.size else centred
     variance = float(np.mean(np.square(centred))) if centred.size else 0.0
     return float(np.mean(np.square(np.square(centred)))) / variance**2 - 3 if variance > 0 else float("nan")
-
-
-def tree(
-    distances: npt.NDArray[np.floating], kurtoses: Sequence[float], *, weight: float = LAMBDA, rising: bool = False
-) -> list[int]:
-    """The model tree: for each model the number of its parent, -1 for the root.
-
-    Args:
-        distances: (n, n), symmetric, finite.
-        kurtoses: one per model.
-        weight: cost of an edge against the kurtosis, in mean distances.
-        rising: kurtosis grows from parent to child (pre-training), where it falls by default (fine-tuning).
-    """
-    d = np.asarray(distances, np.float64)
-    k = np.asarray(kurtoses, np.float64)
-    against = k[:, None] > k[None, :] if rising else k[:, None] < k[None, :]  # [parent, child]
-    return arborescence(d + weight * float(d.mean()) * against)
 
 
 @partial(Test, published=True)

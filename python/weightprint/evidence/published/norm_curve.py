@@ -7,22 +7,18 @@ Known false positives: gains of almost every decoder grow with depth, so strange
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
-from weightprint.evidence.evidence import Evidence, not_applied
+from weightprint.evidence.evidence import Evidence
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.published.curves import correlate, curves
+from weightprint.evidence.published.curves import told
 from weightprint.evidence.test import Test
-
-__all__ = ["norm_curve"]
 
 _PARTS = ("attn_norm", "ffn_norm", "attn_post_norm", "ffn_post_norm")
 
 _QUESTION = Evidence(
     test="norm_curve",
     asked="Do the standard deviations of the norm gains run alike over depth?",
-    applied=True,
     null="none: descriptive. Unrelated models share depth trends, and no null is known for this score",
     assumes="nothing: it decides nothing",
     blind_to="everything but one number per norm; gains folded into the matrices",
@@ -34,14 +30,4 @@ _QUESTION = Evidence(
 @partial(Test, published=True)
 def norm_curve(models: ModelPair) -> Evidence:
     """Raw and detrended correlation of the gain curves that both models have."""
-    found = correlate(curves(models, models.a, _PARTS, vectors=True), curves(models, models.b, _PARTS, vectors=True))
-    if found is None:
-        return not_applied(_QUESTION, "it needs at least 4 layers with norm gains that vary, on both sides")
-    return replace(
-        _QUESTION,
-        says=f"gain curves correlate {found.score:.3f} (detrended {found.level:.3f}) over {len(found.raw)} kinds",
-        statistic=found.score,
-        effect=found.level,
-        n=max(found.layers),
-        details=found.details(),
-    )
+    return told(_QUESTION, models, _PARTS, "gain", "norm gains")

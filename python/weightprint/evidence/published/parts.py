@@ -21,22 +21,6 @@ from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32
 
-__all__ = [
-    "Blocks",
-    "blocks",
-    "common_width",
-    "cosine",
-    "embeddings",
-    "expanded",
-    "grouped",
-    "main_stack",
-    "named_pairs",
-    "readable",
-    "sampled_pair",
-    "shared_tokens",
-    "too_large",
-]
-
 #: Block number → role → tensor.
 Blocks = dict[int, dict[str, Tensor]]
 

@@ -26,12 +26,9 @@ from weightprint.evidence.published.parts import named_pairs, sampled_pair
 from weightprint.evidence.test import Test
 from weightprint.util.arrays import F32
 
-__all__ = ["pcs"]
-
 _QUESTION = Evidence(
     test="pcs",
     asked="Do all parameters of equal name and shape point in one direction?",
-    applied=True,
     null="none: descriptive. Shared means (norm gains) give strangers cosines up to 1",
     assumes="nothing: it decides nothing",
     blind_to="permuted or rotated copies, other names, tensors whose shapes differ",

@@ -32,15 +32,12 @@ from weightprint.fingerprint.model import ModelView
 from weightprint.util.arrays import F32
 from weightprint.util.ranges import evenly
 
-__all__ = ["phi_match"]
-
 _ROLES = ("up", "gate")
 _MIN_UNITS = 8
 
 _QUESTION = Evidence(
     test="phi_match",
     asked="Do gate rows and up rows assign the hidden units of A to those of B in the same way?",
-    applied=True,
     null="none here: the authors' p-value is quoted in the details",
     assumes="nothing: it decides nothing",
     blind_to="FFNs without a gate, permuted or rotated residual channels, another width",

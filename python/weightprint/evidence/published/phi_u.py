@@ -25,18 +25,15 @@ from weightprint.evidence.evidence import Evidence, not_applied
 from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.parts import blocks
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
-from weightprint.evidence.published.unit_assignments import assigned, block_pairs, rows_of, units
+from weightprint.evidence.published.unit_assignments import assigned, rows_of, units
 from weightprint.evidence.test import Test
 from weightprint.util.ranges import evenly
-
-__all__ = ["phi_u"]
 
 _MIN_UNITS = 8
 
 _QUESTION = Evidence(
     test="phi_u",
     asked="Does the best assignment of up-projection rows leave the hidden units in their places?",
-    applied=True,
     null="none here: the authors' p-value is quoted in the details",
     assumes="nothing: it decides nothing",
     blind_to="permuted hidden units, permuted or rotated channels, other shapes, layers in another order",
@@ -50,15 +47,16 @@ def phi_u(models: ModelPair) -> Evidence:
     """Rank correlation per block, and the p-value that the authors would claim."""
     limit = models.budget.published
     a, b = blocks(models.a, ("up",)), blocks(models.b, ("up",))
-    pairs = [p for p in block_pairs(a, b, "up") if a[p[0]]["up"].shape[0] >= _MIN_UNITS]
-    if not pairs:
+    shapes = {i: block["up"].shape for i, block in a.items()}
+    shared = [i for i in shapes if i in b and b[i]["up"].shape == shapes[i] and shapes[i][0] >= _MIN_UNITS]
+    if not shared:
         return not_applied(_QUESTION, "no up-projections of equal shape in blocks of the same number")
     if len(a) != len(b):
         return not_applied(_QUESTION, f"the depths differ ({len(a)} and {len(b)} blocks)")
     rho, claims, same, n = [], [], [], 0
-    for i, j in evenly(pairs, limit.layers):
+    for i in evenly(shared, limit.layers):
         which = units(models, a[i]["up"], limit.units)
-        order = assigned(rows_of(models.a, a[i]["up"], which), rows_of(models.b, b[j]["up"], which))
+        order = assigned(rows_of(models.a, a[i]["up"], which), rows_of(models.b, b[i]["up"], which))
         here = np.arange(order.size)
         rho.append(spearman(order, here))
         claims.append(log10_spearman(rho[-1], order.size))

@@ -20,8 +20,6 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.published.curves import correlate, curves, listed
 from weightprint.evidence.test import Test
 
-__all__ = ["FALSE_POSITIVES", "PAIRS", "sigma_curve"]
-
 #: (score above, share of related pairs, share of unrelated pairs, share of unrelated language-model decoders):
 #: docs/methods.md section 1.
 FALSE_POSITIVES: tuple[tuple[float, float, float, float], ...] = (
@@ -39,7 +37,6 @@ _NORMS = ("attn_norm", "ffn_norm", "attn_post_norm", "ffn_post_norm")
 _QUESTION = Evidence(
     test="sigma_curve",
     asked="Do the standard deviations of Q, K, V and O run alike over depth?",
-    applied=True,
     null="none: descriptive. Unrelated models share depth trends, and no null is known for this score",
     assumes="nothing: it decides nothing",
     blind_to="everything but one number per matrix",

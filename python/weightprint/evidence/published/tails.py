@@ -12,8 +12,6 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["log10_fisher", "log10_spearman", "spearman"]
-
 _LN10 = math.log(10)
 
 

@@ -45,16 +45,14 @@ from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product, unit_rows
 from weightprint.util.ranges import evenly
 
-__all__ = ["Channels", "match_channels", "ucka", "unbiased_cka", "without_leading"]
-
 _ROLES = ("q", "k")
 _MIN_CHANNELS = 8
+_ROUNDS = 30  # of power iteration
 _MATCHED = 1024  # channels beyond which only those that are compared are matched
 
 _QUESTION = Evidence(
     test="ucka",
     asked="After matching residual channels by the embedding, do W_q and W_k relate channels in the same way?",
-    applied=True,
     null="none: descriptive. Around 0 +- 1.3/n for independent normal weights, and any shared direction lifts it",
     assumes="nothing: it decides nothing",
     blind_to="a rotated residual stream; unevenly rescaled channels; a shared outlier direction looks like kinship",
@@ -81,12 +79,12 @@ def _hsic(k: F64, m: F64) -> float:
     return (trace + total - cross) / (n * (n - 3))
 
 
-def without_leading(w: F32, rounds: int = 30) -> F32:
+def without_leading(w: F32) -> F32:
     """A matrix without its leading singular direction, found by power iteration on the right."""
     x = w.astype(np.float64)
     v = x.T @ x.sum(axis=1)
     v = v if np.any(v) else np.ones(x.shape[1])
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         v = v / max(float(np.linalg.norm(v)), 1e-300)
         v = product(x.T, product(x, v))
     v /= max(float(np.linalg.norm(v)), 1e-300)

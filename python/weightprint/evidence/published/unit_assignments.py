@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from weightprint.evidence.nulls.exchange import finite
 from weightprint.evidence.pair import ModelPair
-from weightprint.evidence.published.parts import Blocks
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
 from weightprint.util.assignment import assign
 from weightprint.util.linear_algebra import product, unit_rows
-
-__all__ = ["assigned", "block_pairs", "rows_of", "units"]
 
 
 def units(models: ModelPair, tensor: Tensor, want: int) -> Indices:
@@ -32,8 +29,3 @@ def rows_of(side: ModelView, tensor: Tensor, which: Indices) -> F32:
 def assigned(a: F32, b: F32) -> Indices:
     """For each unit of A the unit of B that the assignment gives it."""
     return assign(-product(a, b.T)).columns
-
-
-def block_pairs(a: Blocks, b: Blocks, shape_of: str) -> list[tuple[int, int]]:
-    """Blocks with the same number whose matrices have one shape."""
-    return [(i, i) for i in a if i in b and a[i][shape_of].shape == b[i][shape_of].shape]

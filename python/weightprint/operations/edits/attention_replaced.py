@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from weightprint.anatomy.place import Geometry
-from weightprint.evidence.lookup.units import ffns
+from weightprint.fingerprint.ffns import ffns
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes

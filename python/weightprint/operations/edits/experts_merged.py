@@ -14,7 +14,8 @@ from itertools import chain
 
 import numpy as np
 
-from weightprint.evidence.lookup.units import Ffn, ffns, unit_inputs, unit_outputs
+from weightprint.evidence.lookup.units import unit_inputs, unit_outputs
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.structure import Found, number

@@ -26,8 +26,6 @@ from weightprint.quant.integers import column_groups, words_over, zero_codes
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["AWQ", "Awq"]
-
 _PER_WORD = 8
 
 
@@ -35,7 +33,6 @@ _PER_WORD = 8
 class Awq(Quantised):
     """AWQ's three tensors by name."""
 
-    codes: str
     scales: str
     zeros: str
     group_size: int
@@ -99,7 +96,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
             "act_order": False,
             "scale_dtype": scales.dtype,
         },
-        codes=name,
         scales=scales.name,
         zeros=zeros.name,
         group_size=inputs // n_groups,

@@ -19,14 +19,11 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, raw, values
 from weightprint.util.arrays import F32
 
-__all__ = ["BITNET", "Bitnet"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bitnet(Quantised):
     """Ternary codes, a quarter of the rows in each pair of bits. Attributes name the tensors."""
 
-    codes: str
     scale: str
     quarter: int
     divides: bool
@@ -62,7 +59,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme="bitnet",
         components=components,
         parameters={"bits": 2, "granularity": "tensor", "symmetric": True, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         quarter=quarter,
         divides=unclaimed.hints.linear_class != "autobitlinear",

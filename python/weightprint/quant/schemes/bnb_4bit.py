@@ -29,8 +29,6 @@ from weightprint.quant.base import Levels, Quantised, Rect, Scheme, UnclaimedTen
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["BNB_4BIT", "Bnb4bit"]
-
 _ENDS = {".quant_state.bitsandbytes__nf4": "nf4", ".quant_state.bitsandbytes__fp4": "fp4"}
 _MAX_STATE_BYTES = 65_536
 
@@ -39,7 +37,6 @@ _MAX_STATE_BYTES = 65_536
 class Bnb4bit(Quantised):
     """Tensors by name; blocks in elements; `offset` is added to a decoded absmax."""
 
-    codes: str
     absmax: str
     table: str
     block: int
@@ -145,7 +142,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme=f"bnb_{kind}",
         components=components,
         parameters={"bits": 4, "group_size": block, "double_quantised": double, "symmetric": True},
-        codes=base,
         absmax=absmax.name,
         table=table.name,
         block=block,

@@ -23,8 +23,6 @@ from weightprint.quant.schemes.scaled import Scaled
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["BNB_INT8", "BnbInt8"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BnbInt8(Scaled):
@@ -69,7 +67,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme="bnb_int8",
         components=components,
         parameters={"bits": 8, "granularity": "channel", "symmetric": True, "scale_dtype": "F32"},
-        codes=codes.name,
         scale=name,
         grid=Grid("vector" if len(scale.shape) == 1 else "matrix", height, 1, 1, width),
         factor=float(np.float32(1 / 127)),

@@ -31,8 +31,6 @@ from weightprint.quant.names import SCALE_ENDS, Siblings, around, siblings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["E2M1", "FP4", "Fp4"]
-
 #: The sixteen values of E2M1 in code order: sign, two bits of exponent, one of mantissa.
 E2M1: F32 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
@@ -48,15 +46,13 @@ class Fp4(Quantised):
     """FP4 codes packed along the rows, and a scale per group.
 
     Attributes:
-        codes: the tensor of codes, (…, out, in / 2) bytes of two, or (…, out, in) of F4.
-        scale: the tensor of scales, (…, out, in / group).
+        scale: the tensor of scales, (…, out, in / group); codes are (…, out, in / 2) bytes, or (…, out, in) of F4
         group: elements of a row under one scale.
         whole: the tensor with the scale of the whole, if any.
         meets: whether `whole` multiplies the scale or divides it.
         swizzled: scales lie in tiles of 128 × 4, as matrix units read them.
     """
 
-    codes: str
     scale: str
     group: int
     whole: str | None = None
@@ -167,7 +163,6 @@ def _assemble(
         scheme=scheme,
         components=components,
         parameters={"bits": 4, "group_size": group, "symmetric": True, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         group=group,
         whole=None if whole is None else whole.name,

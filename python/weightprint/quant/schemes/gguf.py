@@ -19,8 +19,6 @@ from weightprint.errors import UnsupportedFormatError
 from weightprint.quant.base import Levels, Quantised, Rect, Scheme, raw
 from weightprint.util.arrays import F32
 
-__all__ = ["GGUF", "GgufBlocks"]
-
 _RUN = 1 << 20  # numbers decoded at a time
 #: Types whose blocks are cut further: numbers under one scale.
 _INSIDE = {"Q2_K": 16, "Q3_K": 16, "Q4_K": 32, "Q5_K": 32, "Q6_K": 16, "IQ4_XS": 32}

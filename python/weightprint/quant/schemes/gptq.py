@@ -33,8 +33,6 @@ from weightprint.quant.integers import column_groups, stream_codes, words_over, 
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["GPTQ", "Gptq"]
-
 #: What the config calls the format → what readers add to a stored zero point. The latter three are AutoRound's.
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0, "auto_round:auto_gptq": 1, "auto_round": 0, "auto_round:gptqmodel": 0}
 
@@ -43,7 +41,6 @@ _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0, "auto_round:auto_gptq": 1, "auto_round
 class Gptq(Quantised):
     """GPTQ's four tensors by name; `zero_offset` is what v1 subtracted from zero points."""
 
-    codes: str
     scales: str
     zeros: str
     g_idx: str | None
@@ -140,7 +137,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
             "scale_dtype": scales.dtype,
         }
         | ({} if known else {"assumed": "checkpoint_format"}),
-        codes=name,
         scales=scales.name,
         zeros=zeros.name,
         g_idx=None if g_idx is None else g_idx.name,

@@ -29,8 +29,6 @@ from weightprint.quant.schemes.named import beside
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["HQQ", "Hqq"]
-
 #: Dtype of the words → bits → codes in each.
 _PER_WORD = {"U8": {8: 1, 4: 2, 2: 4, 1: 8}, "I32": {3: 10}}
 
@@ -39,7 +37,6 @@ _PER_WORD = {"U8": {8: 1, 4: 2, 2: 4, 1: 8}, "I32": {3: 10}}
 class Hqq(Quantised):
     """Attributes: the tensors' names, bits of a code, codes in a word, a group's elements, the axis it runs along."""
 
-    codes: str
     scale: str
     zero: str
     bits: int
@@ -126,7 +123,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme="hqq",
         components=components,
         parameters={"bits": bits, "group_size": group, "axis": axis, "symmetric": False, "scale_dtype": scale.dtype},
-        codes=name,
         scale=scale.name,
         zero=zero.name,
         bits=bits,

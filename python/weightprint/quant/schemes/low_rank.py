@@ -25,8 +25,6 @@ from weightprint.quant.base import Quantised, Rect, Scheme, UnclaimedTensors, va
 from weightprint.util.arrays import F32
 from weightprint.util.linear_algebra import product
 
-__all__ = ["LOW_RANK", "LowRank"]
-
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 #: End of U's name → the end of V's, and the one of the product.

@@ -30,8 +30,6 @@ from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["MLX", "Mlx"]
-
 _BITS, _GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128, 16)
 #: Small floats: bits times group → (scheme, bits, group).
 _FLOATS = {128: ("mlx_mxfp4", 4, 32), 256: ("mlx_mxfp8", 8, 32), 64: ("mlx_nvfp4", 4, 16)}
@@ -41,7 +39,6 @@ _FLOATS = {128: ("mlx_mxfp4", 4, 32), 256: ("mlx_mxfp8", 8, 32), 64: ("mlx_nvfp4
 class Mlx(Quantised):
     """Codes in words along the rows. Attributes name the tensors; ``bias`` is None for small floats."""
 
-    codes: str
     scale: str
     bias: str | None
     bits: int
@@ -118,7 +115,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
         scheme=scheme,
         components=components,
         parameters={"bits": bits, "group_size": group, "symmetric": bias is None, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         bias=None if bias is None else bias.name,
         bits=bits,

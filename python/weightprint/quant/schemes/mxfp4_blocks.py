@@ -26,8 +26,6 @@ from weightprint.quant.schemes.fp4 import E2M1
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["MXFP4_BLOCKS", "Mxfp4Blocks"]
-
 _BLOCK, _BYTES = 32, 16
 
 
@@ -35,7 +33,6 @@ _BLOCK, _BYTES = 32, 16
 class Mxfp4Blocks(Quantised):
     """Blocks and exponents by name; `transposed`: the weight is the transpose of what is stored."""
 
-    codes: str
     scale: str
     transposed: bool
 
@@ -103,7 +100,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
             "scale_dtype": scale.dtype,
             "orientation": "in, out" if transposed else "out, in",
         },
-        codes=name,
         scale=scale.name,
         transposed=transposed,
     )

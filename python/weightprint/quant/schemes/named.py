@@ -10,8 +10,6 @@ from __future__ import annotations
 from weightprint.quant.base import Quantised, Scheme, UnclaimedTensors
 from weightprint.util.escape import escape
 
-__all__ = ["NAMED", "WORDS", "beside"]
-
 #: End of a name → (scheme, ends that must stand beside it, what it is called); it is the codes' name, except of HIGGS.
 _SIGNS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ".codes": ("aqlm", ("codebooks", "scales"), "AQLM"),

@@ -31,14 +31,11 @@ from weightprint.quant.names import around
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["PACKED", "Packed"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed(Quantised):
     """Integers in 32-bit words along the rows. Attributes name the tensors; `grid` says how the scales lie."""
 
-    codes: str
     scale: str
     grid: Grid
     bits: int
@@ -131,7 +128,6 @@ def _group(unclaimed: UnclaimedTensors, name: str, end: str) -> Quantised | None
             "act_order": g_idx is not None,
             "scale_dtype": scale.dtype,
         },
-        codes=codes.name,
         scale=scale.name,
         grid=grid,
         bits=bits,

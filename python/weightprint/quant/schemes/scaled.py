@@ -29,8 +29,6 @@ from weightprint.quant.names import SCALE_ENDS, Siblings, siblings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["CODE_DTYPES", "SCALED", "Scaled"]
-
 #: Dtype of the codes → what the scheme is called.
 CODE_DTYPES: Mapping[str, str] = {
     "F8_E4M3": "fp8",
@@ -49,12 +47,11 @@ class Scaled(Quantised):
     """8-bit codes, a grid of scales, perhaps zero points, perhaps a column → group table.
 
     Attributes:
-        codes: the tensor of codes; likewise `scale`, `zero` and `g_idx`, the latter two where there are any.
+        scale, zero, g_idx: the tensors beside the codes, the latter two where there are any.
         grid: how the scales lie.
         factor: a constant that multiplies last.
     """
 
-    codes: str
     scale: str
     grid: Grid
     zero: str | None = None
@@ -145,7 +142,6 @@ def scaled(unclaimed: UnclaimedTensors, names: Siblings, codes: TensorInfo, scal
         scheme="mxfp8" if mx else f"{kind}_{grid.granularity}",
         components=components,
         parameters=grid_parameters(8, grid, scale, zero is None) | ({"act_order": True} if g_idx is not None else {}),
-        codes=codes.name,
         scale=scale.name,
         grid=grid,
         zero=None if zero is None else zero.name,

@@ -44,8 +44,6 @@ from weightprint.quant.schemes.scaled import CODE_DTYPES, Scaled, grid_parameter
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 
-__all__ = ["TORCHAO", "Int4"]
-
 #: Attributes that enter the weight, and others that are stored beside it.
 _PARTS = ("qdata", "scale", "zero_point", "per_tensor_scale", "scale_and_zero")
 _BESIDE = ("act_pre_scale", "act_quant_scale", "act_quant_zero_point", "act_per_tensor_scale")
@@ -55,7 +53,6 @@ _BESIDE = ("act_pre_scale", "act_quant_scale", "act_quant_zero_point", "act_per_
 class Int4(Quantised):
     """Signed 4-bit codes, two to a byte, with a scale and an offset per group of a row."""
 
-    codes: str
     scale: str
     zero: str
     group: int
@@ -141,7 +138,6 @@ def _grid(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
         scheme=f"torchao_{CODE_DTYPES[codes.dtype] if bits == 8 else f'int{bits}'}",
         components=components,
         parameters=grid_parameters(bits, grid, scale, zero is None),
-        codes=codes.name,
         scale=scale.name,
         grid=grid,
         zero=None if zero is None else zero.name,
@@ -187,7 +183,6 @@ def _fp4(
         scheme=scheme,
         components=components,
         parameters={"bits": 4, "group_size": block, "symmetric": True, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         group=block,
         whole=None if whole is None else whole.name,
@@ -212,7 +207,6 @@ def _int4(weight: str, parts: Parts, data: Mapping[str, Any], components: tuple[
         scheme="torchao_int4",
         components=components,
         parameters={"bits": 4, "group_size": shape[-1] // groups, "symmetric": False, "scale_dtype": scale.dtype},
-        codes=codes.name,
         scale=scale.name,
         zero=zero.name,
         group=shape[-1] // groups,

@@ -24,8 +24,6 @@ from weightprint.verdict.direction.contained import Lone, Shared, outside, subse
 from weightprint.verdict.direction.samples import Seen, names
 from weightprint.verdict.values import Cue, Label
 
-__all__ = ["PARTS", "lone_parts", "lone_router", "lone_vectors", "padding", "pooled_heads", "tables"]
-
 Origin = Literal["trained", "drawn", "copied"]
 
 # Looked at on the fit side of the lineage benchmark only.
@@ -289,7 +287,7 @@ def _origin(parts: Sequence[Lone]) -> Origin | None:
         return "drawn" if parts else None
     if sum(_copied(p) for p in here) > len(here) / 2:
         return "copied"
-    usual = float(np.mean([_usual(p.kept) for p in here]))
+    usual = float(np.mean([_excess(p.kept[::2], p.kept[1::2]) for p in here]))
     share = float(np.mean([_excess(p.rows, p.kept) for p in here])) / max(usual, 1e-9)
     white = max(_edge(p.rows) for p in here) <= _WHITE
     if white and len(here) < len(parts):
@@ -318,10 +316,6 @@ def _excess(x: F32, y: F32) -> float:
         return 0.0
     x, y = (unit_rows(v[v.any(axis=1)]) for v in (x, y))
     return float(np.mean(np.square(product(x, y.T))) * x.shape[1] - 1)
-
-
-def _usual(kept: F32) -> float:
-    return _excess(kept[::2], kept[1::2])
 
 
 def _edge(x: F32) -> float:

@@ -21,8 +21,6 @@ from weightprint.util.arrays import F32, Indices
 from weightprint.util.ranges import evenly
 from weightprint.verdict.values import Label
 
-__all__ = ["Block", "Lone", "Shared", "Sides", "outside", "shared", "subset"]
-
 Block = tuple[str, int]
 Key = tuple[str, object]
 

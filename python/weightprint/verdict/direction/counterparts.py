@@ -16,16 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightprint.anatomy.place import Expert
-from weightprint.evidence.lookup.units import Ffn, ffns
 from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.util.arrays import F32, Indices
-from weightprint.util.linear_algebra import product, row_cosines, svd, unit_rows
+from weightprint.util.linear_algebra import polar, product, row_cosines, unit_rows
 from weightprint.util.ranges import evenly
 from weightprint.verdict.maps import Maps
-
-__all__ = ["Counterpart", "FfnPair", "Spot", "counterparts", "ffn_pairs", "in_place"]
 
 _BLOCKS, _EXPERTS = 16, 4  # blocks that are read, and experts of each
 _UNITS, _CHANNELS = 256, 512  # rows and columns of a matrix
@@ -243,7 +241,7 @@ def _whole(side: ModelView, ffn: Ffn, units: Indices) -> Mapping[str, F32]:
 def _channel_maps(sums: Mapping[Block, F32]) -> Mapping[Block, F32]:
     """Block → the map of B's channels to A's, float32 (d_b, d_a), that the other blocks ask for."""
     total = _sum(sums.values())
-    whole = _orthogonal(total)
+    whole = polar(total)
     largest = np.abs(whole).max(axis=0)
     if float(np.median(largest)) > _SNAPPED:
         at = np.abs(whole).argmax(axis=0)
@@ -253,7 +251,7 @@ def _channel_maps(sums: Mapping[Block, F32]) -> Mapping[Block, F32]:
         return dict.fromkeys(sums, snapped)
     if len(sums) < 3:
         return {}
-    return {block: _orthogonal(total - own) for block, own in sums.items()}
+    return {block: polar(total - own) for block, own in sums.items()}
 
 
 def _sum(matrices: Iterable[F32]) -> F32:
@@ -261,10 +259,4 @@ def _sum(matrices: Iterable[F32]) -> F32:
     out = first.copy()
     for matrix in rest:
         out += matrix
-    return out
-
-
-def _orthogonal(m: F32) -> F32:
-    u, _, v = svd(m)
-    out: F32 = product(u, v).astype(np.float32)
     return out

@@ -49,8 +49,6 @@ from weightprint.verdict.direction.samples import Seen, names, same_values_as
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Cue, Cues, Label
 
-__all__ = ["SIGNS", "Sign", "gather"]
-
 _LOW_RANK, _FALL = 8, 5  # matrices of low rank that are enough, and how far their singular values fall at once
 _ALIKE = 0.3  # cosine of two blocks, or two experts, in place: those trained apart have none
 _BLOCKS = 128  # that are compared with each other

@@ -29,8 +29,6 @@ from typing import Literal
 from weightprint.verdict.direction.samples import names
 from weightprint.verdict.values import Cues, Direction, Label, Parting
 
-__all__ = ["MEASURED", "Outcomes", "direction", "mirrored", "relation"]
-
 # Looked at on the fit side of the lineage benchmark only.
 _SD = 0.3  # a standard deviation of t above it says nothing
 _APART = 0.4  # between both sides' t: more is no parting but something else, such as changed scales

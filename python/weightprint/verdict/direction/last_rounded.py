@@ -22,8 +22,6 @@ from weightprint.verdict.direction.counterparts import ffn_pairs
 from weightprint.verdict.direction.samples import Seen, comparable, names
 from weightprint.verdict.values import Cue, Label
 
-__all__ = ["last_rounded"]
-
 _BITS = 10  # of a mantissa, at most: the maps are fitted more exactly than that
 _RESIDUE = 0.5  # of the coarsest relative step, that what is left may be
 _MOVED = 5e-3  # spread of scales that were folded

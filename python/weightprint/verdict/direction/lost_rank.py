@@ -16,8 +16,6 @@ from weightprint.util.ranges import evenly
 from weightprint.verdict.direction.samples import Seen, names
 from weightprint.verdict.values import Cue, Label
 
-__all__ = ["lost_rank"]
-
 _MATRICES, _ROWS = 8, 512
 _RIGHT = 0.02  # of |A - B|^2, that <A - B, B> may be
 _EMPTY = 0.1  # of the same singular value of the other side, at most: rounding leaves that of an empty direction

@@ -16,8 +16,6 @@ from weightprint.verdict.direction.contained import Block, outside
 from weightprint.verdict.direction.samples import Seen, names
 from weightprint.verdict.values import Cue, Label
 
-__all__ = ["block_order", "vocabulary_order"]
-
 # Looked at on the fit side of the lineage benchmark only.
 _ORDERED, _ANY = 1e-3, 0.02  # p of an order that training left, at most; of one that it didn't, at least
 _ORDERS = 4000  # drawn at random

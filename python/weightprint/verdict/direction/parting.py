@@ -45,8 +45,6 @@ from weightprint.verdict.direction.counterparts import Counterpart, counterparts
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Parting
 
-__all__ = ["Sums", "measured", "parting", "summed"]
-
 _FEWEST = 12  # rows of a matrix
 _EQUAL = 1e-9  # of |A|²: less than this is no difference
 _ALIKE = 0.2  # median cosine of rows that correspond

@@ -32,8 +32,6 @@ from weightprint.verdict.direction.contained import Shared, shared
 from weightprint.verdict.maps import Maps
 from weightprint.verdict.values import Label
 
-__all__ = ["Difference", "Seen", "comparable", "cosine", "names", "same_values_as"]
-
 Kind = Literal["equal", "zeros", "rounded", "grid", "other"]
 _BY_ROUNDING: tuple[Kind, ...] = ("rounded", "grid")
 
@@ -135,11 +133,11 @@ class Seen:
                 out[d.lost].append(d)
         return out
 
-    def matches(self, least: float = _SHARE) -> list[UnitMatch]:
+    def matches(self) -> list[UnitMatch]:
         """FFNs of B with every FFN of A that holds a good part of their units."""
         units = self.evidence.get("unit_agreement")
         found = (*units.matches, *units.others) if units is not None and units.applied else ()
-        return [m for m in found if m.share >= least and m.log10_p < -3]
+        return [m for m in found if m.share >= _SHARE and m.log10_p < -3]
 
 
 def _learned(pair: Pair) -> bool:

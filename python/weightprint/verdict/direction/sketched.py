@@ -29,8 +29,6 @@ from weightprint.util.arrays import F64, Bools
 from weightprint.verdict.direction.parting import Sums, summed
 from weightprint.verdict.values import Parting
 
-__all__ = ["in_one_place", "sketched_parting"]
-
 _FEWEST = 12  # matrices
 _EQUAL = 1e-9  # of |A|²: less than this is no difference
 _ALIKE, _OFF, _FIFTH, _PART = 0.2, 10.0, 20, 0.3  # as of rows

@@ -1,16 +1,15 @@
-"""Claimed tails against scipy and by hand; trees and alignments against all possibilities."""
+"""Claimed tails against scipy and by hand; alignments against all possibilities."""
 
 from __future__ import annotations
 
 import math
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from weightprint.evidence.published.arborescence import arborescence
 from weightprint.evidence.published.ghostspec import align
 from weightprint.evidence.published.mdir import log10_haar_tail
-from weightprint.evidence.published.mother import excess_kurtosis, tree
+from weightprint.evidence.published.mother import excess_kurtosis
 from weightprint.evidence.published.tails import log10_fisher, log10_spearman, spearman
 
 
@@ -63,55 +62,6 @@ def test_the_haar_rate_is_smooth_at_one_half_and_grows_to_the_end() -> None:
     tails = [log10_haar_tail(t, 100) for t in np.linspace(0.01, 1, 50)]
     assert all(x > y for x, y in pairwise(tails))
     assert log10_haar_tail(-0.2, 100) == 0.0
-
-
-def cheapest(weights: np.ndarray) -> float:
-    """The lightest arborescence by trying every choice of parents."""
-    n = len(weights)
-    best = math.inf
-    for parents in product(range(-1, n), repeat=n):
-        if sum(p == -1 for p in parents) != 1 or any(p == i for i, p in enumerate(parents)):
-            continue
-        reached = {i for i, p in enumerate(parents) if p == -1}
-        while new := {i for i, p in enumerate(parents) if p in reached} - reached:
-            reached |= new
-        if len(reached) == n:
-            best = min(best, sum(weights[p, i] for i, p in enumerate(parents) if p >= 0))
-    return best
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_the_arborescence_is_the_lightest(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(2, 6))
-    weights = rng.integers(0, 6, (n, n)).astype(float) if seed % 2 else rng.standard_normal((n, n))
-    parents = arborescence(weights)
-    assert parents.count(-1) == 1
-    for node in range(n):  # every node leads to the root
-        steps = 0
-        while parents[node] >= 0:
-            node, steps = parents[node], steps + 1
-            assert steps < n
-    assert sum(weights[p, i] for i, p in enumerate(parents) if p >= 0) == pytest.approx(cheapest(weights))
-
-
-def test_no_models_and_one() -> None:
-    assert arborescence(np.empty((0, 0))) == []
-    assert tree(np.zeros((1, 1)), [0.0]) == [-1]
-
-
-def test_a_family_of_models_is_recovered() -> None:
-    """A root, two children, and two children of the first: each step adds noise and loses a little kurtosis."""
-    rng = np.random.default_rng(3)
-    root = rng.standard_t(5, (80, 80))
-    one, two = (root + 0.3 * rng.standard_normal(root.shape) for _ in range(2))
-    three, four = (one + 0.3 * rng.standard_normal(root.shape) for _ in range(2))
-    family = [three, root, four, two, one]
-    distances = np.array([[np.linalg.norm(a - b) for b in family] for a in family])
-    kurtoses = [excess_kurtosis(m) for m in family]
-    assert tree(distances, kurtoses) == [4, -1, 4, 1, 1]
-    # Told that kurtosis rises instead, it makes a leaf the root.
-    assert tree(distances, kurtoses, rising=True)[1] != -1
 
 
 def test_kurtosis_of_known_laws() -> None:
