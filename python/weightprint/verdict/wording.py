@@ -201,12 +201,19 @@ def _not_looked_at(facts: Facts) -> str:
 def all_of_one(facts: Facts) -> str:
     """Of one model that holds the other; simple tensors may be left on either side."""
     in_a, in_b = facts.more
+    of_a, of_b = facts.contained
     # Rather the side of which nothing at all is left.
-    b_in_a = not facts.missing_in_a and (not in_b or bool(facts.missing_in_b) or in_a > 0)
-    less, more, left, n = ("B", "A", in_b, in_a) if b_in_a else ("A", "B", in_a, in_b)
-    but = f" but {_plural(left, 'tensor')} too simple to tell" if left else ""
+    b_in_a = of_b and (not in_b or not of_a or in_a > 0)
+    side, less, more, beyond, n = (1, "B", "A", in_b, in_a) if b_in_a else (0, "A", "B", in_a, in_b)
+    left = facts.beyond[side][:beyond]
+    empty = sum(t.numel == 0 for t in left)
+    kinds = ((empty, "empty tensor", ""), (len(left) - empty, "tensor", " too simple to tell"))
+    but = " and ".join(f"{_plural(k, word)}{end}" for k, word, end in kinds if k)
+    again = beyond - len(left)
+    twice = f", {_plural(again, 'tensor')} more often than there" if again else ""
     has = f"; {more} has {_plural(n, 'more tensor')}" if n else ""
-    return f"Everything in {less}{but} is in {more}, value for value{has}."
+    how = "in another encoding" if facts.re_encoded else "value for value"
+    return f"Everything in {less}{f' but {but}' if but else ''} is in {more}, {how}{twice}{has}."
 
 
 def factors(facts: Facts) -> str:
