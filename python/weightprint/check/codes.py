@@ -66,7 +66,8 @@ GROUPS: dict[str, dict[str, Code]] = {
         ),
         "all_zero": Code(
             "error, warning, note",
-            "all values are zero: an error in a matrix of the model, a warning in one without a known place",
+            "all values are zero: an error in a matrix of the model and in a norm's gain, a warning in a matrix without a "
+            "known place",
             "a down projection of zeros",
             "it was never written: save or convert again",
         ),
@@ -99,6 +100,12 @@ GROUPS: dict[str, dict[str, Code]] = {
             "FP8 scales that are reciprocals",
             "a scale is missing, inverted or another tensor's: convert again",
         ),
+        "other_type": Code(
+            "error",
+            "no matrix has the spread of weights in the type that the header says, and all have it in another reading",
+            "bfloat16 words under a header that says F16",
+            "set the type that was written, or the order of the bytes, and save again",
+        ),
         "never_trained": Code(
             "warning",
             "gains all 1 and one deviation per role",
@@ -120,6 +127,21 @@ GROUPS: dict[str, dict[str, Code]] = {
         "block_lacks": Code("warning", "blocks without parts that most have", "block 3 without o", _AGAIN),
         "sibling_missing": Code(
             "warning", "modules without a tensor that most of their kind have", "one expert without input_scale", _AGAIN
+        ),
+        "repeated_blocks": Code(
+            "warning, note",
+            "every block of a stack the same, or every expert of a block (a note)",
+            "block 0 saved as each of four",
+            _AGAIN,
+        ),
+        "flat_parameters": Code(
+            "error",
+            "flat parameters of FSDP: all weights of a module end to end, or a rank's part of them",
+            "_fsdp_wrapped_module._flat_param",
+            "gather the full state and save again",
+        ),
+        "training_states": Code(
+            "warning", "an optimiser's states among the weights", "optimizer.state.0.exp_avg", "save the weights alone"
         ),
         "head_missing": Code(
             "error",
@@ -213,6 +235,12 @@ GROUPS: dict[str, dict[str, Code]] = {
     },
     "config.json and the tensors": {
         "config_blocks": Code("error, warning", "another number of blocks", "num_hidden_layers 4, 3 here", _AGAIN),
+        "config_unfit": Code(
+            "error",
+            "tensors under the names of the family that the config says, in shapes that can't be its",
+            "half of every tensor's rows, from one rank",
+            _CONVERT,
+        ),
         "config_family": Code(
             "warning",
             "a model_type whose tensors have other names or biases",

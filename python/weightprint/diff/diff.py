@@ -31,6 +31,7 @@ from weightprint.diff.renames import rename_rules
 from weightprint.evidence.pair import Pair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence.rounding.misread import misread
 from weightprint.evidence.rounding.orders import may_be, order
 from weightprint.evidence.rounding.regrouped import regrouped
 from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
@@ -397,8 +398,10 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) ->
     status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
     if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
         status = "not_read"
-    asked = status == "changed" and not (outcome and outcome.kind()) and may_be(math.sqrt(aa), math.sqrt(bb), pair)
-    found_order = order(side_a, side_b, pair) if asked else None
+    asked = status == "changed" and not (outcome and outcome.kind())
+    found_order = misread(side_a, side_b, pair) if asked else None
+    if asked and found_order is None and may_be(math.sqrt(aa), math.sqrt(bb), pair):
+        found_order = order(side_a, side_b, pair)
     return (
         pair,
         _row(pair.a, pair.b, status, pair.transposed)

@@ -106,13 +106,22 @@ def same_but(facts: Facts) -> str:
 
 
 def _orders(facts: Facts) -> str:
-    """How many tensors hold the other's values in another order, and in which, in words."""
+    """How many tensors hold the other's values in another order, or read as something else, and how, in words."""
     same = facts.told(SameValues)
-    found = Counter(o["order"] for o in same.reordered.values()) if same else Counter[str]()
-    found.update(same.regrouped.values() if same else ())
-    n, most = found.total(), found.most_common(3)
-    which = "; ".join(words for words, _ in most) + ("; …" if len(found) > 3 else "")
-    return f"{_plural(n, 'tensor')} of B {'holds' if n == 1 else 'hold'} A's in another order ({which})"
+    orders, read = Counter[str](), Counter[str]()
+    for o in same.reordered.values() if same else ():
+        (read if o.get("read") else orders).update((o["order"],))
+    orders.update(same.regrouped.values() if same else ())
+    kinds = (("holds A's", "hold A's", " in another order", orders), ("is one of A's", "are A's", " read otherwise", read))
+    return " and ".join(
+        f"{_plural(n, 'tensor')} of B {one if n == 1 else more}{how} ({_most(found)})"
+        for one, more, how, found in kinds
+        if (n := found.total())
+    )
+
+
+def _most(found: Counter[str]) -> str:
+    return "; ".join(words for words, _ in found.most_common(3)) + ("; …" if len(found) > 3 else "")
 
 
 def shared_origin(facts: Facts) -> str:

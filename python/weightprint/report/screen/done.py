@@ -172,6 +172,7 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "quantise": _quantised,
     "scaled": _scaled,
     "reordered": lambda p: f"{_some(p['tensors'], 'tensor')} in another order: {p['order']}",
+    "read_otherwise": lambda p: f"{_some(p['tensors'], 'tensor')} read otherwise: {p['order']}",
     "depth_upscaling": _stacked,
     "layer_shuffle": lambda p: "layers put in another order",
     "depth_drop": lambda p: f"{_some(p['count'], 'layer')} dropped: {', '.join(joined(p['layers'], limit=6))}",
