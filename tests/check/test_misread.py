@@ -34,8 +34,8 @@ MISREAD = {
         "other order",
     ),
     "big-endian F32": ({n: x.byteswap() for n, x in stored(np.float32).items()}, "other order"),
-    "a byte missing in front, bfloat16": (shifted(stored(BF16)), "one byte"),
-    "a byte missing in front, F32": (shifted(stored(np.float32)), "one byte"),
+    "a byte missing in front, bfloat16": (shifted(stored(BF16)), "second byte"),
+    "a byte missing in front, F32": (shifted(stored(np.float32)), "fourth byte"),
 }
 
 
@@ -63,7 +63,9 @@ SOUND = {
     "large": matrices(lambda x: (1000 * x).astype(np.float16)),
     "tiny": matrices(lambda x: (1e-4 * x).astype(np.float16)),
     "cubed": matrices(lambda x: (x**3).astype(BF16)),
-    "noise of bits": {n: np.random.default_rng(2).integers(0, 2**15, x.shape, np.uint16).view(np.float16) for n, x in llama().items()},
+    "random bits": {
+        n: np.random.default_rng(2).integers(0, 2**15, x.shape, np.uint16).view(np.float16) for n, x in llama().items()
+    },
     "absolute values": matrices(lambda x: (0.5 + np.abs(x)).astype(np.float16)),
 }
 

@@ -31,16 +31,24 @@ _STATE = re.compile(
 )
 
 
-def _shifted(words: Words) -> Words:
-    data = words.tobytes()
-    return np.frombuffer(data[1 : len(data) - words.itemsize + 1], words.dtype)
+def _from(start: int) -> Callable[[Words], Words]:
+    """Words that begin at this byte of the first."""
+
+    def read(words: Words) -> Words:
+        data = words.tobytes()
+        kept = data[start : len(data) - words.itemsize + start] if start < words.itemsize else data
+        return np.frombuffer(kept, words.dtype)
+
+    return read
 
 
 #: What may have gone wrong → the words of a matrix as they were meant, by the type that the header says.
 _WAYS: tuple[tuple[str, Callable[[str], str], Callable[[Words], Words]], ...] = (
     ("as {type}", lambda t: {"F16": "BF16", "BF16": "F16"}.get(t, t), lambda w: w),
     ("with the bytes of each value in the other order", lambda t: t, lambda w: w.byteswap()),
-    ("one byte further on", lambda t: t, _shifted),
+    ("from their second byte on", lambda t: t, _from(1)),
+    ("from their third byte on", lambda t: t, _from(2)),
+    ("from their fourth byte on", lambda t: t, _from(3)),
 )
 
 
@@ -65,15 +73,18 @@ def other_type(context: CheckContext) -> Iterator[Finding]:
         words.append((dtype, words_of(values.ravel(), dtype)))
     if len(words) < _FEWEST:
         return
-    for way, meant, undo in _WAYS:
-        if all(_normal(values_of(undo(w), meant(dtype))) for dtype, w in words):
-            dtype = words[0][0]
-            message = (
-                f"no matrix that was looked at ({len(words)}) has the spread of weights as {dtype}, and all have it "
-                f"{way.format(type=meant(dtype))}: {listed(chosen)}"
-            )
-            yield Finding("other_type", "error", message, tensor=chosen[0])
-            return
+    dtype = words[0][0]
+    ways = [
+        way.format(type=meant(dtype))
+        for way, meant, undo in _WAYS
+        if all(_normal(values_of(undo(w), meant(t))) for t, w in words)
+    ]
+    if ways:
+        message = (
+            f"no matrix that was looked at ({len(words)}) has the spread of weights as {dtype}, and all have it "
+            f"{', or '.join(ways)}: {listed(chosen)}"
+        )
+        yield Finding("other_type", "error", message, tensor=chosen[0])
 
 
 def _normal(values: F32) -> bool:
