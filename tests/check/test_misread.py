@@ -28,7 +28,10 @@ def shifted(w):
 MISREAD = {
     "bfloat16 as F16": ({n: x.view(np.float16) for n, x in stored(BF16).items()}, "as BF16"),
     "F16 as bfloat16": ({n: x.view(BF16) for n, x in stored(np.float16).items()}, "as F16"),
-    "big-endian bfloat16": ({n: x.view(np.uint16).byteswap().view(BF16) for n, x in stored(BF16).items()}, "other order"),
+    "big-endian bfloat16": (
+        {n: x.view(np.uint16).byteswap().view(BF16) for n, x in stored(BF16).items()},
+        "other order",
+    ),
     "big-endian F16": (
         {n: x.view(np.uint16).byteswap().view(np.float16) for n, x in stored(np.float16).items()},
         "other order",

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import weightprint
-from makers import Arrays, llama
+from makers import Arrays, folder, llama, matrix
 
 from tests.conftest import encode
 
@@ -127,3 +127,67 @@ def test_models_of_nan_are_inconclusive_in_either_order(tmp_path: Path) -> None:
     turned = {name: x.byteswap() for name, x in w.items()}  # of float32: NaN in most matrices
     there, _ = both(tmp_path, llama(1), turned)
     assert there.verdict == "inconclusive"
+
+
+# What stands elsewhere
+
+
+def swapped(w: Arrays, one: str, other: str) -> Arrays:
+    def name_of(name: str) -> str:
+        return name.replace(one, other) if one in name else name.replace(other, one)
+
+    return {name: w[name_of(name)] for name in w}
+
+
+def test_diff_names_the_tensor_whose_values_these_are(tmp_path: Path) -> None:
+    w = llama(1)
+    one = put(tmp_path / "a.safetensors", w)
+    other = put(tmp_path / "b.safetensors", embedding_for_head(swapped(w, "gate_proj", "up_proj")))
+    told = weightprint.diff(one, other).table
+    orders = dict(zip(told["name"], told["order"], strict=True))
+    assert orders["model.layers.1.mlp.gate_proj.weight"] == "the values of model.layers.1.mlp.up_proj.weight"
+    assert orders["lm_head.weight"] == "the values of model.embed_tokens.weight"
+    assert sum(order is not None for order in orders.values()) == 5
+
+
+@pytest.mark.parametrize("order", ["one after the other", "all of them in turn"])
+def test_keys_and_values_repeated(tmp_path: Path, order: str) -> None:
+    w = llama(1)
+    more = dict(w)
+    for name, x in w.items():
+        if "k_proj" in name or "v_proj" in name:
+            heads = x.reshape(2, 32, 128)
+            repeated = np.repeat(heads, 2, axis=0) if order == "one after the other" else np.tile(heads, (2, 1, 1))
+            more[name] = repeated.reshape(128, 128)
+    a, b = folder(tmp_path / "a", encode, w), folder(tmp_path / "b", encode, more, num_key_value_heads=4)
+    for told in (weightprint.compare(a, b), weightprint.compare(b, a)):
+        assert told.verdict == "shared_origin"
+        (repeated,) = (o for o in told.operations if o.name == "kv_heads_repeated")
+        assert repeated.parameters == {"kv_heads": 4, "order": order}
+
+
+def moe(n: int = 12) -> Arrays:
+    w = llama(1)
+    rng = np.random.default_rng(9)
+    out = {name: x for name, x in w.items() if ".mlp." not in name}
+    for b in range(2):
+        out[f"model.layers.{b}.mlp.gate.weight"] = matrix(rng, n, 128)
+        for e in range(n):
+            for role, shape in (("gate", (64, 128)), ("up", (64, 128)), ("down", (128, 64))):
+                out[f"model.layers.{b}.mlp.experts.{e}.{role}_proj.weight"] = matrix(rng, *shape)
+    return out
+
+
+def test_experts_sorted_as_words_without_their_router(tmp_path: Path) -> None:
+    w, order = moe(), sorted(range(12), key=str)
+    moved = {re.sub(r"experts\.(\d+)", lambda m: f"experts.{order.index(int(m[1]))}", n): x for n, x in w.items()}
+    there, back = both(tmp_path, w, {name: moved[name] for name in w})
+    for told in (there, back):
+        assert "experts stand under other numbers, and the routers as they stood: not the same" in told.result.sentence
+
+
+def test_experts_dropped_in_either_order(tmp_path: Path) -> None:
+    w = moe()
+    fewer = {n: x[:8] if "mlp.gate." in n else x for n, x in w.items() if not re.search(r"experts\.(8|9|1\d)\.", n)}
+    there, _ = both(tmp_path, w, fewer)
+    assert there.verdict == "shared_origin"

@@ -97,9 +97,7 @@ def _closes(context: CheckContext, name: str) -> bool:
     and in front of a part, not behind one that starts as no change."""
     placed = [a.place for a in context.anatomy.of(context.anatomy.weights.owner(name))]
     return any(
-        place.stack in context.anatomy.families
-        and place.role in _IN_FRONT
-        and context.anatomy.offset(place) == 0
+        place.stack in context.anatomy.families and place.role in _IN_FRONT and context.anatomy.offset(place) == 0
         for place in placed
     )
 

@@ -110,7 +110,9 @@ def reordering(facts: Facts, changes: Changes) -> Iterable[Operation]:
     for words, names in sorted(by_order.items(), key=lambda item: -len(item[1])):
         roles = Counter(place.role for n in names if (place := tensors[n].place) is not None)
         parameters = {"tensors": len(names), "role": [role for role, _ in roles.most_common()], "order": words}
-        kind, what = ("read_otherwise", "A's tensor") if read.issuperset(names) else ("reordered", "the same values as in A")
+        kind, what = (
+            ("read_otherwise", "A's tensor") if read.issuperset(names) else ("reordered", "the same values as in A")
+        )
         where = f"{what}, {words}: {len(names)} tensor{'' if len(names) == 1 else 's'}"
         yield Operation(kind, parameters | {"names": names}, where)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 from weightprint.anatomy.adapters.dialects import factors_of
 from weightprint.anatomy.roles import TOKEN_TABLES
@@ -110,12 +111,13 @@ class Copied:
 
     @cached_property
     def contained(self) -> tuple[bool, bool]:
-        """Whether all of A is in B value for value, simple tensors aside, and all of B in A. A pair of unequal values is
-        no exception where both stand elsewhere on the other side (layers repeated, a head put in for the embedding)."""
+        """Whether all of A is in B value for value, simple tensors aside, and all of B in A. A pair of unequal values
+        is no exception where both stand elsewhere on the other side (layers repeated, a head put in for the embedding)."""
         if self.undecoded:
             return False, False
         missing, beyond = (self.missing_in_b, self.missing_in_a), [{t.name for t in side} for side in self.beyond]
-        unequal = [p for p in self.models.pairs if (p.a.dtype, p.a.shape, p.a.digest) != (p.b.dtype, p.b.shape, p.b.digest)]
+        key = attrgetter("dtype", "shape", "digest")
+        unequal = [p for p in self.models.pairs if key(p.a) != key(p.b)]
         own = [{p.a.name for p in unequal}, {p.b.name for p in unequal}]
         of_a, of_b = (not lack and not (left & names) for lack, left, names in zip(missing, beyond, own, strict=True))
         return of_a, of_b

@@ -85,8 +85,22 @@ def moved(facts: Facts) -> str:
     what = (
         "; ".join(words for words, _ in within.most_common(4)) if len(facts.exchanged_roles) == len(facts.moved) else ""
     )
-    what = what or "layers were moved"
+    what = what or _experts_moved(facts) or "layers were moved"
     return f"A and B hold the same tensors, value for value, but {tensors} stand at another place: {what}."
+
+
+def _experts_moved(facts: Facts) -> str:
+    """Of experts under other numbers in their own block, whether or not the router's rows are; empty elsewhere."""
+    a, b = facts.models.a.tensors, facts.models.b.tensors
+    of_a = {f.b: a[f.a].place for f in facts.copies if f.kind == "exact"}
+    for name in facts.moved:
+        here, there = b[name].place, of_a[name]
+        if here is None or there is None or here.expert is None or (here.block, here.role) != (there.block, there.role):
+            return ""
+    blocks = {b[name].region for name in facts.moved}
+    stay = [p for p in facts.models.pairs if p.b.region in blocks and p.b.place and p.b.place.role == "router"]
+    kept = any(p.a.digest == p.b.digest for p in stay)
+    return "experts stand under other numbers" + (", and the routers as they stood: not the same function" * kept)
 
 
 def re_encoded(facts: Facts) -> str:
@@ -112,7 +126,10 @@ def _orders(facts: Facts) -> str:
     for o in same.reordered.values() if same else ():
         (read if o.get("read") else orders).update((o["order"],))
     orders.update(same.regrouped.values() if same else ())
-    kinds = (("holds A's", "hold A's", " in another order", orders), ("is one of A's", "are A's", " read otherwise", read))
+    kinds = (
+        ("holds A's", "hold A's", " in another order", orders),
+        ("is one of A's", "are A's", " read otherwise", read),
+    )
     return " and ".join(
         f"{_plural(n, 'tensor')} of B {one if n == 1 else more}{how} ({_most(found)})"
         for one, more, how, found in kinds

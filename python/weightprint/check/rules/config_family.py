@@ -85,7 +85,11 @@ def _knows(row: Family, name: str) -> bool:
     """Whether a parameter inside blocks is called so in this family."""
     for stack in row.stacks:
         front, _, back = stack.block.partition("{b}")
-        found = re.search(rf"(?:^|\.){re.escape(front)}[0-9]+{re.escape(back.removesuffix('.'))}\.(.+)$", name) if stack.block else None
+        found = (
+            re.search(rf"(?:^|\.){re.escape(front)}[0-9]+{re.escape(back.removesuffix('.'))}\.(.+)$", name)
+            if stack.block
+            else None
+        )
         if found and found[1] in compiled(stack.inside):
             return True
     return False

@@ -1,8 +1,8 @@
 """Is the type that the header says the one that was written? And what is no weight at all but left from training?
 
-Of a trained matrix's values, zeros aside, one in twenty is 10 to 1,000 times smaller than one in twenty is large (.06 of
+Of the sizes of a trained matrix's values, zeros aside, the 5 % quantile is .001 to .12 of the 95 % quantile (.03 of
 normal draws, .05 of uniform ones). Bits that are read as what they aren't have another spread: bfloat16 as F16 crowds
-all values within a factor of four, F16 as bfloat16 and turned or shifted bytes spread them over dozens of powers of ten.
+all values within a factor of four, F16 as bfloat16 and turned or shifted bytes spread them over many powers of ten.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _normal(values: F32) -> bool:
 
 
 def flat_parameters(context: CheckContext) -> Iterator[Finding]:
-    """FSDP's flat parameters: all of a module's weights end to end, or one rank's part of them, without their shapes."""
+    """FSDP's flat parameters: all of a module's weights end to end, or one rank's part of them, without shapes."""
     flat = [name for name in context.checkpoint.names() if _FLAT.search(name)]
     if flat:
         message = f"{len(flat):,} flat parameters of FSDP, which no loader takes apart: {listed(flat)}"
@@ -106,7 +106,9 @@ def flat_parameters(context: CheckContext) -> Iterator[Finding]:
 
 def training_states(context: CheckContext) -> Iterator[Finding]:
     """An optimiser's states beside weights: loaders skip them, and the file is two or three times as large."""
-    names = [] if is_adapter(context.checkpoint.names()) else [n for n in context.checkpoint.names() if _STATE.search(n)]
+    names = (
+        [] if is_adapter(context.checkpoint.names()) else [n for n in context.checkpoint.names() if _STATE.search(n)]
+    )
     if names:
         size = sum(context.checkpoint.find(name).nbytes for name in names)
         total = sum(info.nbytes for info in context.checkpoint.tensors)

@@ -117,8 +117,8 @@ def siblings(context: CheckContext) -> Iterator[Finding]:
 
 
 def repeated(context: CheckContext) -> Iterator[Finding]:
-    """Every block of a stack, or every expert of a block, the same: a loop that saved one of them each time. Layers that
-    a merge repeats, and one expert beside others, are left to the note on equal bytes."""
+    """Every block of a stack, or every expert of a block, the same: a loop that saved one of them each time. Layers
+    that a merge repeats, and one expert beside others, are left to the note on equal bytes."""
     digests = {name: context.column("digest")[k] for name, k in context.row_of.items()}
     blocks: dict[str, dict[object, list[tuple[str, str, str]]]] = defaultdict(lambda: defaultdict(list))
     for a in context.anatomy.assignments:
@@ -129,7 +129,11 @@ def repeated(context: CheckContext) -> Iterator[Finding]:
             where = f"{place.stack}: all experts of block {place.block}"
             blocks[where][place.expert].append((place.role, "", digests[stored]))
         blocks[f"{place.stack}: all blocks"][place.block].append((place.role, str(place.expert), digests[stored]))
-    alike = [where for where, parts in blocks.items() if len(parts) > 2 and len({tuple(sorted(p)) for p in parts.values()}) == 1]
+    alike = [
+        where
+        for where, parts in blocks.items()
+        if len(parts) > 2 and len({tuple(sorted(p)) for p in parts.values()}) == 1
+    ]
     whole = [where for where in alike if where.endswith("all blocks")]
     experts = [where for where in alike if where not in whole]
     for where in whole:
@@ -137,5 +141,7 @@ def repeated(context: CheckContext) -> Iterator[Finding]:
         yield Finding("repeated_blocks", "warning", message)
     if experts:
         more = f", and so in {len(experts) - 1:,} more blocks" if len(experts) > 1 else ""
-        message = f"{escape(experts[0])} ({len(blocks[experts[0]]):,}) hold the same matrices{more}: copies not trained yet"
+        message = (
+            f"{escape(experts[0])} ({len(blocks[experts[0]]):,}) hold the same matrices{more}: copies not trained yet"
+        )
         yield Finding("repeated_blocks", "note", message)

@@ -190,6 +190,10 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "hidden_pruning": lambda p: f"model made narrower: {percent(p['keep'])} of the channels kept",
     "hidden_widening": lambda p: f"model made {p['factor']:g} times as wide, new channels {p['new']}",
     "attention_replaced": _other_attention,
+    "kv_heads_repeated": lambda p: (
+        f"keys and values repeated to {_some(p['kv_heads'], 'head')}, {p['order']}"
+        + (": queries meet other keys than before" if p["order"] == "all of them in turn" else "")
+    ),
     "heads_to_gqa": lambda p: f"attention heads made to share keys and values: {p['kv_heads']} of these left",
     "head_permutation": lambda p: "attention heads renumbered",
     "head_pruning": lambda p: f"attention heads dropped: {percent(p['keep'])} kept",
