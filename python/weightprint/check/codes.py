@@ -66,8 +66,8 @@ GROUPS: dict[str, dict[str, Code]] = {
         ),
         "all_zero": Code(
             "error, warning, note",
-            "all values are zero: an error in a matrix of the model and in a norm's gain, a warning in a matrix without "
-            "a known place",
+            "all values are zero: an error in a matrix of the model and in a norm's gain, a warning in a matrix "
+            "without a known place",
             "a down projection of zeros",
             "it was never written: save or convert again",
         ),

@@ -55,8 +55,8 @@ def heads(facts: Facts, changes: Changes) -> Iterable[Operation]:
 
 
 def _repeated(facts: Facts, stack: str, origin: str, a: Geometry, b: Geometry) -> str:
-    """How B's keys repeat A's, head by head: ``"one after the other"``, which leaves the function as it is, or ``"all of
-    them in turn"``, which gives queries other keys; empty where they don't."""
+    """How B's keys repeat A's, head by head: ``"one after the other"``, which leaves the function as it is, or ``"all
+    of them in turn"``, which gives queries other keys; empty where they don't."""
     keys = {t.layer: t for t in placed(facts.models.b, "k") if t.stack == stack}
     theirs = {t.layer: t for t in placed(facts.models.a, "k") if t.stack == origin}
     layer = next((layer for layer in keys if layer in theirs), None)

@@ -112,7 +112,7 @@ class Copied:
     @cached_property
     def contained(self) -> tuple[bool, bool]:
         """Whether all of A is in B value for value, simple tensors aside, and all of B in A. A pair of unequal values
-        is no exception where both stand elsewhere on the other side (layers repeated, a head put in for the embedding)."""
+        is no exception where both stand elsewhere on the other side (layers repeated, a head for the embedding)."""
         if self.undecoded:
             return False, False
         missing, beyond = (self.missing_in_b, self.missing_in_a), [{t.name for t in side} for side in self.beyond]
