@@ -37,7 +37,7 @@ def _from(start: int) -> Callable[[Words], Words]:
     def read(words: Words) -> Words:
         data = words.tobytes()
         kept = data[start : len(data) - words.itemsize + start] if start < words.itemsize else data
-        return np.frombuffer(kept, words.dtype)
+        return np.frombuffer(kept, np.uint16) if words.itemsize == 2 else np.frombuffer(kept, np.uint32)
 
     return read
 
