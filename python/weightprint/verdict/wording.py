@@ -467,8 +467,8 @@ def _why_inconclusive(facts: Facts) -> list[str]:
     unclear = [f.b for f in facts.copies if f.kind in ("exact", "re_encoded")]
     if unclear:
         lines.append(
-            f"{_plural(len(unclear), 'tensor')} of B {'holds' if len(unclear) == 1 else 'hold'} A's values, but no name says that they were learned; a "
-            f"window or a filter bank is the same in strangers: {_names(unclear)}."
+            f"{_plural(len(unclear), 'tensor')} of B {'holds' if len(unclear) == 1 else 'hold'} A's values, but no "
+            f"name says that they were learned; a window or a filter bank is the same in strangers: {_names(unclear)}."
         )
     for e in facts.evidence:
         if e.test in DECIDING and e.applied:
