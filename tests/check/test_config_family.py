@@ -8,7 +8,7 @@ import weightprint
 from miniature import collect
 from small_models import BERT, CONFIG, bert, experts, llama, normal, put
 from weightprint.check.context import CheckContext
-from weightprint.check.rules.config_family import attention_parts, family
+from weightprint.check.rules.config_family import attention_parts, family, unfitting
 
 MINIATURES = {mini.name: mini for mini in collect()}
 
@@ -17,7 +17,7 @@ def findings(folder, w, config):
     w = {name: np.asarray(x, order="C") for name, x in w.items()}
     with weightprint.open(put(folder, w, config)) as checkpoint:
         context = CheckContext(checkpoint, None, None)  # no values are asked for
-        return [*family(context), *attention_parts(context)]
+        return [*family(context), *attention_parts(context), *unfitting(context)]
 
 
 @pytest.mark.parametrize("name", MINIATURES)
@@ -64,6 +64,23 @@ SOUND = {
     "a composite's": (llama, {"model_type": "qwen2_vl", **{k: v for k, v in CONFIG.items() if k != "model_type"}}),
     "roberta": (bert, BERT | {"model_type": "roberta"}),
 }
+
+
+def rank(w):
+    """One rank's rows of every tensor."""
+    return {name: x[: len(x) // 2] for name, x in w.items()}
+
+
+def wrong_axis(w):
+    """The halves of down's columns, one under the other."""
+    return {n: np.concatenate(np.split(x, 2, axis=1)) if "down" in n else x for n, x in w.items()}
+
+
+@pytest.mark.parametrize("spoil", [rank, wrong_axis])
+def test_shapes_that_are_not_the_familys(tmp_path, spoil):
+    (found,) = findings(tmp_path / "m", spoil(llama()), CONFIG)
+    assert found.code == "config_unfit"
+    assert "_proj.weight" in found.message
 
 
 @pytest.mark.parametrize("name", OTHERS)

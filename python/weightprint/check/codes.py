@@ -55,7 +55,8 @@ GROUPS: dict[str, dict[str, Code]] = {
             "at most 0.01 % of the values are not zero", "20 ones among a million zeros", "compare", "warning"
         ),
         "all_zero": Code(
-            "all values are zero: an error in a matrix of the model, a warning in one without a known place",
+            "all values are zero: an error in a matrix of the model and in a norm's gain, a warning in a matrix "
+            "without a known place",
             "a down projection of zeros",
             "it was never written: save or convert again",
             "error, warning, note",
@@ -88,6 +89,11 @@ GROUPS: dict[str, dict[str, Code]] = {
             "a scale is missing, inverted or another tensor's: convert again",
             "warning",
         ),
+        "other_type": Code(
+            "no matrix has the spread of weights in the type that the header says, and all have it in another reading",
+            "bfloat16 words under a header that says F16",
+            "set the type that was written, or the order of the bytes, and save again",
+        ),
         "never_trained": Code(
             "gains all 1 and one deviation per role",
             "a model fresh from its constructor",
@@ -109,6 +115,20 @@ GROUPS: dict[str, dict[str, Code]] = {
         "block_lacks": Code("blocks without parts that most have", "block 3 without o", _AGAIN, "warning"),
         "sibling_missing": Code(
             "modules without a tensor that most of their kind have", "one expert without input_scale", _AGAIN, "warning"
+        ),
+        "repeated_blocks": Code(
+            "every block of a stack the same, or every expert of a block (a note)",
+            "block 0 saved as each of four",
+            _AGAIN,
+            "warning, note",
+        ),
+        "flat_parameters": Code(
+            "flat parameters of FSDP: all weights of a module end to end, or a rank's part of them",
+            "_fsdp_wrapped_module._flat_param",
+            "gather the full state and save again",
+        ),
+        "training_states": Code(
+            "an optimiser's states among the weights", "optimizer.state.0.exp_avg", "save the weights alone", "warning"
         ),
         "head_missing": Code(
             "no output head, though the config says that it isn't the embedding",
@@ -190,6 +210,11 @@ GROUPS: dict[str, dict[str, Code]] = {
     },
     "config.json and the tensors": {
         "config_blocks": Code("another number of blocks", "num_hidden_layers 4, 3 here", _AGAIN, "error, warning"),
+        "config_unfit": Code(
+            "tensors under the names of the family that the config says, in shapes that can't be its",
+            "half of every tensor's rows, from one rank",
+            _CONVERT,
+        ),
         "config_family": Code(
             "a model_type whose tensors have other names or biases",
             "model_type qwen2, and no biases",

@@ -29,6 +29,7 @@ _SHOWN = 10
 _INTEGERS = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"})
 _MAY_HAVE_DEAD_ROWS = frozenset({"embedding", "head", "router", "fixed"})
 _BLOCK = re.compile(r"(?:^|\.)(h|blk|experts?|\w*layers?|\w*blocks?)\.([0-9]{1,18})(?=\.)")
+_IN_FRONT = frozenset({"attn_norm", "ffn_norm", "final_norm"})
 _SAME_BY_DESIGN = 16  # tensors with fewer elements are equal too easily to be worth a word
 
 
@@ -77,6 +78,8 @@ def constants(context: CheckContext) -> Iterator[Finding]:
         quiet = len(row["shape"]) < 2 or row["dtype"] in _INTEGERS or parts & {"fixed", "norm", "bias"}
         zero, part_of_adapter = row["n_zero"] == row["n"], is_update(row["name"])
         severity: Severity = "note" if quiet else "error" if zero and parts and not part_of_adapter else "warning"
+        if zero and "norm" in parts and "bias" not in parts and _closes(context, row["name"]):
+            severity = "error"
         if zero:
             yield about(row, "all_zero", severity, f"all {row['n']:,} values are zero")
         else:
@@ -85,6 +88,16 @@ def constants(context: CheckContext) -> Iterator[Finding]:
         learned = parts - {"fixed"} or row["name"].endswith((".weight", ".bias"))
         message = f"shape {list(row['shape'])} holds no value"
         yield about(row, "empty", "error" if learned else "note", message)
+
+
+def _closes(context: CheckContext, name: str) -> bool:
+    """A gain that lets nothing through: of a known family that adds no 1 to it (Gemma's are 1 where zeros are stored),
+    and in front of a part, not behind one that starts as no change."""
+    placed = [a.place for a in context.anatomy.of(context.anatomy.weights.owner(name))]
+    return any(
+        place.stack in context.anatomy.families and place.role in _IN_FRONT and context.anatomy.offset(place) == 0
+        for place in placed
+    )
 
 
 def zero_rows(context: CheckContext) -> Iterator[Finding]:

@@ -27,10 +27,12 @@ from weightprint.anatomy.anatomy import Anatomy
 from weightprint.anatomy.roles import TOKEN_TABLES
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.selection import matching
+from weightprint.diff.elsewhere import digests_of, elsewhere
 from weightprint.diff.renames import rename_rules
 from weightprint.evidence.pair import Pair
 from weightprint.evidence.pairing import pair_by_name, pair_tensors
 from weightprint.evidence.rounding.encodings import Outcome, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence.rounding.misread import misread
 from weightprint.evidence.rounding.orders import may_be, order
 from weightprint.evidence.rounding.regrouped import regrouped
 from weightprint.fingerprint.fingerprint import Fingerprint, both_kept
@@ -40,8 +42,6 @@ from weightprint.fingerprint.stored import check_plans, view
 from weightprint.results.saving import json_value, to_json
 from weightprint.results.shown import Shown
 from weightprint.results.table import Column, Kind, StatsTable
-from weightprint.scan.columns import measure
-from weightprint.scan.request import Request, Settings
 from weightprint.util.arrays import F32
 from weightprint.util.escape import escape
 from weightprint.util.natural_order import natural_key
@@ -254,6 +254,7 @@ def _diff(
         if not tied or row["status"] in ("same", "re_encoded"):
             rows.append(row | {"name": name})
     alone = _leftovers(ours, theirs, left_a, left_b)
+    _moved_whole(ours, theirs, side_a, side_b, rows)
     _regrouped(side_a, side_b, rows, alone)
     rows += alone
     for anatomy in (ours, theirs):
@@ -397,8 +398,10 @@ def _compared(side_a: ModelView, side_b: ModelView, pair: Pair, found: _Sums) ->
     status = "same" if not n_differ and not otherwise else "re_encoded" if not n_differ or same else "changed"
     if status == "changed" and (pair.a.undecoded or pair.b.undecoded):
         status = "not_read"
-    asked = status == "changed" and not (outcome and outcome.kind()) and may_be(math.sqrt(aa), math.sqrt(bb), pair)
-    found_order = order(side_a, side_b, pair) if asked else None
+    asked = status == "changed" and not (outcome and outcome.kind())
+    found_order = misread(side_a, side_b, pair) if asked else None
+    if asked and found_order is None and may_be(math.sqrt(aa), math.sqrt(bb), pair):
+        found_order = order(side_a, side_b, pair)
     return (
         pair,
         _row(pair.a, pair.b, status, pair.transposed)
@@ -432,6 +435,19 @@ def _with_stored_scales(side_a: ModelView, side_b: ModelView, measured: list[_Co
             row["status"] = "re_encoded"
 
 
+def _moved_whole(
+    ours: Anatomy, theirs: Anatomy, side_a: ModelView, side_b: ModelView, rows: list[dict[str, Any]]
+) -> None:
+    """Says of rows whose values stand in A under another name, which that is."""
+    odd = [r for r in rows if r["status"] == "changed" and not r["order"] and abs(r["cosine"] or 0) < _MOVED]
+    a = {r["name_a"]: side_a.tensors[r["name_a"]] for r in odd}
+    if any(r["role"] in TOKEN_TABLES for r in odd):  # a head put in for the embedding, or the other way round
+        a |= {t.name: t for t in side_a.tensors.values() if t.place is not None and t.place.role in TOKEN_TABLES}
+    found = elsewhere(ours, theirs, a, {r["name"]: side_b.tensors[r["name"]] for r in odd}) if odd else {}
+    for row in odd:
+        row["order"] = found.get(row["name"])
+
+
 def _regrouped(side_a: ModelView, side_b: ModelView, rows: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
     """Says of rows whose tensor is made of other tensors' rows, whose these are."""
     odd = [r for r in rows if r["status"] == "changed" and not r["order"] and abs(r["cosine"] or 0) < _MOVED]
@@ -461,7 +477,7 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
     """Tensors without a partner: equal bytes, under their own name first; another shape under the same name; or alone.
     What nothing decodes was not read, and no more is the weight that it may be on the other side."""
     rows: list[dict[str, Any]] = []
-    digests = [_digests(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
+    digests = [digests_of(anatomy, left) if left_a and left_b else {} for anatomy, left in ((a, left_a), (b, left_b))]
     own = {name for name, key in digests[1].items() if digests[0].get(name) == key}
     owners: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
     for name, key in digests[0].items():
@@ -481,10 +497,3 @@ def _leftovers(a: Anatomy, b: Anatomy, left_a: dict[str, Tensor], left_b: dict[s
     for name, tensor in left_a.items():
         rows.append(_row(tensor, None, "not_read" if tensor.undecoded or name in unread[1] else "only_a"))
     return rows
-
-
-def _digests(anatomy: Anatomy, left: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...], str]]:
-    """(dtype, shape, digest) of the left-over tensors that are stored as they are."""
-    infos = [info for info in anatomy.checkpoint.tensors if info.name in left and info.name not in anatomy.touched]
-    digests = measure(anatomy.checkpoint, infos, Request(digest=True), Settings())["digest"]
-    return {info.name: (info.dtype, info.shape, digest) for info, digest in zip(infos, digests, strict=True)}

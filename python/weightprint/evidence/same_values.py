@@ -27,8 +27,8 @@ It can't be passed by chance: a scale serves at least 32 values. A tensor is evi
 the finer side and 16 on the coarser; simpler ones are counted as agreeing, not as showing anything.
 
 Values that are the same in another order within their tensor (rows or columns permuted or regrouped, a square matrix
-transposed: :mod:`.rounding.orders`) or cut and joined another way (:mod:`.rounding.regrouped`) are found and named
-("reordered"), and never called the same either.
+transposed: :mod:`.rounding.orders`), cut and joined another way (:mod:`.rounding.regrouped`) or read as what they are
+not (:mod:`.rounding.misread`) are found and named ("reordered"), and never called the same either.
 
 Rounding loses bits, so where values were really rounded the coarser side is the later one. Where the finer side holds
 only values of the coarser format (an upcast) nothing was lost and the direction stays open.
@@ -56,6 +56,7 @@ from weightprint.evidence.exact_sharing import is_fixed
 from weightprint.evidence.pair import ModelPair, Pair
 from weightprint.evidence.rounding.block_codes import Coded
 from weightprint.evidence.rounding.encodings import Outcome, bits, checked, stored_otherwise, stored_scales, times
+from weightprint.evidence.rounding.misread import misread
 from weightprint.evidence.rounding.orders import Order, may_be, order
 from weightprint.evidence.rounding.regrouped import Regrouped, may_be_regrouped, regrouped
 from weightprint.evidence.test import Test
@@ -147,8 +148,10 @@ def same_values(models: ModelPair) -> Evidence:
     def check(pair: Pair) -> tuple[Outcome | None, Order | None]:
         outcome = stored(pair)
         other = outcome is None or outcome.kind() is None
-        fixed = not other or not may_be(pair.a.std, pair.b.std, pair) or is_fixed(b, pair.b)
-        return outcome, None if fixed else order(a, b, pair)
+        if not other or is_fixed(b, pair.b):
+            return outcome, None
+        read = misread(a, b, pair)
+        return outcome, read if read or not may_be(pair.a.std, pair.b.std, pair) else order(a, b, pair)
 
     todo = [p for p in models.pairs if stored_otherwise(p) or p.a.digest != p.b.digest]
     outcomes = list(zip(todo, parallel.each(check, todo, ahead=len(todo)), strict=True))

@@ -102,6 +102,7 @@ def reordering(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"tensors", "role", "order", "names"}`` for each order; role: a list of them."""
     same = facts.told(SameValues)
     tensors = facts.models.b.tensors
+    read = {n for n, o in same.reordered.items() if o.get("read")} if same else set()
     by_order: dict[str, list[str]] = defaultdict(list)
     for found in (other_orders(facts), same.regrouped if same else {}, facts.exchanged_roles):
         for name, words in found.items():
@@ -109,8 +110,11 @@ def reordering(facts: Facts, changes: Changes) -> Iterable[Operation]:
     for words, names in sorted(by_order.items(), key=lambda item: -len(item[1])):
         roles = Counter(place.role for n in names if (place := tensors[n].place) is not None)
         parameters = {"tensors": len(names), "role": [role for role, _ in roles.most_common()], "order": words}
-        where = f"the same values as in A, {words}: {len(names)} tensor{'' if len(names) == 1 else 's'}"
-        yield Operation("reordered", parameters | {"names": names}, where)
+        kind, what = (
+            ("read_otherwise", "A's tensor") if read.issuperset(names) else ("reordered", "the same values as in A")
+        )
+        where = f"{what}, {words}: {len(names)} tensor{'' if len(names) == 1 else 's'}"
+        yield Operation(kind, parameters | {"names": names}, where)
 
 
 def other_orders(facts: Facts) -> dict[str, str]:

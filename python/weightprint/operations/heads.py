@@ -17,7 +17,7 @@ from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes
 from weightprint.operations.edits.attention_replaced import attention_replaced
 from weightprint.operations.factors_and_orders import other_orders
-from weightprint.operations.structure import number
+from weightprint.operations.structure import number, placed
 from weightprint.verdict.facts import Facts
 
 __all__ = ["heads"]
@@ -45,8 +45,32 @@ def heads(facts: Facts, changes: Changes) -> Iterable[Operation]:
         yield Operation(
             "heads_to_gqa", {"kv_heads": b.kv_heads}, f"{a.kv_heads} -> {b.kv_heads} key and value heads", 0.95
         )
+    elif b.heads == a.heads and b.kv_heads > a.kv_heads and (order := _repeated(facts, stack, origin, a, b)):
+        where = (
+            f"{a.kv_heads} -> {b.kv_heads} key and value heads, each of A's {b.kv_heads // a.kv_heads} times {order}"
+        )
+        yield Operation("kv_heads_repeated", {"kv_heads": b.kv_heads, "order": order}, where)
     elif b.heads < a.heads and b.heads * a.kv_heads == a.heads * b.kv_heads:
         yield _pruned(seen, a, b)
+
+
+def _repeated(facts: Facts, stack: str, origin: str, a: Geometry, b: Geometry) -> str:
+    """How B's keys repeat A's, head by head: ``"one after the other"``, which leaves the function as it is, or ``"all
+    of them in turn"``, which gives queries other keys; empty where they don't."""
+    keys = {t.layer: t for t in placed(facts.models.b, "k") if t.stack == stack}
+    theirs = {t.layer: t for t in placed(facts.models.a, "k") if t.stack == origin}
+    layer = next((layer for layer in keys if layer in theirs), None)
+    if layer is None or not a.kv_heads or not b.kv_heads or b.kv_heads % a.kv_heads:
+        return ""
+    x, y = facts.models.a.rows(theirs[layer]), facts.models.b.rows(keys[layer])
+    n, heads = b.kv_heads // a.kv_heads, x.reshape(a.kv_heads, -1, x.shape[-1])
+    for words, repeated in (
+        ("one after the other", np.repeat(heads, n, 0)),
+        ("all of them in turn", np.tile(heads, (n, 1, 1))),
+    ):
+        if repeated.size == y.size and np.allclose(repeated.reshape(y.shape), y, rtol=0.01, atol=0):
+            return words
+    return ""
 
 
 def _sources(facts: Facts, stack: str) -> Mapping[int, Sources]:

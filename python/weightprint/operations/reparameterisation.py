@@ -17,6 +17,7 @@ import numpy as np
 
 from weightprint.evidence.head_agreement import HeadAgreement
 from weightprint.evidence.lookup.units import unit_outputs
+from weightprint.evidence.same_values import SameValues
 from weightprint.fingerprint.model import ModelView, Tensor
 from weightprint.fingerprint.sampling import sampled_rows
 from weightprint.operations.base import Operation, Row
@@ -47,7 +48,11 @@ def reparameterisation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     if not facts.decisive:
         return
     undone = frozenset(c.b.name for c, _ in changes.seen if c.kind == "scaling")
+    same = facts.told(SameValues)
+    misread = any(order.get("read") for order in same.reordered.values()) if same else False
     for operation in _reparameterised(facts):
+        if misread and operation.name in _OF_SCALES:
+            continue  # gains that are read as other numbers have other signs and sizes, which nothing undoes
         yield replace(operation, explains=undone) if operation.name in _OF_SCALES else operation
 
 
@@ -78,7 +83,7 @@ def _stream(facts: Facts, seen: Channels | None, found: Sequence[Found]) -> Iter
     if seen.width_a != seen.of_a.size:
         return
     there = seen.of_a >= 0
-    if seen.moved > _FEW and not _anchored(facts):
+    if seen.moved > _FEW and seen.known > _CLOSED and not _anchored(facts):
         parameters = {"share": number(seen.moved), "channels": seen.of_a.tolist()}
         yield Operation(
             "channel_permutation", parameters, f"{seen.moved:.0%} of {there.sum():,} residual channels moved"

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 from weightprint.anatomy.adapters.dialects import factors_of
 from weightprint.anatomy.roles import TOKEN_TABLES
@@ -105,6 +106,19 @@ class Copied:
             for t in side.tensors.values()
             if t.undecoded and t.digest not in equal and t.name not in met
         )
+
+    @cached_property
+    def contained(self) -> tuple[bool, bool]:
+        """Whether all of A is in B value for value, simple tensors aside, and all of B in A. A pair of unequal values
+        is no exception where both stand elsewhere on the other side (layers repeated, a head for the embedding)."""
+        if self.undecoded:
+            return False, False
+        missing, beyond = (self.missing_in_b, self.missing_in_a), [{t.name for t in side} for side in self.beyond]
+        key = attrgetter("dtype", "shape", "digest")
+        unequal = [p for p in self.models.pairs if key(p.a) != key(p.b)]
+        own = [{p.a.name for p in unequal}, {p.b.name for p in unequal}]
+        of_a, of_b = (not lack and not (left & names) for lack, left, names in zip(missing, beyond, own, strict=True))
+        return of_a, of_b
 
     @cached_property
     def whole(self) -> bool:
@@ -245,10 +259,12 @@ class Copied:
 
     @cached_property
     def missing_outside_blocks_only(self) -> bool:
-        """True if what is missing lies outside the blocks (a head, a pooler) and there are blocks."""
-        missing = (*self.missing_in_a, *self.missing_in_b)
+        """True if what one side lacks is a part outside the blocks (a head, a pooler), and there are blocks. Tensors
+        that nobody knows (an optimiser's states) are no such part."""
+        missing = self.missing_in_a or self.missing_in_b
         blocks = any(t.layer is not None for t in (*self.models.a.tensors.values(), *self.models.b.tensors.values()))
-        return blocks and all(t.layer is None for t in missing)
+        of_one_side = not self.missing_in_a or not self.missing_in_b
+        return blocks and of_one_side and all(t.layer is None and t.place is not None for t in missing)
 
     @cached_property
     def copies_unclear(self) -> bool:

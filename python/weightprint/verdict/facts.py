@@ -203,11 +203,19 @@ class Facts(Copied):
 
     @cached_property
     def more_experts_only(self) -> bool:
-        """What is absent are experts that B has beside others which hold the dense FFN of A's block: a mean of experts
-        may hold next to nothing of one of them."""
-        dense = {key[:2] for key, block in self.blocks.items() if key[2] is not None and block.a[2] is None}
+        """What is absent are experts that B has beside others: those which hold the dense FFN of A's block (a mean of
+        experts may hold next to nothing of one of them), or all that A's block has (the same pair the other way round
+        has nothing absent, since A dropped them or B was grown)."""
+        ours, found = defaultdict[tuple[str, int], set[Key]](set), defaultdict[tuple[str, int], set[Key]](set)
+        for f in ffns(self.models.a):
+            ours[f.key[:2]].add(f.key)
+        for key, block in self.blocks.items():
+            if key[2] is not None:
+                found[key[:2]].add(block.a)
+        dense = {at for at, sources in found.items() if any(a[2] is None for a in sources)}
+        grown = dense | {at for at, sources in found.items() if any(ours[a[:2]] <= sources for a in sources)}
         names = self.absent_beside_found
-        return bool(names) and all(any(n.startswith(f"{s}.{at}.expert.") for s, at in dense) for n in names)
+        return bool(names) and all(any(n.startswith(f"{s}.{at}.expert.") for s, at in grown) for n in names)
 
     @cached_property
     def deeper_only(self) -> bool:

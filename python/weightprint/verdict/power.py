@@ -22,6 +22,9 @@ def lacks(facts: Facts) -> tuple[str, ...]:
         whole = sum(t.numel for t in matrices if t.place is None or t.layer is not None)
         if 2 * placed <= whole or not placed:
             out.append(f"most of {label} lies in tensors whose role is not known")
+        spoilt = sum(t.numel for t in matrices if t.n_nan or t.n_infinite)
+        if 2 * spoilt > sum(t.numel for t in matrices):
+            out.append(f"most of {label} lies in matrices that hold NaN or Inf")
     if facts.models.effort == "quick":
         out.append("quick effort looks at units of the same number only, and at no alignment")
     for question, tests in QUESTIONS.items():

@@ -50,10 +50,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "re_encoded",
-        lambda f: (
-            f.stored_otherwise and f.whole and (f.complete or (f.missing_outside_blocks_only and not f.missing_in_a))
-        ),
-        "every value of B, and every value of A's blocks, is a value of the other in another encoding",
+        lambda f: f.stored_otherwise and f.whole and (f.complete or f.missing_outside_blocks_only),
+        "every value of either model, but for a head or pooler that one lacks, is the other's in another encoding",
         _COPY,
         wording.re_encoded,
     ),
@@ -73,7 +71,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "shared_origin",
-        lambda f: bool(f.shown) and f.whole and (not f.missing_in_a or not f.missing_in_b),
+        lambda f: bool(f.shown) and any(f.contained),
         "one model holds all of the other, value for value, and more",
         _COPY,
         wording.all_of_one,

@@ -83,8 +83,22 @@ def moved(facts: Facts) -> str:
     what = (
         "; ".join(words for words, _ in within.most_common(4)) if len(facts.exchanged_roles) == len(facts.moved) else ""
     )
-    what = what or "layers were moved"
+    what = what or _experts_moved(facts) or "layers were moved"
     return f"A and B hold the same tensors, value for value, but {tensors} stand at another place: {what}."
+
+
+def _experts_moved(facts: Facts) -> str:
+    """Of experts under other numbers in their own block, whether or not the router's rows are; empty elsewhere."""
+    a, b = facts.models.a.tensors, facts.models.b.tensors
+    of_a = {f.b: a[f.a].place for f in facts.copies if f.kind == "exact"}
+    for name in facts.moved:
+        here, there = b[name].place, of_a[name]
+        if here is None or there is None or here.expert is None or (here.block, here.role) != (there.block, there.role):
+            return ""
+    blocks = {b[name].region for name in facts.moved}
+    stay = [p for p in facts.models.pairs if p.b.region in blocks and p.b.place and p.b.place.role == "router"]
+    kept = any(p.a.digest == p.b.digest for p in stay)
+    return "experts stand under other numbers" + (", and the routers as they stood: not the same function" * kept)
 
 
 def re_encoded(facts: Facts) -> str:
@@ -104,13 +118,25 @@ def same_but(facts: Facts) -> str:
 
 
 def _orders(facts: Facts) -> str:
-    """How many tensors hold the other's values in another order, and in which, in words."""
+    """How many tensors hold the other's values in another order, or read as something else, and how, in words."""
     same = facts.told(SameValues)
-    found = Counter(o["order"] for o in same.reordered.values()) if same else Counter[str]()
-    found.update(same.regrouped.values() if same else ())
-    n, most = found.total(), found.most_common(3)
-    which = "; ".join(words for words, _ in most) + ("; …" if len(found) > 3 else "")
-    return f"{_plural(n, 'tensor')} of B {'holds' if n == 1 else 'hold'} A's in another order ({which})"
+    orders, read = Counter[str](), Counter[str]()
+    for o in same.reordered.values() if same else ():
+        (read if o.get("read") else orders).update((o["order"],))
+    orders.update(same.regrouped.values() if same else ())
+    kinds = (
+        ("holds A's", "hold A's", " in another order", orders),
+        ("is one of A's", "are A's", " read otherwise", read),
+    )
+    return " and ".join(
+        f"{_plural(n, 'tensor')} of B {one if n == 1 else more}{how} ({_most(found)})"
+        for one, more, how, found in kinds
+        if (n := found.total())
+    )
+
+
+def _most(found: Counter[str]) -> str:
+    return "; ".join(words for words, _ in found.most_common(3)) + ("; …" if len(found) > 3 else "")
 
 
 def shared_origin(facts: Facts) -> str:
@@ -199,12 +225,19 @@ def _not_looked_at(facts: Facts) -> str:
 def all_of_one(facts: Facts) -> str:
     """Of one model that holds the other; simple tensors may be left on either side."""
     in_a, in_b = facts.more
+    of_a, of_b = facts.contained
     # Rather the side of which nothing at all is left.
-    b_in_a = not facts.missing_in_a and (not in_b or bool(facts.missing_in_b) or in_a > 0)
-    less, more, left, n = ("B", "A", in_b, in_a) if b_in_a else ("A", "B", in_a, in_b)
-    but = f" but {_plural(left, 'tensor')} too simple to tell" if left else ""
+    b_in_a = of_b and (not in_b or not of_a or in_a > 0)
+    side, less, more, beyond, n = (1, "B", "A", in_b, in_a) if b_in_a else (0, "A", "B", in_a, in_b)
+    left = facts.beyond[side][:beyond]
+    empty = sum(t.numel == 0 for t in left)
+    kinds = ((empty, "empty tensor", ""), (len(left) - empty, "tensor", " too simple to tell"))
+    but = " and ".join(f"{_plural(k, word)}{end}" for k, word, end in kinds if k)
+    again = beyond - len(left)
+    twice = f", {_plural(again, 'tensor')} more often than there" if again else ""
     has = f"; {more} has {_plural(n, 'more tensor')}" if n else ""
-    return f"Everything in {less}{but} is in {more}, value for value{has}."
+    how = "in another encoding" if facts.re_encoded else "value for value"
+    return f"Everything in {less}{f' but {but}' if but else ''} is in {more}, {how}{twice}{has}."
 
 
 def factors(facts: Facts) -> str:

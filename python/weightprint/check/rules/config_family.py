@@ -7,6 +7,7 @@ tensors only where they are another family's by a name in every block, and no ro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from weightprint.anatomy.adapters.adapters import is_adapter
@@ -14,7 +15,9 @@ from weightprint.anatomy.families.table import FAMILIES
 from weightprint.anatomy.family import Family
 from weightprint.anatomy.geometry import configs, model_types
 from weightprint.anatomy.match import match
+from weightprint.anatomy.names import compiled
 from weightprint.check.context import CheckContext, listed
+from weightprint.check.rules.quantised import is_packed
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 
@@ -50,6 +53,44 @@ def family(context: CheckContext) -> Iterator[Finding]:
             f"{found.name}'s: {listed(strange)}"
         )
         yield Finding("config_family", "warning", message, context.checkpoint.config_file.path, strange[0])
+
+
+def unfitting(context: CheckContext) -> Iterator[Finding]:
+    """Tensors under the names of the family that the config says, in shapes that can't be its: one rank's rows, parts
+    joined along the wrong axis."""
+    anatomy = context.anatomy
+    types = model_types(context.config)
+    claimed = [row for row in FAMILIES if not types.isdisjoint(row.model_types) and not row.name.startswith("gguf")]
+    found = anatomy.families.get(anatomy.main_stack)
+    if not claimed or is_adapter(context.checkpoint.names()) or (found is not None and found not in claimed):
+        return
+    weights = anatomy.weights
+    if any(not weight.readable or is_packed(weight) for weight in weights.values()):
+        return
+    left = match(weights.shapes, context.config, claimed).unmatched
+    known = [name for name in left if weights[name].numel and any(_knows(row, name) for row in claimed)]
+    matrices = [name for name in known if len(weights[name].shape) > 1]
+    if matrices:
+        first = "×".join(map(str, weights[matrices[0]].shape))
+        message = (
+            f"config.json says {' and '.join(escape(t, 40) for t in sorted(types))}, and {len(known):,} tensors have "
+            f"its names and shapes that don't fit together ({first} the first): {listed(matrices)}"
+        )
+        yield Finding("config_unfit", "error", message, context.checkpoint.config_file.path, matrices[0])
+
+
+def _knows(row: Family, name: str) -> bool:
+    """Whether a parameter inside blocks is called so in this family."""
+    for stack in row.stacks:
+        front, _, back = stack.block.partition("{b}")
+        found = (
+            re.search(rf"(?:^|\.){re.escape(front)}[0-9]+{re.escape(back.removesuffix('.'))}\.(.+)$", name)
+            if stack.block
+            else None
+        )
+        if found and found[1] in compiled(stack.inside):
+            return True
+    return False
 
 
 def _has_towers(row: Family) -> bool:

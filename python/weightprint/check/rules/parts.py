@@ -112,3 +112,34 @@ def siblings(context: CheckContext) -> Iterator[Finding]:
         n = len(modules)
         message = f"{n:,} of {total[leaf]:,} modules have no {escape(leaf)}, which the others like them have: "
         yield Finding("sibling_missing", "warning", message + listed(modules), tensor=f"{modules[0]}.{leaf}")
+
+
+def repeated(context: CheckContext) -> Iterator[Finding]:
+    """Every block of a stack, or every expert of a block, the same: a loop that saved one of them each time. Layers
+    that a merge repeats, and one expert beside others, are left to the note on equal bytes."""
+    digests = {name: context.column("digest")[k] for name, k in context.row_of.items()}
+    blocks: dict[str, dict[object, list[tuple[str, str, str]]]] = defaultdict(lambda: defaultdict(list))
+    for a in context.anatomy.assignments:
+        stored, place = a.view.weight, a.place
+        if place.block is None or stored not in digests or len(context.anatomy.weights[stored].shape) < 2:
+            continue
+        if place.expert is not None:
+            where = f"{place.stack}: all experts of block {place.block}"
+            blocks[where][place.expert].append((place.role, "", digests[stored]))
+        blocks[f"{place.stack}: all blocks"][place.block].append((place.role, str(place.expert), digests[stored]))
+    alike = [
+        where
+        for where, parts in blocks.items()
+        if len(parts) > 2 and len({tuple(sorted(p)) for p in parts.values()}) == 1
+    ]
+    whole = [where for where in alike if where.endswith("all blocks")]
+    experts = [where for where in alike if where not in whole]
+    for where in whole:
+        message = f"{escape(where)} ({len(blocks[where]):,}) hold the same matrices: one was saved in place of each"
+        yield Finding("repeated_blocks", "warning", message)
+    if experts:
+        more = f", and so in {len(experts) - 1:,} more blocks" if len(experts) > 1 else ""
+        message = (
+            f"{escape(experts[0])} ({len(blocks[experts[0]]):,}) hold the same matrices{more}: copies not trained yet"
+        )
+        yield Finding("repeated_blocks", "note", message)

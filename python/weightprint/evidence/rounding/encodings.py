@@ -239,8 +239,8 @@ def _factor(a: ModelView, b: ModelView, pair: Pair, ways: Sequence[tuple[int, in
 def _unlike(x: F32, y: F32) -> bool:
     """No factor and no rounding to a type of 8 bits of precision and more makes one of these of the other. False
     where values are not finite, or so small that rounding leaves less of them."""
-    wide, other = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
     with np.errstate(all="ignore"):
+        wide, other = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
         xx, xy, yy = float(wide @ wide), float(wide @ other), float(other @ other)
     return min(xx, yy) > wide.size * _TINY**2 and xy * xy < _UNLIKE * xx * yy < math.inf
 

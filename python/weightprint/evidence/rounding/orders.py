@@ -46,7 +46,8 @@ class Order:
     ``order``: in words, told from A to B, ``back`` from B to A. ``rows``, ``columns``: a number for the order of each,
     equal orders having equal ones; None for an axis that stayed, or whose order isn't known. ``blocks``: how many
     rows, and how many columns, moved together everywhere. ``whole``: rows or columns of a matrix kept together. Where
-    they didn't, equal values are no more than that: a stranger's may have been mapped to A's, rank by rank.
+    they didn't, equal values are no more than that: a stranger's may have been mapped to A's, rank by rank. ``read``:
+    no order at all, but other values that A's stand for (:mod:`.misread`).
     """
 
     order: str
@@ -55,6 +56,7 @@ class Order:
     columns: int | None = None
     blocks: tuple[int, int] = (1, 1)
     whole: bool = True
+    read: bool = False
 
 
 @dataclass(frozen=True)

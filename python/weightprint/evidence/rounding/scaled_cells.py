@@ -249,9 +249,9 @@ def _inverses(x: Sequence[float] | F64) -> F64:
 
 def fits(fine: F32, coarse: F32, dtype: str, fit: Fit) -> Fit:
     """Narrow ``fit`` by one run of whole rows. ``fine``, ``coarse``: (rows, columns), coarse stored as ``dtype``."""
-    a = fine.astype(np.float64)
     low, high = Cells(dtype)(coarse)
     with np.errstate(divide="ignore", invalid="ignore"):
+        a = fine.astype(np.float64)
         first, second = low / a, high / a
     lower = np.where(a > 0, first, np.where(a < 0, second, np.where((low <= 0) & (high >= 0), -np.inf, np.inf)))
     upper = np.where(a > 0, second, np.where(a < 0, first, np.where((low <= 0) & (high >= 0), np.inf, -np.inf)))

@@ -172,6 +172,7 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "quantise": _quantised,
     "scaled": _scaled,
     "reordered": lambda p: f"{_some(p['tensors'], 'tensor')} in another order: {p['order']}",
+    "read_otherwise": lambda p: f"{_some(p['tensors'], 'tensor')} read otherwise: {p['order']}",
     "depth_upscaling": _stacked,
     "layer_shuffle": lambda p: "layers put in another order",
     "depth_drop": lambda p: f"{_some(p['count'], 'layer')} dropped: {', '.join(joined(p['layers'], limit=6))}",
@@ -189,6 +190,10 @@ _SAYS: Mapping[str, Callable[[Parameters], str]] = {
     "hidden_pruning": lambda p: f"model made narrower: {percent(p['keep'])} of the channels kept",
     "hidden_widening": lambda p: f"model made {p['factor']:g} times as wide, new channels {p['new']}",
     "attention_replaced": _other_attention,
+    "kv_heads_repeated": lambda p: (
+        f"keys and values repeated to {_some(p['kv_heads'], 'head')}, {p['order']}"
+        + (": queries meet other keys than before" if p["order"] == "all of them in turn" else "")
+    ),
     "heads_to_gqa": lambda p: f"attention heads made to share keys and values: {p['kv_heads']} of these left",
     "head_permutation": lambda p: "attention heads renumbered",
     "head_pruning": lambda p: f"attention heads dropped: {percent(p['keep'])} kept",
