@@ -36,7 +36,7 @@ import numpy as np
 from weightprint.evidence.rounding.grids import Grid, grid
 from weightprint.util.arrays import F32, F64, I64, Bools
 from weightprint.util.floats import MANTISSA, ulp
-from weightprint.util.linear_algebra import gram_singular_values, lstsq
+from weightprint.util.linear_algebra import gram_singular_values, lstsq, product
 
 __all__ = ["Difference", "look"]
 
@@ -133,12 +133,13 @@ def _noise(a: F64, b: F64, d: F64, dtype: str) -> tuple[int, float, bool]:
     sd = math.sqrt(max(second - float(np.mean(ulp(b[usable], dtype) ** 2)) / 12, 0.0))
     kurtosis = float((square * square).mean()) / second**2 - 3
     uneven = max(_uneven(np.where(usable, d * d, 0.0), usable, second, axis) for axis in (0, 1))
-    top = _largest(np.where(usable, d, 0.0))
-    edge = top / (math.sqrt(second) * (math.sqrt(len(d)) + math.sqrt(d.shape[1])))
     along = abs(float(values @ a[usable])) / (math.sqrt(second) * float(np.linalg.norm(a[usable])) + 1e-300)
     flat = along < 6 and abs(kurtosis) < 6 * math.sqrt(24 / n) + 0.02 and uneven < 6
+    if not flat:
+        return n, sd, False
+    edge = _largest(np.where(usable, d, 0.0)) / (math.sqrt(second) * (math.sqrt(len(d)) + math.sqrt(d.shape[1])))
     # Fluctuations of the largest singular value: about m^(-2/3) of it (Johansson 2000; Johnstone 2001).
-    return n, sd, flat and edge < 1 + 3 * min(d.shape) ** (-2 / 3)
+    return n, sd, edge < 1 + 3 * min(d.shape) ** (-2 / 3)
 
 
 def _uneven(square: F64, usable: Bools, mean: float, axis: int) -> float:
@@ -192,8 +193,8 @@ def _turned(x: F32, y: F32) -> float:
     size = float(np.linalg.norm(b - a))
     if 2 * len(a) > a.shape[1] or size == 0 or not np.isfinite(size):
         return 1.0
-    mixed = lstsq(a.T, b.T)
-    return float(np.linalg.norm(b.T - a.T @ mixed)) / size
+    mixed = lstsq(product(a, a.T), product(a, b.T))
+    return float(np.linalg.norm(b - product(mixed.T, a))) / size
 
 
 def _pattern(y: F32) -> tuple[int, int] | None:
