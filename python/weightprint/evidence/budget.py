@@ -101,6 +101,7 @@ class Budget:
     held_rows: float = 1e18  # bytes of all of them, where products allow more
     streamed: int = 1 << 40  # largest tensor (in values) that a test of all blocks may read whole for some columns
     columns_of: int = 1 << 40  # the same, of an alignment or a test of some blocks
+    fitted: int = 8  # blocks in which it is measured what a fit would reach
     token_rows: int = 16384  # of both tables, from which an alignment is found
     weak_ffns: int = 6  # of B, whose weak parts are compared
     weak_units: int = 512  # of each of them
@@ -184,6 +185,7 @@ KEPT = "kept"
 STANDARD_OF_LARGE = Budget(
     rows=256,
     channels=256,
+    fitted=4,
     held=1 << 28,
     held_rows=1 << 28,
     training_blocks=2,

@@ -34,13 +34,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.evidence.rounding.grids import Grid, grid
-from weightprint.util.arrays import F32, F64, I64, Bools
+from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.linear_algebra import gram_singular_values, lstsq, product
 
-__all__ = ["Difference", "look"]
+__all__ = ["WHOLE", "Difference", "look"]
 
 
+WHOLE = 64  # rows that are looked at whole, for grids and patterns
 _USABLE = 512  # entries that noise is judged on, at least
 _FLOOR = 1.5  # singular values above so many floors are no rounding
 _SIZE = 8  # rows and columns at least: of fewer every rank is low
@@ -81,7 +82,7 @@ def look(
     y: F32,
     dtype_a: str,
     dtype_b: str,
-    columns: I64 | None = None,
+    some: tuple[F32, F32] | None = None,
     heads: tuple[F32, F32] | None = None,
 ) -> Difference:
     """Measure one difference.
@@ -89,15 +90,13 @@ def look(
     Args:
         x, y: whole rows of A and B, float32 (rows, channels).
         dtype_a, dtype_b: the types that they were stored in.
-        columns: what needs no whole row is measured on these; None: on all.
+        some: of more rows some channels, on which everything else is measured; None: on x and y too.
         heads: one attention head of each, float32 (head size, channels).
     """
     grids = grid(y, x), grid(x, y)
     alike = all(grids) and len({(g.bits, g.group, g.kind) for g in grids if g}) == 1
     pattern = _pattern(y)
-    if columns is not None:
-        x, y = x[:, columns], y[:, columns]
-    a, b = x.astype(np.float64), y.astype(np.float64)
+    a, b = (z.astype(np.float64) for z in some or (x, y))
     bad = ~(np.isfinite(a) & np.isfinite(b))
     a[bad] = b[bad] = 0.0
     d = b - a
