@@ -197,7 +197,7 @@ STANDARD_OF_LARGE = Budget(
     order=OrderBudget(units=128, channels=512),
     heads=HeadBudget(channels=128, dims=32, permutations=6, compared=0),
     published=PublishedBudget(layers=3, units=256),
-    changes=ChangeBudget(looks=18),
+    changes=ChangeBudget(looks=18, columns=320),
 )
 
 #: Parameters from which on a model is large.
