@@ -144,8 +144,8 @@ def _smallest(models: ModelPair, change: Change, side: str, width: int, across: 
 
 
 def _keeps_parts(pair: _Pair, side: str, width: int, block: int, across: I64) -> bool:
-    """Whether parts of rows inside a block are as long in B as in A, up to rounding. By an independent change d a square
-    grows by 2<x, d>, whose own square is about 4|x|^2|d|^2 / block."""
+    """Whether parts of rows inside a block are as long in B as in A, up to rounding. By an independent change d a
+    square grows by 2<x, d>, whose own square is about 4|x|^2|d|^2 / block."""
     grown = allowed = 0.0
     for i in evenly(range(width // block), 2):
         x, y, _ = _block(pair, side, i * block, block, across)
