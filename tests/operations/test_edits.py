@@ -217,6 +217,14 @@ def test_blocks_turned_by_angles(block: int, angle: float, side: str, dtype: str
     assert (back["block"], back["angle"]) == (block, pytest.approx(angle, rel=0.1))
 
 
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_turns_show_beside_strong_channels(side: str) -> None:
+    strong = np.where(np.arange(96) % 31 == 5, 4, 1).astype(np.float32)
+    a = {n: x * strong if n in of(parent(), "q", "v", "up") else x for n, x in parent().items()}
+    found = told(a, turned(a, 8, 0.3, side), "BF16")["orthogonal_multipliers"].parameters
+    assert (found["block"], found["side"], found["matrices"], found["of"]) == (8, side, 12, 12)
+
+
 def test_a_turn_that_is_the_same_everywhere_orders_and_signs_are_no_multipliers() -> None:
     a = parent()
     assert "orthogonal_multipliers" not in told(a, turned(a, 8, 0.3, same=True))

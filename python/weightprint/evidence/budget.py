@@ -36,6 +36,7 @@ class UnitBudget:
     each: float = 3e3  # per parameter of A and B, if it need not cost more
     easy: float = 1e12  # at most, if it need not cost more
     limit: float = 1.2e13  # at most
+    richest: int = 0  # of `unit_table.PLANS`, the first that may be taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +99,18 @@ class Budget:
     held_rows: float = 1e18  # bytes of all of them, where products allow more
     streamed: int = 1 << 40  # largest tensor (in values) that a test of all blocks may read whole for some columns
     columns_of: int = 1 << 40  # the same, of an alignment or a test of some blocks
+    fitted: int = 8  # blocks in which it is measured what a fit would reach
     token_rows: int = 16384  # of both tables, from which an alignment is found
     weak_ffns: int = 6  # of B, whose weak parts are compared
     weak_units: int = 512  # of each of them
     training_blocks: int = 8  # whose matrices tell training in common from an initialisation in common
+    gain_permutations: int = 999  # of the channels of gains
+    sampled: int = 48  # matrices of the blocks in which signs of a direction are looked for
     zero_matrices: int = 64  # looked at for zeros
     zero_rows: int = 32  # of each of them
     geometry_ffns: int = 512  # per model, spread evenly
     geometry_share: float = 1e9  # of a model's values that are read at most
+    geometry_units: int = 1024  # of every FFN, half of them tested
     tables: TableBudget = TableBudget()
     lookup: UnitBudget = UnitBudget()
     order: OrderBudget = OrderBudget()
@@ -176,13 +181,21 @@ KEPT = "kept"
 
 #: Of two large models `standard` samples further: what is sampled says enough.
 STANDARD_OF_LARGE = Budget(
-    channels=512,
+    rows=256,
+    channels=256,
+    fitted=4,
     held=1 << 28,
     held_rows=1 << 28,
-    lookup=UnitBudget(each=2e2),
-    order=OrderBudget(channels=1024),
-    heads=HeadBudget(channels=512, permutations=8, compared=4, inside=8),
+    training_blocks=2,
+    gain_permutations=199,
+    sampled=24,
+    geometry_units=512,
+    tables=TableBudget(asked=256, columns_of_large=1024, compared=512),
+    lookup=UnitBudget(richest=8),
+    order=OrderBudget(units=128, channels=512),
+    heads=HeadBudget(channels=128, dims=32, permutations=6, compared=0),
     published=PublishedBudget(layers=3, units=256),
+    changes=ChangeBudget(looks=18, columns=320),
 )
 
 #: Parameters from which on a model is large.

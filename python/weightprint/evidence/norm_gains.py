@@ -51,7 +51,6 @@ from weightprint.util.arrays import F32, F64, I64
 from weightprint.util.linear_algebra import product, row_cosines, unit_rows
 from weightprint.util.ranges import evenly
 
-PERMUTATIONS = 999
 _MAX_VECTORS = 512
 _MAX_PER_ROLE = 64
 _FAR = 8.0  # median absolute deviations
@@ -145,13 +144,13 @@ def norm_gains(models: ModelPair) -> Evidence:
     others = _other_layers(kept, a @ b.T)
     any_order = float(_best_anywhere(everywhere, np.arange(width)[None])[0])
     rng = np.random.default_rng([models.seed, width])
-    orders = np.stack([rng.permutation(width) for _ in range(PERMUTATIONS)])
+    orders = np.stack([rng.permutation(width) for _ in range(models.budget.gain_permutations)])
 
     in_place = _in_place(a, b, orders) / len(kept)
     parts = np.array_split(orders, _PARTS)
     in_any = np.concatenate(list(parallel.each(lambda some: _best_anywhere(everywhere, some), parts)))
     drawn = [
-        (1 + int(np.count_nonzero(null >= x))) / (PERMUTATIONS + 1)
+        (1 + int(np.count_nonzero(null >= x))) / (len(orders) + 1)
         for null, x in ((in_place, matched), (in_any, any_order))
     ]
     named = choices(product(_profiles(a), _profiles(b).T)) if len(kept) >= 3 else np.full(width, -1)
@@ -187,7 +186,7 @@ def norm_gains(models: ModelPair) -> Evidence:
             "null_any_order": [float(in_any.mean()), float(in_any.std())],
             "p_monte_carlo": drawn[0],
             "p_any_order": drawn[1],
-            "permutations": PERMUTATIONS,
+            "permutations": len(orders),
             "hits": k,
             "outliers_a": out_a[:64],
             "outliers_b": out_b[:64],

@@ -180,7 +180,7 @@ def _planned(models: ModelPair) -> _Planned | str:
         return "no FFNs of the same residual width on both sides"
     plan = plan_for(models, rows, ours)
     blocks = rows_of(models, theirs, pooled=True)
-    two_steps = is_dear(plan, rows, ours) and len(blocks) < len(rows)
+    two_steps = is_dear(plan, rows, ours, models.budget.lookup.richest) and len(blocks) < len(rows)
     if two_steps:
         plan = plan_for(models, blocks, ours, 1 / 2)
     if plan is None:

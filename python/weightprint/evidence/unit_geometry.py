@@ -190,7 +190,7 @@ def _by_units(found: Sequence[Ffn], most: int) -> dict[int, list[Ffn]]:
 def _size(models: ModelPair, h: int, ours: Sequence[Ffn], theirs: Sequence[Ffn]) -> int:
     """Units per FFN: the most that keeps products, and the bytes read, within bounds."""
     most = models.budget
-    for size in _SIZES:
+    for size in (s for s in _SIZES if s <= most.geometry_units):
         n = min(size, h)
         products = len(ours) * len(theirs) * (n / 2) ** 3 * 2
         read = [sum(f.width * n * (1 + (f.gate is not None)) for f in side) for side in (ours, theirs)]

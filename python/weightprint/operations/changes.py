@@ -32,7 +32,7 @@ from weightprint.evidence.rounding.encodings import checked, stored_otherwise
 from weightprint.evidence.thresholds import EFFECT
 from weightprint.fingerprint.model import Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
-from weightprint.operations.difference import Difference, look
+from weightprint.operations.difference import WHOLE, Difference, look
 from weightprint.util import parallel
 from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
@@ -334,12 +334,16 @@ def signatures(x: F64) -> npt.NDArray[np.uint64]:
 
 
 def _looked(models: ModelPair, change: Change) -> Difference:
-    """A few hundred rows and channels of both, drawn alike."""
+    """A few hundred rows and channels of both, drawn alike; of some of the rows the whole."""
     rows = pick(change.b.shape[0], models.budget.changes.rows, models.seed, f"rows of {change.b.name}")
     columns = pick(change.b.shape[1], models.budget.changes.columns, models.seed, f"channels of {change.b.name}")
-    x, y = sampled_rows(models.a, change.a, rows), sampled_rows(models.b, change.b, rows)
-    narrow = columns if columns.size < change.b.shape[1] else None
-    return look(x, y, change.a.dtype, change.b.dtype, narrow, _one_head(models, change))
+    sides = ((models.a, change.a), (models.b, change.b))
+    x, y = (sampled_rows(side, tensor, rows[:WHOLE]) for side, tensor in sides)
+    some = None
+    if columns.size < change.b.shape[1] or rows.size > WHOLE:
+        a, b = (sampled_rows(side, tensor, rows, columns) for side, tensor in sides)
+        some = a, b
+    return look(x, y, change.a.dtype, change.b.dtype, some, _one_head(models, change))
 
 
 def _one_head(models: ModelPair, change: Change) -> tuple[F32, F32] | None:

@@ -34,13 +34,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.evidence.rounding.grids import Grid, grid
-from weightprint.util.arrays import F32, F64, I64, Bools
+from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
-from weightprint.util.linear_algebra import gram_singular_values, lstsq
+from weightprint.util.linear_algebra import gram_singular_values, lstsq, product
 
-__all__ = ["Difference", "look"]
+__all__ = ["WHOLE", "Difference", "look"]
 
 
+WHOLE = 64  # rows that are looked at whole, for grids and patterns
 _USABLE = 512  # entries that noise is judged on, at least
 _FLOOR = 1.5  # singular values above so many floors are no rounding
 _SIZE = 8  # rows and columns at least: of fewer every rank is low
@@ -81,7 +82,7 @@ def look(
     y: F32,
     dtype_a: str,
     dtype_b: str,
-    columns: I64 | None = None,
+    some: tuple[F32, F32] | None = None,
     heads: tuple[F32, F32] | None = None,
 ) -> Difference:
     """Measure one difference.
@@ -89,15 +90,13 @@ def look(
     Args:
         x, y: whole rows of A and B, float32 (rows, channels).
         dtype_a, dtype_b: the types that they were stored in.
-        columns: what needs no whole row is measured on these; None: on all.
+        some: of more rows some channels, on which everything else is measured; None: on x and y too.
         heads: one attention head of each, float32 (head size, channels).
     """
     grids = grid(y, x), grid(x, y)
     alike = all(grids) and len({(g.bits, g.group, g.kind) for g in grids if g}) == 1
     pattern = _pattern(y)
-    if columns is not None:
-        x, y = x[:, columns], y[:, columns]
-    a, b = x.astype(np.float64), y.astype(np.float64)
+    a, b = (z.astype(np.float64) for z in some or (x, y))
     bad = ~(np.isfinite(a) & np.isfinite(b))
     a[bad] = b[bad] = 0.0
     d = b - a
@@ -133,12 +132,13 @@ def _noise(a: F64, b: F64, d: F64, dtype: str) -> tuple[int, float, bool]:
     sd = math.sqrt(max(second - float(np.mean(ulp(b[usable], dtype) ** 2)) / 12, 0.0))
     kurtosis = float((square * square).mean()) / second**2 - 3
     uneven = max(_uneven(np.where(usable, d * d, 0.0), usable, second, axis) for axis in (0, 1))
-    top = _largest(np.where(usable, d, 0.0))
-    edge = top / (math.sqrt(second) * (math.sqrt(len(d)) + math.sqrt(d.shape[1])))
     along = abs(float(values @ a[usable])) / (math.sqrt(second) * float(np.linalg.norm(a[usable])) + 1e-300)
     flat = along < 6 and abs(kurtosis) < 6 * math.sqrt(24 / n) + 0.02 and uneven < 6
+    if not flat:
+        return n, sd, False
+    edge = _largest(np.where(usable, d, 0.0)) / (math.sqrt(second) * (math.sqrt(len(d)) + math.sqrt(d.shape[1])))
     # Fluctuations of the largest singular value: about m^(-2/3) of it (Johansson 2000; Johnstone 2001).
-    return n, sd, flat and edge < 1 + 3 * min(d.shape) ** (-2 / 3)
+    return n, sd, edge < 1 + 3 * min(d.shape) ** (-2 / 3)
 
 
 def _uneven(square: F64, usable: Bools, mean: float, axis: int) -> float:
@@ -192,8 +192,8 @@ def _turned(x: F32, y: F32) -> float:
     size = float(np.linalg.norm(b - a))
     if 2 * len(a) > a.shape[1] or size == 0 or not np.isfinite(size):
         return 1.0
-    mixed = lstsq(a.T, b.T)
-    return float(np.linalg.norm(b.T - a.T @ mixed)) / size
+    mixed = lstsq(product(a, a.T), product(a, b.T))
+    return float(np.linalg.norm(b - product(mixed.T, a))) / size
 
 
 def _pattern(y: F32) -> tuple[int, int] | None:

@@ -32,6 +32,7 @@ __all__ = ["reparameterisation"]
 
 
 _MOST = 0.5  # of the channels, for a channel map
+_EXPECTED = 4  # numbers that moved units should have taken from one another, for their lack to mean anything
 _FEW = 0.02  # a smaller share of units or channels is none
 _CLOSED = 0.8  # of the numbers that units left must be numbers that units took
 _UNITS = 256
@@ -161,6 +162,8 @@ def _moved(f: Found) -> float | None:
     left, taken = set(theirs[away].tolist()), set(ours[away].tolist())
     # A sample of units leaves some numbers unseen; chance finds would not land on one another's numbers.
     seen = len(theirs) / f.b.units
+    if seen * len(left) < _EXPECTED:  # most units moved, or nothing is said
+        return float(away.mean()) if away.mean() > 0.5 else 0.0
     return float(away.mean()) if len(left & taken) >= _CLOSED * seen * len(left) else 0.0
 
 

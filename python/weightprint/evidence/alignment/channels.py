@@ -55,7 +55,7 @@ Profiles = dict[tuple[str, int | None], F32]
 def channel_profiles(models: ModelPair, side: ModelView, d: int) -> Profiles:
     """How large each channel is, by role and block: log root mean square or |gain|, float32 (d,) each."""
     found: dict[tuple[str, int | None], list[F32]] = defaultdict(list)
-    blocks = _looked_at(models, side)
+    blocks, rows = _looked_at(models, side), _rows_of(models)
     for tensor in side.tensors.values():
         if tensor.place is None or tensor.constant:
             continue
@@ -65,13 +65,17 @@ def channel_profiles(models: ModelPair, side: ModelView, d: int) -> Profiles:
         if role in _GAINS and tensor.shape == (d,):
             found[key].append(np.abs(side.rows(tensor)[0]))
         elif role in _READS and tensor.rank2 and tensor.shape[1] == d:
-            found[key].append(_rms(sampled_rows(side, tensor, pick(tensor.shape[0], _ROWS, models.seed, "channels"))))
+            found[key].append(_rms(sampled_rows(side, tensor, pick(tensor.shape[0], rows, models.seed, "channels"))))
         elif role in _WRITES and tensor.rank2 and tensor.shape[0] == d:
             if tensor.numel > models.budget.columns_of:
                 continue
-            columns = pick(tensor.shape[1], _ROWS, models.seed, "channels")
+            columns = pick(tensor.shape[1], rows, models.seed, "channels")
             found[key].append(_rms(sampled_columns(side, tensor, columns)))
     return {key: np.log(np.mean(xs, axis=0) + 1e-12).astype(np.float32) for key, xs in found.items()}
+
+
+def _rows_of(models: ModelPair) -> int:
+    return _ROWS if models.budget.exhaustive or min(models.a.numel, models.b.numel) < _MANY else _ROWS // 2
 
 
 def _looked_at(models: ModelPair, side: ModelView) -> set[int]:

@@ -33,7 +33,7 @@ _NEAREST = 4  # FFNs of A for each, by relative depth, unless all are cheap
 _CHEAP = 1e10  # multiplications
 _UNITS = 128
 _CHANNELS = 768  # of A's, sampled: enough to tell units apart
-_LARGE = 1 << 24  # values of an FFN's matrix from which fewer blocks are looked at
+_LARGE = 1 << 24  # values of an FFN's matrix from which fewer blocks, and channels, are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def score(models: ModelPair, basis: Basis) -> Score:
     if not ours or not theirs:
         return Score(0, 0, 0.0)
     large = not models.budget.exhaustive and max(f.up.numel for f in (*ours, *theirs)) >= _LARGE
-    blocks, nearest = (_BLOCKS - 1, _NEAREST // 2) if large else (_BLOCKS, _NEAREST)
+    blocks, nearest, most = (_BLOCKS - 1, _NEAREST // 2, _CHANNELS // 3) if large else (_BLOCKS, _NEAREST, _CHANNELS)
     theirs = evenly(theirs, blocks, rounded=False)
     depth_a, depth_b = _depth(ours), _depth(ffns(models.b))
     cheap = sum(f.numel for f in ours) * _UNITS * len(theirs) <= _CHEAP
@@ -79,7 +79,7 @@ def score(models: ModelPair, basis: Basis) -> Score:
         near = sorted(ours, key=partial(_apart, depth_a, at))
         best, best_p, looks = 0, 0.0, 0
         for other in near[: None if models.budget.exhaustive or cheap else nearest]:
-            channels = pick(other.width, _CHANNELS, models.seed, "held out")
+            channels = pick(other.width, most, models.seed, "held out")
             known_read, known_written = _known(models, other, channels)
             if known_written is None or known_read is None or read is None:
                 continue

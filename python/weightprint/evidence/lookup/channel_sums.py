@@ -37,7 +37,6 @@ from weightprint.util.ranges import evenly
 
 _FEWEST = 32  # rows of a tensor
 _COMMON = 4  # leading directions of a pair that are taken for something common
-_FITTED = 8  # blocks in which it is measured what a fit would reach
 _ORDERED = 256  # rows that are put in the best order for that
 _UNITS = ("up", "gate", "down")
 
@@ -161,7 +160,7 @@ class Sums(Collector):
         self._uses: Counter[str] = Counter()
         self._before = self._befores()
         names = list(self.regions)
-        self._asked = set(evenly(names, _FITTED))
+        self._asked = set(evenly(names, self.models.budget.fitted))
         for name in (*self._before.values(), *(pair.b.name for pair, _ in self._pairs())):
             self._uses[name] += 1
         self._found: dict[tuple[str, int], Block] = {}

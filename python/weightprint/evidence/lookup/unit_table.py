@@ -152,16 +152,17 @@ def plan_for(models: ModelPair, rows: Sequence[Row], ours: Sequence[Ffn], part: 
     limit = max(_ALWAYS, budget.limit) * part
     easy = min(limit, max(_ALWAYS, min(budget.easy, budget.each * numel)) * part)
     widest = max((f.width for f in ours), default=1)
-    for plan in PLANS:
+    for plan in PLANS[budget.richest :]:
         allowed = easy if plan.units > ENOUGH.units or plan.channels > ENOUGH.channels else limit
         if _cost(plan, rows, ours) <= allowed and 3 * len(rows) * plan.units * min(plan.channels, widest) <= _HELD:
             return plan
     return None
 
 
-def is_dear(plan: Plan | None, rows: Sequence[Row], ours: Sequence[Ffn]) -> bool:
-    """All pairs cost so much, or so much had to be saved, that experts are better looked for by way of their blocks."""
-    return plan is None or PLANS.index(plan) > PLANS.index(ENOUGH) or _cost(plan, rows, ours) > _DEAR
+def is_dear(plan: Plan | None, rows: Sequence[Row], ours: Sequence[Ffn], richest: int = 0) -> bool:
+    """All pairs cost so much, or so much had to be saved, that experts are better looked for by way of their blocks.
+    ``richest``: of the plans, the first that might have been taken."""
+    return plan is None or PLANS.index(plan) > max(PLANS.index(ENOUGH), richest) or _cost(plan, rows, ours) > _DEAR
 
 
 def _cost(plan: Plan, rows: Sequence[Row], ours: Sequence[Ffn]) -> float:

@@ -35,6 +35,7 @@ __all__ = ["directional_ablation"]
 _WRITES = ("o", "down", "embedding")
 _MATRICES = 24  # that are read
 _INPUTS = 512  # of each, over all channels
+_GLANCE = 64  # of three of them, before any other is read
 _FEWEST = 32  # inputs and channels at least
 _PREDICTED = 0.9  # cosine of the right vector with r'W
 _MOST = 0.8  # of the matrices that were read
@@ -63,7 +64,7 @@ def directional_ablation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     width = common([_channels(c) for c in writing])
     by_role = {role: [c for c in writing if c.role == role and _channels(c) == width] for role in _WRITES}
     read = [c for same in by_role.values() if same for c in evenly(same, _MATRICES // sum(map(bool, by_role.values())))]
-    if len(read) < 2 or not any(_fit(facts.models, c) for c in evenly(read, 3)):
+    if len(read) < 2 or not any(_fit(facts.models, c, _GLANCE) for c in evenly(read, 3)):
         return
     found = [fit for fit in parallel.each(lambda c: _fit(facts.models, c), read) if fit is not None]
     if len(found) < 2 or len(found) < _MOST * len(read):
@@ -110,21 +111,21 @@ def _channels(change: Change) -> int:
     return change.b.shape[1 if change.role == "embedding" else 0]
 
 
-def _fit(models: ModelPair, change: Change) -> _Fit | None:
+def _fit(models: ModelPair, change: Change, inputs: int = _INPUTS) -> _Fit | None:
     """The direction that explains the whole change of one matrix, or None."""
-    x, y = (z.astype(np.float64) for z in _read(models, change))
+    x, y = (z.astype(np.float64) for z in _read(models, change, inputs))
     if min(x.shape) < _FEWEST or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
     variance = (ulp(x, change.a.dtype) ** 2 + ulp(y, change.b.dtype) ** 2) / 12
     return _plain(change, x, y, variance) or _rescaled(change, x, y, variance)
 
 
-def _read(models: ModelPair, change: Change) -> tuple[F32, F32]:
+def _read(models: ModelPair, change: Change, inputs: int) -> tuple[F32, F32]:
     """Channels by inputs of both; the inputs of an embedding are its tokens."""
     if change.role == "embedding":
-        rows = pick(change.b.shape[0], _INPUTS, models.seed, f"tokens of {change.b.name}")
+        rows = pick(change.b.shape[0], inputs, models.seed, f"tokens of {change.b.name}")
         return sampled_rows(models.a, change.a, rows).T, sampled_rows(models.b, change.b, rows).T
-    columns = pick(change.b.shape[1], _INPUTS, models.seed, f"inputs of {change.b.name}")
+    columns = pick(change.b.shape[1], inputs, models.seed, f"inputs of {change.b.name}")
     every = np.arange(change.b.shape[0])
     return sampled_rows(models.a, change.a, every, columns), sampled_rows(models.b, change.b, every, columns)
 

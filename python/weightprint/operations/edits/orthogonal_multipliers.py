@@ -1,6 +1,8 @@
 """Matrices turned by block-diagonal orthogonal matrices of their own: W R or R W (OFT, arXiv 2306.07280).
 
-A turn keeps lengths, |B| = |A|, where a change drawn at random adds its own: few matrices are read any further. Then,
+A turn keeps lengths, |B| = |A|, where a change drawn at random adds its own: few matrices are read any further. It
+keeps those of every row's part in every block, and so in every union of blocks: what the widest blocks don't keep is no
+turn in narrower ones either, and of most matrices no more than some rows of these is read. Then,
 from the smallest block size that divides the inputs (or the outputs) upwards: in a few blocks the orthogonal R nearest
 to taking A's columns to B's (Schoenemann 1966, from the singular vectors of X'Y). The first size that leaves rounding
 is it. R has b(b - 1)/2 numbers of its own for n b values, so of a change that is no turn it explains (b - 1)/2n: half
@@ -38,6 +40,8 @@ _MATRICES = 16  # that are read
 _LONGER = 0.3  # of |B - A|^2, that |B|^2 may differ from |A|^2 over the rows of a glance
 _BLOCKS, _LARGEST = 4, 512  # blocks of a matrix that are looked at, and the largest size
 _ACROSS = 1024  # rows (or columns) that a block is read over
+_FEW = 128  # of these, that tell whether lengths are kept
+_KEPT = 0.3  # of what an independent change adds to squares: what must be undercut, rounding aside
 _LEFT = 0.02  # of the change's mean square that turning A may leave, beside rounding
 _MOST = 0.8  # of the matrices of a role that were read
 _ORDER = 0.999  # mean of the largest entries of R's rows: of an order, flipped or not, 1
@@ -121,7 +125,10 @@ def _turn(models: ModelPair, change: Change) -> _Turn | None:
 def _smallest(models: ModelPair, change: Change, side: str, width: int, across: I64) -> _Turn | None:
     """The turn in the smallest blocks that explains what was read; None if none does, or it is an order or signs."""
     pair = (models.a, change.a), (models.b, change.b)
-    for block in (b for b in range(2, min(_LARGEST, across.size) + 1) if width % b == 0):
+    sizes = [b for b in range(2, min(_LARGEST, across.size) + 1) if width % b == 0]
+    widest = [b for b in sizes if not any(c > b and c % b == 0 for c in sizes)]
+    kept = [b for b in widest if _keeps_parts(pair, side, width, b, across[:: -(-across.size // _FEW)])]
+    for block in (b for b in sizes if any(c % b == 0 for c in kept)):
         seen = [_nearest(*_block(pair, side, i * block, block, across)) for i in evenly(range(width // block), _BLOCKS)]
         left, changed, rounding = np.sum([sums for _, sums in seen], axis=0)
         if not left <= 2 * rounding + _LEFT * changed or changed < 4 * rounding:
@@ -134,6 +141,21 @@ def _smallest(models: ModelPair, change: Change, side: str, width: int, across: 
         angles = np.angle(np.concatenate([np.linalg.eigvals(r) for r in turns]))
         return _Turn(change, side, block, _rms(angles.tolist()), turns[0])
     return None
+
+
+def _keeps_parts(pair: _Pair, side: str, width: int, block: int, across: I64) -> bool:
+    """Whether parts of rows inside a block are as long in B as in A, up to rounding. By an independent change d a
+    square grows by 2<x, d>, whose own square is about 4|x|^2|d|^2 / block."""
+    grown = allowed = 0.0
+    for i in evenly(range(width // block), 2):
+        x, y, _ = _block(pair, side, i * block, block, across)
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            return False
+        xx, yy, dd = (np.einsum("ij,ij->i", z, z) for z in (x, y, y - x))
+        grown += float(np.square(yy - xx).sum())
+        steps = ulp(x, pair[0][1].dtype) ** 2 + ulp(y, pair[1][1].dtype) ** 2
+        allowed += _KEPT * 4 * float(xx @ dd) / block + 2 * 4 * float(np.vdot(np.square(x), steps)) / 12
+    return grown <= allowed
 
 
 def _nearest(x: F64, y: F64, rounding: float) -> tuple[F64, tuple[float, float, float]]:

@@ -105,7 +105,7 @@ def low_rank(seen: Seen) -> Cue | None:
 
     def look(pair: Pair) -> tuple[int, np.ndarray]:
         rows = pick(pair.a.shape[0], 256, seen.models.seed, "low rank")
-        columns = pick(pair.a.shape[1], 1024, seen.models.seed, "low rank columns")
+        columns = pick(pair.a.shape[1], 512, seen.models.seed, "low rank columns")
         x = sampled_rows(seen.models.a, pair.a, rows, columns)
         y = sampled_rows(seen.models.b, pair.b, rows, columns)
         rank, rest = _without_low_rank(y.astype(np.float64) - x.astype(np.float64))

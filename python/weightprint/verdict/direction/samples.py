@@ -35,7 +35,7 @@ from weightprint.verdict.values import Label
 Kind = Literal["equal", "zeros", "rounded", "grid", "other"]
 _BY_ROUNDING: tuple[Kind, ...] = ("rounded", "grid")
 
-_ROWS, _MATRICES, _VECTORS = 32, 48, 128
+_ROWS, _VECTORS = 32, 128
 _RELATED = 0.3  # centred cosine of sampled rows from which two matrices in one place are compared value by value
 _SHARE = 0.3  # units of a block that must be found for it to count as made from that block
 
@@ -92,7 +92,7 @@ class Seen:
     @cached_property
     def _sampled(self) -> list[tuple[Pair, F32, F32]]:
         usable = [p for p in self.models.pairs if comparable(p) and p.known.layer is not None]
-        return [self._rows(p) for p in evenly(usable, _MATRICES, rounded=False)]
+        return [self._rows(p) for p in evenly(usable, self.models.budget.sampled, rounded=False)]
 
     def _rows(self, pair: Pair) -> tuple[Pair, F32, F32]:
         rows = pick(pair.a.matrix[0], _ROWS, self.models.seed, str(pair.known.key), run=8)
