@@ -32,13 +32,19 @@ SHARED = 0.75
 BESIDE = 0.15
 _LEAST = 1e-6  # a length that is none
 _EDIT = 5.0  # of logarithms, that edits of all tensors are worth
-_GAIN = 0.1  # of logarithms of lengths, that another inner node is worth
+_OWN = 0.9  # of a model's own edits, that its children are not further for
+_UNKNOWN = 4.0  # length where nothing is common
 
 
 def _cost(lengths: F64, edits: F64, other: bool) -> F64:
-    """Logarithm of how far a child (column) is from a parent (row)."""
-    far = np.where(np.isfinite(lengths), lengths, 4.0)
-    out = np.log(far + _LEAST) + _EDIT * edits + (np.log(1 / NEARER) if other else 0.0)
+    """Logarithm of how far a child (column) is from a parent (row).
+
+    Edits that a model shares with no other are its own, or those of a copy whose original is not there: nothing is
+    further from it for them, but for a little, so that of the two the one without edits is the parent.
+    """
+    far = np.where(np.isfinite(lengths), lengths, _UNKNOWN)
+    own = np.min(np.where(np.eye(len(edits)) > 0, np.inf, edits), axis=1, initial=1.0)
+    out = np.log(far + _LEAST) + _EDIT * (edits - _OWN * (own[:, None] + own)) + (np.log(1 / NEARER) if other else 0.0)
     np.fill_diagonal(out, np.inf)
     return np.asarray(out)
 
@@ -50,41 +56,74 @@ def hubs(lengths: F64, edits: F64, merged: Mapping[int, Sequence[int]], root: in
     """
     n = len(lengths)
     free = [j for j in range(n) if j not in merged]
-    main, others = _cost(lengths, edits, False), _cost(lengths, edits, True)
+    main, cost = _cost(lengths, edits, False), _cost(lengths, edits, True)
     if root is None:
         totals = [main[i, [j for j in free if j != i]].sum() for i in free]
         root = free[int(np.argmin(totals))]
-    parent: list[int | None] = [None if j == root or j in merged else root for j in range(n)]
-    now = np.where(np.arange(n) == root, -np.inf, main[root])
-    children = [j for j in free if j != root]
-    inner = {root}
+    cost[root] = main[root]
+    cost[:, root] = np.inf
+    cost[:, list(merged)] = np.inf
+    cost[root, list(merged)] = 0.0  # they hang from elsewhere
     while True:
-        best, gain, moved = None, _GAIN, []
-        for i in range(n):
-            if i in inner:
-                continue
-            above = _above(parent, merged, i)
-            own = [j for j in children if j != i and j not in above and others[i, j] < now[j]]
-            worth = float(sum(now[j] - others[i, j] for j in own))
-            if worth > gain:
-                best, gain, moved = i, worth, own
-        if best is None:
+        parent = [None if j == root or j in merged else p for j, p in enumerate(arborescence(cost, root))]
+        loops = [(p, j) for m in merged for p, j in _loop(parent, merged, m)]
+        if not loops:
             return parent
-        inner.add(best)
-        for j in moved:
-            parent[j], now[j] = best, others[best, j]
+        cost[max(loops, key=lambda edge: cost[edge])] = np.inf
 
 
-def _above(parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], i: int) -> set[int]:
-    out: set[int] = set()
-    queue = [i]
+def arborescence(cost: F64, root: int) -> list[int]:
+    """The parents that cost least in all, of i as the parent of j ``cost[i, j]`` (Edmonds 1967); the root's is itself.
+
+    Where the cheapest parents make a ring, it is one node: it is entered where that costs least more.
+    """
+    parent = np.argmin(cost, axis=0).tolist()
+    parent[root] = root
+    ring = _ring(parent, root)
+    if not ring:
+        return parent
+    others = [i for i in range(len(cost)) if i not in ring]
+    leaving = cost[np.ix_(ring, others)]
+    entering = cost[np.ix_(others, ring)] - cost[[parent[j] for j in ring], ring]
+    n = len(others)
+    smaller = np.full((n + 1, n + 1), np.inf)
+    smaller[:n, :n], smaller[n, :n], smaller[:n, n] = cost[np.ix_(others, others)], leaving.min(0), entering.min(1)
+    found = arborescence(smaller, others.index(root))
+    for k, j in enumerate(others):
+        parent[j] = ring[int(np.argmin(leaving[:, k]))] if found[k] == n else others[found[k]]
+    entered = ring[int(np.argmin(entering[found[n]]))]
+    parent[entered] = others[found[n]]
+    return parent
+
+
+def _ring(parent: Sequence[int], root: int) -> list[int]:
+    """Numbers of a ring, empty where all lead to the root."""
+    done = {root}
+    for start in range(len(parent)):
+        way: list[int] = []
+        at = start
+        while at not in done and at not in way:
+            way.append(at)
+            at = parent[at]
+        if at in way:
+            return way[way.index(at) :]
+        done.update(way)
+    return []
+
+
+def _loop(parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], m: int) -> list[tuple[int, int]]:
+    """The edges by which a merge would be above what it is made from."""
+    above: set[int] = set()
+    queue = [m]
     while queue:
         at = queue.pop()
-        for p in (*merged.get(at, ()), parent[at]):
-            if p is not None and p not in out:
-                out.add(p)
-                queue.append(p)
-    return out
+        new = {p for p in (*merged.get(at, ()), parent[at]) if p is not None} - above
+        above |= new
+        queue += new
+    below = {m}
+    while more := {j for j in above if parent[j] in below} - below:
+        below |= more
+    return [(p, j) for j in below if m in above and (p := parent[j]) is not None and p in below]
 
 
 def released(parent: Sequence[int | None], lengths: F64) -> list[int | None]:
