@@ -22,9 +22,10 @@ __all__ = ["counts", "rates", "true_parents"]
 #: Operations after which a model is its parent, in every value and in every place.
 _SAME = {"rename", "random_names"}
 
-#: Operations that leave every value of the blocks as it was.
+#: Operations that leave every value of the blocks as it was, maybe elsewhere or with its sign turned.
 _IN_BLOCKS = {
     *_SAME,
+    *("expert_shuffle", "sign_flips"),
     *("unit_permutation", "channel_permutation", "head_permutation", "vocabulary_permutation", "vocabulary_swap"),
     *("vocabulary_pruning", "vocabulary_extension", "vocabulary_stitching", "embedding_replaced"),
     *("learned_positions_to_rope", "layernorm_to_rmsnorm", "drop_biases", "re_dtype"),

@@ -30,21 +30,17 @@ NEARER = 0.6
 SHARED = 0.75
 #: Own way of an inner node, of that to its children, from which it stands beside them.
 BESIDE = 0.15
+_TOLD = 0.02  # of its way, that is told from what lengths miss of adding up
 _LEAST = 1e-6  # a length that is none
 _EDIT = 5.0  # of logarithms, that edits of all tensors are worth
-_OWN = 0.9  # of a model's own edits, that its children are not further for
+_GAIN = 0.1  # of logarithms of lengths, that another inner node is worth
 _UNKNOWN = 4.0  # length where nothing is common
 
 
 def _cost(lengths: F64, edits: F64, other: bool) -> F64:
-    """Logarithm of how far a child (column) is from a parent (row).
-
-    Edits that a model shares with no other are its own, or those of a copy whose original is not there: nothing is
-    further from it for them, but for a little, so that of the two the one without edits is the parent.
-    """
+    """Logarithm of how far a child (column) is from a parent (row)."""
     far = np.where(np.isfinite(lengths), lengths, _UNKNOWN)
-    own = np.min(np.where(np.eye(len(edits)) > 0, np.inf, edits), axis=1, initial=1.0)
-    out = np.log(far + _LEAST) + _EDIT * (edits - _OWN * (own[:, None] + own)) + (np.log(1 / NEARER) if other else 0.0)
+    out = np.log(far + _LEAST) + _EDIT * edits + (np.log(1 / NEARER) if other else 0.0)
     np.fill_diagonal(out, np.inf)
     return np.asarray(out)
 
@@ -60,16 +56,36 @@ def hubs(lengths: F64, edits: F64, merged: Mapping[int, Sequence[int]], root: in
     if root is None:
         totals = [main[i, [j for j in free if j != i]].sum() for i in free]
         root = free[int(np.argmin(totals))]
-    cost[root] = main[root]
+    # Edits that the root shares with no model are those of a copy, whose original is not there: none is further for it.
+    cost[root] = main[root] - _EDIT * min((x for i, x in enumerate(edits[root].tolist()) if i != root), default=0.0)
     cost[:, root] = np.inf
     cost[:, list(merged)] = np.inf
     cost[root, list(merged)] = 0.0  # they hang from elsewhere
     while True:
         parent = [None if j == root or j in merged else p for j, p in enumerate(arborescence(cost, root))]
         loops = [(p, j) for m in merged for p, j in _loop(parent, merged, m)]
-        if not loops:
+        poor = _poorest(parent, cost, root)
+        if loops:
+            cost[max(loops, key=lambda edge: cost[edge])] = np.inf
+        elif poor is not None:
+            cost[poor] = np.inf
+        else:
             return parent
-        cost[max(loops, key=lambda edge: cost[edge])] = np.inf
+
+
+def _poorest(parent: Sequence[int | None], cost: F64, root: int) -> int | None:
+    """The inner node whose children are least nearer to it than to the other inner nodes, if that isn't worth one."""
+    inner = {p for p in parent if p is not None}
+    worth = {
+        h: sum(float(cost[[i for i in inner if i not in (h, j)], j].min() - cost[h, j]) for j in _children(parent, h))
+        for h in inner - {root}
+    }
+    least = min(worth, key=lambda h: worth[h], default=None)
+    return least if least is not None and worth[least] < _GAIN else None
+
+
+def _children(parent: Sequence[int | None], h: int) -> list[int]:
+    return [j for j, p in enumerate(parent) if p == h]
 
 
 def arborescence(cost: F64, root: int) -> list[int]:
@@ -139,7 +155,8 @@ def released(parent: Sequence[int | None], lengths: F64) -> list[int | None]:
         if above is None or not children:
             continue
         own = [(lengths[above, hub] + lengths[hub, j] - lengths[above, j]) / 2 for j in children]
-        if float(np.median(own)) > BESIDE * float(np.median(lengths[hub, children])):
+        least = max(BESIDE * float(np.median(lengths[hub, children])), _TOLD * lengths[above, hub])
+        if float(np.median(own)) > least:
             for j in children:
                 out[j] = above
     return out
