@@ -41,7 +41,28 @@ def true_parents(tree: FamilyTree, name: str) -> tuple[str, ...]:
         return ()
     if {o["name"] for o in truth.operations} & (ROWS_ONLY | {"decoy_stack"}):
         return truth.parents[:1]
-    return truth.parents
+    return _on_the_way(tree, name) or truth.parents
+
+
+#: Operations that chance has no part in: two models that they were made by are one, whatever the seed.
+_CERTAIN = {"moe_to_dense", "depth_drop", "drop_biases", "re_dtype"}
+
+
+def _on_the_way(tree: FamilyTree, name: str) -> tuple[str, ...]:
+    """The model that another one was before its last step, made from the same parent by the same operation."""
+    truth = tree[name].truth
+    first, *more = [_what(o) for o in truth.operations] or [("", "")]
+    return tuple(
+        other
+        for other in tree
+        if more and first[0] in _CERTAIN and other != name and tree[other].truth.parents == truth.parents
+        if [_what(o) for o in tree[other].truth.operations] == [first]
+    )[:1]
+
+
+def _what(operation: Mapping[str, Any]) -> tuple[str, str]:
+    parameters = {key: value for key, value in operation.get("parameters", {}).items() if key != "seed"}
+    return str(operation["name"]), repr(sorted(parameters.items()))
 
 
 def counts(tree: FamilyTree, found: Lineage) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def hubs(lengths: F64, edits: F64, merged: Mapping[int, Sequence[int]], root: in
         totals = [main[i, [j for j in free if j != i]].sum() for i in free]
         root = free[int(np.argmin(totals))]
     # Edits that the root shares with no model are those of a copy, whose original is not there: none is further for it.
-    cost[root] = main[root] - _EDIT * min((x for i, x in enumerate(edits[root].tolist()) if i != root), default=0.0)
+    cost[root] = main[root] - _EDIT * _own(edits, root)
     cost[:, root] = np.inf
     cost[:, list(merged)] = np.inf
     cost[root, list(merged)] = 0.0  # they hang from elsewhere
@@ -71,6 +71,14 @@ def hubs(lengths: F64, edits: F64, merged: Mapping[int, Sequence[int]], root: in
             cost[poor] = np.inf
         else:
             return parent
+
+
+def _own(edits: F64, i: int) -> float:
+    """The least that a model has for itself beside any two others: of distances in a tree, its own branch."""
+    ways = [
+        (edits[i, j] + edits[i, k] - edits[j, k]) / 2 for j, k in combinations(range(len(edits)), 2) if i not in (j, k)
+    ]
+    return max(0.0, float(min(ways, default=0.0)))
 
 
 def _poorest(parent: Sequence[int | None], cost: F64, root: int) -> int | None:
