@@ -82,14 +82,25 @@ def _own(edits: F64, i: int) -> float:
 
 
 def _poorest(parent: Sequence[int | None], cost: F64, root: int) -> int | None:
-    """The inner node whose children are least nearer to it than to the other inner nodes, if that isn't worth one."""
+    """The inner node whose children are least nearer to it than to other inner nodes (none below themselves), if that
+    isn't worth one."""
     inner = {p for p in parent if p is not None}
-    worth = {
-        h: sum(float(cost[[i for i in inner if i not in (h, j)], j].min() - cost[h, j]) for j in _children(parent, h))
-        for h in inner - {root}
-    }
-    least = min(worth, key=lambda h: worth[h], default=None)
-    return least if least is not None and worth[least] < _GAIN else None
+
+    def worth(h: int) -> float:
+        instead = {j: [i for i in inner - {h, j} if j not in _way(parent, i)] for j in _children(parent, h)}
+        return sum(float(cost[others, j].min() - cost[h, j]) for j, others in instead.items())
+
+    least = min(inner - {root}, key=worth, default=None)
+    return least if least is not None and worth(least) < _GAIN else None
+
+
+def _way(parent: Sequence[int | None], i: int) -> list[int]:
+    """What a model hangs from, up to the root or a merge."""
+    out: list[int] = []
+    while (above := parent[i]) is not None:
+        out.append(above)
+        i = above
+    return out
 
 
 def _children(parent: Sequence[int | None], h: int) -> list[int]:
