@@ -33,6 +33,7 @@ BESIDE = 0.15
 _TOLD = 0.02  # of its way, that is told from what lengths miss of adding up
 _LEAST = 1e-6  # a length that is none
 _EDIT = 5.0  # of logarithms, that edits of all tensors are worth
+_FEW = 0.05  # share of the tensors: its tables, or its norms
 _GAIN = 0.1  # of logarithms of lengths, that another inner node is worth
 _UNKNOWN = 4.0  # length where nothing is common
 
@@ -56,8 +57,9 @@ def hubs(lengths: F64, edits: F64, merged: Mapping[int, Sequence[int]], root: in
     if root is None:
         totals = [main[i, [j for j in free if j != i]].sum() for i in free]
         root = free[int(np.argmin(totals))]
-    # Edits that the root shares with no model are those of a copy, whose original is not there: none is further for it.
-    cost[root] = main[root] - _EDIT * _own(edits, root)
+    # A few edits that only the root has are those of a copy whose original isn't there: nothing is further for them.
+    # (Many may be those of the one child that all others come from.)
+    cost[root] = main[root] - _EDIT * min(_own(edits, root), _FEW)
     cost[:, root] = np.inf
     cost[:, list(merged)] = np.inf
     cost[root, list(merged)] = 0.0  # they hang from elsewhere
