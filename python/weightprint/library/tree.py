@@ -114,7 +114,7 @@ def arborescence(cost: F64, root: int) -> list[int]:
 
     Where the cheapest parents make a ring, it is one node: it is entered where that costs least more.
     """
-    parent = np.argmin(cost, axis=0).tolist()
+    parent: list[int] = np.argmin(cost, axis=0).tolist()
     parent[root] = root
     ring = _ring(parent, root)
     if not ring:
