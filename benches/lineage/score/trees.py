@@ -5,7 +5,9 @@ without names that neither could know. Of the true tree an unseen model with one
 see it. Edges of merges count as all others do, one per parent that gave blocks (not rows of token tables alone).
 Copies whose values all are their parent's own (renamed, re-sharded) are that parent as far as weights show: where one
 of them stands for the other, or hangs the other way round, the edge is right. A hidden model of which such a copy is
-there (also one with other tables, norms or order) is that copy.
+there (also one with other tables, norms, order or signs) is that copy. A model that another one was before its last
+step, made from the same parent by an operation without chance (the mean of all experts, trained on by the other), is
+that one's parent.
 """
 
 from __future__ import annotations
