@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from weightprint.compare.mixing import fit
+from weightprint.library import group as grouping
 from weightprint.library import grown
 from weightprint.library.distances import distances
 from weightprint.library.frame import Coordinates, Patch, products
@@ -16,7 +18,7 @@ from weightprint.library.group import Group
 from weightprint.library.grown import Tree, tree_of
 from weightprint.library.members import Member
 from weightprint.library.rooting import Rooted, rooted
-from weightprint.library.tree import hubs, shared_ways
+from weightprint.library.tree import arborescence, hubs, released, shared_ways
 
 Matrices = list[np.ndarray]
 BLOCKS, KINDS, SHAPE = 5, ("up", "q"), (40, 48)
@@ -259,6 +261,54 @@ def test_an_inner_node_must_be_worth_it() -> None:
     assert hubs(lengths, none, {}, 0) == [None, 0, 0, 0]  # nearer to 1, by a factor of .63
     lengths[1, 2] = lengths[2, 1] = 0.6
     assert hubs(lengths, none, {}, 0) == [None, 0, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_other_tree_costs_less(seed: int) -> None:
+    n, root = 5, seed % 5
+    cost = np.random.default_rng(seed).exponential(size=(n, n))
+    np.fill_diagonal(cost, np.inf)
+    others = [j for j in range(n) if j != root]
+
+    def leads_up(parent: Mapping[int, int], j: int) -> bool:
+        for _ in range(n):
+            j = parent.get(j, root)
+        return j == root
+
+    trees = (dict(zip(others, some, strict=True)) for some in product(range(n), repeat=n - 1))
+    best = min(sum(cost[p, j] for j, p in tree.items()) for tree in trees if all(leads_up(tree, j) for j in others))
+    found = arborescence(cost, root)
+    assert all(leads_up({j: found[j] for j in others}, j) for j in others)
+    assert sum(cost[found[j], j] for j in others) == pytest.approx(best)
+
+
+def test_a_chain_whose_last_two_are_near_twins_is_a_chain() -> None:
+    """The nearest two are joined first, and yet neither takes the others for its children."""
+    at = np.array([0.0, 0.01, 0.06, 0.10, 0.10 + 1e-5])
+    lengths, parts = np.abs(at[:, None] - at), np.zeros((5, 5))
+    parts[0, 1:] = parts[1:, 0] = 0.6  # all but the first were rearranged
+    assert hubs(lengths, parts, {}, 0) == [None, 0, 1, 2, 3]
+
+
+def test_rounding_of_a_child_releases_it_from_no_parent() -> None:
+    """What codes lose isn't new: so little that it says nothing of the way that the parent came."""
+    lengths = np.array([[0.0, 0.09, 0.0899], [0.09, 0.0, 3e-5], [0.0899, 3e-5, 0.0]])
+    assert released([None, 0, 1], lengths) == [None, 0, 1]
+
+
+def test_what_may_be_a_common_initialisation_joins_a_group_only_by_sure_kin(monkeypatch: Any) -> None:
+    names = ["reference", "kin", "doubtful", "grandchild"]
+    near = np.array([[1.0, 0.9, 0.6, 0.6], [0.9, 1, 0.5, 0.8], [0.6, 0.5, 1, 0.5], [0.6, 0.8, 0.5, 1]])
+    open_ones = {("reference", "doubtful"), ("kin", "doubtful"), ("reference", "grandchild")}
+
+    def relate(a: Member, b: Member, _: int) -> Any:
+        return SimpleNamespace(related=True, verdict="shared_origin", doubtful=(a.name, b.name) in open_ones)
+
+    monkeypatch.setattr(grouping, "relate", relate)
+    monkeypatch.setattr(grouping, "nearness", lambda _: near)
+    monkeypatch.setattr(grouping, "_placed", lambda *_: {"a matrix": None})
+    found, _ = grouping.groups([Member(name, name, None, None) for name in names])
+    assert [sorted(m.name for m in g.members) for g in found] == [["grandchild", "kin", "reference"], ["doubtful"]]
 
 
 def _cosine(x: np.ndarray, y: np.ndarray) -> float:

@@ -5,7 +5,9 @@ without names that neither could know. Of the true tree an unseen model with one
 see it. Edges of merges count as all others do, one per parent that gave blocks (not rows of token tables alone).
 Copies whose values all are their parent's own (renamed, re-sharded) are that parent as far as weights show: where one
 of them stands for the other, or hangs the other way round, the edge is right. A hidden model of which such a copy is
-there (also one with other tables, norms or order) is that copy.
+there (also one with other tables, norms, order or signs) is that copy. A model that another one was before its last
+step, made from the same parent by an operation without chance (the mean of all experts, trained on by the other), is
+that one's parent.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ __all__ = ["counts", "rates", "true_parents"]
 #: Operations after which a model is its parent, in every value and in every place.
 _SAME = {"rename", "random_names"}
 
-#: Operations that leave every value of the blocks as it was.
+#: Operations that leave every value of the blocks as it was, maybe elsewhere or with its sign turned.
 _IN_BLOCKS = {
     *_SAME,
+    *("expert_shuffle", "sign_flips"),
     *("unit_permutation", "channel_permutation", "head_permutation", "vocabulary_permutation", "vocabulary_swap"),
     *("vocabulary_pruning", "vocabulary_extension", "vocabulary_stitching", "embedding_replaced"),
     *("learned_positions_to_rope", "layernorm_to_rmsnorm", "drop_biases", "re_dtype"),
@@ -40,7 +43,28 @@ def true_parents(tree: FamilyTree, name: str) -> tuple[str, ...]:
         return ()
     if {o["name"] for o in truth.operations} & (ROWS_ONLY | {"decoy_stack"}):
         return truth.parents[:1]
-    return truth.parents
+    return _on_the_way(tree, name) or truth.parents
+
+
+#: Operations that chance has no part in: two models that they were made by are one, whatever the seed.
+_CERTAIN = {"moe_to_dense", "depth_drop", "drop_biases", "re_dtype"}
+
+
+def _on_the_way(tree: FamilyTree, name: str) -> tuple[str, ...]:
+    """The model that another one was before its last step, made from the same parent by the same operation."""
+    truth = tree[name].truth
+    first, *more = [_what(o) for o in truth.operations] or [("", "")]
+    return tuple(
+        other
+        for other in tree
+        if more and first[0] in _CERTAIN and other != name and tree[other].truth.parents == truth.parents
+        if [_what(o) for o in tree[other].truth.operations] == [first]
+    )[:1]
+
+
+def _what(operation: Mapping[str, Any]) -> tuple[str, str]:
+    parameters = {key: value for key, value in operation.get("parameters", {}).items() if key != "seed"}
+    return str(operation["name"]), repr(sorted(parameters.items()))
 
 
 def counts(tree: FamilyTree, found: Lineage) -> dict[str, Any]:

@@ -15,6 +15,7 @@ share of tensors that one of two models has in another shape, not at all, or som
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,13 +60,13 @@ class Distances:
         return self._mean(self.by_matrix, draw)
 
     def of_children(self, draw: F64 | None = None) -> F64:
-        """Lengths from each model (row) over all that another (column) has: of what the first lacks, the nearest
-        model's. So those that lack much are no nearer for it."""
-        own = self.by_matrix + np.where(np.eye(self.by_matrix.shape[1]) > 0, np.inf, 0.0)
-        with np.errstate(all="ignore"):
-            nearest = np.min(np.where(np.isnan(own), np.inf, own), axis=1, keepdims=True)
-        there = np.isfinite(np.diagonal(self.by_matrix, axis1=1, axis2=2))[:, None, :] & np.isfinite(nearest)
-        filled = np.where(np.isnan(self.by_matrix), np.broadcast_to(nearest, own.shape), self.by_matrix)
+        """Lengths from each model (row) over all that another (column) has: of what the first lacks, the usual one.
+        So those that lack much are no nearer for it."""
+        own = np.where(np.eye(self.by_matrix.shape[1]) > 0, np.nan, self.by_matrix)
+        there = np.isfinite(np.diagonal(self.by_matrix, axis1=1, axis2=2))[:, None, :]
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):  # of what nobody else has
+            usual = np.nanmedian(own, axis=1, keepdims=True)
+        filled = np.where(np.isnan(self.by_matrix), np.broadcast_to(usual, own.shape), self.by_matrix)
         return self._mean(np.where(there, filled, np.nan), draw)
 
     def _mean(self, lengths: F64, draw: F64 | None) -> F64:

@@ -68,7 +68,7 @@ def coordinates(relation: Relation, maps: Maps | None) -> Coordinates:
         key = (c.at.key, c.kind)
         cosines = row_cosines(c.x, c.y) if len(c.x) else np.zeros(1)
         if key not in out and float(np.median(cosines)) >= _ALIKE:
-            out[key] = _patch(c, cosines < _PART * np.percentile(cosines, 80))
+            out[key] = _patch(c, _elsewhere(cosines), _elsewhere(row_cosines(c.x.T, c.y.T)))
     return out
 
 
@@ -92,11 +92,17 @@ def _by_value(models: ModelPair) -> Iterator[Counterpart]:
         yield Counterpart((place.stack, place.block), place.role, x, y, Spot(key, rows, channels))
 
 
-def _patch(c: Counterpart, elsewhere: Bools) -> Patch:
-    """``elsewhere``: rows that are no counterparts; bool (rows,)."""
+def _elsewhere(cosines: F64) -> Bools:
+    """Rows, or channels, that are no counterparts."""
+    return np.asarray(cosines < _PART * np.percentile(cosines, 80))
+
+
+def _patch(c: Counterpart, rows: Bools, channels: Bools) -> Patch:
+    """``rows``, ``channels``: that are no counterparts; bool (rows,), (channels,)."""
     assert c.at is not None
     y = c.y.astype(np.float32, copy=True)
-    y[elsewhere] = np.nan
+    y[rows] = np.nan
+    y[:, channels] = np.nan
     if c.at.gain is not None:
         weak = np.abs(c.at.gain) < _WEAK * np.median(np.abs(c.at.gain))
         y /= np.where(weak, np.float32(1), c.at.gain)

@@ -2,7 +2,9 @@
 
 Every model is compared with a reference: the one that most others stand in place with. What shares its origin is of its
 group; the rest is asked again, with the next reference. A verdict on a pair joins; likeness alone never does, and a
-model that is a merge of two strangers stays in the group that it was found in first, so that it joins nobody.
+model that is a merge of two strangers stays in the group that it was found in first, so that it joins nobody. Where the
+reference and a model may share no more than a random initialisation, the model's nearest of the group must be one that
+it certainly shares training with: a common initialisation is no descent.
 """
 
 from __future__ import annotations
@@ -69,6 +71,12 @@ def groups(members: Sequence[Member], seed: int = 0) -> tuple[list[Group], F64]:
     alike = near >= _ALIKE
     order = sorted(range(len(members)), key=lambda i: (-alike[i].sum(), -near[i].sum(), members[i].name))
     left, out = list(order), []
+
+    def sure(i: int, inside: list[int]) -> bool:
+        nearest = max(inside, key=lambda k: (near[i, k], members[k].name))
+        relation = relate(members[nearest], members[i], seed)
+        return relation.related and not relation.doubtful
+
     while left:
         reference, *others = left
         found: dict[int, Coordinates] = {}
@@ -78,7 +86,9 @@ def groups(members: Sequence[Member], seed: int = 0) -> tuple[list[Group], F64]:
                 continue  # as good as a model that was compared
             relation = relate(members[reference], members[i], seed)
             placed = _placed(members[reference], members[i], relation) if relation.related or i == reference else {}
-            if i == reference or (relation.related and (placed or relation.verdict != "partly_shared")):
+            if i != reference and relation.related and relation.doubtful and not sure(i, list(found)):
+                apart.append(i)
+            elif i == reference or (relation.related and (placed or relation.verdict != "partly_shared")):
                 found[i] = placed
             else:
                 apart.append(i)

@@ -28,7 +28,7 @@ from weightprint.evidence.pair import ModelPair
 from weightprint.evidence.pairing import pair_tensors
 from weightprint.evidence.same_values import same_values
 from weightprint.evidence.tests import UNASKED
-from weightprint.evidence.training_shared import training_shared
+from weightprint.evidence.training_shared import TrainingShared, training_shared
 from weightprint.evidence.unit_agreement import unit_agreement
 from weightprint.fingerprint.build import Examined, measured, outlined
 from weightprint.fingerprint.fingerprint import Fingerprint, as_fingerprint, fingerprint
@@ -95,6 +95,7 @@ class Relation:
     in_place: bool
     maps: Maps | None
     evidence: Mapping[str, Evidence]
+    doubtful: bool = False
 
     @property
     def related(self) -> bool:
@@ -153,7 +154,10 @@ def relate(a: Member, b: Member, seed: int = 0) -> Relation:
 
 
 def _decided(facts: Facts, in_place: bool) -> Relation:
-    return Relation(decide(facts).name, facts.models, in_place, None if in_place else facts.maps, facts.by_test)
+    verdict = decide(facts)
+    asked = facts.told(TrainingShared) is not None
+    doubtful = asked and "shared_initialisation" in verdict.readings[1:]
+    return Relation(verdict.name, facts.models, in_place, None if in_place else facts.maps, facts.by_test, doubtful)
 
 
 def _pair(a: Member, b: Member, seed: int) -> ModelPair:

@@ -2,8 +2,9 @@
 
 Every edge is asked which of its two came first: the parting of the two in the frame
 (:mod:`weightprint.verdict.direction.parting`), with the confidences that direction has by itself, and a plain t near 0
-or 1 for a little. The root moves over an edge that says the other way round, the surest first. Where only few models or
-little evidence speaks, the signs of direction are gathered from the models (:mod:`weightprint.verdict.direction.cues`).
+or 1 for a little. The root moves over an edge that says the other way round, the surest first. Of copies, and where
+only few models or little evidence speaks, the signs of direction are gathered from the models
+(:mod:`weightprint.verdict.direction.cues`).
 
 A root that its children parted from half way (t between .12 and .88) is itself a sibling of theirs: the ancestor is not
 among the models. Two such children and a fifth of all are enough, since of an ancestor there are none, while a sibling
@@ -97,9 +98,10 @@ def rooted(
         children = [j for j, p in enumerate(tree) if p == root]
         for j in children:
             told.setdefault((root, j), odds(root, j))
-        if abs(sum(told[root, j] for j in children)) < 2 * _CLAIMED:
-            for j in sorted(children, key=lambda j: abs(told[root, j]))[:_HUB]:
-                told[root, j] = max(told[root, j], signs(root, j), key=abs)
+        little = abs(sum(told[root, j] for j in children)) < 2 * _CLAIMED
+        silent = sorted(children, key=lambda j: abs(told[root, j]))[:_HUB]
+        for j in silent if little else [j for j in silent if lengths[root, j] <= COPY]:  # copies have no t
+            told[root, j] = max(told[root, j], signs(root, j), key=abs)
         against = [j for j in children if told[root, j] <= -SURE and j not in seen]
         if not against:
             break

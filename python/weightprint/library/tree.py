@@ -30,14 +30,17 @@ NEARER = 0.6
 SHARED = 0.75
 #: Own way of an inner node, of that to its children, from which it stands beside them.
 BESIDE = 0.15
+_TOLD = 0.02  # of its way, that is told from what lengths miss of adding up
 _LEAST = 1e-6  # a length that is none
 _EDIT = 5.0  # of logarithms, that edits of all tensors are worth
+_FEW = 0.05  # share of the tensors: its tables, or its norms
 _GAIN = 0.1  # of logarithms of lengths, that another inner node is worth
+_UNKNOWN = 4.0  # length where nothing is common
 
 
 def _cost(lengths: F64, edits: F64, other: bool) -> F64:
     """Logarithm of how far a child (column) is from a parent (row)."""
-    far = np.where(np.isfinite(lengths), lengths, 4.0)
+    far = np.where(np.isfinite(lengths), lengths, _UNKNOWN)
     out = np.log(far + _LEAST) + _EDIT * edits + (np.log(1 / NEARER) if other else 0.0)
     np.fill_diagonal(out, np.inf)
     return np.asarray(out)
@@ -50,41 +53,114 @@ def hubs(lengths: F64, edits: F64, merged: Mapping[int, Sequence[int]], root: in
     """
     n = len(lengths)
     free = [j for j in range(n) if j not in merged]
-    main, others = _cost(lengths, edits, False), _cost(lengths, edits, True)
+    main, cost = _cost(lengths, edits, False), _cost(lengths, edits, True)
     if root is None:
         totals = [main[i, [j for j in free if j != i]].sum() for i in free]
         root = free[int(np.argmin(totals))]
-    parent: list[int | None] = [None if j == root or j in merged else root for j in range(n)]
-    now = np.where(np.arange(n) == root, -np.inf, main[root])
-    children = [j for j in free if j != root]
-    inner = {root}
+    # A few edits that only the root has are those of a copy whose original isn't there: nothing is further for them.
+    # (Many may be those of the one child that all others come from.)
+    cost[root] = main[root] - _EDIT * min(_own(edits, root), _FEW)
+    cost[:, root] = np.inf
+    cost[:, list(merged)] = np.inf
+    cost[root, list(merged)] = 0.0  # they hang from elsewhere
     while True:
-        best, gain, moved = None, _GAIN, []
-        for i in range(n):
-            if i in inner:
-                continue
-            above = _above(parent, merged, i)
-            own = [j for j in children if j != i and j not in above and others[i, j] < now[j]]
-            worth = float(sum(now[j] - others[i, j] for j in own))
-            if worth > gain:
-                best, gain, moved = i, worth, own
-        if best is None:
+        parent = [None if j == root or j in merged else p for j, p in enumerate(arborescence(cost, root))]
+        loops = [(p, j) for m in merged for p, j in _loop(parent, merged, m)]
+        poor = _poorest(parent, cost, root)
+        if loops:
+            cost[max(loops, key=lambda edge: cost[edge])] = np.inf
+        elif poor is not None:
+            cost[poor] = np.inf
+        else:
             return parent
-        inner.add(best)
-        for j in moved:
-            parent[j], now[j] = best, others[best, j]
 
 
-def _above(parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], i: int) -> set[int]:
-    out: set[int] = set()
-    queue = [i]
+def _own(edits: F64, i: int) -> float:
+    """The least that a model has for itself beside any two others: of distances in a tree, its own branch."""
+    ways = [
+        (edits[i, j] + edits[i, k] - edits[j, k]) / 2 for j, k in combinations(range(len(edits)), 2) if i not in (j, k)
+    ]
+    return max(0.0, float(min(ways, default=0.0)))
+
+
+def _poorest(parent: Sequence[int | None], cost: F64, root: int) -> int | None:
+    """The inner node whose children are least nearer to it than to other inner nodes (none below themselves), if that
+    isn't worth one."""
+    inner = {p for p in parent if p is not None}
+
+    def worth(h: int) -> float:
+        instead = {j: [i for i in inner - {h, j} if j not in _way(parent, i)] for j in _children(parent, h)}
+        return sum(float(cost[others, j].min() - cost[h, j]) for j, others in instead.items())
+
+    least = min(inner - {root}, key=worth, default=None)
+    return least if least is not None and worth(least) < _GAIN else None
+
+
+def _way(parent: Sequence[int | None], i: int) -> list[int]:
+    """What a model hangs from, up to the root or a merge."""
+    out: list[int] = []
+    while (above := parent[i]) is not None:
+        out.append(above)
+        i = above
+    return out
+
+
+def _children(parent: Sequence[int | None], h: int) -> list[int]:
+    return [j for j, p in enumerate(parent) if p == h]
+
+
+def arborescence(cost: F64, root: int) -> list[int]:
+    """The parents that cost least in all, of i as the parent of j ``cost[i, j]`` (Edmonds 1967); the root's is itself.
+
+    Where the cheapest parents make a ring, it is one node: it is entered where that costs least more.
+    """
+    parent: list[int] = np.argmin(cost, axis=0).tolist()
+    parent[root] = root
+    ring = _ring(parent, root)
+    if not ring:
+        return parent
+    others = [i for i in range(len(cost)) if i not in ring]
+    leaving = cost[np.ix_(ring, others)]
+    entering = cost[np.ix_(others, ring)] - cost[[parent[j] for j in ring], ring]
+    n = len(others)
+    smaller = np.full((n + 1, n + 1), np.inf)
+    smaller[:n, :n], smaller[n, :n], smaller[:n, n] = cost[np.ix_(others, others)], leaving.min(0), entering.min(1)
+    found = arborescence(smaller, others.index(root))
+    for k, j in enumerate(others):
+        parent[j] = ring[int(np.argmin(leaving[:, k]))] if found[k] == n else others[found[k]]
+    entered = ring[int(np.argmin(entering[found[n]]))]
+    parent[entered] = others[found[n]]
+    return parent
+
+
+def _ring(parent: Sequence[int], root: int) -> list[int]:
+    """Numbers of a ring, empty where all lead to the root."""
+    done = {root}
+    for start in range(len(parent)):
+        way: list[int] = []
+        at = start
+        while at not in done and at not in way:
+            way.append(at)
+            at = parent[at]
+        if at in way:
+            return way[way.index(at) :]
+        done.update(way)
+    return []
+
+
+def _loop(parent: Sequence[int | None], merged: Mapping[int, Sequence[int]], m: int) -> list[tuple[int, int]]:
+    """The edges by which a merge would be above what it is made from."""
+    above: set[int] = set()
+    queue = [m]
     while queue:
         at = queue.pop()
-        for p in (*merged.get(at, ()), parent[at]):
-            if p is not None and p not in out:
-                out.add(p)
-                queue.append(p)
-    return out
+        new = {p for p in (*merged.get(at, ()), parent[at]) if p is not None} - above
+        above |= new
+        queue += new
+    below = {m}
+    while more := {j for j in above if parent[j] in below} - below:
+        below |= more
+    return [(p, j) for j in below if m in above and (p := parent[j]) is not None and p in below]
 
 
 def released(parent: Sequence[int | None], lengths: F64) -> list[int | None]:
@@ -100,7 +176,8 @@ def released(parent: Sequence[int | None], lengths: F64) -> list[int | None]:
         if above is None or not children:
             continue
         own = [(lengths[above, hub] + lengths[hub, j] - lengths[above, j]) / 2 for j in children]
-        if float(np.median(own)) > BESIDE * float(np.median(lengths[hub, children])):
+        least = max(BESIDE * float(np.median(lengths[hub, children])), _TOLD * lengths[above, hub])
+        if float(np.median(own)) > least:
             for j in children:
                 out[j] = above
     return out
