@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 Layout = list[tuple[str, tuple[int, ...]]]
-_WORDS = "alpha kernel bias weight scale proj attn mlp norm embed head conv gate up down query key value dense".split()
+_WORDS = ("kernel", "bias", "weight", "scale", "proj", "attn", "norm", "embed", "conv", "gate", "query", "key", "dense")
 
 
 def _flat(n: int) -> Layout:

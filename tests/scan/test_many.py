@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import weightprint
 from weightprint.scan import columns
 from weightprint.scan.columns import measure

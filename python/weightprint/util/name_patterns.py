@@ -46,9 +46,7 @@ def patterns(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], *, ordere
         groups[key].append(tuple(parts[1::2]))
         sizes[key] += nbytes
     keys = sorted(groups, key=lambda key: natural_key(_first(key[0], groups[key]))) if ordered else list(groups)
-    return [
-        Pattern(_pattern_name(key[0], groups[key]), key[1], key[2], len(groups[key]), sizes[key]) for key in keys
-    ]
+    return [Pattern(_pattern_name(key[0], groups[key]), key[1], key[2], len(groups[key]), sizes[key]) for key in keys]
 
 
 def _joined(words: Sequence[str], numbers: Sequence[str]) -> str:
