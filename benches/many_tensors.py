@@ -11,12 +11,14 @@ prints CPU seconds (user and system) and the peak resident memory of each run as
     scalars     scalars under unrelated names
     shards      `blocks` in 100 files with an index
 
-Measured on a 2-core machine that others were using (100,000 tensors, CPU s / MB, before and after work on this):
+Measured once each on a 2-core machine under a load of 8 to 12, with predecessors of these layouts in single files
+(CPU s / MB, before → after scans stopped keeping room for sketches and results):
 
-    flat     inspect 3.8 / 191 → 2.7 / 149, stats 7.0 / 666 → 5.9 / 308, check 17.9 / 671 → 16.9 / 275,
-             diff 12.8 / 447 → 13.9 / 447, fingerprint 10.7 / 689 → 10.8 / 488, compare → 21.0 / 615
-    words    inspect 7.3 / 202 → 7.7 / 230
-    experts  inspect 3.0 / 171 → 3.6 / 171
+    100,000 flat     inspect 3.8 / 191 → 2.7 / 149, stats 7.0 / 666 → 5.9 / 308, check 17.9 / 671 → 16.9 / 275,
+                     diff 12.8 / 447 → 13.9 / 447, fingerprint 10.7 / 689 → 10.8 / 488, compare 21.0 / 615 after
+    100,000 words    inspect 7.3 / 202 → 7.7 / 230
+    100,000 experts  inspect 3.0 / 171 → 3.6 / 171
+    990,000 flat     inspect 32.5 / 953 after
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ VERBS = ("inspect", "stats", "check", "fingerprint", "diff", "compare")
 def write(folder: Path, layout: Layout, files: int, seed: int) -> None:
     """A model of that layout; half of the values are those of every other seed."""
     folder.mkdir(parents=True)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for k in range(files):
         tensors = layout[k::files]
         name = "model.safetensors" if files == 1 else f"model-{k + 1:05}-of-{files:05}.safetensors"
