@@ -84,7 +84,7 @@ class Anatomy(Shown):
 
             read = weights.read if values else None
             assignments += infer(shapes, matched.unmatched, matched.assignments, read)
-        order = {name: k for k, name in enumerate(shapes)}
+        order = {name: k for k, name in enumerate(shapes)} if assignments else {}
         by_place: dict[Place, Assignment] = {}
         kept: list[Assignment] = []
         findings = [*weights.findings, *(Finding("anatomy", "note", note) for note in matched.notes)]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,11 @@ from weightprint.anatomy.place import SURE
 from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.locate import Location
 from weightprint.results.finding import Finding, Severity
-from weightprint.scan.result import Scan
 from weightprint.util.escape import escape
 from weightprint.util.name_patterns import patterns
+
+if TYPE_CHECKING:
+    from weightprint.scan.result import Scan  # where only headers are looked at, nothing of a scan is loaded
 
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9]+(?![0-9A-Za-z])")
 #: The factor that starts at zero, so that a fresh adapter changes nothing: LoRA's B, LoKr's and LoHa's second product.

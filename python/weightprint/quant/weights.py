@@ -76,18 +76,22 @@ class Weights(Mapping[str, Weight]):
         self._quantised: dict[str, Quantised] = {q.name: q for q in found}
         self._owner = {component: q.name for q in self._quantised.values() for component in q.components}
         # A plain weight is its tensor's TensorInfo until it is asked for: of a million, nearly none are.
-        self._weights: dict[str, Weight | TensorInfo] = {}
+        self._weights: Mapping[str, Weight | TensorInfo] = tensors.infos
+        if not found:
+            return
+        weights: dict[str, Weight | TensorInfo] = {}
         for name, info in tensors.infos.items():
             q = self._quantised.get(self._owner[name]) if name in self._owner else None
             if q is None:
-                self._weights[name] = info
-            elif q.name not in self._weights:
+                weights[name] = info
+            elif q.name not in weights:
                 nbytes = sum(tensors.infos[component].nbytes for component in q.components)
                 readable = not isinstance(q, Unreadable)
                 levels = q.levels if readable else None
-                self._weights[q.name] = Weight(
+                weights[q.name] = Weight(
                     q.name, q.shape, q.dtype, q.scheme, q.components, nbytes, q.parameters, readable, levels
                 )
+        self._weights = weights
 
     def __getitem__(self, name: str) -> Weight:
         found = self._weights[name]

@@ -24,7 +24,6 @@ from weightprint.results.table import shape_text
 from weightprint.util.escape import escape
 from weightprint.util.escape import html as html_text
 from weightprint.util.name_patterns import Pattern, patterns
-from weightprint.util.natural_order import natural_key
 
 __all__ = [
     "TENSORS", "anatomy_dict", "html", "lines", "n_tensor_rows", "pattern_rows", "table", "tensor_rows", "text",
@@ -156,12 +155,12 @@ def unmapped(anatomy: Anatomy, pen: Pen, *, everything: bool = False) -> Iterato
     """Weights without a place by name; where the names are many and don't fold, those of one form on a line."""
     if not anatomy.unmapped:
         return
-    weights = sorted((anatomy.weights[name] for name in anatomy.unmapped), key=lambda weight: natural_key(weight.name))
-    folded = patterns((w.name, stored_kind(anatomy, w.name), w.shape, w.nbytes) for w in weights)
-    rows = pattern_rows(folded)
-    n = len(weights)
+    stored, shapes = anatomy.weights.stored_as, anatomy.weights.shapes
+    homeless = ((name, kind, shapes[name], nbytes) for name in anatomy.unmapped for kind, nbytes in [stored(name)])
+    folded = patterns(homeless, ordered=True)
+    n = len(anatomy.unmapped)
     yield pen.line((f"{n:,} weight{'s have' if n > 1 else ' has'} no place in this map:", "yellow"))
-    if len(rows) > _NAMES and not everything:
+    if len(folded) > _NAMES and not everything:
         alike: dict[tuple[str, tuple[int, ...]], list[Pattern]] = {}
         for p in folded:
             alike.setdefault((p.dtype, p.shape), []).append(p)
@@ -175,6 +174,7 @@ def unmapped(anatomy: Anatomy, pen: Pen, *, everything: bool = False) -> Iterato
         rows_cut = [(*form, text) for form, text in zip(forms, cut, strict=True)]
         yield from table(pen, headers, rows_cut, _LINES, (0, 1, 3))
     else:
+        rows = pattern_rows(folded)
         yield from table(pen, ("unmapped", "type", "shape", "count", "bytes"), rows, len(rows), (0, 1, 2))
 
 

@@ -20,7 +20,6 @@ from weightprint.report.terminal import finding_text, plain
 from weightprint.results.finding import Finding
 from weightprint.util.escape import escape
 from weightprint.util.name_patterns import Pattern, patterns
-from weightprint.util.natural_order import natural_key
 
 __all__ = ["html", "inspect_dict", "lines", "text"]
 
@@ -30,8 +29,7 @@ _LAYOUT = ("layout", "dtype", "shape", "count", "bytes")
 
 def layout(checkpoint: Checkpoint) -> list[Pattern]:
     """Tensors folded over the numbers in their names, in natural order."""
-    infos = sorted(checkpoint.tensors, key=lambda info: natural_key(info.name))
-    return patterns((info.name, info.dtype, info.shape, info.nbytes) for info in infos)
+    return patterns(((t.name, t.dtype, t.shape, t.nbytes) for t in checkpoint.tensors), ordered=True)
 
 
 def dtypes(checkpoint: Checkpoint) -> list[tuple[str, int, int, int]]:

@@ -247,7 +247,12 @@ def shape_text(shape: Sequence[int], times: str = "x") -> str:
 
 def _json_values(values: list[Any]) -> list[Any]:
     """As `json_value` makes them, of many that nearly all are what they should be."""
-    return [value if value is None or type(value) in (str, int) else json_value(value) for value in values]
+    return [
+        value
+        if value is None or (kind := type(value)) is str or kind is int or (kind is float and math.isfinite(value))
+        else json_value(value)
+        for value in values
+    ]
 
 
 def _plain(value: Any) -> Any:

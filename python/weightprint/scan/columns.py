@@ -14,6 +14,7 @@ from weightprint.checkpoint.checkpoint import Checkpoint
 from weightprint.checkpoint.info import TensorInfo
 from weightprint.results.table import Kind
 from weightprint.scan.request import Request, Settings
+from weightprint.util.progress import Progress
 
 #: The columns that every scan fills, in the order of the table. -1 stands for no position, and for no number.
 MEASURED: dict[str, Kind] = {
@@ -54,6 +55,10 @@ _UNCOUNTED = {
     "n_distinct": -1,
     "quantiles": np.nan,
 }
+
+
+#: Tensors that go through the core at once: it holds all results of a call, a kilobyte each, until the call is over.
+_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +122,35 @@ def measure_files(
     sketch: Sequence[int | None] | None = None,
 ) -> Columns:
     """The same of pairs (position in `files`, tensor number)."""
-    threads, progress = settings.threads or 0, settings.progress
-    found = _core.scan(
-        files,
-        tensors,
-        **asdict(request),
-        threads=threads,
-        io=settings.io,
-        progress=progress,
-        keep=keep,
-        sketch=sketch,
-    )
-    return Columns.complete(found, len(tensors))
+    parts = []
+    for start in range(0, max(1, len(tensors)), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        found = _core.scan(
+            files,
+            tensors[some],
+            **asdict(request),
+            threads=settings.threads or 0,
+            io=settings.io,
+            progress=_progress_from(settings.progress, files, tensors, start),
+            keep=[(place - start, *what) for place, *what in keep if some.start <= place < some.stop],
+            sketch=None if sketch is None else sketch[some],
+        )
+        n = len(tensors[some])
+        if sketch is not None and "sketch" not in found and any(key is not None for key in sketch):
+            found["sketch"] = [None] * n  # the core leaves out what no tensor of a call has
+        parts.append(Columns.complete(found, n))
+    return parts[0] if len(parts) == 1 else Columns.join(parts)
+
+
+def _progress_from(
+    progress: Progress | None,
+    files: Sequence[_core.SafetensorsFile],
+    tensors: Sequence[tuple[int, int]],
+    start: int,
+) -> Progress | None:
+    """Progress of a scan of `tensors` from number `start` on, told as that of them all."""
+    if progress is None or len(tensors) <= _AT_ONCE:
+        return progress
+    sizes = [end - begin for file, i in tensors for *_, begin, end in [files[file].tensor(i)]]
+    before, total = sum(sizes[:start]), sum(sizes)
+    return lambda done, _: progress(before + done, total)

@@ -87,7 +87,7 @@ pub fn to_columns<'py>(py: Python<'py>, results: &[TensorResult], request: Reque
     if results.iter().any(|r| r.sketch.is_some()) {
         let list = PyList::empty(py);
         for result in results {
-            list.append(result.sketch.map(|sums| f64_bytes(py, sums.into_iter())))?;
+            list.append(result.sketch.as_ref().map(|sums| f64_bytes(py, sums.iter().copied())))?;
         }
         out.set_item("sketch", list)?;
     }

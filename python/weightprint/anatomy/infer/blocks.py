@@ -85,28 +85,54 @@ def repeats_by_name(
     A number behind a prefix that `known` weights have needs no second look: they are blocks.
     """
     sure = {name[: m.start()] for name in known if (m := _DIGITS.search(name))}
-    cuts = {name: [m.span() for m in _DIGITS.finditer(name)] for name in names}
     repeats: list[RepeatedBlocks] = []
-    left = list(names)
-    for level in range(8):
-        groups: dict[str, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
-        for name in left:
-            if len(cuts[name]) > level:
-                a, b = cuts[name][level]
-                if b - a <= 6:
-                    groups[name[:a]][int(name[a:b])].append((name[b:], name))
-        for prefix, numbers in groups.items():
-            again = prefix in sure and len(numbers) > 1
-            blocks = len(numbers) > 1 and _agree(numbers, shapes)
-            if again or (blocks and not _staged(numbers, shapes, cuts, level)):
-                repeats.append(_repeated(prefix, numbers, shapes))
-        left = outside_names(left, repeats)
+    left = [(name, 0) for name in names]  # with the end of its last number so far
+    for _ in range(8):
+        left, fronts = _cut(left)
+        found = []
+        for prefix, members in fronts.items():
+            if len(members) > 1 and len(numbers := _numbered(prefix, members)) > 1:
+                again = prefix in sure
+                if again or (_agree(numbers, shapes) and not _staged(members, shapes)):
+                    found.append(_repeated(prefix, numbers, shapes))
+        if found:
+            taken = {name for repeat in found for name in repeat.names}
+            left = [cut for cut in left if cut[0] not in taken]
+        repeats += found
     repeats.sort(key=lambda repeat: -len(repeat.names))
     return repeats
 
 
+_LONG = 4300  # digits that `int` reads
+#: A name and the end of one of its numbers.
+_Cut = tuple[str, int]
+
+
+def _cut(names: Iterable[_Cut], digits: int = 6) -> tuple[list[_Cut], dict[str, list[_Cut]]]:
+    """Names that have a further number, with its end; and those of at most `digits` by what stands before it."""
+    cuts: list[_Cut] = []
+    fronts: dict[str, list[_Cut]] = {}
+    for name, at in names:
+        if found := _DIGITS.search(name, at):
+            a, b = found.span()
+            cuts.append(cut := (name, b))
+            if b - a <= digits:
+                fronts.setdefault(name[:a], []).append(cut)
+    return cuts, fronts
+
+
+def _numbered(prefix: str, members: Iterable[_Cut]) -> dict[int, list[tuple[str, str]]]:
+    """Number behind the prefix -> (rest, name)."""
+    numbers: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for name, end in members:
+        numbers[int(name[len(prefix) : end])].append((name[end:], name))
+    return numbers
+
+
 def _agree(numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape]) -> bool:
     """Neighbouring numbers are followed by the same (rest, shape), and there are matrices among them."""
+    if max(map(len, numbers.values())) < 2:
+        return False
     sets = [{(rest, shapes[name]) for rest, name in numbers[b]} for b in sorted(numbers)]
     if max(map(len, sets)) < 2 or not any(len(shape) > 1 for group in sets for _, shape in group):
         return False
@@ -116,27 +142,15 @@ def _agree(numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Sh
     return float(np.median(shared)) >= _AGREE
 
 
-def _staged(
-    numbers: Mapping[int, list[tuple[str, str]]],
-    shapes: Mapping[str, Shape],
-    cuts: Mapping[str, list[tuple[int, int]]],
-    level: int,
-) -> bool:
+def _staged(members: Sequence[_Cut], shapes: Mapping[str, Shape]) -> bool:
     """The number behind this one is the block: it repeats a large unit and covers nearly everything here."""
-    inner: dict[str, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
-    total = 0
-    for entries in numbers.values():
-        for _, name in entries:
-            total += 1
-            if len(cuts[name]) > level + 1:
-                a, b = cuts[name][level + 1]
-                inner[name[:a]][int(name[a:b])].append((name[b:], name))
     covered = 0
-    for group in inner.values():
+    for prefix, inner in _cut(members, _LONG)[1].items():
+        group = _numbered(prefix, inner)
         unit = max(len(entries) for entries in group.values())
         if unit > _LARGE and (len(group) == 1 or _agree(group, shapes)):
-            covered += sum(len(entries) for entries in group.values())
-    return covered >= _COVER * total
+            covered += len(inner)
+    return covered >= _COVER * len(members)
 
 
 def _repeated(prefix: str, numbers: Mapping[int, list[tuple[str, str]]], shapes: Mapping[str, Shape]) -> RepeatedBlocks:

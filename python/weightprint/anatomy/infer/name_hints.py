@@ -117,9 +117,14 @@ def hint(rest: str) -> str | None:
 
 def hint_among(rest: str, words: frozenset[str]) -> str | None:
     """`hint` where that is one of these roles, or its bias, and None elsewhere: for most names at a glance."""
-    if not _any(words).search(normalised(_LONG_NUMBER.sub("0", rest))):
+    return _hint_among(_LONG_NUMBER.sub("0", rest), words)
+
+
+@lru_cache(maxsize=65536)
+def _hint_among(rest: str, words: frozenset[str]) -> str | None:
+    if not _any(words).search(normalised(rest)):
         return None
-    word = hint(rest)
+    word = _hint(rest)
     return word if word is not None and word.removesuffix("_bias") in words else None
 
 

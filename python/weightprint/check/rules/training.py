@@ -74,8 +74,8 @@ def _look(context: CheckContext, name: str, signs: list[_Signs]) -> None:
     """Count a weight among the gains or matrices that it belongs to."""
     weight, parts = context.anatomy.weights[name], context.parts(name)
     if len(weight.shape) == 1 and (("norm" in parts and "bias" not in parts) or (not parts and _is_gain(name))):
-        row = context.scan.table.row(context.row_of[name]) if name in context.row_of else None
-        fresh = row is not None and row["min"] is not None and row["min"] == row["max"] and row["min"] in (0, 1)
+        k, table = context.row_of.get(name), context.scan.table
+        fresh = k is not None and table["min"][k] == table["max"][k] and table["min"][k] in (0, 1)
         for sign in signs:
             sign.gains, sign.fresh_gains = sign.gains + 1, sign.fresh_gains + fresh
     elif len(weight.shape) >= 2 and weight.readable and (parts & _LEARNED or not parts):
@@ -113,8 +113,8 @@ def _alike(context: CheckContext, names: list[str]) -> bool:
     deviations: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for name in names:
         if name in context.row_of and name not in context.components:
-            row = context.scan.table.row(context.row_of[name])
-            deviations[pattern_of(name)].append((float(row["std"]), int(row["n"])))
+            k, table = context.row_of[name], context.scan.table
+            deviations[pattern_of(name)].append((float(table["std"][k]), int(table["n"][k])))
     several = [found for found in deviations.values() if len(found) >= _MATRICES]
     for found in several:
         sd, n = (np.array(column, np.float64) for column in zip(*found, strict=True))

@@ -27,6 +27,6 @@ pub struct TensorResult {
     pub columns: Option<Lines>,
     /// BLAKE3 of the raw bytes.
     pub digest: Option<blake3::Hash>,
-    /// The linear sketch.
-    pub sketch: Option<[f64; BUCKETS]>,
+    /// The linear sketch; boxed, for most scans have none and keep a result per tensor.
+    pub sketch: Option<Box<[f64; BUCKETS]>>,
 }

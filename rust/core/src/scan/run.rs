@@ -358,7 +358,7 @@ fn summarise(partial: Partial, counts: Option<&Counts>) -> TensorResult {
         rows: partial.rows.map(|rows| lines(rows.rows())),
         columns: partial.columns.map(|columns| lines(columns.columns())),
         digest: partial.digest.map(|piece| digest::join(std::iter::once(piece))),
-        sketch: partial.sketch.map(|sketch| sketch.finish()),
+        sketch: partial.sketch.map(|sketch| Box::new(sketch.finish())),
     }
 }
 
