@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 import weightprint
 from outcomes import KINDS
+from rich.cells import cell_len
 from weightprint.compare.compare import Comparison
 from weightprint.evidence.tests import TESTS
 from weightprint.report import compare as shown
@@ -22,6 +24,14 @@ from weightprint.report.pen import Pen
 DONE = {"Done", "From A to B", "From B to A", "If A is first", "If B is first", "If done to B", "Each since"}
 OTHERS = {"How sure", "How often wrong", "Who first", "Found", "Shared", "Experts", "For", "Differs", "Against"}
 OTHERS |= {"Not told", "Not tested", "Looked for", "To decide", "If done to A"}
+SECTIONS = ("where-the-layers-of-b-come-from", "evidence-for-and-against", "what-was-done", "curves-over-depth")
+SECTIONS += (
+    "who-came-first",
+    "what-could-not-be-tested",
+    "identity-and-how-to-repeat-this",
+    "ten-words",
+    "for-a-court",
+)
 CERTAIN = {"identical", "re_encoded"}
 OPEN = {"no_evidence", "inconclusive"}
 JARGON = {"log10", "residual", "Spearman", "FFN", "FFNs", "orthogonal", *(t.name for t in TESTS)} - {"embeddings"}
@@ -58,6 +68,26 @@ def test_the_first_screen_says_all_that_a_reader_must_know(comparison: Callable[
     assert not {*re.findall(r"\w+", re.sub(r"\([^()]*[./][^()]*…?", "", text))} & JARGON
 
 
+LONG = {
+    "a long path": "/srv/mirrors/"
+    + "organisation-of-some-length/" * 5
+    + "Model-70B-Instruct-v0.3-GPTQ-4bit-32g-actorder",
+    "letters two columns wide": "/模型/日本語の大きな言語モデル一二三四五六七八九十/通义千问七十亿参数指令",
+    "marks without width": "/models/" + "x\u0301" * 90,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_fits_whatever_the_models_are_called(comparison: Callable[[str], Comparison], kind: str, name: str) -> None:
+    found = comparison(kind)
+    a, b = replace(found.a, source=LONG[name]), replace(found.b, source=LONG[name] + "-b")
+    for width in (60, 80, 120):
+        lines = [line.plain for line in shown.lines(replace(found, a=a, b=b), Pen(width))]
+        assert max(map(cell_len, lines)) <= width
+        assert width < 80 or len(lines) < 24
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_and_markdown_say_the_same(comparison: Callable[[str], Comparison], kind: str) -> None:
     found = comparison(kind)
@@ -67,3 +97,16 @@ def test_page_and_markdown_say_the_same(comparison: Callable[[str], Comparison],
     assert set(re.findall(r"^\| (\w[\w ]+) \|", text, re.M)) <= DONE | OTHERS
     if KINDS[kind].verdict not in CERTAIN:
         assert "Against" in text or "What could have been missed" in html
+
+
+def test_the_page_goes_in_the_order_in_which_a_reader_asks(comparison: Callable[[str], Comparison]) -> None:
+    html = page(comparison("fine-tune"), command="weightprint compare a b")
+    places = [html.index(f'<section id="{name}">') for name in SECTIONS]
+    assert [html.index('class="verdict'), *places] == sorted([html.index('class="verdict'), *places])
+    assert "How often wrong" in html[: places[0]]
+    words, court = (html[html.index(f'id="{name}"') :].split("</section>")[0] for name in ("ten-words", "for-a-court"))
+    assert words.count("<dt>") == 10
+    asked = ["Was it tested?", "Is it published?", "Known error rate", "Controls", "Acceptance"]
+    assert re.findall("<dt>(.*?)</dt>", court) == asked
+    assert "independently trained models of the benchmark" in html  # what the band behind a curve rests on
+    assert "weightprint compare a b" in html

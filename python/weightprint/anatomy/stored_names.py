@@ -33,8 +33,11 @@ def block_number(weights: Iterable[tuple[int | None, str]]) -> BlockNumber | Non
     """
     found: set[BlockNumber] | None = None
     for block, name in weights:
-        numbers = {(k, int(d) - (block or 0)) for k, d in enumerate(_split(name)[1]) if len(d) <= 18}
-        found = numbers if found is None else found & numbers
+        numbers, at = _split(name)[1], block or 0
+        if found is None:
+            found = {(k, int(d) - at) for k, d in enumerate(numbers) if len(d) <= 18}
+        else:
+            found = {(k, n) for k, n in found if k < len(numbers) and _is(numbers[k], n + at)}
         if not found:
             return None
     return min((n for n in found or () if n[1] >= 0), key=lambda number: (number[1] != 0, number), default=None)

@@ -47,7 +47,7 @@ from weightprint.fingerprint.ffns import Ffn, ffns
 from weightprint.fingerprint.model import ModelView
 from weightprint.fingerprint.sampling import Read, pick
 from weightprint.fingerprint.steps import Collector, Round, Step
-from weightprint.util.arrays import F32, I64, Bools, Indices
+from weightprint.util.arrays import F32, I64, Bools, Indices, equal_pairs
 from weightprint.util.linear_algebra import product
 
 #: Multiply-adds x 2 that all pairs of blocks may cost: per parameter of A and B, and always.
@@ -95,14 +95,18 @@ class _Looked:
 def unit_rows(models: ModelPair) -> Rows | None:
     """What this test does while the models stream by; needs their headers only. None where no pair of FFNs fits."""
     theirs, ours = ffns(models.b), ffns(models.a)
-    fits = np.array([[width_in_a(models.basis, b) == a.width and b.units == a.units for a in ours] for b in theirs])
+    in_a = [width_in_a(models.basis, b) for b in theirs]
+    fits = equal_pairs(
+        [None if w is None else (w, b.units) for w, b in zip(in_a, theirs, strict=True)],
+        [(a.width, a.units) for a in ours],
+    )
     if not fits.any():
         return None
     places = {a.key: j for j, a in enumerate(ours)}
     own = {i: j for i, b in enumerate(theirs) if (j := places.get(b.key, -1)) >= 0 and fits[i, j]}
     same = np.zeros_like(fits)
     same[list(own), list(own.values())] = True
-    number = np.array([[b.expert == a.expert for a in ours] for b in theirs])
+    number = equal_pairs([b.expert for b in theirs], [a.expert for a in ours])
     scopes = {"all pairs": fits, "equal expert numbers": fits & number, "same place": same}
     wants = {scope: _affordable(models, chosen, ours) for scope, chosen in scopes.items()}
     scope = next((scope for scope, want in wants.items() if want and scopes[scope].any()), None)

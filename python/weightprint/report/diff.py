@@ -8,11 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from weightprint.anatomy.role_order import role_place
 from weightprint.diff.diff import STATUSES, Diff
-from weightprint.report.format import byte_count, number, percent, plain_table
+from weightprint.report.format import byte_count, number, padded, percent, plain_table
 from weightprint.report.html import LIMIT, html_table
 from weightprint.report.pen import NO_BREAK, Pen, tail
 from weightprint.report.terminal import plain
@@ -166,10 +167,10 @@ def _listed(rows: Sequence[Row], pen: Pen) -> Iterator[Text]:
     chosen = [row for kind in kinds for row in by_kind[kind][: _MOST if kind in ("broken", "changed") else _EACH]]
     cells = [tuple(map(pen.text, _short(row, pen.width >= 72))) for row in chosen]
     wide = max(pen.width - max((len(says) for _, says in cells), default=0) - 2, 16)
-    wide = min(wide, max((len(name) for name, _ in cells), default=0))
+    wide = min(wide, max((cell_len(name) for name, _ in cells), default=0))
     for row, (name, says) in zip(chosen, cells, strict=True):
         style = "bold red" if _broken(row) else ""
-        yield pen.line((f"{tail(name, wide):<{wide}}  {says}".rstrip(), style))
+        yield pen.line((f"{padded(tail(name, wide), wide)}  {says}".rstrip(), style))
     hidden = sum(map(len, by_kind.values())) - len(by_kind["same"]) - len(chosen)
     if hidden:
         yield pen.line((f"… and {hidden:,} more: --tensors lists every one", "dim"))

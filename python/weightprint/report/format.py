@@ -6,7 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["byte_count", "count", "number", "percent", "plain_table", "powers", "seconds"]
+from rich.cells import cell_len
+
+__all__ = ["byte_count", "count", "number", "padded", "percent", "plain_table", "powers", "seconds"]
 
 
 def byte_count(n: float) -> str:
@@ -59,11 +61,15 @@ def seconds(value: float) -> str:
 
 def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     """Aligned text without colour or frames, whole names, one line per row; columns in `left` are left-aligned."""
-    widths = [max([len(header), *(len(row[k]) for row in rows)]) for k, header in enumerate(headers)]
+    widths = [max(cell_len(row[k]) for row in (headers, *rows)) for k in range(len(headers))]
     lines = []
     for row in (headers, *rows):
-        cells = (
-            cell.ljust(w) if k in left else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+        cells = (padded(cell, w, k not in left) for k, (cell, w) in enumerate(zip(row, widths, strict=True)))
         lines.append("  ".join(cells).rstrip() + "\n")
     return "".join(lines)
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """Text filled up to `width` columns of a terminal, where some letters take two."""
+    blank = " " * (width - cell_len(text))
+    return blank + text if right else text + blank

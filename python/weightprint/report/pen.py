@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.text import Text
 
 __all__ = ["NO_BREAK", "Pen", "tail"]
@@ -13,6 +14,7 @@ __all__ = ["NO_BREAK", "Pen", "tail"]
 NO_BREAK = "\u00a0"
 """A space at which no line is broken."""
 
+_FILLER = "\ufdd0"  # no character, and in no text that was escaped
 _WIDEST = 120  # of lines that are read, not compared
 _ASCII = str.maketrans(
     {"×": "x", "–": "-", "…": "~", "·": "-", "│": "|", "┌": ".", "└": "'", "┐": "\\", "┘": "/", "▌": "-"}
@@ -39,11 +41,19 @@ class Pen:
         """Text over as many lines as it needs, broken between words and never inside one that fits on a line; the first
         line starts with the label, the others are indented by as much."""
         indent, text = " " * len(label), text.replace(" %", f"{NO_BREAK}%")
-        for piece in textwrap.wrap(text, max(min(self.width, _WIDEST) - len(label), 8), break_on_hyphens=False) or [""]:
-            yield self.line((label, label_style), (piece.replace(NO_BREAK, " "), style))
+        room = max(min(self.width, _WIDEST) - len(label), 8)
+        if cell_len(text) > len(text):  # letters two columns wide count twice; one may be cut from its filler
+            text, room = "".join(_FILLER * (cell_len(c) - 1) + c for c in text), room - 1
+        for piece in textwrap.wrap(text, room, break_on_hyphens=False) or [""]:
+            yield self.line((label, label_style), (piece.replace(NO_BREAK, " ").replace(_FILLER, ""), style))
             label = indent
 
 
 def tail(text: str, room: int) -> str:
     """The end of a name or path, which says more than its beginning."""
-    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+    if cell_len(text) <= room:
+        return text
+    text = text[max(len(text) - room + 1, 0) :]
+    while cell_len(text) >= max(room, 2):
+        text = text[1:]
+    return f"…{text}"

@@ -189,7 +189,9 @@ def facts(recipe: Recipe) -> list[tuple[str, str]]:
         span = "" if weight.low is None or weight.high is None else f"  [{weight.low:.3f}, {weight.high:.3f}]"
         rows.append(("Weight", f"{weight.value:+.3f}{span}  {weight.parent}"))
     if recipe.reproduces is not None:
-        rows.append(("How sure", f"{recipe.reproduces:.2%} of the values looked at come out so, up to rounding"))
+        rows.append(
+            ("How sure", f"{100 * recipe.reproduces:.2f} % of the values looked at come out so, up to rounding")
+        )
     if recipe.search is not None:
         rows.append(
             ("Searched", f"{recipe.search.candidates} candidates, {len(recipe.search.skipped)} more not comparable")

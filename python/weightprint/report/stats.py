@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -99,7 +100,7 @@ def cell(column: str, value: Any) -> str:
 def fitting(table: StatsTable, columns: Sequence[str], width: int) -> list[str]:
     """The columns that fit a terminal of that width; those that matter least go first, and trouble never goes."""
     widths = {
-        name: max([len(_heading(name)), *(len(cell(name, value)) for value in table.column(name).tolist())])
+        name: max([len(_heading(name)), *(cell_len(cell(name, value)) for value in table.column(name).tolist())])
         for name in columns
     }
     if "name" in widths:
@@ -115,7 +116,7 @@ def fitting(table: StatsTable, columns: Sequence[str], width: int) -> list[str]:
 
 def _name_width(table: StatsTable) -> int:
     """Room for the longest name behind its layer, within reason; longer ones are folded."""
-    shown = (len(escape(rest)) + 2 if layer else len(escape(rest)) for layer, rest in map(split_layer, table["name"]))
+    shown = (cell_len(escape(rest)) + 2 * bool(layer) for layer, rest in map(split_layer, table["name"]))
     return min(36, max(shown, default=4))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from weightprint.evidence.pair import Block, ModelPair
 from weightprint.fingerprint.ffns import ffns
-from weightprint.util.arrays import Bools
+from weightprint.util.arrays import Bools, equal_pairs
 
 #: Share of a block's units that must be found in place.
 SHARE = 0.9
@@ -38,7 +38,7 @@ def all_settled(models: ModelPair) -> bool:
 
 def asked(models: ModelPair, b: Sequence[Block], a: Sequence[Block]) -> Bools:
     """Which pairs (rows: B's, columns: A's) are to be looked at, given the block that each lies in."""
-    own = np.array([[x == y for y in a] for x in b], bool).reshape(len(b), len(a))
+    own = equal_pairs(b, a)
     if models.settled is None:
         return own
     of_b, of_a = (np.array([x in models.settled for x in side], bool) for side in (b, a))

@@ -14,7 +14,7 @@ expert in the experts of the layers found.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -167,7 +167,8 @@ def is_dear(plan: Plan | None, rows: Sequence[Row], ours: Sequence[Ffn], richest
 
 def _cost(plan: Plan, rows: Sequence[Row], ours: Sequence[Ffn]) -> float:
     """Multiply-adds x 2 of a table."""
-    pairs = sum(f.units * min(plan.channels, f.width) * sum(row.width == f.width for row in rows) for f in ours)
+    of_width = Counter(row.width for row in rows)
+    pairs = sum(f.units * min(plan.channels, width) * of_width[width] for f in ours if (width := f.width) in of_width)
     return 6.0 * pairs * plan.looked_for
 
 

@@ -39,7 +39,8 @@ def drawn(layer_map: Sequence[LayerMatch], width: int) -> list[str]:
     agreement = f"  agreement {' to '.join(dict.fromkeys(shares))}"
     if len(cells) == 1:
         of_b, bar, of_a = cells[0]
-        return [f"B {of_b} = A {of_a}  {bar}{agreement}"]
+        lines = [f"B {of_b} = A {of_a}  {bar}{agreement}"]
+        return lines if len(lines[0]) <= width else _folded(layer_words(layer_map), width)
     wide = [max(map(len, cell)) for cell in cells]
     lines = ["  ".join(cell[k].ljust(w) for cell, w in zip(cells, wide, strict=True)).rstrip() for k in range(3)]
     lines = [f"{head}  {line}" for head, line in zip("B A", lines, strict=True)]

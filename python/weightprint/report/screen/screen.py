@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from weightprint.evidence.tests import QUESTIONS, TESTS
 from weightprint.evidence.thresholds import LOG10_P
-from weightprint.report.format import byte_count, count, percent, seconds
+from weightprint.report.format import byte_count, count, padded, percent, seconds
 from weightprint.report.page.map_data import shared_words, stack_maps
 from weightprint.report.pen import Pen, tail
 from weightprint.report.recipe import sentence as recipe_sentence
@@ -119,13 +120,13 @@ def _models(comparison: Comparison, pen: Pen, whole: bool) -> Iterator[Text]:
     digests = [f"   blake3 {side.digest[:8]}" if side.digest and pen.width >= 72 else "" for side in sides]
     most = max(map(len, sizes))
     sources = [escape(side.source, None) for side in sides]
-    longest = max(map(len, sources))
+    longest = max(map(cell_len, sources))
     room = max(8, min(longest, pen.width - 8 - most - max(map(len, digests))))
     for label, source, size, digest in zip("AB", sources, sizes, digests, strict=True):
         if whole and longest > room:
             yield from (*pen.wrapped(source, f"  {label}  "), *pen.wrapped(f"{size}{digest}", "     "))
         else:
-            yield pen.line((f"  {label}  {tail(source, room):<{room}}   {size:<{most}}{digest}".rstrip(), ""))
+            yield pen.line((f"  {label}  {padded(tail(source, room), room)}   {size:<{most}}{digest}".rstrip(), ""))
 
 
 def _size(model: ModelSummary) -> str:
