@@ -47,6 +47,12 @@ CHAINS: dict[str, tuple[tuple[Step, ...], set[str]]] = {
     "a factor, then int4": ((times("1.mlp.down", 1.7), INT4), {"quantise", "scaled"}),
     "layers repeated, then FP8": ((("depth_upscaling", {}), FP8), {"depth_upscaling", "quantise"}),
     "pruned, then int4": ((("unstructured_pruning", {"fraction": 0.5}), INT4), {"unstructured_pruning", "quantise"}),
+    "an adapter, then int8": ((("lora_merge", {"rank": 4}), INT8), {"lora_merge", "quantise"}),
+    "a direction taken out, then int4": (
+        (("directional_ablation", {"strength": 0.5, "embedding": False}), INT4), {"directional_ablation", "quantise"},
+    ),
+    "signs flipped, then int8": ((("sign_flips", {"share": 0.5}), INT8), {"sign_flips", "quantise"}),
+    "turned, then int8": ((("rotation", {}), INT8), {"rotation", "quantise"}),
     "tokens left out, then trained": (
         (("vocabulary_pruning", {"keep": 0.7}), trained(0.03)), {"vocabulary_pruning", "fine_tune"},
     ),

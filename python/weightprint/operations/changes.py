@@ -155,6 +155,10 @@ class Changes:
         """The changed matrices that were looked at closely."""
         return tuple((c, c.seen) for c in self.matrices if c.seen is not None)
 
+    def seen_as(self, kind: str) -> tuple[Change, ...]:
+        """The looked-at matrices of one kind, however few."""
+        return tuple(c for c, _ in self.seen if c.kind == kind)
+
     def without(self, names: AbstractSet[str]) -> Changes:
         """The same without these tensors of B, whose change is told."""
         return replace(self, all=tuple(c for c in self.all if c.b.name not in names)) if names else self
@@ -174,7 +178,7 @@ def measured(facts: Facts) -> Changes:
         return Changes((), {"effort quick reads too little": len(models.b.tensors)})
     if facts.decisive and facts.weights is not None and facts.weights.basis != "identity":
         return Changes((), {"the residual channels stand in another basis": len(models.b.tensors)})
-    copies = {f.b for f in (*facts.copies, *facts.rounded)}
+    copies, near = {f.b for f in facts.copies}, {f.b for f in facts.rounded}
     told = {f.b for f in (*facts.scaled, *facts.reordered)}
     pairs, skipped = _counterparts(models, facts.maps)
     todo = [p for p in pairs if not _same(p, copies)]
@@ -187,16 +191,23 @@ def measured(facts: Facts) -> Changes:
     def glance(pair: Pair) -> Change:
         asked = (pair.a.name, pair.b.name) in in_place
         equal = _same(pair, copies) or (not asked and _in_codes(models, pair))
+        if pair.b.name in near and not pair.b.rank2:
+            equal = True
         return Change(pair.a, pair.b, equal=True) if equal else _glance(models, pair)
 
-    out = list(parallel.each(glance, (p for p in pairs if _same(p, copies) or p.b.name in glanced)))
+    out = list(parallel.each(glance, (p for p in pairs if _same(p, copies) or p.b.name in {*glanced, *near})))
     wanted = {c.b.name for c in _chosen([c for c in out if not c.equal and c.kin and c.b.rank2], budget.looks)}
 
     def look(change: Change) -> Change:
         return replace(change, seen=_looked(models, change)) if change.b.name in wanted else change
 
-    out = list(parallel.each(look, out))
+    out = [_of_codes_only(c) if c.b.name in near else c for c in parallel.each(look, out)]
     return Changes(tuple(c for c in out if c.b.name not in told), skipped)
+
+
+def _of_codes_only(change: Change) -> Change:
+    """What is off A's values by no more than its codes make it is A's, unless a change of low rank stands out."""
+    return change if change.kind == "low rank" else replace(change, equal=True)
 
 
 def _same(pair: Pair, copies: AbstractSet[str]) -> bool:
@@ -343,7 +354,8 @@ def _looked(models: ModelPair, change: Change) -> Difference:
     if columns.size < change.b.shape[1] or rows.size > WHOLE:
         a, b = (sampled_rows(side, tensor, rows, columns) for side, tensor in sides)
         some = a, b
-    return look(x, y, change.a.dtype, change.b.dtype, some, _one_head(models, change))
+    levels = change.a.levels if change.a.coded else None, change.b.levels if change.b.coded else None
+    return look(x, y, change.a.dtype, change.b.dtype, some, _one_head(models, change), levels)
 
 
 def _one_head(models: ModelPair, change: Change) -> tuple[F32, F32] | None:

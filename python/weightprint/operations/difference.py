@@ -10,7 +10,9 @@ longer that, so only entries with ulp <= s/2 count, told from A's value alone, o
 *Low rank.* d = L + e with L of rank r and e from rounding: independent entries of variance v_ij = (ulp(x_ij)² +
 ulp(y_ij)² + ulp(d_ij)²)/12, whose largest singular value is about max_i sqrt(sum_j v_ij) + max_j sqrt(sum_i v_ij)
 (Bandeira & van Handel 2016, arXiv 1408.6185, theorem 1.1). Singular values above that floor are L's; the gap is the
-last of them over the first of the rest. A part of the rows and columns has the rank of the whole.
+last of them over the first of the rest. A part of the rows and columns has the rank of the whole. Where either side was
+quantised, its steps say how large e is: v_ij grows by their mean square over 12, more in longer rows; and what is left
+without L must be no more than that, or something else was changed as well.
 
 *Scaling.* y_ij = r_i x_ij c_j: factors moved between tensors that follow each other, or flipped signs, compute the
 same. r and c by alternating least squares; what is left of d tells.
@@ -33,7 +35,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weightprint import _core
 from weightprint.evidence.rounding.grids import Grid, grid
+from weightprint.quant.base import Levels
 from weightprint.util.arrays import F32, F64, Bools
 from weightprint.util.floats import MANTISSA, ulp
 from weightprint.util.linear_algebra import gram_singular_values, lstsq, product
@@ -46,6 +50,8 @@ _USABLE = 512  # entries that noise is judged on, at least
 _FLOOR = 1.5  # singular values above so many floors are no rounding
 _SIZE = 8  # rows and columns at least: of fewer every rank is low
 _MOST_RANK = 0.5  # of the sampled rows or columns: above it "low" is nothing that could be seen
+_EXACT = 2.0**-24  # relative precision of float32, in which both are read
+_LEFT = 1.2  # of the mean square of rounding to codes, that may be left without what is of low rank
 _SCALINGS = 12  # rounds of alternating least squares
 _PATTERNS = (2, 4, 8, 16, 32)
 
@@ -63,6 +69,7 @@ class Difference:
         turned: |y - M x| / |d| of one head after the best map M inside it; 1 where there is no head to look at.
         grid, grid_of_a: the grid that y, or x, lies on; None for both where it is the same.
         pattern: (kept, of), or None.
+        rounding: mean square of what rounding to the codes or grids of both sides makes; 0 where neither has any.
     """
 
     n: int
@@ -75,6 +82,7 @@ class Difference:
     grid: Grid | None
     grid_of_a: Grid | None
     pattern: tuple[int, int] | None
+    rounding: float = 0.0
 
 
 def look(
@@ -84,6 +92,7 @@ def look(
     dtype_b: str,
     some: tuple[F32, F32] | None = None,
     heads: tuple[F32, F32] | None = None,
+    levels: tuple[Levels | None, Levels | None] = (None, None),
 ) -> Difference:
     """Measure one difference.
 
@@ -92,16 +101,18 @@ def look(
         dtype_a, dtype_b: the types that they were stored in.
         some: of more rows some channels, on which everything else is measured; None: on x and y too.
         heads: one attention head of each, float32 (head size, channels).
+        levels: of A's and of B's codes; None where it is stored in none.
     """
     grids = grid(y, x), grid(x, y)
     alike = all(grids) and len({(g.bits, g.group, g.kind) for g in grids if g}) == 1
     pattern = _pattern(y)
+    rounding = 0.0 if alike else _of_codes(y, x, levels[0], grids[1]) + _of_codes(x, y, levels[1], grids[0])
     a, b = (z.astype(np.float64) for z in some or (x, y))
     bad = ~(np.isfinite(a) & np.isfinite(b))
     a[bad] = b[bad] = 0.0
     d = b - a
     n, sd, normal = _noise(a, b, d, dtype_b)
-    rank, gap = _rank(a, b, d, dtype_a, dtype_b)
+    rank, gap = _rank(a, b, d, (dtype_a, dtype_b), rounding)
     return Difference(
         n=n,
         sd=sd,
@@ -113,6 +124,7 @@ def look(
         grid=None if alike else grids[0],
         grid_of_a=None if alike else grids[1],
         pattern=pattern,
+        rounding=rounding,
     )
 
 
@@ -157,16 +169,32 @@ def _largest(d: F64) -> float:
     return float(gram_singular_values(d)[0])
 
 
-def _rank(a: F64, b: F64, d: F64, dtype_a: str, dtype_b: str) -> tuple[int, float]:
+def _of_codes(fine: F32, coarse: F32, levels: Levels | None, on: Grid | None) -> float:
+    """Mean square of what rounding to the codes, or to the grid, of one side makes; 0 where it has none."""
+    if levels is not None and coarse.shape[1] % levels.run == 0:
+        found = _core.cells(
+            np.ascontiguousarray(fine), np.ascontiguousarray(coarse), levels.run, even=levels.even, precision=_EXACT
+        )
+        return float(found[4]) / coarse.size
+    return 0.0 if on is None else on.rounding**2 * float(np.mean(np.square(coarse, dtype=np.float64)))
+
+
+def _rank(a: F64, b: F64, d: F64, dtypes: tuple[str, str], rounding: float) -> tuple[int, float]:
     """(rank, gap) of what stands above rounding, (0, 0) where that is not low."""
-    if dtype_a not in MANTISSA or dtype_b not in MANTISSA or min(d.shape) < _SIZE or not d.any():
+    known = rounding > 0 or all(dtype in MANTISSA for dtype in dtypes)
+    if not known or min(d.shape) < _SIZE or not d.any():
         return 0, 0.0
-    variance = (ulp(a, dtype_a) ** 2 + ulp(b, dtype_b) ** 2 + ulp(d, dtype_b) ** 2) / 12
+    squares = np.mean(b * b, axis=1, keepdims=True)
+    variance = rounding * squares / max(float(squares.mean()), 1e-300) + np.zeros_like(d)
+    for x, dtype in zip((a, b, d), (*dtypes, dtypes[1]), strict=True):
+        variance += ulp(x, dtype) ** 2 / 12 if dtype in MANTISSA else 0.0
     floor = _FLOOR * (math.sqrt(float(variance.sum(axis=1).max())) + math.sqrt(float(variance.sum(axis=0).max())))
     s = gram_singular_values(d)
     floor = max(floor, 1e-7 * float(s[0]))
     rank = int(np.count_nonzero(s > floor))
     if not 0 < rank <= _MOST_RANK * s.size:
+        return 0, 0.0
+    if rounding > 0 and float(np.vdot(s[rank:], s[rank:])) > _LEFT * float(variance.sum()):
         return 0, 0.0
     return rank, float(s[rank - 1] / s[rank]) if s[rank] > 0 else math.inf
 

@@ -14,17 +14,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weightprint.evidence.exact_sharing import ExactSharing
+from weightprint.evidence.rounding.grids import Grid, grid
 from weightprint.evidence.same_values import SameValues
-from weightprint.fingerprint.model import scheme_of
+from weightprint.fingerprint.model import ModelView, Tensor, scheme_of
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Changes, pooled
+from weightprint.util.ranges import evenly
 from weightprint.verdict.facts import Facts
 
 __all__ = ["encoded"]
 
 #: Kinds of changes behind which a grid may lie.
-_ON_GRIDS = ("grid", "scaling", "changed, then grid")
+_ON_GRIDS = ("low rank", "grid", "scaling", "changed, then grid")
 #: Element types of quantised tensors → (what it is called, bits).
+_LOOKS, _ROWS = 8, 64  # matrices, and rows of each, that a grid is looked for in alone
 _CODES = {"F8_E4M3": ("fp8", 8), "F8_E5M2": ("fp8", 8), "I8": ("int8", 8), "U8": ("int8", 8)}
 
 
@@ -94,6 +97,7 @@ def _quantised(facts: Facts, changes: Changes, how: Mapping[str, str]) -> Operat
         or _in_codes(facts, changes, codes)
         or _in_other_codes(changes, others)
         or _on_grids(changes)
+        or _by_itself(facts)
     )
 
 
@@ -144,6 +148,35 @@ def _on_grids(changes: Changes) -> Operation | None:
         return Operation("quantise", parameters | _error(whole.relative), where, 0.95)
     rounding = sorted(g.rounding for _, g in grids)[len(grids) // 2]
     return Operation("quantise", parameters | _error(rounding), f"{where}, not the nearest to A's values", 0.9)
+
+
+def _by_itself(facts: Facts) -> Operation | None:
+    """In another basis no value stands where A's does: B's matrices are codes, or lie on a grid, and A's do not."""
+    if facts.weights is None or facts.weights.basis == "identity" or not facts.models.budget.whole:
+        return None
+    ours, theirs = (
+        [t for t in side.tensors.values() if t.rank2 and t.layer is not None and not t.undecoded]
+        for side in (facts.models.a, facts.models.b)
+    )
+    if any(t.coded for t in ours):
+        return None
+    codes = [t.dtype for t in theirs if t.coded]
+    if 2 * len(codes) > len(theirs):
+        return Operation("quantise", _stored(codes), f"{len(codes)} matrices are stored so", 0.95)
+    if _grids(facts.models.a, ours) or not (grids := _grids(facts.models.b, theirs)):
+        return None
+    (bits, group, kind), n = Counter((g.bits, g.group, g.kind) for g in grids).most_common(1)[0]
+    parameters: Row = {"method": f"int{bits}", "bits": bits, "grid": kind} | ({"group": group} if group else {})
+    error = sorted(g.rounding for g in grids)[len(grids) // 2]
+    where = f"{n} matrices looked at lie on a grid of {bits} bits per {group or 'row'}"
+    return Operation("quantise", parameters | _error(error), where, 0.9)
+
+
+def _grids(side: ModelView, tensors: Sequence[Tensor]) -> list[Grid]:
+    """The grids of some of these matrices, if most of them lie on one."""
+    some = evenly([t for t in tensors if not t.coded], _LOOKS)
+    grids = [on for t in some if (on := grid(x := side.rows(t, 0, _ROWS), x)) is not None]
+    return grids if 2 * len(grids) > len(some) else []
 
 
 def _group(codes: Mapping[str, Any]) -> Row:

@@ -25,6 +25,7 @@ _ORDER = ("q", "k", "v", "o", "gate", "up", "down", "router", "embedding", "head
 def low_rank(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"rank", "roles", "matrices", "gap", "ranks"}``: the commonest rank, the roles that have it, how many matrices
     changed, the smallest gap, and the rank per role where it differs."""
+    changes = changes.without({c.b.name for c in changes.seen_as("grid")})  # rounded, and nothing else
     found = changes.of_kind("low rank", _MOST)
     if not found:
         return

@@ -26,7 +26,7 @@ def pruning(facts: Facts, changes: Changes) -> Iterable[Operation]:
     """``{"fraction"}``, by role where roles differ, or ``{"kept", "of"}``."""
     looks: dict[str, list[float | None]] = defaultdict(list)  # of each role: what was cut, None off a grid
     for change, look in changes.seen:
-        explained = change.kind in ("grid", "scaling")
+        explained = change.kind in ("grid", "scaling", "low rank")
         looks[change.role].append(None if look.grid is None else 0.0 if explained else look.grid.cut)
 
     def least(change: Change) -> float:

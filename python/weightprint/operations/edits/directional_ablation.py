@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightprint.evidence.pair import ModelPair
+from weightprint.fingerprint.model import Tensor
 from weightprint.fingerprint.sampling import pick, sampled_rows
 from weightprint.operations.base import Operation, Row
 from weightprint.operations.changes import Change, Changes
@@ -60,10 +61,12 @@ def directional_ablation(facts: Facts, changes: Changes) -> Iterable[Operation]:
     read, how many have the commonest direction; ``"strengths"``: [[layer, strength], …] where they differ."""
     if not facts.models.budget.whole:
         return
-    writing = [c for c in changes.matrices if c.role in _WRITES and {c.a.dtype, c.b.dtype} <= MANTISSA.keys()]
+    writing = [c for c in changes.matrices if c.role in _WRITES and all(_stepped(t) for t in (c.a, c.b))]
     width = common([_channels(c) for c in writing])
     by_role = {role: [c for c in writing if c.role == role and _channels(c) == width] for role in _WRITES}
-    read = [c for same in by_role.values() if same for c in evenly(same, _MATRICES // sum(map(bool, by_role.values())))]
+    coded = any(_coded(c) for c in writing)  # how large their steps are is known of those that were looked at
+    known = {role: [c for c in same if not coded or c.seen is not None] for role, same in by_role.items()}
+    read = [c for same in known.values() if same for c in evenly(same, _MATRICES // sum(map(bool, known.values())))]
     if len(read) < 2 or not any(_fit(facts.models, c, _GLANCE) for c in evenly(read, 3)):
         return
     found = [fit for fit in parallel.each(lambda c: _fit(facts.models, c), read) if fit is not None]
@@ -107,6 +110,16 @@ def _told(found: Sequence[_Fit], read: Sequence[Change], by_role: dict[str, list
     )
 
 
+def _stepped(tensor: Tensor) -> bool:
+    """How far apart its values lie is known."""
+    return tensor.dtype in MANTISSA or (tensor.coded and tensor.levels is not None)
+
+
+def _coded(change: Change) -> bool:
+    """Either side was quantised, in steps that are known."""
+    return change.seen is not None and change.seen.rounding > 0
+
+
 def _channels(change: Change) -> int:
     return change.b.shape[1 if change.role == "embedding" else 0]
 
@@ -116,7 +129,9 @@ def _fit(models: ModelPair, change: Change, inputs: int = _INPUTS) -> _Fit | Non
     x, y = (z.astype(np.float64) for z in _read(models, change, inputs))
     if min(x.shape) < _FEWEST or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    variance = (ulp(x, change.a.dtype) ** 2 + ulp(y, change.b.dtype) ** 2) / 12
+    variance = np.full(x.shape, change.seen.rounding if change.seen is not None else 0.0)
+    for z, dtype in ((x, change.a.dtype), (y, change.b.dtype)):
+        variance += ulp(z, dtype) ** 2 / 12 if dtype in MANTISSA else 0.0
     return _plain(change, x, y, variance) or _rescaled(change, x, y, variance)
 
 
