@@ -174,6 +174,20 @@ def test_a_child_whose_changes_are_all_of_one_size() -> None:
         never_the_other_way(lossy, b)
 
 
+@pytest.mark.parametrize("change", [nearest(8, 32), nearest(8, 128), nearest(4, 32)])
+def test_a_direction_taken_out_before_rounding_is_no_training_backwards(change: Callable[[Any], Any]) -> None:
+    """A - B is orthogonal to B, as if A had been trained on from B; but most matrices of B are A's on a grid."""
+    a = decoder(23, layers=6, d=128, h=384, vocabulary=400)
+    v = np.random.default_rng(23).standard_normal(128)
+    v /= np.linalg.norm(v)
+
+    def ablated(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x - np.outer(v, v @ x), np.float32)
+
+    b = {n: ablated(x) if "o_proj" in n or "down_proj" in n else x for n, x in a.items()}
+    never_the_other_way(a, in_blocks(b, change))
+
+
 @pytest.mark.slow
 def test_parents_in_codes_and_their_children() -> None:
     """Stored as bare FP8 codes beside norms in bfloat16."""

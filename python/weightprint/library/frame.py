@@ -66,9 +66,10 @@ def coordinates(relation: Relation, maps: Maps | None) -> Coordinates:
     for c in counterparts(relation.models, maps) if _placed(relation.models.b) else _by_value(relation.models):
         assert c.at is not None
         key = (c.at.key, c.kind)
-        cosines = row_cosines(c.x, c.y) if len(c.x) else np.zeros(1)
+        x, y = (np.asarray(values, np.float64) for values in (c.x, c.y))
+        cosines = row_cosines(x, y) if len(x) else np.zeros(1)
         if key not in out and float(np.median(cosines)) >= _ALIKE:
-            out[key] = _patch(c, _elsewhere(cosines), _elsewhere(row_cosines(c.x.T, c.y.T)))
+            out[key] = _patch(c, _elsewhere(cosines), _elsewhere(row_cosines(x.T, y.T)))
     return out
 
 

@@ -85,7 +85,9 @@ def parting_from(row: Json | None) -> Parting | None:
 
 
 def _cues(row: Json) -> Cues:
-    return Cues(tuple(Cue(**f) for f in row["found"]), row["hint"], parting_from(row.get("parting")))
+    coarser = row.get("coarser")
+    found = tuple(Cue(**f) for f in row["found"])
+    return Cues(found, row["hint"], parting_from(row.get("parting")), coarser and Cue(**coarser))
 
 
 _LABELS: tuple[Label, ...] = ("a", "b")

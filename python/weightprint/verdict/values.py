@@ -86,11 +86,14 @@ class Parting:
 
 @dataclass(frozen=True, slots=True)
 class Cues:
-    """Those that were found, and where the two parted; ``hint``: what is told where nothing can be claimed."""
+    """Those that were found, and where the two parted; ``hint``: what is told where nothing can be claimed.
+    ``coarser``: a side that lost in some matrices what the other kept, though others changed otherwise: it claims nothing,
+    but the other can't have been made from it."""
 
     found: tuple[Cue, ...] = ()
     hint: str | None = None
     parting: Parting | None = None
+    coarser: Cue | None = None
 
 
 @dataclass(frozen=True, slots=True)

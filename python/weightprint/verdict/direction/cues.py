@@ -393,7 +393,18 @@ def gather(models: ModelPair, evidence: Mapping[str, Evidence], maps: Maps | Non
     """
     seen = Seen(models, evidence, maps)
     found = tuple(f for sign in SIGNS if (f := sign.holds(seen)) is not None)
-    return Cues(found, None if found else _hint(seen), parting(models, maps))
+    return Cues(found, None if found else _hint(seen), parting(models, maps), _coarser(seen))
+
+
+def _coarser(seen: Seen) -> Cue | None:
+    """Matrices of one side lie where rounding the other's values to a grid puts them, whatever was done to others."""
+    on = seen.lost("grid")
+    later: Label = "b" if on["b"] else "a"
+    if len(on[later]) < 2 or min(map(len, on.values())):
+        return None
+    this, other = names(later)
+    because = f"{len(on[later])} matrices of {this} are {other}'s rounded to a coarse grid"
+    return Cue(later, 0.95, because)
 
 
 def _size(rows: F32) -> float:

@@ -16,7 +16,8 @@ difference, or a sign speaks too.
 
 What agrees is told together. Signs that name both sides, or a sign and a child by decay on the other side, mean
 siblings: each lacks what the other holds. Where both hold something new, a sign tells what was done to one of the two
-since. Whatever else contradicts claims nothing.
+since. Matrices that are the other's, rounded to a grid, end a claim that the other was made from them: a projection or
+another edit that is followed by quantisation looks like training backwards. Whatever else contradicts claims nothing.
 """
 
 from __future__ import annotations
@@ -103,12 +104,18 @@ def direction(cues: Cues) -> Direction:
         told = "; but ".join(f.because for f in found)
         because = f"each lacks what the other holds, or was given what the other lacks: {told}"
         return Direction(None, MEASURED["each the later"].confidence, because, "siblings", measured=parting)
+    coarser = cues.coarser
+    if found and coarser is not None and found[0].later == coarser.later != claim.later:
+        claim = _Claim(None, None, None, "")
     if found and claim.later is not None and claim.later != found[0].later:
         told = f"{'; '.join(f.because for f in found)}; but {claim.because}"
         if claim.name != "descent":
             return Direction(None, None, f"the signs contradict each other: {told}", measured=parting)
         because = f"each holds something new: {told}"
         return Direction(None, MEASURED["each the later"].confidence, because, "siblings", measured=parting)
+    if coarser is not None and not found and claim.later not in (None, coarser.later):
+        told = f"{coarser.because}; but {claim.because}"
+        return Direction(None, None, f"the signs contradict each other: {told}", measured=parting)
     if claim.relation == "siblings" and parting is not None:
         at = (parting.t, parting.low, parting.high)
         because = "; ".join([claim.because, *(f.because for f in found)])  # what was done to one since they parted

@@ -45,7 +45,7 @@ _KEPT = 0.99  # of what is zero on neither side must be equal
 #: not zero doesn't move at all.
 _LOST = 0.02
 
-_FEW = 64  # distances that tell how cells are filled
+_FEW, _MANY = 64, 1024  # distances that tell how cells are filled, of several matrices and of one
 _QUARTER, _OUTSIDE = 0.18, 0.03  # of them in each quarter of the cells, at least; beyond the cells, at most
 _RUN, _COARSE = 32, 0.6  # inputs, and different values among them against the other side's: 4 bits have 16 at most
 _GROUPS = 4096  # of a tensor in codes that are looked at
@@ -60,7 +60,7 @@ _SIMPLER = 1.1  # times the mean square that the best of several scalings leaves
 _SMALL = {"F8_E4M3": (3, -6), "F8_E5M2": (2, -14), "F8_E4M3FNUZ": (3, -7), "F8_E5M2FNUZ": (2, -15), "F4": (1, 0)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Difference:
     """How two tensors in one place differ, and which side lost something; None where neither did.
 
@@ -288,18 +288,25 @@ def _distinct(x: F32) -> float:
 
 
 def _filled(told: Sequence[Difference], kind: Kind, tables_kept: bool) -> list[Difference]:
-    """Those of this kind are left only if what one side lost fills the cells; else they differ otherwise. A grid may
-    have been reached in another way, if all that is not on it is equal, a token table too."""
+    """Those of this kind are left only if what one side lost fills the cells; else they differ otherwise. Of a grid,
+    matrices with many distances are judged alone, since some may have been changed before they were rounded; the others
+    together. A grid may have been reached in another way, if all that is not on it is equal, a token table too."""
     out = list(told)
+    whole = kind == "grid" and tables_kept and not any(d.kind == "other" for d in told)
     for label in ("a", "b"):
         chosen = [d for d in told if d.kind == kind and d.lost == label and d.off is not None]
-        if not chosen:
-            continue
-        off = np.concatenate([d.off for d in chosen if d.off is not None])
-        pushed = kind == "grid" and tables_kept and not any(d.kind == "other" for d in told) and _pushed(off)
-        if not _evenly_filled(off) and not pushed:
-            out = [Difference(d.pair, "other") if d in chosen else d for d in out]
+        few = [d for d in chosen if kind != "grid" or _distances([d]).size < _MANY]
+        many = [d for d in chosen if d not in few]
+        alone = [d for d in many if _evenly_filled(_distances([d]))]
+        for some, judged in (([d for d in many if d not in alone], []), (few, alone)):
+            off = _distances([*some, *judged])
+            if some and not _evenly_filled(off) and not (whole and _pushed(off)):
+                out = [Difference(d.pair, "other") if d in some else d for d in out]
     return out
+
+
+def _distances(some: Sequence[Difference]) -> F64:
+    return np.concatenate([np.empty(0), *(d.off for d in some if d.off is not None)])
 
 
 def _evenly_filled(off: F64) -> bool:
