@@ -87,8 +87,8 @@ class Parting:
 @dataclass(frozen=True, slots=True)
 class Cues:
     """Those that were found, and where the two parted; ``hint``: what is told where nothing can be claimed.
-    ``coarser``: a side that lost in some matrices what the other kept, though others changed otherwise: it claims nothing,
-    but the other can't have been made from it."""
+    ``coarser``: a side that lost in some matrices what the other kept, though others changed otherwise: it claims
+    nothing, but the other can't have been made from it."""
 
     found: tuple[Cue, ...] = ()
     hint: str | None = None

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -20,8 +21,8 @@ from weightprint.evidence.pair import Pair
 from weightprint.evidence.rounding.block_codes import Coded, bits_of, coded
 from weightprint.evidence.rounding.scaled_cells import FORMATS, Factor, Fit, Scaling, fits, mantissa_bits
 from weightprint.fingerprint.model import SLICE_VALUES, ModelView, Tensor
-from weightprint.util.arrays import F32, F64
-from weightprint.util.floats import ulp
+from weightprint.util.arrays import F32, F64, I64
+from weightprint.util.floats import MANTISSA, ulp
 
 __all__ = ["Kind", "Outcome", "bits", "checked", "rounded", "stored_otherwise", "stored_scales", "times"]
 
@@ -182,11 +183,7 @@ def times(a: ModelView, b: ModelView, pair: Pair) -> Outcome | None:
         return None
     factor = _factor(a, b, pair)
     if factor is None and pair.a.coded and pair.b.coded:  # the same codes, their scales times one number and rounded
-
-        def both(at_once: int) -> Iterator[tuple[F32, F32]]:
-            return ((a.rows(pair.a, at, at + len(y)), y) for at, y in b.slices(pair.b, at_once))
-
-        factor = _explains(both, math.inf, _OF_SCALES)
+        factor = _explains(partial(_runs, a, b, pair), math.inf, _OF_SCALES)
     if factor is not None:
         return Outcome(f"{pair.b.dtype}, one factor", factor=factor)
     return _narrowed(a, b, pair) if pair.a.dtype in ("F32", "F64") and not pair.a.constant else None
@@ -222,18 +219,36 @@ def _factor(a: ModelView, b: ModelView, pair: Pair, ways: Sequence[tuple[int, in
         return None
     found = Factor(pair.a.dtype, pair.b.dtype, ways)
     for at_once in (_SUBSAMPLE, SLICE_VALUES // 4):  # nearly all pairs are done with after a row
-        for start, y in b.slices(pair.b, at_once):
-            x = a.rows(pair.a, start, start + y.shape[0])
+        for x, y in _runs(a, b, pair, at_once):
             if at_once == _SUBSAMPLE and {pair.a.dtype, pair.b.dtype} <= _WIDE and _unlike(x, y):
                 return None
             if found.alive:
                 found.add(x, y)
             if not found.alive or at_once == _SUBSAMPLE:
                 break
+        if at_once == _SUBSAMPLE and found.alive and (1, 1) in ways and _at_most_one_apart(a, b, pair):
+            return None
     rounding = 2.0 ** (1 - min(FORMATS.get(t.dtype, 24) for t in (pair.a, pair.b)))
     # So few values stay within their rounding under a factor that is within it, whatever was done to them.
     few = pair.a.dtype != pair.b.dtype and pair.b.numel < _FEW_NEAR_ONE
     return None if few and found.value is not None and abs(abs(found.value) - 1) < rounding else found.value
+
+
+def _runs(a: ModelView, b: ModelView, pair: Pair, at_once: int) -> Iterator[tuple[F32, F32]]:
+    """Whole rows of both, about so many values at a time."""
+    return ((a.rows(pair.a, start, start + y.shape[0]), y) for start, y in b.slices(pair.b, at_once))
+
+
+def _at_most_one_apart(a: ModelView, b: ModelView, pair: Pair) -> bool:
+    """Every value of one type is the other's, or next to it: both may be roundings of the same, and 1 is a factor."""
+    if pair.a.dtype != pair.b.dtype or pair.a.dtype not in ("BF16", "F32"):
+        return False
+    step = 1 << (23 - MANTISSA[pair.a.dtype][0])  # in the bits of float32
+    return all((np.abs(_bits(x) - _bits(y)) <= step).all() for x, y in _runs(a, b, pair, SLICE_VALUES // 4))
+
+
+def _bits(x: F32) -> I64:
+    return np.ascontiguousarray(x).view(np.int32).astype(np.int64)
 
 
 def _unlike(x: F32, y: F32) -> bool:
