@@ -170,7 +170,9 @@ def test_poisson_counts_with_uneven_rates_get_honest_p_values(permutations: int)
         rates = rng.gamma(2.0, 0.5, (6, 6))
         counts = rng.poisson(rates, (1 + permutations, 6, 6))
         by_chance = chance(counts[1:], np.ones((6, 6)))
-        p += [by_chance.log10_p(int(counts[0, i, j]), (i, j)) for i in range(6) for j in range(6)]
+        one_by_one = [by_chance.log10_p(int(counts[0, i, j]), (i, j)) for i in range(6) for j in range(6)]
+        np.testing.assert_allclose(by_chance.log10_each(counts[0]).ravel(), one_by_one, rtol=1e-12)
+        p += one_by_one
     for alpha in (0.5, 0.1, 0.01, 0.001):
         assert np.mean(np.array(p) <= np.log10(alpha)) <= alpha + 4 * np.sqrt(alpha / len(p))
 

@@ -221,9 +221,7 @@ class _Found:
         self.models, self.table = models, table
         self.chance: Chance = chance(table.agreed[1:], table.sizes, table.part)
         self.pairs = int(table.comparable.sum()) if pairs is None else pairs
-        self.log10_p: F64 = np.zeros(table.sizes.shape)
-        for i, j in zip(*np.nonzero(table.agreed[0]), strict=True):
-            self.log10_p[i, j] = self.chance.log10_p(int(table.agreed[0, i, j]), (i, j))
+        self.log10_p: F64 = self.chance.log10_each(table.agreed[0])
 
     def real(self, i: int, j: int) -> bool:
         """Chance does not explain this pair, all pairs counted."""
@@ -232,9 +230,11 @@ class _Found:
     def ranked(self, i: int) -> list[int]:
         """Columns for row i, best first: those that chance does not explain by the units that resemble nothing in A
         more, then the others by p."""
-        columns = [int(j) for j in np.nonzero(self.table.compared[i])[0]]
-        nearest, agreed = self.table.nearest[i], self.table.agreed[0, i]
-        return sorted(columns, key=lambda j: (-nearest[j] * self.real(i, j), self.log10_p[i, j], -agreed[j]))
+        columns = np.nonzero(self.table.compared[i])[0]
+        nearest, agreed, p = (x[columns] for x in (self.table.nearest[i], self.table.agreed[0, i], self.log10_p[i]))
+        order = np.lexsort((-agreed, p, -nearest * (p + math.log10(max(self.pairs, 1)) <= LOG10_P)))
+        ranked: list[int] = columns[order].tolist()
+        return ranked
 
     def own(self, i: int) -> list[int]:
         """Columns in the block of the same place as row i."""
@@ -251,7 +251,8 @@ class _Found:
         others: list[UnitMatch] = []
         for i in range(len(self.table.b)):
             ranked = self.ranked(i)
-            for rank, j in enumerate(ranked):
+            asked = ranked if self.table.b[i][2] is None else ranked[:2] + [j for j in ranked[2:] if self.real(i, j)]
+            for rank, j in enumerate(asked):
                 if rank < 2 or self.real(i, j) or self._mixed_in(i, j, ranked[0]):
                     (others if rank else first).append(self._match(i, j))
         return first, others

@@ -48,6 +48,7 @@ Key = tuple[str, int, Expert]
 #: Multiply-adds x 2 that a comparison may always cost, and from which it is dear.
 _ALWAYS = 5e10
 _DEAR = 4e12
+_PAIRS = 1 << 18  # of FFNs, each of which is looked at by itself however small it is
 
 _HELD = 1 << 27  # values of B's units in memory, all three matrices
 _EXPERTS = 16  # of a block, in a row that stands for the block
@@ -162,7 +163,9 @@ def plan_for(models: ModelPair, rows: Sequence[Row], ours: Sequence[Ffn], part: 
 def is_dear(plan: Plan | None, rows: Sequence[Row], ours: Sequence[Ffn], richest: int = 0) -> bool:
     """All pairs cost so much, or so much had to be saved, that experts are better looked for by way of their blocks.
     ``richest``: of the plans, the first that might have been taken."""
-    return plan is None or PLANS.index(plan) > max(PLANS.index(ENOUGH), richest) or _cost(plan, rows, ours) > _DEAR
+    if plan is None or PLANS.index(plan) > max(PLANS.index(ENOUGH), richest):
+        return True
+    return len(rows) * len(ours) > _PAIRS or _cost(plan, rows, ours) > _DEAR
 
 
 def _cost(plan: Plan, rows: Sequence[Row], ours: Sequence[Ffn]) -> float:

@@ -56,6 +56,19 @@ class Chance:
         q = 1 / (1 + self.permutations + self.alpha / rate) if rate > 0 else 1 / (1 + self.permutations)
         return log10_beta_tail(math.floor(k / phi), math.ceil(permuted / phi) + max(1.0, self.alpha), q)
 
+    def log10_each(self, k: I64) -> F64:
+        """log10 P(k or more) of every pair, of the shape of ``k``; 0 where none is."""
+        at = np.nonzero(k)
+        own = np.maximum(np.floor(k[at] / self.phi), 0)
+        successes = np.ceil(self.permuted[at] / self.phi) + max(1.0, self.alpha)
+        with np.errstate(divide="ignore"):
+            q = 1 / (1 + self.permutations + np.where(self.rates[at] > 0, self.alpha / self.rates[at], 0.0))
+        cases, which = np.unique(np.stack([own, successes, q]), axis=1, return_inverse=True)
+        tails = np.array([log10_beta_tail(int(n), r, x) for n, r, x in cases.T.tolist()])
+        out: F64 = np.zeros(k.shape)
+        out[at] = tails[which.ravel()] if tails.size else 0.0
+        return out
+
 
 def chance(permuted: I64, sizes: F64, part: float = 1.0) -> Chance:
     """Rates from permuted counts (R, pairs…) of this part of the units, proportional to `sizes` (what a rate would be
