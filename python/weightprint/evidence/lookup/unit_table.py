@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from weightprint.anatomy.place import Expert
 from weightprint.evidence.lookup.nearest_units import (
-    Counts,
     Piece,
     Probes,
     count,
@@ -186,6 +185,19 @@ class _Group:
     orders: list[I64]
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """One FFN of A against some probes: how many of them each row has, int64 (rows,), what they say by arrangement (as
+    :class:`~.nearest_units.Counts`), and those that name a unit: their numbers among all probes, int32, the units,
+    int64, and the cosines, float32. There may be tens of thousands of these."""
+
+    asked: I64
+    agreed: I64
+    probes: npt.NDArray[np.int32]
+    named: I64
+    likeness: F32
+
+
 class Lookup(Collector):
     """The rows' units, looked up in every FFN of A of equal width: in place first, where nothing is known yet."""
 
@@ -196,7 +208,7 @@ class Lookup(Collector):
         self._groups = self._grouped(models)
         self._pieces: dict[tuple[int, int], Piece] = {}
         self._found: list[Probes] = []
-        self._counts: dict[tuple[int, int], list[tuple[Indices, Counts]]] = defaultdict(list)
+        self._counts: dict[tuple[int, int], list[_Counted]] = defaultdict(list)
         self._asked = self._asked_of(models)
 
     def _grouped(self, models: ModelPair) -> list[_Group]:
@@ -268,8 +280,11 @@ class Lookup(Collector):
         some = np.nonzero(rows[self._found[g].of])[0]
         found = self._found[g].some(some)
         counts = count(side, self.ours[j], found, n, group.channels, group.orders, every)
+        asked = np.bincount(found.of, minlength=n)
+        hit = np.nonzero(counts.named >= 0)[0]
+        kept = _Counted(asked, counts.agreed, some[hit].astype(np.int32), counts.named[hit], counts.likeness[hit])
         with self._adding:
-            self._counts[g, j].append((some, counts))
+            self._counts[g, j].append(kept)
 
     def table(self) -> Table:
         """What all steps found."""
@@ -283,13 +298,12 @@ class Lookup(Collector):
             tested += counted
             comparable[np.ix_(np.nonzero(counted)[0], np.array(group.there, np.int64))] = True
             for j in group.there:
-                for some, counts in self._counts[g, j]:
-                    of, units = found.of[some], found.units[some]
+                for counts in self._counts[g, j]:
+                    of, units = found.of[counts.probes], found.units[counts.probes]
                     agreed[:, :, j] += counts.agreed
-                    sizes[:, j] += np.bincount(of, minlength=len(self.rows)) / self.ours[j].units
-                    hit = counts.named >= 0
-                    for i in np.unique(of[hit]):
-                        mine = hit & (of == i)
+                    sizes[:, j] += counts.asked / self.ours[j].units
+                    for i in np.unique(of):
+                        mine = of == i
                         named[int(i), j] = np.stack([units[mine], counts.named[mine]], axis=1)
                         likeness[int(i), j] = counts.likeness[mine]
         nearest = _nearest(shape, named, likeness)
@@ -307,8 +321,8 @@ class Lookup(Collector):
                 tested[i] += int(n)
             for j in self._groups[g].there:
                 there = self.ours[j].stack, self.ours[j].block
-                for some, counts in self._counts[g, j]:
-                    for k in some[counts.likeness > ALIKE]:
+                for counts in self._counts[g, j]:
+                    for k in counts.probes[counts.likeness > ALIKE]:
                         if self.rows[found.of[k]].key[:2] == there:
                             clear[int(found.of[k])].add(int(k))
         for i, row in enumerate(self.rows):
