@@ -203,9 +203,14 @@ def _ffn_row(ffn: Ffn, found: list[UnitMatch], looked_for: bool, ours: Mapping[K
         looked_for=True,
         order=order,
         span=span,
-        repeats=max(Counter(units[:, 1].tolist()).values(), default=0),
+        repeats=_repeats(units[:, 1].tolist()),
         units=units,
     )
+
+
+def _repeats(units: list[int]) -> int:
+    """How often the commonest of A's units stands in B; nearly always once."""
+    return min(len(units), 1) if len(set(units)) == len(units) else max(Counter(units).values())
 
 
 def _beats(best: int, other: int) -> bool:

@@ -56,6 +56,14 @@ def saved(facts: Facts, cues: Cues | None) -> Json:
     }
 
 
+def outlined(facts: Facts) -> Facts:
+    """The same without a way to the models' values, so that no file is held."""
+    models = facts.models
+    a, b = (ModelView(s.label, s.tensors, _no_values, geometry=s.geometry) for s in (models.a, models.b))
+    pair = ModelPair(a, b, models.pairs, models.log10_pairings, models.seed, models.effort)
+    return Facts(pair, facts.evidence, facts.simple, facts.limits)
+
+
 def facts_from(
     told: Mapping[str, Any], evidence: Iterable[Json], parameters: Mapping[str, Any]
 ) -> tuple[Facts, Cues | None]:
