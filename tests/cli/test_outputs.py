@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -238,3 +239,19 @@ def test_a_home_that_nobody_has():
 
     with pytest.raises(UsageError, match="home folder"):
         weightprint.open("~nosuchuser/model.safetensors")
+
+
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("before")
+
+    def write(file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(path, write)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "before"

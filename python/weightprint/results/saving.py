@@ -63,9 +63,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | Callable[[IO
             os.fsync(file.fileno())
         os.chmod(temporary, rights)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        # A full disk doesn't say whose: what `content` reads has names of its own.
+        if type(error) is OSError and error.errno is not None and error.filename in (None, temporary):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
 
